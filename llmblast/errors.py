@@ -1,0 +1,72 @@
+"""The errors that a person can meet, each with its exit code.
+
+    LlmblastError
+    |-- UsageError          2   wrong usage or settings; nothing was sent
+    |-- InputDamagedError  65   the input broke off part-way
+    |-- InputMissingError  66   the input cannot be opened
+    |-- OutputBlockedError 73   an output is locked or cannot be created
+    |-- OutputFailedError  74   an output failed while the run was on
+    `-- RefusedError       77   no endpoint takes our requests; lines are pending
+
+The message is one sentence that names the place, what is wrong and the fix. `cli` prints it without a traceback.
+The codes above 63 are those of BSD's sysexits.h.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process tells its caller; the table in README is compared with this one by a test."""
+
+    OK = 0
+    USAGE = 2
+    SOME_FAILED = 3
+    GAVE_UP = 4
+    STOPPED = 5
+    INPUT_DAMAGED = 65
+    INPUT_MISSING = 66
+    OUTPUT_BLOCKED = 73
+    OUTPUT_FAILED = 74
+    REFUSED = 77
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class LlmblastError(Exception):
+    """Something that a person has to mend. The message is for that person."""
+
+    exit_code: ExitCode = ExitCode.USAGE
+
+
+class UsageError(LlmblastError):
+    """A flag, a setting or a combination of them is wrong; nothing was sent."""
+
+
+class InputDamagedError(LlmblastError):
+    """The input could be opened but not read to its end."""
+
+    exit_code = ExitCode.INPUT_DAMAGED
+
+
+class InputMissingError(LlmblastError):
+    """The input does not exist or may not be read."""
+
+    exit_code = ExitCode.INPUT_MISSING
+
+
+class OutputBlockedError(LlmblastError):
+    """An output file is locked by another run, belongs to something else, or cannot be created."""
+
+    exit_code = ExitCode.OUTPUT_BLOCKED
+
+
+class OutputFailedError(LlmblastError):
+    """Writing to an output file failed."""
+
+    exit_code = ExitCode.OUTPUT_FAILED
+
+
+class RefusedError(LlmblastError):
+    """Every endpoint refuses us or cannot be reached; lines are pending."""
+
+    exit_code = ExitCode.REFUSED

@@ -1,0 +1,142 @@
+"""What passes between the stations: Line, Request, Reply, Outcome.
+
+Slotted dataclasses, not dicts. A dict exists only where bytes become JSON and back.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """One line of the input that asks for one record.
+
+    `key` is the BLAKE2b-64 of `text` in 16 hex digits, `text` the line stripped of white space and BOM.
+    `id` is the line's `custom_id` or `id`, else its number. `input` is what the record echoes (anything that orjson
+    can dump), `extra` are the user's own fields, carried into the record and never sent.
+    """
+
+    number: int
+    key: str
+    text: bytes
+    id: str | int
+    input: object = None
+    extra: Mapping[str, object] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Request(Line):
+    """A line that can be sent, and what has happened to it so far.
+
+    `body` is a JSON object. Where `needs_model` is set it has no `model`, and the endpoint's is put in front when the
+    request is sent, since lines go to endpoints that may call the same model by different names.
+    `path` is relative to the endpoint's base URL, such as `chat/completions`. `output_format` names the record format.
+    """
+
+    path: str = "chat/completions"
+    body: bytes = b""
+    needs_model: bool = False
+    max_tokens: int | None = None
+    deferred: bool = False
+    output_format: str = "llmblast"
+
+    attempts: int = 0
+    """Sends that count against `max_attempts`."""
+    unusable_replies: int = 0
+    """2xx replies without a usable answer."""
+    ambiguous_sends: int = 0
+    """Sends that broke off after the request went out: each may have been billed."""
+    resent: bool = False
+    """Sent again after a kept connection turned out closed; the next send uses a fresh connection."""
+    failed_on: int = 0
+    """Bit set of the indices of endpoints that have failed this request."""
+    tokens_paid: float = 0.0
+    """Token estimate that the last admission charged."""
+    sent_s: float = 0.0
+    """Monotonic time of the last admission."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What the request keeps in memory, roughly."""
+        return len(self.text) + len(self.body)
+
+
+class Cause(Enum):
+    """Why a send ended without an HTTP reply."""
+
+    NOT_SENT = "not sent"
+    """DNS, refused, TLS, connect timeout: the request never left."""
+    STALE = "stale connection"
+    """A kept connection was closed before one byte came back."""
+    BROKEN = "connection broken"
+    """The connection broke after the request went out."""
+    TIMED_OUT = "timed out"
+    """No complete reply within the timeout."""
+    TOO_LARGE = "reply too large"
+    """The reply exceeds the size cap and was cut off."""
+    CUT_SHORT = "cut short"
+    """The run was told to end at once."""
+
+
+@dataclass(slots=True, eq=False)
+class Reply:
+    """What one send brought back. `status` is 0 and `cause` is set where no HTTP reply arrived.
+
+    `headers` are (name, value) in the order received; names are lower case.
+    """
+
+    status: int = 0
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    body: bytes = b""
+    cause: Cause | None = None
+    detail: str = ""
+    """For a person: what went wrong, without secrets."""
+    latency_s: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Answer:
+    """The useful part of a 2xx reply. Token counts are None where the provider gave none."""
+
+    text: object = None
+    """Text of the first choice; a list of vectors for embeddings."""
+    finish_reason: str | None = None
+    usage: Mapping[str, object] | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    model: str | None = None
+    says_more: bool = False
+    """The reply holds more than `text` does: tool calls, refusal, reasoning, several choices, logprobs."""
+
+
+@dataclass(slots=True, eq=False)
+class Success:
+    """A request with its answer: one record in save.jsonl."""
+
+    request: Request
+    answer: Answer
+    reply: Reply
+    endpoint: str
+
+
+@dataclass(slots=True, eq=False)
+class Failure:
+    """A line without an answer: one record in errors.jsonl.
+
+    `transient` says that another run may well succeed; `--retry-errors transient` sends exactly those again.
+    """
+
+    line: Line
+    error: str
+    code: str
+    status: int = 0
+    transient: bool = False
+    endpoint: str | None = None
+    attempts: int = 0
+    maybe_billed: int = 0
+    body: bytes = b""
+    """The raw reply where it may have been paid for."""
+
+
+Outcome = Success | Failure

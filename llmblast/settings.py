@@ -1,0 +1,252 @@
+"""Every setting with its default, and the one place that checks them.
+
+Plain dataclasses, so that `--help` can show a default without importing pydantic; pydantic reads their annotations
+when a command really has settings to check. Precedence: flag, environment variable, TOML file, default.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from annotated_types import Ge, Gt, Lt
+
+from llmblast.errors import UsageError
+
+Rate = Annotated[float, Gt(0), Lt(1e12)] | None
+Seconds = Annotated[float, Gt(0), Lt(1e9)]
+Count = Annotated[int, Ge(1)]
+
+MOCK_SCHEME = "mock"
+OPENAI_HOST = "api.openai.com"
+API_PATHS = ("chat/completions", "completions", "embeddings")
+"""What a request may ask for, relative to an endpoint's base URL."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSettings:
+    """One place to send to, with its own limits. Rates are per second or minute as their names say."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "str_strip_whitespace": True}
+
+    url: str
+    name: str = ""
+    weight: Annotated[float, Gt(0), Lt(1e9)] = 1.0
+    model: str | None = None
+    rps: Rate = None
+    rpm: Rate = None
+    tpm: Rate = None
+    burst: Annotated[float, Ge(0), Lt(1e9)] | None = None
+    concurrency: Count | None = None
+    key_env: str | None = None
+    key_file: str | None = None
+    key_command: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_mock(self) -> bool:
+        """The built-in provider answers, no server is needed."""
+        return self.url.startswith(f"{MOCK_SCHEME}:")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one run does. Rates and concurrency are caps over all endpoints together."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    input: str = "-"
+    save: str = "save.jsonl"
+    errors: str = ""
+    """Empty: errors.jsonl beside the save file."""
+    endpoints: tuple[EndpointSettings, ...] = ()
+
+    format: Literal["auto", "simple", "raw", "openai-batch"] = "auto"
+    model: str | None = None
+    system: str | None = None
+    prompt: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    media_root: str | None = None
+    limit: Count | None = None
+
+    rps: Rate = None
+    rpm: Rate = None
+    tpm: Rate = None
+    burst: Annotated[float, Ge(0), Lt(1e9)] = 0.0
+    concurrency: Annotated[int, Ge(1), Lt(1_000_000)] = 256
+    route: Literal["weighted", "least-loaded", "fastest"] = "weighted"
+
+    max_attempts: Count = 5
+    timeout: Seconds = 600.0
+    connect_timeout: Seconds = 10.0
+    max_time: Seconds | None = None
+    max_errors: Annotated[str, "a count such as 100 or a share such as 5%"] | None = None
+    grace: Annotated[float, Ge(0), Lt(1e9)] = 30.0
+    transport: Literal["lean", "session"] = "lean"
+
+    retry_errors: Literal["transient", "all", "none"] = "transient"
+    overwrite: bool = False
+    echo: bool = True
+    body: Literal["always", "auto", "never"] = "auto"
+
+    progress: Literal["auto", "bar", "plain", "none"] = "auto"
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+    @property
+    def errors_path(self) -> str:
+        """Where records of lines without an answer go."""
+        if self.errors:
+            return self.errors
+        beside = Path(".") if self.save == "-" else Path(self.save).parent
+        return str(beside / "errors.jsonl")
+
+
+def default_of(name: str) -> Any:
+    """The default of a run setting, for help texts."""
+    for entry in fields(Settings):
+        if entry.name == name:
+            return entry.default if entry.default is not MISSING else None
+    raise KeyError(name)
+
+
+def load(flags: Mapping[str, Any], config: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Merges flags (None: not given) over the TOML file over the defaults, and checks the whole.
+
+    `flags["endpoints"]` holds `--url` texts or mappings; they replace the file's endpoints. Without any, OPENAI_BASE_URL counts.
+    Raises UsageError with one sentence that names the place and the fix.
+    """
+    merged: dict[str, Any] = _read_toml(config) if config else {}
+    merged.update({name: value for name, value in flags.items() if value is not None and value != []})
+    if not merged.get("endpoints") and environ and environ.get("OPENAI_BASE_URL"):
+        merged["endpoints"] = [environ["OPENAI_BASE_URL"]]
+    specs = merged.get("endpoints", [])
+    if not isinstance(specs, Sequence) or isinstance(specs, str):
+        raise UsageError(f"{config}: endpoints: write one [[endpoints]] table for each endpoint.")
+    merged["endpoints"] = [parse_endpoint(spec) if isinstance(spec, str) else spec for spec in specs]
+    settings = _validate(merged, config)
+    return replace(settings, endpoints=_named(settings.endpoints))
+
+
+def parse_endpoint(spec: str) -> dict[str, Any]:
+    """Reads `URL[,name=value...]`, the text of one `--url`. The values are checked with all the others."""
+    url, *pairs = spec.split(",")
+    endpoint: dict[str, Any] = {"url": url}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--url {spec!r}: {pair!r} is no setting: write name=value, such as {url},rps=50.")
+        endpoint[name.strip().replace("-", "_")] = value.strip()
+    return endpoint
+
+
+def parse_max_errors(text: str) -> tuple[float, bool]:
+    """`100` is (100, False); `5%` is (5, True). Raises UsageError."""
+    number, is_share = (text[:-1], True) if text.endswith("%") else (text, False)
+    try:
+        value = float(number)
+    except ValueError:
+        value = -1.0
+    if value < 0 or (is_share and value > 100) or (not is_share and value != int(value)):
+        raise UsageError(f"--max-errors {text!r}: write a count such as 100 or a share such as 5%.")
+    return value, is_share
+
+
+def base_url(url: str) -> str:
+    """The base of an endpoint's URL: no trailing slash, no API path, `/v1` where the URL names a host only."""
+    base = url.rstrip("/")
+    for path in API_PATHS:
+        base = base.removesuffix(f"/{path}")
+    return base if urlsplit(base).path else f"{base}/v1"
+
+
+def _read_toml(config: str) -> dict[str, Any]:
+    try:
+        with open(config, "rb") as file:
+            return tomllib.load(file)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{config}: not TOML: {error}.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{config}: not TOML: it is not UTF-8 text.") from None
+    except OSError as error:
+        raise UsageError(f"{config}: cannot be read: {error.strerror}. Name an existing file with --config.") from None
+
+
+def _validate(merged: Mapping[str, Any], config: str | None) -> Settings:
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 -- costs 50 ms, which `--help` need not wait for
+
+    try:
+        settings = TypeAdapter(Settings).validate_python(merged)
+    except ValidationError as error:
+        raise UsageError(_explain(error.errors()[0], merged, config)) from None
+    if settings.max_errors is not None:
+        parse_max_errors(settings.max_errors)
+    for endpoint in settings.endpoints:
+        _check_url(endpoint)
+    return settings
+
+
+def _check_url(endpoint: EndpointSettings) -> None:
+    if endpoint.is_mock:
+        return
+    try:
+        parts = urlsplit(endpoint.url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        raise UsageError(
+            f"endpoint {endpoint.url!r}: not a URL: write http://HOST:PORT/v1, https://HOST/v1 or {MOCK_SCHEME}:."
+        )
+    if parts.username or parts.password:
+        raise UsageError(f"endpoint {parts.hostname!r}: no key in a URL: put it into a variable and name it: key_env=NAME.")
+
+
+def _explain(error: Mapping[str, Any], merged: Mapping[str, Any], config: str | None) -> str:
+    """One sentence for pydantic's first finding."""
+    place = [part for part in error["loc"] if not (isinstance(part, str) and "[" in part)]
+    names = [f.name for f in fields(EndpointSettings if place and place[0] == "endpoints" else Settings)]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    if config and _stands_in(config, place):
+        where = f"{config}: {where}"
+    last = str(place[-1]) if place else ""
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        from difflib import get_close_matches  # noqa: PLC0415 -- only needed for a person's typing error
+
+        close = get_close_matches(last, names, n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"Known are: {', '.join(names)}."
+        return f"{where}: unknown setting. {hint}"
+    if error["type"] in ("missing", "missing_argument"):
+        return f"{where}: is missing. Add it."
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return f"{where}: {error['input']!r} will not do: it {message}."
+
+
+def _stands_in(config: str, place: Sequence[Any]) -> bool:
+    """Whether the offending value came from the file rather than from a flag."""
+    value: Any = _read_toml(config)
+    for part in place:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
+
+
+def _named(endpoints: Sequence[EndpointSettings]) -> tuple[EndpointSettings, ...]:
+    """Gives every endpoint a name of its own: what the person wrote, else host:port, else with a number behind it."""
+    taken: set[str] = set()
+    named = []
+    for endpoint in endpoints:
+        base = endpoint.name or (MOCK_SCHEME if endpoint.is_mock else urlsplit(endpoint.url).netloc)
+        name, number = base, 2
+        while name in taken:
+            if endpoint.name:
+                raise UsageError(f"endpoints: the name {name!r} stands twice. Give every endpoint its own.")
+            name, number = f"{base}-{number}", number + 1
+        taken.add(name)
+        named.append(replace(endpoint, name=name))
+    return tuple(named)

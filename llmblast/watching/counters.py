@@ -1,0 +1,127 @@
+"""What a run has done so far: plain numbers that the stations add to and that displays read from the side.
+
+Nothing here grows with the run: latencies go into a histogram of fixed size, kinds of errors into a table with a cap.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+MAX_ERROR_KINDS = 100
+_SHORTEST_S = 1e-4
+_BUCKETS_PER_DOUBLING = 16
+_BUCKET_COUNT = 24 * _BUCKETS_PER_DOUBLING
+
+
+class Histogram:
+    """Latencies in buckets that grow by 4.4 %, from 0.1 ms to 28 minutes; quantiles are exact to half a bucket."""
+
+    __slots__ = ("_buckets", "count", "total_s")
+
+    def __init__(self) -> None:
+        self._buckets = [0] * (_BUCKET_COUNT + 1)
+        self.count = 0
+        self.total_s = 0.0
+
+    def add(self, latency_s: float) -> None:
+        """Counts one latency."""
+        self.count += 1
+        self.total_s += latency_s
+        if latency_s <= _SHORTEST_S:
+            self._buckets[0] += 1
+            return
+        index = int(math.log2(latency_s / _SHORTEST_S) * _BUCKETS_PER_DOUBLING) + 1
+        self._buckets[min(index, _BUCKET_COUNT)] += 1
+
+    def quantile(self, share: float) -> float | None:
+        """Seconds that `share` of the latencies did not exceed; None before the first one."""
+        if not self.count:
+            return None
+        rank, seen = math.ceil(share * self.count), 0
+        for index, bucket in enumerate(self._buckets):
+            seen += bucket
+            if seen >= rank and bucket:
+                return _SHORTEST_S * 2 ** ((index - 0.5) / _BUCKETS_PER_DOUBLING)
+        return None
+
+
+@dataclass(slots=True)
+class ErrorKind:
+    """One kind of error: how often, and the line of its first case."""
+
+    count: int
+    first_line: int
+    message: str
+
+
+@dataclass(slots=True)
+class EndpointCounters:
+    """One endpoint's share of the run."""
+
+    name: str
+    weight: float = 1.0
+    sent: int = 0
+    in_flight: int = 0
+    succeeded: int = 0
+    errors: int = 0
+    """Replies and broken sends that were no success, rate-limit replies not counted."""
+    rate_limited: int = 0
+    tokens: int = 0
+    state: str = ""
+    """For a person: empty when all is well, else such as `cooling down` or `disabled: 401`."""
+    latency: Histogram = field(default_factory=Histogram)
+
+
+@dataclass(slots=True)
+class Counters:
+    """The whole run. `lines_read` counts lines that ask for a record, blank lines not among them."""
+
+    endpoints: Sequence[EndpointCounters] = ()
+    input_bytes: int | None = None
+    """Size of the input; None where it is not known, as with a pipe."""
+    bytes_read: int = 0
+    input_ended: bool = False
+    lines_read: int = 0
+    skipped: int = 0
+    """Lines that an earlier run finished."""
+    malformed: int = 0
+    """Bad lines; they are among `failed`."""
+    sent: int = 0
+    succeeded: int = 0
+    flagged: int = 0
+    """Successes whose answer was cut off or filtered."""
+    failed: int = 0
+    """Records in errors.jsonl written by this run."""
+    retries: int = 0
+    rate_limited: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    maybe_billed: int = 0
+    in_flight: int = 0
+    queued: int = 0
+    """Lines that wait in memory for their turn, retries among them."""
+    first_sent_s: float | None = None
+    last_sent_s: float | None = None
+    latency: Histogram = field(default_factory=Histogram)
+    error_kinds: dict[str, ErrorKind] = field(default_factory=dict)
+
+    @property
+    def done(self) -> int:
+        """Lines that have their record, from this run or an earlier one."""
+        return self.skipped + self.succeeded + self.failed
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion tokens that providers reported."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def count_error(self, code: str, line: int, message: str) -> None:
+        """Files a line's final error under its code; kinds beyond the cap share one entry."""
+        kind = self.error_kinds.get(code)
+        if kind is None and len(self.error_kinds) >= MAX_ERROR_KINDS:
+            code, message = "other", "other errors"
+            kind = self.error_kinds.get(code)
+        if kind is None:
+            self.error_kinds[code] = ErrorKind(1, line, message)
+        else:
+            kind.count += 1
