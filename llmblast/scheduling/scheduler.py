@@ -1,0 +1,105 @@
+"""Scheduler: the next request that may go, and where to; it pays every limit in the same breath.
+
+All of it is synchronous: between the check of the limits and their payment nothing else can run. The cost of one
+decision depends on the number of endpoints, never on how many requests wait or are in flight. Who asks sleeps
+until `wake_at`, or until a slot, a settlement or new work changes the answer.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+from llmblast.records import Request
+from llmblast.scheduling.endpoints import Endpoint
+from llmblast.scheduling.lanes import Lanes
+from llmblast.scheduling.limits import Limit, LimitSet
+from llmblast.scheduling.routes import Route
+
+
+class Scheduler:
+    """Lanes in, (request, endpoint) out. `now` is always monotonic seconds, handed in by the caller."""
+
+    def __init__(self, run_limits: LimitSet, endpoints: Sequence[Endpoint], route: Route) -> None:
+        self.lanes = Lanes()
+        self.endpoints = tuple(endpoints)
+        self.wake_at = math.inf
+        """When the answer None may change by time alone; infinity: only an event changes it."""
+        self._run_limits = run_limits
+        self._route = route
+        self._enabled = self.endpoints
+        self._held_by: Limit | None = None
+        self._held_since = 0.0
+        self._counts_tokens = any(limits.counts_tokens for limits in (run_limits, *(e.limits for e in endpoints)))
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Every endpoint is disabled: nothing can be sent any more."""
+        return not self._enabled
+
+    def next(self, now: float) -> tuple[Request, Endpoint] | None:
+        """The request whose turn it is and its endpoint, with all limits paid; None when nothing may go at `now`."""
+        request = self.lanes.peek(now)
+        if request is None:
+            self._hold(None, self.lanes.next_due_s, now)
+            return None
+        tokens = self._estimate(request) if self._counts_tokens else 0.0
+        if not self._run_limits.is_ready(tokens, now):
+            at, limit = self._run_limits.last_ready(tokens, now)
+            self._hold(limit, at, now)
+            return None
+        ready = [endpoint for endpoint in self._enabled if endpoint.limits.is_ready(tokens, now)]
+        if not ready:
+            self._wait_for_an_endpoint(tokens, now)
+            return None
+        if self._held_by is not None:
+            self._hold(None, now, now)
+        endpoint = self._choose(ready, request)
+        self.lanes.pop(now)
+        self._run_limits.take(tokens, now)
+        endpoint.limits.take(tokens, now)
+        endpoint.in_flight += 1
+        request.tokens_paid = tokens
+        request.sent_s = now
+        return request, endpoint
+
+    def release(self, request: Request, endpoint: Endpoint, tokens_real: float, now: float) -> None:
+        """The send has ended: frees its slots and charges the tokens that it really used."""
+        endpoint.in_flight -= 1
+        endpoint.limits.release(request.tokens_paid, tokens_real, now)
+        self._run_limits.release(request.tokens_paid, tokens_real, now)
+
+    def disable(self, endpoint: Endpoint, reason: str) -> None:
+        """Sends nothing to this endpoint any more."""
+        endpoint.disabled = reason
+        self._enabled = tuple(e for e in self._enabled if e is not endpoint)
+
+    def waited(self, now: float) -> Mapping[str, float]:
+        """Seconds for which the head of the queue waited, by the name of the limit that held it."""
+        if self._held_by is not None:
+            self._hold(self._held_by, self.wake_at, now)
+        limits = chain(self._run_limits.all(), *(endpoint.limits.all() for endpoint in self.endpoints))
+        return {limit.name: limit.waited_s for limit in limits}
+
+    def _estimate(self, request: Request) -> float:
+        """The dearest estimate among the endpoints: one figure then serves both levels, before one is chosen."""
+        return max((endpoint.estimator.estimate(request) for endpoint in self._enabled), default=0.0)
+
+    def _choose(self, ready: Sequence[Endpoint], request: Request) -> Endpoint:
+        if len(ready) == 1:
+            return ready[0]
+        if request.failed_on:
+            ready = [endpoint for endpoint in ready if not request.failed_on & endpoint.bit] or ready
+        return self._route(ready, request)
+
+    def _wait_for_an_endpoint(self, tokens: float, now: float) -> None:
+        waits = [endpoint.limits.last_ready(tokens, now) for endpoint in self._enabled]
+        if not waits:
+            self._hold(None, math.inf, now)
+            return
+        at, limit = min(waits, key=lambda wait: wait[0])
+        self._hold(limit, at, now)
+
+    def _hold(self, limit: Limit | None, wake_at: float, now: float) -> None:
+        if self._held_by is not None:
+            self._held_by.waited_s += now - self._held_since
+        self._held_by, self._held_since, self.wake_at = limit, now, wake_at
