@@ -75,8 +75,6 @@ class Cause(Enum):
     """No complete reply within the timeout."""
     TOO_LARGE = "reply too large"
     """The reply exceeds the size cap and was cut off."""
-    CUT_SHORT = "cut short"
-    """The run was told to end at once."""
 
 
 @dataclass(slots=True, eq=False)

@@ -116,7 +116,8 @@ def default_of(name: str) -> Any:
 def load(flags: Mapping[str, Any], config: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Merges flags (None: not given) over the TOML file over the defaults, and checks the whole.
 
-    `flags["endpoints"]` holds `--url` texts or mappings; they replace the file's endpoints. Without any, OPENAI_BASE_URL counts.
+    `flags["endpoints"]` holds `--url` texts or mappings, which replace the file's endpoints. Without any of either,
+    OPENAI_BASE_URL counts.
     Raises UsageError with one sentence that names the place and the fix.
     """
     merged: dict[str, Any] = _read_toml(config) if config else {}
@@ -202,7 +203,9 @@ def _check_url(endpoint: EndpointSettings) -> None:
             f"endpoint {endpoint.url!r}: not a URL: write http://HOST:PORT/v1, https://HOST/v1 or {MOCK_SCHEME}:."
         )
     if parts.username or parts.password:
-        raise UsageError(f"endpoint {parts.hostname!r}: no key in a URL: put it into a variable and name it: key_env=NAME.")
+        raise UsageError(
+            f"endpoint {parts.hostname!r}: no key in a URL: put it into a variable and name it: key_env=NAME."
+        )
 
 
 def _explain(error: Mapping[str, Any], merged: Mapping[str, Any], config: str | None) -> str:
@@ -212,6 +215,8 @@ def _explain(error: Mapping[str, Any], merged: Mapping[str, Any], config: str | 
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
     if config and _stands_in(config, place):
         where = f"{config}: {where}"
+    elif len(place) == 1:
+        where = f"--{where.replace('_', '-')}"
     last = str(place[-1]) if place else ""
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         from difflib import get_close_matches  # noqa: PLC0415 -- only needed for a person's typing error

@@ -1,0 +1,9 @@
+"""Sending: one HTTP exchange and what it means."""
+
+from llmblast.sending.backoff import Backoff
+from llmblast.sending.channels import TRANSPORTS, Channel
+from llmblast.sending.credentials import find_key
+from llmblast.sending.openai import Target, make_target
+from llmblast.sending.verdict import Action, Verdict, judge
+
+__all__ = ["TRANSPORTS", "Action", "Backoff", "Channel", "Target", "Verdict", "find_key", "judge", "make_target"]

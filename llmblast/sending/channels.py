@@ -1,0 +1,29 @@
+"""Channels: one endpoint's way out, `async send(request) -> Reply`, and the table of transports.
+
+A channel never raises for a failure of the network: that is a Reply too. When its caller is cancelled, the
+connection is closed, since a half-read reply would be taken for the next one's.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from llmblast.records import Reply, Request
+from llmblast.sending.lean import LeanChannel
+from llmblast.sending.openai import Target
+from llmblast.sending.session import SessionChannel
+
+
+class Channel(Protocol):
+    """Sends to one endpoint. `sweep(now)` ends what has run out of time and is called a few times a second."""
+
+    async def send(self, request: Request) -> Reply: ...
+
+    def sweep(self, now: float) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+OpenChannel = Callable[[Target, float, float], Channel]
+"""(target, timeout_s, connect_timeout_s) -> channel; called on the running loop."""
+
+TRANSPORTS: dict[str, OpenChannel] = {"lean": LeanChannel, "session": SessionChannel}

@@ -1,0 +1,87 @@
+"""Connections: aiohttp opens, resolves and secures them, and then hands them over.
+
+`TCPConnector.connect` wants a `ClientRequest`, whose constructor is not documented API: it is called in one function
+here, aiohttp is pinned to a minor version, and a contract test says at once when an upgrade breaks it.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from aiohttp import ClientConnectorError, ClientError, ClientTimeout, TCPConnector
+from aiohttp.client_exceptions import ClientConnectorCertificateError, ClientConnectorDNSError, ClientSSLError
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
+from yarl import URL
+
+from llmblast.records import Cause, Reply
+from llmblast.sending.exchange import MAX_REPLY_BYTES, Exchange
+
+_DNS_TTL_S = 60
+
+
+class Connector:
+    """Opens connections for lean exchanges to one endpoint."""
+
+    def __init__(self, url: str, connect_timeout_s: float, max_reply_bytes: int = MAX_REPLY_BYTES) -> None:
+        self._url = URL(url)
+        self._loop = asyncio.get_running_loop()
+        self._connector = new_tcp_connector()
+        self._timeout = ClientTimeout(connect=connect_timeout_s, sock_connect=connect_timeout_s)
+        self._max_reply_bytes = max_reply_bytes
+
+    async def open(self, on_lost: Callable[[Exchange], None]) -> Exchange | Reply:
+        """A new connection with a lean exchange on it, or the Reply that says why there is none."""
+        try:
+            connection = await self._connector.connect(self._request(), [], self._timeout)
+        except (ClientError, TimeoutError, OSError) as error:
+            return not_sent(self._url, error)
+        return self._hand_over(connection, on_lost)
+
+    async def close(self) -> None:
+        """Closes what is still open."""
+        await self._connector.close()
+
+    def _request(self) -> ClientRequest:
+        return ClientRequest("POST", self._url, loop=self._loop)
+
+    def _hand_over(self, connection: Connection, on_lost: Callable[[Exchange], None]) -> Exchange | Reply:
+        handler, transport = connection.protocol, connection.transport
+        if handler is None or transport is None or transport.is_closing():
+            connection.close()
+            return Reply(cause=Cause.NOT_SENT, detail=f"{_place(self._url)} closed the connection at once")
+
+        def lost(exchange: Exchange, error: BaseException | None) -> None:
+            handler.connection_lost(error)  # aiohttp waits for this one when it closes
+            connection.close()
+            on_lost(exchange)
+
+        return Exchange(transport, lost, self._loop, self._max_reply_bytes)
+
+
+def new_tcp_connector() -> TCPConnector:
+    """Aiohttp's connector without limits of its own: how many connections there are is decided at admission."""
+    return TCPConnector(limit=0, ttl_dns_cache=_DNS_TTL_S, keepalive_timeout=120)
+
+
+def not_sent(url: URL, error: BaseException) -> Reply:
+    """The Reply for a connection that could not be opened, in words for a person."""
+    place = _place(url)
+    if isinstance(error, ClientConnectorDNSError):
+        detail = f"the host name {url.host} cannot be resolved"
+    elif isinstance(error, ClientConnectorCertificateError):
+        detail = f"{place}: the TLS certificate cannot be verified: {error.certificate_error}"
+    elif isinstance(error, ClientSSLError):
+        detail = f"{place}: no TLS connection: {error.os_error.strerror or error.os_error}"
+    elif isinstance(error, TimeoutError):
+        detail = f"{place}: no connection within the connect timeout"
+    elif isinstance(error, ConnectionRefusedError) or "refused" in str(error).lower():
+        detail = f"nobody listens at {place} (connection refused)"
+    elif isinstance(error, ClientConnectorError):
+        detail = f"{place}: no connection: {error.os_error.strerror or error.os_error}"
+    else:
+        detail = f"{place}: no connection: {error}"
+    return Reply(cause=Cause.NOT_SENT, detail=detail)
+
+
+def _place(url: URL) -> str:
+    return f"{url.host}:{url.port}"

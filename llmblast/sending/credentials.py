@@ -1,0 +1,70 @@
+"""API keys: from the environment, a file or a command, never from the command line; found before anything is sent."""
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from llmblast.errors import UsageError
+from llmblast.settings import OPENAI_HOST, EndpointSettings
+
+DEFAULT_KEY_ENV = "OPENAI_API_KEY"
+_COMMAND_TIMEOUT_S = 30
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def find_key(endpoint: EndpointSettings, environ: Mapping[str, str]) -> str | None:
+    """The endpoint's key, or None where it has none. Raises UsageError naming the endpoint and the fix, never a key.
+
+    OPENAI_API_KEY serves where nothing else is named, but never goes over plain http to another machine.
+    """
+    if endpoint.is_mock:
+        return None
+    if endpoint.key_env:
+        return _checked(environ.get(endpoint.key_env), endpoint, f"the variable {endpoint.key_env} is not set")
+    if endpoint.key_file:
+        return _checked(_read(endpoint, endpoint.key_file), endpoint, f"the file {endpoint.key_file} is empty")
+    if endpoint.key_command:
+        return _checked(_ask(endpoint, endpoint.key_command), endpoint, "the key command printed nothing")
+    parts = urlsplit(endpoint.url)
+    if parts.hostname == OPENAI_HOST and not environ.get(DEFAULT_KEY_ENV):
+        raise UsageError(
+            f"endpoint {endpoint.name}: the API key is missing: export {DEFAULT_KEY_ENV}=..., or name another variable "
+            f"with key_env=NAME."
+        )
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        return None
+    key = environ.get(DEFAULT_KEY_ENV)
+    return _checked(key, endpoint, "") if key else None
+
+
+def _checked(key: str | None, endpoint: EndpointSettings, problem: str) -> str:
+    key = (key or "").strip()
+    if not key:
+        raise UsageError(f"endpoint {endpoint.name}: the API key is missing: {problem}. Put the key there.")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise UsageError(f"endpoint {endpoint.name}: the API key has characters that no HTTP header can carry.")
+    return key
+
+
+def _read(endpoint: EndpointSettings, path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"endpoint {endpoint.name}: key_file {path} cannot be read: {error.strerror}.") from None
+
+
+def _ask(endpoint: EndpointSettings, command: str) -> str:
+    try:
+        done = subprocess.run(
+            command, shell=True, check=True, stdout=subprocess.PIPE, timeout=_COMMAND_TIMEOUT_S, text=True
+        )
+    except subprocess.CalledProcessError as error:
+        raise UsageError(
+            f"endpoint {endpoint.name}: key_command {command!r} failed with exit code {error.returncode}."
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise UsageError(
+            f"endpoint {endpoint.name}: key_command {command!r} gave no key within {_COMMAND_TIMEOUT_S} s."
+        ) from None
+    return done.stdout

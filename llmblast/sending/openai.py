@@ -1,0 +1,142 @@
+"""The OpenAI API and the many servers that speak it: URL, headers, what a reply says.
+
+https://platform.openai.com/docs/api-reference; vLLM, llama.cpp, Ollama, TGI, LiteLLM and others follow it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import orjson
+
+from llmblast.records import Answer, Reply, Request
+from llmblast.settings import EndpointSettings, base_url
+
+USER_AGENT = "llmblast/0.1"
+_MORE_IN_A_MESSAGE = (
+    "tool_calls",
+    "function_call",
+    "refusal",
+    "reasoning",
+    "reasoning_content",
+    "audio",
+    "annotations",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where and how to send to one endpoint, prepared once. `headers` may hold the key and never show in a repr."""
+
+    name: str
+    base: str
+    headers: Mapping[str, str] = field(repr=False)
+    model_prefix: bytes
+    """`{"model":"...",`, which replaces the opening brace of a body that has no model; empty without a model."""
+
+    def body_of(self, request: Request) -> bytes:
+        """The JSON to send: the request's, with this endpoint's model where it names none."""
+        if request.needs_model and self.model_prefix:
+            return self.model_prefix + request.body[1:]
+        return request.body
+
+
+def make_target(endpoint: EndpointSettings, model: str | None, key: str | None) -> Target:
+    """Prepares the target; `model` is the run's, the endpoint's own goes before it."""
+    headers = {
+        "User-Agent": USER_AGENT,
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "Content-Type": "application/json",
+    }
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    headers.update(endpoint.headers)
+    name = endpoint.model or model
+    prefix = b'{"model":' + orjson.dumps(name) + b"," if name else b""
+    return Target(endpoint.name, base_url(endpoint.url), headers, prefix)
+
+
+@dataclass(slots=True)
+class ReplyError:
+    """What an error reply says of itself; empty texts where it says nothing."""
+
+    message: str
+    code: str
+
+
+def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
+    """The answer in a 2xx reply, or what is wrong with it. Never raises, whatever the body is."""
+    try:
+        data = orjson.loads(reply.body)
+    except orjson.JSONDecodeError:
+        what = "an empty body" if not reply.body.strip() else "a body that is not JSON"
+        return ReplyError(f"the endpoint answered {reply.status} with {what}", "unusable_reply")
+    if not isinstance(data, dict):
+        return ReplyError(f"the endpoint answered {reply.status} with JSON that is no object", "unusable_reply")
+    if data.get("error"):
+        return _error_of(data["error"])
+    answer = _embeddings(data) if request.path == "embeddings" else _first_choice(data)
+    if answer is None:
+        return ReplyError(f"the endpoint answered {reply.status} without an answer in it", "unusable_reply")
+    usage = data.get("usage")
+    if isinstance(usage, dict):
+        answer.usage = usage
+        answer.prompt_tokens = _count(usage.get("prompt_tokens"))
+        answer.completion_tokens = _count(usage.get("completion_tokens")) or 0
+    model = data.get("model")
+    answer.model = model if isinstance(model, str) else None
+    return answer
+
+
+def read_error(reply: Reply) -> ReplyError:
+    """What the body of a reply that is not 2xx says. Never raises."""
+    try:
+        data = orjson.loads(reply.body)
+    except orjson.JSONDecodeError:
+        return ReplyError(reply.body[:300].decode("utf-8", "replace").strip(), "")
+    if isinstance(data, dict):
+        return _error_of(data.get("error") or data.get("message") or data.get("detail") or "")
+    return ReplyError("", "")
+
+
+def _error_of(error: object) -> ReplyError:
+    if not isinstance(error, dict):
+        return ReplyError(error if isinstance(error, str) else orjson.dumps(error).decode(), "")
+    message = error.get("message")
+    code = error.get("code") or error.get("type") or ""
+    return ReplyError(message if isinstance(message, str) else "", str(code))
+
+
+def _first_choice(data: Mapping[str, object]) -> Answer | None:
+    choices = data.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return None
+    choice = choices[0]
+    message = choice.get("message")
+    if isinstance(message, dict):
+        text = message.get("content")
+        says_more = any(message.get(name) for name in _MORE_IN_A_MESSAGE)
+    else:
+        text, says_more = choice.get("text"), False
+    if text is None and not says_more:
+        return None
+    finish_reason = choice.get("finish_reason")
+    return Answer(
+        text=text,
+        finish_reason=finish_reason if isinstance(finish_reason, str) else None,
+        says_more=says_more or len(choices) > 1 or choice.get("logprobs") is not None,
+    )
+
+
+def _embeddings(data: Mapping[str, object]) -> Answer | None:
+    items = data.get("data")
+    if not isinstance(items, list) or not items:
+        return None
+    vectors = [item.get("embedding") if isinstance(item, dict) else None for item in items]
+    if any(vector is None for vector in vectors):
+        return None
+    return Answer(text=vectors[0] if len(vectors) == 1 else vectors)
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
