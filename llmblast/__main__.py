@@ -1,0 +1,5 @@
+"""`python -m llmblast`."""
+
+from llmblast.cli import main
+
+main()

@@ -1,0 +1,31 @@
+"""`llmblast check`: validates every line and estimates; sends nothing."""
+
+import os
+
+import typer
+
+from llmblast.cli import options
+from llmblast.cli.options import settings_of
+
+
+def check(  # noqa: PLR0917 -- one parameter an option
+    input: options.Input = None,
+    requests_filepath: options.RequestsFilepath = None,
+    url: options.Url = None,
+    config: options.Config = None,
+    model: options.Model = None,
+    system: options.System = None,
+    prompt: options.Prompt = None,
+    params: options.Params = None,
+    format: options.Format = None,
+    media_root: options.MediaRoot = None,
+    limit: options.Limit = None,
+    rps: options.Rps = None,
+    rpm: options.Rpm = None,
+    tpm: options.Tpm = None,
+) -> None:
+    """Validate every line of INPUT, estimate tokens and the time at the limits; send nothing."""
+    settings = settings_of(dict(locals()), os.environ)
+    from llmblast import job  # noqa: PLC0415 -- `--help` need not wait for it
+
+    raise typer.Exit(job.check(settings))

@@ -1,0 +1,57 @@
+"""`llmblast config`: what settings a run would have."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+import typer
+
+from llmblast.cli import options
+from llmblast.cli.options import settings_of
+from llmblast.settings import EndpointSettings
+
+config = typer.Typer(help="Show the settings.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@config.callback()
+def _group() -> None:
+    """Show the settings."""
+
+
+@config.command()
+def show(
+    config: options.Config = None,
+    url: options.Url = None,
+) -> None:
+    """Print the settings that a run would have, as TOML; headers, which may hold keys, are hidden."""
+    settings = settings_of({"config": config, "url": url}, os.environ)
+    values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
+    endpoints = values.pop("endpoints")
+    lines = list(_table(values))
+    for endpoint in endpoints:
+        lines += ["", "[[endpoints]]", *_table(_shown(endpoint))]
+    typer.echo("\n".join(lines))
+
+
+def _shown(endpoint: EndpointSettings) -> dict[str, Any]:
+    values = {entry.name: getattr(endpoint, entry.name) for entry in fields(endpoint)}
+    return {**values, "headers": dict.fromkeys(endpoint.headers, "(hidden)")}
+
+
+def _table(values: Mapping[str, Any]) -> Iterator[str]:
+    """The values that are set; TOML has no null, so what is not set is left out."""
+    for name, value in values.items():
+        if value is not None and value != {}:
+            yield f"{name} = {_value(value)}"
+
+
+def _value(value: Any) -> str:
+    """A TOML value. JSON's strings, numbers, booleans and arrays are TOML's too; only objects look different."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_value(name)} = {_value(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_value(inner) for inner in value) + "]"
+    import orjson  # noqa: PLC0415 -- `--help` need not wait for it
+
+    return orjson.dumps(value).decode()

@@ -1,0 +1,189 @@
+"""The options that commands share, each declared once: flag, aliases, environment variable, help, default shown.
+
+An option that is not given is None, so that a TOML file can speak; the defaults stand in `settings` alone.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from llmblast.errors import UsageError
+from llmblast.settings import Settings, default_of, load
+
+ENV_PREFIX = "LLMBLAST_"
+
+
+def _option(name: str, *flags: str, help: str, metavar: str | None = None) -> Any:
+    """One typer option. Typer's own factory has no narrower type."""
+    default = default_of(name)
+    shown = False if default in (None, "", ()) or default is False else str(default)
+    return typer.Option(*flags, help=help, metavar=metavar, envvar=f"{ENV_PREFIX}{name.upper()}", show_default=shown)
+
+
+Input = Annotated[
+    str | None,
+    typer.Argument(metavar="[INPUT]", help="JSONL file of prompts; - reads standard input.", show_default=False),
+]
+RequestsFilepath = Annotated[
+    str | None,
+    typer.Option("--requests_filepath", help="The same as INPUT.", envvar=f"{ENV_PREFIX}INPUT", show_default=False),
+]
+Save = Annotated[
+    str | None,
+    _option("save", "-o", "--save", "--save_filepath", metavar="FILE", help="Answers; - writes standard output."),
+]
+Errors = Annotated[
+    str | None,
+    _option(
+        "errors",
+        "-e",
+        "--errors",
+        metavar="FILE",
+        help="Lines without an answer. [default: errors.jsonl beside it]",
+    ),
+]
+Url = Annotated[
+    list[str] | None,
+    _option(
+        "endpoints",
+        "-u",
+        "--url",
+        "--request_url",
+        metavar="URL[,name=VALUE...]",
+        help="Endpoint, repeatable, with its own limits: name, weight, model, rps, rpm, tpm, burst, concurrency, "
+        "key_env, key_file, key_command. mock: is the built-in one. [default: $OPENAI_BASE_URL]",
+    ),
+]
+Config = Annotated[
+    str | None,
+    typer.Option(
+        "-c", "--config", metavar="FILE", help="Settings in TOML.", envvar=f"{ENV_PREFIX}CONFIG", show_default=False
+    ),
+]
+Format = Annotated[
+    str | None,
+    _option("format", "--format", metavar="FORMAT", help="auto, simple, raw or openai-batch; auto looks at each line."),
+]
+Model = Annotated[
+    str | None, _option("model", "-m", "--model", metavar="NAME", help="Model for lines and endpoints that name none.")
+]
+System = Annotated[
+    str | None, _option("system", "--system", metavar="TEXT", help="System message for lines that have none.")
+]
+Prompt = Annotated[
+    str | None,
+    _option("prompt", "--prompt", metavar="TEMPLATE", help="User message made of a line's fields: 'Sum up: {text}'."),
+]
+Params = Annotated[
+    str | None,
+    _option("params", "--params", metavar="JSON", help="Sampling parameters, such as '{\"temperature\": 0}'."),
+]
+MediaRoot = Annotated[
+    str | None,
+    _option("media_root", "--media-root", metavar="DIR", help="Lets lines name image files below this directory."),
+]
+Limit = Annotated[int | None, _option("limit", "--limit", metavar="N", help="Only the first N lines.")]
+Rps = Annotated[
+    float | None,
+    _option(
+        "rps", "-r", "--rps", "--max_requests_per_second", metavar="N", help="Requests a second, over all endpoints."
+    ),
+]
+Rpm = Annotated[
+    float | None,
+    _option("rpm", "--rpm", "--max_requests_per_minute", metavar="N", help="Requests a minute, over all endpoints."),
+]
+Tpm = Annotated[
+    float | None,
+    _option("tpm", "--tpm", "--max_tokens_per_minute", metavar="N", help="Tokens a minute, over all endpoints."),
+]
+Burst = Annotated[
+    float | None, _option("burst", "--burst", metavar="SECONDS", help="Credit of the rates; 0 is strictly even.")
+]
+Concurrency = Annotated[
+    int | None, _option("concurrency", "-j", "--concurrency", metavar="N", help="In flight, over all endpoints.")
+]
+Route = Annotated[
+    str | None,
+    _option("route", "--route", metavar="ROUTE", help="weighted, least-loaded or fastest: who of the ready gets it."),
+]
+MaxAttempts = Annotated[
+    int | None,
+    _option("max_attempts", "-a", "--max-attempts", "--max_attempts", metavar="N", help="Tries before a line fails."),
+]
+Timeout = Annotated[
+    float | None, _option("timeout", "--timeout", metavar="SECONDS", help="For one whole try, connecting included.")
+]
+ConnectTimeout = Annotated[
+    float | None, _option("connect_timeout", "--connect-timeout", metavar="SECONDS", help="For opening a connection.")
+]
+MaxTime = Annotated[
+    float | None, _option("max_time", "--max-time", metavar="SECONDS", help="Stop then; run it again to go on.")
+]
+MaxErrors = Annotated[
+    str | None,
+    _option("max_errors", "--max-errors", metavar="N|P%", help="Give up when more lines fail than this."),
+]
+Grace = Annotated[
+    float | None, _option("grace", "--grace", metavar="SECONDS", help="What is in flight may take this after a stop.")
+]
+Transport = Annotated[
+    str | None,
+    _option("transport", "--transport", metavar="TRANSPORT", help="lean, or session where a proxy is needed."),
+]
+RetryErrors = Annotated[
+    str | None,
+    _option(
+        "retry_errors",
+        "--retry-errors",
+        metavar="WHICH",
+        help="Of earlier errors, try again transient, all or none.",
+    ),
+]
+Overwrite = Annotated[
+    bool | None, _option("overwrite", "--overwrite", help="Empty both outputs and start anew instead of resuming.")
+]
+Echo = Annotated[bool | None, _option("echo", "--echo/--no-echo", help="Repeat the input in the records.")]
+Body = Annotated[
+    str | None,
+    _option("body", "--body", metavar="WHEN", help="Keep the raw reply: always, never, or auto: if it says more."),
+]
+Progress = Annotated[
+    str | None, _option("progress", "--progress", metavar="HOW", help="auto, bar, plain or none, on standard error.")
+]
+Json = Annotated[bool | None, _option("json", "--json", help="Summary as JSON on standard output.")]
+Quiet = Annotated[bool | None, _option("quiet", "-q", "--quiet", help="Say nothing unless something is wrong.")]
+Verbose = Annotated[
+    bool | None, _option("verbose", "-v", "--verbose", help="A line for every retry, cool-down and failure.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Validate and estimate only, as llmblast check does.", show_default=False)
+]
+
+
+def settings_of(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """Settings from a command's options, `url` and `config` and all. Raises UsageError."""
+    flags = dict(options)
+    config = flags.pop("config", None)
+    flags["endpoints"] = flags.pop("url", None)
+    requests_filepath = flags.pop("requests_filepath", None)
+    if requests_filepath is not None:
+        if flags.get("input") is not None:
+            raise UsageError("INPUT and --requests_filepath name the input twice. Leave one out.")
+        flags["input"] = requests_filepath
+    if flags.get("params") is not None:
+        flags["params"] = _parse_params(flags["params"])
+    return load(flags, config, environ)
+
+
+def _parse_params(text: str) -> dict[str, Any]:
+    import orjson  # noqa: PLC0415 -- `--help` need not wait for it
+
+    try:
+        params = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise UsageError(f"--params {text!r}: not JSON: {error}.") from None
+    if not isinstance(params, dict):
+        raise UsageError(f"--params {text!r}: write an object, such as '{{\"temperature\": 0}}'.")
+    return params

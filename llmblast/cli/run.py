@@ -1,0 +1,55 @@
+"""`llmblast run`: the job."""
+
+import os
+import sys
+
+import typer
+
+from llmblast.cli import options
+from llmblast.cli.options import settings_of
+
+
+def run(  # noqa: PLR0917 -- one parameter an option
+    input: options.Input = None,
+    requests_filepath: options.RequestsFilepath = None,
+    save: options.Save = None,
+    errors: options.Errors = None,
+    url: options.Url = None,
+    config: options.Config = None,
+    model: options.Model = None,
+    system: options.System = None,
+    prompt: options.Prompt = None,
+    params: options.Params = None,
+    format: options.Format = None,
+    media_root: options.MediaRoot = None,
+    limit: options.Limit = None,
+    rps: options.Rps = None,
+    rpm: options.Rpm = None,
+    tpm: options.Tpm = None,
+    burst: options.Burst = None,
+    concurrency: options.Concurrency = None,
+    route: options.Route = None,
+    max_attempts: options.MaxAttempts = None,
+    timeout: options.Timeout = None,
+    connect_timeout: options.ConnectTimeout = None,
+    max_time: options.MaxTime = None,
+    max_errors: options.MaxErrors = None,
+    grace: options.Grace = None,
+    transport: options.Transport = None,
+    retry_errors: options.RetryErrors = None,
+    overwrite: options.Overwrite = None,
+    echo: options.Echo = None,
+    body: options.Body = None,
+    progress: options.Progress = None,
+    json: options.Json = None,
+    quiet: options.Quiet = None,
+    verbose: options.Verbose = None,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Send every line of INPUT and write its answer; run it again to go on where it stopped."""
+    given = dict(locals())
+    del given["dry_run"]
+    settings = settings_of(given, os.environ)
+    from llmblast import job  # noqa: PLC0415 -- aiohttp and all: 200 ms that `--help` need not wait for
+
+    raise typer.Exit(job.check(settings) if dry_run else job.run(settings, os.environ, ["llmblast", *sys.argv[1:]]))

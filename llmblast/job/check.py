@@ -1,0 +1,83 @@
+"""Check: validates every line and says what a run would take at the limits; sends nothing, writes no file."""
+
+import sys
+from dataclasses import dataclass, field
+
+from llmblast.errors import ExitCode
+from llmblast.job.intake import Intake
+from llmblast.job.loop import run_loop
+from llmblast.job.stations import rate_together
+from llmblast.reading import Finished, Shaper, open_source
+from llmblast.records import Failure, Request
+from llmblast.scheduling import TokenEstimator
+from llmblast.settings import Settings
+from llmblast.watching import Counters, clean, duration
+
+
+@dataclass(slots=True)
+class Estimate:
+    """What the lines add up to."""
+
+    good: int = 0
+    malformed: int = 0
+    tokens: float = 0.0
+    longest_bytes: int = 0
+    estimator: TokenEstimator = field(default_factory=TokenEstimator)
+
+    def add(self, request: Request) -> None:
+        """Counts one request."""
+        self.good += 1
+        self.tokens += self.estimator.estimate(request)
+        self.longest_bytes = max(self.longest_bytes, len(request.body))
+
+
+def check(settings: Settings) -> ExitCode:
+    """Writes every bad line and a summary to stdout. SOME_FAILED when there is a bad line. Raises LlmblastError."""
+    return run_loop(_check(settings))
+
+
+async def _check(settings: Settings) -> ExitCode:
+    shaper = Shaper(settings)
+    source = await open_source(settings.input)
+    estimate = Estimate()
+    try:
+        async for shaped in Intake(source, Finished([]), shaper, Counters(), settings.limit).slices():
+            for item in shaped:
+                if isinstance(item, Failure):
+                    estimate.malformed += 1
+                    _say(f"{settings.input}: {clean(item.error, 500)}")
+                elif isinstance(item, Request):
+                    estimate.add(item)
+    finally:
+        await source.close()
+    for line in _summary(settings, estimate):
+        _say(line)
+    return ExitCode.SOME_FAILED if estimate.malformed else ExitCode.OK
+
+
+def _summary(settings: Settings, estimate: Estimate) -> list[str]:
+    lines = [
+        f"lines     {estimate.good + estimate.malformed:,} read, {estimate.good:,} good, {estimate.malformed:,} bad"
+    ]
+    if estimate.good:
+        lines.append(f"tokens    about {estimate.tokens:,.0f} (prompts and answers, before anything is learned)")
+        lines.append(f"longest   {estimate.longest_bytes:,} bytes")
+    waits = [f"{name} {duration(seconds)}" for name, seconds in _times_at_limits(settings, estimate)]
+    if waits:
+        lines.append(f"at least  {', '.join(waits)}")
+    return lines
+
+
+def _times_at_limits(settings: Settings, estimate: Estimate) -> list[tuple[str, float]]:
+    """Seconds that each limit makes of the good lines."""
+    amounts = (("rps", estimate.good, 1), ("rpm", estimate.good, 60), ("tpm", estimate.tokens, 60))
+    times = []
+    for name, amount, seconds in amounts:
+        limit = rate_together(settings, name)
+        if limit is not None and estimate.good:
+            times.append((f"at {limit:,.12g} {name}", amount / limit * seconds))
+    return times
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")

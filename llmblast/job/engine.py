@@ -1,0 +1,322 @@
+"""Engine: carries every request from the lanes to its record: admit, send, judge, write or queue again.
+
+There is no pool of workers. A task is started for a request that was admitted when nothing was at hand to carry it,
+takes the next admitted one when it is done, and ends when there is none; so there are never more tasks than requests
+in flight, and at full speed one request costs no task at all. One timer wakes the queue at the very moment when
+somebody may go.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from llmblast.errors import ExitCode
+from llmblast.records import Answer, Failure, Outcome, Reply, Request, Success
+from llmblast.scheduling import Endpoint, Scheduler
+from llmblast.sending import Action, Backoff, Channel, Verdict, judge
+from llmblast.watching import Counters
+
+MAX_QUEUED_BYTES = 8 * 1024 * 1024
+MAX_QUEUED = 1024
+_CUT_OFF_REASONS = ("length", "content_filter")
+
+
+class Sink(Protocol):
+    """Where outcomes go."""
+
+    @property
+    def is_full(self) -> bool: ...
+
+    def put(self, outcome: Outcome) -> None: ...
+
+
+class Engine:
+    """Steps 4 to 8 of the flow. All state changes are synchronous; only the exchange itself is awaited."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        channels: Sequence[Channel],
+        sink: Sink,
+        backoff: Backoff,
+        counters: Counters,
+        *,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        max_in_flight: int,
+        gives_up: Callable[[Counters], bool],
+        notice: Callable[[str], None] | None = None,
+    ) -> None:
+        self.exit_code: ExitCode | None = None
+        """Set when the run was stopped before its end, with `reason` in words."""
+        self.reason = ""
+        self._scheduler = scheduler
+        self._channels = channels
+        self._sink = sink
+        self._backoff = backoff
+        self._counters = counters
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._max_in_flight = max_in_flight
+        self._gives_up = gives_up
+        self._notice = notice
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Event()
+        self.stopping = asyncio.Event()
+        """Set once nothing more is sent."""
+        self._done = asyncio.Event()
+        self._bug: BaseException | None = None
+        self._answered: set[Endpoint] = set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the intake should wait."""
+        lanes = self._scheduler.lanes
+        return self._sink.is_full or len(lanes) >= MAX_QUEUED or lanes.size_bytes >= MAX_QUEUED_BYTES
+
+    def accept(self, request: Request) -> None:
+        """Queues a request. Call `pump` after the last one of a batch."""
+        self._scheduler.lanes.add(request)
+
+    def refuse(self, failure: Failure) -> None:
+        """Records a line that could not become a request."""
+        self._counters.malformed += 1
+        self._fail(failure)
+
+    async def room(self) -> None:
+        """Waits until the lanes are half empty, or the run stops."""
+        while self.is_full and self.exit_code is None:
+            self._room.clear()
+            await self._room.wait()
+
+    async def wait_until_done(self) -> None:
+        """Waits until nothing is queued or in flight any more, or the run stopped and nothing is in flight."""
+        self._check_done()
+        await self._done.wait()
+        if self._bug is not None:
+            raise self._bug
+
+    def stop(self, exit_code: ExitCode, reason: str) -> None:
+        """Sends nothing more; what is in flight may finish. The first reason counts."""
+        if self.exit_code is None:
+            self.exit_code, self.reason = exit_code, reason
+        self.stopping.set()
+        self._room.set()
+        self._check_done()
+
+    async def cut_short(self) -> None:
+        """Abandons what is in flight: those lines have no record and run again."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._done.set()
+
+    def pump(self) -> None:
+        """Starts everything that may go now."""
+        now = self._clock()
+        while (dispatch := self._next(now)) is not None:
+            task = self._loop.create_task(self._carry(*dispatch))
+            self._tasks.add(task)
+            task.add_done_callback(self._carried)
+
+    def _next(self, now: float) -> tuple[Request, Endpoint] | None:
+        if self.exit_code is not None or self._sink.is_full:
+            return None
+        dispatch = self._scheduler.next(now)
+        if dispatch is None:
+            self._arm(now)
+        else:
+            self._count_send(dispatch[1], now)
+        lanes = self._scheduler.lanes
+        self._counters.queued = queued = len(lanes)
+        if queued * 2 <= MAX_QUEUED and lanes.size_bytes * 2 <= MAX_QUEUED_BYTES:
+            self._room.set()
+        return dispatch
+
+    def _arm(self, now: float) -> None:
+        """Sets the one timer, rounded up to the loop's resolution of 1 ms: too early would only mean waking twice."""
+        wake_at = self._scheduler.wake_at
+        if wake_at == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = wake_at
+        if wake_at != math.inf:
+            delay_ms = math.ceil(max(wake_at - now, 0.0) * 1000)
+            self._timer = self._loop.call_later(delay_ms / 1000, self._wake)
+
+    def _wake(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        self.pump()
+
+    async def _carry(self, request: Request, endpoint: Endpoint) -> None:
+        while True:
+            reply = await self._channels[endpoint.index].send(request)
+            now = self._clock()
+            self._conclude(request, endpoint, reply, now)
+            dispatch = self._next(now)
+            if dispatch is None:
+                return
+            if self._counters.in_flight < self._max_in_flight and self._counters.queued:
+                self.pump()  # a settlement or a lifted pause may let more than one go
+            request, endpoint = dispatch
+
+    def _carried(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._bug = error
+            self._done.set()
+        self._check_done()
+
+    def _check_done(self) -> None:
+        is_drained = self.exit_code is not None or (self._counters.input_ended and not self._scheduler.lanes)
+        if is_drained and not self._tasks:
+            self._done.set()
+
+    def _count_send(self, endpoint: Endpoint, now: float) -> None:
+        counters = self._counters
+        counters.sent += 1
+        counters.in_flight += 1
+        if counters.first_sent_s is None:
+            counters.first_sent_s = now
+        counters.last_sent_s = now
+        mine = counters.endpoints[endpoint.index]
+        mine.sent += 1
+        mine.in_flight += 1
+
+    def _conclude(self, request: Request, endpoint: Endpoint, reply: Reply, now: float) -> None:
+        reply.latency_s = now - request.sent_s
+        counters = self._counters
+        counters.in_flight -= 1
+        counters.endpoints[endpoint.index].in_flight -= 1
+        if reply.cause is None:
+            endpoint.breaker.answered()
+            self._answered.add(endpoint)
+        verdict = judge(request, reply, self._wall_clock())
+        self._scheduler.release(request, endpoint, _tokens_used(request, verdict), now)
+        if verdict.answer is not None:
+            self._succeed(request, endpoint, reply, verdict.answer)
+        else:
+            self._handle(request, endpoint, reply, verdict, now)
+
+    def _succeed(self, request: Request, endpoint: Endpoint, reply: Reply, answer: Answer) -> None:
+        request.attempts += 1
+        endpoint.cool_downs = 0
+        endpoint.observe(reply.latency_s)
+        counters = self._counters
+        counters.succeeded += 1
+        counters.latency.add(reply.latency_s)
+        if answer.finish_reason in _CUT_OFF_REASONS:
+            counters.flagged += 1
+        mine = counters.endpoints[endpoint.index]
+        mine.succeeded += 1
+        mine.latency.add(reply.latency_s)
+        if answer.prompt_tokens is not None and answer.completion_tokens is not None:
+            counters.prompt_tokens += answer.prompt_tokens
+            counters.completion_tokens += answer.completion_tokens
+            mine.tokens += answer.prompt_tokens + answer.completion_tokens
+            endpoint.estimator.learn(request, answer.prompt_tokens, answer.completion_tokens)
+        self._sink.put(Success(request, answer, reply, endpoint.name))
+
+    def _handle(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
+        """Everything that is no success."""
+        mine = self._counters.endpoints[endpoint.index]
+        if verdict.action is Action.COOL_DOWN:
+            self._counters.rate_limited += 1
+            mine.rate_limited += 1
+        else:
+            mine.errors += 1
+        request.failed_on |= endpoint.bit
+        if verdict.was_used:
+            self._note_use(request, reply)
+        if self._notice is not None:
+            self._notice(f"line {request.number}: {endpoint.name}: {verdict.action.name}: {verdict.message}")
+        match verdict.action:
+            case Action.COOL_DOWN:
+                self._cool_down(request, endpoint, verdict, now)
+                self._again(request, now)
+            case Action.RESEND:
+                endpoint.breaker.probe_abandoned(now)
+                request.resent = True
+                self._again(request, now)
+            case Action.NOT_SENT:
+                endpoint.breaker.failed(now)
+                self._again(request, now)
+                self._check_reachable(verdict)
+            case Action.DISABLE:
+                self._disable(endpoint, verdict)
+                self._again(request, now)
+            case _:
+                endpoint.breaker.probe_abandoned(now)
+                self._retry_or_fail(request, endpoint, reply, verdict, now)
+
+    def _note_use(self, request: Request, reply: Reply) -> None:
+        self._counters.maybe_billed += 1
+        if reply.cause is None:
+            request.unusable_replies += 1
+        else:
+            request.ambiguous_sends += 1
+
+    def _cool_down(self, request: Request, endpoint: Endpoint, verdict: Verdict, now: float) -> None:
+        """Pauses the endpoint. What was in flight when a pause began says nothing new about how long it should be."""
+        if request.sent_s >= endpoint.cool_down.started_s:
+            endpoint.cool_downs += 1
+        wait_s = verdict.wait_s
+        if wait_s is None:
+            wait_s = self._backoff.cool_down_s(endpoint.cool_downs)
+        endpoint.cool_down.pause(now + wait_s, now)
+
+    def _disable(self, endpoint: Endpoint, verdict: Verdict) -> None:
+        self._scheduler.disable(endpoint, verdict.message)
+        if self._scheduler.is_exhausted:
+            self.stop(ExitCode.REFUSED, f"every endpoint refuses us; the last one, {endpoint.name}: {verdict.message}")
+
+    def _check_reachable(self, verdict: Verdict) -> None:
+        """An endpoint that has answered before is waited for; when none ever did, somebody has to look."""
+        enabled = [endpoint for endpoint in self._scheduler.endpoints if endpoint.disabled is None]
+        if all(endpoint.breaker.is_open for endpoint in enabled) and not self._answered.intersection(enabled):
+            self.stop(ExitCode.REFUSED, f"no endpoint can be reached: {verdict.message}")
+
+    def _retry_or_fail(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
+        request.attempts += 1
+        if verdict.action is Action.RETRY and not self._backoff.gives_up(request.attempts):
+            wait_s = self._backoff.retry_wait_s(request.attempts)
+            self._again(request, now + max(wait_s, verdict.wait_s or 0.0))
+            return
+        self._fail(
+            Failure(
+                line=request,
+                error=verdict.message,
+                code=verdict.code,
+                status=reply.status,
+                transient=verdict.transient,
+                endpoint=endpoint.name,
+                attempts=request.attempts,
+                maybe_billed=request.ambiguous_sends + request.unusable_replies,
+                body=reply.body if verdict.keeps_body else b"",
+            )
+        )
+
+    def _again(self, request: Request, due_s: float) -> None:
+        self._counters.retries += 1
+        self._scheduler.lanes.add_retry(request, due_s)
+
+    def _fail(self, failure: Failure) -> None:
+        self._counters.failed += 1
+        self._counters.count_error(failure.code, failure.line.number, failure.error)
+        self._sink.put(failure)
+        if self._gives_up(self._counters):
+            self.stop(ExitCode.GAVE_UP, f"{self._counters.failed:,} lines failed, more than --max-errors allows")
+
+
+def _tokens_used(request: Request, verdict: Verdict) -> float:
+    """What the limits are charged in the end: the provider's count, else the estimate where it may have been used."""
+    answer = verdict.answer
+    if answer is not None and answer.prompt_tokens is not None and answer.completion_tokens is not None:
+        return answer.prompt_tokens + answer.completion_tokens
+    return request.tokens_paid if verdict.was_used else 0.0

@@ -1,0 +1,216 @@
+"""Run: drives the stations from the first line to the last record, and says how it ended."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import orjson
+
+from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError, UsageError
+from llmblast.job.loop import run_loop
+from llmblast.job.stations import Stations, open_stations
+from llmblast.records import Request
+from llmblast.settings import Settings
+from llmblast.watching import Summary, drive, make_display
+
+TEND_INTERVAL_S = 0.25
+_EXIT_OF_SIGNAL = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
+_STDOUT = "-"
+
+
+def run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) -> ExitCode:
+    """Runs one job. `command` is what the person typed, for the advice at the end. Raises LlmblastError."""
+    if settings.json and settings.save == _STDOUT:
+        raise UsageError("--json and --save - both want standard output. Name a file with --save.")
+    return run_loop(_run(settings, environ, command))
+
+
+async def _run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) -> ExitCode:
+    async with open_stations(settings, environ) as stations:
+        return await Job(settings, stations, command).run()
+
+
+class Job:
+    """One run over open stations."""
+
+    def __init__(self, settings: Settings, stations: Stations, command: Sequence[str]) -> None:
+        self._settings = settings
+        self._stations = stations
+        self._command = shlex.join(command)
+        self._started_s = time.monotonic()
+        self._input_error: InputDamagedError | None = None
+        self._output_error: OutputFailedError | None = None
+        self._was_signalled = False
+        self._cut_short = asyncio.Event()
+
+    async def run(self) -> ExitCode:
+        """Runs to the end and reports."""
+        for note in self._stations.notes:
+            self._tell(note)
+        gc.freeze()  # what is loaded by now lives to the end: collections need not look at it again
+        writing = asyncio.create_task(self._stations.writer.run())
+        try:
+            await self._send_everything()
+        finally:
+            await self._close_writer()
+            await writing
+        return self._report()
+
+    async def _send_everything(self) -> None:
+        settings, stations = self._settings, self._stations
+        display = make_display(
+            _progress(settings), stations.counters, stations.limits, time.monotonic, sys.stderr, quiet=settings.quiet
+        )
+        helpers = [asyncio.create_task(helper) for helper in (drive(display), self._tend(), self._end_in_time())]
+        try:
+            with self._signals():
+                await self._feed_unless_stopped()
+                await stations.engine.wait_until_done()
+        finally:
+            await stations.engine.cut_short()
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+
+    async def _feed_unless_stopped(self) -> None:
+        """Feeds the engine; a stop ends the feed even while it waits for a pipe."""
+        feed = asyncio.create_task(self._feed())
+        stop = asyncio.create_task(self._stations.engine.stopping.wait())
+        await asyncio.wait({feed, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not feed.done():
+            feed.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await feed
+
+    async def _feed(self) -> None:
+        engine = self._stations.engine
+        try:
+            async for shaped in self._stations.intake.slices():
+                for item in shaped:
+                    if isinstance(item, Request):
+                        engine.accept(item)
+                    else:
+                        engine.refuse(item)
+                engine.pump()
+                await engine.room()
+                await asyncio.sleep(0)
+        except InputDamagedError as error:
+            self._input_error = error
+            self._stations.counters.input_ended = True
+
+    async def _tend(self) -> None:
+        """What is looked at a few times a second instead of at every request."""
+        stations = self._stations
+        while True:
+            await asyncio.sleep(TEND_INTERVAL_S)
+            now = time.monotonic()
+            for channel in stations.channels:
+                channel.sweep(now)
+            for endpoint, counters in zip(stations.scheduler.endpoints, stations.counters.endpoints, strict=True):
+                counters.state = endpoint.state(now)
+
+    async def _end_in_time(self) -> None:
+        """Ends the run after `--max-time`, and what is in flight `--grace` seconds after any stop."""
+        engine, settings = self._stations.engine, self._settings
+        try:
+            await asyncio.wait_for(engine.stopping.wait(), settings.max_time)
+        except TimeoutError:
+            engine.stop(ExitCode.STOPPED, f"stopped after --max-time {settings.max_time:g} s")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._cut_short.wait(), settings.grace)
+        await engine.cut_short()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in _EXIT_OF_SIGNAL:
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            yield
+        finally:
+            for number in _EXIT_OF_SIGNAL:
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._was_signalled:
+            self._cut_short.set()
+            return
+        self._was_signalled = True
+        in_flight = self._stations.counters.in_flight
+        self._stations.engine.stop(_EXIT_OF_SIGNAL[number], "interrupted")
+        if in_flight:
+            self._tell(
+                f"stopping: waiting up to {self._settings.grace:g} s for {in_flight:,} requests in flight; "
+                "once more to abandon them"
+            )
+
+    async def _close_writer(self) -> None:
+        try:
+            await self._stations.writer.close()
+        except OutputFailedError as error:
+            self._output_error = error
+
+    def _judge(self) -> tuple[ExitCode, str]:
+        """The exit code and one line for a person."""
+        engine, counters = self._stations.engine, self._stations.counters
+        if self._output_error is not None:
+            return self._output_error.exit_code, str(self._output_error)
+        if engine.exit_code is not None:
+            return engine.exit_code, engine.reason
+        if self._input_error is not None:
+            return self._input_error.exit_code, str(self._input_error)
+        if counters.failed or _has_content(self._settings.errors_path):
+            return ExitCode.SOME_FAILED, f"finished: some lines have no answer, see {self._settings.errors_path}"
+        return ExitCode.OK, "finished: every line has its answer"
+
+    def _report(self) -> ExitCode:
+        exit_code, verdict = self._judge()
+        summary = Summary(
+            self._stations.counters,
+            time.monotonic() - self._started_s,
+            self._stations.limits,
+            verdict,
+            self._next_command(exit_code),
+        )
+        if not self._settings.quiet:
+            self._tell(summary.as_text(shutil.get_terminal_size().columns))
+        elif exit_code is not ExitCode.OK:
+            self._tell(f"llmblast: {verdict}")
+        if self._settings.json:
+            sys.stdout.buffer.write(orjson.dumps({"exit_code": int(exit_code), **summary.as_json()}) + b"\n")
+            sys.stdout.flush()
+        return exit_code
+
+    def _next_command(self, exit_code: ExitCode) -> str | None:
+        if exit_code is ExitCode.OK:
+            return None if self._settings.save == _STDOUT else f"jq -r .response {shlex.quote(self._settings.save)}"
+        if exit_code is not ExitCode.SOME_FAILED:
+            return self._command if self._settings.input != _STDOUT else None
+        errors = shlex.quote(self._settings.errors_path)
+        return f"jq -r '\"line \\(.line): \\(.error)\"' {errors}"
+
+    def _tell(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # the terminal may be gone; the files are what counts
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+
+def _progress(settings: Settings) -> Literal["auto", "bar", "plain", "none"]:
+    """Lines of --verbose would tear a bar apart."""
+    return "plain" if settings.verbose and settings.progress == "auto" else settings.progress
+
+
+def _has_content(path: str) -> bool:
+    try:
+        return os.path.getsize(path) > 0
+    except OSError:
+        return False

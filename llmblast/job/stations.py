@@ -1,0 +1,204 @@
+"""Stations from settings: the one place that knows which setting goes to which part."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from os.path import samefile
+from random import Random
+
+from llmblast.errors import ExitCode, UsageError
+from llmblast.job.engine import Engine
+from llmblast.job.intake import Intake
+from llmblast.reading import Finished, Shaper, Source, open_source
+from llmblast.scheduling import ROUTES, Endpoint, Scheduler, limit_set
+from llmblast.sending import TRANSPORTS, Backoff, Channel, find_key, make_target
+from llmblast.settings import EndpointSettings, Settings, parse_max_errors
+from llmblast.watching import Counters, EndpointCounters, LimitsView, clean
+from llmblast.writing import OutputFile, Writer, should_retry
+
+NO_ENDPOINT = (
+    "no endpoint: name one with --url, such as --url http://127.0.0.1:8000/v1, or try the built-in one: --url mock:."
+)
+
+
+@dataclass(slots=True)
+class Stations:
+    """Everything that one run needs, ready to go."""
+
+    counters: Counters
+    intake: Intake
+    engine: Engine
+    writer: Writer
+    channels: Sequence[Channel]
+    scheduler: Scheduler
+    limits: LimitsView
+    notes: Sequence[str]
+    """What opening the outputs put right, for a person."""
+
+
+@dataclass(slots=True)
+class _Opened:
+    """What holds a file or a socket."""
+
+    source: Source
+    outputs: tuple[OutputFile, OutputFile]
+    finished: Finished
+    channels: Sequence[Channel]
+
+
+@asynccontextmanager
+async def open_stations(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Stations]:
+    """Builds all stations, and closes what has no end of its own; the writer is closed by whoever runs it.
+
+    Raises UsageError, InputMissingError or OutputBlockedError before anything is sent.
+    """
+    if not settings.endpoints:
+        raise UsageError(NO_ENDPOINT)
+    keys = [find_key(endpoint, environ) for endpoint in settings.endpoints]
+    shaper = Shaper(settings)
+    async with AsyncExitStack() as stack:
+        source = await open_source(settings.input)
+        stack.push_async_callback(source.close)
+        outputs = _open_outputs(settings)
+        for output in outputs:
+            stack.callback(output.close)
+        finished = await asyncio.to_thread(_find_finished, settings, *outputs)
+        endpoints = await _start_mocks(settings.endpoints, stack)
+        open_channel = TRANSPORTS[settings.transport]
+        channels: list[Channel] = []
+        for endpoint, key in zip(endpoints, keys, strict=True):
+            target = make_target(endpoint, settings.model, key)
+            channels.append(open_channel(target, settings.timeout, settings.connect_timeout))
+            stack.push_async_callback(channels[-1].close)
+        yield _assemble(settings, shaper, _Opened(source, outputs, finished, channels))
+
+
+def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
+    counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
+    scheduler = make_scheduler(settings)
+    writer = Writer(
+        *opened.outputs,
+        echo=settings.echo,
+        body=settings.body,
+        on_room=lambda: engine.pump(),  # noqa: PLW0108 -- the engine comes after the writer
+        on_failure=lambda: engine.stop(ExitCode.OUTPUT_FAILED, str(writer.failure)),
+    )
+    engine = Engine(
+        scheduler,
+        opened.channels,
+        writer,
+        Backoff(settings.max_attempts, Random()),
+        counters,
+        clock=time.monotonic,
+        wall_clock=time.time,
+        max_in_flight=settings.concurrency,
+        gives_up=_gives_up(settings.max_errors),
+        notice=_say if settings.verbose and not settings.quiet else None,
+    )
+    return Stations(
+        counters=counters,
+        intake=Intake(opened.source, opened.finished, shaper, counters, settings.limit),
+        engine=engine,
+        writer=writer,
+        channels=opened.channels,
+        scheduler=scheduler,
+        limits=LimitsView(
+            tokens_per_minute_limit=rate_together(settings, "tpm"),
+            requests_per_second_limit=rate_together(settings, "rps"),
+            waited=lambda: scheduler.waited(time.monotonic()),
+        ),
+        notes=[output.repaired for output in opened.outputs if output.repaired],
+    )
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(clean(text, 500) + "\n")
+
+
+def make_scheduler(settings: Settings) -> Scheduler:
+    """The scheduler with both levels of limits."""
+    run_limits = limit_set(
+        "run",
+        rps=settings.rps,
+        rpm=settings.rpm,
+        tpm=settings.tpm,
+        concurrency=settings.concurrency,
+        burst_s=settings.burst,
+    )
+    endpoints = [Endpoint(index, endpoint, settings.burst) for index, endpoint in enumerate(settings.endpoints)]
+    return Scheduler(run_limits, endpoints, ROUTES[settings.route])
+
+
+def _open_outputs(settings: Settings) -> tuple[OutputFile, OutputFile]:
+    for flag, path in (("--save", settings.save), ("--errors", settings.errors_path)):
+        if _is_same(path, settings.input):
+            raise UsageError(f"{path}: is the input too. Name another file with {flag}.")
+    if settings.save != "-" and _is_same(settings.save, settings.errors_path):
+        raise UsageError(f"{settings.save}: is named by --save and by --errors. Name two files.")
+    save = OutputFile(settings.save, overwrite=settings.overwrite, flag="--save")
+    try:
+        return save, OutputFile(settings.errors_path, overwrite=settings.overwrite, flag="--errors")
+    except BaseException:
+        save.close()
+        raise
+
+
+def _is_same(path: str, other: str) -> bool:
+    try:
+        return path == other != "-" or samefile(path, other)
+    except (OSError, ValueError):
+        return False
+
+
+def _find_finished(settings: Settings, save: OutputFile, errors: OutputFile) -> Finished:
+    """What earlier runs did, once the errors that are to be tried again have left their file."""
+    errors.keep_only(lambda record: not should_retry(record, settings.retry_errors))
+    files = ((save, settings.save), (errors, settings.errors_path))
+    return Finished.scan([path for output, path in files if output.is_resumable])
+
+
+async def _start_mocks(endpoints: Sequence[EndpointSettings], stack: AsyncExitStack) -> Sequence[EndpointSettings]:
+    """Starts the built-in provider for every `mock:` endpoint and puts its real URL in."""
+    if not any(endpoint.is_mock for endpoint in endpoints):
+        return endpoints
+    from llmblast.mocking.server import MockServer  # noqa: PLC0415 -- a server that real runs do not need
+    from llmblast.mocking.settings import MockSettings  # noqa: PLC0415
+
+    started = []
+    for endpoint in endpoints:
+        if not endpoint.is_mock:
+            started.append(endpoint)
+            continue
+        mock_settings = MockSettings.from_query(endpoint.url.partition("?")[2])
+        server = await stack.enter_async_context(MockServer(mock_settings))
+        started.append(replace(endpoint, url=server.url))
+    return started
+
+
+def _gives_up(max_errors: str | None) -> Callable[[Counters], bool]:
+    if max_errors is None:
+        return lambda counters: False
+    bound, is_share = parse_max_errors(max_errors)
+    if is_share:
+        return lambda counters: counters.failed >= _FEWEST_FOR_A_SHARE and _failed_percent(counters) > bound
+    return lambda counters: counters.failed > bound
+
+
+_FEWEST_FOR_A_SHARE = 20
+"""A share of a handful of lines says nothing: one failed first line would be 100 %."""
+
+
+def _failed_percent(counters: Counters) -> float:
+    return 100 * counters.failed / (counters.failed + counters.succeeded)
+
+
+def rate_together(settings: Settings, name: str) -> float | None:
+    """The run's limit, or the sum of the endpoints' where each has one and that is less."""
+    own: float | None = getattr(settings, name)
+    each: list[float | None] = [getattr(endpoint, name) for endpoint in settings.endpoints]
+    known = [limit for limit in each if limit is not None]
+    together = sum(known) if len(known) == len(each) else None
+    return min((limit for limit in (own, together) if limit is not None), default=None)
