@@ -1,0 +1,1 @@
+"""The built-in mock provider: an OpenAI-compatible server with limits and faults, for demos and tests."""

@@ -1,0 +1,168 @@
+"""What the mock provider can be told: every setting with its default, its help and its range."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Self, TypeVar
+from urllib.parse import parse_qsl
+
+from llmblast.errors import UsageError
+from llmblast.mocking.limits import WINDOWS
+
+T = TypeVar("T")
+
+_RANGE = re.compile(r"(\d+\.?\d*|\.\d+)-(\d+\.?\d*|\.\d+)")
+_SHARE = (0.0, 1.0)
+_RATE = (1e-6, 1e12)
+_RANGES: dict[str, tuple[float, float]] = {
+    "latency": (0, 1e6),
+    "jitter": _SHARE,
+    "rps": _RATE,
+    "rpm": _RATE,
+    "tpm": _RATE,
+    "burst": (1, 1e9),
+    "concurrency": (1, 1e9),
+    "errors": _SHARE,
+    "rate_limited": _SHARE,
+    "broken": _SHARE,
+    "malformed": _SHARE,
+    "retry_after": (0, 1e6),
+    "tokens": (1, 1e5),
+    "seed": (0, 2**63),
+}
+
+
+def _setting(default: T, explained: str) -> T:
+    return field(default=default, metadata={"help": explained})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MockSettings:
+    """One mock provider. Raises UsageError for a value out of its range.
+
+    Rates are per second or minute as their names say, None is no limit; shares are 0 to 1 of the requests that the
+    limits admit, and one request has one fault at most.
+    """
+
+    latency: float = _setting(0.05, "Mean seconds until an answer; or a range such as 2-5.")
+    jitter: float = _setting(0.2, "Share of the latency that it varies by, up and down.")
+    rps: float | None = _setting(None, "Requests per second; more get a 429.")
+    rpm: float | None = _setting(None, "Requests per minute; more get a 429.")
+    tpm: float | None = _setting(None, "Prompt and completion tokens per minute; more get a 429.")
+    burst: int = _setting(1, "Requests that the bucket window allows at once.")
+    window: str = _setting("fixed", f"How rates are enforced: {', '.join(WINDOWS)}.")
+    concurrency: int | None = _setting(None, "Requests in flight; more get a 429.")
+    errors: float = _setting(0.0, "Share of 500s.")
+    rate_limited: float = _setting(0.0, "Share of 429s that no limit asks for.")
+    broken: float = _setting(0.0, "Share of connections that are closed without an answer.")
+    malformed: float = _setting(0.0, "Share of 200s whose body is no JSON.")
+    unauthorized: bool = _setting(False, "Answer every request with a 401.")
+    retry_after: float = _setting(1.0, "Seconds that the 429s of --rate-limited ask to wait for.")
+    tokens: int = _setting(32, "Mean completion tokens.")
+    seed: int = _setting(0, "Another seed gives other answers, latencies and faults.")
+    key: str | None = _setting(None, "The only API key that is accepted; without one, any is.")
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"mock: {name}={value:g}: must lie between {low:g} and {high:g}.")
+        if self.window not in WINDOWS:
+            raise UsageError(f"mock: window={self.window}: unknown. {_nearest(self.window, list(WINDOWS))}")
+        if self.errors + self.rate_limited + self.broken + self.malformed > 1 + 1e-9:
+            raise UsageError(
+                "mock: errors, rate_limited, broken and malformed: these shares must not exceed 1 together."
+            )
+
+    @classmethod
+    def from_query(cls, query: str) -> Self:
+        """Reads `rps=50&latency=0.2`, the part of `mock:?...` after the question mark. Raises UsageError."""
+        texts: dict[str, str] = {}
+        for name, value in parse_qsl(query, keep_blank_values=True):
+            if name in texts:
+                raise UsageError(f"mock: {name}: stands twice. Write it once.")
+            texts[name] = value
+        return cls.from_texts(texts)
+
+    @classmethod
+    def from_texts(cls, texts: Mapping[str, str]) -> Self:
+        """Reads settings that are still text; those that are missing have their defaults. Raises UsageError."""
+        parsers = {entry.name: _PARSERS[entry.type] for entry in fields(cls)}
+        values: dict[str, object] = {}
+        for name, text in texts.items():
+            if name not in parsers:
+                raise UsageError(f"mock: {name}: unknown setting. {_nearest(name, list(parsers))}")
+            if name != "latency":
+                values[name] = _parsed(name, text, parsers[name])
+        if "latency" in texts:
+            values.update(_latency(texts["latency"], has_jitter="jitter" in texts))
+        return cls(**values)  # type: ignore[arg-type]  # each value has the type that its field's parser gives
+
+
+def help_of(name: str) -> str:
+    """What a setting does, for help texts."""
+    return str(next(entry.metadata["help"] for entry in fields(MockSettings) if entry.name == name))
+
+
+def _parsed(name: str, text: str, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(text.strip())
+    except ValueError as error:
+        raise UsageError(f"mock: {name}={text}: {error}.") from None
+
+
+def _latency(text: str, has_jitter: bool) -> dict[str, object]:
+    """`2-5` is a mean with the jitter that reaches both ends."""
+    ends = _RANGE.fullmatch(text.strip())
+    if ends is None:
+        return {"latency": _parsed("latency", text, _number)}
+    low, high = float(ends[1]), float(ends[2])
+    if has_jitter:
+        raise UsageError(f"mock: latency={text}: a range has its own jitter. Leave jitter out.")
+    if low >= high:
+        raise UsageError(f"mock: latency={text}: write the smaller number first, such as 2-5.")
+    return {"latency": (low + high) / 2, "jitter": (high - low) / (high + low)}
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("no number, write such as 0.5") from None
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("no whole number, write such as 10") from None
+
+
+def _flag(text: str) -> bool:
+    known = {"1": True, "true": True, "yes": True, "": True, "0": False, "false": False, "no": False}
+    if text.lower() not in known:
+        raise ValueError("neither yes nor no, write 1 or 0")
+    return known[text.lower()]
+
+
+def _word(text: str) -> str:
+    if not text:
+        raise ValueError("empty, write a value or leave it out")
+    return text
+
+
+_PARSERS: dict[object, Callable[[str], object]] = {
+    float: _number,
+    float | None: _number,
+    int: _whole_number,
+    int | None: _whole_number,
+    bool: _flag,
+    str: _word,
+    str | None: _word,
+}
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    return f"Did you mean {close[0]}?" if close else f"Known are: {', '.join(known)}."

@@ -1,0 +1,171 @@
+"""Replies in OpenAI's form that follow from the request and the seed."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from llmblast.mocking.answers import Answers, models_body
+from llmblast.mocking.settings import MockSettings
+
+PROMPT = "Summarise: the lighthouse keeper counts ships in the fog"
+
+
+def ask(operation: str, settings: MockSettings | None = None, **asked: object) -> tuple[int, Any]:
+    """Status and parsed body of the reply to a body made of `asked`."""
+    answer = Answers(settings or MockSettings()).answer(operation, orjson.dumps(asked))
+    return answer.status, orjson.loads(answer.body)
+
+
+def chat(content: object, settings: MockSettings | None = None, **asked: object) -> Any:
+    """The parsed reply to one user message."""
+    status, reply = ask("chat/completions", settings, messages=[{"role": "user", "content": content}], **asked)
+    assert status == 200, reply
+    return reply
+
+
+def test_a_chat_reply_is_made_of_the_prompts_words() -> None:
+    """Its last words are the prompt's, its form is OpenAI's."""
+    reply = chat(PROMPT, model="m")
+
+    choice = reply["choices"][0]
+    assert (reply["object"], reply["model"]) == ("chat.completion", "m")
+    assert (choice["finish_reason"], choice["message"]["role"]) == ("stop", "assistant")
+    assert "lighthouse keeper counts ships" in choice["message"]["content"]
+
+
+def test_usage_counts_a_quarter_of_the_letters_and_every_word_said() -> None:
+    """Prompt tokens are estimated over all messages, completion tokens are the words."""
+    messages = [{"role": "system", "content": "a" * 40}, {"role": "user", "content": "b" * 60}]
+
+    _, reply = ask("chat/completions", messages=messages)
+
+    said = len(reply["choices"][0]["message"]["content"].split())
+    assert reply["usage"] == {"prompt_tokens": 25, "completion_tokens": said, "total_tokens": 25 + said}
+
+
+def test_completions_have_the_mean_length_that_is_set() -> None:
+    """Between half and one and a half times the mean."""
+    lengths = [
+        chat(f"{PROMPT} {number}", MockSettings(tokens=40))["usage"]["completion_tokens"] for number in range(500)
+    ]
+
+    assert (min(lengths), max(lengths)) == (20, 60)
+    assert sum(lengths) / len(lengths) == pytest.approx(40, abs=2)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_max_tokens_cuts_the_answer_short(name: str) -> None:
+    """The reply says so by its finish reason."""
+    reply = chat(PROMPT, MockSettings(tokens=100), **{name: 5})
+
+    assert reply["choices"][0]["finish_reason"] == "length"
+    assert len(reply["choices"][0]["message"]["content"].split()) == 5
+    assert reply["usage"]["completion_tokens"] == 5
+
+
+def test_max_tokens_that_are_enough_change_nothing() -> None:
+    """Only what would be said beyond them is cut."""
+    assert chat(PROMPT, max_tokens=1000) == chat(PROMPT)
+
+
+def test_the_same_request_has_the_same_reply_byte_for_byte() -> None:
+    """Whenever and wherever it is asked; another seed says something else."""
+    body = orjson.dumps({"messages": [{"role": "user", "content": PROMPT}]})
+
+    first, again = (Answers(MockSettings()).answer("chat/completions", body) for _ in range(2))
+    other = Answers(MockSettings(seed=1)).answer("chat/completions", body)
+
+    assert first.body == again.body != other.body
+
+
+def test_parts_that_are_no_text_are_passed_over() -> None:
+    """A prompt with an image is answered by its text."""
+    parts = [{"type": "text", "text": PROMPT}, {"type": "image_url", "image_url": {"url": "data:"}}, "odd"]
+
+    assert "lighthouse" in chat(parts)["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize("content", [None, "", "?!"])
+def test_a_prompt_without_words_is_answered_all_the_same(content: object) -> None:
+    """There is always something to say."""
+    assert "nothing in particular" in chat(content)["choices"][0]["message"]["content"]
+
+
+def test_completions_answer_each_prompt() -> None:
+    """One choice for each, in order."""
+    status, reply = ask("completions", prompt=["count the ships", "name the birds"], model="m")
+
+    assert status == 200
+    assert [choice["index"] for choice in reply["choices"]] == [0, 1]
+    assert "ships" in reply["choices"][0]["text"]
+    assert "birds" in reply["choices"][1]["text"]
+    assert reply["usage"]["completion_tokens"] == sum(len(choice["text"].split()) for choice in reply["choices"])
+
+
+def test_embeddings_are_unit_vectors_of_their_text() -> None:
+    """One for each input, the same for the same text, as long as asked for."""
+    status, reply = ask("embeddings", input=["ships", "birds", "ships"], dimensions=32)
+
+    ships, birds, again = (entry["embedding"] for entry in reply["data"])
+    assert status == 200
+    assert ships == again != birds
+    assert len(ships) == 32
+    assert sum(number**2 for number in ships) == pytest.approx(1, abs=1e-4)
+    assert reply["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
+
+
+def test_one_text_gets_one_short_vector() -> None:
+    """Eight numbers where nothing else is asked for."""
+    _, reply = ask("embeddings", input="ships")
+
+    assert [len(entry["embedding"]) for entry in reply["data"]] == [8]
+
+
+def test_the_tokens_of_an_answer_are_those_of_its_usage() -> None:
+    """The limits charge what the reply tells."""
+    body = orjson.dumps({"messages": [{"role": "user", "content": PROMPT}]})
+
+    answer = Answers(MockSettings()).answer("chat/completions", body)
+
+    assert answer.tokens == orjson.loads(answer.body)["usage"]["total_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "asked", "param", "code"),
+    [
+        ("chat/completions", {}, "messages", "missing_required_parameter"),
+        ("chat/completions", {"messages": []}, "messages", "missing_required_parameter"),
+        ("chat/completions", {"messages": ["hello"]}, "messages", "invalid_type"),
+        ("chat/completions", {"messages": [{"content": 7}]}, "messages", "invalid_type"),
+        ("chat/completions", {"messages": [{"content": "x"}], "max_tokens": 0}, "max_tokens", "invalid_value"),
+        ("chat/completions", {"messages": [{"content": "x"}], "max_tokens": True}, "max_tokens", "invalid_value"),
+        ("chat/completions", {"messages": [{"content": "x"}], "model": 7}, "model", "invalid_type"),
+        ("completions", {}, "prompt", "missing_required_parameter"),
+        ("completions", {"prompt": [1, 2]}, "prompt", "invalid_type"),
+        ("embeddings", {"input": []}, "input", "missing_required_parameter"),
+        ("embeddings", {"input": "x", "dimensions": 10**6}, "dimensions", "invalid_value"),
+    ],
+)
+def test_a_body_that_will_not_do_gets_a_400(operation: str, asked: dict[str, object], param: str, code: str) -> None:
+    """The error names the parameter."""
+    answer = Answers(MockSettings()).answer(operation, orjson.dumps(asked))
+
+    reply = orjson.loads(answer.body)
+    assert answer.status == 400
+    assert reply["error"]["type"] == "invalid_request_error"
+    assert (reply["error"]["param"], reply["error"]["code"]) == (param, code)
+
+
+@pytest.mark.parametrize(("body", "code"), [(b"{", "invalid_json"), (b"", "invalid_json"), (b"[]", "invalid_type")])
+def test_a_body_that_is_no_json_object_gets_a_400(body: bytes, code: str) -> None:
+    """Before anything else is looked at."""
+    answer = Answers(MockSettings()).answer("chat/completions", body)
+
+    assert answer.status == 400
+    assert orjson.loads(answer.body)["error"]["code"] == code
+
+
+def test_the_list_of_models_has_the_one_that_replies_name() -> None:
+    """A body without a model is answered by it."""
+    assert [model["id"] for model in orjson.loads(models_body())["data"]] == [chat(PROMPT)["model"]]
