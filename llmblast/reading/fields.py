@@ -1,0 +1,101 @@
+"""From a line's bytes to its fields, and what all formats ask of them; whatever is wrong is said in people's words."""
+
+from collections.abc import Mapping
+
+import orjson
+
+MAX_DEPTH = 240
+"""Levels of nesting. orjson reads 1,024 and writes 254; records nest a line's fields a few levels deeper."""
+
+API_PATH_OF = {"messages": "chat/completions", "input": "embeddings", "prompt": "completions"}
+"""The member that a request body cannot do without, and the path that takes it."""
+
+STREAM_REFUSAL = '"stream": true is not supported, since replies are read whole: remove it'
+
+
+class BadLine(Exception):  # noqa: N818 -- not an error of the program: a value that every format can say from any depth
+    """A line that no request can be made of. Columns count the characters of the stripped line from 1."""
+
+    def __init__(self, message: str, column: int = 1) -> None:
+        super().__init__(message)
+        self.message = message
+        self.column = column
+
+
+def parse_fields(text: bytes) -> dict[str, object]:
+    """Reads a JSON object whose every part orjson can write again. Raises BadLine.
+
+    Integers beyond 64 bits become floats, as orjson reads them.
+    """
+    try:
+        fields = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise _explain(text, error) from None
+    if type(fields) is not dict:
+        raise BadLine('not a JSON object: write one object a line, such as {"input": "..."}')
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
+        _check_depth(fields)
+    return fields
+
+
+def own_id(fields: Mapping[str, object], number: int) -> str | int:
+    """The line's `custom_id` or `id`, else its number. Raises BadLine for one that no record could be found by."""
+    for name in ("custom_id", "id"):
+        value = fields.get(name)
+        if value is None:
+            continue
+        if type(value) is str or type(value) is int:
+            return value
+        raise BadLine(f'"{name}" must be a text or an integer')
+    return number
+
+
+def needs_model(body: Mapping[str, object]) -> bool:
+    """Whether a request body leaves the model to the endpoint. Raises BadLine for one that cannot be sent as it is."""
+    if body.get("stream") is True:
+        raise BadLine(STREAM_REFUSAL)
+    if "model" not in body:
+        return True
+    if type(body["model"]) is not str:
+        raise BadLine('"model" must be a text; leave it out to have the endpoint\'s')
+    return False
+
+
+def max_tokens_of(params: Mapping[str, object]) -> int | None:
+    """The cap on completion tokens that a body sets, where it is one."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = params.get(name)
+        if type(value) is int and value > 0:
+            return value
+    return None
+
+
+def _check_depth(fields: dict[str, object]) -> None:
+    """Level by level instead of by recursion, so that no depth can break the check itself."""
+    level: list[object] = [fields]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for value in level
+            for item in (value.values() if type(value) is dict else value if type(value) is list else ())
+            if type(item) is dict or type(item) is list
+        ]
+        if not level:
+            return
+    raise BadLine(f"nested more than {MAX_DEPTH} levels deep: flatten it")
+
+
+def _explain(text: bytes, error: orjson.JSONDecodeError) -> BadLine:
+    if text.startswith(b"<"):
+        return BadLine("not JSON: the line starts with '<' like HTML or XML: write one JSON object a line")
+    if b"\0" in text:
+        return BadLine("not JSON: it holds zero bytes as UTF-16 does: save the file as UTF-8", text.index(b"\0") + 1)
+    try:
+        text.decode()
+    except UnicodeDecodeError as invalid:
+        column = len(text[: invalid.start].decode()) + 1
+        return BadLine("not JSON: invalid UTF-8: save the file as UTF-8", column)
+    if error.msg == "unexpected end of data":
+        message = "not JSON: it ends too early: the line is truncated, or one object is spread over several lines"
+        return BadLine(message, error.pos + 1)
+    return BadLine(f"not JSON: {error.msg}", error.pos + 1)

@@ -1,0 +1,81 @@
+"""Images of a simple line as `image_url` content parts: URLs as they are, local files as base64 data URIs.
+
+A prompt file may come from somebody else, so a local file is read only where its path, with all links followed, lies
+below the media root. Reading is synchronous: a line with local images costs as much as its files.
+"""
+
+import os
+import stat
+from base64 import b64encode
+
+from llmblast.errors import UsageError
+from llmblast.reading.fields import BadLine
+
+MAX_IMAGE_BYTES = 64 * 1024 * 1024
+
+_MIME_TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".gif": "image/gif",
+    ".webp": "image/webp",
+    ".bmp": "image/bmp",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+    ".heic": "image/heic",
+    ".avif": "image/avif",
+}
+
+
+class Images:
+    """Makes content parts. Relative paths are relative to `media_root`; UsageError if that is no directory."""
+
+    def __init__(self, media_root: str | None) -> None:
+        self._root: str | None = None
+        if media_root is None:
+            return
+        self._root = os.path.realpath(media_root)
+        if not os.path.isdir(self._root):
+            raise UsageError(f"--media-root {media_root!r}: not a directory: name the one that holds the images.")
+
+    def parts(self, images: object) -> list[dict[str, object]]:
+        """One part for each of `images`, in order. Raises BadLine."""
+        if not isinstance(images, list):
+            raise BadLine('"images" must be a list of URLs or paths')
+        return [{"type": "image_url", "image_url": {"url": self._url_of(image)}} for image in images]
+
+    def _url_of(self, image: object) -> str:
+        if type(image) is not str or not image:
+            raise BadLine('"images" must be a list of URLs or paths')
+        if image.startswith(("https://", "http://", "data:")):
+            return image
+        if "://" in image:
+            raise BadLine(f"image {image!r}: write an http, https or data URL, or a path")
+        if self._root is None:
+            raise BadLine(f"image {image!r}: local files are read only below --media-root: name a directory with it")
+        mime_type = _MIME_TYPES.get(os.path.splitext(image)[1].lower())
+        if mime_type is None:
+            raise BadLine(f"image {image!r}: its type is not known: the name must end in {', '.join(_MIME_TYPES)}")
+        return f"data:{mime_type};base64,{b64encode(self._read(image, self._root)).decode()}"
+
+    def _read(self, image: str, root: str) -> bytes:
+        try:
+            path = os.path.realpath(os.path.join(root, image))
+            if os.path.commonpath((root, path)) != root:
+                raise BadLine(f"image {image!r}: it lies outside --media-root {root}")
+            with open(path, "rb", opener=_open_without_waiting) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise BadLine(f"image {image!r}: not a file")
+                if status.st_size > MAX_IMAGE_BYTES:
+                    raise BadLine(f"image {image!r}: larger than {MAX_IMAGE_BYTES >> 20} MiB: make it smaller")
+                return file.read()
+        except OSError as error:
+            raise BadLine(f"image {image!r}: cannot be read: {error.strerror}") from None
+        except ValueError:
+            raise BadLine(f"image {image!r}: not a path") from None
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """A FIFO has no writer to wait for; the last link has been followed, and one that appears now is a trick."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)

@@ -1,0 +1,41 @@
+"""From a line to its request, or at once to the failure of a line that no request can be made of."""
+
+from llmblast.reading.fields import BadLine, parse_fields
+from llmblast.reading.formats import Detector
+from llmblast.reading.lines import OversizedLine
+from llmblast.records import Failure, Line, Request
+from llmblast.settings import Settings
+
+BAD_LINE = "bad_line"
+
+
+class Shaper:
+    """Shapes every line by the settings of the run. Raises UsageError when they cannot shape any."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._detector = Detector(settings)
+
+    def shape(self, number: int, key: str, text: bytes) -> Request | Failure:
+        """Never raises for what stands in a line: a bad one is a Failure with the code `bad_line`."""
+        if type(text) is OversizedLine:
+            excerpt = bytes(text)
+            message = f"the line has {text.size_bytes} bytes, more than one may have: split it; only its start is kept"
+            return _failure(Line(number, key, excerpt, number), BadLine(message))
+        try:
+            fields = parse_fields(text)
+        except BadLine as bad:
+            return _failure(Line(number, key, text, number), bad)
+        try:
+            return self._detector.format_of(fields).shape(number, key, text, fields)
+        except BadLine as bad:
+            return _failure(Line(number, key, text, _readable_id(fields, number)), bad)
+
+
+def _readable_id(fields: dict[str, object], number: int) -> str | int:
+    """Like `own_id`, for a line that is bad anyway."""
+    candidates = (fields.get("custom_id"), fields.get("id"))
+    return next((value for value in candidates if type(value) is str or type(value) is int), number)
+
+
+def _failure(line: Line, bad: BadLine) -> Failure:
+    return Failure(line, f"line {line.number}, column {bad.column}: {bad.message}", BAD_LINE)

@@ -1,0 +1,271 @@
+"""What each input format makes of its lines."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from llmblast.errors import UsageError
+from llmblast.reading import Shaper
+from llmblast.records import Failure, Request
+from llmblast.settings import Settings
+
+
+def shape(line: dict[str, Any], **settings: Any) -> Request:
+    result = Shaper(Settings(**settings)).shape(3, "0" * 16, orjson.dumps(line))
+    assert isinstance(result, Request), result.error
+    return result
+
+
+def refusal(line: dict[str, Any], **settings: Any) -> str:
+    result = Shaper(Settings(**settings)).shape(3, "0" * 16, orjson.dumps(line))
+    assert isinstance(result, Failure)
+    return result.error
+
+
+def user(content: object) -> dict[str, object]:
+    return {"role": "user", "content": content}
+
+
+@pytest.mark.parametrize("name", ["input", "prompt"])
+def test_a_simple_line_becomes_one_user_message(name: str) -> None:
+    """Without a model, which the endpoint has."""
+    request = shape({name: 'say "hi"\n'})
+
+    assert orjson.loads(request.body) == {"messages": [user('say "hi"\n')]}
+    assert (request.path, request.needs_model, request.output_format) == ("chat/completions", True, "llmblast")
+    assert (request.input, request.extra, request.id, request.deferred) == ('say "hi"\n', None, 3, False)
+
+
+def test_system_and_params_of_the_settings_are_sent_with_every_line() -> None:
+    """The system message first, the parameters beside the messages."""
+    request = shape({"input": "x"}, system="Be brief.", params={"temperature": 0, "max_tokens": 9})
+
+    messages = [{"role": "system", "content": "Be brief."}, user("x")]
+    assert orjson.loads(request.body) == {"messages": messages, "temperature": 0, "max_tokens": 9}
+    assert request.max_tokens == 9
+
+
+def test_a_line_overrides_system_and_params() -> None:
+    """Parameters are merged one by one."""
+    line = {"input": "x", "system": "In French.", "params": {"max_tokens": 5, "max_completion_tokens": 7}}
+    request = shape(line, system="Be brief.", params={"temperature": 0, "max_tokens": 9})
+
+    messages = [{"role": "system", "content": "In French."}, user("x")]
+    expected = {"messages": messages, "temperature": 0, "max_tokens": 5, "max_completion_tokens": 7}
+    assert orjson.loads(request.body) == expected
+    assert request.max_tokens == 7
+
+
+def test_null_means_left_out_and_an_empty_system_means_none() -> None:
+    """Tables that were turned into JSON lines are full of nulls."""
+    nulls = dict.fromkeys(("system", "images", "params", "priority", "id", "custom_id"))
+
+    assert orjson.loads(shape({"input": "x", **nulls}, system="S").body)["messages"][0]["content"] == "S"
+    assert orjson.loads(shape({"input": "x", "system": ""}, system="S").body) == {"messages": [user("x")]}
+
+
+@pytest.mark.parametrize("max_tokens", ["9", True, 0, -1, 2.5, None])
+def test_a_cap_that_is_no_count_is_sent_but_not_counted_with(max_tokens: object) -> None:
+    """The provider judges it."""
+    request = shape({"input": "x", "params": {"max_tokens": max_tokens}})
+
+    assert request.max_tokens is None
+    assert orjson.loads(request.body)["max_tokens"] == max_tokens
+
+
+def test_other_fields_are_the_users_own() -> None:
+    """Carried along in the order of the line, never sent."""
+    request = shape({"z": [1], "custom_id": "c", "input": "x", "a": None, "id": 1, "priority": 2, "prompt": "p"})
+
+    assert list((request.extra or {}).items()) == [("z", [1]), ("a", None), ("prompt", "p")]
+    assert orjson.loads(request.body) == {"messages": [user("x")]}
+    assert (request.id, request.deferred) == ("c", False)
+
+
+def test_a_priority_below_zero_defers_the_line() -> None:
+    """It waits until nothing else is left to send."""
+    assert shape({"input": "x", "priority": -1}).deferred
+    assert not shape({"input": "x", "priority": 0}).deferred
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"input": 5}, '"input" must be a text'),
+        ({"prompt": ["x"]}, '"prompt" must be a text'),
+        ({"input": "x", "system": 5}, '"system" must be a text'),
+        ({"input": "x", "params": []}, '"params" must be an object'),
+        ({"input": "x", "params": {"model": "m"}}, "--model"),
+        ({"input": "x", "params": {"messages": []}}, "made of the line"),
+        ({"input": "x", "params": {"stream": True}}, '"stream": true is not supported'),
+        ({"input": "x", "priority": "high"}, '"priority" must be an integer'),
+        ({"input": "x", "priority": True}, '"priority" must be an integer'),
+        ({"input": "x", "id": 1.5}, '"id" must be a text or an integer'),
+        ({"input": "x", "custom_id": False}, '"custom_id" must be a text or an integer'),
+        ({"input": "x", "images": "a.png"}, '"images" must be a list'),
+    ],
+)
+def test_a_field_of_the_wrong_kind_makes_a_simple_line_bad(fields: dict[str, object], reason: str) -> None:
+    """Named with what it should be."""
+    assert reason in refusal(fields)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"params": {"model": "m"}}, "--model"),
+        ({"params": {"stream": True}}, "remove it"),
+        ({"params": {"seed": 2**70}}, "cannot be sent as JSON"),
+        ({"system": "\udcff"}, "cannot be sent as JSON"),
+        ({"prompt": "\udcff"}, "UTF-8"),
+    ],
+)
+def test_settings_that_no_request_can_hold_are_refused_at_once(settings: dict[str, Any], reason: str) -> None:
+    """Before a line is read."""
+    with pytest.raises(UsageError, match=reason):
+        Shaper(Settings(**settings))
+
+
+def test_a_template_is_filled_from_the_lines_fields() -> None:
+    """Values that are no text stand there as JSON; what is sent is what the record echoes."""
+    line = {"text": "chat", "n": 5, "tags": ["a", None], "id": "r"}
+
+    request = shape(line, prompt="{{{n}}} {text} {tags}{{}}")
+
+    assert request.input == '{5} chat ["a",null]{}'
+    assert orjson.loads(request.body) == {"messages": [user(request.input)]}
+    assert request.extra == {"text": "chat", "n": 5, "tags": ["a", None]}
+    assert request.id == "r"
+
+
+def test_a_template_may_name_input_which_is_then_not_echoed_twice() -> None:
+    """The record's `input` is the rendered prompt."""
+    request = shape({"input": "chat", "prompt": "p"}, prompt="French: {input}")
+
+    assert (request.input, request.extra) == ("French: chat", {"prompt": "p"})
+
+
+def test_a_template_without_fields_is_the_same_prompt_for_every_line() -> None:
+    """As for a list of images."""
+    request = shape({"images": ["https://host/a.png"]}, prompt="Describe it.")
+
+    assert request.input == "Describe it."
+
+
+def test_with_a_template_only_lines_of_other_formats_are_left_alone() -> None:
+    """A request body stays one; a `body` without `custom_id` is unclear; Anthropic batch lines stay refused."""
+    messages = [user("x")]
+
+    assert shape({"messages": messages, "text": "t"}, prompt="{text}").extra is None
+    assert "nothing to send" in refusal({"body": "b"}, prompt="{body}")
+    assert "Anthropic" in refusal({"custom_id": "a", "params": {"messages": messages}}, prompt="{custom_id}")
+    assert shape({"custom_id": "a", "text": "t", "params": {"n": 1}}, prompt="{text}").input == "t"
+
+
+def test_a_field_that_the_line_lacks_makes_it_bad() -> None:
+    """The message names it."""
+    assert 'it has no field "text", which --prompt names' in refusal({"txt": "x"}, prompt="Say {text}")
+
+
+@pytest.mark.parametrize(
+    "template", ["{a.b}", "{a[0]}", "{}", "{a!r}", "{a:>5}", "{a", "a}", '{"json": 1}', "{a{b}}", "{a:{b}}"]
+)
+def test_a_template_that_is_more_than_field_names_is_refused(template: str) -> None:
+    """With the way to write it."""
+    with pytest.raises(UsageError, match=r"--prompt .*\{text\}.*\{\{"):
+        Shaper(Settings(prompt=template))
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "needs_model"),
+    [
+        ({"model": "m", "messages": [], "max_tokens": 8, "id": "mine"}, "chat/completions", False),
+        ({"messages": [], "max_tokens": 8, "custom_id": "mine"}, "chat/completions", True),
+        ({"model": "m", "input": ["a"], "max_tokens": 8, "id": "mine"}, "embeddings", False),
+        ({"model": "m", "prompt": "a", "max_tokens": 8, "id": "mine"}, "completions", False),
+    ],
+)
+def test_a_raw_line_is_sent_byte_for_byte(line: dict[str, object], path: str, needs_model: bool) -> None:
+    """Its path follows from its shape; an id of its own names the record and is sent, too."""
+    text = orjson.dumps(line, option=orjson.OPT_INDENT_2).replace(b"\n", b" ")
+
+    request = Shaper(Settings(system="S", params={"n": 1}, prompt="{x}")).shape(3, "0" * 16, text)
+
+    assert isinstance(request, Request)
+    assert request.body is text
+    assert (request.path, request.needs_model, request.max_tokens, request.id) == (path, needs_model, 8, "mine")
+    assert orjson.dumps(request.input) == text
+    assert request.extra is None
+
+
+def test_a_raw_line_without_an_id_is_known_by_its_number() -> None:
+    """As every line is."""
+    assert shape({"messages": []}).id == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ({"model": "m"}, '"messages", "input" or "prompt"'),
+        ({"model": None, "messages": []}, '"model" must be a text'),
+        ({"messages": [], "stream": True}, '"stream": true is not supported, since replies are read whole: remove it'),
+    ],
+)
+def test_a_raw_line_that_cannot_be_sent_is_bad(line: dict[str, object], reason: str) -> None:
+    """Nothing in it is changed silently."""
+    assert reason in refusal(line)
+
+
+BATCH = {
+    "custom_id": "row 1",
+    "method": "POST",
+    "url": "/v1/chat/completions",
+    "body": {"model": "m", "messages": [], "max_completion_tokens": 4},
+}
+
+
+@pytest.mark.parametrize(
+    ("url", "member", "path"),
+    [
+        ("/v1/chat/completions", "messages", "chat/completions"),
+        ("chat/completions/", "messages", "chat/completions"),
+        ("https://api.openai.com/v1/completions?x=1", "prompt", "completions"),
+        ("http://127.0.0.1:8000/embeddings", "input", "embeddings"),
+    ],
+)
+def test_of_a_batch_lines_url_only_the_path_counts(url: str, member: str, path: str) -> None:
+    """The host is the endpoint's affair."""
+    request = shape({**BATCH, "url": url, "body": {member: []}})
+
+    assert (request.path, request.needs_model) == (path, True)
+
+
+def test_a_batch_line_is_sent_as_its_body_and_answered_as_a_batch_line() -> None:
+    """By its custom_id."""
+    request = shape(BATCH)
+
+    assert orjson.loads(request.body) == BATCH["body"]
+    assert orjson.loads(orjson.dumps(request.input)) == BATCH["body"]
+    assert (request.id, request.output_format, request.needs_model) == ("row 1", "openai-batch", False)
+    assert (request.max_tokens, request.extra) == (4, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"custom_id": 5}, '"custom_id" that is a text'),
+        ({"method": "GET"}, '"method" must be "POST"'),
+        ({"url": "/v1/files"}, '"url" must be one of /v1/chat/completions, /v1/completions, /v1/embeddings'),
+        ({"url": "/v1/chat/completions/../../admin"}, '"url" must be one of'),
+        ({"url": "https://[::1/x"}, '"url" must be one of'),
+        ({"url": None}, '"url" must be one of'),
+        ({"body": "{}"}, '"body" must be an object'),
+        ({"body": {}}, '"body" has no "messages", which chat/completions needs'),
+        ({"body": {"messages": [], "model": 1}}, '"model" must be a text'),
+        ({"body": {"messages": [], "stream": True}}, '"stream": true is not supported'),
+    ],
+)
+def test_a_batch_line_with_a_wrong_member_is_bad(change: dict[str, object], reason: str) -> None:
+    """The message names the member."""
+    assert reason in refusal({**BATCH, **change})

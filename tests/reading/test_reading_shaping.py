@@ -1,0 +1,201 @@
+"""The shaper: detection, bad lines in people's words, and that nothing a line holds can break the run."""
+
+import os
+from typing import Literal
+
+import orjson
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from llmblast.reading import LineSplitter, Shaper, key_of
+from llmblast.records import Failure, Request
+from llmblast.settings import Settings
+
+KEY = "0123456789abcdef"
+FormatName = Literal["auto", "simple", "raw", "openai-batch"]
+FORMAT_NAMES: tuple[FormatName, ...] = ("auto", "simple", "raw", "openai-batch")
+SHAPERS = [
+    Shaper(Settings(format=name, prompt=prompt)) for name in FORMAT_NAMES for prompt in (None, "Say {input}: {b}")
+]
+
+FIELD_NAMES = ["input", "prompt", "system", "images", "params", "priority", "id", "custom_id", "b"]
+FIELD_NAMES += ["model", "messages", "body", "url", "method", "stream", "max_tokens"]
+API_URLS = st.sampled_from(["/v1/chat/completions", "https://[/v1/embeddings", "/v1/completions"])
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | API_URLS
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELD_NAMES), inner, max_size=4),
+    max_leaves=8,
+)
+objects = st.dictionaries(st.sampled_from(FIELD_NAMES), values, max_size=7)
+
+
+def failure(text: bytes, settings: Settings | None = None) -> Failure:
+    result = Shaper(settings or Settings()).shape(17, KEY, text)
+    assert isinstance(result, Failure)
+    return result
+
+
+def assert_usable(result: Request | Failure, text: bytes) -> None:
+    """A record of it can be written and read again, and a request's body is the JSON that will be sent."""
+    line = result.line if isinstance(result, Failure) else result
+    record = orjson.loads(orjson.dumps({"key": KEY, "id": line.id, "input": line.input, "extra": line.extra}))
+    assert (line.number, line.key, line.text) == (17, KEY, text)
+    if isinstance(result, Failure):
+        assert result.error.startswith("line 17, column ")
+        assert (result.code, result.transient) == ("bad_line", False)
+        return
+    body = result.body if not result.needs_model else b'{"model":"m",' + result.body[1:]
+    assert type(orjson.loads(body)["model"]) is str
+    if result.output_format == "llmblast" and result.body != text:
+        assert record["input"] == result.input
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=60))
+@example(b"[" * 5000)
+@example(b'{"a":' * 5000)
+@example(b'{"input":NaN}')
+@example(b'{"input":"x","y":1e999}')
+@example(b'{"input":"\\ud800"}')
+@example(b'{"input":"x","y":' + b"9" * 5000 + b"}")
+@example(b'{"input":"x","y":' + b"[" * 300 + b"]" * 300 + b"}")
+def test_arbitrary_bytes_never_raise(text: bytes) -> None:
+    """A bad line is a value, whatever the settings."""
+    for shaper in SHAPERS:
+        assert_usable(shaper.shape(17, KEY, text), text)
+
+
+@settings(deadline=None)
+@given(objects)
+@example({"input": "x", "y": 2**64 - 1, "z": -(2**63)})
+@example({"custom_id": "a", "url": "/v1/embeddings", "body": {"input": 2**70}})
+def test_every_result_can_be_written(fields: dict[str, object]) -> None:
+    """Whatever JSON holds, the record of it can be dumped and the body is whole."""
+    import json
+
+    text = json.dumps(fields).encode()
+    for shaper in SHAPERS:
+        assert_usable(shaper.shape(17, KEY, text), text)
+
+
+@pytest.mark.parametrize(
+    ("text", "place_and_reason"),
+    [
+        (b"<html>", "column 1: not JSON: the line starts with '<'"),
+        (b'{"input": "hel', "column 15: not JSON: it ends too early"),
+        (b"{", "spread over several lines"),
+        ('{"é": "'.encode() + b'\xff"}', "column 8: not JSON: invalid UTF-8"),
+        (b'\xff\xfe{\0"\0', "column 4: not JSON: it holds zero bytes as UTF-16"),
+        ('{"é": x}'.encode(), "column 7: not JSON: unexpected character"),
+        (b"{'input': 1}", "column 2: not JSON: unexpected character, expected a string key"),
+        (b'{"input": NaN}', "column 11: not JSON"),
+        (b'"text"', "column 1: not a JSON object: write one object a line"),
+        (b'{"input":"x","y":' + b"[" * 240 + b"]" * 240 + b"}", "nested more than 240 levels deep"),
+        (b"[" * 2000, "column 1026: not JSON: depth limit exceeded"),
+        (b"{}", 'nothing to send: write {"input": "..."}'),
+        (b'{"text":"x"}', "--prompt"),
+        (b'{"custom_id":"a","params":{"messages":[]}}', "Anthropic batch lines are not supported: convert it to"),
+    ],
+)
+def test_a_bad_line_says_where_and_why(text: bytes, place_and_reason: str) -> None:
+    """In words that a person can act on."""
+    result = failure(text)
+
+    assert result.error.startswith("line 17, column ")
+    assert place_and_reason in result.error
+
+
+def test_nesting_up_to_the_limit_is_fine() -> None:
+    """The object itself is the first of the 240 levels."""
+    text = b'{"input":"x","z":[],"y":' + b"[" * 239 + b"]" * 239 + b"}"
+
+    assert_usable(Shaper(Settings()).shape(17, KEY, text), text)
+    assert isinstance(Shaper(Settings()).shape(17, KEY, text), Request)
+
+
+def test_many_brackets_are_not_deep() -> None:
+    """A batch of token lists is as flat as it looks."""
+    text = b'{"model":"m","input":[' + b",".join([b"[1]"] * 300) + b"]}"
+
+    assert isinstance(Shaper(Settings()).shape(1, KEY, text), Request)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected_id"),
+    [
+        (b'{"id":"a"}', "a"),
+        (b'{"custom_id":"c","id":5}', "c"),
+        (b'{"id":5,"custom_id":null}', 5),
+        (b'{"id":true}', 17),
+        (b'{"input":"x","custom_id":[1],"id":7}', 7),
+        (b"{}", 17),
+        (b"{", 17),
+    ],
+)
+def test_a_failure_has_the_id_that_could_be_read(text: bytes, expected_id: str | int) -> None:
+    """Else the line number."""
+    assert failure(text).line.id == expected_id
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "output_format"),
+    [
+        (
+            {"custom_id": "a", "url": "/v1/embeddings", "body": {"input": "x"}, "model": "m"},
+            "embeddings",
+            "openai-batch",
+        ),
+        ({"model": "m", "prompt": "x"}, "completions", "llmblast"),
+        ({"model": "m", "input": "x"}, "embeddings", "llmblast"),
+        ({"messages": [], "input": "x"}, "chat/completions", "llmblast"),
+        ({"input": "x", "custom_id": "a", "params": {"n": 1}}, "chat/completions", "llmblast"),
+        ({"prompt": "x", "body": "mine"}, "chat/completions", "llmblast"),
+    ],
+)
+def test_the_format_is_found_for_each_line(line: dict[str, object], path: str, output_format: str) -> None:
+    """One file may hold lines of several formats."""
+    request = Shaper(Settings()).shape(1, KEY, orjson.dumps(line))
+
+    assert isinstance(request, Request)
+    assert (request.path, request.output_format) == (path, output_format)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "reason"),
+    [
+        ("simple", {"messages": []}, '"input" or "prompt"'),
+        ("raw", {"text": "x"}, '"messages", "input" or "prompt"'),
+        ("openai-batch", {"input": "x"}, '"custom_id"'),
+    ],
+)
+def test_a_forced_format_is_not_left(name: FormatName, line: dict[str, object], reason: str) -> None:
+    """A line of another format is a bad one, and the message says what is missing."""
+    assert reason in failure(orjson.dumps(line), Settings(format=name)).error
+
+
+def test_a_forced_format_takes_what_detection_would_give_to_another() -> None:
+    """`model` is then the user's own field; an `input` without a model is then a request body."""
+    text = b'{"input":"x","model":"Golf"}'
+
+    simple = Shaper(Settings(format="simple")).shape(1, KEY, text)
+    raw = Shaper(Settings(format="raw")).shape(1, KEY, b'{"input":"x"}')
+
+    assert isinstance(simple, Request)
+    assert isinstance(raw, Request)
+    assert simple.extra == {"model": "Golf"}
+    assert (raw.path, raw.needs_model, raw.body) == ("embeddings", True, b'{"input":"x"}')
+
+
+def test_an_oversized_line_is_a_bad_one() -> None:
+    """Its record has the key of the whole line, and the start of its text."""
+    text = b'{"input":"' + os.urandom(3000).hex().encode() + b'"}'
+    ((number, line),) = LineSplitter(max_line_bytes=4000).feed(text + b"\n")
+
+    result = Shaper(Settings()).shape(number, key_of(line), line)
+
+    assert isinstance(result, Failure)
+    assert result.error.startswith("line 1, column 1: the line has 6012 bytes")
+    assert (result.line.key, result.line.text, result.code) == (key_of(text), text[:1024], "bad_line")
+    assert type(result.line.text) is bytes
