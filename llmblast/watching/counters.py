@@ -33,6 +33,12 @@ class Histogram:
         index = int(math.log2(latency_s / _SHORTEST_S) * _BUCKETS_PER_DOUBLING) + 1
         self._buckets[min(index, _BUCKET_COUNT)] += 1
 
+    def merge(self, other: "Histogram") -> None:
+        """Adds another one's latencies."""
+        self.count += other.count
+        self.total_s += other.total_s
+        self._buckets = [mine + theirs for mine, theirs in zip(self._buckets, other._buckets, strict=True)]
+
     def quantile(self, share: float) -> float | None:
         """Seconds that `share` of the latencies did not exceed; None before the first one."""
         if not self.count:
@@ -80,6 +86,7 @@ class Counters:
     input_bytes: int | None = None
     """Size of the input; None where it is not known, as with a pipe."""
     bytes_read: int = 0
+    """Bytes of the input up to the last line in `lines_read`, not up to where its block ends: both give the total."""
     input_ended: bool = False
     lines_read: int = 0
     skipped: int = 0
@@ -102,13 +109,20 @@ class Counters:
     """Lines that wait in memory for their turn, retries among them."""
     first_sent_s: float | None = None
     last_sent_s: float | None = None
-    latency: Histogram = field(default_factory=Histogram)
     error_kinds: dict[str, ErrorKind] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
         """Lines that have their record, from this run or an earlier one."""
         return self.skipped + self.succeeded + self.failed
+
+    @property
+    def latency(self) -> Histogram:
+        """All endpoints' latencies together."""
+        together = Histogram()
+        for endpoint in self.endpoints:
+            together.merge(endpoint.latency)
+        return together
 
     @property
     def tokens(self) -> int:

@@ -1,0 +1,19 @@
+"""Watching: counters that the stations add to, and the displays and the summary that read them from the side."""
+
+from llmblast.watching.counters import Counters, EndpointCounters
+from llmblast.watching.figures import duration
+from llmblast.watching.progress import Display, LimitsView, drive, make_display
+from llmblast.watching.sanitize import clean
+from llmblast.watching.summary import Summary
+
+__all__ = [
+    "Counters",
+    "Display",
+    "EndpointCounters",
+    "LimitsView",
+    "Summary",
+    "clean",
+    "drive",
+    "duration",
+    "make_display",
+]

@@ -1,0 +1,70 @@
+"""Numbers, rates and times as a person reads them."""
+
+_MINUTE_S = 60
+_HOUR_S = 3600
+_DAY_S = 86400
+
+
+def count(number: int) -> str:
+    """`1,234,567`."""
+    return f"{number:,}"
+
+
+def short(number: float) -> str:
+    """At most four characters: `999`, `1.2k`, `45k`, `3.4M`."""
+    scaled, suffixes = float(number), iter(("", "k", "M", "G", "T"))
+    suffix = next(suffixes)
+    while scaled >= 999.5 and (larger := next(suffixes, None)):
+        scaled, suffix = scaled / 1000, larger
+    digits = 1 if suffix and scaled < 9.95 else 0
+    return f"{scaled:.{digits}f}".removesuffix(".0") + suffix
+
+
+def rate(per_second: float) -> str:
+    """`0.25`, `12.5`, `12,346`: as many digits as a person compares."""
+    if per_second >= 999.95:
+        return f"{per_second:,.0f}"
+    return f"{per_second:.1f}" if per_second >= 9.995 else f"{per_second:.2f}"
+
+
+def percent(part: float, whole: float) -> str:
+    """Rounded, but 0 % and 100 % are only said when they are exact."""
+    if part <= 0 or whole <= 0:
+        return "0 %"
+    if part >= whole:
+        return "100 %"
+    share = round(100 * part / whole)
+    return "< 1 %" if share == 0 else f"{min(share, 99)} %"
+
+
+def latency(seconds: float | None) -> str:
+    """`1.5 ms`, `81 ms`, `0.81 s`, `45.6 s`; a dash where there is none."""
+    if seconds is None:
+        return "-"
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.{1 if seconds < 0.00995 else 0}f} ms"
+    return f"{seconds:.{2 if seconds < 9.995 else 1}f} s"
+
+
+def duration(seconds: float) -> str:
+    """`1.2 s`, `3 min 20 s`, `2 h 05 min`."""
+    if round(seconds, 1) < _MINUTE_S:
+        return f"{seconds:.1f} s"
+    if round(seconds) < _HOUR_S:
+        minutes, rest = divmod(round(seconds), _MINUTE_S)
+        return f"{minutes} min {rest:02} s"
+    hours, minutes = divmod(round(seconds / _MINUTE_S), _MINUTE_S)
+    return f"{hours} h {minutes:02} min"
+
+
+def clock_time(seconds: float | None) -> str:
+    """`01:11`, `2:05:10`, `4 d 03 h`; dashes where it is not known."""
+    if seconds is None:
+        return "--:--"
+    whole = round(seconds)
+    if whole >= _DAY_S:
+        days, rest = divmod(whole, _DAY_S)
+        return f"{count(days)} d {rest // _HOUR_S:02} h"
+    hours, rest = divmod(whole, _HOUR_S)
+    minutes, rest = divmod(rest, _MINUTE_S)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"

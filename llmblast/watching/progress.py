@@ -1,0 +1,172 @@
+"""Progress on stderr while a run is on: which display, what it says, and the timer that draws it.
+
+A bar where a person looks on, else one plain line every 10 s. The bar and with it rich are imported only when it is
+used, since `llmblast run` in a pipeline should not wait for it.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, TextIO
+
+from llmblast.watching.counters import Counters, EndpointCounters
+from llmblast.watching.figures import clock_time, count, percent, rate, short
+from llmblast.watching.rates import Clock, Pace, Snapshot
+from llmblast.watching.sanitize import clean
+
+Mode = Literal["auto", "bar", "plain", "none"]
+
+BAR_INTERVAL_S = 0.25
+PLAIN_INTERVAL_S = 10.0
+_MAX_STATES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsView:
+    """What displays may know of the limits.
+
+    `waited` gives the seconds for which each limit held the head of the queue back, by the limit's name for people,
+    such as `run rps` or `gpu1 tpm`.
+    """
+
+    tokens_per_minute_limit: float | None = None
+    requests_per_second_limit: float | None = None
+    waited: Callable[[], Mapping[str, float]] = dict
+
+
+class Display(Protocol):
+    """Shows how far the run is: `start`, then `tick` every `interval_s` seconds, then `stop`, in any case.
+
+    Each of them raises OSError when the stream has gone.
+    """
+
+    @property
+    def interval_s(self) -> float | None:
+        """Seconds between ticks; None: it wants none."""
+        ...
+
+    def start(self) -> None:
+        """Takes its place on the screen."""
+        ...
+
+    def tick(self) -> None:
+        """Draws the state of this moment."""
+        ...
+
+    def stop(self) -> None:
+        """Leaves the screen as it was."""
+        ...
+
+
+class NoDisplay:
+    """Shows nothing."""
+
+    interval_s = None
+
+    def start(self) -> None:
+        """Nothing to do."""
+
+    tick = start
+    stop = start
+
+
+class PlainDisplay:
+    """One line every 10 s, for logs; a run that is over sooner prints none."""
+
+    interval_s = PLAIN_INTERVAL_S
+
+    def __init__(self, counters: Counters, limits: LimitsView, clock: Clock, stream: TextIO) -> None:
+        self._counters = counters
+        self._limits = limits
+        self._pace = Pace(counters, clock)
+        self._stream = stream
+
+    def start(self) -> None:
+        """Nothing to do: the first line comes with the first tick."""
+
+    def tick(self) -> None:
+        """Writes one line."""
+        self._stream.write(status_line(self._pace.snapshot(), self._counters, self._limits) + "\n")
+        self._stream.flush()
+
+    def stop(self) -> None:
+        """Nothing to do: the lines stay."""
+
+
+def make_display(
+    mode: Mode,
+    counters: Counters,
+    limits: LimitsView,
+    clock: Clock,
+    stream: TextIO,
+    *,
+    quiet: bool = False,
+    environ: Mapping[str, str] = os.environ,
+) -> Display:
+    """The display for `settings.progress` and `settings.quiet` on `stream`; the run's time counts from here."""
+    if mode == "auto":
+        mode = "bar" if _somebody_looks_on(stream, environ) else "plain"
+    if quiet or mode == "none":
+        return NoDisplay()
+    if mode == "plain":
+        return PlainDisplay(counters, limits, clock, stream)
+    from llmblast.watching.bar import BarDisplay, make_console  # noqa: PLC0415 -- rich costs more than all the rest
+
+    return BarDisplay(counters, limits, clock, make_console(stream))
+
+
+async def drive(display: Display) -> None:
+    """Starts the display, ticks until it is cancelled, and stops it.
+
+    Ends quietly when the stream has gone: a run of hours outlives the terminal that it was started from.
+    """
+    with contextlib.suppress(OSError):
+        try:
+            display.start()
+            while display.interval_s is not None:
+                await asyncio.sleep(display.interval_s)
+                display.tick()
+        finally:
+            display.stop()
+
+
+def status_line(snapshot: Snapshot, counters: Counters, limits: LimitsView) -> str:
+    """The state of the run in one line; what is not known is left out."""
+    parts = [
+        clock_time(snapshot.elapsed_s),
+        progress_text(snapshot),
+        f"{rate(snapshot.requests_per_s)}/s",
+    ]
+    if counters.tokens or limits.tokens_per_minute_limit:
+        limit = f" of {short(limits.tokens_per_minute_limit)}" if limits.tokens_per_minute_limit else ""
+        parts.append(f"tokens {short(snapshot.tokens_per_min)}/min{limit}")
+    parts += [
+        f"in flight {count(counters.in_flight)}",
+        f"retries {count(counters.retries)}",
+        f"429s {count(counters.rate_limited)}",
+        f"errors {count(counters.failed)}",
+    ]
+    if snapshot.eta_s is not None:
+        parts.append(f"ETA {clock_time(snapshot.eta_s)}")
+    return "  ".join(parts + _states([endpoint for endpoint in counters.endpoints if endpoint.state]))
+
+
+def progress_text(snapshot: Snapshot) -> str:
+    """`1,234/~10,000 (12 %)`; the sign says that the total is estimated."""
+    if snapshot.total is None:
+        return f"{count(snapshot.done)} done"
+    estimated = "" if snapshot.total.is_exact else "~"
+    share = percent(snapshot.done, snapshot.total.lines)
+    return f"{count(snapshot.done)}/{estimated}{count(snapshot.total.lines)} ({share})"
+
+
+def _states(troubled: list[EndpointCounters]) -> list[str]:
+    shown = [f"{clean(endpoint.name, 40)}: {clean(endpoint.state, 40)}" for endpoint in troubled[:_MAX_STATES]]
+    more = len(troubled) - len(shown)
+    return [*shown, f"and {count(more)} more"] if more else shown
+
+
+def _somebody_looks_on(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    return stream.isatty() and environ.get("TERM") != "dumb" and not environ.get("CI")

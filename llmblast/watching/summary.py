@@ -1,0 +1,210 @@
+"""What a run has done, told at its end: a text that a person takes in within seconds, or a dict for `--json`."""
+
+from dataclasses import dataclass
+
+from llmblast.watching.counters import Counters, EndpointCounters, ErrorKind
+from llmblast.watching.figures import count, duration, latency, percent, rate, short
+from llmblast.watching.progress import LimitsView
+from llmblast.watching.sanitize import clean
+from llmblast.watching.tables import align, cell_width, cut, endpoint_table
+
+QUANTILES = (0.5, 0.95, 0.99)
+_TOP_ERRORS = 5
+_NOTEWORTHY_WAIT = 0.005
+"""Share of the run's duration from which on waiting for a limit is told."""
+_LABEL_WIDTH = 10
+_LONGEST_TEXT = 4000
+_NARROWEST_MESSAGE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The end of a run. `verdict` says in one line how it ended, `next_command` is what to type next."""
+
+    counters: Counters
+    duration_s: float
+    limits: LimitsView
+    verdict: str
+    next_command: str | None = None
+
+    def as_text(self, width: int = 80) -> str:
+        """Plain text in lines of at most `width` columns.
+
+        Verdict and command are never cut: the one ends with the fix, the other is there to be copied.
+        """
+        lines = [clean(self.verdict, _LONGEST_TEXT)]
+        for label, facts in self._facts():
+            lines += _wrapped(label, facts, width)
+        endpoints = self.counters.endpoints
+        if len(endpoints) > 1 or any(endpoint.state for endpoint in endpoints):
+            lines += ["", *endpoint_table(endpoints, width)]
+        if self.counters.error_kinds:
+            lines += ["", *self._error_lines(width)]
+        if self.next_command:
+            lines += ["", f"next: {clean(self.next_command, _LONGEST_TEXT)}"]
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, object]:
+        """The same as plain values: seconds, counts, shares between 0 and 1; None for what there is none of."""
+        counters = self.counters
+        sent_in_all = sum(endpoint.sent for endpoint in counters.endpoints)
+        return {
+            "verdict": clean(self.verdict, _LONGEST_TEXT),
+            "next_command": clean(self.next_command, _LONGEST_TEXT) if self.next_command else None,
+            "duration_s": round(self.duration_s, 3),
+            "lines": {
+                "read": counters.lines_read,
+                "skipped": counters.skipped,
+                "answered": counters.succeeded,
+                "flagged": counters.flagged,
+                "failed": counters.failed,
+                "malformed": counters.malformed,
+                "pending": self._pending,
+            },
+            "requests": {
+                "sent": counters.sent,
+                "retries": counters.retries,
+                "rate_limited": counters.rate_limited,
+                "maybe_billed": counters.maybe_billed,
+                "per_second": _rounded(self._requests_per_s, 3),
+            },
+            "tokens": {
+                "prompt": counters.prompt_tokens,
+                "completion": counters.completion_tokens,
+                "per_minute": _rounded(self._tokens_per_min, 1),
+            },
+            "latency_s": {f"p{share * 100:.0f}": _rounded(counters.latency.quantile(share), 6) for share in QUANTILES},
+            "waited_s": {clean(name): round(waited_s, 3) for name, waited_s in self.limits.waited().items()},
+            "endpoints": [_endpoint_json(endpoint, sent_in_all) for endpoint in counters.endpoints],
+            "errors": [
+                {
+                    "code": clean(code),
+                    "count": kind.count,
+                    "first_line": kind.first_line,
+                    "message": clean(kind.message),
+                }
+                for code, kind in self._top_errors
+            ],
+        }
+
+    @property
+    def _pending(self) -> int:
+        return max(self.counters.lines_read - self.counters.done, 0)
+
+    @property
+    def _requests_per_s(self) -> float | None:
+        """Between the first and the last send there is one interval less than there are sends."""
+        counters = self.counters
+        if counters.first_sent_s is None or counters.last_sent_s is None:
+            return None
+        span_s = counters.last_sent_s - counters.first_sent_s
+        return (counters.sent - 1) / span_s if span_s > 0 else None
+
+    @property
+    def _tokens_per_min(self) -> float | None:
+        return self.counters.tokens / self.duration_s * 60 if self.duration_s > 0 else None
+
+    @property
+    def _top_errors(self) -> list[tuple[str, ErrorKind]]:
+        kinds = self.counters.error_kinds.items()
+        return sorted(kinds, key=lambda item: (-item[1].count, item[1].first_line))[:_TOP_ERRORS]
+
+    def _facts(self) -> list[tuple[str, list[str]]]:
+        facts = [("lines", self._line_facts()), ("requests", self._request_facts()), ("time", self._time_facts())]
+        if self.counters.tokens:
+            facts.append(("tokens", self._token_facts()))
+        if self.counters.latency.count:
+            values = [(share, self.counters.latency.quantile(share)) for share in QUANTILES]
+            facts.append(("latency", [f"p{share * 100:.0f} {latency(value)}" for share, value in values]))
+        if self.counters.sent:
+            facts.append(("waiting", self._wait_facts()))
+        return [(label, parts) for label, parts in facts if parts]
+
+    def _line_facts(self) -> list[str]:
+        counters = self.counters
+        facts = [f"{count(counters.lines_read)} read"]
+        if counters.skipped:
+            facts.append(f"{count(counters.skipped)} skipped (finished earlier)")
+        flagged = f" ({count(counters.flagged)} cut off or filtered)" if counters.flagged else ""
+        facts.append(f"{count(counters.succeeded)} answered{flagged}")
+        malformed = f" ({count(counters.malformed)} malformed)" if counters.malformed else ""
+        facts.append(f"{count(counters.failed)} failed{malformed}")
+        if self._pending:
+            facts.append(f"{count(self._pending)} pending")
+        return facts
+
+    def _request_facts(self) -> list[str]:
+        counters = self.counters
+        if not counters.sent:
+            return ["none sent"]
+        facts = [f"{count(counters.sent)} sent", _plural(counters.retries, "retry", "retries")]
+        facts.append(f"{count(counters.rate_limited)} x 429")
+        if counters.maybe_billed:
+            facts.append(f"{count(counters.maybe_billed)} broken off, maybe billed")
+        return facts
+
+    def _time_facts(self) -> list[str]:
+        per_s = self._requests_per_s
+        return [duration(self.duration_s)] + ([f"{rate(per_s)} requests/s"] if per_s is not None else [])
+
+    def _token_facts(self) -> list[str]:
+        counters, per_min = self.counters, self._tokens_per_min
+        facts = [f"{count(counters.prompt_tokens)} in", f"{count(counters.completion_tokens)} out"]
+        return facts + ([f"{short(per_min)}/min"] if per_min is not None else [])
+
+    def _wait_facts(self) -> list[str]:
+        """The longest wait first."""
+        waited = sorted(self.limits.waited().items(), key=lambda item: -item[1])
+        facts = [
+            f"{clean(name, 60)} {duration(waited_s)} ({percent(waited_s, self.duration_s)})"
+            for name, waited_s in waited
+            if waited_s > _NOTEWORTHY_WAIT * self.duration_s
+        ]
+        return facts or ["limits did not hold the run back"]
+
+    def _error_lines(self, width: int) -> list[str]:
+        top = self._top_errors
+        heads = align([[f"{count(kind.count)} x", clean(code, 40)] for code, kind in top], [True, False])
+        heads_width = max(map(cell_width, heads))
+        lines = ["errors"]
+        for head, (_, kind) in zip(heads, top, strict=True):
+            where = f"  first at line {count(kind.first_line)}"
+            room = max(width - heads_width - len(where) - 4, _NARROWEST_MESSAGE)
+            message = cut(" ".join(clean(kind.message).split()), room)
+            lines.append(cut(f"  {head}{' ' * (heads_width - cell_width(head))}  {message}{where}", width))
+        others = len(self.counters.error_kinds) - len(top)
+        return lines + ([f"  ... and {_plural(others, 'other kind', 'other kinds')}"] if others else [])
+
+
+def _endpoint_json(endpoint: EndpointCounters, sent_in_all: int) -> dict[str, object]:
+    return {
+        "name": clean(endpoint.name),
+        "weight": endpoint.weight,
+        "state": clean(endpoint.state),
+        "sent": endpoint.sent,
+        "share": round(endpoint.sent / sent_in_all, 4) if sent_in_all else 0.0,
+        "succeeded": endpoint.succeeded,
+        "errors": endpoint.errors,
+        "rate_limited": endpoint.rate_limited,
+        "tokens": endpoint.tokens,
+        "latency_p50_s": _rounded(endpoint.latency.quantile(0.5), 6),
+    }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def _plural(number: int, one: str, many: str) -> str:
+    return f"{count(number)} {one if number == 1 else many}"
+
+
+def _wrapped(label: str, facts: list[str], width: int) -> list[str]:
+    """The facts behind their label, in as many lines as they need; a line breaks between two facts."""
+    lines = [label.ljust(_LABEL_WIDTH)]
+    for index, fact in enumerate(facts):
+        text = fact + ("," if index < len(facts) - 1 else "")
+        if len(lines[-1]) > _LABEL_WIDTH and len(lines[-1]) + 1 + len(text) > width:
+            lines.append(" " * _LABEL_WIDTH)
+        lines[-1] += text if len(lines[-1]) == _LABEL_WIDTH else f" {text}"
+    return [cut(line, width) for line in lines]

@@ -1,0 +1,186 @@
+"""What is told at the end of a run, as text and as values."""
+
+import orjson
+import pytest
+from watching_helpers import busy_counters, endpoint
+
+from llmblast.watching.counters import Counters
+from llmblast.watching.progress import LimitsView
+from llmblast.watching.summary import Summary
+from llmblast.watching.tables import cell_width
+
+
+def finished_run() -> Counters:
+    """10 s of sending at 100/s."""
+    counters = Counters(lines_read=1205, skipped=200, malformed=2, sent=1001, succeeded=990, flagged=3, failed=10)
+    counters.retries, counters.rate_limited, counters.maybe_billed = 1, 4, 6
+    counters.prompt_tokens, counters.completion_tokens = 20_000, 30_000
+    counters.first_sent_s, counters.last_sent_s = 50.0, 60.0
+    for latency_s in (0.5, 1.0, 2.0):
+        counters.endpoints[0].latency.add(latency_s)
+    return counters
+
+
+def text_of(counters: Counters, width: int = 200, **waited: float) -> str:
+    limits = LimitsView(waited=lambda: {name.replace("_", " "): seconds for name, seconds in waited.items()})
+    return Summary(counters, 12.0, limits, "finished: some lines have no answer").as_text(width)
+
+
+def test_the_figures_of_a_run_are_told() -> None:
+    """Lines, requests, time, tokens, latency: each on its line."""
+    lines = text_of(finished_run()).splitlines()
+
+    assert lines[0] == "finished: some lines have no answer"
+    assert lines[1].split(maxsplit=1) == [
+        "lines",
+        "1,205 read, 200 skipped (finished earlier), 990 answered (3 cut off or filtered), "
+        "10 failed (2 malformed), 5 pending",
+    ]
+    assert lines[2].split(maxsplit=1) == ["requests", "1,001 sent, 1 retry, 4 x 429, 6 broken off, maybe billed"]
+    assert lines[3].split(maxsplit=1) == ["time", "12.0 s, 100.0 requests/s"]
+    assert lines[4].split(maxsplit=1) == ["tokens", "20,000 in, 30,000 out, 250k/min"]
+    assert lines[5].startswith("latency")
+    assert "p50 1.0" in lines[5]
+    assert "p99" in lines[5]
+
+
+def test_a_narrow_terminal_gets_more_lines_and_no_less_figures() -> None:
+    """Lines break between two facts."""
+    narrow, wide = text_of(finished_run(), 60), text_of(finished_run(), 200)
+
+    assert narrow.split() == wide.split()
+    assert len(narrow.splitlines()) > len(wide.splitlines())
+
+
+def test_a_run_that_sent_nothing_is_told_in_a_few_lines() -> None:
+    """Sections without content are left out."""
+    text = Summary(Counters(lines_read=5, skipped=5), 0.1, LimitsView(), "finished").as_text()
+
+    assert text.splitlines() == [
+        "finished",
+        "lines     5 read, 5 skipped (finished earlier), 0 answered, 0 failed",
+        "requests  none sent",
+        "time      0.1 s",
+    ]
+
+
+def test_waiting_is_told_for_limits_that_held_the_run_back() -> None:
+    """The longest first; less than half a percent of the time is noise."""
+    text = text_of(finished_run(), run_rps=3.0, gpu1_tpm=6.0, run_concurrency=0.05)
+
+    assert "waiting   gpu1 tpm 6.0 s (50 %), run rps 3.0 s (25 %)\n" in text + "\n"
+
+
+def test_a_run_that_no_limit_held_back_says_so() -> None:
+    """Then it is the endpoints that set the pace."""
+    assert "limits did not hold the run back" in text_of(finished_run(), run_rps=0.01)
+
+
+def test_several_endpoints_get_a_table() -> None:
+    """With the state in which each of them ended."""
+    counters = finished_run()
+    counters.endpoints = [endpoint("gpu1", 750, 740), endpoint("gpu2", 250, 250, state="disabled: 401")]
+
+    lines = text_of(counters).splitlines()
+
+    assert lines[-3].split() == ["endpoint", "sent", "share", "ok", "errors", "429s", "p50", "state"]
+    assert lines[-2].split()[:5] == ["gpu1", "750", "75", "%", "740"]
+    assert lines[-1].endswith("disabled: 401")
+
+
+@pytest.mark.parametrize(("state", "is_shown"), [("", False), ("disabled: 401", True)])
+def test_a_single_endpoint_is_only_told_when_it_is_in_trouble(state: str, is_shown: bool) -> None:
+    """Its figures are those of the run."""
+    counters = finished_run()
+    counters.endpoints = [endpoint("gpu1", 1001, state=state)]
+
+    assert ("gpu1" in text_of(counters)) is is_shown
+
+
+def test_the_most_frequent_errors_come_with_their_first_line() -> None:
+    """Five kinds, and a count of the others."""
+    counters = finished_run()
+    for kind in range(7):
+        for case in range(kind + 1):
+            counters.count_error(f"code_{kind}", 1000 + 10 * kind + case, f"message\n  {kind}")
+
+    lines = text_of(counters).splitlines()
+    errors = lines[lines.index("errors") + 1 :]
+
+    assert errors[0] == "  7 x  code_6  message 6  first at line 1,060"
+    assert len(errors) == 6
+    assert errors[-1] == "  ... and 2 other kinds"
+
+
+def test_the_verdict_and_the_next_command_are_never_cut() -> None:
+    """The one ends with what to mend, the other is there to be copied."""
+    verdict, command = "no space left: " + "v" * 300, "llmblast run " + "x" * 300
+
+    lines = Summary(finished_run(), 1.0, LimitsView(), verdict, command).as_text(80).splitlines()
+
+    assert lines[0] == verdict
+    assert lines[-1] == f"next: {command}"
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_no_other_line_is_wider_than_asked(width: int) -> None:
+    """Neither by large figures nor by long messages or wide characters."""
+    counters = busy_counters(15)
+    counters.malformed, counters.flagged, counters.skipped = 1_111_111, 2_222_222, 3_333_333
+    counters.count_error("模型" * 30, 1_234_567, "太长" * 300)
+    counters.count_error("short", 1, "x" * 1000)
+    waited = {f"endpoint-{n} tokens per minute": 6.0 for n in range(4)}
+
+    text = Summary(counters, 12.0, LimitsView(waited=lambda: waited), "finished").as_text(width)
+
+    assert max(map(cell_width, text.splitlines())) <= width
+
+
+def test_text_from_outside_is_cleaned_in_both_forms() -> None:
+    """Messages are written by servers, names of files by anybody."""
+    counters = finished_run()
+    counters.endpoints = [endpoint("gpu\x1b[2J1", state="\x1b]0;x\x07down"), endpoint("gpu2")]
+    counters.count_error("co\x07de", 3, "\x1b[31mmess\u202eage\ud800")
+    summary = Summary(counters, 1.0, LimitsView(waited=lambda: {"gpu\x1b[1m1 rps": 0.9}), "v\x1b[1m", "run\x1b[1m x  y")
+
+    text, values = summary.as_text(120), orjson.dumps(summary.as_json()).decode()
+
+    assert text.replace("\n", "").isprintable()
+    assert values.isprintable()
+    assert "\\u" not in values
+    assert "next: run x  y" in text
+    assert "mess\u202eage" not in text + values
+
+
+def test_the_values_say_what_the_text_says() -> None:
+    """For scripts: plain numbers in named units."""
+    counters = finished_run()
+    counters.endpoints = [endpoint("gpu1", 750, 740)]
+    counters.count_error("bad_request", 17, "no such model")
+    limits = LimitsView(waited=lambda: {"run rps": 1.23456})
+
+    values = Summary(counters, 12.0, limits, "finished", "llmblast report save.jsonl").as_json()
+
+    assert values["verdict"] == "finished"
+    assert values["next_command"] == "llmblast report save.jsonl"
+    assert values["lines"] == {
+        "read": 1205, "skipped": 200, "answered": 990, "flagged": 3, "failed": 10, "malformed": 2, "pending": 5
+    }  # fmt: skip
+    assert values["requests"] == {
+        "sent": 1001, "retries": 1, "rate_limited": 4, "maybe_billed": 6, "per_second": 100.0
+    }  # fmt: skip
+    assert values["tokens"] == {"prompt": 20_000, "completion": 30_000, "per_minute": 250_000.0}
+    assert values["waited_s"] == {"run rps": 1.235}
+    assert values["errors"] == [{"code": "bad_request", "count": 1, "first_line": 17, "message": "no such model"}]
+    assert orjson.loads(orjson.dumps(values))["endpoints"][0]["share"] == 1.0
+
+
+def test_a_run_without_sends_has_no_rates_in_its_values() -> None:
+    """None rather than a division by zero."""
+    values = orjson.loads(orjson.dumps(Summary(Counters(endpoints=[endpoint("a")]), 0.0, LimitsView(), "v").as_json()))
+
+    assert values["requests"]["per_second"] is None
+    assert values["tokens"]["per_minute"] is None
+    assert values["latency_s"] == {"p50": None, "p95": None, "p99": None}
+    assert values["endpoints"][0]["share"] == 0
+    assert values["next_command"] is None
