@@ -18,7 +18,8 @@ from llmblast.sending import Action, Backoff, Channel, Verdict, judge
 from llmblast.watching import Counters
 
 MAX_QUEUED_BYTES = 8 * 1024 * 1024
-MAX_QUEUED = 1024
+QUEUED_PER_SLOT = 4
+"""Lines read ahead for each request that may be in flight: a burst of replies must not find the lanes empty."""
 _CUT_OFF_REASONS = ("length", "content_filter")
 
 
@@ -59,6 +60,7 @@ class Engine:
         self._clock = clock
         self._wall_clock = wall_clock
         self._max_in_flight = max_in_flight
+        self._max_queued = max_in_flight * QUEUED_PER_SLOT
         self._gives_up = gives_up
         self._notice = notice
         self._loop = asyncio.get_running_loop()
@@ -66,17 +68,23 @@ class Engine:
         self._timer_at = math.inf
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
+        self._feed_waits = False
         self.stopping = asyncio.Event()
         """Set once nothing more is sent."""
         self._done = asyncio.Event()
         self._bug: BaseException | None = None
-        self._answered: set[Endpoint] = set()
 
     @property
     def is_full(self) -> bool:
         """Whether the intake should wait."""
         lanes = self._scheduler.lanes
-        return self._sink.is_full or len(lanes) >= MAX_QUEUED or lanes.size_bytes >= MAX_QUEUED_BYTES
+        return self._sink.is_full or len(lanes) >= self._max_queued or lanes.size_bytes >= MAX_QUEUED_BYTES
+
+    @property
+    def is_fed(self) -> bool:
+        """Whether there is enough queued to let others run before more is read."""
+        lanes = self._scheduler.lanes
+        return len(lanes) >= self._max_in_flight or lanes.size_bytes >= MAX_QUEUED_BYTES
 
     def accept(self, request: Request) -> None:
         """Queues a request. Call `pump` after the last one of a batch."""
@@ -91,7 +99,9 @@ class Engine:
         """Waits until the lanes are half empty, or the run stops."""
         while self.is_full and self.exit_code is None:
             self._room.clear()
+            self._feed_waits = True
             await self._room.wait()
+        self._feed_waits = False
 
     async def wait_until_done(self) -> None:
         """Waits until nothing is queued or in flight any more, or the run stopped and nothing is in flight."""
@@ -118,10 +128,22 @@ class Engine:
     def pump(self) -> None:
         """Starts everything that may go now."""
         now = self._clock()
+        if self._counters.first_sent_s is None:
+            self._counters.first_sent_s = now
         while (dispatch := self._next(now)) is not None:
             task = self._loop.create_task(self._carry(*dispatch))
             self._tasks.add(task)
             task.add_done_callback(self._carried)
+
+    def refresh_counters(self) -> None:
+        """Brings totals and gauges up to date: looked at a few times a second, not counted at every request."""
+        counters = self._counters
+        for mine, endpoint in zip(counters.endpoints, self._scheduler.endpoints, strict=True):
+            mine.in_flight = endpoint.in_flight
+            mine.state = endpoint.state(self._clock())
+        counters.sent = sum(mine.sent for mine in counters.endpoints)
+        counters.in_flight = len(self._tasks)
+        counters.queued = len(self._scheduler.lanes)
 
     def _next(self, now: float) -> tuple[Request, Endpoint] | None:
         if self.exit_code is not None or self._sink.is_full:
@@ -130,12 +152,15 @@ class Engine:
         if dispatch is None:
             self._arm(now)
         else:
-            self._count_send(dispatch[1], now)
-        lanes = self._scheduler.lanes
-        self._counters.queued = queued = len(lanes)
-        if queued * 2 <= MAX_QUEUED and lanes.size_bytes * 2 <= MAX_QUEUED_BYTES:
+            self._counters.endpoints[dispatch[1].index].sent += 1
+            self._counters.last_sent_s = now
+        if self._feed_waits and self._is_half_empty():
             self._room.set()
         return dispatch
+
+    def _is_half_empty(self) -> bool:
+        lanes = self._scheduler.lanes
+        return len(lanes) * 2 <= self._max_queued and lanes.size_bytes * 2 <= MAX_QUEUED_BYTES
 
     def _arm(self, now: float) -> None:
         """Sets the one timer, rounded up to the loop's resolution of 1 ms: too early would only mean waking twice."""
@@ -162,7 +187,7 @@ class Engine:
             dispatch = self._next(now)
             if dispatch is None:
                 return
-            if self._counters.in_flight < self._max_in_flight and self._counters.queued:
+            if len(self._tasks) < self._max_in_flight and self._scheduler.lanes:
                 self.pump()  # a settlement or a lifted pause may let more than one go
             request, endpoint = dispatch
 
@@ -178,29 +203,14 @@ class Engine:
         if is_drained and not self._tasks:
             self._done.set()
 
-    def _count_send(self, endpoint: Endpoint, now: float) -> None:
-        counters = self._counters
-        counters.sent += 1
-        counters.in_flight += 1
-        if counters.first_sent_s is None:
-            counters.first_sent_s = now
-        counters.last_sent_s = now
-        mine = counters.endpoints[endpoint.index]
-        mine.sent += 1
-        mine.in_flight += 1
-
     def _conclude(self, request: Request, endpoint: Endpoint, reply: Reply, now: float) -> None:
         reply.latency_s = now - request.sent_s
-        counters = self._counters
-        counters.in_flight -= 1
-        counters.endpoints[endpoint.index].in_flight -= 1
         if reply.cause is None:
             endpoint.breaker.answered()
-            self._answered.add(endpoint)
         verdict = judge(request, reply, self._wall_clock())
         self._scheduler.release(request, endpoint, _tokens_used(request, verdict), now)
-        if verdict.answer is not None:
-            self._succeed(request, endpoint, reply, verdict.answer)
+        if isinstance(verdict, Answer):
+            self._succeed(request, endpoint, reply, verdict)
         else:
             self._handle(request, endpoint, reply, verdict, now)
 
@@ -210,7 +220,6 @@ class Engine:
         endpoint.observe(reply.latency_s)
         counters = self._counters
         counters.succeeded += 1
-        counters.latency.add(reply.latency_s)
         if answer.finish_reason in _CUT_OFF_REASONS:
             counters.flagged += 1
         mine = counters.endpoints[endpoint.index]
@@ -220,7 +229,8 @@ class Engine:
             counters.prompt_tokens += answer.prompt_tokens
             counters.completion_tokens += answer.completion_tokens
             mine.tokens += answer.prompt_tokens + answer.completion_tokens
-            endpoint.estimator.learn(request, answer.prompt_tokens, answer.completion_tokens)
+            if self._scheduler.counts_tokens:
+                endpoint.estimator.learn(request, answer.prompt_tokens, answer.completion_tokens)
         self._sink.put(Success(request, answer, reply, endpoint.name))
 
     def _handle(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
@@ -279,7 +289,7 @@ class Engine:
     def _check_reachable(self, verdict: Verdict) -> None:
         """An endpoint that has answered before is waited for; when none ever did, somebody has to look."""
         enabled = [endpoint for endpoint in self._scheduler.endpoints if endpoint.disabled is None]
-        if all(endpoint.breaker.is_open for endpoint in enabled) and not self._answered.intersection(enabled):
+        if all(endpoint.breaker.is_open for endpoint in enabled) and not any(e.breaker.has_answered for e in enabled):
             self.stop(ExitCode.REFUSED, f"no endpoint can be reached: {verdict.message}")
 
     def _retry_or_fail(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
@@ -314,9 +324,10 @@ class Engine:
             self.stop(ExitCode.GAVE_UP, f"{self._counters.failed:,} lines failed, more than --max-errors allows")
 
 
-def _tokens_used(request: Request, verdict: Verdict) -> float:
+def _tokens_used(request: Request, verdict: Answer | Verdict) -> float:
     """What the limits are charged in the end: the provider's count, else the estimate where it may have been used."""
-    answer = verdict.answer
-    if answer is not None and answer.prompt_tokens is not None and answer.completion_tokens is not None:
-        return answer.prompt_tokens + answer.completion_tokens
+    if isinstance(verdict, Answer):
+        if verdict.prompt_tokens is None or verdict.completion_tokens is None:
+            return request.tokens_paid
+        return verdict.prompt_tokens + verdict.completion_tokens
     return request.tokens_paid if verdict.was_used else 0.0

@@ -31,7 +31,6 @@ class Intake:
         counters, splitter = self._counters, LineSplitter()
         counters.input_bytes = self._source.size_bytes
         async for block in self._source.blocks():
-            counters.bytes_read = self._source.bytes_read
             for piece in _slices(splitter.feed(block)):
                 yield self._shape(piece)
             if self._is_at_limit:
@@ -51,6 +50,7 @@ class Intake:
             if self._is_at_limit:
                 break
             self._counters.lines_read += 1
+            self._counters.bytes_read += len(text) + 1
             key = key_of(text)
             if self._finished and self._finished.take(key):
                 self._counters.skipped += 1

@@ -101,8 +101,9 @@ class Job:
                     else:
                         engine.refuse(item)
                 engine.pump()
-                await engine.room()
-                await asyncio.sleep(0)
+                if engine.is_fed:
+                    await asyncio.sleep(0)
+                    await engine.room()
         except InputDamagedError as error:
             self._input_error = error
             self._stations.counters.input_ended = True
@@ -115,8 +116,7 @@ class Job:
             now = time.monotonic()
             for channel in stations.channels:
                 channel.sweep(now)
-            for endpoint, counters in zip(stations.scheduler.endpoints, stations.counters.endpoints, strict=True):
-                counters.state = endpoint.state(now)
+            stations.engine.refresh_counters()
 
     async def _end_in_time(self) -> None:
         """Ends the run after `--max-time`, and what is in flight `--grace` seconds after any stop."""
@@ -145,6 +145,7 @@ class Job:
             self._cut_short.set()
             return
         self._was_signalled = True
+        self._stations.engine.refresh_counters()
         in_flight = self._stations.counters.in_flight
         self._stations.engine.stop(_EXIT_OF_SIGNAL[number], "interrupted")
         if in_flight:
@@ -173,6 +174,7 @@ class Job:
         return ExitCode.OK, "finished: every line has its answer"
 
     def _report(self) -> ExitCode:
+        self._stations.engine.refresh_counters()
         exit_code, verdict = self._judge()
         summary = Summary(
             self._stations.counters,
@@ -205,8 +207,9 @@ class Job:
 
 
 def _progress(settings: Settings) -> Literal["auto", "bar", "plain", "none"]:
-    """Lines of --verbose would tear a bar apart."""
-    return "plain" if settings.verbose and settings.progress == "auto" else settings.progress
+    """Other lines on the same terminal would tear a bar apart."""
+    is_shared = settings.verbose or (settings.save == _STDOUT and sys.stdout.isatty())
+    return "plain" if is_shared and settings.progress == "auto" else settings.progress
 
 
 def _has_content(path: str) -> bool:

@@ -33,7 +33,6 @@ class Stations:
     engine: Engine
     writer: Writer
     channels: Sequence[Channel]
-    scheduler: Scheduler
     limits: LimitsView
     notes: Sequence[str]
     """What opening the outputs put right, for a person."""
@@ -104,7 +103,6 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         engine=engine,
         writer=writer,
         channels=opened.channels,
-        scheduler=scheduler,
         limits=LimitsView(
             tokens_per_minute_limit=rate_together(settings, "tpm"),
             requests_per_second_limit=rate_together(settings, "rps"),

@@ -133,6 +133,7 @@ class Breaker:
         "_probe_at_s",
         "_threshold",
         "_wait_s",
+        "has_answered",
         "name",
         "waited_s",
     )
@@ -142,6 +143,8 @@ class Breaker:
     ) -> None:
         self.name = name
         self.waited_s = 0.0
+        self.has_answered = False
+        """It did so at least once in this run."""
         self._threshold = threshold
         self._first_wait_s = first_wait_s
         self._longest_wait_s = longest_wait_s
@@ -177,6 +180,7 @@ class Breaker:
 
     def answered(self) -> None:
         """The endpoint lives."""
+        self.has_answered = True
         if self._failures:
             self._failures = 0
             self._wait_s = self._first_wait_s

@@ -29,7 +29,7 @@ class Scheduler:
         self._enabled = self.endpoints
         self._held_by: Limit | None = None
         self._held_since = 0.0
-        self._counts_tokens = any(limits.counts_tokens for limits in (run_limits, *(e.limits for e in endpoints)))
+        self.counts_tokens = any(limits.counts_tokens for limits in (run_limits, *(e.limits for e in endpoints)))
 
     @property
     def is_exhausted(self) -> bool:
@@ -42,18 +42,17 @@ class Scheduler:
         if request is None:
             self._hold(None, self.lanes.next_due_s, now)
             return None
-        tokens = self._estimate(request) if self._counts_tokens else 0.0
+        tokens = self._estimate(request) if self.counts_tokens else 0.0
         if not self._run_limits.is_ready(tokens, now):
             at, limit = self._run_limits.last_ready(tokens, now)
             self._hold(limit, at, now)
             return None
-        ready = [endpoint for endpoint in self._enabled if endpoint.limits.is_ready(tokens, now)]
-        if not ready:
+        endpoint = self._find_endpoint(request, tokens, now)
+        if endpoint is None:
             self._wait_for_an_endpoint(tokens, now)
             return None
         if self._held_by is not None:
             self._hold(None, now, now)
-        endpoint = self._choose(ready, request)
         self.lanes.pop(now)
         self._run_limits.take(tokens, now)
         endpoint.limits.take(tokens, now)
@@ -84,9 +83,12 @@ class Scheduler:
         """The dearest estimate among the endpoints: one figure then serves both levels, before one is chosen."""
         return max((endpoint.estimator.estimate(request) for endpoint in self._enabled), default=0.0)
 
-    def _choose(self, ready: Sequence[Endpoint], request: Request) -> Endpoint:
-        if len(ready) == 1:
-            return ready[0]
+    def _find_endpoint(self, request: Request, tokens: float, now: float) -> Endpoint | None:
+        if len(self._enabled) == 1:
+            return self._enabled[0] if self._enabled[0].limits.is_ready(tokens, now) else None
+        ready = [endpoint for endpoint in self._enabled if endpoint.limits.is_ready(tokens, now)]
+        if len(ready) <= 1:
+            return ready[0] if ready else None
         if request.failed_on:
             ready = [endpoint for endpoint in ready if not request.failed_on & endpoint.bit] or ready
         return self._route(ready, request)

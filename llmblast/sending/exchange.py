@@ -12,6 +12,7 @@ import httptools
 
 from llmblast.records import Cause, Reply
 
+_FRAMING = (b"content-length", b"transfer-encoding")
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 _JOINED_WRITE_BYTES = 64 * 1024
 """Longer bodies are handed to the kernel beside their head instead of copied behind it."""
@@ -27,7 +28,6 @@ class Exchange(asyncio.Protocol):
     __slots__ = (
         "_chunks",
         "_got_bytes",
-        "_has_length",
         "_headers",
         "_headers_done",
         "_keep_alive",
@@ -103,7 +103,7 @@ class Exchange(asyncio.Protocol):
         """Ends an exchange under way: complete if the connection's end was to mark the reply's end, else broken."""
         self._keep_alive = False
         if self._waiter is not None:
-            if self._headers_done and not self._has_length and exc is None:
+            if self._headers_done and exc is None and self._ends_with_the_connection():
                 self._complete()
             elif self._used and not self._got_bytes:
                 self._finish(Reply(cause=Cause.STALE, detail="the server had closed the kept connection"))
@@ -114,9 +114,6 @@ class Exchange(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, in the order received."""
-        name = name.lower()
-        if name in (b"content-length", b"transfer-encoding"):
-            self._has_length = True
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -157,4 +154,7 @@ class Exchange(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._headers: list[tuple[bytes, bytes]] = []
         self._received_bytes = 0
-        self._has_length = self._headers_done = self._got_bytes = False
+        self._headers_done = self._got_bytes = False
+
+    def _ends_with_the_connection(self) -> bool:
+        return not any(name.lower() in _FRAMING for name, _ in self._headers)

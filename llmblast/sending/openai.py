@@ -12,6 +12,7 @@ from llmblast.records import Answer, Reply, Request
 from llmblast.settings import EndpointSettings, base_url
 
 USER_AGENT = "llmblast/0.1"
+_PLAIN_MESSAGE = ("role", "content")
 _MORE_IN_A_MESSAGE = (
     "tool_calls",
     "function_call",
@@ -115,7 +116,7 @@ def _first_choice(data: Mapping[str, object]) -> Answer | None:
     message = choice.get("message")
     if isinstance(message, dict):
         text = message.get("content")
-        says_more = any(message.get(name) for name in _MORE_IN_A_MESSAGE)
+        says_more = len(message) > len(_PLAIN_MESSAGE) and any(message.get(name) for name in _MORE_IN_A_MESSAGE)
     else:
         text, says_more = choice.get("text"), False
     if text is None and not says_more:

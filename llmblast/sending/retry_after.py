@@ -4,24 +4,27 @@ RFC 9110 section 10.2.3 has whole seconds or an HTTP date; providers also send f
 (Azure OpenAI, OpenAI). Anything that cannot be read counts as not said: the parser never raises.
 """
 
-from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from math import isfinite
+
+from llmblast.records import Reply
 
 LONGEST_S = 24 * 3600.0
 """Longer waits are taken as this: a wrong clock at the provider must not park a run for years."""
 
 
-def retry_after_s(headers: Sequence[tuple[bytes, bytes]], wall_now_s: float) -> float | None:
+def retry_after_s(reply: Reply, wall_now_s: float) -> float | None:
     """Seconds to wait from now, 0 or more; None where the provider named none. `wall_now_s` is Unix time."""
-    found: float | None = None
-    for name, value in headers:
-        if name == b"retry-after-ms" and (milliseconds := _number(value)) is not None:
-            return _bounded(milliseconds / 1000)
-        if name == b"retry-after" and found is None:
-            seconds = _number(value)
-            found = seconds if seconds is not None else _until_date(value, wall_now_s)
-    return None if found is None else _bounded(found)
+    value = reply.header(b"retry-after-ms")
+    if value is not None and (milliseconds := _number(value)) is not None:
+        return _bounded(milliseconds / 1000)
+    value = reply.header(b"retry-after")
+    if value is None:
+        return None
+    seconds = _number(value)
+    if seconds is None:
+        seconds = _until_date(value, wall_now_s)
+    return None if seconds is None else _bounded(seconds)
 
 
 def _number(value: bytes) -> float | None:

@@ -67,8 +67,7 @@ class SessionChannel:
             content = await _read_capped(response.content)
             if content is None:
                 return Reply(cause=Cause.TOO_LARGE, detail=f"the reply exceeds {MAX_REPLY_BYTES} bytes and was cut off")
-            headers = [(name.lower(), value) for name, value in response.raw_headers]
-            return Reply(response.status, headers, content)
+            return Reply(response.status, response.raw_headers, content)
 
     def sweep(self, now: float) -> None:
         """Aiohttp keeps a timer for every request."""

@@ -2,7 +2,7 @@
 
 | reply | action |
 |---|---|
-| 2xx with a usable answer | SUCCEED |
+| 2xx with a usable answer | no verdict but the answer |
 | 2xx that carries an error with a status of its own | judged as that status |
 | 2xx that is no JSON, is empty, has no answer, or carries an error | RETRY twice, then FAIL; the raw body is kept |
 | 429 that says the request can never fit | FAIL |
@@ -30,7 +30,6 @@ AMBIGUOUS_RETRIES = 1
 class Action(Enum):
     """What to do with the request."""
 
-    SUCCEED = auto()
     FAIL = auto()
     RETRY = auto()
     RESEND = auto()
@@ -41,12 +40,11 @@ class Action(Enum):
 
 @dataclass(slots=True)
 class Verdict:
-    """What one reply means. `message` and `code` are for the error record, `wait_s` is what the provider asked for."""
+    """What a reply without an answer means. `message` and `code` are for the error record, `wait_s` is what the provider asked for."""
 
     action: Action
     message: str = ""
     code: str = ""
-    answer: Answer | None = None
     wait_s: float | None = None
     transient: bool = False
     """For FAIL, and for a RETRY that is given up: another run may succeed."""
@@ -68,14 +66,14 @@ _OUT_OF_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "billing_no
 _NEVER_FITS = ("request too large", "exceeds the maximum", "exceeds the rate limit of")
 
 
-def judge(request: Request, reply: Reply, wall_now_s: float) -> Verdict:
-    """The verdict on one reply to `request`. Changes nothing; never raises."""
+def judge(request: Request, reply: Reply, wall_now_s: float) -> Answer | Verdict:
+    """The answer in one reply to `request`, or the verdict on it. Changes nothing; never raises."""
     if reply.cause is not None:
         return _judge_cause(request, reply, reply.cause)
     if 200 <= reply.status < 300:
         answer = read_answer(request, reply)
         if isinstance(answer, Answer):
-            return Verdict(Action.SUCCEED, answer=answer, was_used=True)
+            return answer
         if answer.code.isdigit() and 400 <= int(answer.code) < 600:
             return _judge_status(int(answer.code), answer, reply, wall_now_s)
         return _judge_unusable(request, answer)
@@ -85,7 +83,7 @@ def judge(request: Request, reply: Reply, wall_now_s: float) -> Verdict:
 def _judge_status(status: int, error: ReplyError, reply: Reply, wall_now_s: float) -> Verdict:
     code = error.code or f"http_{status}"
     message = f"HTTP {status}: {error.message}" if error.message else f"HTTP {status}"
-    wait_s = retry_after_s(reply.headers, wall_now_s)
+    wait_s = retry_after_s(reply, wall_now_s)
     action = _FIXED_ACTIONS.get(status, Action.RETRY if status >= 500 else Action.FAIL)
     if status == 503 and wait_s is not None:
         action = Action.COOL_DOWN
