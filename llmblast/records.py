@@ -81,7 +81,7 @@ class Cause(Enum):
 class Reply:
     """What one send brought back. `status` is 0 and `cause` is set where no HTTP reply arrived.
 
-    `headers` are (name, value) in the order received; names are lower case.
+    `headers` are (name, value) as they came; `header` finds one by its lower-case name.
     """
 
     status: int = 0
@@ -91,6 +91,13 @@ class Reply:
     detail: str = ""
     """For a person: what went wrong, without secrets."""
     latency_s: float = 0.0
+
+    def header(self, name: bytes) -> bytes | None:
+        """The value of the first header of that name."""
+        for its_name, value in self.headers:
+            if len(its_name) == len(name) and its_name.lower() == name:
+                return value
+        return None
 
 
 @dataclass(slots=True, eq=False)

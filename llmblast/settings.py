@@ -104,6 +104,14 @@ class Settings:
         beside = Path(".") if self.save == "-" else Path(self.save).parent
         return str(beside / "errors.jsonl")
 
+    def together(self, name: Literal["rps", "rpm", "tpm"]) -> float | None:
+        """The rate of all endpoints together: the run's cap, or the sum of theirs where each has one and it is less."""
+        own: float | None = getattr(self, name)
+        each: list[float | None] = [getattr(endpoint, name) for endpoint in self.endpoints]
+        known = [rate for rate in each if rate is not None]
+        theirs = sum(known) if known and len(known) == len(each) else None
+        return min((rate for rate in (own, theirs) if rate is not None), default=None)
+
 
 def default_of(name: str) -> Any:
     """The default of a run setting, for help texts."""

@@ -26,6 +26,6 @@ def check(  # noqa: PLR0917 -- one parameter an option
 ) -> None:
     """Validate every line of INPUT, estimate tokens and the time at the limits; send nothing."""
     settings = settings_of(dict(locals()), os.environ)
-    from llmblast import job  # noqa: PLC0415 -- `--help` need not wait for it
+    from llmblast.job import check as job  # noqa: PLC0415 -- `--help` need not wait for it
 
     raise typer.Exit(job.check(settings))

@@ -8,8 +8,12 @@ import typer
 from llmblast.cli.check import check
 from llmblast.cli.config import config
 from llmblast.cli.mock import mock
+from llmblast.cli.options import ENV_PREFIX
 from llmblast.cli.run import run
 from llmblast.errors import ExitCode, LlmblastError
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+ENVIRONMENT = f"Every option can also be set by a variable, such as {ENV_PREFIX}RPS, or in the file of --config."
 
 app = typer.Typer(
     name="llmblast",
@@ -17,11 +21,11 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,  # rich costs 60 ms, more than all else that --help does
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    context_settings=CONTEXT,
 )
-app.command()(run)
-app.command()(check)
-app.command()(mock)
+app.command(context_settings=CONTEXT, epilog=ENVIRONMENT)(run)
+app.command(context_settings=CONTEXT, epilog=ENVIRONMENT)(check)
+app.command(context_settings=CONTEXT)(mock)
 app.add_typer(config, name="config")
 
 
@@ -39,6 +43,7 @@ def version(
 
 def main() -> None:
     """Runs the command line and ends the process with its exit code."""
+    _open_missing_descriptors()
     try:
         app()
     except LlmblastError as error:
@@ -50,3 +55,12 @@ def main() -> None:
         # Whoever read our output has gone; Python would complain about it once more while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.OUTPUT_FAILED)
+
+
+def _open_missing_descriptors() -> None:
+    """Fills closed standard descriptors (`<&-`), lest a file or a socket become standard output by its number."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)

@@ -3,6 +3,7 @@
 An option that is not given is None, so that a TOML file can speak; the defaults stand in `settings` alone.
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -17,17 +18,22 @@ ENV_PREFIX = "LLMBLAST_"
 def _option(name: str, *flags: str, help: str, metavar: str | None = None) -> Any:
     """One typer option. Typer's own factory has no narrower type."""
     default = default_of(name)
-    shown = False if default in (None, "", ()) or default is False else str(default)
-    return typer.Option(*flags, help=help, metavar=metavar, envvar=f"{ENV_PREFIX}{name.upper()}", show_default=shown)
+    if isinstance(default, int | float) and not isinstance(default, bool):
+        help += f" [default: {default:g}]"
+    elif default and isinstance(default, str):
+        help += f" [default: {default}]"
+    return typer.Option(
+        *flags, help=help, metavar=metavar, envvar=f"{ENV_PREFIX}{name.upper()}", show_default=False, show_envvar=False
+    )
 
 
 Input = Annotated[
     str | None,
-    typer.Argument(metavar="[INPUT]", help="JSONL file of prompts; - reads standard input.", show_default=False),
+    typer.Argument(metavar="INPUT", help="JSONL file of prompts; - reads standard input.", show_default=False),
 ]
 RequestsFilepath = Annotated[
     str | None,
-    typer.Option("--requests_filepath", help="The same as INPUT.", envvar=f"{ENV_PREFIX}INPUT", show_default=False),
+    _option("input", "--requests_filepath", metavar="FILE", help="The same as INPUT."),
 ]
 Save = Annotated[
     str | None,
@@ -58,7 +64,13 @@ Url = Annotated[
 Config = Annotated[
     str | None,
     typer.Option(
-        "-c", "--config", metavar="FILE", help="Settings in TOML.", envvar=f"{ENV_PREFIX}CONFIG", show_default=False
+        "-c",
+        "--config",
+        metavar="FILE",
+        help="Settings in TOML.",
+        envvar=f"{ENV_PREFIX}CONFIG",
+        show_default=False,
+        show_envvar=False,
     ),
 ]
 Format = Annotated[
@@ -172,6 +184,8 @@ def settings_of(options: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
         if flags.get("input") is not None:
             raise UsageError("INPUT and --requests_filepath name the input twice. Leave one out.")
         flags["input"] = requests_filepath
+    if flags.get("input") is None and sys.stdin is not None and sys.stdin.isatty():
+        raise UsageError("no input: name a JSONL file, such as llmblast run prompts.jsonl, or pipe one in.")
     if flags.get("params") is not None:
         flags["params"] = _parse_params(flags["params"])
     return load(flags, config, environ)

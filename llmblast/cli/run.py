@@ -50,6 +50,10 @@ def run(  # noqa: PLR0917 -- one parameter an option
     given = dict(locals())
     del given["dry_run"]
     settings = settings_of(given, os.environ)
-    from llmblast import job  # noqa: PLC0415 -- aiohttp and all: 200 ms that `--help` need not wait for
+    if dry_run:
+        from llmblast.job.check import check  # noqa: PLC0415 -- see below
 
-    raise typer.Exit(job.check(settings) if dry_run else job.run(settings, os.environ, ["llmblast", *sys.argv[1:]]))
+        raise typer.Exit(check(settings))
+    from llmblast.job.run import run as run_job  # noqa: PLC0415 -- 200 ms that `--help` need not wait for
+
+    raise typer.Exit(run_job(settings, os.environ, ["llmblast", *sys.argv[1:]]))

@@ -2,11 +2,11 @@
 
 import sys
 from dataclasses import dataclass, field
+from typing import Literal
 
 from llmblast.errors import ExitCode
 from llmblast.job.intake import Intake
 from llmblast.job.loop import run_loop
-from llmblast.job.stations import rate_together
 from llmblast.reading import Finished, Shaper, open_source
 from llmblast.records import Failure, Request
 from llmblast.scheduling import TokenEstimator
@@ -70,10 +70,14 @@ def _summary(settings: Settings, estimate: Estimate) -> list[str]:
 
 def _times_at_limits(settings: Settings, estimate: Estimate) -> list[tuple[str, float]]:
     """Seconds that each limit makes of the good lines."""
-    amounts = (("rps", estimate.good, 1), ("rpm", estimate.good, 60), ("tpm", estimate.tokens, 60))
+    amounts: tuple[tuple[Literal["rps", "rpm", "tpm"], float, int], ...] = (
+        ("rps", estimate.good, 1),
+        ("rpm", estimate.good, 60),
+        ("tpm", estimate.tokens, 60),
+    )
     times = []
     for name, amount, seconds in amounts:
-        limit = rate_together(settings, name)
+        limit = settings.together(name)
         if limit is not None and estimate.good:
             times.append((f"at {limit:,.12g} {name}", amount / limit * seconds))
     return times

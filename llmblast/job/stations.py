@@ -104,8 +104,8 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         writer=writer,
         channels=opened.channels,
         limits=LimitsView(
-            tokens_per_minute_limit=rate_together(settings, "tpm"),
-            requests_per_second_limit=rate_together(settings, "rps"),
+            tokens_per_minute_limit=settings.together("tpm"),
+            requests_per_second_limit=settings.together("rps"),
             waited=lambda: scheduler.waited(time.monotonic()),
         ),
         notes=[output.repaired for output in opened.outputs if output.repaired],
@@ -191,12 +191,3 @@ _FEWEST_FOR_A_SHARE = 20
 
 def _failed_percent(counters: Counters) -> float:
     return 100 * counters.failed / (counters.failed + counters.succeeded)
-
-
-def rate_together(settings: Settings, name: str) -> float | None:
-    """The run's limit, or the sum of the endpoints' where each has one and that is less."""
-    own: float | None = getattr(settings, name)
-    each: list[float | None] = [getattr(endpoint, name) for endpoint in settings.endpoints]
-    known = [limit for limit in each if limit is not None]
-    together = sum(known) if len(known) == len(each) else None
-    return min((limit for limit in (own, together) if limit is not None), default=None)

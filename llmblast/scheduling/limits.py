@@ -42,18 +42,19 @@ class Rate:
     A cost that no credit can cover is admitted when the credit is full, and its followers wait: nothing deadlocks.
     """
 
-    __slots__ = ("_credit_s", "_next_s", "_seconds_per_unit", "name", "waited_s")
+    __slots__ = ("_burst_s", "_credit_s", "_next_s", "_seconds_per_unit", "name", "waited_s")
 
     def __init__(self, name: str, per_second: float, burst_s: float = 0.0) -> None:
         self.name = name
         self.waited_s = 0.0
         self._seconds_per_unit = 1.0 / (per_second * (1.0 - PACING_MARGIN))
+        self._burst_s = burst_s
         self._credit_s = max(burst_s, CATCH_UP_S)
         self._next_s = -math.inf
 
     def ready_at(self, cost: float, now: float) -> float:
-        """When the credit covers `cost`, or is full."""
-        return self._next_s + min(cost * self._seconds_per_unit, self._credit_s)
+        """When the credit covers `cost`, or the burst is full; what is credited for lateness is never waited for."""
+        return self._next_s + min(cost * self._seconds_per_unit, self._burst_s)
 
     def take(self, cost: float, now: float) -> None:
         """Charges `cost`; credit older than the burst is gone."""

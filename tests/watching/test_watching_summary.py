@@ -13,6 +13,7 @@ from llmblast.watching.tables import cell_width
 def finished_run() -> Counters:
     """10 s of sending at 100/s."""
     counters = Counters(lines_read=1205, skipped=200, malformed=2, sent=1001, succeeded=990, flagged=3, failed=10)
+    counters.endpoints = [endpoint("only")]
     counters.retries, counters.rate_limited, counters.maybe_billed = 1, 4, 6
     counters.prompt_tokens, counters.completion_tokens = 20_000, 30_000
     counters.first_sent_s, counters.last_sent_s = 50.0, 60.0
