@@ -1,0 +1,85 @@
+"""Values and bytes to one line of JSON that always parses again: no answer is lost over how it is spelled.
+
+orjson refuses lone surrogates, integers beyond 64 bits and deep nesting. Each has a stand-in here, which costs time
+only when it is needed. Limits of nesting are orjson's: 254 levels written, 1024 read.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+
+import orjson
+
+_INDENTATION = re.compile(rb"[\r\n][ \t\r\n]*")
+_MANY_BRACKETS = 1000
+_DEEPEST = 100
+
+
+def dump_line(record: Mapping[str, object]) -> bytes:
+    """The record as one line of JSON that ends in a newline. Raises nothing that a record can bring about."""
+    try:
+        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_plain(record, 0), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def embed(data: bytes) -> orjson.Fragment | str:
+    """JSON bytes as they are, line ends and indentation aside; anything else as text, invalid bytes replaced.
+
+    A raw line end cannot stand inside a JSON string (RFC 8259, section 7), so cutting it out changes no value, whereas
+    parsing and dumping would round long numbers.
+    """
+    if not _is_json(data):
+        return data.decode("utf-8", "replace")
+    if b"\n" in data or b"\r" in data:
+        data = _INDENTATION.sub(b"", data)
+    return orjson.Fragment(data)
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        orjson.loads(data)
+        if data.count(b"[") + data.count(b"{") > _MANY_BRACKETS:
+            orjson.loads(b"[[" + data + b"]]")  # the record around it adds up to two levels to those that orjson reads
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _plain(value: object, depth: int) -> object:
+    if depth < _DEEPEST and isinstance(value, Mapping):
+        return {_text(str(name)): _plain(member, depth + 1) for name, member in value.items()}
+    if depth < _DEEPEST and isinstance(value, list | tuple):
+        return [_plain(member, depth + 1) for member in value]
+    return _scalar(value)
+
+
+def _scalar(value: object) -> object:
+    if value is None or isinstance(value, orjson.Fragment):
+        return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**64 else _long_number(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, Mapping | list | tuple):
+        return _nested_text(value)
+    return _text(str(value))
+
+
+def _text(value: str) -> str:
+    """Joins surrogates that are pairs and replaces the lone ones."""
+    return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _long_number(value: int) -> orjson.Fragment | str:
+    """All digits; hexadecimal text where a reader's floating point would overflow."""
+    return orjson.Fragment(str(value)) if abs(value) < 10**300 else hex(value)
+
+
+def _nested_text(value: object) -> str:
+    try:
+        return json.dumps(value, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return "(nested too deeply)"
