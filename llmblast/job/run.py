@@ -57,11 +57,12 @@ class Job:
             self._tell(note)
         gc.freeze()  # what is loaded by now lives to the end: collections need not look at it again
         writing = asyncio.create_task(self._stations.writer.run())
-        try:
-            await self._send_everything()
-        finally:
-            await self._close_writer()
-            await writing
+        with self._signals():
+            try:
+                await self._send_everything()
+            finally:
+                await self._close_writer()
+                await writing
         return self._report()
 
     async def _send_everything(self) -> None:
@@ -71,9 +72,8 @@ class Job:
         )
         helpers = [asyncio.create_task(helper) for helper in (drive(display), self._tend(), self._end_in_time())]
         try:
-            with self._signals():
-                await self._feed_unless_stopped()
-                await stations.engine.wait_until_done()
+            await self._feed_unless_stopped()
+            await stations.engine.wait_until_done()
         finally:
             await stations.engine.cut_short()
             for helper in helpers:
@@ -141,6 +141,8 @@ class Job:
                 loop.remove_signal_handler(number)
 
     def _on_signal(self, number: signal.Signals) -> None:
+        if self._cut_short.is_set():
+            os._exit(_EXIT_OF_SIGNAL[number])  # a reader that never reads holds up even the closing of our pipe
         if self._was_signalled:
             self._cut_short.set()
             return

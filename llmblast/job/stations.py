@@ -134,19 +134,23 @@ def _open_outputs(settings: Settings) -> tuple[OutputFile, OutputFile]:
     for flag, path in (("--save", settings.save), ("--errors", settings.errors_path)):
         if _is_same(path, settings.input):
             raise UsageError(f"{path}: is the input too. Name another file with {flag}.")
-    if settings.save != "-" and _is_same(settings.save, settings.errors_path):
+    if settings.save == settings.errors_path or _is_same(settings.save, settings.errors_path):
         raise UsageError(f"{settings.save}: is named by --save and by --errors. Name two files.")
     save = OutputFile(settings.save, overwrite=settings.overwrite, flag="--save")
     try:
-        return save, OutputFile(settings.errors_path, overwrite=settings.overwrite, flag="--errors")
+        errors = OutputFile(settings.errors_path, overwrite=settings.overwrite, flag="--errors")
     except BaseException:
         save.close()
         raise
+    if settings.overwrite:
+        save.empty()
+        errors.empty()
+    return save, errors
 
 
 def _is_same(path: str, other: str) -> bool:
     try:
-        return path == other != "-" or samefile(path, other)
+        return samefile(path, other)
     except (OSError, ValueError):
         return False
 

@@ -40,29 +40,44 @@ class Rate:
     """At most `per_second` units each second, evenly paced, with `burst_s` seconds of credit after a pause.
 
     A cost that no credit can cover is admitted when the credit is full, and its followers wait: nothing deadlocks.
+    What is given back stays usable up to the size of one request: token estimates are high on purpose, and what comes
+    back while nothing is owed would be lost otherwise (a quarter of the rate when answers take half of their estimate).
     """
 
-    __slots__ = ("_burst_s", "_credit_s", "_next_s", "_seconds_per_unit", "name", "waited_s")
+    __slots__ = ("_burst_s", "_credit_s", "_most_s", "_next_s", "_seconds_per_unit", "name", "waited_s")
 
     def __init__(self, name: str, per_second: float, burst_s: float = 0.0) -> None:
         self.name = name
         self.waited_s = 0.0
         self._seconds_per_unit = 1.0 / (per_second * (1.0 - PACING_MARGIN))
         self._burst_s = burst_s
-        self._credit_s = max(burst_s, CATCH_UP_S)
+        self._credit_s = self._most_s = burst_s + CATCH_UP_S
         self._next_s = -math.inf
 
     def ready_at(self, cost: float, now: float) -> float:
         """When the credit covers `cost`, or the burst is full; what is credited for lateness is never waited for."""
-        return self._next_s + min(cost * self._seconds_per_unit, self._burst_s)
+        needed_s = cost * self._seconds_per_unit
+        return self._next_s + (needed_s if needed_s < self._burst_s else self._burst_s)
 
     def take(self, cost: float, now: float) -> None:
         """Charges `cost`; credit older than the burst is gone."""
-        self._next_s = max(self._next_s, now - self._credit_s) + cost * self._seconds_per_unit
+        oldest_s = now - self._most_s
+        start_s = self._next_s if self._next_s > oldest_s else oldest_s
+        self._next_s = start_s + cost * self._seconds_per_unit
+        if self._most_s > self._credit_s:
+            self._keep_returned(self._most_s, now)
 
     def settle(self, paid: float, real: float, now: float) -> None:
         """Moves the schedule by what was paid too much or too little."""
-        self._next_s += (real - paid) * self._seconds_per_unit
+        oldest_s = now - self._most_s
+        start_s = self._next_s if self._next_s > oldest_s else oldest_s
+        self._next_s = start_s + (real - paid) * self._seconds_per_unit
+        if now - self._next_s > self._credit_s or self._most_s > self._credit_s:
+            self._keep_returned(max(self._most_s, self._credit_s + paid * self._seconds_per_unit), now)
+
+    def _keep_returned(self, most_s: float, now: float) -> None:
+        """Credit above the burst is what was given back: it only shrinks as it is used, no time adds to it."""
+        self._most_s = max(self._credit_s, min(most_s, now - self._next_s))
 
 
 class Concurrency:
@@ -132,6 +147,7 @@ class Breaker:
         "_first_wait_s",
         "_longest_wait_s",
         "_probe_at_s",
+        "_probe_sent_s",
         "_threshold",
         "_wait_s",
         "has_answered",
@@ -152,6 +168,7 @@ class Breaker:
         self._wait_s = first_wait_s
         self._failures = 0
         self._probe_at_s = -math.inf
+        self._probe_sent_s = -math.inf
 
     @property
     def is_open(self) -> bool:
@@ -164,15 +181,16 @@ class Breaker:
 
     def take(self, cost: float, now: float) -> None:
         """An open breaker lets nobody follow until the probe's result is known."""
-        if self.is_open:
+        if self._failures >= self._threshold:
             self._probe_at_s = math.inf
+            self._probe_sent_s = now
 
     def settle(self, paid: float, real: float, now: float) -> None:
         """Owes nothing."""
 
-    def failed(self, now: float) -> None:
-        """One more failure in a row. Failures of requests sent before it opened do not lengthen the wait."""
-        was_probe = self._probe_at_s == math.inf
+    def failed(self, now: float, sent_s: float = math.inf) -> None:
+        """One more failure in a row. Failures of requests sent before the probe do not lengthen the wait."""
+        was_probe = self._is_probe(sent_s)
         self._failures += 1
         if not self.is_open or (self._failures > self._threshold and not was_probe):
             return
@@ -187,10 +205,14 @@ class Breaker:
             self._wait_s = self._first_wait_s
             self._probe_at_s = -math.inf
 
-    def probe_abandoned(self, now: float) -> None:
+    def probe_abandoned(self, now: float, sent_s: float = math.inf) -> None:
         """The probe ended without telling anything about the endpoint; another one may go."""
-        if self._probe_at_s == math.inf:
+        if self._is_probe(sent_s):
             self._probe_at_s = now
+
+    def _is_probe(self, sent_s: float) -> bool:
+        """A probe is under way, and what was sent at `sent_s` (admission time) is it."""
+        return self._probe_at_s == math.inf and sent_s >= self._probe_sent_s
 
 
 class LimitSet:

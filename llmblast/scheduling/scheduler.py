@@ -45,7 +45,7 @@ class Scheduler:
         tokens = self._estimate(request) if self.counts_tokens else 0.0
         if not self._run_limits.is_ready(tokens, now):
             at, limit = self._run_limits.last_ready(tokens, now)
-            self._hold(limit, at, now)
+            self._hold(limit, self._until_another_head(at, now), now)
             return None
         endpoint = self._find_endpoint(request, tokens, now)
         if endpoint is None:
@@ -87,11 +87,11 @@ class Scheduler:
         if len(self._enabled) == 1:
             return self._enabled[0] if self._enabled[0].limits.is_ready(tokens, now) else None
         ready = [endpoint for endpoint in self._enabled if endpoint.limits.is_ready(tokens, now)]
-        if len(ready) <= 1:
-            return ready[0] if ready else None
+        if not ready:
+            return None
         if request.failed_on:
             ready = [endpoint for endpoint in ready if not request.failed_on & endpoint.bit] or ready
-        return self._route(ready, request)
+        return self._route(ready, request, self._enabled)
 
     def _wait_for_an_endpoint(self, tokens: float, now: float) -> None:
         waits = [endpoint.limits.last_ready(tokens, now) for endpoint in self._enabled]
@@ -99,7 +99,12 @@ class Scheduler:
             self._hold(None, math.inf, now)
             return
         at, limit = min(waits, key=lambda wait: wait[0])
-        self._hold(limit, at, now)
+        self._hold(limit, self._until_another_head(at, now), now)
+
+    def _until_another_head(self, at: float, now: float) -> float:
+        """`at`, or earlier when a retry comes due that may cost fewer tokens than the request it goes before."""
+        due_s = self.lanes.next_due_s
+        return due_s if self.counts_tokens and now < due_s < at else at
 
     def _hold(self, limit: Limit | None, wake_at: float, now: float) -> None:
         if self._held_by is not None:

@@ -6,6 +6,7 @@ here, aiohttp is pinned to a minor version, and a contract test says at once whe
 
 import asyncio
 from collections.abc import Callable
+from errno import ECONNREFUSED
 
 from aiohttp import ClientConnectorError, ClientError, ClientTimeout, TCPConnector
 from aiohttp.client_exceptions import ClientConnectorCertificateError, ClientConnectorDNSError, ClientSSLError
@@ -33,7 +34,7 @@ class Connector:
         """A new connection with a lean exchange on it, or the Reply that says why there is none."""
         try:
             connection = await self._connector.connect(self._request(), [], self._timeout)
-        except (ClientError, TimeoutError, OSError) as error:
+        except (ClientError, TimeoutError, OSError, UnicodeError) as error:
             return not_sent(self._url, error)
         return self._hand_over(connection, on_lost)
 
@@ -66,7 +67,7 @@ def new_tcp_connector() -> TCPConnector:
 def not_sent(url: URL, error: BaseException) -> Reply:
     """The Reply for a connection that could not be opened, in words for a person."""
     place = _place(url)
-    if isinstance(error, ClientConnectorDNSError):
+    if isinstance(error, (ClientConnectorDNSError, UnicodeError)):
         detail = f"the host name {url.host} cannot be resolved"
     elif isinstance(error, ClientConnectorCertificateError):
         detail = f"{place}: the TLS certificate cannot be verified: {error.certificate_error}"
@@ -74,7 +75,7 @@ def not_sent(url: URL, error: BaseException) -> Reply:
         detail = f"{place}: no TLS connection: {error.os_error.strerror or error.os_error}"
     elif isinstance(error, TimeoutError):
         detail = f"{place}: no connection within the connect timeout"
-    elif isinstance(error, ConnectionRefusedError) or "refused" in str(error).lower():
+    elif isinstance(error, OSError) and error.errno == ECONNREFUSED:
         detail = f"nobody listens at {place} (connection refused)"
     elif isinstance(error, ClientConnectorError):
         detail = f"{place}: no connection: {error.os_error.strerror or error.os_error}"

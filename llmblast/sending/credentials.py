@@ -57,7 +57,14 @@ def _read(endpoint: EndpointSettings, path: str) -> str:
 def _ask(endpoint: EndpointSettings, command: str) -> str:
     try:
         done = subprocess.run(
-            command, shell=True, check=True, stdout=subprocess.PIPE, timeout=_COMMAND_TIMEOUT_S, text=True
+            command,
+            shell=True,
+            check=True,
+            stdin=subprocess.DEVNULL,  # ours may be the prompts
+            stdout=subprocess.PIPE,
+            timeout=_COMMAND_TIMEOUT_S,
+            encoding="utf-8",
+            errors="replace",
         )
     except subprocess.CalledProcessError as error:
         raise UsageError(

@@ -27,7 +27,6 @@ class Exchange(asyncio.Protocol):
 
     __slots__ = (
         "_chunks",
-        "_got_bytes",
         "_headers",
         "_headers_done",
         "_keep_alive",
@@ -57,8 +56,11 @@ class Exchange(asyncio.Protocol):
         self._waiter: asyncio.Future[Reply] | None = None
         self._used = False
         self._keep_alive = True
+        self._received_bytes = 0
+        self._chunks: list[bytes] = []
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._headers_done = False
         self.deadline_s = float("inf")
-        self._start_over()
         transport.set_protocol(self)
 
     @property
@@ -68,7 +70,8 @@ class Exchange(asyncio.Protocol):
 
     def send(self, head: bytes, body: bytes, deadline_s: float) -> asyncio.Future[Reply]:
         """Writes the request; the future's result is the reply, whatever happens to the connection."""
-        self._start_over()
+        self._received_bytes = 0
+        self._headers_done = False
         self.deadline_s = deadline_s
         self._waiter = waiter = self._loop.create_future()
         if len(body) > _JOINED_WRITE_BYTES:
@@ -85,6 +88,9 @@ class Exchange(asyncio.Protocol):
 
     def close(self) -> None:
         """Closes the connection; an exchange under way ends as broken."""
+        if self._waiter is not None:
+            self.cut_off(Cause.BROKEN, "the connection was closed on our side before the reply was whole")
+            return
         self._keep_alive = False
         self._transport.close()
 
@@ -93,10 +99,15 @@ class Exchange(asyncio.Protocol):
         if self._waiter is None:
             self.close()  # nobody asked: the server says good-bye, or speaks out of turn
             return
-        self._got_bytes = True
+        self._received_bytes += len(data)  # as received, so that endless headers and interim replies count too
+        if self._received_bytes > self._max_reply_bytes:
+            self.cut_off(Cause.TOO_LARGE, f"the reply is larger than {self._max_reply_bytes} bytes and was cut off")
+            return
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        except httptools.HttpParserUpgrade:
+            self.cut_off(Cause.BROKEN, "the server switched to another protocol, which nobody asked for")
+        except httptools.HttpParserError as error:
             self.cut_off(Cause.BROKEN, f"the reply is not HTTP/1.1: {error}")
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -105,15 +116,23 @@ class Exchange(asyncio.Protocol):
         if self._waiter is not None:
             if self._headers_done and exc is None and self._ends_with_the_connection():
                 self._complete()
-            elif self._used and not self._got_bytes:
+            elif self._used and not self._received_bytes:
                 self._finish(Reply(cause=Cause.STALE, detail="the server had closed the kept connection"))
             else:
-                how_far = "in the middle of the reply" if self._got_bytes else "before a reply came"
+                how_far = "in the middle of the reply" if self._received_bytes else "before a reply came"
                 self._finish(Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}"))
         self._on_lost(self, exc)
 
+    def on_message_begin(self) -> None:
+        """A reply's first byte. RFC 9112 section 9.2: what follows a whole reply unasked answers no request of ours."""
+        self._chunks = []
+        self._headers = []
+        self._headers_done = False
+        if self._waiter is None:
+            self.close()
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header, in the order received."""
+        """One header, in the order received; trailers of a chunked reply come last."""
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -122,16 +141,12 @@ class Exchange(asyncio.Protocol):
 
     def on_body(self, chunk: bytes) -> None:
         """A piece of the body, chunked encoding already taken off."""
-        self._received_bytes += len(chunk)
-        if self._received_bytes > self._max_reply_bytes:
-            self.cut_off(Cause.TOO_LARGE, f"the reply is larger than {self._max_reply_bytes} bytes and was cut off")
-        else:
-            self._chunks.append(chunk)
+        self._chunks.append(chunk)
 
     def on_message_complete(self) -> None:
         """The reply is whole; an interim one (100 Continue, 103) only precedes it."""
         if 100 <= self._parser.get_status_code() < 200:
-            self._start_over()
+            self._headers_done = False
         elif self._waiter is not None:
             self._keep_alive = self._keep_alive and self._parser.should_keep_alive()
             self._complete()
@@ -149,12 +164,6 @@ class Exchange(asyncio.Protocol):
             self._transport.close()
         if waiter is not None and not waiter.done():
             waiter.set_result(reply)
-
-    def _start_over(self) -> None:
-        self._chunks: list[bytes] = []
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._received_bytes = 0
-        self._headers_done = self._got_bytes = False
 
     def _ends_with_the_connection(self) -> bool:
         return not any(name.lower() in _FRAMING for name, _ in self._headers)

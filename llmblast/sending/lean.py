@@ -1,20 +1,22 @@
 """The lean transport: exchanges on kept connections, the last one used goes first, so that surplus ones can age out."""
 
-from urllib.parse import urlsplit
+from yarl import URL
 
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.connections import Connector
-from llmblast.sending.exchange import Exchange
+from llmblast.sending.exchange import MAX_REPLY_BYTES, Exchange
 from llmblast.sending.openai import Target
 
 
 class LeanChannel:
     """One endpoint's connections. `timeout_s` covers a send from its admission to the last byte of its reply."""
 
-    def __init__(self, target: Target, timeout_s: float, connect_timeout_s: float) -> None:
+    def __init__(
+        self, target: Target, timeout_s: float, connect_timeout_s: float, max_reply_bytes: int = MAX_REPLY_BYTES
+    ) -> None:
         self._target = target
         self._timeout_s = timeout_s
-        self._connector = Connector(target.base, connect_timeout_s)
+        self._connector = Connector(target.base, min(connect_timeout_s, timeout_s), max_reply_bytes)
         self._idle: list[Exchange] = []
         self._open: set[Exchange] = set()
         self._heads: dict[str, bytes] = {}
@@ -69,7 +71,7 @@ class LeanChannel:
 
 def _render_head(target: Target, path: str) -> bytes:
     """Request line and headers up to the figure of Content-Length (RFC 9112 section 3)."""
-    parts = urlsplit(target.base)
-    lines = [f"POST {parts.path}/{path} HTTP/1.1", f"Host: {parts.netloc}"]
+    url = URL(target.url_of(path))
+    lines = [f"POST {url.raw_path_qs} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
     lines += [f"{name}: {value}" for name, value in target.headers.items()]
     return "\r\n".join([*lines, "Content-Length: "]).encode("latin-1")

@@ -5,13 +5,17 @@ https://platform.openai.com/docs/api-reference; vLLM, llama.cpp, Ollama, TGI, Li
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import orjson
 
+from llmblast.errors import UsageError
 from llmblast.records import Answer, Reply, Request
 from llmblast.settings import EndpointSettings, base_url
 
 USER_AGENT = "llmblast/0.1"
+_HEADERS_OF_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+_CUT_OFF_REASONS = ("length", "content_filter")
 _PLAIN_MESSAGE = ("role", "content")
 _MORE_IN_A_MESSAGE = (
     "tool_calls",
@@ -40,9 +44,17 @@ class Target:
             return self.model_prefix + request.body[1:]
         return request.body
 
+    def url_of(self, path: str) -> str:
+        """Where requests for `path` go; a query in the base URL, such as `?api-version=`, stays behind the path."""
+        parts = urlsplit(self.base)
+        return parts._replace(path=f"{parts.path}/{path}").geturl()
+
 
 def make_target(endpoint: EndpointSettings, model: str | None, key: str | None) -> Target:
-    """Prepares the target; `model` is the run's, the endpoint's own goes before it."""
+    """Prepares the target; `model` is the run's, the endpoint's own goes before it, as do its headers.
+
+    Raises UsageError for a header that HTTP cannot carry or that the transports write themselves.
+    """
     headers = {
         "User-Agent": USER_AGENT,
         "Accept": "application/json",
@@ -51,10 +63,22 @@ def make_target(endpoint: EndpointSettings, model: str | None, key: str | None) 
     }
     if key:
         headers["Authorization"] = f"Bearer {key}"
+    for header, value in endpoint.headers.items():
+        _check_header(endpoint.name, header, value)
+    theirs = {header.lower() for header in endpoint.headers}
+    headers = {header: value for header, value in headers.items() if header.lower() not in theirs}
     headers.update(endpoint.headers)
     name = endpoint.model or model
     prefix = b'{"model":' + orjson.dumps(name) + b"," if name else b""
     return Target(endpoint.name, base_url(endpoint.url), headers, prefix)
+
+
+def _check_header(endpoint: str, name: str, value: str) -> None:
+    if name.lower() in _HEADERS_OF_OURS:
+        raise UsageError(f"endpoint {endpoint}: the header {name} is set by llmblast itself: take it out of headers.")
+    is_token = name.isascii() and name.replace("-", "").replace("_", "").isalnum()
+    if not is_token or not (value.isascii() and value.isprintable()):
+        raise UsageError(f"endpoint {endpoint}: the header {name!r} has characters that no HTTP header can carry.")
 
 
 @dataclass(slots=True)
@@ -63,6 +87,8 @@ class ReplyError:
 
     message: str
     code: str
+    kind: str = ""
+    """The error's `type`, which is all that some gateways say beside a `code` that repeats the status."""
 
 
 def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
@@ -102,10 +128,18 @@ def read_error(reply: Reply) -> ReplyError:
 
 def _error_of(error: object) -> ReplyError:
     if not isinstance(error, dict):
-        return ReplyError(error if isinstance(error, str) else orjson.dumps(error).decode(), "")
-    message = error.get("message")
-    code = error.get("code") or error.get("type") or ""
-    return ReplyError(message if isinstance(message, str) else "", str(code))
+        return ReplyError(error if isinstance(error, str) else _as_text(error), "")
+    message, code, kind = error.get("message"), error.get("code"), error.get("type")
+    kind = kind if isinstance(kind, str) else ""
+    code = str(code) if code and isinstance(code, (str, int)) else kind
+    return ReplyError(message if isinstance(message, str) else "", code, kind)
+
+
+def _as_text(error: object) -> str:
+    try:
+        return orjson.dumps(error).decode()
+    except orjson.JSONEncodeError:  # nested deeper than orjson writes
+        return ""
 
 
 def _first_choice(data: Mapping[str, object]) -> Answer | None:
@@ -116,12 +150,13 @@ def _first_choice(data: Mapping[str, object]) -> Answer | None:
     message = choice.get("message")
     if isinstance(message, dict):
         text = message.get("content")
-        says_more = len(message) > len(_PLAIN_MESSAGE) and any(message.get(name) for name in _MORE_IN_A_MESSAGE)
+        may_say_more = text is None or len(message) > len(_PLAIN_MESSAGE)
+        says_more = may_say_more and any(message.get(name) for name in _MORE_IN_A_MESSAGE)
     else:
         text, says_more = choice.get("text"), False
-    if text is None and not says_more:
-        return None
     finish_reason = choice.get("finish_reason")
+    if text is None and not says_more and finish_reason not in _CUT_OFF_REASONS:
+        return None
     return Answer(
         text=text,
         finish_reason=finish_reason if isinstance(finish_reason, str) else None,

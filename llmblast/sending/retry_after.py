@@ -4,6 +4,7 @@ RFC 9110 section 10.2.3 has whole seconds or an HTTP date; providers also send f
 (Azure OpenAI, OpenAI). Anything that cannot be read counts as not said: the parser never raises.
 """
 
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from math import isfinite
 
@@ -37,7 +38,10 @@ def _number(value: bytes) -> float | None:
 
 def _until_date(value: bytes, wall_now_s: float) -> float | None:
     try:
-        return parsedate_to_datetime(value.decode("latin-1")).timestamp() - wall_now_s
+        date = parsedate_to_datetime(value.decode("latin-1"))
+        if date.tzinfo is None:  # asctime's format names no zone: RFC 9110 section 5.6.7 has it in UTC
+            date = date.replace(tzinfo=UTC)
+        return date.timestamp() - wall_now_s
     except (ValueError, OverflowError, OSError):
         return None
 

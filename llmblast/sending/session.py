@@ -1,16 +1,18 @@
 """The session transport: aiohttp's own client, for what the lean exchange does not do, such as proxies."""
 
+from urllib.request import getproxies, proxy_bypass
+
 from aiohttp import (
     ClientError,
     ClientOSError,
+    ClientResponseError,
     ClientSession,
     ClientTimeout,
-    ConnectionTimeoutError,
+    DummyCookieJar,
     ServerDisconnectedError,
     StreamReader,
     TraceConfig,
 )
-from aiohttp.client_exceptions import ClientConnectorError
 from yarl import URL
 
 from llmblast.records import Cause, Reply, Request
@@ -20,54 +22,68 @@ from llmblast.sending.openai import Target
 
 
 class _Trip:
-    """What aiohttp tells about the connection that one request used."""
+    """How far one request came, as aiohttp tells it."""
 
-    __slots__ = ("reused",)
+    __slots__ = ("answered", "reused", "sent")
 
     def __init__(self) -> None:
         self.reused = False
+        self.sent = False
+        self.answered = False
 
 
 class SessionChannel:
     """One endpoint's `ClientSession`. Proxies are taken from the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."""
 
-    def __init__(self, target: Target, timeout_s: float, connect_timeout_s: float) -> None:
+    def __init__(
+        self, target: Target, timeout_s: float, connect_timeout_s: float, max_reply_bytes: int = MAX_REPLY_BYTES
+    ) -> None:
         self._target = target
         self._timeout_s = timeout_s
+        self._max_reply_bytes = max_reply_bytes
         tracing = TraceConfig()
         tracing.on_connection_reuseconn.append(_note_reuse)
+        tracing.on_request_headers_sent.append(_note_sent)
         self._session = ClientSession(
             connector=new_tcp_connector(),
-            timeout=ClientTimeout(total=timeout_s, sock_connect=connect_timeout_s),
+            timeout=ClientTimeout(total=timeout_s, connect=connect_timeout_s, sock_connect=connect_timeout_s),
             headers=target.headers,
             auto_decompress=False,
-            trust_env=True,
+            cookie_jar=DummyCookieJar(),
+            proxy=_proxy_for(URL(target.base)),
             trace_configs=[tracing],
         )
 
     async def send(self, request: Request) -> Reply:
         """One `POST`, read whole."""
-        url = URL(f"{self._target.base}/{request.path}")
+        url = URL(self._target.url_of(request.path))
         trip = _Trip()
         try:
             return await self._post(url, self._target.body_of(request), trip)
-        except (ClientConnectorError, ConnectionTimeoutError) as error:
-            return not_sent(url, error)
-        except TimeoutError:
-            return Reply(cause=Cause.TIMED_OUT, detail=f"no complete reply within {self._timeout_s:g} s")
-        except (ServerDisconnectedError, ClientOSError):
-            if trip.reused:
-                return Reply(cause=Cause.STALE, detail="the server had closed the kept connection")
-            return Reply(cause=Cause.BROKEN, detail="the connection broke before a reply came")
-        except ClientError as error:
-            return Reply(cause=Cause.BROKEN, detail=f"the connection broke in the middle of the reply: {error}")
+        except (ClientError, TimeoutError, OSError, UnicodeError) as error:
+            return self._explain(url, error, trip)
 
     async def _post(self, url: URL, body: bytes, trip: _Trip) -> Reply:
         async with self._session.post(url, data=body, allow_redirects=False, trace_request_ctx=trip) as response:
-            content = await _read_capped(response.content)
+            trip.answered = True
+            content = await _read_capped(response.content, self._max_reply_bytes)
             if content is None:
-                return Reply(cause=Cause.TOO_LARGE, detail=f"the reply exceeds {MAX_REPLY_BYTES} bytes and was cut off")
+                detail = f"the reply is larger than {self._max_reply_bytes} bytes and was cut off"
+                return Reply(cause=Cause.TOO_LARGE, detail=detail)
             return Reply(response.status, response.raw_headers, content)
+
+    def _explain(self, url: URL, error: Exception, trip: _Trip) -> Reply:
+        if trip.reused and not trip.answered and _is_silent_end(error):
+            return Reply(cause=Cause.STALE, detail="the server had closed the kept connection")
+        if not trip.sent:
+            return not_sent(url, error)
+        if isinstance(error, TimeoutError):
+            return Reply(cause=Cause.TIMED_OUT, detail=f"no complete reply within {self._timeout_s:g} s")
+        if isinstance(error, ClientResponseError):
+            what = error.message.strip().partition("\n")[0].rstrip(":")
+            return Reply(cause=Cause.BROKEN, detail=f"the reply is not HTTP/1.1: {what}")
+        how_far = "before a reply came" if _is_silent_end(error) and not trip.answered else "in the middle of the reply"
+        return Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}")
 
     def sweep(self, now: float) -> None:
         """Aiohttp keeps a timer for every request."""
@@ -77,17 +93,37 @@ class SessionChannel:
         await self._session.close()
 
 
+def _is_silent_end(error: Exception) -> bool:
+    """Whether the connection ended before one byte came back: aiohttp hands on the head that it had begun to read."""
+    if isinstance(error, ServerDisconnectedError):
+        return isinstance(error.message, str)
+    return isinstance(error, ClientOSError)
+
+
+def _proxy_for(url: URL) -> str | None:
+    """Looked up once: aiohttp's `trust_env` asks at every request, and sends what ~/.netrc has for the host, too."""
+    if proxy_bypass(url.host or ""):
+        return None
+    return getproxies().get(url.scheme)
+
+
 async def _note_reuse(session: ClientSession, context: object, params: object) -> None:
     trip = getattr(context, "trace_request_ctx", None)
     if isinstance(trip, _Trip):
         trip.reused = True
 
 
-async def _read_capped(content: StreamReader) -> bytes | None:
+async def _note_sent(session: ClientSession, context: object, params: object) -> None:
+    trip = getattr(context, "trace_request_ctx", None)
+    if isinstance(trip, _Trip):
+        trip.sent = True
+
+
+async def _read_capped(content: StreamReader, max_bytes: int) -> bytes | None:
     chunks, size = [], 0
     async for chunk in content.iter_any():
         size += len(chunk)
-        if size > MAX_REPLY_BYTES:
+        if size > max_bytes:
             return None
         chunks.append(chunk)
     return b"".join(chunks)

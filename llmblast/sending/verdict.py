@@ -40,7 +40,10 @@ class Action(Enum):
 
 @dataclass(slots=True)
 class Verdict:
-    """What a reply without an answer means. `message` and `code` are for the error record, `wait_s` is what the provider asked for."""
+    """What a reply without an answer means.
+
+    `message` and `code` are for the error record, `wait_s` is what the provider asked for.
+    """
 
     action: Action
     message: str = ""
@@ -74,8 +77,10 @@ def judge(request: Request, reply: Reply, wall_now_s: float) -> Answer | Verdict
         answer = read_answer(request, reply)
         if isinstance(answer, Answer):
             return answer
-        if answer.code.isdigit() and 400 <= int(answer.code) < 600:
-            return _judge_status(int(answer.code), answer, reply, wall_now_s)
+        if len(answer.code) == 3 and answer.code.isdecimal() and 400 <= int(answer.code) < 600:
+            verdict = _judge_status(int(answer.code), answer, reply, wall_now_s)
+            verdict.keeps_body = True
+            return verdict
         return _judge_unusable(request, answer)
     return _judge_status(reply.status, read_error(reply), reply, wall_now_s)
 
@@ -87,11 +92,11 @@ def _judge_status(status: int, error: ReplyError, reply: Reply, wall_now_s: floa
     action = _FIXED_ACTIONS.get(status, Action.RETRY if status >= 500 else Action.FAIL)
     if status == 503 and wait_s is not None:
         action = Action.COOL_DOWN
-    if action is Action.COOL_DOWN and error.code in _OUT_OF_MONEY:
+    if action is Action.COOL_DOWN and (error.code in _OUT_OF_MONEY or error.kind in _OUT_OF_MONEY):
         action = Action.DISABLE
     if action is Action.COOL_DOWN and any(words in error.message.lower() for words in _NEVER_FITS):
         action = Action.FAIL
-    if status < 400:
+    if 300 <= status < 400:
         message += " (redirects are not followed: name the final URL)"
     return Verdict(action, message, code, wait_s=wait_s, transient=action is not Action.FAIL)
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from watching_helpers import FakeClock, busy_counters, endpoint
 
 from llmblast.watching.bar import BarDisplay, make_console
 from llmblast.watching.counters import Counters
 from llmblast.watching.progress import LimitsView, drive
+from tests.watching.watching_helpers import FakeClock, busy_counters, endpoint
 
 LIMITS = LimitsView(tokens_per_minute_limit=200_000, requests_per_second_limit=200.0)
 

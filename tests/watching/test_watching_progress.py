@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from watching_helpers import FakeClock, endpoint
 
 from llmblast.watching.bar import BarDisplay
 from llmblast.watching.counters import Counters
@@ -20,6 +19,7 @@ from llmblast.watching.progress import (
     status_line,
 )
 from llmblast.watching.rates import Snapshot, TotalLines
+from tests.watching.watching_helpers import FakeClock, endpoint
 
 
 class Terminal(io.StringIO):

@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from watching_helpers import FakeClock
 
 from llmblast.watching.counters import Counters
 from llmblast.watching.rates import Pace, RateMeter, TotalLines, total_lines
+from tests.watching.watching_helpers import FakeClock
 
 
 def test_the_rate_now_forgets_what_is_older_than_its_window() -> None:

@@ -2,12 +2,12 @@
 
 import orjson
 import pytest
-from watching_helpers import busy_counters, endpoint
 
 from llmblast.watching.counters import Counters
 from llmblast.watching.progress import LimitsView
 from llmblast.watching.summary import Summary
 from llmblast.watching.tables import cell_width
+from tests.watching.watching_helpers import busy_counters, endpoint
 
 
 def finished_run() -> Counters:

@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from watching_helpers import busy_counters, endpoint
 
 from llmblast.watching.tables import align, cell_width, cut, endpoint_table
+from tests.watching.watching_helpers import busy_counters, endpoint
 
 
 @given(st.text(st.characters(categories=["L", "N", "M"])), st.integers(0, 30))

@@ -1,0 +1,95 @@
+"""The commands beside `run`: check, config show, mock, version."""
+
+import tomllib
+from pathlib import Path
+
+from tests.conftest import ROOT, RunLlmblast, StartMock, write_prompts
+
+
+def test_check_names_every_bad_line_and_sends_nothing(tmp_path: Path, llmblast: RunLlmblast) -> None:
+    """Exit code 3 with bad lines; no file is written."""
+    done = llmblast("check", str(ROOT / "sample_data/malformed.jsonl"))
+
+    assert done.returncode == 3
+    assert len([line for line in done.stdout.splitlines() if ": line " in line]) == 20
+    assert "28 read, 8 good, 20 bad" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_is_the_same(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """Time at the limits is told, the server hears nothing."""
+    server = start_mock()
+    write_prompts(tmp_path / "prompts.jsonl", 100)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "--rps", "50", "--tpm", "6000", "--dry-run")
+
+    assert done.returncode == 0
+    assert "100 read, 100 good, 0 bad" in done.stdout
+    assert "at 50 rps 2.0 s" in done.stdout
+    assert "at 6,000 tpm" in done.stdout
+    assert server.received == 0
+    assert not (tmp_path / "save.jsonl").exists()
+
+
+def test_check_of_a_good_file(llmblast: RunLlmblast) -> None:
+    """Exit code 0, and limits of all endpoints together."""
+    done = llmblast("check", str(ROOT / "sample_data/prompts.jsonl"), "-c", str(ROOT / "sample_data/endpoints.toml"))
+
+    assert done.returncode == 0, done.stderr
+    assert "241 read, 241 good, 0 bad" in done.stdout
+    assert "at 40 rps" in done.stdout
+
+
+def test_config_show_prints_toml_that_loads_again(tmp_path: Path, llmblast: RunLlmblast) -> None:
+    """What is printed is a configuration; headers are hidden."""
+    (tmp_path / "mine.toml").write_text(
+        'rps = 7\nmodel = "m"\n[params]\ntemperature = 0.5\nstop = ["a"]\n'
+        '[[endpoints]]\nurl = "mock:"\nheaders = { "X-Key" = "secret-canary" }\n'
+    )
+
+    shown = llmblast("config", "show", "-c", "mine.toml")
+    (tmp_path / "again.toml").write_text(shown.stdout)
+    again = llmblast("config", "show", "-c", "again.toml")
+
+    assert shown.returncode == again.returncode == 0, shown.stderr
+    values = tomllib.loads(shown.stdout)
+    assert (values["rps"], values["model"], values["params"]) == (7, "m", {"temperature": 0.5, "stop": ["a"]})
+    assert values["endpoints"][0]["headers"] == {"X-Key": "(hidden)"}
+    assert "secret-canary" not in shown.stdout
+    assert again.stdout == shown.stdout
+
+
+def test_settings_come_from_flag_then_variable_then_file(tmp_path: Path, llmblast: RunLlmblast) -> None:
+    """Precedence as documented; OPENAI_BASE_URL is the endpoint of last resort."""
+    (tmp_path / "mine.toml").write_text('model = "from-file"\n')
+
+    file_only = llmblast("config", "show", "-c", "mine.toml", OPENAI_BASE_URL="http://127.0.0.1:1/v1")
+    variable = llmblast("config", "show", LLMBLAST_CONFIG="mine.toml", LLMBLAST_ENDPOINTS="mock:,weight=2")
+
+    assert tomllib.loads(file_only.stdout)["model"] == "from-file"
+    assert tomllib.loads(file_only.stdout)["endpoints"][0]["url"] == "http://127.0.0.1:1/v1"
+    assert tomllib.loads(variable.stdout)["endpoints"][0]["weight"] == 2
+
+
+def test_variables_serve_run(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """Every option of run has its variable."""
+    server = start_mock()
+    write_prompts(tmp_path / "prompts.jsonl", 9)
+
+    done = llmblast("run", LLMBLAST_INPUT="prompts.jsonl", LLMBLAST_ENDPOINTS=server.url, LLMBLAST_LIMIT="4")
+
+    assert done.returncode == 0, done.stderr
+    assert server.received == 4
+
+
+def test_version_is_told(llmblast: RunLlmblast) -> None:
+    """As every tool does."""
+    assert llmblast("--version").stdout.startswith("llmblast 0.")
+
+
+def test_no_arguments_show_the_help(llmblast: RunLlmblast) -> None:
+    """The commands are listed."""
+    done = llmblast()
+
+    assert "run" in done.stdout + done.stderr
+    assert "check" in done.stdout + done.stderr

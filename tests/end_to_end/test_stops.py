@@ -1,0 +1,262 @@
+"""How runs end early, and what they say: exit codes, one clear sentence, nothing lost."""
+
+import subprocess
+from pathlib import Path
+
+import orjson
+import pytest
+
+from llmblast.mocking.server import ScriptedReply
+from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, write_prompts
+
+NOBODY = "http://127.0.0.1:9/v1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "sentence"),
+    [
+        (["missing.jsonl", "-u", "mock:"], 66, "missing.jsonl: no such file. Name an existing JSONL file"),
+        ([".", "-u", "mock:"], 66, ".: is a directory"),
+        (["prompts.jsonl"], 2, "no endpoint: name one with --url"),
+        (["prompts.jsonl", "-u", "foo"], 2, "endpoint 'foo': not a URL"),
+        (["prompts.jsonl", "-u", "mock:,wieght=3"], 2, "endpoints[0].wieght: unknown setting. Did you mean 'weight'?"),
+        (["prompts.jsonl", "-u", "mock:,rps"], 2, "'rps' is no setting: write name=value"),
+        (["prompts.jsonl", "-u", "mock:?rsp=5"], 2, "mock: rsp: unknown setting. Did you mean rps?"),
+        (["prompts.jsonl", "-u", "mock:", "--rps", "-1"], 2, "--rps: -1.0 will not do: it should be greater than 0"),
+        (["prompts.jsonl", "-u", "mock:", "--route", "best"], 2, "--route: 'best' will not do"),
+        (["prompts.jsonl", "-u", "mock:", "--max-errors", "few"], 2, "--max-errors 'few': write a count"),
+        (["prompts.jsonl", "-u", "mock:", "--params", "{"], 2, "--params '{': not JSON"),
+        (["prompts.jsonl", "-u", "mock:", "--params", "[]"], 2, "write an object"),
+        (["prompts.jsonl", "-u", "mock:", "--prompt", "{text"], 2, "--prompt"),
+        (["prompts.jsonl", "-u", "https://api.openai.com/v1"], 2, "the API key is missing: export OPENAI_API_KEY"),
+        (["prompts.jsonl", "-u", f"{NOBODY},key_env=NOWHERE"], 2, "the variable NOWHERE is not set"),
+        (["prompts.jsonl", "-c", "missing.toml"], 2, "missing.toml: cannot be read"),
+        (["prompts.jsonl", "-c", "broken.toml"], 2, "broken.toml: not TOML"),
+        (["prompts.jsonl", "-c", "typo.toml"], 2, "typo.toml: rsp: unknown setting. Did you mean 'rps'?"),
+        (["prompts.jsonl", "-u", "mock:", "-o", "prompts.jsonl"], 2, "prompts.jsonl: is the input too"),
+        (["prompts.jsonl", "-u", "mock:", "-o", "a.jsonl", "-e", "a.jsonl"], 2, "is named by --save and by --errors"),
+        (["prompts.jsonl", "-u", "mock:", "-o", "-", "--json"], 2, "both want standard output"),
+        (["prompts.jsonl", "-u", "mock:", "-o", "nowhere/save.jsonl"], 73, "its directory does not exist"),
+        (["prompts.jsonl", "-u", "mock:", "-o", "typo.toml"], 73, "is not an output of llmblast"),
+        (["prompts.jsonl", "--requests_filepath", "other.jsonl", "-u", "mock:"], 2, "name the input twice"),
+    ],
+)
+def test_a_persons_mistake_gets_one_sentence(
+    tmp_path: Path, llmblast: RunLlmblast, arguments: list[str], exit_code: int, sentence: str
+) -> None:
+    """Place, what is wrong and the fix; the exit code of its kind; never a traceback."""
+    write_prompts(tmp_path / "prompts.jsonl", 3)
+    (tmp_path / "broken.toml").write_text("rps = \n")
+    (tmp_path / "typo.toml").write_text("rsp = 5\n")
+
+    done = llmblast("run", *arguments)
+
+    assert done.returncode == exit_code, done.stderr
+    assert sentence in done.stderr
+    assert done.stderr.startswith("llmblast: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "save.jsonl").exists() or (tmp_path / "save.jsonl").read_bytes() == b""
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path, llmblast: RunLlmblast) -> None:
+    """/proc takes no files, not even from root."""
+    write_prompts(tmp_path / "prompts.jsonl", 3)
+
+    done = llmblast("run", "prompts.jsonl", "-u", "mock:", "-o", "/proc/save.jsonl")
+
+    assert done.returncode == 73
+    assert "/proc/save.jsonl" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_option_is_named(llmblast: RunLlmblast) -> None:
+    """The command line itself answers wrong usage with exit code 2."""
+    done = llmblast("run", "prompts.jsonl", "--rsp", "5")
+
+    assert done.returncode == 2
+    assert "--rsp" in done.stderr
+    assert "--rps" in done.stderr
+
+
+@pytest.mark.parametrize("transport", ["lean", "session"])
+def test_an_endpoint_that_nobody_listens_at(tmp_path: Path, llmblast: RunLlmblast, transport: str) -> None:
+    """The run ends at once, names the address, and every line stays pending."""
+    write_prompts(tmp_path / "prompts.jsonl", 50)
+
+    done = llmblast("run", "prompts.jsonl", "-u", NOBODY, "--transport", transport)
+
+    assert done.returncode == 77
+    assert "no endpoint can be reached: nobody listens at 127.0.0.1:9 (connection refused)" in done.stderr
+    assert "50 pending" in done.stderr
+    assert records(tmp_path / "errors.jsonl") == []
+
+
+def test_a_dead_endpoint_leaves_its_work_to_the_other(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """Nothing is lost and nothing fails because one of two is down."""
+    server = start_mock()
+    write_prompts(tmp_path / "prompts.jsonl", 100)
+
+    done = llmblast("run", "prompts.jsonl", "-u", NOBODY, "-u", server.url)
+
+    assert done.returncode == 0, done.stderr
+    assert len(server.ledger) == 100
+
+
+def test_endpoints_that_refuse_the_key_leave_the_lines_pending(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """401 disables the endpoint; no error records; with the right key the same command completes; no key is shown."""
+    server = start_mock("latency=0&key=right")
+    write_prompts(tmp_path / "prompts.jsonl", 40)
+    arguments = ("run", "prompts.jsonl", "-u", f"{server.url},key_env=KEY", "-j", "10")
+
+    refused = llmblast(*arguments, KEY="wrong-canary")
+    done = llmblast(*arguments, KEY="right")
+
+    assert refused.returncode == 77
+    assert "every endpoint refuses us" in refused.stderr
+    assert "wrong-canary" not in refused.stderr + refused.stdout
+    assert server.received <= 10 + 40
+    assert done.returncode == 0
+    assert len(records(tmp_path / "save.jsonl")) == 40
+
+
+def test_max_errors_gives_up(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """More failed lines than allowed: nothing more is sent, exit code 4, the rest stays pending."""
+    server = start_mock(script=lambda index, body: ScriptedReply(400, b'{"error":{"message":"no"}}'))
+    write_prompts(tmp_path / "prompts.jsonl", 500)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "--max-errors", "10", "-j", "4")
+
+    assert done.returncode == 4
+    assert "--max-errors" in done.stderr
+    assert 11 <= len(records(tmp_path / "errors.jsonl")) <= 15
+
+
+def test_max_errors_as_a_share(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """A share counts from the twentieth failed line on."""
+    server = start_mock(script=lambda index, body: ScriptedReply(400, b"{}") if index % 2 else None)
+    write_prompts(tmp_path / "prompts.jsonl", 500)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "--max-errors", "20%", "-j", "1")
+
+    assert done.returncode == 4
+    assert len(records(tmp_path / "errors.jsonl")) == 20
+
+
+def test_max_time_stops(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """Exit code 5, what is in flight finishes, and the same command goes on."""
+    server = start_mock("latency=0.05")
+    write_prompts(tmp_path / "prompts.jsonl", 100)
+
+    stopped = llmblast("run", "prompts.jsonl", "-u", server.url, "--rps", "20", "--max-time", "1")
+    done = llmblast("run", "prompts.jsonl", "-u", server.url)
+
+    assert stopped.returncode == 5
+    assert done.returncode == 0
+    assert len(server.ledger) == 100
+
+
+def test_a_400_fails_at_once(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """A request that the provider finds wrong is never sent twice; the record holds the provider's words."""
+    error = orjson.dumps({"error": {"message": "too long", "code": "context_length_exceeded"}})
+    server = start_mock(script=lambda index, body: ScriptedReply(400, error))
+    write_prompts(tmp_path / "prompts.jsonl", 20)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url)
+
+    failed = records(tmp_path / "errors.jsonl")
+    assert done.returncode == 3
+    assert len(server.ledger) == 20
+    assert {(r["status"], r["code"], r["error"]) for r in failed} == {
+        (400, "context_length_exceeded", "HTTP 400: too long")
+    }
+
+
+def test_attempts_are_bounded(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """A line that draws a 500 each time is given up after `max_attempts`."""
+    server = start_mock("latency=0&errors=1")
+    write_prompts(tmp_path / "prompts.jsonl", 3)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "-a", "3")
+
+    assert done.returncode == 3
+    assert len(server.ledger) == 9
+    assert {record["attempts"] for record in records(tmp_path / "errors.jsonl")} == {3}
+
+
+def test_a_timeout_ends_an_attempt(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """No reply in time may have been paid for: it is tried once more and the record says so."""
+    server = start_mock("latency=20&jitter=0")
+    write_prompts(tmp_path / "prompts.jsonl", 2)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "--timeout", "0.3")
+
+    failed = records(tmp_path / "errors.jsonl")
+    assert done.returncode == 3
+    assert len(server.ledger) == 4
+    assert {(record["code"], record["maybe_billed"]) for record in failed} == {("timeout", 2)}
+
+
+def test_a_second_run_on_the_same_output_stops_at_once(
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """Exit code 73, and the first one is not disturbed."""
+    server = start_mock("latency=1&jitter=0")
+    write_prompts(tmp_path / "prompts.jsonl", 20)
+    arguments = [*LLMBLAST, "run", "prompts.jsonl", "-u", server.url, "-q"]
+    first = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL)
+    while server.received < 20:
+        with pytest.raises(subprocess.TimeoutExpired):
+            first.wait(timeout=0.02)
+
+    second = llmblast("run", "prompts.jsonl", "-u", server.url)
+
+    assert second.returncode == 73
+    assert "another run is writing to it" in second.stderr
+    assert first.wait(timeout=20) == 0
+    assert len(records(tmp_path / "save.jsonl")) == 20
+
+
+def test_overwrite_empties_nothing_when_an_output_is_blocked(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """Both outputs are locked before the first one is emptied."""
+    server = start_mock()
+    write_prompts(tmp_path / "prompts.jsonl", 5)
+    llmblast("run", "prompts.jsonl", "-u", server.url)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "--overwrite", "-e", "nowhere/errors.jsonl")
+
+    assert done.returncode == 73
+    assert len(records(tmp_path / "save.jsonl")) == 5
+
+
+def test_a_reader_that_goes_away_ends_the_run(
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock
+) -> None:
+    """`llmblast run ... -o - | head -n 1`: no traceback, exit code 74."""
+    server = start_mock("latency=0.01")
+    write_prompts(tmp_path / "prompts.jsonl", 3000)
+    process = subprocess.Popen(
+        [*LLMBLAST, "run", "prompts.jsonl", "-o", "-", "-u", server.url, "--rps", "500"],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+
+    assert process.stderr is not None
+    stderr = process.stderr.read()
+    process.stderr.close()
+    process.wait(timeout=30)
+
+    assert process.returncode == 74
+    assert "Traceback" not in stderr

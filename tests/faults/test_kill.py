@@ -1,0 +1,129 @@
+"""Processes that end in the middle: what is on disk afterwards, and what the next run makes of it."""
+
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from llmblast.mocking.server import MockServer
+from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, write_prompts
+
+
+def start(tmp_path: Path, environment: dict[str, str], *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*LLMBLAST, "run", "prompts.jsonl", *arguments],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_requests(server: MockServer, count: int, process: "subprocess.Popen[str]") -> None:
+    """Returns when the server has received so many; the process must still be running then."""
+    while server.received < count:
+        assert process.poll() is None, "the run was over too early"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.01)
+
+
+def assert_every_line_once(tmp_path: Path, count: int) -> None:
+    lines = Counter(record["line"] for name in ("save", "errors") for record in records(tmp_path / f"{name}.jsonl"))
+    assert lines == Counter(range(1, count + 1))
+
+
+@pytest.mark.parametrize("after", [1, 150, 400, 900])
+def test_a_killed_run_is_gone_on_with(
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock, llmblast: RunLlmblast, after: int
+) -> None:
+    """Kill -9 in the middle, then the same command again: every line once, and little was sent twice."""
+    server = start_mock("latency=0.01&errors=0.03&rate_limited=0.02&retry_after=0.01")
+    write_prompts(tmp_path / "prompts.jsonl", 1000)
+    arguments = ("-u", server.url, "-j", "50")
+    process = start(tmp_path, environment, *arguments)
+    wait_for_requests(server, after, process)
+    process.kill()
+    process.communicate()
+
+    done = llmblast("run", "prompts.jsonl", *arguments)
+
+    assert done.returncode == 0, done.stderr
+    assert_every_line_once(tmp_path, 1000)
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_lets_what_is_in_flight_finish(
+    tmp_path: Path,
+    environment: dict[str, str],
+    start_mock: StartMock,
+    llmblast: RunLlmblast,
+    number: signal.Signals,
+    exit_code: int,
+) -> None:
+    """Nothing more is sent, every request that was sent is recorded, and the same command goes on."""
+    server = start_mock("latency=0.1")
+    write_prompts(tmp_path / "prompts.jsonl", 300)
+    process = start(tmp_path, environment, "-u", server.url, "-j", "20")
+    wait_for_requests(server, 50, process)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=20)
+    sent = server.received
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url)
+
+    assert process.returncode == exit_code, stderr
+    assert "Traceback" not in stderr
+    assert "next: llmblast run prompts.jsonl" in stderr
+    assert sent < 300
+    assert done.returncode == 0
+    assert server.received == 300
+    assert_every_line_once(tmp_path, 300)
+
+
+def test_the_second_signal_cuts_short(
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """What was in flight is abandoned without a record; its lines run again."""
+    server = start_mock("latency=30")
+    write_prompts(tmp_path / "prompts.jsonl", 5)
+    process = start(tmp_path, environment, "-u", server.url)
+    wait_for_requests(server, 5, process)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert "waiting up to 30 s for 5 requests" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+
+    assert process.returncode == 130, stderr
+    assert "5 pending" in stderr
+    assert records(tmp_path / "save.jsonl") == []
+
+
+def test_a_stop_ends_a_run_that_waits_for_its_pipe(
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock
+) -> None:
+    """A blocked read of standard input does not keep the process from ending."""
+    server = start_mock()
+    process = subprocess.Popen(
+        [*LLMBLAST, "run", "-", "-u", server.url],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write('{"input": "a"}\n')
+    process.stdin.flush()
+    wait_for_requests(server, 1, process)
+
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=20)
+
+    assert process.returncode == 143
+    assert [record["input"] for record in records(tmp_path / "save.jsonl")] == ["a"]
+    process.communicate()

@@ -1,0 +1,108 @@
+"""The map of the code, kept true: which room imports which, where third-party packages live, what a command loads."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+STATIONS = {"reading", "scheduling", "sending", "writing", "watching", "mocking"}
+GROUND = {"settings", "records", "errors"}
+MAY_IMPORT = {
+    **{room: {room, *GROUND} for room in STATIONS},
+    "job": {"job", *STATIONS, *GROUND},
+    "cli": {"cli", "job", "mocking", *GROUND},
+    "settings": {"errors"},
+    "records": set[str](),
+    "errors": set[str](),
+    "__main__": {"cli"},
+    "__init__": set[str](),
+}
+AT_HOME = {
+    "typer": {"cli"},
+    "rich": {"watching"},
+    "aiohttp": {"sending", "mocking"},
+    "yarl": {"sending"},
+    "httptools": {"sending"},
+    "tenacity": {"sending"},
+    "aiofiles": {"reading", "writing"},
+    "uvloop": {"job", "cli"},
+    "pydantic": {"settings"},
+    "annotated_types": {"settings"},
+    "orjson": {"reading", "sending", "writing", "mocking", "job", "cli", "watching"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted((ROOT / "llmblast").rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "llmblast").parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    """cli -> job -> stations -> settings, records, errors; stations do not know each other."""
+    rooms = {name.split(".")[1] for name in imports_of(path) if name.startswith("llmblast.")}
+
+    assert rooms <= MAY_IMPORT[room_of(path)]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_third_party_packages_stay_in_their_rooms(path: Path) -> None:
+    """Each package has a home; a new one needs a line in the table and a reason in pyproject.toml."""
+    packages = {name.split(".")[0] for name in imports_of(path)} - set(sys.stdlib_module_names) - {"llmblast"}
+
+    assert {package: room_of(path) in AT_HOME.get(package, ()) for package in packages} == dict.fromkeys(packages, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "unwanted"),
+    [
+        (["--help"], {"aiohttp", "rich", "orjson", "aiofiles", "tenacity", "uvloop", "asyncio"}),
+        (["run", "--help"], {"aiohttp", "rich", "orjson", "aiofiles", "tenacity", "uvloop", "asyncio"}),
+        (["config", "show"], {"aiohttp", "rich", "aiofiles", "tenacity", "uvloop", "asyncio"}),
+        (["check", "/dev/null"], {"aiohttp", "rich", "tenacity"}),
+        (["run", "/dev/null", "-u", "http://127.0.0.1:9/v1", "-o", "save.jsonl"], {"rich", "aiohttp.web"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_imports_only_what_it_needs(
+    tmp_path: Path, environment: dict[str, str], command: list[str], unwanted: set[str]
+) -> None:
+    """Start-up time is part of every run from cron or in a pipeline."""
+    script = (
+        "import sys\n"
+        f"sys.argv = ['llmblast', *{command!r}]\n"
+        "from llmblast.cli import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print('loaded', *sys.modules)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert not unwanted & set(done.stdout.splitlines()[-1].split())
+
+
+def test_the_visible_top_level_is_what_the_readme_says() -> None:
+    """Everything else is in dot files and folders."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    visible = {name.split("/")[0] for name in tracked.splitlines() if not name.startswith(".")}
+
+    assert visible == {"pyproject.toml", "README.md", "llmblast", "tests", "sample_data", "scripts"}
