@@ -1,0 +1,97 @@
+"""The README tells the truth: its commands run, its tables are the program's."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from llmblast.cli.main import app
+from llmblast.errors import ExitCode
+from tests.conftest import ROOT, StartMock
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line.removeprefix("$ ")
+    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("$ ")
+]
+RUNS_THIS_TEST = "scripts/test"
+JQ = """
+import json, sys
+_, style, field, *files = sys.argv
+for line in open(files[0]) if files else sys.stdin:
+    value = json.loads(line)[field.removeprefix(".")]
+    print(value if style == "-r" else json.dumps(value))
+"""
+
+
+def table_after(heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading, without its first two lines."""
+    section = README.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sample data, where the commands are typed in the README's order; jq is not on every machine."""
+    path = tmp_path_factory.mktemp("readme")
+    (path / "sample_data").symlink_to(ROOT / "sample_data")
+    (path / "jq").write_text(f"#!{sys.executable}\n{JQ}")
+    (path / "jq").chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != RUNS_THIS_TEST])
+def test_a_command_of_the_readme_runs(
+    workplace: Path, environment: dict[str, str], start_mock: StartMock, command: str
+) -> None:
+    """As typed, but for the port of the person's own endpoint. Lines with errors are part of one example."""
+    typed = command.replace("http://127.0.0.1:8000/v1", start_mock("latency=0.01").url)
+    bin_folder = Path(sys.executable).parent
+
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", typed],
+        cwd=ROOT if command.startswith("scripts/") else workplace,
+        env={**environment, "PATH": f"{workplace}:{bin_folder}:{environment['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    expected = ExitCode.SOME_FAILED if "malformed" in command else ExitCode.OK
+    assert done.returncode == expected, done.stderr
+
+
+def test_the_two_commands_stand_there() -> None:
+    """They are what a newcomer types first."""
+    assert COMMANDS[:2] == ["scripts/demo", RUNS_THIS_TEST]
+
+
+def test_the_option_table_is_the_programs() -> None:
+    """Every option with all its names and its help text."""
+    options = get_command(app).commands["run"].params  # type: ignore[attr-defined] # a group, by construction
+    expected = {
+        tuple(option.opts + option.secondary_opts): " ".join(option.help.split())
+        for option in options
+        if option.name not in ("input", "help")
+    }
+
+    told = {
+        tuple(re.findall(r"`([^`]+)`", names)): meaning
+        for names, meaning in table_after("Options of `llmblast run`")
+        if names != "`INPUT`"
+    }
+
+    assert told == expected
+
+
+def test_the_exit_codes_are_the_programs() -> None:
+    """Each code of the program, and no other."""
+    assert [int(code) for code, _ in table_after("Exit codes")] == sorted(ExitCode)
