@@ -241,6 +241,7 @@ class Engine:
             mine.rate_limited += 1
         else:
             mine.errors += 1
+            endpoint.observe_failure()
         request.failed_on |= endpoint.bit
         if verdict.was_used:
             self._note_use(request, reply)
@@ -251,18 +252,18 @@ class Engine:
                 self._cool_down(request, endpoint, verdict, now)
                 self._again(request, now)
             case Action.RESEND:
-                endpoint.breaker.probe_abandoned(now)
+                endpoint.breaker.probe_abandoned(now, request.sent_s)
                 request.resent = True
                 self._again(request, now)
             case Action.NOT_SENT:
-                endpoint.breaker.failed(now)
+                endpoint.breaker.failed(now, request.sent_s)
                 self._again(request, now)
                 self._check_reachable(verdict)
             case Action.DISABLE:
                 self._disable(endpoint, verdict)
                 self._again(request, now)
             case _:
-                endpoint.breaker.probe_abandoned(now)
+                endpoint.breaker.probe_abandoned(now, request.sent_s)
                 self._retry_or_fail(request, endpoint, reply, verdict, now)
 
     def _note_use(self, request: Request, reply: Reply) -> None:

@@ -5,6 +5,8 @@ from llmblast.scheduling.tokens import TokenEstimator
 from llmblast.settings import EndpointSettings
 
 _LATENCY_GAIN = 0.1
+_FAILED_LATENCY_S = 0.1
+_WORST_LATENCY_S = 60.0
 
 
 class Endpoint:
@@ -64,6 +66,10 @@ class Endpoint:
             self.latency_s += _LATENCY_GAIN * (latency_s - self.latency_s)
         else:
             self.latency_s = latency_s
+
+    def observe_failure(self) -> None:
+        """Makes it look slower: failures are often quick, and must not attract what `fastest` sends."""
+        self.latency_s = min(max(2 * self.latency_s, _FAILED_LATENCY_S), _WORST_LATENCY_S)
 
 
 def limit_set(

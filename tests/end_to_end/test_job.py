@@ -206,3 +206,16 @@ def test_verbose_tells_every_failure(tmp_path: Path, start_mock: StartMock, llmb
     done = llmblast("run", "prompts.jsonl", "-u", f"{server.url},name=gpu1", "-v", "-a", "1")
 
     assert "line 1: gpu1: RETRY: HTTP 500" in done.stderr
+
+
+def test_the_fastest_route_leaves_a_failing_endpoint(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """Failures are quick, but they do not count as fast."""
+    failing, healthy = start_mock("latency=0&errors=1"), start_mock("latency=0.01")
+    write_prompts(tmp_path / "prompts.jsonl", 300)
+
+    done = llmblast("run", "prompts.jsonl", "-u", failing.url, "-u", healthy.url, "--route", "fastest", "-j", "8")
+
+    assert done.returncode == 0, done.stderr
+    assert len(failing.ledger) < 60

@@ -1,0 +1,170 @@
+"""Requests, endpoints and a driver with a fake clock for the tests of this room."""
+
+import heapq
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import TypedDict, Unpack
+
+from llmblast.records import Request
+from llmblast.scheduling import ROUTES, Endpoint, Lanes, Rate, Scheduler, limit_set
+from llmblast.settings import EndpointSettings
+
+
+class Levels(TypedDict, total=False):
+    """Limits of the whole run."""
+
+    rps: float
+    rpm: float
+    tpm: float
+    concurrency: int
+    burst_s: float
+
+
+class EndpointOptions(TypedDict, total=False):
+    """What a test may set on an endpoint."""
+
+    weight: float
+    rps: float
+    rpm: float
+    tpm: float
+    burst: float
+    concurrency: int
+
+
+def make_request(
+    number: int = 1, *, body: bytes = b"", max_tokens: int | None = None, deferred: bool = False, failed_on: int = 0
+) -> Request:
+    """A request with nothing that scheduling does not look at."""
+    return Request(
+        number=number,
+        key=f"{number:016x}",
+        text=b"x" * number,
+        id=number,
+        body=body,
+        max_tokens=max_tokens,
+        deferred=deferred,
+        failed_on=failed_on,
+    )
+
+
+def make_endpoint(index: int = 0, **options: Unpack[EndpointOptions]) -> Endpoint:
+    """An endpoint named e0, e1, ... as its index says."""
+    return Endpoint(index, EndpointSettings(url="http://127.0.0.1/v1", name=f"e{index}", **options))
+
+
+def make_scheduler(
+    endpoints: Sequence[EndpointOptions], requests: int = 0, route: str = "weighted", **run: Unpack[Levels]
+) -> Scheduler:
+    """A scheduler with that many requests queued."""
+    limits = limit_set(
+        "run",
+        rps=run.get("rps"),
+        rpm=run.get("rpm"),
+        tpm=run.get("tpm"),
+        concurrency=run.get("concurrency"),
+        burst_s=run.get("burst_s", 0.0),
+    )
+    made = [make_endpoint(index, **options) for index, options in enumerate(endpoints)]
+    scheduler = Scheduler(limits, made, ROUTES[route])
+    for number in range(1, requests + 1):
+        scheduler.lanes.add(make_request(number))
+    return scheduler
+
+
+def admit_all(scheduler: Scheduler, now: float) -> list[tuple[Request, Endpoint]]:
+    """Everything that may go at `now`."""
+    return list(iter(lambda: scheduler.next(now), None))
+
+
+def drain(lanes: Lanes, now: float) -> list[int]:
+    """Numbers in the order in which the lanes let them go at `now`."""
+    numbers = []
+    while lanes.peek(now) is not None:
+        numbers.append(lanes.pop(now).number)
+    return numbers
+
+
+def sends_of(rate: Rate, lateness_s: Iterator[float], until_s: float, start_s: float = 1000.0) -> list[float]:
+    """Moments at which unit costs leave when `rate` is asked again up to so late after each is ready."""
+    now, sends = start_s, []
+    while now < start_s + until_s:
+        rate.take(1.0, now)
+        sends.append(now)
+        ready_s = rate.ready_at(1.0, now)
+        now = ready_s + next(lateness_s) if ready_s > now else now
+    return sends
+
+
+def most_within(moments: Sequence[float], window_s: float) -> int:
+    """The most moments in any stretch of that length, both ends belonging to it."""
+    most, first = 0, 0
+    for last, moment in enumerate(moments):
+        while moment - moments[first] > window_s:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+class Driver:
+    """Plays a scheduler against a fake clock: replies come after `latency()`, `judge` says what a reply leads to.
+
+    `judge(request, endpoint)` returns the real tokens and the seconds after which the request is tried again, or None
+    when it is done.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        latency: Callable[[Endpoint], float],
+        judge: Callable[[Request, Endpoint], tuple[float, float | None]] = lambda request, endpoint: (0.0, None),
+        lateness: Callable[[], float] = lambda: 0.0,
+        now: float = 1000.0,
+    ) -> None:
+        self.scheduler = scheduler
+        self.now = now
+        self.sends: list[tuple[float, int, int]] = []
+        self.done: list[int] = []
+        self.most_in_flight: dict[int | None, int] = {None: 0}
+        self._latency = latency
+        self._judge = judge
+        self._lateness = lateness
+        self._flights: list[tuple[float, int, Request, Endpoint]] = []
+        self._order = count()
+
+    def run(self, until_s: float = math.inf) -> None:
+        """Goes on until all is done, or that many seconds have passed."""
+        end_s = self.now + until_s
+        while (self.scheduler.lanes or self._flights) and self.now < end_s:
+            self._admit()
+            reply_s = self._flights[0][0] if self._flights else math.inf
+            wake_at = self.scheduler.wake_at
+            assert min(reply_s, wake_at) < math.inf, "nothing would ever wake the queue"
+            if wake_at < reply_s:
+                self._check_that_nothing_goes_before(wake_at)
+                self.now = wake_at + self._lateness()
+            else:
+                self.now = max(self.now, reply_s)
+                self._land()
+
+    def _admit(self) -> None:
+        for request, endpoint in admit_all(self.scheduler, self.now):
+            self.sends.append((self.now, request.number, endpoint.index))
+            heapq.heappush(self._flights, (self.now + self._latency(endpoint), next(self._order), request, endpoint))
+            for index, load in ((None, len(self._flights)), (endpoint.index, endpoint.in_flight)):
+                self.most_in_flight[index] = max(self.most_in_flight.get(index, 0), load)
+        assert self.scheduler.wake_at > self.now
+
+    def _check_that_nothing_goes_before(self, wake_at: float) -> None:
+        assert self.scheduler.next((self.now + wake_at) / 2) is None
+        assert self.scheduler.wake_at == wake_at
+
+    def _land(self) -> None:
+        _, _, request, endpoint = heapq.heappop(self._flights)
+        tokens, wait_s = self._judge(request, endpoint)
+        self.scheduler.release(request, endpoint, tokens, self.now)
+        if wait_s is None:
+            self.done.append(request.number)
+        else:
+            request.failed_on |= endpoint.bit
+            self.scheduler.lanes.add_retry(request, self.now + wait_s)

@@ -1,0 +1,253 @@
+"""Concurrency, cool-down, breaker, and sets of limits."""
+
+import math
+
+from llmblast.scheduling import Breaker, Concurrency, CoolDown, Endpoint, LimitSet, Rate, limit_set
+from llmblast.settings import EndpointSettings
+from tests.scheduling.scheduling_samples import make_endpoint
+
+
+def opened_breaker(now: float = 0.0) -> Breaker:
+    breaker = Breaker("breaker")
+    for _ in range(3):
+        breaker.take(1.0, now)
+        breaker.failed(now, now)
+    return breaker
+
+
+def test_concurrency_lets_as_many_go_as_it_has_slots() -> None:
+    """Nobody knows when a slot frees, so the moment is infinity."""
+    limit = Concurrency("concurrency", 2)
+    limit.take(1.0, 0.0)
+    assert limit.ready_at(1.0, 5.0) == 5.0
+    limit.take(1.0, 0.0)
+
+    assert limit.ready_at(1.0, 5.0) == math.inf
+
+
+def test_a_settlement_frees_a_slot() -> None:
+    """One in, one out."""
+    limit = Concurrency("concurrency", 1)
+    limit.take(1.0, 0.0)
+    limit.settle(1.0, 0.0, 1.0)
+
+    assert limit.ready_at(1.0, 1.0) <= 1.0
+
+
+def test_a_cool_down_holds_until_its_moment() -> None:
+    """Then it is as if it had never been."""
+    limit = CoolDown("cool-down")
+    assert not limit.is_on(0.0)
+    limit.pause(3.0, 1.0)
+
+    assert limit.is_on(2.9)
+    assert limit.ready_at(1.0, 2.9) == 3.0
+    assert not limit.is_on(3.0)
+
+
+def test_a_shorter_pause_never_ends_a_longer_one_early() -> None:
+    """The start stays that of the pause which counts."""
+    limit = CoolDown("cool-down")
+    limit.pause(10.0, 1.0)
+    limit.pause(5.0, 2.0)
+
+    assert limit.ready_at(1.0, 2.0) == 10.0
+    assert limit.started_s == 1.0
+
+
+def test_a_cool_down_costs_nothing() -> None:
+    """Paying and settling leave it alone."""
+    limit = CoolDown("cool-down")
+    limit.pause(10.0, 1.0)
+    limit.take(1.0, 1.0)
+    limit.settle(5.0, 1.0, 1.0)
+
+    assert limit.ready_at(1.0, 1.0) == 10.0
+
+
+def test_a_breaker_opens_after_three_failures_in_a_row() -> None:
+    """Two do nothing, and an answer between them starts the count anew."""
+    breaker = Breaker("breaker")
+    breaker.failed(1.0)
+    breaker.failed(2.0)
+    breaker.answered()
+    breaker.failed(3.0)
+    breaker.failed(4.0)
+    assert breaker.ready_at(1.0, 4.0) <= 4.0
+    was_open = breaker.is_open
+    breaker.failed(5.0)
+
+    assert (was_open, breaker.is_open) == (False, True)
+    assert breaker.ready_at(1.0, 5.0) == 6.0
+
+
+def test_a_breaker_probes_one_at_a_time() -> None:
+    """While the probe is under way nobody else goes."""
+    breaker = opened_breaker()
+    breaker.take(1.0, 1.0)
+
+    assert breaker.ready_at(1.0, 500.0) == math.inf
+
+
+def test_the_wait_for_a_probe_doubles_up_to_half_a_minute() -> None:
+    """1, 2, 4, 8, 16, 30, 30 seconds."""
+    breaker, waits, now = opened_breaker(), [], 0.0
+    for _ in range(7):
+        probe_s = breaker.ready_at(1.0, now)
+        waits.append(probe_s - now)
+        breaker.take(1.0, probe_s)
+        now = probe_s + 0.5
+        breaker.failed(now, probe_s)
+
+    assert waits == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_an_answer_closes_a_breaker_and_resets_its_wait() -> None:
+    """The next outage starts with one second again."""
+    breaker = opened_breaker()
+    breaker.take(1.0, 1.0)
+    breaker.failed(1.5, 1.0)
+    had_answered = breaker.has_answered
+    breaker.answered()
+
+    assert (had_answered, breaker.has_answered) == (False, True)
+    assert not breaker.is_open
+    assert breaker.ready_at(1.0, 1.5) <= 1.5
+    for _ in range(3):
+        breaker.failed(2.0)
+    assert breaker.ready_at(1.0, 2.0) == 3.0
+
+
+def test_failures_of_requests_sent_before_it_opened_do_not_lengthen_the_wait() -> None:
+    """A hundred were in flight when the endpoint went down."""
+    breaker = opened_breaker()
+    for _ in range(100):
+        breaker.failed(0.9, -1.0)
+
+    assert breaker.ready_at(1.0, 0.9) == 1.0
+
+
+def test_a_late_failure_is_not_taken_for_that_of_the_probe() -> None:
+    """It was sent before: the probe is still under way, and only its own end counts."""
+    breaker = opened_breaker()
+    breaker.take(1.0, 1.0)
+    breaker.failed(1.2, -1.0)
+    breaker.probe_abandoned(1.2, -1.0)
+    assert breaker.ready_at(1.0, 1.2) == math.inf
+    breaker.failed(4.0, 1.0)
+
+    assert breaker.ready_at(1.0, 4.0) == 6.0
+
+
+def test_an_abandoned_probe_lets_another_one_go() -> None:
+    """It told nothing about the endpoint, so the wait is not lengthened."""
+    breaker = opened_breaker()
+    breaker.take(1.0, 1.0)
+    breaker.probe_abandoned(1.5, 1.0)
+    assert breaker.ready_at(1.0, 1.5) == 1.5
+    breaker.take(1.0, 1.5)
+    assert breaker.ready_at(1.0, 1.5) == math.inf
+    breaker.failed(2.0, 1.5)
+
+    assert breaker.ready_at(1.0, 2.0) == 4.0
+
+
+def test_an_abandonment_means_nothing_to_a_closed_breaker() -> None:
+    """Most requests that break off are no probes."""
+    breaker = Breaker("breaker")
+    breaker.take(1.0, 1.0)
+    breaker.probe_abandoned(1.0)
+    breaker.answered()
+    breaker.settle(1.0, 0.0, 1.0)
+
+    assert breaker.ready_at(1.0, 0.0) == -math.inf
+
+
+def test_a_set_is_ready_when_all_of_its_limits_are() -> None:
+    """One limit that says no is enough, whichever kind it is."""
+    limits = limit_set("run", rps=10, rpm=None, tpm=6000, concurrency=1, burst_s=0.0)
+    assert limits.is_ready(100.0, 5.0)
+    limits.take(100.0, 5.0)
+
+    assert not limits.is_ready(100.0, 5.5)
+    limits.release(100.0, 100.0, 5.5)
+    assert not limits.is_ready(100.0, 5.5)
+    assert limits.is_ready(100.0, 6.1)
+
+
+def test_a_set_pays_all_of_its_limits() -> None:
+    """Requests cost one, tokens what they are."""
+    requests, tokens, slots = Rate("rps", 1), Rate("tpm", 100), Concurrency("slots", 1)
+    limits = LimitSet(per_request=[requests], per_token=[tokens], slots=[slots])
+    limits.take(500.0, 0.0)
+
+    assert 0.99 < requests.ready_at(1.0, 0.0) < 1.01
+    assert 4.9 < tokens.ready_at(500.0, 0.0) < 5.1
+    assert slots.ready_at(1.0, 0.0) == math.inf
+    assert limits.all() == (slots, requests, tokens)
+
+
+def test_a_release_gives_back_the_slot_and_the_tokens_but_not_the_request() -> None:
+    """A request that was sent has used the request rate, whatever became of it."""
+    requests, tokens, slots = Rate("rps", 1), Rate("tpm", 100), Concurrency("slots", 1)
+    limits = LimitSet(per_request=[requests], per_token=[tokens], slots=[slots])
+    limits.take(500.0, 0.0)
+    limits.release(500.0, 0.0, 0.0)
+
+    assert requests.ready_at(1.0, 0.0) > 0.99
+    assert tokens.ready_at(1.0, 0.0) <= 0.0
+    assert slots.ready_at(1.0, 0.0) <= 0.0
+
+
+def test_the_last_ready_limit_is_the_one_that_holds() -> None:
+    """Its name is what a person sees as the reason for waiting."""
+    limits = limit_set("run", rps=10, rpm=60, tpm=None, concurrency=None, burst_s=0.0)
+    limits.take(0.0, 0.0)
+    at, limit = limits.last_ready(0.0, 0.0)
+
+    assert limit.name == "run rpm"
+    assert 0.99 < at < 1.01
+    assert not limits.is_ready(0.0, at - 1e-6)
+    assert limits.is_ready(0.0, at)
+
+
+def test_a_set_without_limits_is_always_ready() -> None:
+    """A run needs no limits of its own."""
+    limits = limit_set("run", rps=None, rpm=None, tpm=None, concurrency=None, burst_s=0.0)
+    limits.take(1e9, 0.0)
+
+    assert limits.is_ready(1e9, 0.0)
+    assert not limits.counts_tokens
+    assert limit_set("run", rps=None, rpm=None, tpm=1, concurrency=None, burst_s=0.0).counts_tokens
+
+
+def test_a_limit_per_minute_is_spread_over_the_minute() -> None:
+    """120 a minute is one every half second."""
+    limits = limit_set("run", rps=None, rpm=120, tpm=None, concurrency=None, burst_s=0.0)
+    limits.take(0.0, 0.0)
+
+    assert 0.5 <= limits.last_ready(0.0, 0.0)[0] < 0.51
+
+
+def test_an_endpoint_says_what_is_the_matter_with_it() -> None:
+    """The gravest thing first, nothing when all is well."""
+    endpoint = make_endpoint()
+    assert endpoint.state(0.0) == ""
+    endpoint.cool_down.pause(7.0, 0.0)
+    assert endpoint.state(2.0) == "cooling down 5 s"
+    for _ in range(3):
+        endpoint.breaker.failed(0.0)
+    assert endpoint.state(2.0) == "unreachable, probing"
+    endpoint.disabled = "401"
+    assert endpoint.state(2.0) == "disabled: 401"
+
+
+def test_an_endpoint_has_its_own_burst_or_that_of_the_run() -> None:
+    """An explicit zero is one of its own."""
+    own = Endpoint(0, EndpointSettings(url="http://127.0.0.1/v1", name="own", rps=1, burst=0.0), burst_s=5.0)
+    inherited = Endpoint(1, EndpointSettings(url="http://127.0.0.1/v1", name="inherited", rps=1), burst_s=5.0)
+    for endpoint in (own, inherited):
+        endpoint.limits.take(0.0, 0.0)
+
+    assert not own.limits.is_ready(0.0, 0.0)
+    assert inherited.limits.is_ready(0.0, 0.0)

@@ -1,0 +1,310 @@
+"""Scheduler: both levels bind, nobody waits longer than needed, and everybody knows what for."""
+
+import math
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from llmblast.scheduling import Endpoint, Scheduler
+from tests.scheduling.scheduling_samples import Driver, admit_all, make_request, make_scheduler, most_within
+
+
+def indices(scheduler: Scheduler, now: float) -> list[int]:
+    """Endpoints of everything that may go at `now`."""
+    return [endpoint.index for _, endpoint in admit_all(scheduler, now)]
+
+
+def sends_to(driver: Driver, index: int) -> list[float]:
+    """Moments of the sends to one endpoint."""
+    return [moment for moment, _, endpoint in driver.sends if endpoint == index]
+
+
+def half_a_second(endpoint: Endpoint) -> float:
+    return 0.5
+
+
+def test_nothing_queued_means_nothing_to_send_and_no_wake_up() -> None:
+    """Only an event changes that."""
+    scheduler = make_scheduler([{}])
+
+    assert scheduler.next(0.0) is None
+    assert scheduler.wake_at == math.inf
+
+
+def test_a_waiting_retry_wakes_the_queue_when_it_is_due() -> None:
+    """Neither earlier nor later."""
+    scheduler = make_scheduler([{}])
+    scheduler.lanes.add_retry(make_request(), due_s=7.0)
+
+    assert scheduler.next(5.0) is None
+    assert scheduler.wake_at == 7.0
+    assert scheduler.next(7.0) is not None
+
+
+def test_an_admission_is_noted_in_the_request_and_the_endpoint() -> None:
+    """Its moment, what it paid, and the load."""
+    scheduler = make_scheduler([{"tpm": 6000}])
+    scheduler.lanes.add(make_request(1, body=b"x" * 1000, max_tokens=100))
+    admitted = scheduler.next(3.0)
+
+    assert admitted is not None
+    request, endpoint = admitted
+    assert request.sent_s == 3.0
+    assert request.tokens_paid == pytest.approx(400)
+    assert endpoint.in_flight == 1
+
+
+def test_run_wide_concurrency_holds_over_all_endpoints() -> None:
+    """Two endpoints with ten slots each and five for the run: never more than five, and five are reached."""
+    random = Random(6)
+    scheduler = make_scheduler([{"concurrency": 10}, {"concurrency": 10}], requests=200, concurrency=5)
+    driver = Driver(scheduler, lambda endpoint: random.expovariate(2))
+    driver.run()
+
+    assert driver.most_in_flight[None] == 5
+    assert len(driver.done) == 200
+
+
+def test_the_concurrency_of_each_endpoint_holds_below_that_of_the_run() -> None:
+    """Two and three slots are five, however many the run would allow."""
+    scheduler = make_scheduler([{"concurrency": 2}, {"concurrency": 3}], requests=20, concurrency=100)
+
+    assert sorted(indices(scheduler, 0.0)) == [0, 0, 1, 1, 1]
+    assert scheduler.wake_at == math.inf
+
+
+def test_run_wide_rate_holds_over_all_endpoints() -> None:
+    """Two endpoints with ten a second each and five for the run: five a second."""
+    scheduler = make_scheduler([{"rps": 10}, {"rps": 10}], requests=50, rps=5)
+    driver = Driver(scheduler, half_a_second)
+    driver.run()
+    moments = [moment for moment, _, _ in driver.sends]
+
+    assert most_within(moments, 1.0) == 5
+    assert moments[-1] - moments[0] == pytest.approx(49 / 5, rel=0.01)
+
+
+def test_the_rate_of_each_endpoint_holds_below_that_of_the_run() -> None:
+    """Three and five a second make eight."""
+    scheduler = make_scheduler([{"rps": 3}, {"rps": 5}], requests=80, rps=100)
+    driver = Driver(scheduler, half_a_second)
+    driver.run()
+
+    assert most_within(sends_to(driver, 0), 1.0) == 3
+    assert most_within(sends_to(driver, 1), 1.0) == 5
+    assert driver.sends[-1][0] - driver.sends[0][0] == pytest.approx(10.0, rel=0.03)
+
+
+def test_a_request_that_waits_for_an_endpoint_holds_nothing_of_the_run() -> None:
+    """Asking a hundred times in vain leaves the limits of the run as they were."""
+    scheduler = make_scheduler([{"concurrency": 1}], requests=3, rps=1000, tpm=60_000, concurrency=2)
+    first = scheduler.next(0.0)
+    assert first is not None
+    for step in range(100):
+        assert scheduler.next(1.0 + step / 1000) is None
+    endpoint = first[1]
+    endpoint.limits.release(0.0, 0.0, 2.0)
+
+    assert scheduler.next(2.0) is not None
+
+
+def test_the_head_of_the_queue_blocks_no_endpoint_that_is_ready() -> None:
+    """One a second here, ten a second there: both get all they may have, each evenly."""
+    scheduler = make_scheduler([{"rps": 1, "weight": 100}, {"rps": 10}], requests=110)
+    driver = Driver(scheduler, half_a_second)
+    driver.run()
+    slow, fast = sends_to(driver, 0), sends_to(driver, 1)
+
+    assert len(slow) == pytest.approx(10, abs=1)
+    assert max(later - earlier for earlier, later in pairwise(fast)) < 0.102
+    assert max(later - earlier for earlier, later in pairwise(slow)) < 1.01
+
+
+def test_weighted_shares_are_exact_when_both_are_ready() -> None:
+    """750:250 through the whole scheduler, under a limit of the run."""
+    scheduler = make_scheduler([{"weight": 3}, {"weight": 1}], requests=1000, rps=500)
+    driver = Driver(scheduler, half_a_second)
+    driver.run()
+
+    assert len(sends_to(driver, 0)) == 750
+    assert len(sends_to(driver, 1)) == 250
+
+
+@pytest.mark.parametrize(("heavy", "light"), [(100, 26), (100, 50), (200, 30)])
+def test_shares_hold_when_an_endpoint_comes_a_moment_late_for_its_turn(heavy: float, light: float) -> None:
+    """The run's 100 a second at 3:1, while the endpoints' own limits are little above their shares."""
+    random = Random(7)
+    scheduler = make_scheduler([{"weight": 3, "rps": heavy}, {"weight": 1, "rps": light}], requests=4000, rps=100)
+    driver = Driver(scheduler, half_a_second, lateness=lambda: random.uniform(0, 0.001))
+    driver.run()
+
+    assert len(sends_to(driver, 1)) / 4000 == pytest.approx(0.25, abs=0.02)
+
+
+def test_the_queue_wakes_at_the_earliest_endpoint() -> None:
+    """Not at the first one in the list."""
+    scheduler = make_scheduler([{"rps": 1}, {"rps": 4}], requests=5)
+    assert indices(scheduler, 0.0) == [0, 1]
+
+    assert scheduler.wake_at == pytest.approx(0.25, rel=0.02)
+    assert scheduler.next(scheduler.wake_at - 1e-6) is None
+    assert indices(scheduler, scheduler.wake_at) == [1]
+
+
+def test_the_queue_wakes_when_the_last_limit_of_the_run_lets_go() -> None:
+    """Both must be paid."""
+    scheduler = make_scheduler([{}], requests=2, rps=4, rpm=60)
+    assert len(admit_all(scheduler, 0.0)) == 1
+
+    assert scheduler.wake_at == pytest.approx(1.0, rel=0.02)
+    assert scheduler.next(scheduler.wake_at) is not None
+
+
+@pytest.mark.parametrize("level", ["run", "endpoint"])
+def test_the_queue_wakes_for_a_cheap_retry_that_may_go_before_a_dear_head(level: str) -> None:
+    """The head waits for tokens until the credit covers it; the retry needs few of them and is due before that."""
+    if level == "run":
+        scheduler = make_scheduler([{}], tpm=6000, burst_s=10.0)
+    else:
+        scheduler = make_scheduler([{"tpm": 6000, "burst": 10.0}])
+    for number in (1, 2):
+        scheduler.lanes.add(make_request(number, max_tokens=250, body=b"x" * 2000))
+    scheduler.lanes.add_retry(make_request(3, max_tokens=10), due_s=2.0)
+    assert [request.number for request, _ in admit_all(scheduler, 0.0)] == [1]
+    assert scheduler.wake_at == 2.0
+
+    assert [request.number for request, _ in admit_all(scheduler, 2.0)] == [3]
+    assert 7.0 < scheduler.wake_at < 8.0
+
+
+def test_a_settlement_lets_the_next_one_go_earlier() -> None:
+    """The estimate was 1,000 tokens, the answer took 100."""
+    scheduler = make_scheduler([{"tpm": 6000}])
+    for number in (1, 2):
+        scheduler.lanes.add(make_request(number, max_tokens=10, body=b"x" * 3300))
+    admitted = scheduler.next(0.0)
+    assert admitted is not None
+    assert scheduler.next(0.0) is None
+    assert scheduler.wake_at == pytest.approx(10.0, rel=0.02)
+    scheduler.release(*admitted, tokens_real=100.0, now=0.5)
+
+    assert scheduler.next(0.5) is None
+    assert scheduler.wake_at == pytest.approx(1.0, rel=0.02)
+
+
+def test_a_release_frees_the_slots_of_both_levels() -> None:
+    """The next one may go at the same moment."""
+    scheduler = make_scheduler([{"concurrency": 1}], requests=2, concurrency=1)
+    admitted = scheduler.next(0.0)
+    assert admitted is not None
+    assert scheduler.next(1.0) is None
+    scheduler.release(*admitted, tokens_real=0.0, now=1.0)
+
+    assert admitted[1].in_flight == 0
+    assert scheduler.next(1.0) is not None
+
+
+def test_an_endpoint_that_cools_down_gets_nothing_while_the_other_goes_on() -> None:
+    """Then it comes back at its paced rate, not with a crowd."""
+    scheduler = make_scheduler([{"rps": 10}, {"rps": 10}], requests=60)
+    scheduler.endpoints[0].cool_down.pause(1001.0, 1000.0)
+    driver = Driver(scheduler, half_a_second)
+    driver.run()
+    cooled, other = sends_to(driver, 0), sends_to(driver, 1)
+
+    assert cooled[0] == 1001.0
+    assert most_within(cooled, 0.09) == 1
+    assert max(later - earlier for earlier, later in pairwise(other)) < 0.102
+
+
+def test_a_disabled_endpoint_gets_nothing() -> None:
+    """What is in flight there may still end."""
+    scheduler = make_scheduler([{"weight": 10}, {}], requests=20)
+    admitted = scheduler.next(0.0)
+    assert admitted is not None
+    scheduler.disable(scheduler.endpoints[0], "HTTP 401")
+    scheduler.release(*admitted, tokens_real=0.0, now=1.0)
+
+    assert set(indices(scheduler, 1.0)) == {1}
+    assert scheduler.endpoints[0].in_flight == 0
+    assert not scheduler.is_exhausted
+
+
+@pytest.mark.parametrize("tpm", [None, 1000])
+def test_without_any_endpoint_nothing_can_be_sent(tpm: float | None) -> None:
+    """No moment would change that."""
+    scheduler = make_scheduler([{} if tpm is None else {"tpm": tpm}, {}], requests=1)
+    for endpoint in scheduler.endpoints:
+        scheduler.disable(endpoint, "HTTP 401")
+
+    assert scheduler.is_exhausted
+    assert scheduler.next(0.0) is None
+    assert scheduler.wake_at == math.inf
+    assert len(scheduler.lanes) == 1
+
+
+def test_an_open_breaker_lets_one_probe_go_at_a_time() -> None:
+    """The rest waits in the queue, not in the errors."""
+    scheduler = make_scheduler([{}], requests=10)
+    endpoint = scheduler.endpoints[0]
+    for _ in range(3):
+        endpoint.breaker.failed(0.0, 0.0)
+    assert scheduler.next(0.5) is None
+    assert scheduler.wake_at == 1.0
+    assert len(admit_all(scheduler, 1.0)) == 1
+    assert scheduler.wake_at == math.inf
+    endpoint.breaker.answered()
+
+    assert len(admit_all(scheduler, 1.1)) == 9
+
+
+def test_waiting_is_booked_on_the_limit_that_held() -> None:
+    """Half a second for the rate of the run, then one for a slot at the endpoint."""
+    scheduler = make_scheduler([{"concurrency": 2}], requests=3, rps=2)
+    first = scheduler.next(0.0)
+    assert first is not None
+    assert scheduler.next(0.0) is None
+    assert scheduler.next(0.6) is not None
+    assert scheduler.next(1.2) is None
+    scheduler.release(*first, tokens_real=0.0, now=2.2)
+    assert scheduler.next(2.2) is not None
+
+    waited = scheduler.waited(10.0)
+    assert waited["run rps"] == pytest.approx(0.6)
+    assert waited["e0 concurrency"] == pytest.approx(1.0)
+    assert waited["e0 cool-down"] == waited["e0 breaker"] == 0.0
+
+
+def test_waiting_that_goes_on_is_counted_up_to_now() -> None:
+    """And not twice when asked twice."""
+    scheduler = make_scheduler([{"concurrency": 1}], requests=2)
+    scheduler.next(0.0)
+    scheduler.next(0.0)
+    wake_at = scheduler.wake_at
+
+    assert scheduler.waited(1.5)["e0 concurrency"] == 1.5
+    assert scheduler.waited(2.0)["e0 concurrency"] == 2.0
+    assert scheduler.wake_at == wake_at
+
+
+def test_an_empty_queue_waits_for_nobody() -> None:
+    """A slow input is not the fault of a limit."""
+    scheduler = make_scheduler([{"rps": 1}], requests=1)
+    scheduler.next(0.0)
+    scheduler.next(0.0)
+    scheduler.next(100.0)
+
+    assert sum(scheduler.waited(100.0).values()) == 0.0
+
+
+def test_the_dearest_estimate_is_paid_and_settled_at_both_levels() -> None:
+    """The endpoint is chosen after the price is known, so the price must suit each."""
+    scheduler = make_scheduler([{}, {}], tpm=6000)
+    for _ in range(400):
+        scheduler.endpoints[1].estimator.learn(make_request(body=b"x" * 100), 100, 0)
+    scheduler.lanes.add(make_request(1, body=b"x" * 1000, max_tokens=0))
+    admitted = scheduler.next(0.0)
+
+    assert admitted is not None
+    assert admitted[0].tokens_paid == pytest.approx(1000, rel=0.01)
