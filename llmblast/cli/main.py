@@ -64,3 +64,5 @@ def _open_missing_descriptors() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 -- None where it was closed; lives to the end
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115

@@ -195,7 +195,7 @@ class Engine:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._bug = error
-            self._done.set()
+            self.stop(ExitCode.OUTPUT_FAILED, "internal error")
         self._check_done()
 
     def _check_done(self) -> None:

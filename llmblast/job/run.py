@@ -78,7 +78,9 @@ class Job:
             await stations.engine.cut_short()
             for helper in helpers:
                 helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
+            for outcome in await asyncio.gather(*helpers, return_exceptions=True):
+                if isinstance(outcome, Exception):
+                    raise outcome
 
     async def _feed_unless_stopped(self) -> None:
         """Feeds the engine; a stop ends the feed even while it waits for a pipe."""

@@ -1,5 +1,6 @@
 """How runs end early, and what they say: exit codes, one clear sentence, nothing lost."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -260,3 +261,35 @@ def test_a_reader_that_goes_away_ends_the_run(
 
     assert process.returncode == 74
     assert "Traceback" not in stderr
+
+
+def test_closed_descriptors_are_survived(tmp_path: Path, environment: dict[str, str], start_mock: StartMock) -> None:
+    """`<&- >&-`, as some schedulers start things: the records go where they belong."""
+    server = start_mock()
+    write_prompts(tmp_path / "prompts.jsonl", 5)
+    command = " ".join([*LLMBLAST, "run", "prompts.jsonl", "-u", server.url, "<&-", ">&-", "2>&-"])
+
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, check=False)
+
+    assert done.returncode == 0
+    assert len(records(tmp_path / "save.jsonl")) == 5
+
+
+def test_without_input_a_terminal_is_not_waited_for(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Typed without INPUT, the command says so instead of hanging."""
+    leader, terminal = os.openpty()
+    done = subprocess.run(
+        [*LLMBLAST, "run", "-u", "mock:"],
+        cwd=tmp_path,
+        env=environment,
+        stdin=terminal,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    os.close(leader)
+    os.close(terminal)
+
+    assert done.returncode == 2
+    assert "no input: name a JSONL file" in done.stderr
