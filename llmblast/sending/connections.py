@@ -49,7 +49,8 @@ class Connector:
         handler, transport = connection.protocol, connection.transport
         if handler is None or transport is None or transport.is_closing():
             connection.close()
-            return Reply(cause=Cause.NOT_SENT, detail=f"{_place(self._url)} closed the connection at once")
+            place = _place(self._url.host, self._url.port)
+            return Reply(cause=Cause.NOT_SENT, detail=f"{place} closed the connection at once")
 
         def lost(exchange: Exchange, error: BaseException | None) -> None:
             handler.connection_lost(error)  # aiohttp waits for this one when it closes
@@ -59,16 +60,20 @@ class Connector:
         return Exchange(transport, lost, self._loop, self._max_reply_bytes)
 
 
-def new_tcp_connector() -> TCPConnector:
+def new_tcp_connector(kind: type[TCPConnector] = TCPConnector) -> TCPConnector:
     """Aiohttp's connector without limits of its own: how many connections there are is decided at admission."""
-    return TCPConnector(limit=0, ttl_dns_cache=_DNS_TTL_S, keepalive_timeout=120)
+    return kind(limit=0, ttl_dns_cache=_DNS_TTL_S, keepalive_timeout=120)
 
 
 def not_sent(url: URL, error: BaseException) -> Reply:
-    """The Reply for a connection that could not be opened, in words for a person."""
-    place = _place(url)
+    """The Reply for a connection that could not be opened, in words for a person.
+
+    aiohttp's error names the host that it wanted to reach, which may be a proxy's instead of the one in `url`.
+    """
+    host, port = (error.host, error.port) if isinstance(error, ClientConnectorError) else (url.host, url.port)
+    place = _place(host, port)
     if isinstance(error, (ClientConnectorDNSError, UnicodeError)):
-        detail = f"the host name {url.host} cannot be resolved"
+        detail = f"the host name {host} cannot be resolved"
     elif isinstance(error, ClientConnectorCertificateError):
         detail = f"{place}: the TLS certificate cannot be verified: {error.certificate_error}"
     elif isinstance(error, ClientSSLError):
@@ -84,5 +89,5 @@ def not_sent(url: URL, error: BaseException) -> Reply:
     return Reply(cause=Cause.NOT_SENT, detail=detail)
 
 
-def _place(url: URL) -> str:
-    return f"{url.host}:{url.port}"
+def _place(host: str | None, port: int | None) -> str:
+    return f"[{host}]:{port}" if host and ":" in host else f"{host}:{port}"

@@ -7,6 +7,7 @@ section 6.3, connection reuse section 9.3.
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 
 import httptools
 
@@ -60,7 +61,7 @@ class Exchange(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._headers: list[tuple[bytes, bytes]] = []
         self._headers_done = False
-        self.deadline_s = float("inf")
+        self.deadline_s = inf
         transport.set_protocol(self)
 
     @property
@@ -115,7 +116,7 @@ class Exchange(asyncio.Protocol):
         self._keep_alive = False
         if self._waiter is not None:
             if self._headers_done and exc is None and self._ends_with_the_connection():
-                self._complete()
+                self._complete(self._parser.get_status_code())
             elif self._used and not self._received_bytes:
                 self._finish(Reply(cause=Cause.STALE, detail="the server had closed the kept connection"))
             else:
@@ -145,20 +146,21 @@ class Exchange(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The reply is whole; an interim one (100 Continue, 103) only precedes it."""
-        if 100 <= self._parser.get_status_code() < 200:
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:
             self._headers_done = False
         elif self._waiter is not None:
             self._keep_alive = self._keep_alive and self._parser.should_keep_alive()
-            self._complete()
+            self._complete(status)
 
-    def _complete(self) -> None:
+    def _complete(self, status: int) -> None:
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._finish(Reply(self._parser.get_status_code(), self._headers, body))
+        self._finish(Reply(status, self._headers, body))
 
     def _finish(self, reply: Reply) -> None:
         waiter, self._waiter = self._waiter, None
-        self.deadline_s = float("inf")
+        self.deadline_s = inf
         self._used = True
         if not self._keep_alive:
             self._transport.close()

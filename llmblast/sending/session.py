@@ -1,5 +1,7 @@
 """The session transport: aiohttp's own client, for what the lean exchange does not do, such as proxies."""
 
+from io import BytesIO
+from types import SimpleNamespace
 from urllib.request import getproxies, proxy_bypass
 
 from aiohttp import (
@@ -11,14 +13,36 @@ from aiohttp import (
     DummyCookieJar,
     ServerDisconnectedError,
     StreamReader,
+    TCPConnector,
     TraceConfig,
 )
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from yarl import URL
 
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.connections import new_tcp_connector, not_sent
 from llmblast.sending.exchange import MAX_REPLY_BYTES
 from llmblast.sending.openai import Target
+
+_LARGE_BODY_BYTES = 512 * 1024
+"""Longer ones go as a file: aiohttp writes that in pieces, and warns of bytes beyond 1 MiB."""
+
+
+class _WaryConnector(TCPConnector):
+    """Never reuses a connection on which the server spoke while it was idle: RFC 9112 section 9.2.
+
+    aiohttp looks at that when a connection is given back, not when it is taken out again, and would hand those bytes
+    to the next request as its reply. `_get` is no documented API: a test says at once when it is not called any more.
+    """
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            if connection.protocol is not None and not connection.protocol.should_close:
+                break
+            connection.close()
+        return connection
 
 
 class _Trip:
@@ -41,17 +65,14 @@ class SessionChannel:
         self._target = target
         self._timeout_s = timeout_s
         self._max_reply_bytes = max_reply_bytes
-        tracing = TraceConfig()
-        tracing.on_connection_reuseconn.append(_note_reuse)
-        tracing.on_request_headers_sent.append(_note_sent)
         self._session = ClientSession(
-            connector=new_tcp_connector(),
+            connector=new_tcp_connector(_WaryConnector),
             timeout=ClientTimeout(total=timeout_s, connect=connect_timeout_s, sock_connect=connect_timeout_s),
             headers=target.headers,
             auto_decompress=False,
             cookie_jar=DummyCookieJar(),
             proxy=_proxy_for(URL(target.base)),
-            trace_configs=[tracing],
+            trace_configs=[_trace_trips()],
         )
 
     async def send(self, request: Request) -> Reply:
@@ -64,7 +85,8 @@ class SessionChannel:
             return self._explain(url, error, trip)
 
     async def _post(self, url: URL, body: bytes, trip: _Trip) -> Reply:
-        async with self._session.post(url, data=body, allow_redirects=False, trace_request_ctx=trip) as response:
+        data = body if len(body) <= _LARGE_BODY_BYTES else BytesIO(body)
+        async with self._session.post(url, data=data, allow_redirects=False, trace_request_ctx=trip) as response:
             trip.answered = True
             content = await _read_capped(response.content, self._max_reply_bytes)
             if content is None:
@@ -107,16 +129,23 @@ def _proxy_for(url: URL) -> str | None:
     return getproxies().get(url.scheme)
 
 
-async def _note_reuse(session: ClientSession, context: object, params: object) -> None:
-    trip = getattr(context, "trace_request_ctx", None)
-    if isinstance(trip, _Trip):
-        trip.reused = True
+def _trace_trips() -> TraceConfig:
+    """Keeps each request's `_Trip` up to date; it is handed over as `trace_request_ctx`."""
 
+    async def note_reuse(session: ClientSession, context: SimpleNamespace, params: object) -> None:
+        context.trace_request_ctx.reused = True
 
-async def _note_sent(session: ClientSession, context: object, params: object) -> None:
-    trip = getattr(context, "trace_request_ctx", None)
-    if isinstance(trip, _Trip):
-        trip.sent = True
+    async def note_fresh(session: ClientSession, context: SimpleNamespace, params: object) -> None:
+        context.trace_request_ctx.reused = False
+
+    async def note_sent(session: ClientSession, context: SimpleNamespace, params: object) -> None:
+        context.trace_request_ctx.sent = True
+
+    tracing = TraceConfig()
+    tracing.on_connection_reuseconn.append(note_reuse)
+    tracing.on_connection_create_start.append(note_fresh)
+    tracing.on_request_headers_sent.append(note_sent)
+    return tracing
 
 
 async def _read_capped(content: StreamReader, max_bytes: int) -> bytes | None:

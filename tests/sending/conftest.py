@@ -1,0 +1,85 @@
+"""Every asynchronous test of this room runs on both event loops; `open_channel` makes it run on both transports."""
+
+import asyncio
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import uvloop
+
+from llmblast.sending import TRANSPORTS, Channel
+from llmblast.sending.lean import LeanChannel
+from tests.sending.sending_wire import OpenChannel, Script, Serve, Server, a_target
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(params=list(TRANSPORTS))
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest_asyncio.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def serve(stack: AsyncExitStack) -> Serve:
+    async def start(script: Script, tls: ssl.SSLContext | None = None) -> Server:
+        server = Server(script)
+        await server.start(tls)
+        stack.push_async_callback(server.stop)
+        return server
+
+    return start
+
+
+@pytest.fixture
+def open_channel(stack: AsyncExitStack, transport: str) -> OpenChannel:
+    """`channel = open_channel(url)`: closed before its server is."""
+
+    def start(url: str, timeout_s: float = 30.0, connect_timeout_s: float = 10.0, **more: int) -> Channel:
+        channel = TRANSPORTS[transport](a_target(url), timeout_s, connect_timeout_s, **more)
+        stack.push_async_callback(channel.close)
+        return channel
+
+    return start
+
+
+@pytest.fixture
+def open_lean(stack: AsyncExitStack) -> OpenChannel:
+    """The same for what only the lean transport does."""
+
+    def start(url: str, timeout_s: float = 30.0, **more: int) -> Channel:
+        channel = LeanChannel(a_target(url), timeout_s, 10.0, **more)
+        stack.push_async_callback(channel.close)
+        return channel
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate for this machine, its key in the same file."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    files = ["-keyout", str(path), "-out", f"{path}.crt"]
+    subprocess.run([*command.split(), "-addext", names, *files], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + Path(f"{path}.crt").read_bytes())
+    return path
+
+
+@pytest.fixture(scope="session")
+def server_tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context

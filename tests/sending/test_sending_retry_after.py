@@ -1,0 +1,129 @@
+"""`Retry-After` in all its forms; what cannot be read counts as not said."""
+
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmblast.records import Reply
+from llmblast.sending.retry_after import LONGEST_S, retry_after_s
+
+NOW_S = 784111777.0
+"""Sun, 06 Nov 1994 08:49:37 GMT, the date of RFC 9110's examples."""
+
+
+@pytest.fixture(params=["UTC", "America/New_York"])
+def _zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The machine's time zone."""
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def waited_s(value: bytes, *, milliseconds: bytes | None = None, now_s: float = NOW_S) -> float | None:
+    headers = [(b"Retry-After", value)]
+    if milliseconds is not None:
+        headers.append((b"Retry-After-Ms", milliseconds))
+    return retry_after_s(Reply(429, headers), now_s)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (b"0", 0.0),
+        (b"7", 7.0),
+        (b" 7 ", 7.0),
+        (b"0.25", 0.25),
+        (b"-5", 0.0),
+        (b"86400", LONGEST_S),
+        (b"99999999999999999999999", LONGEST_S),
+        (b"1e300", LONGEST_S),
+        (b"1e309", None),
+        (b"inf", None),
+        (b"-inf", None),
+        (b"nan", None),
+        (b"", None),
+        (b"soon", None),
+        (b"7s", None),
+        (b"\xff\xfe", None),
+        (b"7, 8", None),
+    ],
+)
+def test_seconds(value: bytes, seconds: float | None) -> None:
+    """Whole ones as in the RFC, fractions as some send, never below zero, never beyond a day."""
+    assert waited_s(value) == seconds
+
+
+@pytest.mark.usefixtures("_zone")
+@pytest.mark.parametrize(
+    "date",
+    [
+        b"Sun, 06 Nov 1994 08:49:37 GMT",
+        b"Sunday, 06-Nov-94 08:49:37 GMT",
+        b"Sun Nov  6 08:49:37 1994",
+        b"Sun, 06 Nov 1994 08:49:37 -0000",
+    ],
+)
+@pytest.mark.parametrize(("now_s", "seconds"), [(NOW_S - 30, 30.0), (NOW_S + 30, 0.0), (NOW_S - 1e6, LONGEST_S)])
+def test_a_date(date: bytes, now_s: float, seconds: float) -> None:
+    """The three formats of RFC 9110 section 5.6.7, all in UTC wherever the machine is; a past one means now."""
+    assert waited_s(date, now_s=now_s) == seconds
+
+
+@pytest.mark.parametrize(
+    "date", [b"Sun, 99 Nov 1994 08:49:37 GMT", b"Sun, 06 Nov 1994", b"Sun, 06 Nov 99999 08:49:37 GMT"]
+)
+def test_a_date_that_is_none_counts_as_not_said(date: bytes) -> None:
+    """Impossible days, missing times, impossible years."""
+    assert waited_s(date) in (None, LONGEST_S, 0.0)
+
+
+def test_milliseconds_go_before_seconds() -> None:
+    """They say it more exactly; where they cannot be read, the seconds count."""
+    assert waited_s(b"2", milliseconds=b"1500") == 1.5
+    assert waited_s(b"2", milliseconds=b"-1") == 0.0
+    assert waited_s(b"2", milliseconds=b"soon") == 2.0
+    assert waited_s(b"2", milliseconds=b"nan") == 2.0
+
+
+def test_no_header_means_that_nothing_was_said() -> None:
+    """Others are not looked at."""
+    assert retry_after_s(Reply(429, [(b"X-Retry-After", b"7")]), NOW_S) is None
+
+
+dates = st.floats(-1e10, 1e11, allow_nan=False).map(lambda moment: formatdate(moment, usegmt=True))
+date_like = st.lists(
+    st.sampled_from(
+        [
+            "Sun",
+            ",",
+            " ",
+            "06",
+            "Nov",
+            "1994",
+            "94",
+            "08:49:37",
+            "GMT",
+            "-0000",
+            "+9999",
+            "-",
+            ":",
+            "(",
+            '"',
+            "99999999999",
+        ]
+    ),
+    max_size=9,
+).map("".join)
+
+
+@given(st.binary(max_size=40) | (dates | date_like).map(str.encode), st.floats(0, 4e9))
+def test_whatever_it_says_the_wait_is_bounded(value: bytes, now_s: float) -> None:
+    """Never an exception, never a negative wait, never more than a day."""
+    for seconds in (waited_s(value, now_s=now_s), waited_s(b"", milliseconds=value, now_s=now_s)):
+        assert seconds is None or 0 <= seconds <= LONGEST_S

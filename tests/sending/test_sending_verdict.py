@@ -1,0 +1,243 @@
+"""The verdict table, row by row: what a reply means for its request, its endpoint and its limits."""
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmblast.records import Answer, Cause, Reply, Request
+from llmblast.sending import Action, Verdict, judge
+
+NOW_S = 1_800_000_000.0
+ANSWER = b'{"choices":[{"message":{"role":"assistant","content":"4"},"finish_reason":"stop"}]}'
+RETRY_AFTER = ((b"Retry-After", b"7"),)
+
+
+def a_request(**more: int) -> Request:
+    return Request(1, "0" * 16, b"", "row-1", **more)  # type: ignore[arg-type] # fields of Request
+
+
+def an_error(message: str = "no", **more: object) -> bytes:
+    return orjson.dumps({"error": {"message": message, **more}})
+
+
+def verdict_on(reply: Reply, request: Request | None = None) -> Verdict:
+    verdict = judge(request or a_request(), reply, NOW_S)
+    assert isinstance(verdict, Verdict)
+    return verdict
+
+
+@pytest.mark.parametrize("status", [200, 201, 299])
+def test_a_usable_answer_needs_no_verdict(status: int) -> None:
+    """Any 2xx."""
+    answer = judge(a_request(), Reply(status, body=ANSWER), NOW_S)
+
+    assert isinstance(answer, Answer)
+    assert answer.text == "4"
+
+
+@pytest.mark.parametrize("finish_reason", ["length", "content_filter"])
+@pytest.mark.parametrize("content", ["4", "", None])
+def test_a_cut_off_answer_is_a_success(finish_reason: str, content: str | None) -> None:
+    """It is flagged by its finish_reason; asking again would cost again and end the same way."""
+    body = orjson.dumps({"choices": [{"message": {"content": content}, "finish_reason": finish_reason}]})
+
+    answer = judge(a_request(), Reply(200, body=body), NOW_S)
+
+    assert isinstance(answer, Answer)
+    assert (answer.text, answer.finish_reason) == (content, finish_reason)
+
+
+TABLE = [
+    # status, body, headers, action, code, wait_s, transient
+    (429, an_error("slow down", code="rate_limit_exceeded"), (), Action.COOL_DOWN, "rate_limit_exceeded", None, True),
+    (429, b"", RETRY_AFTER, Action.COOL_DOWN, "http_429", 7.0, True),
+    (529, an_error("overloaded", type="overloaded_error"), (), Action.COOL_DOWN, "overloaded_error", None, True),
+    (503, b"", RETRY_AFTER, Action.COOL_DOWN, "http_503", 7.0, True),
+    (503, b"", (), Action.RETRY, "http_503", None, True),
+    (503, b"", ((b"Retry-After", b"soon"),), Action.RETRY, "http_503", None, True),
+    (429, an_error("Request too large for m: Limit 10, Requested 20"), (), Action.FAIL, "http_429", None, False),
+    (429, an_error("you", code="insufficient_quota"), (), Action.DISABLE, "insufficient_quota", None, True),
+    (429, an_error("you", type="insufficient_quota"), (), Action.DISABLE, "insufficient_quota", None, True),
+    (429, an_error("you", type="insufficient_quota", code="429"), (), Action.DISABLE, "429", None, True),
+    (
+        429,
+        an_error("you", code="billing_hard_limit_reached"),
+        (),
+        Action.DISABLE,
+        "billing_hard_limit_reached",
+        None,
+        True,
+    ),
+    (402, b"", (), Action.DISABLE, "http_402", None, True),
+    (401, an_error("bad key", code="invalid_api_key"), (), Action.DISABLE, "invalid_api_key", None, True),
+    (403, b"Forbidden", (), Action.DISABLE, "http_403", None, True),
+    (
+        400,
+        an_error("too long", code="context_length_exceeded"),
+        (),
+        Action.FAIL,
+        "context_length_exceeded",
+        None,
+        False,
+    ),
+    (404, b"", (), Action.FAIL, "http_404", None, False),
+    (413, b"", (), Action.FAIL, "http_413", None, False),
+    (422, b'{"detail":"bad"}', (), Action.FAIL, "http_422", None, False),
+    (301, b"", (), Action.FAIL, "http_301", None, False),
+    (307, b"", (), Action.FAIL, "http_307", None, False),
+    (408, b"", (), Action.RETRY, "http_408", None, True),
+    (409, b"", (), Action.RETRY, "http_409", None, True),
+    (500, an_error("oops", type="server_error"), (), Action.RETRY, "server_error", None, True),
+    (502, b"<html>", (), Action.RETRY, "http_502", None, True),
+    (504, b"", RETRY_AFTER, Action.RETRY, "http_504", 7.0, True),
+    (524, b"", (), Action.RETRY, "http_524", None, True),
+    (599, b"", (), Action.RETRY, "http_599", None, True),
+    (200, an_error("slow down", code=429), (), Action.COOL_DOWN, "429", None, True),
+    (200, an_error("upstream", code=502), (), Action.RETRY, "502", None, True),
+    (200, an_error("no", code="401"), (), Action.DISABLE, "401", None, True),
+    (200, an_error("bad", code=400), (), Action.FAIL, "400", None, False),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "headers", "action", "code", "wait_s", "transient"), TABLE)
+def test_a_status_decides(
+    status: int,
+    body: bytes,
+    headers: tuple[tuple[bytes, bytes], ...],
+    action: Action,
+    code: str,
+    wait_s: float | None,
+    transient: bool,
+) -> None:
+    """None of these was worked on, so none counts as paid."""
+    verdict = verdict_on(Reply(status, headers, body))
+
+    assert (verdict.action, verdict.code, verdict.wait_s) == (action, code, wait_s)
+    assert (verdict.transient, verdict.was_used) == (transient, False)
+    assert str(status if status != 200 else orjson.loads(body)["error"]["code"]) in verdict.message
+
+
+UNUSABLE = {
+    "empty": (b"", "unusable_reply", "the endpoint answered 200 with an empty body"),
+    "blank": (b" \n", "unusable_reply", "the endpoint answered 200 with an empty body"),
+    "no JSON": (b"<html>", "unusable_reply", "the endpoint answered 200 with a body that is not JSON"),
+    "torn JSON": (ANSWER[:-1], "unusable_reply", "the endpoint answered 200 with a body that is not JSON"),
+    "no object": (b"[1]", "unusable_reply", "the endpoint answered 200 with JSON that is no object"),
+    "no choices": (b'{"choices":[]}', "unusable_reply", "the endpoint answered 200 without an answer in it"),
+    "no content": (
+        b'{"choices":[{"message":{"content":null},"finish_reason":"stop"}]}',
+        "unusable_reply",
+        "the endpoint answered 200 without an answer in it",
+    ),
+    "an error": (an_error("oh no", type="engine_error"), "engine_error", "oh no"),
+    "an error in a word": (b'{"error":"oh no"}', "unusable_reply", "oh no"),
+    "an error that says nothing": (b'{"error":{"x":1}}', "unusable_reply", "the endpoint answered with an error"),
+}
+
+
+@pytest.mark.parametrize(("body", "code", "message"), UNUSABLE.values(), ids=UNUSABLE)
+@pytest.mark.parametrize(("retried", "action"), [(0, Action.RETRY), (1, Action.RETRY), (2, Action.FAIL)])
+def test_an_unusable_reply_is_retried_twice(body: bytes, code: str, message: str, retried: int, action: Action) -> None:
+    """It may have been paid for, so its body is kept."""
+    verdict = verdict_on(Reply(200, body=body), a_request(unusable_replies=retried))
+
+    assert (verdict.action, verdict.code, verdict.message) == (action, code, message)
+    assert (verdict.transient, verdict.keeps_body, verdict.was_used) == (True, True, True)
+
+
+def test_the_body_of_a_success_that_carries_an_error_is_kept() -> None:
+    """Also where the error has a status of its own."""
+    assert verdict_on(Reply(200, body=an_error(code=400))).keeps_body
+
+
+def test_a_redirect_says_what_to_do() -> None:
+    """A person has to name the final URL."""
+    verdict = verdict_on(Reply(308))
+
+    assert verdict.message == "HTTP 308 (redirects are not followed: name the final URL)"
+
+
+def test_what_was_never_sent_cost_nothing() -> None:
+    """DNS, refused, TLS, connect timeout."""
+    verdict = verdict_on(Reply(cause=Cause.NOT_SENT, detail="nobody listens"))
+
+    assert verdict == Verdict(Action.NOT_SENT, "nobody listens", "not_sent", transient=True)
+
+
+def test_a_stale_connection_is_made_up_for_once() -> None:
+    """The second time it is as good as broken."""
+    stale = Reply(cause=Cause.STALE, detail="closed")
+
+    assert verdict_on(stale) == Verdict(Action.RESEND, "closed", "stale_connection", transient=True)
+    again = verdict_on(stale, a_request(resent=True))
+    assert (again.action, again.code, again.was_used) == (Action.RETRY, "connection_broken", True)
+
+
+@pytest.mark.parametrize(("cause", "code"), [(Cause.BROKEN, "connection_broken"), (Cause.TIMED_OUT, "timeout")])
+@pytest.mark.parametrize(("retried", "action"), [(0, Action.RETRY), (1, Action.FAIL)])
+def test_an_ambiguous_send_is_retried_once(cause: Cause, code: str, retried: int, action: Action) -> None:
+    """It may have been paid for."""
+    verdict = verdict_on(Reply(cause=cause, detail="so it was"), a_request(ambiguous_sends=retried))
+
+    assert verdict == Verdict(action, "so it was", code, transient=True, was_used=True)
+
+
+def test_a_reply_over_the_cap_fails_for_good() -> None:
+    """It was paid for, and would be as large again."""
+    verdict = verdict_on(Reply(cause=Cause.TOO_LARGE, detail="too large"))
+
+    assert verdict == Verdict(Action.FAIL, "too large", "reply_too_large", was_used=True)
+
+
+KEYS = st.sampled_from(
+    ["error", "choices", "message", "content", "code", "type", "usage", "data", "embedding", "text", "detail", "model"]
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+headers = st.lists(
+    st.tuples(st.sampled_from([b"Retry-After", b"retry-after-ms", b"X"]), st.binary(max_size=20)), max_size=3
+)
+
+
+@given(
+    st.integers(0, 999),
+    st.binary(max_size=60) | json_values.map(orjson.dumps),
+    headers,
+    st.sampled_from(["", "embeddings"]),
+)
+def test_no_reply_makes_the_judge_stumble(
+    status: int, body: bytes, headers: list[tuple[bytes, bytes]], path: str
+) -> None:
+    """Whatever a server says, there is a verdict that can be recorded."""
+    request = Request(1, "0" * 16, b"", "row-1", path=path)
+
+    verdict = judge(request, Reply(status, headers, body), NOW_S)
+
+    assert isinstance(verdict, Answer) or (verdict.code and verdict.message)
+
+
+NESTED = b"[" * 900 + b"]" * 900
+
+
+@pytest.mark.parametrize("status", [200, 400, 429])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error":' + NESTED + b"}",
+        b'{"error":{"code":' + NESTED + b"}}",
+        b'{"error":{"type":' + NESTED + b"}}",
+        b'{"detail":' + NESTED + b"}",
+        b'{"error":{"code":"\xc2\xb2\xc2\xb2\xc2\xb2"}}',
+        b'{"error":{"code":"' + b"9" * 5000 + b'"}}',
+        b'{"error":{"code":4.5e2}}',
+        NESTED * 2,
+    ],
+    ids=["error", "code", "type", "detail", "superscript", "many digits", "float", "array"],
+)
+def test_malice_does_not_make_the_judge_stumble(status: int, body: bytes) -> None:
+    """Nesting deeper than Python prints, digits that are no number, a number that is no status."""
+    assert verdict_on(Reply(status, body=body)).message
