@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import orjson
 
+from llmblast.reading.diagnosis import diagnose
+
 MAX_DEPTH = 240
 """Levels of nesting. orjson reads 1,024 and writes 254; records nest a line's fields a few levels deeper."""
 
@@ -30,7 +32,7 @@ def parse_fields(text: bytes) -> dict[str, object]:
     try:
         fields = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise _explain(text, error) from None
+        raise BadLine(*diagnose(text, error)) from None
     if type(fields) is not dict:
         raise BadLine('not a JSON object: write one object a line, such as {"input": "..."}')
     if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
@@ -83,19 +85,3 @@ def _check_depth(fields: dict[str, object]) -> None:
         if not level:
             return
     raise BadLine(f"nested more than {MAX_DEPTH} levels deep: flatten it")
-
-
-def _explain(text: bytes, error: orjson.JSONDecodeError) -> BadLine:
-    if text.startswith(b"<"):
-        return BadLine("not JSON: the line starts with '<' like HTML or XML: write one JSON object a line")
-    if b"\0" in text:
-        return BadLine("not JSON: it holds zero bytes as UTF-16 does: save the file as UTF-8", text.index(b"\0") + 1)
-    try:
-        text.decode()
-    except UnicodeDecodeError as invalid:
-        column = len(text[: invalid.start].decode()) + 1
-        return BadLine("not JSON: invalid UTF-8: save the file as UTF-8", column)
-    if error.msg == "unexpected end of data":
-        message = "not JSON: it ends too early: the line is truncated, or one object is spread over several lines"
-        return BadLine(message, error.pos + 1)
-    return BadLine(f"not JSON: {error.msg}", error.pos + 1)

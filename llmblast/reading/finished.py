@@ -30,6 +30,8 @@ class Finished:
         self._keys: list[array[int]] = []
         self._counts: list[bytearray] = []
         self._beyond: dict[int, int] = {}
+        if not self._left:
+            return  # most runs resume nothing; `take` asks no group then
         for index, group in enumerate(groups):
             self._add_group(group)
             groups[index] = bytearray()
@@ -59,6 +61,8 @@ class Finished:
 
     def take(self, key: str) -> bool:
         """Takes one occurrence of a key off; False if there is none left."""
+        if not self._left:
+            return False
         value = int(key, 16)
         group = value >> 56
         keys = self._keys[group]

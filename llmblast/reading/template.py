@@ -30,16 +30,22 @@ class Template:
             if name is not None and (not name or spec or conversion or set(name) & set(".[]{}")):
                 raise UsageError(f"--prompt {text!r}: {{{name}}} is not a plain field name: {_HOWTO}.")
         self._parts = [(literal, name) for literal, name, _, _ in parts]
+        if all(name is None for _, name in self._parts):
+            raise UsageError(f"--prompt {text!r}: it names no field: write {{text}} where the text of a line goes.")
 
     def render(self, fields: Mapping[str, object]) -> str:
-        """The prompt for one line; a value that is no text stands there as JSON. Raises BadLine for a missing field."""
+        """The prompt for one line; a value that is no text stands there as JSON.
+
+        Raises BadLine for a field that is missing or null.
+        """
         pieces = []
         for literal, name in self._parts:
             pieces.append(literal)
             if name is None:
                 continue
-            if name not in fields:
-                raise BadLine(f'it has no field "{name}", which --prompt names')
-            value = fields[name]
+            value = fields.get(name)
+            if value is None:
+                lack = f'its field "{name}" is null' if name in fields else f'it has no field "{name}"'
+                raise BadLine(f"{lack}, which --prompt names")
             pieces.append(value if type(value) is str else orjson.dumps(value).decode())
         return "".join(pieces)

@@ -1,5 +1,6 @@
 """What earlier runs have finished."""
 
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from unittest.mock import patch
@@ -70,6 +71,53 @@ def test_all_files_count_together_and_a_missing_one_holds_none(tmp_path: Path) -
     done = Finished.scan([save, str(tmp_path / "missing.jsonl"), errors])
 
     assert (len(done), done.take(KEYS[0]), done.take(KEYS[1]), done.take(KEYS[2])) == (2, True, True, False)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(keys), st.lists(keys), st.lists(keys))
+def test_two_that_are_asked_in_turn_take_each_record_exactly_once(
+    tmp_path: Path, answered_keys: list[str], failed_keys: list[str], other_lines: list[str]
+) -> None:
+    """Answered lines told from failed ones are the same list of work done, whatever the input's order."""
+    answered = Finished.scan([write(tmp_path / "save.jsonl", [f'{{"key":"{key}"}}' for key in answered_keys])])
+    failed = Finished.scan([write(tmp_path / "errors.jsonl", [f'{{"key":"{key}"}}' for key in failed_keys])])
+    lines = [*other_lines, *failed_keys, *answered_keys]
+
+    taken = Counter(key for key in lines if answered.take(key) or failed.take(key))
+
+    assert taken == Counter(answered_keys) + Counter(failed_keys)
+    assert len(answered) == len(failed) == 0
+    assert not any(answered.take(key) or failed.take(key) for key in lines)
+
+
+def test_a_record_of_the_first_is_taken_before_one_of_the_second(tmp_path: Path) -> None:
+    """A line that failed once and was answered later counts as answered."""
+    record = [f'{{"key":"{KEYS[0]}"}}']
+    answered = Finished.scan([write(tmp_path / "save.jsonl", record)])
+    failed = Finished.scan([write(tmp_path / "errors.jsonl", record)])
+
+    assert answered.take(KEYS[0]) or failed.take(KEYS[0])
+
+    assert (len(answered), len(failed)) == (0, 1)
+
+
+@pytest.mark.parametrize("paths", [[], ["missing.jsonl"]])
+def test_an_empty_one_costs_next_to_nothing(tmp_path: Path, paths: list[str]) -> None:
+    """A fresh run has two of them."""
+    tracemalloc.start()
+    try:
+        nothing = Finished.scan([str(tmp_path / path) for path in paths])
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert not nothing.take(KEYS[0])
+    assert kept_bytes < 4096
+
+
+def test_one_made_of_no_groups_holds_nothing() -> None:
+    """For whoever resumes nothing."""
+    assert not Finished([]).take(KEYS[0])
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -146,11 +146,13 @@ def test_a_template_may_name_input_which_is_then_not_echoed_twice() -> None:
     assert (request.input, request.extra) == ("French: chat", {"prompt": "p"})
 
 
-def test_a_template_without_fields_is_the_same_prompt_for_every_line() -> None:
-    """As for a list of images."""
-    request = shape({"images": ["https://host/a.png"]}, prompt="Describe it.")
-
-    assert request.input == "Describe it."
+@pytest.mark.parametrize("template", ["", "Describe it.", "{{text}}"])
+def test_a_template_without_fields_is_refused(template: str) -> None:
+    """Every line would pay for the same prompt."""
+    with pytest.raises(
+        UsageError, match=r"--prompt .*: it names no field: write \{text\} where the text of a line goes"
+    ):
+        Shaper(Settings(prompt=template))
 
 
 def test_with_a_template_only_lines_of_other_formats_are_left_alone() -> None:
@@ -166,6 +168,12 @@ def test_with_a_template_only_lines_of_other_formats_are_left_alone() -> None:
 def test_a_field_that_the_line_lacks_makes_it_bad() -> None:
     """The message names it."""
     assert 'it has no field "text", which --prompt names' in refusal({"txt": "x"}, prompt="Say {text}")
+
+
+def test_a_field_that_is_null_makes_the_line_bad_as_a_missing_one_does() -> None:
+    """Nobody wants to pay for a prompt about the word null; null within a value is that value's affair."""
+    assert 'its field "text" is null, which --prompt names' in refusal({"text": None}, prompt="Say {text}")
+    assert shape({"text": [None], "n": 0, "ok": False, "s": ""}, prompt="{text}{n}{ok}{s}").input == "[null]0false"
 
 
 @pytest.mark.parametrize(

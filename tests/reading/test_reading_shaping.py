@@ -1,5 +1,6 @@
 """The shaper: detection, bad lines in people's words, and that nothing a line holds can break the run."""
 
+import gzip
 import os
 from typing import Literal
 
@@ -87,10 +88,23 @@ def test_every_result_can_be_written(fields: dict[str, object]) -> None:
         (b'{"input": "hel', "column 15: not JSON: it ends too early"),
         (b"{", "spread over several lines"),
         ('{"é": "'.encode() + b'\xff"}', "column 8: not JSON: invalid UTF-8"),
-        (b'\xff\xfe{\0"\0', "column 4: not JSON: it holds zero bytes as UTF-16"),
+        (b'{"input": "x\0y"}', "column 13: not JSON: a zero byte: the file is damaged or no text"),
+        ('{"é": "'.encode() + bytes(9), "column 8: not JSON: a zero byte"),
+        ("\ufeff中文".encode("utf-16-le"), "column 1: not JSON: it looks like UTF-16"),
+        ("\ufeff中文".encode("utf-16-be"), "column 1: not JSON: it looks like UTF-16"),
+        (bytes(4096), "column 1: not JSON: a zero byte"),
         ('{"é": x}'.encode(), "column 7: not JSON: unexpected character"),
         (b"{'input': 1}", "column 2: not JSON: unexpected character, expected a string key"),
-        (b'{"input": NaN}', "column 11: not JSON"),
+        (b'{"input": NaN}', "column 11: not JSON: JSON has no NaN and no Infinity: write null or leave it out"),
+        ('{"é": [-Infinity]}'.encode(), "JSON has no NaN and no Infinity"),
+        (b'{"input": Nothing}', "column 11: not JSON: unexpected character"),
+        (b'text,"label"', 'column 1: not JSON: it looks like CSV: write one JSON object a line, such as {"input": '),
+        (b'"say ""hi""";5', "it looks like CSV"),
+        (b"1\tNaN", "it looks like CSV"),
+        (b"What is the capital of France?", "column 1: not JSON: it looks like plain text: write one JSON object"),
+        (b'{"input": "x"}, {', "column 15: not JSON: unexpected content"),
+        (b'"input": "x",', "column 1: not JSON: one object is spread over several lines: join them"),
+        (b"},", "one object is spread over several lines"),
         (b'"text"', "column 1: not a JSON object: write one object a line"),
         (b'{"input":"x","y":' + b"[" * 240 + b"]" * 240 + b"}", "nested more than 240 levels deep"),
         (b"[" * 2000, "column 1026: not JSON: depth limit exceeded"),
@@ -105,6 +119,47 @@ def test_a_bad_line_says_where_and_why(text: bytes, place_and_reason: str) -> No
 
     assert result.error.startswith("line 17, column ")
     assert place_and_reason in result.error
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_utf16_is_recognised_on_every_line(encoding: str, line_end: str) -> None:
+    """With and without a BOM, wherever the zero bytes of the line ends fall, blank lines among them."""
+    document = line_end.join(['{"文":"中文中文中文中文"}', '{"input": "x"}', "", '{"input": "é"}', ""])
+    splitter = LineSplitter()
+    lines = splitter.feed(document.encode(encoding)) + splitter.finish()
+
+    errors = {failure(text).error for _, text in lines}
+
+    assert len(lines) >= 4
+    assert errors == {"line 17, column 1: not JSON: it looks like UTF-16: save the file as UTF-8"}
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40))
+@example('{"input": "\u00ff\u00fe')
+@example("\u001f\u008b")
+def test_only_utf16_and_compressed_files_are_taken_for_them(text: str) -> None:
+    """Valid UTF-8 is neither, whatever is wrong with it."""
+    error = getattr(Shaper(Settings()).shape(17, KEY, text.encode()), "error", "")
+
+    assert "UTF-" not in error
+    assert "compressed" not in error
+
+
+def test_a_gzip_file_is_recognised_by_its_first_line() -> None:
+    """With the command that reads it."""
+    lines = LineSplitter().feed(gzip.compress(b'{"input": "x"}\n') + b"\n")
+
+    expected = "line 17, column 1: the file is gzip-compressed: zcat FILE | llmblast run -"
+    assert failure(lines[0][1]).error == expected
+
+
+def test_a_zstd_file_is_recognised_by_its_first_line() -> None:
+    """A frame of one raw block, written by hand: the library may be absent."""
+    frame = bytes.fromhex("28b52ffd 20 03 190000") + b"{}{"
+
+    assert failure(frame).error == "line 17, column 1: the file is zstd-compressed: zstdcat FILE | llmblast run -"
 
 
 def test_nesting_up_to_the_limit_is_fine() -> None:

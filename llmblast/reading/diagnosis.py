@@ -1,0 +1,82 @@
+"""What a line that is no JSON most likely is, with the way out: the wrong kind of file is commoner than a broken line.
+
+Sources of the magic bytes: RFC 1952 section 2.3.1 (gzip), RFC 8878 section 3.1.1 (zstd).
+"""
+
+import re
+
+import orjson
+
+_COMPRESSED = {b"\x1f\x8b": ("gzip", "zcat"), b"\x28\xb5\x2f\xfd": ("zstd", "zstdcat")}
+"""By the file's first bytes: its format, and the command that undoes it."""
+
+_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_UTF16_SAMPLE_BYTES = 16
+_SEPARATORS = (b",", b";", b"\t")
+_INSIDE_OF_AN_OBJECT = re.compile(rb'[}\]]|"[^"]*"\s*:')
+_NO_NUMBERS = ("NaN", "Infinity")
+_HOWTO = 'write one JSON object a line, such as {"input": "..."}'
+
+
+def diagnose(text: bytes, error: orjson.JSONDecodeError) -> tuple[str, int]:
+    """For a stripped line that orjson refused with `error`: what is wrong, and its column in characters from 1."""
+    if guess := _wrong_file(text):
+        return guess, 1
+    if damage := _damage(text):
+        return damage
+    if guess := _wrong_format(text):
+        return guess, 1
+    return f"not JSON: {_mistake(text, error)}", error.pos + 1
+
+
+def _wrong_file(text: bytes) -> str | None:
+    """What the whole file is, where a line's first bytes tell."""
+    for magic, (name, command) in _COMPRESSED.items():
+        if text.startswith(magic):
+            return f"the file is {name}-compressed: {command} FILE | llmblast run -"
+    if _looks_like_utf16(text):
+        return "not JSON: it looks like UTF-16: save the file as UTF-8"
+    if text.startswith(b"<"):
+        return f"not JSON: the line starts with '<' like HTML or XML: {_HOWTO}"
+    return None
+
+
+def _looks_like_utf16(text: bytes) -> bool:
+    """JSON starts with ASCII, whose every second byte is zero in UTF-16; which one depends on how the line was cut."""
+    sample = text[:_UTF16_SAMPLE_BYTES]
+    surplus = sample[::2].count(0) - sample[1::2].count(0)
+    return text.startswith(_UTF16_BOMS) or abs(surplus) * 4 > len(sample)
+
+
+def _damage(text: bytes) -> tuple[str, int] | None:
+    """What keeps a line from being text at all, and its column."""
+    zero_at = text.find(b"\0")
+    if zero_at >= 0:
+        return "not JSON: a zero byte: the file is damaged or no text", _column(text, zero_at)
+    try:
+        text.decode()
+    except UnicodeDecodeError as invalid:
+        return "not JSON: invalid UTF-8: save the file as UTF-8", _column(text, invalid.start)
+    return None
+
+
+def _wrong_format(text: bytes) -> str | None:
+    """What a text is that does not even start like an object or a list."""
+    if text.startswith((b"{", b"[")):
+        return None
+    if _INSIDE_OF_AN_OBJECT.match(text):
+        return "not JSON: one object is spread over several lines: join them, such as with jq -c . FILE"
+    kind = "CSV" if any(separator in text for separator in _SEPARATORS) else "plain text"
+    return f"not JSON: it looks like {kind}: {_HOWTO}"
+
+
+def _mistake(text: bytes, error: orjson.JSONDecodeError) -> str:
+    if error.msg == "unexpected end of data":
+        return "it ends too early: the line is truncated, or one object is spread over several lines"
+    if text.decode().startswith(_NO_NUMBERS, error.pos):
+        return "JSON has no NaN and no Infinity: write null or leave it out"
+    return error.msg
+
+
+def _column(text: bytes, at: int) -> int:
+    return len(text[:at].decode(errors="replace")) + 1
