@@ -5,11 +5,13 @@ reply, byte for byte, so nothing in it depends on the clock.
 Form of requests, replies and errors: https://platform.openai.com/docs/api-reference
 """
 
+import math
 import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b, shake_128
+from statistics import NormalDist
 
 import orjson
 
@@ -18,11 +20,15 @@ from llmblast.mocking.settings import MockSettings
 DEFAULT_MODEL = "mock"
 DEFAULT_DIMENSIONS = 8
 MAX_DIMENSIONS = 10_000
+MAX_OUTPUT_TOKENS = 131_072
+"""The longest reply of today's models, where the tail of a log-normal is cut off."""
 CREATED = 1_735_689_600
 """Every reply was made at this moment (2025-01-01), or it would differ from run to run."""
 
 _BYTES_PER_TOKEN = 4
 _QUOTED_CHARACTERS = 2000
+_NORMAL = NormalDist()
+_DRAWS = 2.0**53
 _WORD = re.compile(r"\w{1,24}")
 _OPENINGS = (
     ["In", "short:"],
@@ -35,11 +41,13 @@ _OPENINGS = (
 
 @dataclass(slots=True, eq=False)
 class Answer:
-    """A reply's status and body, and the tokens that its `usage` tells."""
+    """A reply's status and body, the tokens that its `usage` tells, and the output that the request allows."""
 
     body: bytes
     status: int = 200
-    tokens: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    most_output_tokens: int = 0
 
 
 class _BadRequestError(Exception):
@@ -58,10 +66,14 @@ def models_body() -> bytes:
 
 
 class Answers:
-    """Answers request bodies; the settings that count are `seed` and `tokens`."""
+    """Answers request bodies; the settings that count are `seed`, `tokens`, `sigma` and `max_tokens`."""
 
     def __init__(self, settings: MockSettings) -> None:
         self._key = settings.seed.to_bytes(8, "big")
+        self._default_cap = settings.max_tokens
+        self._sigma = settings.sigma
+        # The mean of a log-normal is exp(mu + sigma^2 / 2).
+        self._mu = math.log(settings.tokens) - settings.sigma**2 / 2
         self._fewest_tokens = max(1, settings.tokens // 2)
         self._spread = 2 * (settings.tokens - self._fewest_tokens) + 1
         self._makers: Mapping[str, Callable[[dict[str, object]], Answer]] = {
@@ -110,7 +122,7 @@ class Answers:
             ],
             "usage": {"prompt_tokens": heard, "completion_tokens": said, "total_tokens": heard + said},
         }
-        return Answer(orjson.dumps(reply), tokens=heard + said)
+        return Answer(orjson.dumps(reply), 200, heard, said, cap or self._default_cap)
 
     def _completion(self, asked: dict[str, object]) -> Answer:
         prompts = _texts(asked, "prompt")
@@ -129,7 +141,7 @@ class Answers:
             "choices": choices,
             "usage": {"prompt_tokens": heard, "completion_tokens": said, "total_tokens": heard + said},
         }
-        return Answer(orjson.dumps(reply), tokens=heard + said)
+        return Answer(orjson.dumps(reply), 200, heard, said, len(prompts) * (cap or self._default_cap))
 
     def _embeddings(self, asked: dict[str, object]) -> Answer:
         inputs = _texts(asked, "input")
@@ -146,19 +158,25 @@ class Answers:
             "model": _model(asked),
             "usage": {"prompt_tokens": heard, "total_tokens": heard},
         }
-        return Answer(orjson.dumps(reply), tokens=heard)
+        return Answer(orjson.dumps(reply), prompt_tokens=heard)
 
     def _say(self, prompt: str, cap: int | None) -> tuple[str, int, str, int]:
         """The text, its tokens, the finish reason, and the number that all of it was drawn from."""
         digest = int.from_bytes(blake2b(prompt.encode(), digest_size=8, key=self._key).digest(), "big")
         words = _WORD.findall(prompt[:_QUOTED_CHARACTERS]) or ["nothing", "in", "particular"]
         start = (digest >> 16) % len(words)
-        wanted = self._fewest_tokens + digest % self._spread
+        wanted = self._length(digest)
         rotated = words[start:] + words[:start]
         sentence = (_OPENINGS[(digest >> 8) % len(_OPENINGS)] + rotated * (wanted // len(rotated) + 1))[:wanted]
         if cap is not None and cap < wanted:
             return " ".join(sentence[:cap]), cap, "length", digest
         return " ".join(sentence) + ".", wanted, "stop", digest
+
+    def _length(self, digest: int) -> int:
+        if not self._sigma:
+            return self._fewest_tokens + digest % self._spread
+        deviations = _NORMAL.inv_cdf(((digest >> 11) + 0.5) / _DRAWS)
+        return min(max(1, round(math.exp(self._mu + self._sigma * deviations))), MAX_OUTPUT_TOKENS)
 
     def _vector(self, text: str, dimensions: int) -> list[float]:
         """A unit vector; a longer one of the same text begins in the same direction."""

@@ -7,6 +7,7 @@ the real providers.
 """
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -18,9 +19,11 @@ from typing import Self
 from aiohttp import web
 
 from llmblast.errors import UsageError
-from llmblast.mocking.answers import Answers, error_body, models_body
+from llmblast.mocking.answers import Answer, Answers, error_body, models_body
+from llmblast.mocking.capacity import slowdown
 from llmblast.mocking.faults import Fault, Faults
-from llmblast.mocking.quota import Quota, retry_headers
+from llmblast.mocking.headers import retry_headers
+from llmblast.mocking.quota import Quota
 from llmblast.mocking.settings import MockSettings
 from llmblast.settings import API_PATHS
 
@@ -47,6 +50,15 @@ class ScriptedReply:
 
 Script = Callable[[int, bytes], ScriptedReply | None]
 """Takes a request's index in order of arrival, from 0, and its body; None leaves the answer to the provider."""
+
+
+@dataclass(slots=True, eq=False)
+class _Decision:
+    """A reply, the output that is charged when it is complete, and whether limits are told with it."""
+
+    reply: ScriptedReply
+    output_tokens: int = 0
+    tells_limits: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,7 @@ class MockServer:
         keep_ledger: bool = False,
         script: Script | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.received = 0
         self.rejected = 0
@@ -93,6 +106,7 @@ class MockServer:
         self._keep_ledger = keep_ledger
         self._script = script
         self._clock = clock
+        self._wall_clock = wall_clock
         self._answers = Answers(self._settings)
         self._faults = Faults(self._settings)
         self._quota = Quota(self._settings)
@@ -139,7 +153,8 @@ class MockServer:
         assert handler is not None
         self._handlers.add(handler)
         try:
-            reply, is_scripted = await self._reply_to(request, index, arrived_s, in_flight)
+            decision = await self._decide_when_read(request, index, arrived_s, in_flight)
+            reply = decision.reply
             if reply.delay_s:
                 await asyncio.sleep(reply.delay_s)
         finally:
@@ -148,37 +163,43 @@ class MockServer:
         if reply.break_connection and request.transport is not None:
             request.transport.close()
         response = web.Response(body=reply.body, status=reply.status, content_type="application/json")
-        if self._quota.has_limits and not is_scripted:
-            response.headers.update(self._quota.headers(self._clock()))
+        if self._quota.has_limits and decision.tells_limits:
+            now = self._clock()
+            self._quota.settle(decision.output_tokens, now)
+            response.headers.update(self._quota.headers(now, self._wall_clock()))
         if reply.headers:
             response.headers.update(reply.headers)
         return response
 
-    async def _reply_to(
+    async def _decide_when_read(
         self, request: web.BaseRequest, index: int, arrived_s: float, in_flight: int
-    ) -> tuple[ScriptedReply, bool]:
-        """Reads the body, decides about the reply and counts it; also says whether the script made it."""
-        body, scripted = b"", None
+    ) -> _Decision:
+        """Reads the body, decides about the reply and counts it."""
+        body = b""
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
-            reply = _refusal(413, f"The body exceeds {MAX_BODY_BYTES} bytes.", code="request_too_large")
+            decision = _refusal(413, f"The body exceeds {MAX_BODY_BYTES} bytes.", code="request_too_large")
         except web.RequestPayloadError:
-            reply = _refusal(400, "The body could not be decoded.", code="invalid_body")
+            decision = _refusal(400, "The body could not be decoded.", code="invalid_body")
         except ConnectionError:
-            reply = ScriptedReply(break_connection=True)
+            decision = _Decision(ScriptedReply(break_connection=True))
         else:
             scripted = self._script(index, body) if self._script else None
-            reply = scripted or self._decide(request, body, arrived_s, in_flight)
+            if scripted is not None:
+                decision = _Decision(scripted, tells_limits=False)
+            else:
+                decision = self._decide(request, body, arrived_s, in_flight)
+        reply = decision.reply
         if reply.status == 429:
             self.rejected += 1
         if self._keep_ledger:
             status = 0 if reply.break_connection else reply.status
             has_authorization = "Authorization" in request.headers
             self.ledger.append(Arrival(arrived_s, request.raw_path, body, has_authorization, status, in_flight))
-        return reply, scripted is not None
+        return decision
 
-    def _decide(self, request: web.BaseRequest, body: bytes, now: float, in_flight: int) -> ScriptedReply:
+    def _decide(self, request: web.BaseRequest, body: bytes, now: float, in_flight: int) -> _Decision:
         path = request.raw_path.partition("?")[0]
         operation = _OPERATIONS.get(path)
         if operation is None and path not in _MODELS:
@@ -189,50 +210,57 @@ class MockServer:
         if refusal is not None:
             return refusal
         if operation is None:
-            return ScriptedReply(body=models_body())
+            return _Decision(ScriptedReply(body=models_body()))
         answer = self._answers.answer(operation, body)
         if answer.status != 200:
-            return ScriptedReply(answer.status, answer.body)
-        return self._reject(answer.tokens, now, in_flight) or self._with_fault(body, answer.body)
+            return _Decision(ScriptedReply(answer.status, answer.body))
+        return self._reject(answer, now, in_flight) or self._with_fault(body, answer, in_flight)
 
-    def _refuse_key(self, request: web.BaseRequest) -> ScriptedReply | None:
+    def _refuse_key(self, request: web.BaseRequest) -> _Decision | None:
         settings = self._settings
         if settings.unauthorized or (settings.key and request.headers.get("Authorization") != self._authorization):
             return _refusal(401, "Incorrect API key provided.", code="invalid_api_key")
         return None
 
-    def _reject(self, tokens: int, now: float, in_flight: int) -> ScriptedReply | None:
+    def _reject(self, answer: Answer, now: float, in_flight: int) -> _Decision | None:
         settings = self._settings
         if settings.concurrency is not None and in_flight > settings.concurrency:
             message = f"Too many requests in flight: Limit {settings.concurrency}."
             # Nobody knows when a slot frees; the mean latency is when it is likely.
-            return _too_many(message, "requests", retry_headers(settings.latency))
-        rejection = self._quota.admit(tokens, now) if self._quota.has_limits else None
+            return self._too_many(message, "requests", settings.latency)
+        if not self._quota.has_limits:
+            return None
+        rejection = self._quota.admit(answer.prompt_tokens, answer.most_output_tokens, now)
         if rejection is None:
             return None
-        headers = retry_headers(rejection.wait_s) if rejection.can_fit else {}
-        return _too_many(rejection.message, rejection.kind, headers)
+        return self._too_many(rejection.message, rejection.kind, rejection.wait_s)
 
-    def _with_fault(self, body: bytes, answer: bytes) -> ScriptedReply:
+    def _with_fault(self, body: bytes, answer: Answer, in_flight: int) -> _Decision:
+        settings = self._settings
         fault, latency_s = self._faults.draw(body)
+        latency_s *= slowdown(in_flight, settings.slots, settings.overload)
         match fault:
             case Fault.NONE:
-                return ScriptedReply(body=answer, delay_s=latency_s)
+                return _Decision(ScriptedReply(body=answer.body, delay_s=latency_s), answer.output_tokens)
             case Fault.MALFORMED:
-                return ScriptedReply(body=answer[: len(answer) // 2], delay_s=latency_s)
+                half = answer.body[: len(answer.body) // 2]
+                return _Decision(ScriptedReply(body=half, delay_s=latency_s), answer.output_tokens)
             case Fault.BROKEN:
-                return ScriptedReply(break_connection=True, delay_s=latency_s)
+                # The output was made, and is paid for, although nobody gets it.
+                return _Decision(ScriptedReply(break_connection=True, delay_s=latency_s), answer.output_tokens)
             case Fault.RATE_LIMITED:
-                headers = retry_headers(self._settings.retry_after)
-                return _too_many("Rate limit reached, as --rate-limited asks for.", "requests", headers)
+                message = "Rate limit reached, as --rate-limited asks for."
+                return self._too_many(message, "requests", settings.retry_after)
             case Fault.ERROR:
                 message = "The server had an error while processing your request."
-                return ScriptedReply(500, error_body(message, "server_error"), delay_s=latency_s)
+                return _Decision(ScriptedReply(500, error_body(message, "server_error"), delay_s=latency_s))
+
+    def _too_many(self, message: str, kind: str, wait_s: float) -> _Decision:
+        is_told = self._settings.tell_retry_after and wait_s < math.inf
+        # Errors know two types of rate limits; input and output are both tokens.
+        body = error_body(message, "requests" if kind == "requests" else "tokens", None, "rate_limit_exceeded")
+        return _Decision(ScriptedReply(429, body, retry_headers(wait_s) if is_told else {}))
 
 
-def _refusal(status: int, message: str, code: str) -> ScriptedReply:
-    return ScriptedReply(status, error_body(message, "invalid_request_error", None, code))
-
-
-def _too_many(message: str, kind: str, headers: Mapping[str, str]) -> ScriptedReply:
-    return ScriptedReply(429, error_body(message, kind, None, "rate_limit_exceeded"), headers)
+def _refusal(status: int, message: str, code: str) -> _Decision:
+    return _Decision(ScriptedReply(status, error_body(message, "invalid_request_error", None, code)))

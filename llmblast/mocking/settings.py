@@ -8,7 +8,8 @@ from typing import Self, TypeVar
 from urllib.parse import parse_qsl
 
 from llmblast.errors import UsageError
-from llmblast.mocking.limits import WINDOWS
+from llmblast.mocking.headers import HEADERS
+from llmblast.mocking.limits import POLICIES
 
 T = TypeVar("T")
 
@@ -20,16 +21,31 @@ _RANGES: dict[str, tuple[float, float]] = {
     "jitter": _SHARE,
     "rps": _RATE,
     "rpm": _RATE,
+    "rpd": _RATE,
     "tpm": _RATE,
-    "burst": (1, 1e9),
+    "itpm": _RATE,
+    "otpm": _RATE,
+    "burst": (0, 1e9),
+    "burst_tokens": (0, 1e12),
+    "max_tokens": (1, 1e9),
+    "stolen": (0, 0.99),
+    "stolen_after": (0, 1e6),
     "concurrency": (1, 1e9),
+    "slots": (1, 1e9),
+    "overload": (0, 10),
     "errors": _SHARE,
     "rate_limited": _SHARE,
     "broken": _SHARE,
     "malformed": _SHARE,
     "retry_after": (0, 1e6),
     "tokens": (1, 1e5),
+    "sigma": (0, 3),
     "seed": (0, 2**63),
+}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "policy": tuple(POLICIES),
+    "charge": ("usage", "max_tokens"),
+    "headers": tuple(HEADERS),
 }
 
 
@@ -49,10 +65,26 @@ class MockSettings:
     jitter: float = _setting(0.2, "Share of the latency that it varies by, up and down.")
     rps: float | None = _setting(None, "Requests per second; more get a 429.")
     rpm: float | None = _setting(None, "Requests per minute; more get a 429.")
+    rpd: float | None = _setting(None, "Requests per day, counted from the first one; more get a 429.")
     tpm: float | None = _setting(None, "Prompt and completion tokens per minute; more get a 429.")
-    burst: int = _setting(1, "Requests that the bucket window allows at once.")
-    window: str = _setting("fixed", f"How rates are enforced: {', '.join(WINDOWS)}.")
+    itpm: float | None = _setting(None, "Prompt tokens per minute; more get a 429.")
+    otpm: float | None = _setting(None, "Completion tokens per minute; more get a 429.")
+    policy: str = _setting("fixed", f"How rates are enforced: {', '.join(POLICIES)}.")
+    burst: int | None = _setting(
+        None, "Requests that token-bucket holds (a second's worth, 1 at least), or that leaky lets come early (0)."
+    )
+    burst_tokens: int | None = _setting(
+        None, "Tokens that token-bucket holds (a minute's worth), or that leaky lets come early (0)."
+    )
+    charge: str = _setting("usage", "What a token limit charges: usage, the output when it is known; or max_tokens.")
+    max_tokens: int = _setting(4096, "Output that max_tokens charges for a body that names no maximum.")
+    stolen: float = _setting(0.0, "Share of every quota that somebody else uses.")
+    stolen_after: float = _setting(0.0, "Seconds from the first request until somebody else begins.")
+    headers: str = _setting("openai", f"How limits are told: {', '.join(HEADERS)}.")
+    tell_retry_after: bool = _setting(True, "Tell in a 429 when to come again.")
     concurrency: int | None = _setting(None, "Requests in flight; more get a 429.")
+    slots: int | None = _setting(None, "Requests in flight that are served at full speed; more slow all down.")
+    overload: float = _setting(0.3, "Time grows by the power 1 + this of requests in flight for each slot.")
     errors: float = _setting(0.0, "Share of 500s.")
     rate_limited: float = _setting(0.0, "Share of 429s that no limit asks for.")
     broken: float = _setting(0.0, "Share of connections that are closed without an answer.")
@@ -60,6 +92,7 @@ class MockSettings:
     unauthorized: bool = _setting(False, "Answer every request with a 401.")
     retry_after: float = _setting(1.0, "Seconds that the 429s of --rate-limited ask to wait for.")
     tokens: int = _setting(32, "Mean completion tokens.")
+    sigma: float = _setting(0.0, "Sigma of log-normal completion tokens; 0: evenly from half to 1.5 of the mean.")
     seed: int = _setting(0, "Another seed gives other answers, latencies and faults.")
     key: str | None = _setting(None, "The only API key that is accepted; without one, any is.")
 
@@ -68,8 +101,12 @@ class MockSettings:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise UsageError(f"mock: {name}={value:g}: must lie between {low:g} and {high:g}.")
-        if self.window not in WINDOWS:
-            raise UsageError(f"mock: window={self.window}: unknown. {_nearest(self.window, list(WINDOWS))}")
+        for name, known in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise UsageError(f"mock: {name}={value}: unknown. {_nearest(value, list(known))}")
+        if self.policy == "token-bucket" and 0 in (self.burst, self.burst_tokens):
+            raise UsageError("mock: burst=0: a token bucket that holds nothing admits nothing. Write 1 or more.")
         if self.errors + self.rate_limited + self.broken + self.malformed > 1 + 1e-9:
             raise UsageError(
                 "mock: errors, rate_limited, broken and malformed: these shares must not exceed 1 together."

@@ -18,12 +18,12 @@ def most_in_a_second(server: MockServer) -> int:
     return max(sum(start <= moment < start + 0.96 for moment in moments) for start in moments)
 
 
-@pytest.mark.parametrize("window", ["fixed", "moving"])
+@pytest.mark.parametrize("policy", ["fixed", "sliding"])
 def test_two_calls_a_second_to_a_slow_server(
-    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, window: str
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, policy: str
 ) -> None:
     """Ten calls at 2/s, each answered after 2 to 5 s: no 429, and the last leaves within 4.6 s of the first."""
-    server = start_mock(f"rps=2&latency=2-5&window={window}")
+    server = start_mock(f"rps=2&latency=2-5&policy={policy}")
     write_prompts(tmp_path / "prompts.jsonl", 10)
 
     done = llmblast("run", "prompts.jsonl", "-u", server.url, "--rps", "2")

@@ -1,10 +1,13 @@
 """Replies in OpenAI's form that follow from the request and the seed."""
 
+import math
+from statistics import mean, median, stdev
 from typing import Any
 
 import orjson
 import pytest
 
+from llmblast.mocking import answers
 from llmblast.mocking.answers import Answers, models_body
 from llmblast.mocking.settings import MockSettings
 
@@ -128,7 +131,57 @@ def test_the_tokens_of_an_answer_are_those_of_its_usage() -> None:
 
     answer = Answers(MockSettings()).answer("chat/completions", body)
 
-    assert answer.tokens == orjson.loads(answer.body)["usage"]["total_tokens"]
+    usage = orjson.loads(answer.body)["usage"]
+    assert (answer.prompt_tokens, answer.output_tokens) == (usage["prompt_tokens"], usage["completion_tokens"])
+
+
+@pytest.mark.parametrize(
+    ("operation", "asked", "most"),
+    [
+        ("chat/completions", {"messages": [{"content": "x"}]}, 500),
+        ("chat/completions", {"messages": [{"content": "x"}], "max_tokens": 7}, 7),
+        ("completions", {"prompt": ["x", "y"], "max_tokens": 7}, 14),
+        ("completions", {"prompt": ["x", "y"]}, 1000),
+        ("embeddings", {"input": "x"}, 0),
+    ],
+)
+def test_the_most_output_is_what_the_body_allows_or_the_default(
+    operation: str, asked: dict[str, object], most: int
+) -> None:
+    """Each prompt may have as much; an embedding has none."""
+    answer = Answers(MockSettings(max_tokens=500)).answer(operation, orjson.dumps(asked))
+
+    assert answer.most_output_tokens == most
+
+
+def lengths(settings: MockSettings, count: int = 3000) -> list[int]:
+    """The completion tokens of many different prompts."""
+    return [chat(f"{PROMPT} {number}", settings)["usage"]["completion_tokens"] for number in range(count)]
+
+
+def test_sigma_makes_lengths_log_normal_about_the_same_mean() -> None:
+    """The median lies below the mean by the factor exp(sigma^2 / 2), and the logarithms have that sigma."""
+    drawn = lengths(MockSettings(tokens=200, sigma=1.0))
+
+    assert mean(drawn) == pytest.approx(200, rel=0.08)
+    assert median(drawn) == pytest.approx(200 / math.exp(0.5), rel=0.08)
+    assert stdev(map(math.log, drawn)) == pytest.approx(1.0, rel=0.05)
+
+
+def test_log_normal_lengths_follow_from_the_seed_and_the_prompt() -> None:
+    """The same again, others with another seed; a reply says as many words as it counts."""
+    settings, other = MockSettings(sigma=1.0), MockSettings(sigma=1.0, seed=1)
+    reply = chat(PROMPT, settings)
+
+    assert lengths(settings, 50) == lengths(settings, 50) != lengths(other, 50)
+    assert len(reply["choices"][0]["message"]["content"].split()) == reply["usage"]["completion_tokens"]
+
+
+def test_the_longest_replies_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tail without an end would fill the memory."""
+    monkeypatch.setattr(answers, "MAX_OUTPUT_TOKENS", 300)
+
+    assert max(lengths(MockSettings(tokens=100, sigma=3.0), 300)) == 300
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ COMMAND = [sys.executable, "-c", "import typer; from llmblast.cli.mock import mo
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_server_runs_until_it_is_told_to_stop(number: signal.Signals) -> None:
     """It answers in between, exits 0 and says what it did."""
-    arguments = ["--port", "0", "--latency", "0.001-0.002", "--rps", "1", "--window", "bucket", "--burst", "2"]
+    arguments = ["--port", "0", "--latency", "0.001-0.002", "--rps", "1", "--policy", "token-bucket", "--burst", "2"]
     body = json.dumps({"messages": [{"role": "user", "content": "Count the ships"}]}).encode()
     with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

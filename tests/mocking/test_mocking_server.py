@@ -175,6 +175,81 @@ async def test_a_request_too_large_for_the_token_limit_is_not_told_to_wait(sessi
     assert got.headers["x-ratelimit-limit-tokens"] == "3"
 
 
+async def test_a_set_wall_clock_dates_anthropics_headers(session: aiohttp.ClientSession) -> None:
+    """The moment at which the quota is full again, and retry-after beside it."""
+    clock = FakeClock()
+    settings = MockSettings(latency=0, rpm=1, headers="anthropic")
+    async with MockServer(settings, clock=clock, wall_clock=lambda: 1_735_689_600.0) as server:
+        await post(session, server)
+        clock.now += 20
+        refused = await post(session, server)
+
+    assert refused.headers["anthropic-ratelimit-requests-limit"] == "1"
+    assert refused.headers["anthropic-ratelimit-requests-remaining"] == "0"
+    assert refused.headers["anthropic-ratelimit-requests-reset"] == "2025-01-01T00:00:40Z"
+    assert refused.headers["retry-after"] == "40"
+
+
+async def test_a_provider_can_be_silent_about_its_limits(session: aiohttp.ClientSession) -> None:
+    """Neither headers nor a wait, whatever the reason for the 429."""
+    settings = MockSettings(latency=0, rps=1, headers="none", tell_retry_after=False)
+    async with MockServer(settings, clock=FakeClock()) as server:
+        await post(session, server)
+        refused = await post(session, server)
+    async with MockServer(MockSettings(latency=0, rate_limited=1, tell_retry_after=False)) as server:
+        limited = await post(session, server)
+
+    assert (refused.status, limited.status) == (429, 429)
+    names = [name.lower() for got in (refused, limited) for name in got.headers]
+    assert not [name for name in names if "ratelimit" in name or "retry" in name]
+
+
+async def test_output_is_charged_when_the_answer_is_complete(session: aiohttp.ClientSession) -> None:
+    """Its own headers tell it, and a reply that nobody got was made all the same."""
+    async with MockServer(MockSettings(latency=0, tpm=1000), clock=FakeClock()) as server:
+        got = await post(session, server)
+    async with MockServer(MockSettings(latency=0, tpm=1000, broken=1), clock=FakeClock()) as breaking:
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await post(session, breaking)
+        afterwards = await post(session, breaking, b"{")
+
+    left = str(1000 - got.json["usage"]["total_tokens"])
+    assert got.headers["x-ratelimit-remaining-tokens"] == left
+    assert afterwards.headers["x-ratelimit-remaining-tokens"] == left
+
+
+async def test_while_an_answer_is_made_only_its_prompt_is_charged(session: aiohttp.ClientSession) -> None:
+    """The output is not known before."""
+    async with MockServer(MockSettings(latency=60, tpm=1000), clock=FakeClock()) as server:
+        pending = asyncio.ensure_future(post(session, server))
+        await until(lambda: server.in_flight == 1)
+        meanwhile = await post(session, server, b"{")
+        pending.cancel()
+        await asyncio.gather(pending, return_exceptions=True)
+
+    assert meanwhile.headers["x-ratelimit-remaining-tokens"] == "994"
+
+
+async def test_what_max_tokens_reserves_is_charged_for_a_body_that_names_none(session: aiohttp.ClientSession) -> None:
+    """By the setting of that name, and kept when the answer is shorter."""
+    settings = MockSettings(latency=0, tpm=1000, charge="max_tokens", max_tokens=600)
+    async with MockServer(settings, clock=FakeClock()) as server:
+        got = await post(session, server)
+        refused = await post(session, server)
+
+    assert got.headers["x-ratelimit-remaining-tokens"] == "394"
+    assert (refused.status, refused.json["error"]["type"]) == (429, "tokens")
+
+
+async def test_more_in_flight_than_slots_slows_down(session: aiohttp.ClientSession) -> None:
+    """The fourth of four takes (4 / 1) ^ 1.5 times as long."""
+    started_s = time.monotonic()
+    async with MockServer(MockSettings(latency=0.02, jitter=0, slots=1, overload=0.5)) as server:
+        await asyncio.gather(*(post(session, server) for _ in range(4)))
+
+    assert 0.16 <= time.monotonic() - started_s < 1
+
+
 async def test_replies_that_limits_had_no_say_in_tell_the_limits_too(session: aiohttp.ClientSession) -> None:
     """A 400 has the headers and costs nothing."""
     async with MockServer(MockSettings(latency=0, rps=2), clock=FakeClock()) as server:

@@ -8,12 +8,12 @@ from llmblast.mocking.settings import MockSettings, help_of
 
 def test_a_query_sets_what_it_names_and_leaves_the_rest() -> None:
     """Each value takes the type of its setting."""
-    query = "rps=50&latency=0.2&burst=3&unauthorized=1&window=moving&key=k&concurrency=7"
+    query = "rps=50&latency=0.2&burst=3&unauthorized=1&policy=sliding&key=k&concurrency=7"
 
     settings = MockSettings.from_query(query)
 
     assert settings == MockSettings(
-        rps=50.0, latency=0.2, burst=3, unauthorized=True, window="moving", key="k", concurrency=7
+        rps=50.0, latency=0.2, burst=3, unauthorized=True, policy="sliding", key="k", concurrency=7
     )
 
 
@@ -46,7 +46,13 @@ def test_a_latency_with_an_exponent_is_no_range() -> None:
         ("concurrency=", "mock: concurrency=: no whole number"),
         ("unauthorized=perhaps", "mock: unauthorized=perhaps: neither yes nor no"),
         ("key=", "mock: key=: empty"),
-        ("window=fxied", "mock: window=fxied: unknown. Did you mean fixed?"),
+        ("policy=fxied", "mock: policy=fxied: unknown. Did you mean fixed?"),
+        ("charge=zero", "mock: charge=zero: unknown. Known are: usage, max_tokens."),
+        ("headers=anthropc", "mock: headers=anthropc: unknown. Did you mean anthropic?"),
+        ("window=fixed", "mock: window: unknown setting."),
+        ("stolen=1", "mock: stolen=1: must lie between 0 and 0.99."),
+        ("policy=token-bucket&burst=0", "a token bucket that holds nothing admits nothing"),
+        ("policy=token-bucket&burst_tokens=0", "a token bucket that holds nothing admits nothing"),
         ("rps=0", "mock: rps=0: must lie between 1e-06 and 1e+12."),
         ("latency=nan", "mock: latency=nan: must lie between"),
         ("latency=-1", "mock: latency=-1: must lie between"),
@@ -77,6 +83,11 @@ def test_shares_that_make_exactly_one_are_taken() -> None:
     settings = MockSettings.from_query("errors=0.05&rate_limited=0.55&broken=0.3&malformed=0.1")
 
     assert settings.malformed == 0.1
+
+
+def test_a_leaky_bucket_may_have_no_burst() -> None:
+    """That is its own default, written out."""
+    assert MockSettings.from_query("policy=leaky&burst=0&tell_retry_after=0").burst == 0
 
 
 def test_every_setting_explains_itself() -> None:
