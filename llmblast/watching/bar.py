@@ -4,11 +4,15 @@ Lines are aligned as plain text and only coloured by rich: its tables measure ev
 outside enters as `rich.text.Text`, which interprets no markup.
 """
 
+from collections.abc import Sequence
+from math import ceil
 from typing import TextIO
 
 from rich.console import Console, Group
+from rich.control import Control
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.segment import ControlType
 from rich.style import Style
 from rich.text import Text
 
@@ -16,14 +20,19 @@ from llmblast.watching.counters import Counters
 from llmblast.watching.figures import clock_time, count, rate, short
 from llmblast.watching.progress import BAR_INTERVAL_S, LimitsView, progress_text
 from llmblast.watching.rates import Clock, Pace, Snapshot
-from llmblast.watching.tables import MAX_ENDPOINT_ROWS, endpoint_table
+from llmblast.watching.tables import MAX_ENDPOINT_ROWS, cut, endpoint_table
 
 _WIDEST = 120
-_LINES_BESIDE_ENDPOINTS = 8
+_LINES_AROUND_ENDPOINTS = 4
+"""A blank line, the header, a count of the endpoints not shown, and the line that the cursor ends on."""
 _SHORTEST_BAR = 10
-_CELLS_PER_LINE = 4
-_CELL_GAP = 3
-_WIDEST_CELL = 20
+_CELL_WIDTHS = (17, 15, 16, 15)
+"""Columns that the figures of a busy run take, so that nothing jumps while they grow."""
+_NARROWEST_GAP = 2
+_WIDEST_GAP = 5
+
+_Cell = tuple[str, str, str]
+"""Label, value and style."""
 
 
 class _OutlivingConsole(Console):
@@ -49,6 +58,7 @@ class BarDisplay:
         self._limits = limits
         self._pace = Pace(counters, clock)
         self._console = console
+        self._drawn_widths: list[int] = []
         self._live = Live(console=console, transient=True, auto_refresh=False, redirect_stdout=False)
 
     def start(self) -> None:
@@ -58,26 +68,44 @@ class BarDisplay:
 
     def tick(self) -> None:
         """Draws the state of this moment."""
-        self._live.update(self.render(), refresh=True)
+        self._clear_what_wrapped()
+        lines = self.lines()
+        self._live.update(Group(*lines), refresh=True)
+        self._drawn_widths = [line.cell_len for line in lines]
 
     def stop(self) -> None:
         """Removes the display; the summary takes its place."""
+        self._clear_what_wrapped()
         self._live.stop()
 
-    def render(self) -> Group:
+    def lines(self) -> list[Text]:
         """The lines of this moment, none wider than the console and all of them within its height."""
         size = self._console.size
         width = min(size.width, _WIDEST)
         snapshot = self._pace.snapshot()
         lines = [self._bar_line(snapshot, width), *self._figure_lines(snapshot, width)]
-        max_rows = min(size.height - _LINES_BESIDE_ENDPOINTS, MAX_ENDPOINT_ROWS)
+        del lines[max(size.height - 1, 1) :]
+        max_rows = min(size.height - len(lines) - _LINES_AROUND_ENDPOINTS, MAX_ENDPOINT_ROWS)
         if self._counters.endpoints and max_rows > 0:
             lines += [Text(), *self._endpoint_lines(width, max_rows)]
-        return Group(*lines)
+        return lines
+
+    def _clear_what_wrapped(self) -> None:
+        """Erases the lines that became more when the terminal was made narrower: rich erases as many as it drew.
+
+        Most terminals wrap what they show again; one that does not loses as many lines above the display.
+        """
+        width = max(self._console.size.width, 1)
+        extra = sum(ceil(drawn / width) - 1 for drawn in self._drawn_widths if drawn)
+        self._drawn_widths = []
+        if extra:
+            self._console.control(Control(*((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)) * extra))
 
     def _bar_line(self, snapshot: Snapshot, width: int) -> Text:
         figures = f"  {progress_text(snapshot)}  ETA {clock_time(snapshot.eta_s)}"
-        bar_width = max(width - len(figures), _SHORTEST_BAR)
+        bar_width = width - len(figures)
+        if bar_width < _SHORTEST_BAR:
+            return Text(cut(figures.strip(), width), no_wrap=True)
         total = snapshot.total.lines if snapshot.total else None
         bar = ProgressBar(total=total, completed=snapshot.done, width=bar_width)
         line = Text.assemble(
@@ -90,15 +118,18 @@ class BarDisplay:
         return line.append(figures)
 
     def _figure_lines(self, snapshot: Snapshot, width: int) -> list[Text]:
-        cell_width = min((width - _CELL_GAP * (_CELLS_PER_LINE - 1)) // _CELLS_PER_LINE, _WIDEST_CELL)
+        rows = _figures(snapshot, self._counters, self._limits)
+        widths, gap = _layout(rows, width)
         lines = []
-        for cells in _figures(snapshot, self._counters, self._limits):
-            line = Text(no_wrap=True)
-            for label, value, style in cells:
-                line.append(" " * (_CELL_GAP if line else 0))
-                line.append(label, "dim")
-                line.append(value.rjust(cell_width - len(label)), style)
-            lines.append(line)
+        for start in range(0, len(_CELL_WIDTHS), len(widths)):
+            for row in rows:
+                line = Text(no_wrap=True)
+                for (label, value, style), cell_width in zip(row[start:], widths, strict=False):
+                    line.append(" " * (gap if line else 0))
+                    line.append(label, "dim")
+                    line.append(value.rjust(cell_width - len(label)), style)
+                line.truncate(width)
+                lines.append(line)
         return lines
 
     def _endpoint_lines(self, width: int, max_rows: int) -> list[Text]:
@@ -109,10 +140,20 @@ class BarDisplay:
         return lines + [Text(row, style, no_wrap=True) for row, style in zip(rows, styles, strict=True)]
 
 
-def _figures(
-    snapshot: Snapshot, counters: Counters, limits: LimitsView
-) -> tuple[tuple[tuple[str, str, str], ...], ...]:
-    """Rows of (label, value, style). Every cell is always there, so that nothing jumps."""
+def _layout(rows: Sequence[Sequence[_Cell]], width: int) -> tuple[list[int], int]:
+    """Widths of the cells that stand beside each other, and the gap between them; what has no room goes below."""
+    columns = zip(_CELL_WIDTHS, zip(*rows, strict=True), strict=True)
+    needed = [max(least, *(len(label) + 1 + len(value) for label, value, _ in cells)) for least, cells in columns]
+    for per_line in (4, 2):
+        widths = [max(needed[position::per_line]) for position in range(per_line)]
+        gap = (width - sum(widths)) // (per_line - 1)
+        if gap >= _NARROWEST_GAP:
+            return widths, min(gap, _WIDEST_GAP)
+    return [max(needed)], 0
+
+
+def _figures(snapshot: Snapshot, counters: Counters, limits: LimitsView) -> Sequence[Sequence[_Cell]]:
+    """Three rows of four. Every cell is always there, so that nothing jumps."""
     rps_limit, tpm_limit = limits.requests_per_second_limit, limits.tokens_per_minute_limit
     return (
         (

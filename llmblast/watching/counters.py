@@ -91,6 +91,8 @@ class Counters:
     lines_read: int = 0
     skipped: int = 0
     """Lines that an earlier run finished."""
+    skipped_failed: int = 0
+    """Lines whose earlier record is in errors.jsonl; they are among `skipped`."""
     malformed: int = 0
     """Bad lines; they are among `failed`."""
     sent: int = 0
@@ -104,6 +106,8 @@ class Counters:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     maybe_billed: int = 0
+    abandoned: int = 0
+    """Sends cut short by a second signal or by the end of the grace."""
     in_flight: int = 0
     queued: int = 0
     """Lines that wait in memory for their turn, retries among them."""
@@ -115,6 +119,16 @@ class Counters:
     def done(self) -> int:
         """Lines that have their record, from this run or an earlier one."""
         return self.skipped + self.succeeded + self.failed
+
+    @property
+    def pending(self) -> int:
+        """Lines read that have no record yet."""
+        return max(self.lines_read - self.done, 0)
+
+    @property
+    def has_unread_input(self) -> bool:
+        """Whether the run stopped before its input ended, as far as its size tells."""
+        return not self.input_ended and (self.input_bytes is None or self.bytes_read < self.input_bytes)
 
     @property
     def latency(self) -> Histogram:

@@ -1,5 +1,6 @@
 """What a run has done, told at its end: a text that a person takes in within seconds, or a dict for `--json`."""
 
+import re
 from dataclasses import dataclass
 
 from llmblast.watching.counters import Counters, EndpointCounters, ErrorKind
@@ -12,9 +13,13 @@ QUANTILES = (0.5, 0.95, 0.99)
 _TOP_ERRORS = 5
 _NOTEWORTHY_WAIT = 0.005
 """Share of the run's duration from which on waiting for a limit is told."""
+_SHORTEST_SPAN_S = 1.0
+"""Over less than this the time between sends says how fast a queue was emptied, not how fast the run was."""
 _LABEL_WIDTH = 10
 _LONGEST_TEXT = 4000
-_NARROWEST_MESSAGE = 20
+_MESSAGE_INDENT = " " * 6
+_BAD_LINE = "bad_line"
+_PLACE = re.compile(r"^line \d+, column \d+: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class Summary:
     def as_text(self, width: int = 80) -> str:
         """Plain text in lines of at most `width` columns.
 
-        Verdict and command are never cut: the one ends with the fix, the other is there to be copied.
+        Verdict, command and messages of errors are not cut to it: they say what to mend, or are there to be copied.
         """
         lines = [clean(self.verdict, _LONGEST_TEXT)]
         for label, facts in self._facts():
@@ -55,17 +60,19 @@ class Summary:
             "lines": {
                 "read": counters.lines_read,
                 "skipped": counters.skipped,
+                "skipped_failed": counters.skipped_failed,
                 "answered": counters.succeeded,
                 "flagged": counters.flagged,
                 "failed": counters.failed,
                 "malformed": counters.malformed,
-                "pending": self._pending,
+                "pending": counters.pending,
             },
             "requests": {
                 "sent": counters.sent,
                 "retries": counters.retries,
                 "rate_limited": counters.rate_limited,
                 "maybe_billed": counters.maybe_billed,
+                "abandoned": counters.abandoned,
                 "per_second": _rounded(self._requests_per_s, 3),
             },
             "tokens": {
@@ -88,17 +95,15 @@ class Summary:
         }
 
     @property
-    def _pending(self) -> int:
-        return max(self.counters.lines_read - self.counters.done, 0)
-
-    @property
     def _requests_per_s(self) -> float | None:
-        """Between the first and the last send there is one interval less than there are sends."""
         counters = self.counters
         if counters.first_sent_s is None or counters.last_sent_s is None:
             return None
         span_s = counters.last_sent_s - counters.first_sent_s
-        return (counters.sent - 1) / span_s if span_s > 0 else None
+        if span_s >= _SHORTEST_SPAN_S:
+            # Between the first and the last send there is one interval less than there are sends.
+            return (counters.sent - 1) / span_s
+        return counters.sent / self.duration_s if self.duration_s > 0 else None
 
     @property
     def _tokens_per_min(self) -> float | None:
@@ -124,14 +129,26 @@ class Summary:
         counters = self.counters
         facts = [f"{count(counters.lines_read)} read"]
         if counters.skipped:
-            facts.append(f"{count(counters.skipped)} skipped (finished earlier)")
+            facts.append(f"{count(counters.skipped)} skipped ({self._skipped_how})")
         flagged = f" ({count(counters.flagged)} cut off or filtered)" if counters.flagged else ""
         facts.append(f"{count(counters.succeeded)} answered{flagged}")
         malformed = f" ({count(counters.malformed)} malformed)" if counters.malformed else ""
         facts.append(f"{count(counters.failed)} failed{malformed}")
-        if self._pending:
-            facts.append(f"{count(self._pending)} pending")
-        return facts
+        return facts + self._pending_facts()
+
+    @property
+    def _skipped_how(self) -> str:
+        failed = self.counters.skipped_failed
+        if not failed:
+            return "finished earlier"
+        answered = self.counters.skipped - failed
+        return f"{count(answered)} answered, {count(failed)} failed earlier; --retry-errors all tries those again"
+
+    def _pending_facts(self) -> list[str]:
+        pending = self.counters.pending
+        if not self.counters.has_unread_input:
+            return [f"{count(pending)} pending"] if pending else []
+        return [f"{count(pending)} read and pending"] * bool(pending) + ["the rest of the input unread"]
 
     def _request_facts(self) -> list[str]:
         counters = self.counters
@@ -141,6 +158,8 @@ class Summary:
         facts.append(f"{count(counters.rate_limited)} x 429")
         if counters.maybe_billed:
             facts.append(f"{count(counters.maybe_billed)} broken off, maybe billed")
+        if counters.abandoned:
+            facts.append(f"{count(counters.abandoned)} abandoned, maybe billed")
         return facts
 
     def _time_facts(self) -> list[str]:
@@ -167,13 +186,21 @@ class Summary:
         heads = align([[f"{count(kind.count)} x", clean(code, 40)] for code, kind in top], [True, False])
         heads_width = max(map(cell_width, heads))
         lines = ["errors"]
-        for head, (_, kind) in zip(heads, top, strict=True):
-            where = f"  first at line {count(kind.first_line)}"
-            room = max(width - heads_width - len(where) - 4, _NARROWEST_MESSAGE)
-            message = cut(" ".join(clean(kind.message).split()), room)
-            lines.append(cut(f"  {head}{' ' * (heads_width - cell_width(head))}  {message}{where}", width))
+        for head, (code, kind) in zip(heads, top, strict=True):
+            message, where = _message(code, kind), f"first at line {count(kind.first_line)}"
+            line = f"  {head}{' ' * (heads_width - cell_width(head))}  {message}  {where}"
+            if cell_width(line) <= width:
+                lines.append(line)
+            else:
+                lines += [cut(f"  {head}  {where}", width), _MESSAGE_INDENT + message]
         others = len(self.counters.error_kinds) - len(top)
         return lines + ([f"  ... and {_plural(others, 'other kind', 'other kinds')}"] if others else [])
+
+
+def _message(code: str, kind: ErrorKind) -> str:
+    """One line without the place of a bad line: its first line is told anyway."""
+    message = " ".join(clean(kind.message).split())
+    return _PLACE.sub("", message) if code == _BAD_LINE else message
 
 
 def _endpoint_json(endpoint: EndpointCounters, sent_in_all: int) -> dict[str, object]:
@@ -200,11 +227,12 @@ def _plural(number: int, one: str, many: str) -> str:
 
 
 def _wrapped(label: str, facts: list[str], width: int) -> list[str]:
-    """The facts behind their label, in as many lines as they need; a line breaks between two facts."""
+    """The facts behind their label, in as many lines as they need; a line breaks between two facts if that will do."""
     lines = [label.ljust(_LABEL_WIDTH)]
     for index, fact in enumerate(facts):
         text = fact + ("," if index < len(facts) - 1 else "")
-        if len(lines[-1]) > _LABEL_WIDTH and len(lines[-1]) + 1 + len(text) > width:
-            lines.append(" " * _LABEL_WIDTH)
-        lines[-1] += text if len(lines[-1]) == _LABEL_WIDTH else f" {text}"
+        for piece in [text] if cell_width(text) <= width - _LABEL_WIDTH else text.split():
+            if len(lines[-1]) > _LABEL_WIDTH and cell_width(lines[-1]) + 1 + cell_width(piece) > width:
+                lines.append(" " * _LABEL_WIDTH)
+            lines[-1] += piece if len(lines[-1]) == _LABEL_WIDTH else f" {piece}"
     return [cut(line, width) for line in lines]

@@ -12,6 +12,8 @@ _GAP = "  "
 _NAME_LENGTH = 40
 _NARROWEST_NAME = 8
 _NARROWEST_STATE = 8
+_DISPENSABLE = ("p50", "share", "ok")
+"""Columns in the order in which they go where there is no room for all."""
 
 
 def cell_width(text: str) -> int:
@@ -52,15 +54,16 @@ def endpoint_table(
 ) -> list[str]:
     """A header, a line for each of the first `max_rows` endpoints, and a line that counts the others.
 
-    Where it is too wide, large counts are shortened first, then names and states are cut.
+    Where it is too wide, large counts are shortened first, then names and states are cut, then columns left out.
     """
     shown = endpoints[:max_rows]
     sent_in_all = sum(endpoint.sent for endpoint in endpoints)
     lines: list[str] = []
-    for number in (count, short):
+    for left_out in (None, *range(len(_DISPENSABLE) + 1)):
+        number = count if left_out is None else short
         rows = [_header(with_in_flight)]
         rows += [_row(endpoint, sent_in_all, number, with_in_flight) for endpoint in shown]
-        lines = _fitted(rows, width if number is short else None)
+        lines = _fitted(rows, None) if left_out is None else _fitted(_without(rows, _DISPENSABLE[:left_out]), width)
         if max(map(cell_width, lines)) <= width:
             break
     if len(endpoints) > len(shown):
@@ -86,6 +89,11 @@ def _row(endpoint: EndpointCounters, sent_in_all: int, number: Callable[[int], s
         latency(endpoint.latency.quantile(0.5)),
         clean(endpoint.state),
     ]
+
+
+def _without(rows: list[list[str]], columns: Sequence[str]) -> list[list[str]]:
+    kept = [index for index, name in enumerate(rows[0]) if name not in columns]
+    return [[row[index] for index in kept] for row in rows]
 
 
 def _fitted(rows: list[list[str]], width: int | None) -> list[str]:

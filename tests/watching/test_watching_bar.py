@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator
 
 import pytest
-from rich.cells import cell_len
 from rich.console import Console
 
 from llmblast.watching.bar import BarDisplay, make_console
@@ -41,22 +41,28 @@ def console_of(width: int, height: int = 30, color: bool = True) -> Console:
 def screen(counters: Counters, console: Console, clock: FakeClock | None = None) -> list[str]:
     """What one tick shows, without colours."""
     display = BarDisplay(counters, LIMITS, clock or FakeClock(), console)
-    console.print(display.render())
+    console.print(*display.lines(), sep="\n")
     return console.export_text().splitlines()
 
 
-@pytest.mark.parametrize("width", [40, 80, 120, 200])
+def written(console: Console) -> str:
+    """All that went to the terminal, control codes included."""
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(("width", "figure_lines"), [(12, 12), (40, 6), (80, 3), (120, 3), (200, 3)])
 @pytest.mark.parametrize("color", [True, False])
-def test_no_line_is_wider_than_the_terminal(width: int, color: bool) -> None:
+def test_no_line_is_wider_than_the_terminal(width: int, figure_lines: int, color: bool) -> None:
     """A line that wraps leaves litter at every tick."""
     counters = busy_counters(15)
     counters.endpoints[1].state = "cooling down for another 12 s"
     counters.endpoints[2].name = "模型端点" * 20
 
-    lines = screen(counters, console_of(width, color=color))
+    lines = BarDisplay(counters, LIMITS, FakeClock(), console_of(width, 40, color=color)).lines()
 
-    assert max(map(cell_len, lines)) <= width
-    assert len(lines) == 1 + 3 + 1 + 12
+    assert max(line.cell_len for line in lines) <= width
+    assert len(lines) == 1 + figure_lines + 1 + 12
 
 
 def test_the_whole_run_is_told_in_figures() -> None:
@@ -69,13 +75,46 @@ def test_the_whole_run_is_told_in_figures() -> None:
     counters.sent, counters.succeeded, counters.prompt_tokens = 400, 387, 3000
     counters.in_flight, counters.queued = 256, 1024
 
-    console.print(display.render())
+    console.print(*display.lines(), sep="\n")
 
     text = " ".join(console.export_text().split())
     assert "400/~10,000 (4 %) ETA 01:36" in text
     assert "requests/s 100.0 tokens/min 45k in flight 256 retries 11" in text
     assert "limit 200.0 limit 200k queued 1,024 429s 12" in text
     assert "average 100.0 tokens 3k time 00:04 errors 13" in text
+
+
+@pytest.mark.parametrize(
+    ("width", "per_line"), [(30, 1), (50, 2), (60, 2), (68, 2), (69, 4), (80, 4), (100, 4), (120, 4)]
+)
+def test_cells_are_two_spaces_apart_at_any_width(width: int, per_line: int) -> None:
+    """Glued together they cannot be told apart: narrow terminals get more lines."""
+    counters = Counters(lines_read=1000, in_flight=25_600, retries=12_345, input_ended=True)
+
+    lines = screen(counters, console_of(width))[1:]
+
+    assert [len(re.findall(r" {2,}(?=[a-z4])", f"  {line}")) for line in lines] == [per_line] * (12 // per_line)
+    assert max(map(len, lines)) <= width
+    assert "in flight 25,600" in " ".join(" ".join(lines).split())
+
+
+def test_a_cell_grows_with_its_figure() -> None:
+    """A value never touches its label, nor the next cell."""
+    counters = Counters(in_flight=123_456_789)
+
+    lines = screen(counters, console_of(70))
+
+    assert "in flight 123,456,789" in " ".join(" ".join(lines).split())
+    assert len(lines) == 1 + 6
+
+
+def test_there_is_no_bar_where_the_figures_need_the_line() -> None:
+    """An ETA that is cut off would be another one."""
+    counters = Counters(lines_read=1_000_000, succeeded=500_000, input_ended=True)
+
+    line = screen(counters, console_of(45))[0]
+
+    assert line == "500,000/1,000,000 (50 %)  ETA --:--"
 
 
 @pytest.mark.parametrize(("color", "full"), [(True, 40), (False, 20)])
@@ -93,7 +132,8 @@ def test_the_bar_is_as_long_as_what_is_done(color: bool, full: int) -> None:
 def test_a_run_without_limits_or_a_known_size_can_be_shown() -> None:
     """Standard input has no size."""
     console = console_of(80)
-    console.print(BarDisplay(Counters(lines_read=7, succeeded=5), LimitsView(), FakeClock(), console).render())
+    display = BarDisplay(Counters(lines_read=7, succeeded=5), LimitsView(), FakeClock(), console)
+    console.print(*display.lines(), sep="\n")
 
     lines = console.export_text().splitlines()
 
@@ -102,7 +142,7 @@ def test_a_run_without_limits_or_a_known_size_can_be_shown() -> None:
     assert len(lines) == 4
 
 
-@pytest.mark.parametrize(("height", "expected"), [(30, 17), (14, 13), (9, 8), (8, 4), (5, 4)])
+@pytest.mark.parametrize(("height", "expected"), [(30, 17), (14, 13), (9, 8), (8, 4), (5, 4), (3, 2), (1, 1)])
 def test_a_low_terminal_gets_fewer_rows(height: int, expected: int) -> None:
     """What is higher than the terminal cannot be removed again."""
     lines = screen(busy_counters(15), console_of(80, height))
@@ -151,6 +191,39 @@ def test_the_display_is_gone_at_the_end() -> None:
     after_the_last_frame = stream.getvalue().rsplit("endpoint-2", 1)[1]
     assert after_the_last_frame.count("\x1b[1A\x1b[2K") == 1 + 3 + 1 + 4
     assert "\x1b[?25h" in after_the_last_frame
+
+
+def test_lines_that_wrapped_in_a_narrower_terminal_are_erased() -> None:
+    """The terminal has wrapped the bar and three lines of figures: four lines more than were drawn."""
+    console = console_of(80)
+    display = BarDisplay(Counters(endpoints=[endpoint("gpu")]), LIMITS, FakeClock(), console)
+    display.start()
+    console.width = 60
+    drawn_before = len(written(console))
+
+    display.tick()
+    display.tick()
+    first, second = written(console)[drawn_before:].rsplit("requests/s", 1)
+    display.stop()
+
+    assert first.count("\x1b[1A") == (4 + 6) + 9
+    assert second.count("\x1b[1A") == 0
+
+
+def test_the_end_of_a_display_whose_lines_wrapped_is_clean() -> None:
+    """Between the last tick and the end a person can make the window narrower too, and only then it is mended."""
+    console = console_of(80)
+    display = BarDisplay(Counters(endpoints=[endpoint("gpu")]), LIMITS, FakeClock(), console)
+    display.start()
+    console.width = 60
+    drawn_before = len(written(console))
+
+    display.stop()
+    ups = written(console)[drawn_before:].count("\x1b[1A")
+    display.stop()
+
+    assert ups == 4 + 6 + 7
+    assert written(console)[drawn_before:].count("\x1b[1A") == ups
 
 
 @pytest.fixture

@@ -70,3 +70,8 @@ def test_done_counts_every_line_that_has_its_record() -> None:
 
     assert counters.done == 10
     assert counters.tokens == 15
+
+
+def test_pending_lines_are_read_and_have_no_record() -> None:
+    """Records of this run and of an earlier one count alike."""
+    assert Counters(lines_read=9, skipped=5, succeeded=1, failed=1).pending == 2

@@ -13,7 +13,7 @@ from tests.watching.watching_helpers import busy_counters, endpoint
 def finished_run() -> Counters:
     """10 s of sending at 100/s."""
     counters = Counters(lines_read=1205, skipped=200, malformed=2, sent=1001, succeeded=990, flagged=3, failed=10)
-    counters.endpoints = [endpoint("only")]
+    counters.endpoints, counters.input_ended = [endpoint("only")], True
     counters.retries, counters.rate_limited, counters.maybe_billed = 1, 4, 6
     counters.prompt_tokens, counters.completion_tokens = 20_000, 30_000
     counters.first_sent_s, counters.last_sent_s = 50.0, 60.0
@@ -53,9 +53,88 @@ def test_a_narrow_terminal_gets_more_lines_and_no_less_figures() -> None:
     assert len(narrow.splitlines()) > len(wide.splitlines())
 
 
+@pytest.mark.parametrize(
+    ("sent", "span_s", "duration_s", "per_s"),
+    [
+        (241, 0.0018, 0.1, 2410.0),
+        (1, 0.0, 4.0, 0.25),
+        (101, 0.999, 2.0, 50.5),
+        (101, 1.0, 2.0, 100.0),
+        (5, 0.0, 0.0, None),
+        (0, 0.0, 4.0, None),
+    ],
+)
+def test_the_rate_of_a_short_run_is_that_of_the_whole(
+    sent: int, span_s: float, duration_s: float, per_s: float | None
+) -> None:
+    """What leaves at once says nothing about how fast the run was."""
+    counters = Counters(sent=sent)
+    if sent:
+        counters.first_sent_s, counters.last_sent_s = 50.0, 50.0 + span_s
+
+    values = orjson.loads(orjson.dumps(Summary(counters, duration_s, LimitsView(), "finished").as_json()))
+
+    assert values["requests"]["per_second"] == (None if per_s is None else pytest.approx(per_s))
+
+
+def test_the_text_tells_the_same_rate_as_the_values() -> None:
+    """A request that took 4 s is no 0.00 a second."""
+    counters = Counters(sent=1, first_sent_s=50.0, last_sent_s=50.0)
+
+    assert "time      4.0 s, 0.25 requests/s\n" in Summary(counters, 4.0, LimitsView(), "finished").as_text()
+
+
+@pytest.mark.parametrize(
+    ("input_ended", "input_bytes", "bytes_read", "lines_read", "expected"),
+    [
+        (False, 1000, 500, 1000, "948 read and pending, the rest of the input unread"),
+        (False, None, 500, 1000, "948 read and pending, the rest of the input unread"),
+        (False, 1000, 500, 52, "0 failed, the rest of the input unread"),
+        (False, 500, 500, 1000, "0 failed, 948 pending"),
+        (True, 1000, 500, 1000, "0 failed, 948 pending"),
+        (True, 1000, 1000, 52, "0 failed"),
+    ],
+)
+def test_a_run_that_stopped_early_says_that_there_is_more_to_read(
+    input_ended: bool, input_bytes: int | None, bytes_read: int, lines_read: int, expected: str
+) -> None:
+    """The lines read ahead are not all that is left; nor is there more when the whole file is in memory."""
+    counters = Counters(lines_read=lines_read, succeeded=52, bytes_read=bytes_read)
+    counters.input_ended, counters.input_bytes = input_ended, input_bytes
+
+    assert text_of(counters).splitlines()[1].endswith(expected)
+
+
+def test_lines_that_failed_earlier_are_told_apart() -> None:
+    """They have no answer, and there is a way to get one."""
+    counters = Counters(lines_read=10, skipped=10, skipped_failed=2, input_ended=True)
+
+    text = text_of(counters)
+
+    assert "10 skipped (8 answered, 2 failed earlier; --retry-errors all tries those again)," in text
+
+
+def test_a_fact_longer_than_a_line_breaks_between_two_words() -> None:
+    """Cut off it would lose what to do about it."""
+    counters = Counters(lines_read=10, skipped=10, skipped_failed=2, input_ended=True)
+
+    narrow = text_of(counters, 60)
+
+    assert max(map(cell_width, narrow.splitlines())) <= 60
+    assert narrow.split() == text_of(counters, 200).split()
+
+
+def test_abandoned_requests_are_told() -> None:
+    """Somebody may have to pay for them."""
+    counters = finished_run()
+    counters.abandoned = 250
+
+    assert "6 broken off, maybe billed, 250 abandoned, maybe billed\n" in text_of(counters)
+
+
 def test_a_run_that_sent_nothing_is_told_in_a_few_lines() -> None:
     """Sections without content are left out."""
-    text = Summary(Counters(lines_read=5, skipped=5), 0.1, LimitsView(), "finished").as_text()
+    text = Summary(Counters(lines_read=5, skipped=5, input_ended=True), 0.1, LimitsView(), "finished").as_text()
 
     assert text.splitlines() == [
         "finished",
@@ -113,6 +192,47 @@ def test_the_most_frequent_errors_come_with_their_first_line() -> None:
     assert errors[-1] == "  ... and 2 other kinds"
 
 
+def test_a_message_that_does_not_fit_has_its_own_line() -> None:
+    """It says what to mend: it is cut at 200 characters only, however narrow the terminal."""
+    counters = finished_run()
+    counters.count_error("timed_out", 7, "no complete reply")
+    counters.count_error("http_400", 1060, "the model does not exist: " + "m" * 300)
+
+    lines = text_of(counters, 80).splitlines()
+    errors = lines[lines.index("errors") + 1 :]
+
+    assert errors[0] == "  1 x  timed_out  no complete reply  first at line 7"
+    assert errors[1] == "  1 x  http_400  first at line 1,060"
+    assert errors[2] == "      the model does not exist: " + "m" * 173 + "…"
+
+
+@pytest.mark.parametrize(("width", "lines_of_it"), [(53, 1), (52, 2)])
+def test_a_message_stays_on_its_line_as_long_as_it_fits(width: int, lines_of_it: int) -> None:
+    """To the last column."""
+    counters = finished_run()
+    counters.count_error("timed_out", 7, "no complete reply!")
+
+    lines = text_of(counters, width).splitlines()
+
+    assert len(lines[lines.index("errors") + 1 :]) == lines_of_it
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "told"),
+    [
+        ("bad_line", "line 3, column 9: not JSON", "not JSON"),
+        ("bad_line", "unlike line 2, column 1: a number", "unlike line 2, column 1: a number"),
+        ("other", "line 3, column 9: not JSON", "line 3, column 9: not JSON"),
+    ],
+)
+def test_the_place_of_a_bad_line_is_told_once(code: str, message: str, told: str) -> None:
+    """Only in front, and only where it is known to be our own."""
+    counters = finished_run()
+    counters.count_error(code, 3, message)
+
+    assert text_of(counters).splitlines()[-1] == f"  1 x  {code}  {told}  first at line 3"
+
+
 def test_the_verdict_and_the_next_command_are_never_cut() -> None:
     """The one ends with what to mend, the other is there to be copied."""
     verdict, command = "no space left: " + "v" * 300, "llmblast run " + "x" * 300
@@ -125,11 +245,11 @@ def test_the_verdict_and_the_next_command_are_never_cut() -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_no_other_line_is_wider_than_asked(width: int) -> None:
-    """Neither by large figures nor by long messages or wide characters."""
+    """Neither by large figures nor by wide characters."""
     counters = busy_counters(15)
     counters.malformed, counters.flagged, counters.skipped = 1_111_111, 2_222_222, 3_333_333
-    counters.count_error("模型" * 30, 1_234_567, "太长" * 300)
-    counters.count_error("short", 1, "x" * 1000)
+    counters.count_error("模型" * 30, 1_234_567, "")
+    counters.skipped_failed = 1_111_111
     waited = {f"endpoint-{n} tokens per minute": 6.0 for n in range(4)}
 
     text = Summary(counters, 12.0, LimitsView(waited=lambda: waited), "finished").as_text(width)
@@ -157,6 +277,7 @@ def test_the_values_say_what_the_text_says() -> None:
     """For scripts: plain numbers in named units."""
     counters = finished_run()
     counters.endpoints = [endpoint("gpu1", 750, 740)]
+    counters.skipped_failed, counters.abandoned = 40, 7
     counters.count_error("bad_request", 17, "no such model")
     limits = LimitsView(waited=lambda: {"run rps": 1.23456})
 
@@ -165,10 +286,11 @@ def test_the_values_say_what_the_text_says() -> None:
     assert values["verdict"] == "finished"
     assert values["next_command"] == "llmblast report save.jsonl"
     assert values["lines"] == {
-        "read": 1205, "skipped": 200, "answered": 990, "flagged": 3, "failed": 10, "malformed": 2, "pending": 5
+        "read": 1205, "skipped": 200, "skipped_failed": 40, "answered": 990, "flagged": 3, "failed": 10,
+        "malformed": 2, "pending": 5,
     }  # fmt: skip
     assert values["requests"] == {
-        "sent": 1001, "retries": 1, "rate_limited": 4, "maybe_billed": 6, "per_second": 100.0
+        "sent": 1001, "retries": 1, "rate_limited": 4, "maybe_billed": 6, "abandoned": 7, "per_second": 100.0
     }  # fmt: skip
     assert values["tokens"] == {"prompt": 20_000, "completion": 30_000, "per_minute": 250_000.0}
     assert values["waited_s"] == {"run rps": 1.235}

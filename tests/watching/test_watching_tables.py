@@ -61,6 +61,25 @@ def test_large_counts_are_shortened_before_names_are_cut() -> None:
     assert "inference-server-number-one" in narrow[1]
 
 
+@pytest.mark.parametrize(
+    ("width", "header"),
+    [
+        (60, "endpoint  in flight  sent  share   ok  errors  429s     p50"),
+        (50, "endpoint  in flight  sent   ok  errors  429s"),
+        (42, "endpoint  in flight  sent  errors  429s"),
+    ],
+)
+def test_a_narrow_table_has_fewer_columns_and_whole_ones(width: int, header: str) -> None:
+    """What went wrong stays to the last; half a column of digits would be another number."""
+    endpoints = [endpoint("inference-server-number-one", 314, 314)]
+    endpoints[0].latency.add(0.5)
+
+    lines = endpoint_table(endpoints, width, with_in_flight=True)
+
+    assert lines[0].split() == header.split()
+    assert "…" not in lines[0]
+
+
 def test_what_ten_rows_cannot_show_is_counted() -> None:
     """The shares are of all endpoints, shown or not."""
     lines = endpoint_table([endpoint(f"gpu{n}", 10) for n in range(15)], 80)
