@@ -60,7 +60,7 @@ class Settings:
     input: str = "-"
     save: str = "save.jsonl"
     errors: str = ""
-    """Empty: errors.jsonl beside the save file."""
+    """Empty: beside the save file, see `errors_path`."""
     endpoints: tuple[EndpointSettings, ...] = ()
 
     format: Literal["auto", "simple", "raw", "openai-batch"] = "auto"
@@ -98,11 +98,16 @@ class Settings:
 
     @property
     def errors_path(self) -> str:
-        """Where records of lines without an answer go."""
+        """Where records of lines without an answer go: errors.jsonl beside save.jsonl, x.errors.jsonl beside x.jsonl.
+
+        Not one errors.jsonl for all save files of a folder: what failed with one model would be done for the next one.
+        """
         if self.errors:
             return self.errors
-        beside = Path(".") if self.save == "-" else Path(self.save).parent
-        return str(beside / "errors.jsonl")
+        if self.save == "-":
+            return "errors.jsonl"
+        save = Path(self.save)
+        return str(save.with_name("errors.jsonl" if save.stem == "save" else f"{save.stem}.errors.jsonl"))
 
     def together(self, name: Literal["rps", "rpm", "tpm"]) -> float | None:
         """The rate of all endpoints together: the run's cap, or the sum of theirs where each has one and it is less."""
@@ -200,6 +205,8 @@ def _validate(merged: Mapping[str, Any], config: str | None) -> Settings:
 
 def _check_url(endpoint: EndpointSettings) -> None:
     if endpoint.is_mock:
+        if endpoint.url != f"{MOCK_SCHEME}:" and not endpoint.url.startswith(f"{MOCK_SCHEME}:?"):
+            raise UsageError(f"endpoint {endpoint.url!r}: parameters follow a question mark: mock:?rps=50&latency=0.2.")
         return
     try:
         parts = urlsplit(endpoint.url)

@@ -25,7 +25,7 @@ import json, sys
 _, style, field, *files = sys.argv
 for line in open(files[0]) if files else sys.stdin:
     value = json.loads(line)[field.removeprefix(".")]
-    print(value if style == "-r" else json.dumps(value))
+    print(value if "r" in style and isinstance(value, str) else json.dumps(value))
 """
 
 

@@ -20,13 +20,14 @@ def test_defaults_need_nothing() -> None:
     ("save", "errors", "path"),
     [
         ("save.jsonl", "", "errors.jsonl"),
-        ("out/a.jsonl", "", "out/errors.jsonl"),
+        ("out/save.jsonl", "", "out/errors.jsonl"),
+        ("out/a.jsonl", "", "out/a.errors.jsonl"),
         ("-", "", "errors.jsonl"),
         ("a", "b", "b"),
     ],
 )
 def test_errors_go_beside_the_save_file(save: str, errors: str, path: str) -> None:
-    """Unless they are named."""
+    """Unless they are named; each save file has its own."""
     assert Settings(save=save, errors=errors).errors_path == path
 
 
@@ -60,6 +61,7 @@ def test_endpoints_get_names_of_their_own() -> None:
         ({"endpoints": ["http://user:secret@a/v1"]}, "no key in a URL"),
         ({"endpoints": ["http://a:99999/v1"]}, "not a URL"),
         ({"endpoints": ["ftp://a/v1"]}, "not a URL"),
+        ({"endpoints": ["mock:latency=1"]}, "parameters follow a question mark"),
         ({"endpoints": [{"weight": 1}]}, "endpoints[0].url: is missing. Add it."),
         ({"timeout": 0}, "--timeout: 0 will not do: it should be greater than 0"),
         ({"concurrency": 0}, "--concurrency: 0 will not do"),

@@ -1,5 +1,6 @@
 """`llmblast config`: what settings a run would have."""
 
+import inspect
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -7,8 +8,8 @@ from typing import Any
 
 import typer
 
-from llmblast.cli import options
 from llmblast.cli.options import settings_of
+from llmblast.cli.run import run
 from llmblast.settings import EndpointSettings
 
 config = typer.Typer(help="Show the settings.", no_args_is_help=True, rich_markup_mode=None)
@@ -19,19 +20,24 @@ def _group() -> None:
     """Show the settings."""
 
 
-@config.command()
-def show(
-    config: options.Config = None,
-    url: options.Url = None,
-) -> None:
+def show(**given: Any) -> None:
     """Print the settings that a run would have, as TOML; headers, which may hold keys, are hidden."""
-    settings = settings_of({"config": config, "url": url}, os.environ)
+    del given["dry_run"]
+    settings = settings_of(
+        {"input": "-", **{name: value for name, value in given.items() if value is not None}}, os.environ
+    )
     values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
     endpoints = values.pop("endpoints")
     lines = list(_table(values))
     for endpoint in endpoints:
         lines += ["", "[[endpoints]]", *_table(_shown(endpoint))]
     typer.echo("\n".join(lines))
+
+
+# It takes what `run` takes, so it is told so by `run`'s own signature.
+show.__signature__ = inspect.signature(run)  # type: ignore[attr-defined] # functions may have one
+show.__annotations__ = run.__annotations__
+config.command()(show)
 
 
 def _shown(endpoint: EndpointSettings) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def version(
         raise typer.Exit
 
 
-def main() -> None:
+def run_command_line() -> None:
     """Runs the command line and ends the process with its exit code."""
     _open_missing_descriptors()
     try:
@@ -49,8 +49,6 @@ def main() -> None:
     except LlmblastError as error:
         sys.stderr.write(f"llmblast: {error}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(ExitCode.INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain about it once more while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -58,11 +56,14 @@ def main() -> None:
 
 
 def _open_missing_descriptors() -> None:
-    """Fills closed standard descriptors (`<&-`), lest a file or a socket become standard output by its number."""
+    """Fills closed standard descriptors (`<&-`), lest a file or a socket become standard output by its number.
+
+    They can be read only: records for a closed standard output must fail, not vanish.
+    """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 -- None where it was closed; lives to the end
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+            os.open(os.devnull, os.O_RDONLY)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 -- None where it was closed; lives to the end
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115

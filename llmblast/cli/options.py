@@ -46,7 +46,7 @@ Errors = Annotated[
         "-e",
         "--errors",
         metavar="FILE",
-        help="Lines without an answer. [default: errors.jsonl beside it]",
+        help="Lines without an answer. [default: beside --save]",
     ),
 ]
 Url = Annotated[
@@ -111,7 +111,10 @@ Tpm = Annotated[
     _option("tpm", "--tpm", "--max_tokens_per_minute", metavar="N", help="Tokens a minute, over all endpoints."),
 ]
 Burst = Annotated[
-    float | None, _option("burst", "--burst", metavar="SECONDS", help="Credit of the rates; 0 is strictly even.")
+    float | None,
+    _option(
+        "burst", "--burst", metavar="SECONDS", help="Seconds of unused rate that may be caught up; 0 is strictly even."
+    ),
 ]
 Concurrency = Annotated[
     int | None, _option("concurrency", "-j", "--concurrency", metavar="N", help="In flight, over all endpoints.")
@@ -122,23 +125,34 @@ Route = Annotated[
 ]
 MaxAttempts = Annotated[
     int | None,
-    _option("max_attempts", "-a", "--max-attempts", "--max_attempts", metavar="N", help="Tries before a line fails."),
+    _option(
+        "max_attempts",
+        "-a",
+        "--max-attempts",
+        "--max_attempts",
+        metavar="N",
+        help="Tries before a line fails; fewer where one may be paid for.",
+    ),
 ]
 Timeout = Annotated[
-    float | None, _option("timeout", "--timeout", metavar="SECONDS", help="For one whole try, connecting included.")
+    float | None,
+    _option("timeout", "--timeout", metavar="SECONDS", help="Seconds for one whole try, connecting included."),
 ]
 ConnectTimeout = Annotated[
-    float | None, _option("connect_timeout", "--connect-timeout", metavar="SECONDS", help="For opening a connection.")
+    float | None,
+    _option("connect_timeout", "--connect-timeout", metavar="SECONDS", help="Seconds for opening a connection."),
 ]
 MaxTime = Annotated[
-    float | None, _option("max_time", "--max-time", metavar="SECONDS", help="Stop then; run it again to go on.")
+    float | None,
+    _option("max_time", "--max-time", metavar="SECONDS", help="Stop after so many seconds; run it again to go on."),
 ]
 MaxErrors = Annotated[
     str | None,
     _option("max_errors", "--max-errors", metavar="N|P%", help="Give up when more lines fail than this."),
 ]
 Grace = Annotated[
-    float | None, _option("grace", "--grace", metavar="SECONDS", help="What is in flight may take this after a stop.")
+    float | None,
+    _option("grace", "--grace", metavar="SECONDS", help="Seconds that what is in flight may take after a stop."),
 ]
 Transport = Annotated[
     str | None,

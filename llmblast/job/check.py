@@ -7,7 +7,7 @@ from typing import Literal
 from llmblast.errors import ExitCode
 from llmblast.job.intake import Intake
 from llmblast.job.loop import run_loop
-from llmblast.reading import Finished, Shaper, open_source
+from llmblast.reading import Shaper, open_source
 from llmblast.records import Failure, Request
 from llmblast.scheduling import TokenEstimator
 from llmblast.settings import Settings
@@ -41,7 +41,7 @@ async def _check(settings: Settings) -> ExitCode:
     source = await open_source(settings.input)
     estimate = Estimate()
     try:
-        async for shaped in Intake(source, Finished([]), shaper, Counters(), settings.limit).slices():
+        async for shaped in Intake(source, shaper, Counters(), settings.limit).slices():
             for item in shaped:
                 if isinstance(item, Failure):
                     estimate.malformed += 1

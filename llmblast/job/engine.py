@@ -120,6 +120,7 @@ class Engine:
 
     async def cut_short(self) -> None:
         """Abandons what is in flight: those lines have no record and run again."""
+        self._counters.abandoned += len(self._tasks)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -217,6 +218,7 @@ class Engine:
     def _succeed(self, request: Request, endpoint: Endpoint, reply: Reply, answer: Answer) -> None:
         request.attempts += 1
         endpoint.cool_downs = 0
+        endpoint.has_succeeded = True
         endpoint.observe(reply.latency_s)
         counters = self._counters
         counters.succeeded += 1
@@ -247,6 +249,10 @@ class Engine:
             self._note_use(request, reply)
         if self._notice is not None:
             self._notice(f"line {request.number}: {endpoint.name}: {verdict.action.name}: {verdict.message}")
+        if verdict.blames_endpoint and not endpoint.has_succeeded:
+            self._disable(endpoint, f"{verdict.message}; it never gave an answer: are its URL and its model right?")
+            self._again(request, now)
+            return
         match verdict.action:
             case Action.COOL_DOWN:
                 self._cool_down(request, endpoint, verdict, now)
@@ -260,7 +266,7 @@ class Engine:
                 self._again(request, now)
                 self._check_reachable(verdict)
             case Action.DISABLE:
-                self._disable(endpoint, verdict)
+                self._disable(endpoint, verdict.message)
                 self._again(request, now)
             case _:
                 endpoint.breaker.probe_abandoned(now, request.sent_s)
@@ -282,10 +288,10 @@ class Engine:
             wait_s = self._backoff.cool_down_s(endpoint.cool_downs)
         endpoint.cool_down.pause(now + wait_s, now)
 
-    def _disable(self, endpoint: Endpoint, verdict: Verdict) -> None:
-        self._scheduler.disable(endpoint, verdict.message)
+    def _disable(self, endpoint: Endpoint, reason: str) -> None:
+        self._scheduler.disable(endpoint, reason)
         if self._scheduler.is_exhausted:
-            self.stop(ExitCode.REFUSED, f"every endpoint refuses us; the last one, {endpoint.name}: {verdict.message}")
+            self.stop(ExitCode.REFUSED, f"every endpoint refuses us; the last one, {endpoint.name}: {reason}")
 
     def _check_reachable(self, verdict: Verdict) -> None:
         """An endpoint that has answered before is waited for; when none ever did, somebody has to look."""

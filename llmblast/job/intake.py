@@ -12,13 +12,21 @@ SLICE_LINES = 64
 
 
 class Intake:
-    """Reads one input to its end, or to `limit` lines, leaving out what earlier runs have finished."""
+    """Reads one input to its end, or to `limit` lines, leaving out what earlier runs answered or recorded as failed."""
 
     def __init__(
-        self, source: Source, finished: Finished, shaper: Shaper, counters: Counters, limit: int | None = None
+        self,
+        source: Source,
+        shaper: Shaper,
+        counters: Counters,
+        limit: int | None = None,
+        *,
+        answered: Finished | None = None,
+        failed: Finished | None = None,
     ) -> None:
         self._source = source
-        self._finished = finished
+        self._answered = answered
+        self._failed = failed
         self._shaper = shaper
         self._counters = counters
         self._limit = limit
@@ -52,8 +60,11 @@ class Intake:
             self._counters.lines_read += 1
             self._counters.bytes_read += len(text) + 1
             key = key_of(text)
-            if self._finished and self._finished.take(key):
+            if self._answered and self._answered.take(key):
                 self._counters.skipped += 1
+            elif self._failed and self._failed.take(key):
+                self._counters.skipped += 1
+                self._counters.skipped_failed += 1
             else:
                 shaped.append(self._shaper.shape(number, key, text))
         return shaped

@@ -22,6 +22,8 @@ from llmblast.settings import Settings
 from llmblast.watching import Summary, drive, make_display
 
 TEND_INTERVAL_S = 0.25
+WARM_UP_S = 0.3
+"""How long the first request waits for its connection. One that takes longer is opened beside the run."""
 _EXIT_OF_SIGNAL = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
 _STDOUT = "-"
 
@@ -44,7 +46,7 @@ class Job:
     def __init__(self, settings: Settings, stations: Stations, command: Sequence[str]) -> None:
         self._settings = settings
         self._stations = stations
-        self._command = shlex.join(command)
+        self._command = shlex.join(word for word in command if word != "--overwrite")  # to go on is not to start anew
         self._started_s = time.monotonic()
         self._input_error: InputDamagedError | None = None
         self._output_error: OutputFailedError | None = None
@@ -70,8 +72,11 @@ class Job:
         display = make_display(
             _progress(settings), stations.counters, stations.limits, time.monotonic, sys.stderr, quiet=settings.quiet
         )
+        warm_ups = [asyncio.create_task(channel.warm_up()) for channel in stations.channels]
         helpers = [asyncio.create_task(helper) for helper in (drive(display), self._tend(), self._end_in_time())]
+        helpers += warm_ups
         try:
+            await asyncio.wait(warm_ups, timeout=WARM_UP_S)
             await self._feed_unless_stopped()
             await stations.engine.wait_until_done()
         finally:
@@ -133,13 +138,15 @@ class Job:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
+        """Listens to signals that whoever started us has not switched off, as shells do for background jobs."""
         loop = asyncio.get_running_loop()
-        for number in _EXIT_OF_SIGNAL:
+        numbers = [number for number in _EXIT_OF_SIGNAL if signal.getsignal(number) is not signal.SIG_IGN]
+        for number in numbers:
             loop.add_signal_handler(number, self._on_signal, number)
         try:
             yield
         finally:
-            for number in _EXIT_OF_SIGNAL:
+            for number in numbers:
                 loop.remove_signal_handler(number)
 
     def _on_signal(self, number: signal.Signals) -> None:
@@ -170,12 +177,14 @@ class Job:
         if self._output_error is not None:
             return self._output_error.exit_code, str(self._output_error)
         if engine.exit_code is not None:
-            return engine.exit_code, engine.reason
+            cannot_resume = "; standard output cannot be resumed, name a file with --save to be able to"
+            return engine.exit_code, engine.reason + (cannot_resume if self._settings.save == _STDOUT else "")
         if self._input_error is not None:
             return self._input_error.exit_code, str(self._input_error)
         if counters.failed or _has_content(self._settings.errors_path):
             return ExitCode.SOME_FAILED, f"finished: some lines have no answer, see {self._settings.errors_path}"
-        return ExitCode.OK, "finished: every line has its answer"
+        what = "every line has its answer" if counters.lines_read else f"there are no lines in {self._settings.input}"
+        return ExitCode.OK, f"finished: {what}"
 
     def _report(self) -> ExitCode:
         self._stations.engine.refresh_counters()
@@ -197,10 +206,12 @@ class Job:
         return exit_code
 
     def _next_command(self, exit_code: ExitCode) -> str | None:
+        save, counters = self._settings.save, self._stations.counters
         if exit_code is ExitCode.OK:
-            return None if self._settings.save == _STDOUT else f"jq -r .response {shlex.quote(self._settings.save)}"
+            return f"jq -r .response {shlex.quote(save)}" if save != _STDOUT and counters.done else None
         if exit_code is not ExitCode.SOME_FAILED:
-            return self._command if self._settings.input != _STDOUT else None
+            can_go_on = _STDOUT not in (save, self._settings.input)
+            return self._command if can_go_on else None
         errors = shlex.quote(self._settings.errors_path)
         return f"jq -r '\"line \\(.line): \\(.error)\"' {errors}"
 

@@ -44,7 +44,8 @@ class _Opened:
 
     source: Source
     outputs: tuple[OutputFile, OutputFile]
-    finished: Finished
+    answered: Finished
+    failed: Finished
     channels: Sequence[Channel]
 
 
@@ -64,7 +65,7 @@ async def open_stations(settings: Settings, environ: Mapping[str, str]) -> Async
         outputs = _open_outputs(settings)
         for output in outputs:
             stack.callback(output.close)
-        finished = await asyncio.to_thread(_find_finished, settings, *outputs)
+        answered, failed = await asyncio.to_thread(_find_finished, settings, *outputs)
         endpoints = await _start_mocks(settings.endpoints, stack)
         open_channel = TRANSPORTS[settings.transport]
         channels: list[Channel] = []
@@ -72,7 +73,7 @@ async def open_stations(settings: Settings, environ: Mapping[str, str]) -> Async
             target = make_target(endpoint, settings.model, key)
             channels.append(open_channel(target, settings.timeout, settings.connect_timeout))
             stack.push_async_callback(channels[-1].close)
-        yield _assemble(settings, shaper, _Opened(source, outputs, finished, channels))
+        yield _assemble(settings, shaper, _Opened(source, outputs, answered, failed, channels))
 
 
 def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
@@ -99,7 +100,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
     )
     return Stations(
         counters=counters,
-        intake=Intake(opened.source, opened.finished, shaper, counters, settings.limit),
+        intake=Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed),
         engine=engine,
         writer=writer,
         channels=opened.channels,
@@ -155,11 +156,13 @@ def _is_same(path: str, other: str) -> bool:
         return False
 
 
-def _find_finished(settings: Settings, save: OutputFile, errors: OutputFile) -> Finished:
-    """What earlier runs did, once the errors that are to be tried again have left their file."""
+def _find_finished(settings: Settings, save: OutputFile, errors: OutputFile) -> tuple[Finished, Finished]:
+    """What earlier runs answered, and what they failed at once the errors to be tried again have left their file."""
     errors.keep_only(lambda record: not should_retry(record, settings.retry_errors))
-    files = ((save, settings.save), (errors, settings.errors_path))
-    return Finished.scan([path for output, path in files if output.is_resumable])
+    return (
+        Finished.scan([settings.save] if save.is_resumable else []),
+        Finished.scan([settings.errors_path] if errors.is_resumable else []),
+    )
 
 
 async def _start_mocks(endpoints: Sequence[EndpointSettings], stack: AsyncExitStack) -> Sequence[EndpointSettings]:

@@ -20,6 +20,7 @@ class Endpoint:
         "credit",
         "disabled",
         "estimator",
+        "has_succeeded",
         "in_flight",
         "index",
         "latency_s",
@@ -51,6 +52,8 @@ class Endpoint:
         self.latency_s = 0.0
         self.credit = 0.0
         self.disabled: str | None = None
+        self.has_succeeded = False
+        """It gave a usable answer in this run."""
 
     def state(self, now: float) -> str:
         """What is the matter with it, for a person; empty when all is well."""

@@ -91,6 +91,11 @@ class Concurrency:
         self._slots = slots
         self._taken = 0.0
 
+    @property
+    def is_full(self) -> bool:
+        """Every slot is taken."""
+        return self._taken >= self._slots
+
     def ready_at(self, cost: float, now: float) -> float:
         """Now or never: nobody knows when a slot frees, its release wakes the queue."""
         return now if self._taken < self._slots else math.inf
@@ -226,6 +231,11 @@ class LimitSet:
         self._per_request = (*slots, *per_request)
         self._per_token = tuple(per_token)
         self._slots = tuple(slots)
+
+    @property
+    def concurrency(self) -> Concurrency | None:
+        """The limit of requests in flight, if there is one."""
+        return next((limit for limit in self._slots if isinstance(limit, Concurrency)), None)
 
     @property
     def counts_tokens(self) -> bool:

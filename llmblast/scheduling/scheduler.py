@@ -27,6 +27,7 @@ class Scheduler:
         self._run_limits = run_limits
         self._route = route
         self._enabled = self.endpoints
+        self._slots = run_limits.concurrency
         self._held_by: Limit | None = None
         self._held_since = 0.0
         self.counts_tokens = any(limits.counts_tokens for limits in (run_limits, *(e.limits for e in endpoints)))
@@ -59,6 +60,8 @@ class Scheduler:
         endpoint.in_flight += 1
         request.tokens_paid = tokens
         request.sent_s = now
+        if self._slots is not None and self._slots.is_full and self.lanes:
+            self._held_by, self._held_since = self._slots, now  # at full load nobody asks before a slot is free again
         return request, endpoint
 
     def release(self, request: Request, endpoint: Endpoint, tokens_real: float, now: float) -> None:

@@ -14,7 +14,11 @@ from llmblast.sending.session import SessionChannel
 
 
 class Channel(Protocol):
-    """Sends to one endpoint. `sweep(now)` ends what has run out of time and is called a few times a second."""
+    """Sends to one endpoint. `warm_up` may open a connection ahead; `sweep(now)` ends what has run out of time and is
+    called a few times a second.
+    """
+
+    async def warm_up(self) -> None: ...
 
     async def send(self, request: Request) -> Reply: ...
 

@@ -21,6 +21,15 @@ class LeanChannel:
         self._open: set[Exchange] = set()
         self._heads: dict[str, bytes] = {}
 
+    async def warm_up(self) -> None:
+        """Opens a connection ahead: else the first request leaves a handshake later than the limits think, and comes
+        too close to those that follow on kept connections.
+        """
+        opened = await self._connector.open(self._forget)
+        if isinstance(opened, Exchange):
+            self._open.add(opened)
+            self._idle.append(opened)
+
     async def send(self, request: Request) -> Reply:
         """One exchange, on a kept connection where there is one."""
         exchange = None if request.resent else self._take_idle()

@@ -9,9 +9,9 @@
 | no quota or money left (402, insufficient_quota), 401, 403 | DISABLE the endpoint; the line stays pending |
 | 429, 529, 503 with Retry-After | COOL_DOWN; other endpoint or later, not counted as an attempt |
 | 408, 409, 5xx | RETRY with backoff |
-| any other status: 3xx, 400, 404, 413, 422 | FAIL |
+| any other status: 3xx, 400, 404, 413, 422 | FAIL; 3xx, 404 and 405 from an endpoint that never answered blame it |
 | never sent: DNS, refused, TLS, connect timeout | NOT_SENT; other endpoint or later, counts for the breaker |
-| a kept connection was closed before one byte came back | RESEND at once, once, not counted |
+| a kept connection was closed at once, before one byte came back | RESEND at once, once, not counted |
 | broken or timed out after the request went out | AMBIGUOUS: may be billed; retried once |
 | larger than the cap | FAIL, may be billed |
 """
@@ -25,6 +25,8 @@ from llmblast.sending.retry_after import retry_after_s
 
 UNUSABLE_RETRIES = 2
 AMBIGUOUS_RETRIES = 1
+STALE_WITHIN_S = 1.0
+"""A server that closes a kept connection later than this after a request may have worked on it."""
 
 
 class Action(Enum):
@@ -54,6 +56,8 @@ class Verdict:
     keeps_body: bool = False
     was_used: bool = False
     """The provider may have worked on it: its tokens count, and it may be billed."""
+    blames_endpoint: bool = False
+    """Says that nothing is there rather than that this line is wrong; what it means shows in the endpoint's past."""
 
 
 _FIXED_ACTIONS = {
@@ -78,14 +82,14 @@ def judge(request: Request, reply: Reply, wall_now_s: float) -> Answer | Verdict
         if isinstance(answer, Answer):
             return answer
         if len(answer.code) == 3 and answer.code.isdecimal() and 400 <= int(answer.code) < 600:
-            verdict = _judge_status(int(answer.code), answer, reply, wall_now_s)
+            verdict = _judge_status(request, int(answer.code), answer, reply, wall_now_s)
             verdict.keeps_body = True
             return verdict
         return _judge_unusable(request, answer)
-    return _judge_status(reply.status, read_error(reply), reply, wall_now_s)
+    return _judge_status(request, reply.status, read_error(reply), reply, wall_now_s)
 
 
-def _judge_status(status: int, error: ReplyError, reply: Reply, wall_now_s: float) -> Verdict:
+def _judge_status(request: Request, status: int, error: ReplyError, reply: Reply, wall_now_s: float) -> Verdict:
     code = error.code or f"http_{status}"
     message = f"HTTP {status}: {error.message}" if error.message else f"HTTP {status}"
     wait_s = retry_after_s(reply, wall_now_s)
@@ -98,7 +102,16 @@ def _judge_status(status: int, error: ReplyError, reply: Reply, wall_now_s: floa
         action = Action.FAIL
     if 300 <= status < 400:
         message += " (redirects are not followed: name the final URL)"
-    return Verdict(action, message, code, wait_s=wait_s, transient=action is not Action.FAIL)
+    asks_for_its_own_model = error.code == "model_not_found" and not request.needs_model
+    nothing_there = (status < 400 or status in (404, 405)) and not asks_for_its_own_model
+    return Verdict(
+        action,
+        message,
+        code,
+        wait_s=wait_s,
+        transient=action is not Action.FAIL,
+        blames_endpoint=nothing_there and action is Action.FAIL,
+    )
 
 
 def _judge_unusable(request: Request, error: ReplyError) -> Verdict:
@@ -116,7 +129,7 @@ def _judge_unusable(request: Request, error: ReplyError) -> Verdict:
 def _judge_cause(request: Request, reply: Reply, cause: Cause) -> Verdict:
     if cause is Cause.NOT_SENT:
         return Verdict(Action.NOT_SENT, reply.detail, "not_sent", transient=True)
-    if cause is Cause.STALE and not request.resent:
+    if cause is Cause.STALE and not request.resent and reply.latency_s < STALE_WITHIN_S:
         return Verdict(Action.RESEND, reply.detail, "stale_connection", transient=True)
     if cause is Cause.TOO_LARGE:
         return Verdict(Action.FAIL, reply.detail, "reply_too_large", was_used=True)

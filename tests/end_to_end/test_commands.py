@@ -64,11 +64,16 @@ def test_settings_come_from_flag_then_variable_then_file(tmp_path: Path, llmblas
     (tmp_path / "mine.toml").write_text('model = "from-file"\n')
 
     file_only = llmblast("config", "show", "-c", "mine.toml", OPENAI_BASE_URL="http://127.0.0.1:1/v1")
-    variable = llmblast("config", "show", LLMBLAST_CONFIG="mine.toml", LLMBLAST_ENDPOINTS="mock:,weight=2")
+    variable = llmblast(
+        "config", "show", LLMBLAST_CONFIG="mine.toml", LLMBLAST_ENDPOINTS="mock:,weight=2", LLMBLAST_RPS="4"
+    )
+    flag = llmblast("config", "show", "-c", "mine.toml", "-m", "from-flag", "--rps", "7", LLMBLAST_RPS="4")
 
     assert tomllib.loads(file_only.stdout)["model"] == "from-file"
     assert tomllib.loads(file_only.stdout)["endpoints"][0]["url"] == "http://127.0.0.1:1/v1"
     assert tomllib.loads(variable.stdout)["endpoints"][0]["weight"] == 2
+    assert tomllib.loads(variable.stdout)["rps"] == 4
+    assert (tomllib.loads(flag.stdout)["model"], tomllib.loads(flag.stdout)["rps"]) == ("from-flag", 7)
 
 
 def test_variables_serve_run(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:

@@ -87,7 +87,7 @@ def test_errors_run_again_as_an_input(tmp_path: Path, start_mock: StartMock, llm
     again = [orjson.dumps(record["request"]) for record in records(tmp_path / "errors.jsonl")]
     (tmp_path / "again.jsonl").write_bytes(b"\n".join(again))
 
-    done = llmblast("run", "again.jsonl", "-u", healthy.url, "-o", "second.jsonl", "-e", "second-errors.jsonl")
+    done = llmblast("run", "again.jsonl", "-u", healthy.url, "-o", "second.jsonl")
 
     assert done.returncode == 0
     assert sorted(record["id"] for record in records(tmp_path / "second.jsonl")) == [f"row-{n}" for n in range(5)]

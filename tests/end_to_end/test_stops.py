@@ -293,3 +293,94 @@ def test_without_input_a_terminal_is_not_waited_for(tmp_path: Path, environment:
 
     assert done.returncode == 2
     assert "no input: name a JSONL file" in done.stderr
+
+
+@pytest.mark.parametrize("status", [301, 404, 405])
+def test_an_endpoint_that_never_answered_is_blamed_for_what_is_not_there(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, status: int
+) -> None:
+    """A wrong path or model must not pour the file into the errors: the lines stay pending, exit code 77."""
+    server = start_mock(script=lambda index, body: ScriptedReply(status, b"<html>not here</html>"))
+    write_prompts(tmp_path / "prompts.jsonl", 300)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "-j", "8")
+
+    assert done.returncode == 77
+    assert "are its URL and its model right?" in done.stderr
+    assert server.received <= 8
+    assert records(tmp_path / "errors.jsonl") == []
+
+
+def test_a_404_from_an_endpoint_that_answers_is_the_lines_own(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """Once it has answered, what it does not find is the line's fault."""
+    server = start_mock(script=lambda index, body: ScriptedReply(404, b"{}") if index == 5 else None)
+    write_prompts(tmp_path / "prompts.jsonl", 30)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "-j", "1")
+
+    assert done.returncode == 3
+    assert [record["status"] for record in records(tmp_path / "errors.jsonl")] == [404]
+
+
+def test_records_for_a_closed_stdout_fail(tmp_path: Path, environment: dict[str, str], start_mock: StartMock) -> None:
+    """`-o - >&-` must not look like success."""
+    server = start_mock()
+    write_prompts(tmp_path / "prompts.jsonl", 5)
+    command = " ".join([*LLMBLAST, "run", "prompts.jsonl", "-o", "-", "-u", server.url, ">&-"])
+
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, check=False
+    )
+
+    assert done.returncode == 74
+    assert "Traceback" not in done.stderr
+
+
+def test_going_on_after_overwrite_does_not_start_anew(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """The command that is told to go on with keeps what was paid for."""
+    server = start_mock("latency=0.05")
+    write_prompts(tmp_path / "prompts.jsonl", 100)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "--overwrite", "--rps", "20", "--max-time", "0.5")
+
+    assert done.returncode == 5
+    assert "next: llmblast run prompts.jsonl" in done.stderr
+    assert "--overwrite" not in done.stderr
+
+
+def test_standard_output_is_honest_about_going_on(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """What went to a pipe cannot be found again."""
+    server = start_mock("latency=0.05")
+    write_prompts(tmp_path / "prompts.jsonl", 100)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "-o", "-", "--rps", "20", "--max-time", "0.5")
+
+    assert done.returncode == 5
+    assert "standard output cannot be resumed" in done.stderr
+    assert "next:" not in done.stderr
+
+
+def test_lines_that_failed_earlier_are_told_apart(tmp_path: Path, llmblast: RunLlmblast) -> None:
+    """Skipped lines with an error record are no answers, and the way to try them again is named."""
+    (tmp_path / "prompts.jsonl").write_text('{"input": "a"}\nnot json\n')
+    llmblast("run", "prompts.jsonl", "-u", "mock:")
+
+    done = llmblast("run", "prompts.jsonl", "-u", "mock:")
+
+    assert done.returncode == 3
+    assert "2 skipped (1 answered, 1 failed earlier" in done.stderr
+    assert "--retry-errors all" in done.stderr
+
+
+def test_an_empty_input_is_said_to_be_empty(tmp_path: Path, llmblast: RunLlmblast) -> None:
+    """Nothing to do is no failure, but it is no answer either."""
+    (tmp_path / "prompts.jsonl").write_text("\n\n")
+
+    done = llmblast("run", "prompts.jsonl", "-u", "mock:")
+
+    assert done.returncode == 0
+    assert "there are no lines in prompts.jsonl" in done.stderr

@@ -464,3 +464,24 @@ class _opened:  # noqa: N801 -- used like a function
 
     async def __aexit__(self, *_: object) -> None:
         await self._channel.close()
+
+
+async def test_a_connection_opened_ahead_carries_the_first_request(serve: Serve, open_lean: OpenChannel) -> None:
+    """The first request is not a handshake later than the ones that follow."""
+    server = await serve(says(a_reply()))
+    channel = open_lean(server.url)
+    await channel.warm_up()
+
+    reply = await channel.send(a_request())
+
+    assert reply.status == 200
+    assert len(server.peers) == 1
+
+
+async def test_warming_up_against_nobody_is_no_failure(open_channel: OpenChannel) -> None:
+    """The first send will tell what is wrong."""
+    channel = open_channel("http://127.0.0.1:9/v1")
+
+    await channel.warm_up()
+
+    assert (await channel.send(a_request())).cause is Cause.NOT_SENT

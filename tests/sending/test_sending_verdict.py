@@ -167,7 +167,7 @@ def test_what_was_never_sent_cost_nothing() -> None:
 
 def test_a_stale_connection_is_made_up_for_once() -> None:
     """The second time it is as good as broken."""
-    stale = Reply(cause=Cause.STALE, detail="closed")
+    stale = Reply(cause=Cause.STALE, detail="closed", latency_s=0.1)
 
     assert verdict_on(stale) == Verdict(Action.RESEND, "closed", "stale_connection", transient=True)
     again = verdict_on(stale, a_request(resent=True))
@@ -241,3 +241,31 @@ NESTED = b"[" * 900 + b"]" * 900
 def test_malice_does_not_make_the_judge_stumble(status: int, body: bytes) -> None:
     """Nesting deeper than Python prints, digits that are no number, a number that is no status."""
     assert verdict_on(Reply(status, body=body)).message
+
+
+def test_a_kept_connection_that_dies_late_may_have_been_paid_for() -> None:
+    """Silence for a second and then the end: the server may have worked on it."""
+    verdict = judge(a_request(), Reply(cause=Cause.STALE, detail="closed", latency_s=1.5), NOW_S)
+
+    assert isinstance(verdict, Verdict)
+    assert (verdict.action, verdict.was_used) == (Action.RETRY, True)
+
+
+@pytest.mark.parametrize("status", [301, 302, 404, 405])
+def test_what_is_not_there_blames_the_endpoint(status: int) -> None:
+    """Whether that counts depends on the endpoint's past, which the engine knows."""
+    verdict = judge(a_request(), Reply(status, body=b"<html>"), NOW_S)
+
+    assert isinstance(verdict, Verdict)
+    assert (verdict.action, verdict.blames_endpoint) == (Action.FAIL, True)
+
+
+def test_a_line_that_asks_for_its_own_model_is_blamed_for_it() -> None:
+    """A raw line may name a model that does not exist; others may be right."""
+    unknown = Reply(404, body=b'{"error":{"message":"no such model","code":"model_not_found"}}')
+    own, ours = a_request(), a_request()
+    ours.needs_model = True
+
+    verdicts = [judge(request, unknown, NOW_S) for request in (own, ours)]
+
+    assert [verdict.blames_endpoint for verdict in verdicts if isinstance(verdict, Verdict)] == [False, True]
