@@ -10,10 +10,15 @@
 | 429, 529, 503 with Retry-After | COOL_DOWN; other endpoint or later, not counted as an attempt |
 | 408, 409, 5xx | RETRY with backoff |
 | any other status: 3xx, 400, 404, 413, 422 | FAIL; 3xx, 404 and 405 from an endpoint that never answered blame it |
+| 4xx or 5xx with `x-should-retry: false` | FAIL where the rows above say RETRY, and as transient as that |
+| 4xx or 5xx with `x-should-retry: true` | RETRY where the rows above say FAIL |
 | never sent: DNS, refused, TLS, connect timeout | NOT_SENT; other endpoint or later, counts for the breaker |
 | a kept connection was closed at once, before one byte came back | RESEND at once, once, not counted |
 | broken or timed out after the request went out | AMBIGUOUS: may be billed; retried once |
 | larger than the cap | FAIL, may be billed |
+
+`x-should-retry` is what OpenAI's and Anthropic's own clients go by: `_should_retry` in
+https://github.com/openai/openai-python/blob/main/src/openai/_base_client.py
 """
 
 from dataclasses import dataclass
@@ -70,6 +75,7 @@ _FIXED_ACTIONS = {
     529: Action.COOL_DOWN,
 }
 _OUT_OF_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance")
+_OVERRULED = {(Action.RETRY, b"false"): Action.FAIL, (Action.FAIL, b"true"): Action.RETRY}
 _NEVER_FITS = ("request too large", "exceeds the maximum", "exceeds the rate limit of")
 
 
@@ -100,18 +106,24 @@ def _judge_status(request: Request, status: int, error: ReplyError, reply: Reply
         action = Action.DISABLE
     if action is Action.COOL_DOWN and any(words in error.message.lower() for words in _NEVER_FITS):
         action = Action.FAIL
+    advised = _heed_advice(action, reply) if status >= 400 else action
     if 300 <= status < 400:
         message += " (redirects are not followed: name the final URL)"
     asks_for_its_own_model = error.code == "model_not_found" and not request.needs_model
     nothing_there = (status < 400 or status in (404, 405)) and not asks_for_its_own_model
     return Verdict(
-        action,
+        advised,
         message,
         code,
         wait_s=wait_s,
-        transient=action is not Action.FAIL,
-        blames_endpoint=nothing_there and action is Action.FAIL,
+        transient=action is not Action.FAIL or advised is not Action.FAIL,
+        blames_endpoint=nothing_there and advised is Action.FAIL,
     )
+
+
+def _heed_advice(action: Action, reply: Reply) -> Action:
+    advice = reply.header(b"x-should-retry")
+    return action if advice is None else _OVERRULED.get((action, advice.strip().lower()), action)
 
 
 def _judge_unusable(request: Request, error: ReplyError) -> Verdict:

@@ -118,6 +118,49 @@ def test_a_status_decides(
     assert str(status if status != 200 else orjson.loads(body)["error"]["code"]) in verdict.message
 
 
+YES, NO = ((b"X-Should-Retry", b"true"),), ((b"x-should-retry", b"False "),)
+TOO_LARGE = an_error("Request too large for m: Limit 10, Requested 20")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "action", "transient"),
+    [
+        (500, b"", NO, Action.FAIL, True),
+        (503, b"", NO, Action.FAIL, True),
+        (409, b"", NO, Action.FAIL, True),
+        (400, b"", NO, Action.FAIL, False),
+        (400, b"", YES, Action.RETRY, True),
+        (404, b"", YES, Action.RETRY, True),
+        (500, b"", YES, Action.RETRY, True),
+        (429, TOO_LARGE, YES, Action.RETRY, True),
+        (429, TOO_LARGE, NO, Action.FAIL, False),
+        (429, b"", NO, Action.COOL_DOWN, True),
+        (503, b"", (*NO, *RETRY_AFTER), Action.COOL_DOWN, True),
+        (401, b"", YES, Action.DISABLE, True),
+        (429, an_error(code="insufficient_quota"), YES, Action.DISABLE, True),
+        (307, b"", YES, Action.FAIL, False),
+        (400, b"", ((b"x-should-retry", b"perhaps"),), Action.FAIL, False),
+        (500, b"", ((b"x-should-retry", b"\xff"),), Action.RETRY, True),
+        (200, an_error(code=500), NO, Action.FAIL, True),
+        (200, an_error(code=400), YES, Action.RETRY, True),
+        (200, b"", NO, Action.RETRY, True),
+    ],
+)
+def test_the_provider_may_say_whether_to_retry(
+    status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...], action: Action, transient: bool
+) -> None:
+    """It knows better than its status; but cool-downs and disabled endpoints are about more than one line."""
+    verdict = verdict_on(Reply(status, headers, body))
+
+    assert (verdict.action, verdict.transient) == (action, transient)
+
+
+@pytest.mark.parametrize(("headers", "blames"), [((), True), (NO, True), (YES, False)])
+def test_what_is_to_be_retried_blames_no_endpoint(headers: tuple[tuple[bytes, bytes], ...], blames: bool) -> None:
+    """A 404 that shall be asked again is no sign of a wrong URL."""
+    assert verdict_on(Reply(404, headers)).blames_endpoint is blames
+
+
 UNUSABLE = {
     "empty": (b"", "unusable_reply", "the endpoint answered 200 with an empty body"),
     "blank": (b" \n", "unusable_reply", "the endpoint answered 200 with an empty body"),
@@ -199,7 +242,8 @@ json_values = st.recursive(
     max_leaves=12,
 )
 headers = st.lists(
-    st.tuples(st.sampled_from([b"Retry-After", b"retry-after-ms", b"X"]), st.binary(max_size=20)), max_size=3
+    st.tuples(st.sampled_from([b"Retry-After", b"retry-after-ms", b"x-should-retry"]), st.binary(max_size=20)),
+    max_size=3,
 )
 
 

@@ -1,0 +1,125 @@
+"""What providers say of their limits in the headers of a reply, in all its forms.
+
+| headers | who | source |
+|---|---|---|
+| x-ratelimit-{limit,remaining,reset}-KIND | OpenAI, Azure | https://platform.openai.com/docs/guides/rate-limits |
+| the same | Groq | https://console.groq.com/docs/rate-limits |
+| anthropic-ratelimit-KIND-{limit,remaining,reset} | Anthropic | https://docs.anthropic.com/en/api/rate-limits |
+| x-ratelimit-{limit,remaining,reset}: requests | OpenRouter | https://openrouter.ai/docs/api-reference/limits |
+| ratelimit-{limit,remaining,reset}: requests | gateways | IETF draft-ietf-httpapi-ratelimit-headers, up to 07 |
+
+KIND is requests, tokens, input-tokens or output-tokens. A reset is a duration (`6m0s`), seconds from now, the Unix time
+in seconds or milliseconds, a date of RFC 3339 or one of RFC 9110 section 5.6.7. Anything that cannot be read counts as
+not said: the parser never raises.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from math import inf
+
+from llmblast.records import QuotaWord
+from llmblast.sending.retry_after import LONGEST_S
+
+_EPOCH_FROM_S = 1e9
+"""Nobody waits 31 years: a number from here on is a Unix time, and from a thousand times as much in milliseconds."""
+_EPOCH_FROM_MS = 1e12
+
+_PARTS = ("limit", "remaining", "reset")
+_RESET = _PARTS.index("reset")
+_KINDS = ("requests", "tokens", "input-tokens", "output-tokens")
+
+
+def _meanings() -> Iterator[tuple[bytes, tuple[tuple[str, str], int]]]:
+    """Header name -> whose word it belongs to and on which kind of limit, and the index of the part."""
+    for index, part in enumerate(_PARTS):
+        yield f"x-ratelimit-{part}".encode(), (("a gateway", "requests"), index)
+        yield f"ratelimit-{part}".encode(), (("the draft", "requests"), index)
+        for kind in _KINDS:
+            its_name = kind.replace("-", "_")
+            yield f"x-ratelimit-{part}-{kind}".encode(), (("OpenAI", its_name), index)
+            yield f"anthropic-ratelimit-{kind}-{part}".encode(), (("Anthropic", its_name), index)
+
+
+_MEANINGS = dict(_meanings())
+_SHORTEST_NAME = min(map(len, _MEANINGS))
+
+# A comma before three digits separates thousands: lists are written with a space behind theirs, `100, 100;w=60`.
+_AMOUNT = re.compile(rb"\s*((?:\d{1,3}(?:,\d{3})++|\d++)(?:\.\d++)?)\s*(?:;|,(?!\d)|\Z)")
+_NUMBER = rb"(\d++(?:\.\d++)?)"
+_DURATION = re.compile(rb"(?=\d)(?:%bd)?(?:%bh)?(?:%bm)?(?:%bs)?(?:%bms)?" % ((_NUMBER,) * 5))
+
+
+def read_quotas(headers: Sequence[tuple[bytes, bytes]], wall_now_s: float) -> list[QuotaWord]:
+    """What the headers of one reply say of its limits, a word for each limit; never raises.
+
+    Limits and remainders are 0 or more, resets 0 to 24 h from `wall_now_s`, which is Unix time. Of a header that comes
+    twice the first one counts that can be read. Where a gateway and the provider behind it both speak of requests in
+    headers of their own, each has a word: numbers of different limits are never mixed in one.
+    """
+    said: dict[tuple[str, str], list[float | None]] = {}
+    for name, value in headers:
+        if len(name) < _SHORTEST_NAME:  # nearly all headers of a reply without limits end here, for 20 ns each
+            continue
+        meaning = _MEANINGS.get(name.lower())
+        if meaning is None:
+            continue
+        word, part = meaning
+        number = _until_reset_s(value, wall_now_s) if part == _RESET else _amount(value)
+        if number is None:
+            continue
+        numbers = said.get(word)
+        if numbers is None:
+            numbers = said[word] = [None, None, None]
+        if numbers[part] is None:
+            numbers[part] = number
+    return [QuotaWord(kind, *numbers) for (_, kind), numbers in said.items()]
+
+
+def _amount(value: bytes) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        match = _AMOUNT.match(value)
+        if match is None:
+            return None
+        number = float(match[1].replace(b",", b""))
+    return number if 0 <= number < inf else None
+
+
+def _until_reset_s(value: bytes, wall_now_s: float) -> float | None:
+    value = value.strip()
+    if b":" in value:  # dates have one, nothing else does
+        seconds = _until_date_s(value, wall_now_s)
+    else:
+        seconds = _duration_s(value)
+        if seconds is None:
+            seconds = _until_number_s(value, wall_now_s)
+    return min(max(seconds, 0.0), LONGEST_S) if seconds is not None and seconds < inf else None
+
+
+def _duration_s(value: bytes) -> float | None:
+    match = _DURATION.fullmatch(value)
+    if match is None:
+        return None
+    days, hours, minutes, seconds, milliseconds = map(float, match.groups(b"0"))
+    return days * 86400 + hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+
+
+def _until_number_s(value: bytes, wall_now_s: float) -> float | None:
+    number = _amount(value)
+    if number is None or number < _EPOCH_FROM_S:
+        return number
+    return (number if number < _EPOCH_FROM_MS else number / 1000) - wall_now_s
+
+
+def _until_date_s(value: bytes, wall_now_s: float) -> float | None:
+    text = value.decode("latin-1").upper()  # RFC 3339 section 5.6 allows a small t and z
+    try:
+        date = datetime.fromisoformat(text) if text[:4].isdecimal() else parsedate_to_datetime(text)
+        if date.tzinfo is None:  # asctime's format names no zone: RFC 9110 section 5.6.7 has it in UTC
+            date = date.replace(tzinfo=UTC)
+        return date.timestamp() - wall_now_s
+    except (ValueError, OverflowError):
+        return None
