@@ -5,6 +5,7 @@ from llmblast.watching.figures import duration
 from llmblast.watching.progress import Display, LimitsView, drive, make_display
 from llmblast.watching.sanitize import clean
 from llmblast.watching.summary import Summary
+from llmblast.watching.timeline import Timeline
 
 __all__ = [
     "Counters",
@@ -12,6 +13,7 @@ __all__ = [
     "EndpointCounters",
     "LimitsView",
     "Summary",
+    "Timeline",
     "clean",
     "drive",
     "duration",

@@ -116,6 +116,13 @@ class Counters:
     error_kinds: dict[str, ErrorKind] = field(default_factory=dict)
 
     @property
+    def sending_s(self) -> float:
+        """Seconds from the first to the last send."""
+        if self.first_sent_s is None or self.last_sent_s is None:
+            return 0.0
+        return self.last_sent_s - self.first_sent_s
+
+    @property
     def done(self) -> int:
         """Lines that have their record, from this run or an earlier one."""
         return self.skipped + self.succeeded + self.failed

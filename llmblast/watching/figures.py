@@ -37,6 +37,14 @@ def percent(part: float, whole: float) -> str:
     return "< 1 %" if share == 0 else f"{min(share, 99)} %"
 
 
+def utilisation(share: float) -> str:
+    """Like `percent`, with one decimal from 90 % on, where it tells a full limit from a nearly full one: `99.4 %`."""
+    if share < 0.9:
+        return percent(share, 1)
+    shown = round(100 * share, 1)
+    return f"{min(shown, 99.9) if share < 1 else shown:.1f}".removesuffix(".0") + " %"
+
+
 def latency(seconds: float | None) -> str:
     """`1.5 ms`, `81 ms`, `0.81 s`, `45.6 s`; a dash where there is none."""
     if seconds is None:

@@ -34,6 +34,8 @@ class LimitsView:
     tokens_per_minute_limit: float | None = None
     requests_per_second_limit: float | None = None
     waited: Callable[[], Mapping[str, float]] = dict
+    used: Callable[[], Mapping[str, float]] = dict
+    """Share of each rate limit that was used between the first and the last send, by the limit's name."""
 
 
 class Display(Protocol):

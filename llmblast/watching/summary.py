@@ -4,13 +4,14 @@ import re
 from dataclasses import dataclass
 
 from llmblast.watching.counters import Counters, EndpointCounters, ErrorKind
-from llmblast.watching.figures import count, duration, latency, percent, rate, short
+from llmblast.watching.figures import count, duration, latency, percent, rate, short, utilisation
 from llmblast.watching.progress import LimitsView
 from llmblast.watching.sanitize import clean
 from llmblast.watching.tables import align, cell_width, cut, endpoint_table
 
 QUANTILES = (0.5, 0.95, 0.99)
 _TOP_ERRORS = 5
+_MOST_USED = 6
 _NOTEWORTHY_WAIT = 0.005
 """Share of the run's duration from which on waiting for a limit is told."""
 _SHORTEST_SPAN_S = 1.0
@@ -82,6 +83,7 @@ class Summary:
             },
             "latency_s": {f"p{share * 100:.0f}": _rounded(counters.latency.quantile(share), 6) for share in QUANTILES},
             "waited_s": {clean(name): round(waited_s, 3) for name, waited_s in self.limits.waited().items()},
+            "used": {clean(name): round(share, 4) for name, share in self.limits.used().items()},
             "endpoints": [_endpoint_json(endpoint, sent_in_all) for endpoint in counters.endpoints],
             "errors": [
                 {
@@ -123,6 +125,7 @@ class Summary:
             facts.append(("latency", [f"p{share * 100:.0f} {latency(value)}" for share, value in values]))
         if self.counters.sent:
             facts.append(("waiting", self._wait_facts()))
+        facts.append(("used", self._used_facts()))
         return [(label, parts) for label, parts in facts if parts]
 
     def _line_facts(self) -> list[str]:
@@ -180,6 +183,13 @@ class Summary:
             if waited_s > _NOTEWORTHY_WAIT * self.duration_s
         ]
         return facts or ["limits did not hold the run back"]
+
+    def _used_facts(self) -> list[str]:
+        """The most used first: what to raise for more speed."""
+        used = sorted(self.limits.used().items(), key=lambda item: -item[1])
+        facts = [f"{clean(name, 60)} {utilisation(share)}" for name, share in used if share > 0]
+        others = len(facts) - _MOST_USED
+        return [*facts[:_MOST_USED], f"and {count(others)} more"] if others > 0 else facts
 
     def _error_lines(self, width: int) -> list[str]:
         top = self._top_errors

@@ -81,6 +81,27 @@ def test_a_clock_time_grows_with_what_it_has_to_say(seconds: float | None, expec
     assert figures.clock_time(seconds) == expected
 
 
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (0.0, "0 %"),
+        (0.004, "< 1 %"),
+        (0.424, "42 %"),
+        (0.8999, "90 %"),
+        (0.9, "90 %"),
+        (0.9137, "91.4 %"),
+        (0.9604, "96 %"),
+        (0.9937, "99.4 %"),
+        (0.99996, "99.9 %"),
+        (1.0, "100 %"),
+        (1.0123, "101.2 %"),
+    ],
+)
+def test_a_nearly_full_limit_is_told_from_a_full_one(share: float, expected: str) -> None:
+    """With a decimal where it matters; more than all of it is told as such."""
+    assert figures.utilisation(share) == expected
+
+
 @given(st.floats(0, 1e15))
 def test_a_short_number_is_short(number: float) -> None:
     """Four characters and a unit at most, so that columns hold."""

@@ -156,6 +156,35 @@ def test_a_run_that_no_limit_held_back_says_so() -> None:
     assert "limits did not hold the run back" in text_of(finished_run(), run_rps=0.01)
 
 
+def used_text(used: dict[str, float], width: int = 200) -> list[str]:
+    return Summary(finished_run(), 12.0, LimitsView(used=lambda: used), "finished").as_text(width).splitlines()
+
+
+def test_how_far_limits_were_used_is_told_right_after_the_waiting() -> None:
+    """The most used first; a limit without a share is left out."""
+    lines = used_text({"gpu1 tpm": 0.96, "run rps": 0.9937, "gpu2 tpm": 0.0, "gpu1 rps": 0.421})
+
+    assert lines[-2].startswith("waiting")
+    assert lines[-1] == "used      run rps 99.4 %, gpu1 tpm 96 %, gpu1 rps 42 %"
+
+
+@pytest.mark.parametrize("used", [{}, {"run rps": 0.0}])
+def test_nothing_is_said_about_limits_that_were_not_used(used: dict[str, float]) -> None:
+    """No line without content."""
+    assert used_text(used)[-1].startswith("waiting")
+
+
+@pytest.mark.parametrize(
+    ("limits", "names", "end"), [(6, 6, "gpu5 rps 40 %"), (7, 6, "and 1 more"), (9, 6, "and 3 more")]
+)
+def test_six_limits_are_named_and_the_others_counted(limits: int, names: int, end: str) -> None:
+    """A run over twenty endpoints has a hundred limits."""
+    line = used_text({f"gpu{n} rps": 0.9 - n / 10 for n in range(limits)} | {"idle rps": 0.0})[-1]
+
+    assert line.count("gpu") == names
+    assert line.endswith(end)
+
+
 def test_several_endpoints_get_a_table() -> None:
     """With the state in which each of them ended."""
     counters = finished_run()
@@ -251,8 +280,9 @@ def test_no_other_line_is_wider_than_asked(width: int) -> None:
     counters.count_error("模型" * 30, 1_234_567, "")
     counters.skipped_failed = 1_111_111
     waited = {f"endpoint-{n} tokens per minute": 6.0 for n in range(4)}
+    used = {f"模型-{n} tokens per minute": 0.991 for n in range(9)}
 
-    text = Summary(counters, 12.0, LimitsView(waited=lambda: waited), "finished").as_text(width)
+    text = Summary(counters, 12.0, LimitsView(waited=lambda: waited, used=lambda: used), "finished").as_text(width)
 
     assert max(map(cell_width, text.splitlines())) <= width
 
@@ -262,7 +292,9 @@ def test_text_from_outside_is_cleaned_in_both_forms() -> None:
     counters = finished_run()
     counters.endpoints = [endpoint("gpu\x1b[2J1", state="\x1b]0;x\x07down"), endpoint("gpu2")]
     counters.count_error("co\x07de", 3, "\x1b[31mmess\u202eage\ud800")
-    summary = Summary(counters, 1.0, LimitsView(waited=lambda: {"gpu\x1b[1m1 rps": 0.9}), "v\x1b[1m", "run\x1b[1m x  y")
+    names = {"gpu\x1b[1m1 rps": 0.9}
+    limits = LimitsView(waited=lambda: names, used=lambda: names)
+    summary = Summary(counters, 1.0, limits, "v\x1b[1m", "run\x1b[1m x  y")
 
     text, values = summary.as_text(120), orjson.dumps(summary.as_json()).decode()
 
@@ -279,7 +311,7 @@ def test_the_values_say_what_the_text_says() -> None:
     counters.endpoints = [endpoint("gpu1", 750, 740)]
     counters.skipped_failed, counters.abandoned = 40, 7
     counters.count_error("bad_request", 17, "no such model")
-    limits = LimitsView(waited=lambda: {"run rps": 1.23456})
+    limits = LimitsView(waited=lambda: {"run rps": 1.23456}, used=lambda: {"run rps": 0.99371, "gpu1 tpm": 0.0})
 
     values = Summary(counters, 12.0, limits, "finished", "llmblast report save.jsonl").as_json()
 
@@ -294,6 +326,7 @@ def test_the_values_say_what_the_text_says() -> None:
     }  # fmt: skip
     assert values["tokens"] == {"prompt": 20_000, "completion": 30_000, "per_minute": 250_000.0}
     assert values["waited_s"] == {"run rps": 1.235}
+    assert values["used"] == {"run rps": 0.9937, "gpu1 tpm": 0.0}
     assert values["errors"] == [{"code": "bad_request", "count": 1, "first_line": 17, "message": "no such model"}]
     assert orjson.loads(orjson.dumps(values))["endpoints"][0]["share"] == 1.0
 
