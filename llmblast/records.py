@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+Tokens = tuple[float, float, float]
+"""Tokens of one request: in all, in the prompt, in the answer."""
+NO_TOKENS: Tokens = (0.0, 0.0, 0.0)
+
 
 @dataclass(slots=True, eq=False)
 class Line:
@@ -51,10 +55,12 @@ class Request(Line):
     """Sent again after a kept connection turned out closed; the next send uses a fresh connection."""
     failed_on: int = 0
     """Bit set of the indices of endpoints that have failed this request."""
-    tokens_paid: float = 0.0
-    """Token estimate that the last admission charged."""
+    tokens_paid: Tokens = NO_TOKENS
+    """What the last admission charged."""
     sent_s: float = 0.0
     """Monotonic time of the last admission."""
+    lag_s: float = 0.0
+    """By how much its endpoint's schedule had been moved at that time."""
 
     @property
     def size_bytes(self) -> int:
@@ -98,6 +104,20 @@ class Reply:
             if len(its_name) == len(name) and its_name.lower() == name:
                 return value
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaWord:
+    """What a provider says of one of its limits in the headers of a reply; None for what it does not say.
+
+    `kind` is one of requests, tokens, input_tokens, output_tokens. `reset_s` are seconds from now until the quota is
+    full again, or until its window ends: providers differ in that.
+    """
+
+    kind: str
+    limit: float | None = None
+    remaining: float | None = None
+    reset_s: float | None = None
 
 
 @dataclass(slots=True, eq=False)

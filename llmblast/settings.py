@@ -26,8 +26,25 @@ API_PATHS = ("chat/completions", "completions", "embeddings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointSettings:
-    """One place to send to, with its own limits. Rates are per second or minute as their names say."""
+class RateSettings:
+    """Limits, which stand at both levels. Rates are per second, minute or day, as their names say."""
+
+    rps: Rate = None
+    rpm: Rate = None
+    rpd: Rate = None
+    tpm: Rate = None
+    itpm: Rate = None
+    otpm: Rate = None
+    concurrency: Count | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSettings(RateSettings):
+    """One place to send to, with its own limits.
+
+    `charge` says what the provider charges its token limits with: what a request really used, or its `max_tokens` up
+    front. Endpoints with the same `quota` share one account: a rate-limit reply to one pauses all of them.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "str_strip_whitespace": True}
 
@@ -35,15 +52,20 @@ class EndpointSettings:
     name: str = ""
     weight: Annotated[float, Gt(0), Lt(1e9)] = 1.0
     model: str | None = None
-    rps: Rate = None
-    rpm: Rate = None
-    tpm: Rate = None
     burst: Annotated[float, Ge(0), Lt(1e9)] | None = None
-    concurrency: Count | None = None
+    adaptive: bool | None = None
+    charge: Literal["usage", "max_tokens"] = "usage"
+    quota: str | None = None
     key_env: str | None = None
     key_file: str | None = None
     key_command: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Learns from push-back: what the setting says, else where no rate is set."""
+        rates = (self.rps, self.rpm, self.rpd, self.tpm, self.itpm, self.otpm)
+        return all(rate is None for rate in rates) if self.adaptive is None else self.adaptive
 
     @property
     def is_mock(self) -> bool:
@@ -52,7 +74,7 @@ class EndpointSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(RateSettings):
     """What one run does. Rates and concurrency are caps over all endpoints together."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -71,9 +93,6 @@ class Settings:
     media_root: str | None = None
     limit: Count | None = None
 
-    rps: Rate = None
-    rpm: Rate = None
-    tpm: Rate = None
     burst: Annotated[float, Ge(0), Lt(1e9)] = 0.0
     concurrency: Annotated[int, Ge(1), Lt(1_000_000)] = 256
     route: Literal["weighted", "least-loaded", "fastest"] = "weighted"
@@ -95,6 +114,7 @@ class Settings:
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+    timeline: str | None = None
 
     @property
     def errors_path(self) -> str:
@@ -109,7 +129,7 @@ class Settings:
         save = Path(self.save)
         return str(save.with_name("errors.jsonl" if save.stem == "save" else f"{save.stem}.errors.jsonl"))
 
-    def together(self, name: Literal["rps", "rpm", "tpm"]) -> float | None:
+    def together(self, name: Literal["rps", "rpm", "rpd", "tpm", "itpm", "otpm"]) -> float | None:
         """The rate of all endpoints together: the run's cap, or the sum of theirs where each has one and it is less."""
         own: float | None = getattr(self, name)
         each: list[float | None] = [getattr(endpoint, name) for endpoint in self.endpoints]

@@ -83,7 +83,7 @@ def test_a_wrong_value_is_named(flags: dict[str, object], sentence: str) -> None
         ("endpoints = 3\n", "write one [[endpoints]] table for each"),
         ("rps = 'fast'\n", "rps: 'fast' will not do"),
         ("[[endpoints]]\nurl = 'http://a/v1'\nrsp = 3\n", "endpoints[0].rsp: unknown setting. Did you mean 'rps'?"),
-        ("zzzzzz = 3\n", "zzzzzz: unknown setting. Known are: input, save"),
+        ("zzzzzz = 3\n", "zzzzzz: unknown setting. Known are: rps, rpm"),
         ("rps = \n", "not TOML"),
     ],
 )

@@ -65,10 +65,14 @@ def mock(  # noqa: PLR0917 -- typer makes one option of each
 
 async def _serve(settings: MockSettings, host: str, port: int) -> None:
     import asyncio  # noqa: PLC0415 -- see above
+    import gc  # noqa: PLC0415
     import signal  # noqa: PLC0415
 
     from llmblast.mocking.server import MockServer  # noqa: PLC0415
 
+    # A collection of everything stops the server for some 10 ms, and even arrivals would look uneven to its limits.
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
     told_to_stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)

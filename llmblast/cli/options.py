@@ -57,8 +57,9 @@ Url = Annotated[
         "--url",
         "--request_url",
         metavar="URL[,name=VALUE...]",
-        help="Endpoint, repeatable, with its own limits: name, weight, model, rps, rpm, tpm, burst, concurrency, "
-        "key_env, key_file, key_command. mock: is the built-in one. [default: $OPENAI_BASE_URL]",
+        help="Endpoint, repeatable, with its own limits: name, weight, model, rps, rpm, rpd, tpm, itpm, otpm, burst, "
+        "concurrency, charge, quota, adaptive, key_env, key_file, key_command. mock: is the built-in one. "
+        "[default: $OPENAI_BASE_URL]",
     ),
 ]
 Config = Annotated[
@@ -109,6 +110,15 @@ Rpm = Annotated[
 Tpm = Annotated[
     float | None,
     _option("tpm", "--tpm", "--max_tokens_per_minute", metavar="N", help="Tokens a minute, over all endpoints."),
+]
+Rpd = Annotated[
+    float | None, _option("rpd", "--rpd", metavar="N", help="Requests in any 24 hours, over all endpoints.")
+]
+Itpm = Annotated[
+    float | None, _option("itpm", "--itpm", metavar="N", help="Prompt tokens a minute, over all endpoints.")
+]
+Otpm = Annotated[
+    float | None, _option("otpm", "--otpm", metavar="N", help="Answer tokens a minute, over all endpoints.")
 ]
 Burst = Annotated[
     float | None,
@@ -182,6 +192,10 @@ Json = Annotated[bool | None, _option("json", "--json", help="Summary as JSON on
 Quiet = Annotated[bool | None, _option("quiet", "-q", "--quiet", help="Say nothing unless something is wrong.")]
 Verbose = Annotated[
     bool | None, _option("verbose", "-v", "--verbose", help="A line for every retry, cool-down and failure.")
+]
+TimelineFile = Annotated[
+    str | None,
+    _option("timeline", "--timeline", metavar="FILE", help="Series for plots: one JSON line of totals a second."),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Validate and estimate only, as llmblast check does.", show_default=False)

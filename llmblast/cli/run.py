@@ -26,6 +26,9 @@ def run(  # noqa: PLR0917 -- one parameter an option
     rps: options.Rps = None,
     rpm: options.Rpm = None,
     tpm: options.Tpm = None,
+    rpd: options.Rpd = None,
+    itpm: options.Itpm = None,
+    otpm: options.Otpm = None,
     burst: options.Burst = None,
     concurrency: options.Concurrency = None,
     route: options.Route = None,
@@ -44,6 +47,7 @@ def run(  # noqa: PLR0917 -- one parameter an option
     json: options.Json = None,
     quiet: options.Quiet = None,
     verbose: options.Verbose = None,
+    timeline: options.TimelineFile = None,
     dry_run: options.DryRun = False,
 ) -> None:
     """Send every line of INPUT and write its answer; run it again to go on where it stopped."""

@@ -27,7 +27,7 @@ class Estimate:
     def add(self, request: Request) -> None:
         """Counts one request."""
         self.good += 1
-        self.tokens += self.estimator.estimate(request)
+        self.tokens += self.estimator.estimate(request)[0]
         self.longest_bytes = max(self.longest_bytes, len(request.body))
 
 

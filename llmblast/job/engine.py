@@ -9,12 +9,13 @@ somebody may go.
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from llmblast.errors import ExitCode
-from llmblast.records import Answer, Failure, Outcome, Reply, Request, Success
+from llmblast.records import NO_TOKENS, Answer, Failure, Outcome, QuotaWord, Reply, Request, Success
 from llmblast.scheduling import Endpoint, Scheduler
-from llmblast.sending import Action, Backoff, Channel, Verdict, judge
+from llmblast.sending import Action, Backoff, Channel, Verdict, judge, read_quotas
 from llmblast.watching import Counters
 
 MAX_QUEUED_BYTES = 8 * 1024 * 1024
@@ -63,6 +64,8 @@ class Engine:
         self._max_queued = max_in_flight * QUEUED_PER_SLOT
         self._gives_up = gives_up
         self._notice = notice
+        for endpoint, channel in zip(scheduler.endpoints, channels, strict=True):
+            channel.on_late = partial(self._left_late, endpoint)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -72,6 +75,7 @@ class Engine:
         self.stopping = asyncio.Event()
         """Set once nothing more is sent."""
         self._done = asyncio.Event()
+        self._introduced: set[Endpoint] = set()
         self._bug: BaseException | None = None
 
     @property
@@ -192,6 +196,9 @@ class Engine:
                 self.pump()  # a settlement or a lifted pause may let more than one go
             request, endpoint = dispatch
 
+    def _left_late(self, endpoint: Endpoint, request: Request) -> None:
+        self._scheduler.left_late(request, endpoint, self._clock())
+
     def _carried(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -208,18 +215,28 @@ class Engine:
         reply.latency_s = now - request.sent_s
         if reply.cause is None:
             endpoint.breaker.answered()
-        verdict = judge(request, reply, self._wall_clock())
-        self._scheduler.release(request, endpoint, _tokens_used(request, verdict), now)
+        wall_now_s = self._wall_clock()
+        if self._notice is not None and endpoint not in self._introduced and reply.headers:
+            self._introduced.add(endpoint)
+            self._tell_limits(endpoint, read_quotas(reply.headers, wall_now_s), self._notice)
+        verdict = judge(request, reply, wall_now_s)
         if isinstance(verdict, Answer):
+            self._scheduler.release(request, endpoint, endpoint.estimator.charged(request, verdict), now)
             self._succeed(request, endpoint, reply, verdict)
         else:
+            self._scheduler.release(request, endpoint, request.tokens_paid if verdict.was_used else NO_TOKENS, now)
             self._handle(request, endpoint, reply, verdict, now)
+
+    def _tell_limits(self, endpoint: Endpoint, words: Sequence[QuotaWord], notice: Callable[[str], None]) -> None:
+        """What a provider says of its limits in its first reply, for whoever has to choose ours."""
+        for word in words:
+            if word.limit is not None:
+                left = "" if word.remaining is None else f", {word.remaining:,g} left"
+                notice(f"{endpoint.name}: the provider tells a limit of {word.limit:,g} {word.kind}{left}")
 
     def _succeed(self, request: Request, endpoint: Endpoint, reply: Reply, answer: Answer) -> None:
         request.attempts += 1
-        endpoint.cool_downs = 0
-        endpoint.has_succeeded = True
-        endpoint.observe(reply.latency_s)
+        self._scheduler.answered(request, endpoint, reply.latency_s)
         counters = self._counters
         counters.succeeded += 1
         if answer.finish_reason in _CUT_OFF_REASONS:
@@ -232,7 +249,7 @@ class Engine:
             counters.completion_tokens += answer.completion_tokens
             mine.tokens += answer.prompt_tokens + answer.completion_tokens
             if self._scheduler.counts_tokens:
-                endpoint.estimator.learn(request, answer.prompt_tokens, answer.completion_tokens)
+                endpoint.estimator.learn(request, answer)
         self._sink.put(Success(request, answer, reply, endpoint.name))
 
     def _handle(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
@@ -249,7 +266,7 @@ class Engine:
             self._note_use(request, reply)
         if self._notice is not None:
             self._notice(f"line {request.number}: {endpoint.name}: {verdict.action.name}: {verdict.message}")
-        if verdict.blames_endpoint and not endpoint.has_succeeded:
+        if verdict.blames_endpoint and not endpoint.answers:
             self._disable(endpoint, f"{verdict.message}; it never gave an answer: are its URL and its model right?")
             self._again(request, now)
             return
@@ -280,13 +297,12 @@ class Engine:
             request.ambiguous_sends += 1
 
     def _cool_down(self, request: Request, endpoint: Endpoint, verdict: Verdict, now: float) -> None:
-        """Pauses the endpoint. What was in flight when a pause began says nothing new about how long it should be."""
-        if request.sent_s >= endpoint.cool_down.started_s:
-            endpoint.cool_downs += 1
+        """Pauses the endpoint and its quota group, until the moment that the provider names or by backoff."""
+        endpoint.cool_down.rejected(request.sent_s)
         wait_s = verdict.wait_s
         if wait_s is None:
-            wait_s = self._backoff.cool_down_s(endpoint.cool_downs)
-        endpoint.cool_down.pause(now + wait_s, now)
+            wait_s = self._backoff.cool_down_s(endpoint.cool_down.in_a_row)
+        endpoint.rejected(request.sent_s, wait_s, now)
 
     def _disable(self, endpoint: Endpoint, reason: str) -> None:
         self._scheduler.disable(endpoint, reason)
@@ -329,12 +345,3 @@ class Engine:
         self._sink.put(failure)
         if self._gives_up(self._counters):
             self.stop(ExitCode.GAVE_UP, f"{self._counters.failed:,} lines failed, more than --max-errors allows")
-
-
-def _tokens_used(request: Request, verdict: Answer | Verdict) -> float:
-    """What the limits are charged in the end: the provider's count, else the estimate where it may have been used."""
-    if isinstance(verdict, Answer):
-        if verdict.prompt_tokens is None or verdict.completion_tokens is None:
-            return request.tokens_paid
-        return verdict.prompt_tokens + verdict.completion_tokens
-    return request.tokens_paid if verdict.was_used else 0.0

@@ -19,9 +19,10 @@ from llmblast.job.loop import run_loop
 from llmblast.job.stations import Stations, open_stations
 from llmblast.records import Request
 from llmblast.settings import Settings
-from llmblast.watching import Summary, drive, make_display
+from llmblast.watching import Summary, Timeline, drive, make_display
 
 TEND_INTERVAL_S = 0.25
+TIMELINE_INTERVAL_S = 1.0
 WARM_UP_S = 0.3
 """How long the first request waits for its connection. One that takes longer is opened beside the run."""
 _EXIT_OF_SIGNAL = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
@@ -75,6 +76,8 @@ class Job:
         warm_ups = [asyncio.create_task(channel.warm_up()) for channel in stations.channels]
         helpers = [asyncio.create_task(helper) for helper in (drive(display), self._tend(), self._end_in_time())]
         helpers += warm_ups
+        if stations.timeline is not None:
+            helpers.append(asyncio.create_task(self._draw_timeline(stations.timeline)))
         try:
             await asyncio.wait(warm_ups, timeout=WARM_UP_S)
             await self._feed_unless_stopped()
@@ -114,6 +117,12 @@ class Job:
         except InputDamagedError as error:
             self._input_error = error
             self._stations.counters.input_ended = True
+
+    async def _draw_timeline(self, timeline: Timeline) -> None:
+        while True:
+            await asyncio.sleep(TIMELINE_INTERVAL_S)
+            self._stations.engine.refresh_counters()
+            timeline.tick()
 
     async def _tend(self) -> None:
         """What is looked at a few times a second instead of at every request."""
@@ -188,6 +197,7 @@ class Job:
 
     def _report(self) -> ExitCode:
         self._stations.engine.refresh_counters()
+        self._finish_timeline()
         exit_code, verdict = self._judge()
         summary = Summary(
             self._stations.counters,
@@ -204,6 +214,15 @@ class Job:
             sys.stdout.buffer.write(orjson.dumps({"exit_code": int(exit_code), **summary.as_json()}) + b"\n")
             sys.stdout.flush()
         return exit_code
+
+    def _finish_timeline(self) -> None:
+        timeline = self._stations.timeline
+        if timeline is None:
+            return
+        timeline.tick()
+        timeline.close()
+        if timeline.failure:
+            self._tell(timeline.failure)
 
     def _next_command(self, exit_code: ExitCode) -> str | None:
         save, counters = self._settings.save, self._stations.counters

@@ -13,10 +13,10 @@ from llmblast.errors import ExitCode, UsageError
 from llmblast.job.engine import Engine
 from llmblast.job.intake import Intake
 from llmblast.reading import Finished, Shaper, Source, open_source
-from llmblast.scheduling import ROUTES, Endpoint, Scheduler, limit_set
+from llmblast.scheduling import ROUTES, CoolDown, Endpoint, OpeningWindow, Scheduler, limit_set
 from llmblast.sending import TRANSPORTS, Backoff, Channel, find_key, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_max_errors
-from llmblast.watching import Counters, EndpointCounters, LimitsView, clean
+from llmblast.watching import Counters, EndpointCounters, LimitsView, Timeline, clean
 from llmblast.writing import OutputFile, Writer, should_retry
 
 NO_ENDPOINT = (
@@ -34,6 +34,7 @@ class Stations:
     writer: Writer
     channels: Sequence[Channel]
     limits: LimitsView
+    timeline: Timeline | None
     notes: Sequence[str]
     """What opening the outputs put right, for a person."""
 
@@ -47,6 +48,8 @@ class _Opened:
     answered: Finished
     failed: Finished
     channels: Sequence[Channel]
+    counters: Counters
+    timeline: Timeline | None
 
 
 @asynccontextmanager
@@ -73,11 +76,17 @@ async def open_stations(settings: Settings, environ: Mapping[str, str]) -> Async
             target = make_target(endpoint, settings.model, key)
             channels.append(open_channel(target, settings.timeout, settings.connect_timeout))
             stack.push_async_callback(channels[-1].close)
-        yield _assemble(settings, shaper, _Opened(source, outputs, answered, failed, channels))
+        counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
+        timeline = None
+        if settings.timeline:
+            timeline = Timeline(settings.timeline, counters, time.monotonic, time.time)
+            stack.callback(timeline.close)
+        opened = _Opened(source, outputs, answered, failed, channels, counters, timeline)
+        yield _assemble(settings, shaper, opened)
 
 
 def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
-    counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
+    counters = opened.counters
     scheduler = make_scheduler(settings)
     writer = Writer(
         *opened.outputs,
@@ -108,7 +117,9 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
             tokens_per_minute_limit=settings.together("tpm"),
             requests_per_second_limit=settings.together("rps"),
             waited=lambda: scheduler.waited(time.monotonic()),
+            used=lambda: scheduler.used(counters.sent, counters.sending_s),
         ),
+        timeline=opened.timeline,
         notes=[output.repaired for output in opened.outputs if output.repaired],
     )
 
@@ -119,15 +130,19 @@ def _say(text: str) -> None:
 
 def make_scheduler(settings: Settings) -> Scheduler:
     """The scheduler with both levels of limits."""
-    run_limits = limit_set(
-        "run",
-        rps=settings.rps,
-        rpm=settings.rpm,
-        tpm=settings.tpm,
-        concurrency=settings.concurrency,
-        burst_s=settings.burst,
-    )
-    endpoints = [Endpoint(index, endpoint, settings.burst) for index, endpoint in enumerate(settings.endpoints)]
+    is_adaptive = any(endpoint.is_adaptive for endpoint in settings.endpoints)
+    window = OpeningWindow("run concurrency", settings.concurrency) if is_adaptive else None
+    run_limits = limit_set("run", settings, settings.burst, window=window)
+    quotas = {e.quota: CoolDown(f"{e.quota} cool-down") for e in settings.endpoints if e.quota}
+    endpoints = [
+        Endpoint(
+            index,
+            endpoint,
+            settings.burst,
+            quotas[endpoint.quota] if endpoint.quota else None,
+        )
+        for index, endpoint in enumerate(settings.endpoints)
+    ]
     return Scheduler(run_limits, endpoints, ROUTES[settings.route])
 
 

@@ -1,8 +1,10 @@
 """Scheduling: who goes next, where and when. Everything in this room is synchronous."""
 
-from llmblast.scheduling.endpoints import Endpoint, limit_set
+from llmblast.scheduling.adaptive import LearnedRate, OpeningWindow
+from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
-from llmblast.scheduling.limits import Breaker, Concurrency, CoolDown, Limit, LimitSet, Rate
+from llmblast.scheduling.limit_set import LimitSet, limit_set
+from llmblast.scheduling.limits import Breaker, Concurrency, CoolDown, Limit, Rate, RollingQuota
 from llmblast.scheduling.routes import ROUTES, Route
 from llmblast.scheduling.scheduler import Scheduler
 from llmblast.scheduling.tokens import TokenEstimator
@@ -14,9 +16,12 @@ __all__ = [
     "CoolDown",
     "Endpoint",
     "Lanes",
+    "LearnedRate",
     "Limit",
     "LimitSet",
+    "OpeningWindow",
     "Rate",
+    "RollingQuota",
     "Route",
     "Scheduler",
     "TokenEstimator",

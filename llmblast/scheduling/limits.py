@@ -10,7 +10,7 @@ Every limit answers the same three questions, so admission treats all alike:
 """
 
 import math
-from collections.abc import Sequence
+from collections import deque
 from typing import Protocol
 
 PACING_MARGIN = 0.004
@@ -44,11 +44,24 @@ class Rate:
     back while nothing is owed would be lost otherwise (a quarter of the rate when answers take half of their estimate).
     """
 
-    __slots__ = ("_burst_s", "_credit_s", "_most_s", "_next_s", "_seconds_per_unit", "name", "waited_s")
+    __slots__ = (
+        "_burst_s",
+        "_credit_s",
+        "_most_s",
+        "_next_s",
+        "_seconds_per_unit",
+        "name",
+        "per_second",
+        "used",
+        "waited_s",
+    )
 
     def __init__(self, name: str, per_second: float, burst_s: float = 0.0) -> None:
         self.name = name
         self.waited_s = 0.0
+        self.per_second = per_second
+        self.used = 0.0
+        """Units charged in all, settlements included."""
         self._seconds_per_unit = 1.0 / (per_second * (1.0 - PACING_MARGIN))
         self._burst_s = burst_s
         self._credit_s = self._most_s = burst_s + CATCH_UP_S
@@ -61,6 +74,7 @@ class Rate:
 
     def take(self, cost: float, now: float) -> None:
         """Charges `cost`; credit older than the burst is gone."""
+        self.used += cost
         oldest_s = now - self._most_s
         start_s = self._next_s if self._next_s > oldest_s else oldest_s
         self._next_s = start_s + cost * self._seconds_per_unit
@@ -69,15 +83,80 @@ class Rate:
 
     def settle(self, paid: float, real: float, now: float) -> None:
         """Moves the schedule by what was paid too much or too little."""
+        self.used += real - paid
         oldest_s = now - self._most_s
         start_s = self._next_s if self._next_s > oldest_s else oldest_s
         self._next_s = start_s + (real - paid) * self._seconds_per_unit
         if now - self._next_s > self._credit_s or self._most_s > self._credit_s:
             self._keep_returned(max(self._most_s, self._credit_s + paid * self._seconds_per_unit), now)
 
+    def delay(self, seconds: float) -> None:
+        """Moves the schedule: what was charged for left later than it was charged."""
+        self._next_s += seconds
+
     def _keep_returned(self, most_s: float, now: float) -> None:
         """Credit above the burst is what was given back: it only shrinks as it is used, no time adds to it."""
         self._most_s = max(self._credit_s, min(most_s, now - self._next_s))
+
+
+class RollingQuota:
+    """At most `units` in any `window_s` seconds, as soon as you like: a day's quota need not last evenly for the day.
+
+    Counted in `slots` parts of the window, so the memory is bounded; a part leaves the count as a whole, which errs by
+    one part on the safe side.
+    """
+
+    __slots__ = ("_counted", "_part_s", "_parts", "_units", "_window_s", "name", "waited_s")
+
+    def __init__(self, name: str, units: float, window_s: float, slots: int = 1440) -> None:
+        self.name = name
+        self.waited_s = 0.0
+        self._units = units
+        self._window_s = window_s
+        self._part_s = window_s / slots
+        self._parts: deque[tuple[float, float]] = deque()
+        self._counted = 0.0
+
+    def ready_at(self, cost: float, now: float) -> float:
+        """When enough of the oldest sends have left the window."""
+        self._forget(now)
+        missing = self._counted + min(cost, self._units) - self._units
+        for end_s, count in self._parts:
+            if missing <= 0:
+                break
+            missing -= count
+            now = end_s
+        return now
+
+    def take(self, cost: float, now: float) -> None:
+        """Counts it in the present part of the window."""
+        self._counted += cost
+        if self._parts and now < self._parts[-1][0] - self._window_s:
+            end_s, count = self._parts[-1]
+            self._parts[-1] = (end_s, count + cost)
+        else:
+            self._parts.append((now + self._part_s + self._window_s, cost))
+
+    def settle(self, paid: float, real: float, now: float) -> None:
+        """Charges the newest part, gives back to the oldest: it is not known which one was paid, and what is counted
+        too long errs on the safe side.
+        """
+        self._forget(now)
+        if real > paid and self._parts:
+            end_s, count = self._parts[-1]
+            self._parts[-1] = (end_s, count + real - paid)
+            self._counted += real - paid
+        returned = paid - real
+        while returned > 0 and self._parts:
+            end_s, count = self._parts.popleft()
+            self._counted -= min(count, returned)
+            if count > returned:
+                self._parts.appendleft((end_s, count - returned))
+            returned -= count
+
+    def _forget(self, now: float) -> None:
+        while self._parts and self._parts[0][0] <= now:
+            self._counted -= self._parts.popleft()[1]
 
 
 class Concurrency:
@@ -112,13 +191,20 @@ class Concurrency:
 class CoolDown:
     """Nothing goes until the moment that the provider named."""
 
-    __slots__ = ("_until_s", "name", "started_s", "waited_s")
+    __slots__ = ("_until_s", "in_a_row", "name", "started_s", "waited_s")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.waited_s = 0.0
         self.started_s = -math.inf
+        self.in_a_row = 0
+        """Rate-limit replies since the last answer."""
         self._until_s = -math.inf
+
+    def rejected(self, sent_s: float) -> None:
+        """Counts a rate-limit reply. What was in flight when a pause began says nothing new about how long it be."""
+        if sent_s >= self.started_s:
+            self.in_a_row += 1
 
     def pause(self, until_s: float, now: float) -> None:
         """Pauses until then; a shorter pause never ends a longer one early."""
@@ -218,60 +304,3 @@ class Breaker:
     def _is_probe(self, sent_s: float) -> bool:
         """A probe is under way, and what was sent at `sent_s` (admission time) is it."""
         return self._probe_at_s == math.inf and sent_s >= self._probe_sent_s
-
-
-class LimitSet:
-    """The limits of one level, the run or one endpoint: all are checked, then all are paid."""
-
-    __slots__ = ("_per_request", "_per_token", "_slots")
-
-    def __init__(
-        self, *, per_request: Sequence[Limit] = (), per_token: Sequence[Limit] = (), slots: Sequence[Limit] = ()
-    ) -> None:
-        self._per_request = (*slots, *per_request)
-        self._per_token = tuple(per_token)
-        self._slots = tuple(slots)
-
-    @property
-    def concurrency(self) -> Concurrency | None:
-        """The limit of requests in flight, if there is one."""
-        return next((limit for limit in self._slots if isinstance(limit, Concurrency)), None)
-
-    @property
-    def counts_tokens(self) -> bool:
-        """Whether a token estimate is needed at all."""
-        return bool(self._per_token)
-
-    def all(self) -> tuple[Limit, ...]:
-        """Every limit, for reports."""
-        return (*self._per_request, *self._per_token)
-
-    def is_ready(self, tokens: float, now: float) -> bool:
-        """Whether every limit lets a request of this size go now."""
-        for limit in self._per_request:
-            if limit.ready_at(1.0, now) > now:
-                return False
-        for limit in self._per_token:  # noqa: SIM110 -- a generator here costs more than all limits together
-            if limit.ready_at(tokens, now) > now:
-                return False
-        return True
-
-    def last_ready(self, tokens: float, now: float) -> tuple[float, Limit]:
-        """The limit that lets go last, and when. Asked only while something is held back."""
-        moments: list[tuple[float, Limit]] = [(limit.ready_at(1.0, now), limit) for limit in self._per_request]
-        moments += [(limit.ready_at(tokens, now), limit) for limit in self._per_token]
-        return max(moments, key=lambda moment: moment[0])
-
-    def take(self, tokens: float, now: float) -> None:
-        """Pays all limits."""
-        for limit in self._per_request:
-            limit.take(1.0, now)
-        for limit in self._per_token:
-            limit.take(tokens, now)
-
-    def release(self, tokens_paid: float, tokens_real: float, now: float) -> None:
-        """The request has ended: its slot is free, its tokens are charged as they were."""
-        for limit in self._slots:
-            limit.settle(1.0, 0.0, now)
-        for limit in self._per_token:
-            limit.settle(tokens_paid, tokens_real, now)

@@ -6,14 +6,17 @@ until `wake_at`, or until a slot, a settlement or new work changes the answer.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
-from llmblast.records import Request
+from llmblast.records import NO_TOKENS, Request, Tokens
+from llmblast.scheduling.adaptive import OpeningWindow
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
-from llmblast.scheduling.limits import Limit, LimitSet
+from llmblast.scheduling.limit_set import LimitSet
+from llmblast.scheduling.limits import Limit, Rate
 from llmblast.scheduling.routes import Route
+from llmblast.scheduling.tokens import dearest
 
 
 class Scheduler:
@@ -28,6 +31,7 @@ class Scheduler:
         self._route = route
         self._enabled = self.endpoints
         self._slots = run_limits.concurrency
+        self._opening = self._slots if isinstance(self._slots, OpeningWindow) else None
         self._held_by: Limit | None = None
         self._held_since = 0.0
         self.counts_tokens = any(limits.counts_tokens for limits in (run_limits, *(e.limits for e in endpoints)))
@@ -43,7 +47,7 @@ class Scheduler:
         if request is None:
             self._hold(None, self.lanes.next_due_s, now)
             return None
-        tokens = self._estimate(request) if self.counts_tokens else 0.0
+        tokens = self._estimate(request) if self.counts_tokens else NO_TOKENS
         if not self._run_limits.is_ready(tokens, now):
             at, limit = self._run_limits.last_ready(tokens, now)
             self._hold(limit, self._until_another_head(at, now), now)
@@ -57,18 +61,37 @@ class Scheduler:
         self.lanes.pop(now)
         self._run_limits.take(tokens, now)
         endpoint.limits.take(tokens, now)
-        endpoint.in_flight += 1
+        endpoint.sent(now)
         request.tokens_paid = tokens
         request.sent_s = now
+        request.lag_s = endpoint.lag_s
         if self._slots is not None and self._slots.is_full and self.lanes:
             self._held_by, self._held_since = self._slots, now  # at full load nobody asks before a slot is free again
         return request, endpoint
 
-    def release(self, request: Request, endpoint: Endpoint, tokens_real: float, now: float) -> None:
+    def release(self, request: Request, endpoint: Endpoint, tokens_real: Tokens, now: float) -> None:
         """The send has ended: frees its slots and charges the tokens that it really used."""
         endpoint.in_flight -= 1
         endpoint.limits.release(request.tokens_paid, tokens_real, now)
         self._run_limits.release(request.tokens_paid, tokens_real, now)
+
+    def answered(self, request: Request, endpoint: Endpoint, latency_s: float) -> None:
+        """A usable answer came."""
+        endpoint.answered(request.sent_s, latency_s)
+        if self._opening is not None:
+            self._opening.answered()
+            if self._opening.is_open:
+                self._opening = None
+
+    def left_late(self, request: Request, endpoint: Endpoint, left_s: float) -> None:
+        """The request went out at `left_s`, since a connection had to be opened for it. Those behind it on kept
+        connections would come too close, so the schedule moves as a whole, once for all that were late together.
+        """
+        behind_s = left_s - request.sent_s - (endpoint.lag_s - request.lag_s)
+        if behind_s > 0:
+            endpoint.lag_s += behind_s
+            endpoint.limits.delay(behind_s)
+            self._run_limits.delay(behind_s)
 
     def disable(self, endpoint: Endpoint, reason: str) -> None:
         """Sends nothing to this endpoint any more."""
@@ -79,14 +102,28 @@ class Scheduler:
         """Seconds for which the head of the queue waited, by the name of the limit that held it."""
         if self._held_by is not None:
             self._hold(self._held_by, self.wake_at, now)
-        limits = chain(self._run_limits.all(), *(endpoint.limits.all() for endpoint in self.endpoints))
-        return {limit.name: limit.waited_s for limit in limits}
+        return {limit.name: limit.waited_s for limit in self._limits()}
 
-    def _estimate(self, request: Request) -> float:
-        """The dearest estimate among the endpoints: one figure then serves both levels, before one is chosen."""
-        return max((endpoint.estimator.estimate(request) for endpoint in self._enabled), default=0.0)
+    def used(self, sent: int, span_s: float) -> Mapping[str, float]:
+        """The share of each set rate that `sent` requests used in the `span_s` seconds from the first to the last.
 
-    def _find_endpoint(self, request: Request, tokens: float, now: float) -> Endpoint | None:
+        There is one interval less than there are sends. A rate that is learned has no share: nobody knows the whole.
+        """
+        if sent < 2 or span_s <= 0:
+            return {}
+        in_span = (1 - 1 / sent) / span_s
+        rates = (limit for limit in self._limits() if type(limit) is Rate)
+        return {rate.name: rate.used * in_span / rate.per_second for rate in rates}
+
+    def _limits(self) -> Iterator[Limit]:
+        return chain(self._run_limits.all(), *(endpoint.limits.all() for endpoint in self.endpoints))
+
+    def _estimate(self, request: Request) -> Tokens:
+        if len(self._enabled) == 1:
+            return self._enabled[0].estimator.estimate(request)
+        return dearest(endpoint.estimator.estimate(request) for endpoint in self._enabled)
+
+    def _find_endpoint(self, request: Request, tokens: Tokens, now: float) -> Endpoint | None:
         if len(self._enabled) == 1:
             return self._enabled[0] if self._enabled[0].limits.is_ready(tokens, now) else None
         ready = [endpoint for endpoint in self._enabled if endpoint.limits.is_ready(tokens, now)]
@@ -96,7 +133,7 @@ class Scheduler:
             ready = [endpoint for endpoint in ready if not request.failed_on & endpoint.bit] or ready
         return self._route(ready, request, self._enabled)
 
-    def _wait_for_an_endpoint(self, tokens: float, now: float) -> None:
+    def _wait_for_an_endpoint(self, tokens: Tokens, now: float) -> None:
         waits = [endpoint.limits.last_ready(tokens, now) for endpoint in self._enabled]
         if not waits:
             self._hold(None, math.inf, now)

@@ -1,6 +1,9 @@
 """How many tokens a request will cost: a prompt ratio and an output quantile, learned from the provider's counts."""
 
-from llmblast.records import Request
+from collections.abc import Iterable
+from typing import Literal
+
+from llmblast.records import NO_TOKENS, Answer, Request, Tokens
 
 FIRST_TOKENS_PER_BYTE = 0.3
 """Before anything is known. English takes 0.25 in most tokenisers; too much is given back, too little draws a 429."""
@@ -11,30 +14,52 @@ _QUANTILE_STEP = 0.05
 
 
 class TokenEstimator:
-    """Learns one endpoint's tokens per request byte and a high quantile of its answers' lengths."""
+    """Learns one endpoint's tokens per request byte and a high quantile of its answers' lengths.
 
-    __slots__ = ("_output_tokens", "_tokens_per_byte")
+    `charge` is `usage` where the provider's limits count what was really used, `max_tokens` where they count that of a
+    request up front and give nothing back (OpenAI's and Azure's rate limits do).
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_output_tokens", "_tokens_per_byte", "charge")
+
+    def __init__(self, charge: Literal["usage", "max_tokens"] = "usage") -> None:
+        self.charge = charge
         self._tokens_per_byte = FIRST_TOKENS_PER_BYTE
         self._output_tokens = FIRST_OUTPUT_TOKENS
 
-    def estimate(self, request: Request) -> float:
-        """Prompt and output tokens, the output bounded by `max_tokens`."""
-        output = self._output_tokens
-        if request.max_tokens is not None and request.max_tokens < output:
-            output = request.max_tokens
-        return len(request.body) * self._tokens_per_byte + output
+    def estimate(self, request: Request) -> Tokens:
+        """What a request will be charged, the answer bounded by `max_tokens`."""
+        prompt = len(request.body) * self._tokens_per_byte
+        bound, output = request.max_tokens, self._output_tokens
+        if bound is not None and (bound < output or self.charge == "max_tokens"):
+            output = bound
+        return prompt + output, prompt, output
 
-    def learn(self, request: Request, prompt_tokens: int, completion_tokens: int) -> None:
+    def charged(self, request: Request, answer: Answer) -> Tokens:
+        """What an answered request was charged in the end; the estimate where the provider did not count."""
+        if answer.prompt_tokens is None or answer.completion_tokens is None:
+            return request.tokens_paid
+        prompt: float = answer.prompt_tokens
+        output = request.tokens_paid[2] if self.charge == "max_tokens" else answer.completion_tokens
+        return prompt + output, prompt, output
+
+    def learn(self, request: Request, answer: Answer) -> None:
         """Follows one reply. The quantile moves by stochastic approximation (Robbins and Monro, 1951), its steps in
         proportion to its size, so that it is right for answers of ten tokens and of ten thousand.
         """
+        if answer.prompt_tokens is None or answer.completion_tokens is None:
+            return
         if request.body:
-            ratio = prompt_tokens / len(request.body)
+            ratio = answer.prompt_tokens / len(request.body)
             self._tokens_per_byte += _RATIO_GAIN * (ratio - self._tokens_per_byte)
         step = _QUANTILE_STEP * max(self._output_tokens, 1.0)
-        if completion_tokens > self._output_tokens:
+        if answer.completion_tokens > self._output_tokens:
             self._output_tokens += step * OUTPUT_QUANTILE
         else:
             self._output_tokens -= step * (1.0 - OUTPUT_QUANTILE)
+
+
+def dearest(estimates: Iterable[Tokens]) -> Tokens:
+    """The largest of each kind: one estimate then serves both levels, before an endpoint is chosen."""
+    kinds = tuple(zip(*estimates, strict=True))
+    return (max(kinds[0]), max(kinds[1]), max(kinds[2])) if kinds else NO_TOKENS

@@ -14,9 +14,13 @@ from llmblast.sending.session import SessionChannel
 
 
 class Channel(Protocol):
-    """Sends to one endpoint. `warm_up` may open a connection ahead; `sweep(now)` ends what has run out of time and is
-    called a few times a second.
+    """Sends to one endpoint.
+
+    `on_late` is called when a request leaves later than it was admitted, as when a connection has to be opened for it.
+    `warm_up` may open a connection ahead; `sweep(now)` ends what has run out of time, some times a second.
     """
+
+    on_late: Callable[[Request], None]
 
     async def warm_up(self) -> None: ...
 

@@ -1,5 +1,7 @@
 """The lean transport: exchanges on kept connections, the last one used goes first, so that surplus ones can age out."""
 
+from collections.abc import Callable
+
 from yarl import URL
 
 from llmblast.records import Cause, Reply, Request
@@ -20,6 +22,7 @@ class LeanChannel:
         self._idle: list[Exchange] = []
         self._open: set[Exchange] = set()
         self._heads: dict[str, bytes] = {}
+        self.on_late: Callable[[Request], None] = lambda request: None
 
     async def warm_up(self) -> None:
         """Opens a connection ahead: else the first request leaves a handshake later than the limits think, and comes
@@ -39,6 +42,7 @@ class LeanChannel:
                 return opened
             self._open.add(opened)
             exchange = opened
+            self.on_late(request)
         body = self._target.body_of(request)
         head = b"%b%d\r\n\r\n" % (self._head(request.path), len(body))
         try:

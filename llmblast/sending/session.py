@@ -1,5 +1,6 @@
 """The session transport: aiohttp's own client, for what the lean exchange does not do, such as proxies."""
 
+from collections.abc import Callable
 from io import BytesIO
 from types import SimpleNamespace
 from urllib.request import getproxies, proxy_bypass
@@ -48,9 +49,10 @@ class _WaryConnector(TCPConnector):
 class _Trip:
     """How far one request came, as aiohttp tells it."""
 
-    __slots__ = ("answered", "reused", "sent")
+    __slots__ = ("answered", "on_late", "reused", "sent")
 
-    def __init__(self) -> None:
+    def __init__(self, on_late: Callable[[], None]) -> None:
+        self.on_late = on_late
         self.reused = False
         self.sent = False
         self.answered = False
@@ -65,6 +67,7 @@ class SessionChannel:
         self._target = target
         self._timeout_s = timeout_s
         self._max_reply_bytes = max_reply_bytes
+        self.on_late: Callable[[Request], None] = lambda request: None
         self._session = ClientSession(
             connector=new_tcp_connector(_WaryConnector),
             timeout=ClientTimeout(total=timeout_s, connect=connect_timeout_s, sock_connect=connect_timeout_s),
@@ -78,7 +81,7 @@ class SessionChannel:
     async def send(self, request: Request) -> Reply:
         """One `POST`, read whole."""
         url = URL(self._target.url_of(request.path))
-        trip = _Trip()
+        trip = _Trip(lambda: self.on_late(request))
         try:
             return await self._post(url, self._target.body_of(request), trip)
         except (ClientError, TimeoutError, OSError, UnicodeError) as error:
@@ -142,7 +145,10 @@ def _trace_trips() -> TraceConfig:
         context.trace_request_ctx.reused = False
 
     async def note_sent(session: ClientSession, context: SimpleNamespace, params: object) -> None:
-        context.trace_request_ctx.sent = True
+        trip: _Trip = context.trace_request_ctx
+        trip.sent = True
+        if not trip.reused:
+            trip.on_late()
 
     tracing = TraceConfig()
     tracing.on_connection_reuseconn.append(note_reuse)

@@ -208,6 +208,19 @@ def test_verbose_tells_every_failure(tmp_path: Path, start_mock: StartMock, llmb
     assert "line 1: gpu1: RETRY: HTTP 500" in done.stderr
 
 
+def test_verbose_tells_the_providers_limits_once(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """Whoever has to choose limits sees what the provider says of its own."""
+    server = start_mock("latency=0&rpm=6000&tpm=900000")
+    write_prompts(tmp_path / "prompts.jsonl", 5)
+
+    done = llmblast("run", "prompts.jsonl", "-u", f"{server.url},name=gpu1", "-v")
+
+    told = [line for line in done.stderr.splitlines() if line.startswith("gpu1: the provider tells a limit of ")]
+    assert len(told) == 2
+    assert "6,000 requests" in told[0]
+    assert "900,000 tokens" in told[1]
+
+
 def test_the_fastest_route_leaves_a_failing_endpoint(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
 ) -> None:

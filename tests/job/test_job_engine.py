@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -22,6 +23,7 @@ class Channel:
 
     def __init__(self, reply: Reply | Exception) -> None:
         self.reply = reply
+        self.on_late: Callable[[Request], None] = lambda request: None
 
     async def send(self, request: Request) -> Reply:
         if isinstance(self.reply, Exception):

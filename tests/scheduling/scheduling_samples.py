@@ -4,11 +4,11 @@ import heapq
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from typing import TypedDict, Unpack
+from typing import Literal, TypedDict, Unpack
 
-from llmblast.records import Request
-from llmblast.scheduling import ROUTES, Endpoint, Lanes, Rate, Scheduler, limit_set
-from llmblast.settings import EndpointSettings
+from llmblast.records import NO_TOKENS, Answer, Request, Tokens
+from llmblast.scheduling import ROUTES, CoolDown, Endpoint, Lanes, Rate, Scheduler, limit_set
+from llmblast.settings import EndpointSettings, RateSettings
 
 
 class Levels(TypedDict, total=False):
@@ -16,9 +16,11 @@ class Levels(TypedDict, total=False):
 
     rps: float
     rpm: float
+    rpd: float
     tpm: float
+    itpm: float
+    otpm: float
     concurrency: int
-    burst_s: float
 
 
 class EndpointOptions(TypedDict, total=False):
@@ -27,9 +29,25 @@ class EndpointOptions(TypedDict, total=False):
     weight: float
     rps: float
     rpm: float
+    rpd: float
     tpm: float
+    itpm: float
+    otpm: float
     burst: float
     concurrency: int
+    adaptive: bool
+    charge: Literal["usage", "max_tokens"]
+    quota: str
+
+
+def tokens_of(prompt: float, output: float = 0.0) -> Tokens:
+    """What so many tokens cost."""
+    return prompt + output, prompt, output
+
+
+def make_answer(prompt_tokens: int | None, completion_tokens: int | None) -> Answer:
+    """An answer of which nothing but its tokens matters."""
+    return Answer(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
 
 
 def make_request(
@@ -48,25 +66,27 @@ def make_request(
     )
 
 
-def make_endpoint(index: int = 0, **options: Unpack[EndpointOptions]) -> Endpoint:
-    """An endpoint named e0, e1, ... as its index says."""
-    return Endpoint(index, EndpointSettings(url="http://127.0.0.1/v1", name=f"e{index}", **options))
+def make_endpoint(index: int = 0, cool_down: CoolDown | None = None, **options: Unpack[EndpointOptions]) -> Endpoint:
+    """An endpoint named e0, e1, ... as its index says, with no other limits than those that are named."""
+    named: EndpointOptions = {"adaptive": False, **options}
+    settings = EndpointSettings(url="http://127.0.0.1/v1", name=f"e{index}", **named)
+    return Endpoint(index, settings, cool_down=cool_down)
 
 
 def make_scheduler(
-    endpoints: Sequence[EndpointOptions], requests: int = 0, route: str = "weighted", **run: Unpack[Levels]
+    endpoints: Sequence[EndpointOptions],
+    requests: int = 0,
+    route: str = "weighted",
+    burst_s: float = 0.0,
+    **run: Unpack[Levels],
 ) -> Scheduler:
-    """A scheduler with that many requests queued."""
-    limits = limit_set(
-        "run",
-        rps=run.get("rps"),
-        rpm=run.get("rpm"),
-        tpm=run.get("tpm"),
-        concurrency=run.get("concurrency"),
-        burst_s=run.get("burst_s", 0.0),
-    )
-    made = [make_endpoint(index, **options) for index, options in enumerate(endpoints)]
-    scheduler = Scheduler(limits, made, ROUTES[route])
+    """A scheduler with that many requests queued; endpoints of one quota group share their cool-down."""
+    cool_downs = {options["quota"]: CoolDown(options["quota"]) for options in endpoints if "quota" in options}
+    made = [
+        make_endpoint(index, cool_downs.get(options.get("quota", "")), **options)
+        for index, options in enumerate(endpoints)
+    ]
+    scheduler = Scheduler(limit_set("run", RateSettings(**run), burst_s), made, ROUTES[route])
     for number in range(1, requests + 1):
         scheduler.lanes.add(make_request(number))
     return scheduler
@@ -109,15 +129,15 @@ def most_within(moments: Sequence[float], window_s: float) -> int:
 class Driver:
     """Plays a scheduler against a fake clock: replies come after `latency()`, `judge` says what a reply leads to.
 
-    `judge(request, endpoint)` returns the real tokens and the seconds after which the request is tried again, or None
-    when it is done.
+    `judge(request, endpoint)` returns what was really charged and the seconds after which the request is tried again,
+    or None when it is done.
     """
 
     def __init__(
         self,
         scheduler: Scheduler,
         latency: Callable[[Endpoint], float],
-        judge: Callable[[Request, Endpoint], tuple[float, float | None]] = lambda request, endpoint: (0.0, None),
+        judge: Callable[[Request, Endpoint], tuple[Tokens, float | None]] = lambda request, endpoint: (NO_TOKENS, None),
         lateness: Callable[[], float] = lambda: 0.0,
         now: float = 1000.0,
     ) -> None:

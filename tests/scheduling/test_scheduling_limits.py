@@ -2,9 +2,14 @@
 
 import math
 
+import pytest
+
+from llmblast.records import NO_TOKENS
 from llmblast.scheduling import Breaker, Concurrency, CoolDown, Endpoint, LimitSet, Rate, limit_set
-from llmblast.settings import EndpointSettings
-from tests.scheduling.scheduling_samples import make_endpoint
+from llmblast.settings import EndpointSettings, RateSettings
+from tests.scheduling.scheduling_samples import make_endpoint, tokens_of
+
+DAY_S = 24 * 3600.0
 
 
 def opened_breaker(now: float = 0.0) -> Breaker:
@@ -63,6 +68,18 @@ def test_a_cool_down_costs_nothing() -> None:
     limit.settle(5.0, 1.0, 1.0)
 
     assert limit.ready_at(1.0, 1.0) == 10.0
+
+
+def test_rate_limit_replies_in_a_row_are_counted_once_for_each_pause() -> None:
+    """What was in flight when the pause began says nothing new; what was sent after it does."""
+    limit = CoolDown("cool-down")
+    for sent_s in (1.0, 1.1, 1.2):
+        limit.rejected(sent_s)
+        limit.pause(3.0, 2.0)
+    assert limit.in_a_row == 1
+    limit.rejected(3.0)
+
+    assert limit.in_a_row == 2
 
 
 def test_a_breaker_opens_after_three_failures_in_a_row() -> None:
@@ -165,21 +182,22 @@ def test_an_abandonment_means_nothing_to_a_closed_breaker() -> None:
 
 def test_a_set_is_ready_when_all_of_its_limits_are() -> None:
     """One limit that says no is enough, whichever kind it is."""
-    limits = limit_set("run", rps=10, rpm=None, tpm=6000, concurrency=1, burst_s=0.0)
-    assert limits.is_ready(100.0, 5.0)
-    limits.take(100.0, 5.0)
+    limits = limit_set("run", RateSettings(rps=10, tpm=6000, concurrency=1), burst_s=0.0)
+    tokens = tokens_of(60, 40)
+    assert limits.is_ready(tokens, 5.0)
+    limits.take(tokens, 5.0)
 
-    assert not limits.is_ready(100.0, 5.5)
-    limits.release(100.0, 100.0, 5.5)
-    assert not limits.is_ready(100.0, 5.5)
-    assert limits.is_ready(100.0, 6.1)
+    assert not limits.is_ready(tokens, 5.5)
+    limits.release(tokens, tokens, 5.5)
+    assert not limits.is_ready(tokens, 5.5)
+    assert limits.is_ready(tokens, 6.1)
 
 
 def test_a_set_pays_all_of_its_limits() -> None:
     """Requests cost one, tokens what they are."""
     requests, tokens, slots = Rate("rps", 1), Rate("tpm", 100), Concurrency("slots", 1)
-    limits = LimitSet(per_request=[requests], per_token=[tokens], slots=[slots])
-    limits.take(500.0, 0.0)
+    limits = LimitSet(per_request=[requests], total=[tokens], slots=[slots])
+    limits.take(tokens_of(300, 200), 0.0)
 
     assert 0.99 < requests.ready_at(1.0, 0.0) < 1.01
     assert 4.9 < tokens.ready_at(500.0, 0.0) < 5.1
@@ -190,9 +208,9 @@ def test_a_set_pays_all_of_its_limits() -> None:
 def test_a_release_gives_back_the_slot_and_the_tokens_but_not_the_request() -> None:
     """A request that was sent has used the request rate, whatever became of it."""
     requests, tokens, slots = Rate("rps", 1), Rate("tpm", 100), Concurrency("slots", 1)
-    limits = LimitSet(per_request=[requests], per_token=[tokens], slots=[slots])
-    limits.take(500.0, 0.0)
-    limits.release(500.0, 0.0, 0.0)
+    limits = LimitSet(per_request=[requests], total=[tokens], slots=[slots])
+    limits.take(tokens_of(300, 200), 0.0)
+    limits.release(tokens_of(300, 200), NO_TOKENS, 0.0)
 
     assert requests.ready_at(1.0, 0.0) > 0.99
     assert tokens.ready_at(1.0, 0.0) <= 0.0
@@ -201,32 +219,79 @@ def test_a_release_gives_back_the_slot_and_the_tokens_but_not_the_request() -> N
 
 def test_the_last_ready_limit_is_the_one_that_holds() -> None:
     """Its name is what a person sees as the reason for waiting."""
-    limits = limit_set("run", rps=10, rpm=60, tpm=None, concurrency=None, burst_s=0.0)
-    limits.take(0.0, 0.0)
-    at, limit = limits.last_ready(0.0, 0.0)
+    limits = limit_set("run", RateSettings(rps=10, rpm=60), burst_s=0.0)
+    limits.take(NO_TOKENS, 0.0)
+    at, limit = limits.last_ready(NO_TOKENS, 0.0)
 
     assert limit.name == "run rpm"
     assert 0.99 < at < 1.01
-    assert not limits.is_ready(0.0, at - 1e-6)
-    assert limits.is_ready(0.0, at)
+    assert not limits.is_ready(NO_TOKENS, at - 1e-6)
+    assert limits.is_ready(NO_TOKENS, at)
 
 
 def test_a_set_without_limits_is_always_ready() -> None:
     """A run needs no limits of its own."""
-    limits = limit_set("run", rps=None, rpm=None, tpm=None, concurrency=None, burst_s=0.0)
-    limits.take(1e9, 0.0)
+    limits = limit_set("run", RateSettings(), burst_s=0.0)
+    limits.take(tokens_of(1e9, 1e9), 0.0)
 
-    assert limits.is_ready(1e9, 0.0)
+    assert limits.is_ready(tokens_of(1e9, 1e9), 0.0)
     assert not limits.counts_tokens
-    assert limit_set("run", rps=None, rpm=None, tpm=1, concurrency=None, burst_s=0.0).counts_tokens
+    assert limits.all() == ()
+
+
+@pytest.mark.parametrize("settings", [RateSettings(tpm=1), RateSettings(itpm=1), RateSettings(otpm=1)])
+def test_a_limit_of_any_kind_of_tokens_needs_an_estimate(settings: RateSettings) -> None:
+    """Requests alone need none."""
+    assert limit_set("run", settings, burst_s=0.0).counts_tokens
+    assert not limit_set("run", RateSettings(rps=1, rpm=1, rpd=1, concurrency=1), burst_s=0.0).counts_tokens
+
+
+@pytest.mark.parametrize(
+    ("settings", "wait_s"),
+    [(RateSettings(tpm=6000), 5.0), (RateSettings(itpm=6000), 3.0), (RateSettings(otpm=6000), 2.0)],
+)
+def test_a_token_limit_is_charged_and_settled_with_its_kind(settings: RateSettings, wait_s: float) -> None:
+    """Of 300 in and 200 out, a hundredth of each was used: at 100 a second the follower waits as long as it says."""
+    limits = limit_set("run", settings, burst_s=0.0)
+    limits.take(tokens_of(300, 200), 0.0)
+    at, limit = limits.last_ready(NO_TOKENS, 0.0)
+    limits.release(tokens_of(300, 200), tokens_of(3, 2), 0.0)
+    settled_at, _ = limits.last_ready(NO_TOKENS, 0.0)
+
+    assert limit.name == f"run {next(kind for kind in ('tpm', 'itpm', 'otpm') if getattr(settings, kind))}"
+    assert at == pytest.approx(wait_s, rel=0.01)
+    assert settled_at == pytest.approx(wait_s / 100, abs=0.003)
+
+
+def test_token_limits_of_all_kinds_bind_together() -> None:
+    """Each is full at another time, the last one decides."""
+    limits = limit_set("run", RateSettings(tpm=6000, itpm=600, otpm=3000), burst_s=0.0)
+    limits.take(tokens_of(10, 200), 0.0)
+
+    assert limits.last_ready(NO_TOKENS, 0.0)[1].name == "run otpm"
+    assert not limits.is_ready(NO_TOKENS, 3.9)
+    assert limits.is_ready(NO_TOKENS, 4.1)
+
+
+def test_requests_per_day_go_at_once_and_never_come_back_within_the_day() -> None:
+    """An unanswered request was a request all the same."""
+    limits = limit_set("run", RateSettings(rpd=3), burst_s=0.0)
+    for _ in range(3):
+        assert limits.is_ready(NO_TOKENS, 5.0)
+        limits.take(NO_TOKENS, 5.0)
+        limits.release(NO_TOKENS, NO_TOKENS, 5.0)
+
+    assert limits.last_ready(NO_TOKENS, 5.0)[1].name == "run rpd"
+    assert not limits.is_ready(NO_TOKENS, 5.0 + DAY_S)
+    assert limits.is_ready(NO_TOKENS, 5.0 + DAY_S + 60.0)
 
 
 def test_a_limit_per_minute_is_spread_over_the_minute() -> None:
     """120 a minute is one every half second."""
-    limits = limit_set("run", rps=None, rpm=120, tpm=None, concurrency=None, burst_s=0.0)
-    limits.take(0.0, 0.0)
+    limits = limit_set("run", RateSettings(rpm=120), burst_s=0.0)
+    limits.take(NO_TOKENS, 0.0)
 
-    assert 0.5 <= limits.last_ready(0.0, 0.0)[0] < 0.51
+    assert 0.5 <= limits.last_ready(NO_TOKENS, 0.0)[0] < 0.51
 
 
 def test_an_endpoint_says_what_is_the_matter_with_it() -> None:
@@ -247,7 +312,7 @@ def test_an_endpoint_has_its_own_burst_or_that_of_the_run() -> None:
     own = Endpoint(0, EndpointSettings(url="http://127.0.0.1/v1", name="own", rps=1, burst=0.0), burst_s=5.0)
     inherited = Endpoint(1, EndpointSettings(url="http://127.0.0.1/v1", name="inherited", rps=1), burst_s=5.0)
     for endpoint in (own, inherited):
-        endpoint.limits.take(0.0, 0.0)
+        endpoint.limits.take(NO_TOKENS, 0.0)
 
-    assert not own.limits.is_ready(0.0, 0.0)
-    assert inherited.limits.is_ready(0.0, 0.0)
+    assert not own.limits.is_ready(NO_TOKENS, 0.0)
+    assert inherited.limits.is_ready(NO_TOKENS, 0.0)

@@ -6,8 +6,18 @@ from random import Random
 
 import pytest
 
+from llmblast.records import NO_TOKENS
 from llmblast.scheduling import Endpoint, Scheduler
-from tests.scheduling.scheduling_samples import Driver, admit_all, make_request, make_scheduler, most_within
+from tests.scheduling.scheduling_samples import (
+    Driver,
+    EndpointOptions,
+    admit_all,
+    make_answer,
+    make_request,
+    make_scheduler,
+    most_within,
+    tokens_of,
+)
 
 
 def indices(scheduler: Scheduler, now: float) -> list[int]:
@@ -51,7 +61,7 @@ def test_an_admission_is_noted_in_the_request_and_the_endpoint() -> None:
     assert admitted is not None
     request, endpoint = admitted
     assert request.sent_s == 3.0
-    assert request.tokens_paid == pytest.approx(400)
+    assert request.tokens_paid == pytest.approx((400, 300, 100))
     assert endpoint.in_flight == 1
 
 
@@ -104,7 +114,7 @@ def test_a_request_that_waits_for_an_endpoint_holds_nothing_of_the_run() -> None
     for step in range(100):
         assert scheduler.next(1.0 + step / 1000) is None
     endpoint = first[1]
-    endpoint.limits.release(0.0, 0.0, 2.0)
+    endpoint.limits.release(NO_TOKENS, NO_TOKENS, 2.0)
 
     assert scheduler.next(2.0) is not None
 
@@ -187,7 +197,7 @@ def test_a_settlement_lets_the_next_one_go_earlier() -> None:
     assert admitted is not None
     assert scheduler.next(0.0) is None
     assert scheduler.wake_at == pytest.approx(10.0, rel=0.02)
-    scheduler.release(*admitted, tokens_real=100.0, now=0.5)
+    scheduler.release(*admitted, tokens_real=tokens_of(90, 10), now=0.5)
 
     assert scheduler.next(0.5) is None
     assert scheduler.wake_at == pytest.approx(1.0, rel=0.02)
@@ -199,7 +209,7 @@ def test_a_release_frees_the_slots_of_both_levels() -> None:
     admitted = scheduler.next(0.0)
     assert admitted is not None
     assert scheduler.next(1.0) is None
-    scheduler.release(*admitted, tokens_real=0.0, now=1.0)
+    scheduler.release(*admitted, tokens_real=NO_TOKENS, now=1.0)
 
     assert admitted[1].in_flight == 0
     assert scheduler.next(1.0) is not None
@@ -218,13 +228,83 @@ def test_an_endpoint_that_cools_down_gets_nothing_while_the_other_goes_on() -> N
     assert max(later - earlier for earlier, later in pairwise(other)) < 0.102
 
 
+def test_a_rate_limit_reply_to_one_endpoint_pauses_its_quota_group_only() -> None:
+    """Both of the account come back at that moment, at their paced rate; the other account never notices."""
+    scheduler = make_scheduler(
+        [{"rps": 10, "quota": "one"}, {"rps": 10, "quota": "one"}, {"rps": 10, "quota": "two"}, {"rps": 10}],
+        requests=120,
+    )
+    scheduler.endpoints[1].cool_down.pause(1001.0, 1000.0)
+    driver = Driver(scheduler, half_a_second)
+    driver.run()
+    in_group = [sends_to(driver, index) for index in (0, 1)]
+    others = [sends_to(driver, index) for index in (2, 3)]
+
+    assert [moments[0] for moments in in_group] == [1001.0, 1001.0]
+    assert [most_within(moments, 0.09) for moments in in_group] == [1, 1]
+    for moments in others:
+        assert moments[0] == 1000.0
+        assert max(later - earlier for earlier, later in pairwise(moments)) < 0.102
+
+
+def test_endpoints_without_a_quota_group_share_nothing() -> None:
+    """Nor does a group share more than its pauses."""
+    scheduler = make_scheduler([{}, {}, {"quota": "one", "concurrency": 1}, {"quota": "one", "concurrency": 1}], 4)
+    first, second, third, fourth = scheduler.endpoints
+    first.cool_down.pause(1.0, 0.0)
+
+    assert [endpoint.cool_down.is_on(0.5) for endpoint in (first, second, third)] == [True, False, False]
+    assert third.cool_down is fourth.cool_down
+    assert indices(scheduler, 0.5) == [1, 2, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "wait_s", "settled_s"),
+    [
+        ({"otpm": 6000, "charge": "max_tokens"}, 10.0, 10.0),
+        ({"otpm": 6000, "charge": "usage"}, 2.56, 0.1),
+        ({"itpm": 6000, "charge": "max_tokens"}, 3.0, 2.0),
+        ({"itpm": 6000, "charge": "usage"}, 3.0, 2.0),
+        ({"tpm": 6000, "charge": "max_tokens"}, 13.0, 12.0),
+        ({"tpm": 6000, "charge": "usage"}, 5.56, 2.1),
+    ],
+)
+def test_an_endpoint_is_charged_as_its_provider_charges(
+    options: EndpointOptions, wait_s: float, settled_s: float
+) -> None:
+    """1,000 bytes and `max_tokens` 1000; the answer counts 200 in and 10 out. The follower waits at 100 a second."""
+    scheduler = make_scheduler([options])
+    for number in (1, 2):
+        scheduler.lanes.add(make_request(number, body=b"x" * 1000, max_tokens=1000))
+    admitted = scheduler.next(0.0)
+    assert admitted is not None
+    request, endpoint = admitted
+    assert scheduler.next(0.0) is None
+    before_s = scheduler.wake_at
+    scheduler.release(request, endpoint, endpoint.estimator.charged(request, make_answer(200, 10)), 0.05)
+    assert scheduler.next(0.05) is None
+
+    assert before_s == pytest.approx(wait_s, rel=0.01)
+    assert scheduler.wake_at == pytest.approx(settled_s, rel=0.01, abs=0.003)
+
+
+def test_the_requests_of_a_day_are_an_endpoints_own() -> None:
+    """When one has had its three, the rest goes to the other; when both have, the queue sleeps until tomorrow."""
+    scheduler = make_scheduler([{"rpd": 3}, {"rpd": 5}], requests=10)
+    sent = indices(scheduler, 0.0)
+
+    assert sorted(sent) == [0] * 3 + [1] * 5
+    assert scheduler.wake_at == pytest.approx(24 * 3600, rel=0.001)
+    assert scheduler.wake_at > 24 * 3600
+
+
 def test_a_disabled_endpoint_gets_nothing() -> None:
     """What is in flight there may still end."""
     scheduler = make_scheduler([{"weight": 10}, {}], requests=20)
     admitted = scheduler.next(0.0)
     assert admitted is not None
     scheduler.disable(scheduler.endpoints[0], "HTTP 401")
-    scheduler.release(*admitted, tokens_real=0.0, now=1.0)
+    scheduler.release(*admitted, tokens_real=NO_TOKENS, now=1.0)
 
     assert set(indices(scheduler, 1.0)) == {1}
     assert scheduler.endpoints[0].in_flight == 0
@@ -267,7 +347,7 @@ def test_waiting_is_booked_on_the_limit_that_held() -> None:
     assert scheduler.next(0.0) is None
     assert scheduler.next(0.6) is not None
     assert scheduler.next(1.2) is None
-    scheduler.release(*first, tokens_real=0.0, now=2.2)
+    scheduler.release(*first, tokens_real=NO_TOKENS, now=2.2)
     assert scheduler.next(2.2) is not None
 
     waited = scheduler.waited(10.0)
@@ -302,9 +382,9 @@ def test_the_dearest_estimate_is_paid_and_settled_at_both_levels() -> None:
     """The endpoint is chosen after the price is known, so the price must suit each."""
     scheduler = make_scheduler([{}, {}], tpm=6000)
     for _ in range(400):
-        scheduler.endpoints[1].estimator.learn(make_request(body=b"x" * 100), 100, 0)
+        scheduler.endpoints[1].estimator.learn(make_request(body=b"x" * 100), make_answer(100, 0))
     scheduler.lanes.add(make_request(1, body=b"x" * 1000, max_tokens=0))
     admitted = scheduler.next(0.0)
 
     assert admitted is not None
-    assert admitted[0].tokens_paid == pytest.approx(1000, rel=0.01)
+    assert admitted[0].tokens_paid == pytest.approx((1000, 1000, 0), rel=0.01)

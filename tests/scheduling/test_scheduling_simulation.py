@@ -7,8 +7,8 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmblast.records import Request
-from llmblast.scheduling import ROUTES, Endpoint
+from llmblast.records import NO_TOKENS, Request, Tokens
+from llmblast.scheduling import ROUTES, CoolDown, Endpoint
 from tests.scheduling.scheduling_samples import (
     Driver,
     EndpointOptions,
@@ -16,22 +16,31 @@ from tests.scheduling.scheduling_samples import (
     make_request,
     make_scheduler,
     most_within,
+    tokens_of,
 )
 
 REQUESTS = 120
+PAUSE_S = 0.7
 PER_SECOND = st.sampled_from([1.0, 3.0, 20.0, 250.0])
+PER_MINUTE = st.sampled_from([60_000.0, 600_000.0])
 SLOTS = st.integers(1, 12)
 
 
 @st.composite
 def endpoint_options(draw: st.DrawFn) -> EndpointOptions:
-    options: EndpointOptions = {"weight": draw(st.integers(1, 5))}
+    options: EndpointOptions = {"weight": draw(st.integers(1, 5)), "adaptive": draw(st.booleans())}
     if draw(st.booleans()):
         options["rps"] = draw(PER_SECOND)
     if draw(st.booleans()):
         options["concurrency"] = draw(SLOTS)
     if draw(st.booleans()):
-        options["tpm"] = draw(st.sampled_from([60_000.0, 600_000.0]))
+        options["tpm"] = draw(PER_MINUTE)
+    if draw(st.booleans()):
+        options["itpm"] = draw(PER_MINUTE)
+    if draw(st.booleans()):
+        options["otpm"] = draw(PER_MINUTE)
+    if draw(st.booleans()):
+        options["quota"] = draw(st.sampled_from(["one", "two"]))
     return options
 
 
@@ -43,7 +52,9 @@ def run_levels(draw: st.DrawFn) -> Levels:
     if draw(st.booleans()):
         levels["concurrency"] = draw(SLOTS)
     if draw(st.booleans()):
-        levels["tpm"] = draw(st.sampled_from([60_000.0, 600_000.0]))
+        levels["tpm"] = draw(PER_MINUTE)
+    if draw(st.booleans()):
+        levels["otpm"] = draw(PER_MINUTE)
     return levels
 
 
@@ -58,14 +69,18 @@ def run_levels(draw: st.DrawFn) -> Levels:
 def test_every_request_ends_once_and_no_limit_is_exceeded(
     endpoints: list[EndpointOptions], levels: Levels, route: str, retry_share: float, seed: int
 ) -> None:
-    """Random latencies, sizes and failures under both levels of limits; the driver fails when the queue would hang."""
-    random = Random(seed)
+    """Random latencies, sizes, failures and pauses under both levels; the driver fails when the queue would hang."""
+    random, pauses = Random(seed), list[tuple[float, CoolDown]]()
 
-    def judge(request: Request, endpoint: Endpoint) -> tuple[float, float | None]:
-        endpoint.observe(random.uniform(0.1, 2))
+    def judge(request: Request, endpoint: Endpoint) -> tuple[Tokens, float | None]:
         if random.random() < retry_share:
-            return 0.0, random.expovariate(1)
-        return request.tokens_paid * random.uniform(0.2, 1.2), None
+            if random.random() < 0.3:
+                endpoint.rejected(request.sent_s, PAUSE_S, driver.now)
+                pauses.append((driver.now, endpoint.cool_down))
+            return NO_TOKENS, random.expovariate(1)
+        endpoint.answered(0.0, random.uniform(0.1, 2))
+        _, prompt, output = request.tokens_paid
+        return tokens_of(prompt * random.uniform(0.2, 1.2), output * random.uniform(0.2, 1.2)), None
 
     scheduler = make_scheduler(endpoints, route=route, **levels)
     for number in range(1, REQUESTS + 1):
@@ -84,6 +99,9 @@ def test_every_request_ends_once_and_no_limit_is_exceeded(
         assert endpoint.in_flight == 0
         assert driver.most_in_flight.get(endpoint.index, 0) <= options.get("concurrency", math.inf)
         assert most_within(mine, 1.0) <= options.get("rps", math.inf)
+        for paused_s, cool_down in pauses:
+            if endpoint.cool_down is cool_down:
+                assert not any(paused_s < moment < paused_s + PAUSE_S for moment in mine)
     firsts = list(dict.fromkeys(number for _, number, _ in driver.sends))
     assert firsts == sorted(firsts)
 
@@ -92,8 +110,8 @@ def test_retries_do_not_starve_what_is_new() -> None:
     """Half of all sends fail and come back at once, and yet the last line of the file has its turn."""
     random = Random(8)
 
-    def judge(request: Request, endpoint: Endpoint) -> tuple[float, float | None]:
-        return 0.0, (0.0 if random.random() < 0.5 else None)
+    def judge(request: Request, endpoint: Endpoint) -> tuple[Tokens, float | None]:
+        return NO_TOKENS, (0.0 if random.random() < 0.5 else None)
 
     scheduler = make_scheduler([{"rps": 50}], requests=500)
     driver = Driver(scheduler, lambda endpoint: 0.3, judge)

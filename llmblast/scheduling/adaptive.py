@@ -1,0 +1,120 @@
+"""Adaptive limits: for an endpoint whose limits nobody named. They start out of the way and learn from push-back.
+
+In flight: a window that opens as answers come in, twice as wide with each round trip, so that a first crowd does not
+meet a limit that is not known yet. Rate: none until the first rate-limit reply; then what was accepted until the
+provider takes requests again, and from there the curve of CUBIC (RFC 9438): 5 % below the rate that drew the push-back,
+flat around it, and away from it when nothing comes. Only time in which the rate is really used counts.
+"""
+
+from llmblast.scheduling.limits import Concurrency, Rate
+
+FIRST_WINDOW = 64
+DECREASE = 0.05
+LARGEST_DECREASE = 0.5
+FIRST_PLATEAU_S = 1.0
+LONGEST_PLATEAU_S = 20.0
+SLOWEST_PER_S = 0.1
+FEWEST_JUDGED = 4
+MOST_JUDGED = 30
+"""Sends at one rate before its push-back is judged: a second's worth, within these bounds."""
+MOST_STRIKES = 12
+"""Lowerings in a row before push-back below what was fine counts as not being about the rate."""
+SET_FREE = 4.0
+
+
+class OpeningWindow(Concurrency):
+    """Requests in flight, from 64 to `slots` by one with every answer."""
+
+    __slots__ = ("_most",)
+
+    def __init__(self, name: str, slots: int) -> None:
+        super().__init__(name, min(slots, FIRST_WINDOW))
+        self._most = slots
+
+    @property
+    def is_open(self) -> bool:
+        """It has reached its full width."""
+        return self._slots >= self._most
+
+    def answered(self) -> None:
+        """An answer came: one more may be in flight."""
+        if self._slots < self._most:
+            self._slots += 1
+
+
+class LearnedRate(Rate):
+    """A rate that follows the provider's push-back, from the first one on.
+
+    It is judged by the share of pushed-back requests among some that were sent at one rate. A large share lowers the
+    rate by as much, since somebody else may have taken a part of the quota. When push-back goes on below what was fine,
+    however often the rate is lowered, it is not about the rate: that share is borne then, and the rate set free.
+    """
+
+    __slots__ = (
+        "_borne_share",
+        "_changed_s",
+        "_plateau_s",
+        "_rejections",
+        "_sends",
+        "_strikes",
+        "_taken_s",
+        "_used_s",
+        "ceiling_per_s",
+    )
+
+    def __init__(self, name: str, accepted_per_s: float, now: float) -> None:
+        super().__init__(name, 1.0)
+        self._borne_share = 0.0
+        self._strikes = 0
+        self._plateau_s = FIRST_PLATEAU_S
+        self.ceiling_per_s = max(accepted_per_s, SLOWEST_PER_S)
+        """The rate that drew the last push-back."""
+        self._changed_s = self._taken_s = now
+        self._used_s = 0.0
+        self._sends = self._rejections = 0
+        self._seconds_per_unit = 1.0 / (self.ceiling_per_s * (1.0 - DECREASE))
+
+    def take(self, cost: float, now: float) -> None:
+        """Charges a request, and climbs the curve for as long as requests follow each other at the rate."""
+        self._sends += 1
+        if self._rejections:
+            self._judge(now)
+        self._used_s += min(now - self._taken_s, 2 * self._seconds_per_unit)
+        self._taken_s = now
+        self._seconds_per_unit = 1.0 / (self.ceiling_per_s * _cubic(self._used_s, self._plateau_s))
+        super().take(cost, now)
+
+    def rejected(self, sent_s: float, now: float) -> None:
+        """A rate-limit reply; what was sent before the last change says nothing about the present rate."""
+        if sent_s > self._changed_s:
+            self._rejections += 1
+            self._judge(now)
+
+    def _judge(self, now: float) -> None:
+        per_s = 1.0 / self._seconds_per_unit
+        if self._sends < min(max(per_s, FEWEST_JUDGED), MOST_JUDGED):
+            return
+        share = self._rejections / self._sends
+        if share <= 1.5 * self._borne_share:
+            self._sends = self._rejections = 0
+            return
+        self._strikes = self._strikes + 1 if self._used_s < self._plateau_s / 2 else 0
+        if self._strikes > MOST_STRIKES:
+            self._borne_share = max(share, 2 * self._borne_share)
+            self._strikes = 0
+            self._set(per_s * SET_FREE, FIRST_PLATEAU_S, now)
+        else:
+            lowered_per_s = per_s * (1.0 - min(max(share, DECREASE), LARGEST_DECREASE))
+            self._set(lowered_per_s / (1.0 - DECREASE), min(2 * self._plateau_s, LONGEST_PLATEAU_S), now)
+
+    def _set(self, ceiling_per_s: float, plateau_s: float, now: float) -> None:
+        self.ceiling_per_s = max(ceiling_per_s, SLOWEST_PER_S)
+        self._plateau_s = plateau_s
+        self._changed_s = self._taken_s = now
+        self._used_s = 0.0
+        self._sends = self._rejections = 0
+
+
+def _cubic(used_s: float, plateau_s: float) -> float:
+    """The share of the ceiling after so much time at the rate: 0.95, 1 at the plateau's end, then more and more."""
+    return 1.0 + DECREASE * (used_s / plateau_s - 1.0) ** 3

@@ -1,0 +1,115 @@
+"""Limit sets: all limits of one level, the run or one endpoint. All are checked, then all are paid."""
+
+from collections.abc import Sequence
+
+from llmblast.records import Tokens
+from llmblast.scheduling.limits import Concurrency, Limit, Rate, RollingQuota
+from llmblast.settings import RateSettings
+
+_DAY_S = 24 * 3600.0
+
+
+class LimitSet:
+    """`per_request` are charged 1 a request; `slots` too, and get it back at its end. Of the token limits each is
+    charged its kind: `total`, `prompt` or `output`.
+    """
+
+    __slots__ = ("_per_request", "_per_token", "_slots")
+
+    def __init__(
+        self,
+        *,
+        per_request: Sequence[Limit] = (),
+        slots: Sequence[Limit] = (),
+        total: Sequence[Limit] = (),
+        prompt: Sequence[Limit] = (),
+        output: Sequence[Limit] = (),
+    ) -> None:
+        self._per_request = (*slots, *per_request)
+        self._slots = tuple(slots)
+        self._per_token = tuple(
+            (limit, kind) for kind, limits in enumerate((total, prompt, output)) for limit in limits
+        )
+
+    @property
+    def concurrency(self) -> Concurrency | None:
+        """The limit of requests in flight, if there is one."""
+        return next((limit for limit in self._slots if isinstance(limit, Concurrency)), None)
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether a token estimate is needed at all."""
+        return bool(self._per_token)
+
+    def all(self) -> tuple[Limit, ...]:
+        """Every limit, for reports."""
+        return (*self._per_request, *(limit for limit, _ in self._per_token))
+
+    def add(self, limit: Limit) -> None:
+        """One more limit, charged 1 a request."""
+        self._per_request = (*self._per_request, limit)
+
+    def is_ready(self, tokens: Tokens, now: float) -> bool:
+        """Whether every limit lets a request of this size go now."""
+        for limit in self._per_request:
+            if limit.ready_at(1.0, now) > now:
+                return False
+        for limit, kind in self._per_token:  # noqa: SIM110 -- a generator costs more than all limits together
+            if limit.ready_at(tokens[kind], now) > now:
+                return False
+        return True
+
+    def last_ready(self, tokens: Tokens, now: float) -> tuple[float, Limit]:
+        """The limit that lets go last, and when. Asked only while something is held back."""
+        moments: list[tuple[float, Limit]] = [(limit.ready_at(1.0, now), limit) for limit in self._per_request]
+        moments += [(limit.ready_at(tokens[kind], now), limit) for limit, kind in self._per_token]
+        return max(moments, key=lambda moment: moment[0])
+
+    def delay(self, seconds: float) -> None:
+        """Moves the schedules of all rates."""
+        for limit in self.all():
+            if isinstance(limit, Rate):
+                limit.delay(seconds)
+
+    def take(self, tokens: Tokens, now: float) -> None:
+        """Pays all limits."""
+        for limit in self._per_request:
+            limit.take(1.0, now)
+        for limit, kind in self._per_token:
+            limit.take(tokens[kind], now)
+
+    def release(self, paid: Tokens, real: Tokens, now: float) -> None:
+        """The request has ended: its slot is free, its tokens are charged as they were."""
+        for limit in self._slots:
+            limit.settle(1.0, 0.0, now)
+        for limit, kind in self._per_token:
+            limit.settle(paid[kind], real[kind], now)
+
+
+def limit_set(
+    owner: str,
+    settings: RateSettings,
+    burst_s: float,
+    further: Sequence[Limit] = (),
+    window: Concurrency | None = None,
+) -> LimitSet:
+    """The limits of one level from its settings. A new kind of limit is a class in `limits` and one line here.
+
+    `window` stands in for the setting's concurrency.
+    """
+
+    def rate(name: str, seconds: float) -> list[Limit]:
+        amount: float | None = getattr(settings, name)
+        return [] if amount is None else [Rate(f"{owner} {name}", amount / seconds, burst_s)]
+
+    daily = [] if settings.rpd is None else [RollingQuota(f"{owner} rpd", settings.rpd, _DAY_S)]
+    slots = [] if window is None else [window]
+    if window is None and settings.concurrency is not None:
+        slots = [Concurrency(f"{owner} concurrency", settings.concurrency)]
+    return LimitSet(
+        per_request=[*further, *rate("rps", 1), *rate("rpm", 60), *daily],
+        slots=slots,
+        total=rate("tpm", 60),
+        prompt=rate("itpm", 60),
+        output=rate("otpm", 60),
+    )
