@@ -1,5 +1,6 @@
 """Adaptive limits: out of the way at first, taught by push-back, and close to what nobody named."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -205,6 +206,23 @@ def test_a_learned_rate_never_stops(accepted_per_s: float) -> None:
 
     assert rate.ceiling_per_s >= 0.1
     assert pace_of(rate, now) >= 0.0949
+
+
+def test_push_back_that_does_not_depend_on_the_rate_does_not_hold_it_down_for_good() -> None:
+    """One in twenty is rejected however few are sent: within a minute that share is borne and the rate set free."""
+    rate, random, now, sent = LearnedRate("learned", 300.0, START_S), Random(1), START_S, deque[float]()
+    fastest = 0.0
+    while now < START_S + 60.0 and fastest < 1000.0:
+        rate.take(1.0, now)
+        sent.append(now)
+        now = max(now, rate.ready_at(1.0, now))
+        while sent and sent[0] + LATENCY_S <= now:
+            sent_s = sent.popleft()
+            if random.random() < 0.05:
+                rate.rejected(sent_s, sent_s + LATENCY_S)
+        fastest = max(fastest, rate.ceiling_per_s)
+
+    assert fastest >= 1000.0
 
 
 @dataclass(slots=True)
