@@ -10,7 +10,7 @@ from llmblast.mocking.server import MockServer
 from tests.conftest import RunLlmblast, StartMock, records, write_prompts
 
 UNNAMED = "rps=100&latency=0.02&policy=fixed"
-LINES = 600
+LINES = 1200
 WARM_S = 2.0
 """From the third second on the rate has been found."""
 
@@ -36,7 +36,7 @@ def test_a_rate_that_nobody_named_is_found(tmp_path: Path, start_mock: StartMock
 
     assert done.returncode == 0, done.stderr
     assert len(records(tmp_path / "save.jsonl")) == LINES
-    assert 0 < server.rejected <= 0.25 * len(server.ledger)
+    assert 0 < server.rejected <= 0.15 * len(server.ledger)
     assert accepted_per_second(server) >= 85
 
 
@@ -49,7 +49,7 @@ def test_adaptive_may_be_turned_off(tmp_path: Path, start_mock: StartMock, llmbl
 
     assert done.returncode == 0, done.stderr
     assert server.most_in_flight > 64
-    assert server.rejected > 0.25 * len(server.ledger)
+    assert server.rejected > 0.15 * len(server.ledger)
     assert not any("learned" in name for name in summary_of(done.stdout)["waited_s"])
 
 
