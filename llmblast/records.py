@@ -50,7 +50,7 @@ class Request(Line):
     unusable_replies: int = 0
     """2xx replies without a usable answer."""
     ambiguous_sends: int = 0
-    """Sends that broke off after the request went out: each may have been billed."""
+    """Sends that broke off after the request went out, or were cancelled then: each may have been billed."""
     resent: bool = False
     """Sent again after a kept connection turned out closed; the next send uses a fresh connection."""
     failed_on: int = 0
@@ -61,6 +61,8 @@ class Request(Line):
     """Monotonic time of the last admission."""
     lag_s: float = 0.0
     """By how much its endpoint's schedule had been moved at that time."""
+    hedged: bool = False
+    """It was sent to two endpoints at once, or is the copy that went to the second one."""
 
     @property
     def size_bytes(self) -> int:
@@ -118,6 +120,8 @@ class QuotaWord:
     limit: float | None = None
     remaining: float | None = None
     reset_s: float | None = None
+    resolution_s: float = 0.001
+    """To what the reset was rounded: some tell whole seconds."""
 
 
 @dataclass(slots=True, eq=False)

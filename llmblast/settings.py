@@ -96,6 +96,7 @@ class Settings(RateSettings):
     burst: Annotated[float, Ge(0), Lt(1e9)] = 0.0
     concurrency: Annotated[int, Ge(1), Lt(1_000_000)] = 256
     route: Literal["weighted", "least-loaded", "fastest"] = "weighted"
+    hedge: Annotated[str, "a quantile of latency from p50 to p99.9"] | None = None
 
     max_attempts: Count = 5
     timeout: Seconds = 600.0
@@ -189,6 +190,17 @@ def parse_max_errors(text: str) -> tuple[float, bool]:
     return value, is_share
 
 
+def parse_hedge(text: str) -> float:
+    """`p95` is 0.95. Raises UsageError."""
+    try:
+        percent = float(text.removeprefix("p"))
+    except ValueError:
+        percent = 0.0
+    if not (text.startswith("p") and 50 <= percent <= 99.9):
+        raise UsageError(f"--hedge {text!r}: write a quantile from p50 to p99.9, such as p95.")
+    return percent / 100
+
+
 def base_url(url: str) -> str:
     """The base of an endpoint's URL: no trailing slash, no API path, `/v1` where the URL names a host only."""
     base = url.rstrip("/")
@@ -218,6 +230,10 @@ def _validate(merged: Mapping[str, Any], config: str | None) -> Settings:
         raise UsageError(_explain(error.errors()[0], merged, config)) from None
     if settings.max_errors is not None:
         parse_max_errors(settings.max_errors)
+    if settings.hedge is not None:
+        parse_hedge(settings.hedge)
+        if len(settings.endpoints) < 2:
+            raise UsageError(f"--hedge {settings.hedge}: needs a second endpoint to send to. Name two with --url.")
     for endpoint in settings.endpoints:
         _check_url(endpoint)
     return settings

@@ -133,6 +133,15 @@ Route = Annotated[
     str | None,
     _option("route", "--route", metavar="ROUTE", help="weighted, least-loaded or fastest: who of the ready gets it."),
 ]
+Hedge = Annotated[
+    str | None,
+    _option(
+        "hedge",
+        "--hedge",
+        metavar="QUANTILE",
+        help="Send what takes longer than p95, say, of the answers once more, to another endpoint.",
+    ),
+]
 MaxAttempts = Annotated[
     int | None,
     _option(

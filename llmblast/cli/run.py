@@ -32,6 +32,7 @@ def run(  # noqa: PLR0917 -- one parameter an option
     burst: options.Burst = None,
     concurrency: options.Concurrency = None,
     route: options.Route = None,
+    hedge: options.Hedge = None,
     max_attempts: options.MaxAttempts = None,
     timeout: options.Timeout = None,
     connect_timeout: options.ConnectTimeout = None,

@@ -3,7 +3,8 @@
 There is no pool of workers. A task is started for a request that was admitted when nothing was at hand to carry it,
 takes the next admitted one when it is done, and ends when there is none; so there are never more tasks than requests
 in flight, and at full speed one request costs no task at all. One timer wakes the queue at the very moment when
-somebody may go.
+somebody may go. With hedging, a straggler's twin goes before the queue, in a task of its own; it is told from other
+requests only where a send ends.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from llmblast.errors import ExitCode
+from llmblast.job.hedging import Hedging, Send
 from llmblast.records import NO_TOKENS, Answer, Failure, Outcome, QuotaWord, Reply, Request, Success
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.sending import Action, Backoff, Channel, Verdict, judge, read_quotas
@@ -49,6 +51,7 @@ class Engine:
         max_in_flight: int,
         gives_up: Callable[[Counters], bool],
         notice: Callable[[str], None] | None = None,
+        hedging: Hedging | None = None,
     ) -> None:
         self.exit_code: ExitCode | None = None
         """Set when the run was stopped before its end, with `reason` in words."""
@@ -64,6 +67,7 @@ class Engine:
         self._max_queued = max_in_flight * QUEUED_PER_SLOT
         self._gives_up = gives_up
         self._notice = notice
+        self._hedging = hedging
         for endpoint, channel in zip(scheduler.endpoints, channels, strict=True):
             channel.on_late = partial(self._left_late, endpoint)
         self._loop = asyncio.get_running_loop()
@@ -130,18 +134,24 @@ class Engine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._done.set()
 
+    def unreachable(self, index: int) -> None:
+        """No connection to an endpoint could be opened ahead: only probes go there, instead of the first crowd."""
+        self._scheduler.endpoints[index].breaker.trip(self._clock())
+
     def pump(self) -> None:
         """Starts everything that may go now."""
         now = self._clock()
         if self._counters.first_sent_s is None:
             self._counters.first_sent_s = now
         while (dispatch := self._next(now)) is not None:
-            task = self._loop.create_task(self._carry(*dispatch))
-            self._tasks.add(task)
-            task.add_done_callback(self._carried)
+            task = self._start(*dispatch)
+            if self._hedging is not None:
+                self._hedging.watch(Send(*dispatch, task))
 
     def refresh_counters(self) -> None:
-        """Brings totals and gauges up to date: looked at a few times a second, not counted at every request."""
+        """Brings totals and gauges up to date, and what hedging knows of latencies: looked at a few times a second, not
+        counted at every request.
+        """
         counters = self._counters
         for mine, endpoint in zip(counters.endpoints, self._scheduler.endpoints, strict=True):
             mine.in_flight = endpoint.in_flight
@@ -149,10 +159,21 @@ class Engine:
         counters.sent = sum(mine.sent for mine in counters.endpoints)
         counters.in_flight = len(self._tasks)
         counters.queued = len(self._scheduler.lanes)
+        if self._hedging is not None:
+            self._hedging.learn(counters)
+            self._arm(self._clock())
+
+    def _start(self, request: Request, endpoint: Endpoint) -> asyncio.Task[None]:
+        task = self._loop.create_task(self._carry(request, endpoint))
+        self._tasks.add(task)
+        task.add_done_callback(self._carried)
+        return task
 
     def _next(self, now: float) -> tuple[Request, Endpoint] | None:
         if self.exit_code is not None or self._sink.is_full:
             return None
+        if self._hedging is not None and self._hedging.due_s <= now:
+            self._hedge(self._hedging, now)
         dispatch = self._scheduler.next(now)
         if dispatch is None:
             self._arm(now)
@@ -163,6 +184,19 @@ class Engine:
             self._room.set()
         return dispatch
 
+    def _hedge(self, hedging: Hedging, now: float) -> None:
+        """Sends stragglers once more, before the queue: with every slot in use nothing would be left for them, and
+        the budget bounds what they take.
+        """
+        for straggler in hedging.stragglers(now):
+            dispatch = self._scheduler.hedge(straggler.request, straggler.endpoint, now)
+            if dispatch is None:
+                continue
+            hedging.pair(straggler, Send(*dispatch, self._start(*dispatch)))
+            self._counters.hedged += 1
+            self._counters.endpoints[dispatch[1].index].sent += 1
+            self._counters.last_sent_s = now
+
     def _is_half_empty(self) -> bool:
         lanes = self._scheduler.lanes
         return len(lanes) * 2 <= self._max_queued and lanes.size_bytes * 2 <= MAX_QUEUED_BYTES
@@ -170,6 +204,8 @@ class Engine:
     def _arm(self, now: float) -> None:
         """Sets the one timer, rounded up to the loop's resolution of 1 ms: too early would only mean waking twice."""
         wake_at = self._scheduler.wake_at
+        if self._hedging is not None:
+            wake_at = min(wake_at, self._hedging.wake_at(now))
         if wake_at == self._timer_at:
             return
         if self._timer is not None:
@@ -192,9 +228,11 @@ class Engine:
             dispatch = self._next(now)
             if dispatch is None:
                 return
+            request, endpoint = dispatch
+            if self._hedging is not None:
+                self._hedging.watch(Send(request, endpoint, _this_task()))
             if len(self._tasks) < self._max_in_flight and self._scheduler.lanes:
                 self.pump()  # a settlement or a lifted pause may let more than one go
-            request, endpoint = dispatch
 
     def _left_late(self, endpoint: Endpoint, request: Request) -> None:
         self._scheduler.left_late(request, endpoint, self._clock())
@@ -216,9 +254,12 @@ class Engine:
         if reply.cause is None:
             endpoint.breaker.answered()
         wall_now_s = self._wall_clock()
-        if self._notice is not None and endpoint not in self._introduced and reply.headers:
-            self._introduced.add(endpoint)
-            self._tell_limits(endpoint, read_quotas(reply.headers, wall_now_s), self._notice)
+        if reply.headers and endpoint.listens(now):
+            words = read_quotas(reply.headers, wall_now_s)
+            self._scheduler.heard(request, endpoint, words, now)
+            if self._notice is not None and endpoint not in self._introduced:
+                self._introduced.add(endpoint)
+                self._tell_limits(endpoint, words, self._notice)
         verdict = judge(request, reply, wall_now_s)
         if isinstance(verdict, Answer):
             self._scheduler.release(request, endpoint, endpoint.estimator.charged(request, verdict), now)
@@ -237,6 +278,8 @@ class Engine:
     def _succeed(self, request: Request, endpoint: Endpoint, reply: Reply, answer: Answer) -> None:
         request.attempts += 1
         self._scheduler.answered(request, endpoint, reply.latency_s)
+        if self._hedging is not None:
+            self._end_race(request, reply, self._hedging)
         counters = self._counters
         counters.succeeded += 1
         if answer.finish_reason in _CUT_OFF_REASONS:
@@ -251,6 +294,23 @@ class Engine:
             if self._scheduler.counts_tokens:
                 endpoint.estimator.learn(request, answer)
         self._sink.put(Success(request, answer, reply, endpoint.name))
+
+    def _end_race(self, winner: Request, reply: Reply, hedging: Hedging) -> None:
+        """Cancels the other send of a hedged request. The latency becomes the line's: it counts from the first send."""
+        race = hedging.won(winner)
+        if race is None:
+            return
+        now = winner.sent_s + reply.latency_s
+        reply.latency_s = now - race.first_sent_s
+        if race.rival is None:
+            return
+        loser, endpoint, task = race.rival
+        self._scheduler.release(loser, endpoint, loser.tokens_paid, now)
+        endpoint.breaker.probe_abandoned(now, loser.sent_s)
+        winner.ambiguous_sends += 1
+        self._counters.maybe_billed += 1
+        task.add_done_callback(lambda _: self.pump())  # its slot is free now
+        task.cancel()
 
     def _handle(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
         """Everything that is no success."""
@@ -317,6 +377,8 @@ class Engine:
 
     def _retry_or_fail(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
         request.attempts += 1
+        if self._is_left_to_its_rival(request):
+            return
         if verdict.action is Action.RETRY and not self._backoff.gives_up(request.attempts):
             wait_s = self._backoff.retry_wait_s(request.attempts)
             self._again(request, now + max(wait_s, verdict.wait_s or 0.0))
@@ -336,8 +398,13 @@ class Engine:
         )
 
     def _again(self, request: Request, due_s: float) -> None:
+        if self._is_left_to_its_rival(request):
+            return
         self._counters.retries += 1
         self._scheduler.lanes.add_retry(request, due_s)
+
+    def _is_left_to_its_rival(self, request: Request) -> bool:
+        return self._hedging is not None and self._hedging.yields(request)
 
     def _fail(self, failure: Failure) -> None:
         self._counters.failed += 1
@@ -345,3 +412,9 @@ class Engine:
         self._sink.put(failure)
         if self._gives_up(self._counters):
             self.stop(ExitCode.GAVE_UP, f"{self._counters.failed:,} lines failed, more than --max-errors allows")
+
+
+def _this_task() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task

@@ -74,19 +74,23 @@ class Job:
             _progress(settings), stations.counters, stations.limits, time.monotonic, sys.stderr, quiet=settings.quiet
         )
         warm_ups = [asyncio.create_task(channel.warm_up()) for channel in stations.channels]
-        helpers = [asyncio.create_task(helper) for helper in (drive(display), self._tend(), self._end_in_time())]
-        helpers += warm_ups
+        helpers: list[asyncio.Task[None]] = []
+        helpers += [asyncio.create_task(helper) for helper in (drive(display), self._tend(), self._end_in_time())]
         if stations.timeline is not None:
             helpers.append(asyncio.create_task(self._draw_timeline(stations.timeline)))
         try:
             await asyncio.wait(warm_ups, timeout=WARM_UP_S)
+            dead = [index for index, warm_up in enumerate(warm_ups) if warm_up.done() and warm_up.result() is not None]
+            if len(dead) < len(warm_ups):  # with nobody to send to, the first sends end the run at once
+                for index in dead:
+                    stations.engine.unreachable(index)
             await self._feed_unless_stopped()
             await stations.engine.wait_until_done()
         finally:
             await stations.engine.cut_short()
-            for helper in helpers:
+            for helper in (*helpers, *warm_ups):
                 helper.cancel()
-            for outcome in await asyncio.gather(*helpers, return_exceptions=True):
+            for outcome in await asyncio.gather(*helpers, *warm_ups, return_exceptions=True):
                 if isinstance(outcome, Exception):
                     raise outcome
 

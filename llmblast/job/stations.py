@@ -11,11 +11,12 @@ from random import Random
 
 from llmblast.errors import ExitCode, UsageError
 from llmblast.job.engine import Engine
+from llmblast.job.hedging import Hedging
 from llmblast.job.intake import Intake
 from llmblast.reading import Finished, Shaper, Source, open_source
 from llmblast.scheduling import ROUTES, CoolDown, Endpoint, OpeningWindow, Scheduler, limit_set
 from llmblast.sending import TRANSPORTS, Backoff, Channel, find_key, make_target
-from llmblast.settings import EndpointSettings, Settings, parse_max_errors
+from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
 from llmblast.watching import Counters, EndpointCounters, LimitsView, Timeline, clean
 from llmblast.writing import OutputFile, Writer, should_retry
 
@@ -106,6 +107,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         max_in_flight=settings.concurrency,
         gives_up=_gives_up(settings.max_errors),
         notice=_say if settings.verbose and not settings.quiet else None,
+        hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
     )
     return Stations(
         counters=counters,

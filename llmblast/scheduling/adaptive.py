@@ -6,10 +6,14 @@ provider takes requests again, and from there the curve of CUBIC (RFC 9438): 5 %
 flat around it, and away from it when nothing comes. Only time in which the rate is really used counts.
 """
 
+import math
+
 from llmblast.scheduling.limits import Concurrency, Rate
 
 FIRST_WINDOW = 64
 DECREASE = 0.05
+LARGEST_IN_A_ROW = 0.2
+"""Push-back that goes on takes more each time: 5 %, 7.5 %, 10 %, ... 20 %."""
 LARGEST_DECREASE = 0.5
 FIRST_PLATEAU_S = 1.0
 LONGEST_PLATEAU_S = 20.0
@@ -17,9 +21,11 @@ SLOWEST_PER_S = 0.1
 FEWEST_JUDGED = 4
 MOST_JUDGED = 30
 """Sends at one rate before its push-back is judged: a second's worth, within these bounds."""
-MOST_STRIKES = 12
+MOST_STRIKES = 10
 """Lowerings in a row before push-back below what was fine counts as not being about the rate."""
 SET_FREE = 4.0
+_SIGMAS = 3.0
+"""Of the spread that a borne share has among few sends."""
 
 
 class OpeningWindow(Concurrency):
@@ -57,6 +63,8 @@ class LearnedRate(Rate):
         "_rejections",
         "_sends",
         "_strikes",
+        "_struck_rejections",
+        "_struck_sends",
         "_taken_s",
         "_used_s",
         "ceiling_per_s",
@@ -65,7 +73,7 @@ class LearnedRate(Rate):
     def __init__(self, name: str, accepted_per_s: float, now: float) -> None:
         super().__init__(name, 1.0)
         self._borne_share = 0.0
-        self._strikes = 0
+        self._strikes = self._struck_sends = self._struck_rejections = 0
         self._plateau_s = FIRST_PLATEAU_S
         self.ceiling_per_s = max(accepted_per_s, SLOWEST_PER_S)
         """The rate that drew the last push-back."""
@@ -94,17 +102,22 @@ class LearnedRate(Rate):
         per_s = 1.0 / self._seconds_per_unit
         if self._sends < min(max(per_s, FEWEST_JUDGED), MOST_JUDGED):
             return
-        share = self._rejections / self._sends
-        if share <= 1.5 * self._borne_share:
+        share, borne = self._rejections / self._sends, self._borne_share
+        if share <= 1.5 * borne + _SIGMAS * math.sqrt(borne / self._sends):
             self._sends = self._rejections = 0
             return
-        self._strikes = self._strikes + 1 if self._used_s < self._plateau_s / 2 else 0
+        if self._used_s >= self._plateau_s / 2:
+            self._strikes = self._struck_sends = self._struck_rejections = 0
+        self._strikes += 1
+        self._struck_sends += self._sends
+        self._struck_rejections += self._rejections
         if self._strikes > MOST_STRIKES:
-            self._borne_share = max(share, 2 * self._borne_share)
-            self._strikes = 0
+            self._borne_share = max(self._struck_rejections / self._struck_sends, borne)
+            self._strikes = self._struck_sends = self._struck_rejections = 0
             self._set(per_s * SET_FREE, FIRST_PLATEAU_S, now)
         else:
-            lowered_per_s = per_s * (1.0 - min(max(share, DECREASE), LARGEST_DECREASE))
+            decrease = min(DECREASE * (1 + (self._strikes - 1) / 2), LARGEST_IN_A_ROW)
+            lowered_per_s = per_s * (1.0 - min(max(share, decrease), LARGEST_DECREASE))
             self._set(lowered_per_s / (1.0 - DECREASE), min(2 * self._plateau_s, LONGEST_PLATEAU_S), now)
 
     def _set(self, ceiling_per_s: float, plateau_s: float, now: float) -> None:

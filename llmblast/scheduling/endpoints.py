@@ -1,13 +1,20 @@
 """Endpoint: all that scheduling knows about one place to send to, in one slotted object."""
 
 import math
+from collections.abc import Sequence
 
+from llmblast.records import QuotaWord
 from llmblast.scheduling.adaptive import LearnedRate
 from llmblast.scheduling.limit_set import limit_set
 from llmblast.scheduling.limits import Breaker, CoolDown
 from llmblast.scheduling.tokens import TokenEstimator
+from llmblast.scheduling.told import ToldRate, is_worth_a_look
 from llmblast.settings import EndpointSettings
 
+_HEARING_INTERVAL_S = 0.005
+"""Words of two replies within less say nothing new, and reading them costs some microseconds."""
+_TOKEN_KINDS = ("tokens", "input_tokens", "output_tokens")
+"""What a provider's words are about, in the order of the kinds of a LimitSet."""
 _LATENCY_GAIN = 0.1
 _FAILED_LATENCY_S = 0.1
 _WORST_LATENCY_S = 60.0
@@ -21,8 +28,10 @@ class Endpoint:
 
     __slots__ = (
         "_first_sent_s",
-        "_is_adaptive",
+        "_heard_s",
+        "_learns",
         "_resumes_s",
+        "_set_per_s",
         "answers",
         "bit",
         "breaker",
@@ -37,6 +46,7 @@ class Endpoint:
         "learned",
         "limits",
         "name",
+        "told",
         "weight",
     )
 
@@ -54,8 +64,11 @@ class Endpoint:
         self.cool_down = cool_down or CoolDown(f"{settings.name} cool-down")
         self.breaker = Breaker(f"{settings.name} breaker")
         self.learned: LearnedRate | None = None
-        """The rate that push-back has taught, where the settings name none."""
-        self._is_adaptive = settings.is_adaptive
+        """The rate that push-back has taught."""
+        self.told: dict[str, ToldRate] = {}
+        """The rates that the provider's own words have taught, by kind of quota."""
+        self._learns = settings.adaptive is not False
+        self._set_per_s = _set_per_s(settings)
         burst_s = burst_s if settings.burst is None else settings.burst
         gates = (self.cool_down, self.breaker)
         self.limits = limit_set(settings.name, settings, burst_s, gates)
@@ -70,6 +83,21 @@ class Endpoint:
         """Usable answers in this run."""
         self._first_sent_s = math.inf
         self._resumes_s = math.inf
+        self._heard_s = -math.inf
+
+    def listens(self, now: float) -> bool:
+        """Whether what the provider says of its limits is of use at this moment."""
+        return self._learns and now >= self._heard_s + _HEARING_INTERVAL_S
+
+    def heard(self, words: Sequence[QuotaWord], sent_s: float, now: float) -> None:
+        """Follows what the reply to what was sent at `sent_s` says of its limits."""
+        self._heard_s = now
+        for word in words:
+            told = self.told.get(word.kind)
+            if told is not None:
+                told.heard(word, sent_s, now)
+            elif is_worth_a_look(word):
+                self._follow(word.kind)
 
     def sent(self, now: float) -> None:
         """One more in flight."""
@@ -88,9 +116,11 @@ class Endpoint:
     def rejected(self, sent_s: float, wait_s: float, now: float) -> None:
         """A rate-limit reply: pauses it and its quota group, and teaches the rate where none is set."""
         self.cool_down.pause(now + wait_s, now)
+        if "requests" in self.told:
+            self.told["requests"].settle(1.0, 0.0, now)
         if self.learned is not None:
             self.learned.rejected(sent_s, now)
-        elif self._is_adaptive:
+        elif self._learns:
             self._resumes_s = now + wait_s
 
     def state(self, now: float) -> str:
@@ -102,12 +132,22 @@ class Endpoint:
         return f"cooling down {self.cool_down.ready_at(1.0, now) - now:.0f} s" if self.cool_down.is_on(now) else ""
 
     def _learn_rate(self, now: float) -> None:
-        """At the first send after the first push-back: what it accepted until then is the rate to begin with."""
+        """At the first send after the first push-back: what it accepted until then is the rate to begin with. Of a rate
+        that was set it is half at least, since the endpoint may have been idle for most of the time.
+        """
         if self._resumes_s <= now:
             self._resumes_s = math.inf
             accepted_per_s = (self.answers + self.in_flight) / max(now - self._first_sent_s, 1e-3)
+            set_per_s = self._set_per_s.get("requests")
+            if set_per_s is not None:
+                accepted_per_s = min(max(accepted_per_s, set_per_s / 2), set_per_s)
             self.learned = LearnedRate(f"{self.name} learned rate", accepted_per_s, now)
             self.limits.add(self.learned)
+
+    def _follow(self, kind: str) -> None:
+        told = ToldRate(f"{self.name} told {kind.replace('_', ' ')}", self._set_per_s.get(kind))
+        self.told[kind] = told
+        self.limits.add(told, _TOKEN_KINDS.index(kind) if kind in _TOKEN_KINDS else None)
 
     def _observe(self, latency_s: float) -> None:
         """Moves the average latency, for the `fastest` route."""
@@ -119,3 +159,19 @@ class Endpoint:
     def observe_failure(self) -> None:
         """Makes it look slower: failures are often quick, and must not attract what `fastest` sends."""
         self.latency_s = min(max(2 * self.latency_s, _FAILED_LATENCY_S), _WORST_LATENCY_S)
+
+
+def _set_per_s(settings: EndpointSettings) -> dict[str, float]:
+    """Units a second that the settings name, by kind of quota."""
+    named = (
+        ("requests", settings.rps, 1),
+        ("requests", settings.rpm, 60),
+        ("tokens", settings.tpm, 60),
+        ("input_tokens", settings.itpm, 60),
+        ("output_tokens", settings.otpm, 60),
+    )
+    rates: dict[str, float] = {}
+    for kind, amount, seconds in named:
+        if amount is not None:
+            rates[kind] = min(amount / seconds, rates.get(kind, math.inf))
+    return rates

@@ -45,9 +45,12 @@ class LimitSet:
         """Every limit, for reports."""
         return (*self._per_request, *(limit for limit, _ in self._per_token))
 
-    def add(self, limit: Limit) -> None:
-        """One more limit, charged 1 a request."""
-        self._per_request = (*self._per_request, limit)
+    def add(self, limit: Limit, kind: int | None = None) -> None:
+        """One more limit, charged 1 a request, or its kind of tokens: 0 all, 1 the prompt's, 2 the answer's."""
+        if kind is None:
+            self._per_request = (*self._per_request, limit)
+        else:
+            self._per_token = (*self._per_token, (limit, kind))
 
     def is_ready(self, tokens: Tokens, now: float) -> bool:
         """Whether every limit lets a request of this size go now."""

@@ -288,6 +288,11 @@ class Breaker:
         self._probe_at_s = now + self._wait_s
         self._wait_s = min(self._wait_s * 2, self._longest_wait_s)
 
+    def trip(self, now: float) -> None:
+        """Opens at once: something showed before the first request that nobody is there."""
+        self._failures = self._threshold - 1
+        self.failed(now)
+
     def answered(self) -> None:
         """The endpoint lives."""
         self.has_answered = True

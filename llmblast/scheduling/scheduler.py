@@ -7,9 +7,10 @@ until `wake_at`, or until a slot, a settlement or new work changes the answer.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from itertools import chain
 
-from llmblast.records import NO_TOKENS, Request, Tokens
+from llmblast.records import NO_TOKENS, QuotaWord, Request, Tokens
 from llmblast.scheduling.adaptive import OpeningWindow
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
@@ -59,15 +60,26 @@ class Scheduler:
         if self._held_by is not None:
             self._hold(None, now, now)
         self.lanes.pop(now)
-        self._run_limits.take(tokens, now)
-        endpoint.limits.take(tokens, now)
-        endpoint.sent(now)
-        request.tokens_paid = tokens
-        request.sent_s = now
-        request.lag_s = endpoint.lag_s
+        self._pay(request, endpoint, tokens, now)
         if self._slots is not None and self._slots.is_full and self.lanes:
             self._held_by, self._held_since = self._slots, now  # at full load nobody asks before a slot is free again
         return request, endpoint
+
+    def hedge(self, request: Request, endpoint: Endpoint, now: float) -> tuple[Request, Endpoint] | None:
+        """A twin of a request that is in flight at `endpoint`, and another endpoint that can take it at this moment,
+        with all limits paid; None when there is none that has not failed it.
+        """
+        tokens = self._estimate(request) if self.counts_tokens else NO_TOKENS
+        if not self._run_limits.is_ready(tokens, now):
+            return None
+        tried = request.failed_on | endpoint.bit
+        ready = [other for other in self._enabled if not tried & other.bit and other.limits.is_ready(tokens, now)]
+        if not ready:
+            return None
+        twin, other = copy(request), self._route(ready, request, self._enabled)
+        twin.resent = False
+        self._pay(twin, other, tokens, now)
+        return twin, other
 
     def release(self, request: Request, endpoint: Endpoint, tokens_real: Tokens, now: float) -> None:
         """The send has ended: frees its slots and charges the tokens that it really used."""
@@ -82,6 +94,11 @@ class Scheduler:
             self._opening.answered()
             if self._opening.is_open:
                 self._opening = None
+
+    def heard(self, request: Request, endpoint: Endpoint, words: Sequence[QuotaWord], now: float) -> None:
+        """The reply to `request` told of the provider's limits."""
+        endpoint.heard(words, request.sent_s, now)
+        self.counts_tokens = self.counts_tokens or endpoint.limits.counts_tokens
 
     def left_late(self, request: Request, endpoint: Endpoint, left_s: float) -> None:
         """The request went out at `left_s`, since a connection had to be opened for it. Those behind it on kept
@@ -114,6 +131,14 @@ class Scheduler:
         in_span = (1 - 1 / sent) / span_s
         rates = (limit for limit in self._limits() if type(limit) is Rate)
         return {rate.name: rate.used * in_span / rate.per_second for rate in rates}
+
+    def _pay(self, request: Request, endpoint: Endpoint, tokens: Tokens, now: float) -> None:
+        self._run_limits.take(tokens, now)
+        endpoint.limits.take(tokens, now)
+        endpoint.sent(now)
+        request.tokens_paid = tokens
+        request.sent_s = now
+        request.lag_s = endpoint.lag_s
 
     def _limits(self) -> Iterator[Limit]:
         return chain(self._run_limits.all(), *(endpoint.limits.all() for endpoint in self.endpoints))

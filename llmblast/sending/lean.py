@@ -24,14 +24,16 @@ class LeanChannel:
         self._heads: dict[str, bytes] = {}
         self.on_late: Callable[[Request], None] = lambda request: None
 
-    async def warm_up(self) -> None:
+    async def warm_up(self) -> Reply | None:
         """Opens a connection ahead: else the first request leaves a handshake later than the limits think, and comes
         too close to those that follow on kept connections.
         """
         opened = await self._connector.open(self._forget)
-        if isinstance(opened, Exchange):
-            self._open.add(opened)
-            self._idle.append(opened)
+        if isinstance(opened, Reply):
+            return opened
+        self._open.add(opened)
+        self._idle.append(opened)
+        return None
 
     async def send(self, request: Request) -> Reply:
         """One exchange, on a kept connection where there is one."""

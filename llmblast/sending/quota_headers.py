@@ -47,6 +47,11 @@ _SHORTEST_NAME = min(map(len, _MEANINGS))
 
 # A comma before three digits separates thousands: lists are written with a space behind theirs, `100, 100;w=60`.
 _AMOUNT = re.compile(rb"\s*((?:\d{1,3}(?:,\d{3})++|\d++)(?:\.\d++)?)\s*(?:;|,(?!\d)|\Z)")
+_WHOLE_SECONDS = re.compile(rb"\s*(?:\d{1,10}|[^.]*:[^.]*)\s*")
+"""What is told without a unit and without a fraction: seconds, a Unix time, a date."""
+EXACT_S = 0.001
+WHOLE_S = 1.0
+
 _NUMBER = rb"(\d++(?:\.\d++)?)"
 _DURATION = re.compile(rb"(?=\d)(?:%bd)?(?:%bh)?(?:%bm)?(?:%bs)?(?:%bms)?" % ((_NUMBER,) * 5))
 
@@ -59,6 +64,7 @@ def read_quotas(headers: Sequence[tuple[bytes, bytes]], wall_now_s: float) -> li
     headers of their own, each has a word: numbers of different limits are never mixed in one.
     """
     said: dict[tuple[str, str], list[float | None]] = {}
+    resolution_s = EXACT_S
     for name, value in headers:
         if len(name) < _SHORTEST_NAME:  # nearly all headers of a reply without limits end here, for 20 ns each
             continue
@@ -74,7 +80,12 @@ def read_quotas(headers: Sequence[tuple[bytes, bytes]], wall_now_s: float) -> li
             numbers = said[word] = [None, None, None]
         if numbers[part] is None:
             numbers[part] = number
-    return [QuotaWord(kind, *numbers) for (_, kind), numbers in said.items()]
+        if part == _RESET and _WHOLE_SECONDS.fullmatch(value):
+            resolution_s = WHOLE_S
+    return [
+        QuotaWord(kind, limit, remaining, reset_s, resolution_s)
+        for (_, kind), (limit, remaining, reset_s) in said.items()
+    ]
 
 
 def _amount(value: bytes) -> float | None:

@@ -110,8 +110,9 @@ class SessionChannel:
         how_far = "before a reply came" if _is_silent_end(error) and not trip.answered else "in the middle of the reply"
         return Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}")
 
-    async def warm_up(self) -> None:
+    async def warm_up(self) -> Reply | None:
         """Aiohttp opens a connection when a request needs one."""
+        return None
 
     def sweep(self, now: float) -> None:
         """Aiohttp keeps a timer for every request."""

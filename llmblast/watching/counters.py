@@ -96,6 +96,8 @@ class Counters:
     malformed: int = 0
     """Bad lines; they are among `failed`."""
     sent: int = 0
+    hedged: int = 0
+    """Requests that were sent to a second endpoint before the first one had answered."""
     succeeded: int = 0
     flagged: int = 0
     """Successes whose answer was cut off or filtered."""
@@ -106,6 +108,7 @@ class Counters:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     maybe_billed: int = 0
+    """Sends without a usable answer that may have been paid for, among them those that a hedge made superfluous."""
     abandoned: int = 0
     """Sends cut short by a second signal or by the end of the grace."""
     in_flight: int = 0

@@ -71,6 +71,7 @@ class Summary:
             "requests": {
                 "sent": counters.sent,
                 "retries": counters.retries,
+                "hedged": counters.hedged,
                 "rate_limited": counters.rate_limited,
                 "maybe_billed": counters.maybe_billed,
                 "abandoned": counters.abandoned,
@@ -159,6 +160,8 @@ class Summary:
             return ["none sent"]
         facts = [f"{count(counters.sent)} sent", _plural(counters.retries, "retry", "retries")]
         facts.append(f"{count(counters.rate_limited)} x 429")
+        if counters.hedged:
+            facts.append(f"{count(counters.hedged)} hedged")
         if counters.maybe_billed:
             facts.append(f"{count(counters.maybe_billed)} broken off, maybe billed")
         if counters.abandoned:

@@ -86,6 +86,7 @@ class Timeline:
             "succeeded": counters.succeeded,
             "failed": counters.failed,
             "retries": counters.retries,
+            "hedged": counters.hedged,
             "rate_limited": counters.rate_limited,
             "tokens": counters.tokens,
             "in_flight": counters.in_flight,

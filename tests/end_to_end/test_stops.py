@@ -384,3 +384,17 @@ def test_an_empty_input_is_said_to_be_empty(tmp_path: Path, llmblast: RunLlmblas
 
     assert done.returncode == 0
     assert "there are no lines in prompts.jsonl" in done.stderr
+
+
+def test_of_a_crowd_only_probes_meet_an_endpoint_that_is_not_there(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """64 go at once when the run begins; a third of them would be wasted on the one of three that nobody listens at."""
+    servers = (start_mock("latency=0.2"), start_mock("latency=0.2"))
+    write_prompts(tmp_path / "prompts.jsonl", 300)
+
+    done = llmblast("run", "prompts.jsonl", "-u", NOBODY, "-u", servers[0].url, "-u", servers[1].url, "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert len(records(tmp_path / "save.jsonl")) == 300
+    assert orjson.loads(done.stdout)["endpoints"][0]["errors"] <= 5

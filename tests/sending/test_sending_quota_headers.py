@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from llmblast.records import QuotaWord
 from llmblast.sending import read_quotas
+from llmblast.sending.quota_headers import EXACT_S, WHOLE_S
 
 NOW_S = 1_735_689_600.0
 """2025-01-01T00:00:00Z."""
@@ -53,7 +54,7 @@ def test_openai_speaks_of_requests_and_tokens() -> None:
 def test_anthropic_speaks_of_four_kinds() -> None:
     """With dates for resets, and the kind before the part."""
     assert read_quotas(ANTHROPIC, NOW_S) == [
-        QuotaWord(kind, 4000, 3999, 15.0) for kind in ("requests", "tokens", "input_tokens", "output_tokens")
+        QuotaWord(kind, 4000, 3999, 15.0, WHOLE_S) for kind in ("requests", "tokens", "input_tokens", "output_tokens")
     ]
 
 
@@ -62,7 +63,26 @@ def test_no_kind_means_requests(prefix: bytes) -> None:
     """The suffix-less headers of gateways, with and without an X, in any case."""
     headers = [(prefix + b"limit", b"100, 100;w=60"), (prefix + b"Remaining", b"7"), (prefix + b"reset", b"50")]
 
-    assert read_quotas(headers, NOW_S) == [QuotaWord("requests", 100, 7, 50.0)]
+    assert read_quotas(headers, NOW_S) == [QuotaWord("requests", 100, 7, 50.0, WHOLE_S)]
+
+
+@pytest.mark.parametrize(
+    ("reset", "resolution_s"),
+    [
+        (b"30", WHOLE_S),
+        (b"1700000000", WHOLE_S),
+        (b"2023-11-14T22:13:50Z", WHOLE_S),
+        (b"Tue, 14 Nov 2023 22:13:50 GMT", WHOLE_S),
+        (b"30.5", EXACT_S),
+        (b"1700000000123", EXACT_S),
+        (b"2023-11-14T22:13:50.5Z", EXACT_S),
+        (b"30s", EXACT_S),
+        (b"6m0s", EXACT_S),
+    ],
+)
+def test_a_reset_without_a_unit_or_a_fraction_is_told_in_whole_seconds(reset: bytes, resolution_s: float) -> None:
+    """Whoever follows it knows then how far it may be off."""
+    assert read_quotas([(b"ratelimit-reset", reset)], NOW_S)[0].resolution_s == resolution_s
 
 
 @pytest.mark.parametrize("kind", ["input-tokens", "output-tokens"])

@@ -14,7 +14,7 @@ def finished_run() -> Counters:
     """10 s of sending at 100/s."""
     counters = Counters(lines_read=1205, skipped=200, malformed=2, sent=1001, succeeded=990, flagged=3, failed=10)
     counters.endpoints, counters.input_ended = [endpoint("only")], True
-    counters.retries, counters.rate_limited, counters.maybe_billed = 1, 4, 6
+    counters.retries, counters.rate_limited, counters.hedged, counters.maybe_billed = 1, 4, 5, 6
     counters.prompt_tokens, counters.completion_tokens = 20_000, 30_000
     counters.first_sent_s, counters.last_sent_s = 50.0, 60.0
     for latency_s in (0.5, 1.0, 2.0):
@@ -37,7 +37,10 @@ def test_the_figures_of_a_run_are_told() -> None:
         "1,205 read, 200 skipped (finished earlier), 990 answered (3 cut off or filtered), "
         "10 failed (2 malformed), 5 pending",
     ]
-    assert lines[2].split(maxsplit=1) == ["requests", "1,001 sent, 1 retry, 4 x 429, 6 broken off, maybe billed"]
+    assert lines[2].split(maxsplit=1) == [
+        "requests",
+        "1,001 sent, 1 retry, 4 x 429, 5 hedged, 6 broken off, maybe billed",
+    ]
     assert lines[3].split(maxsplit=1) == ["time", "12.0 s, 100.0 requests/s"]
     assert lines[4].split(maxsplit=1) == ["tokens", "20,000 in, 30,000 out, 250k/min"]
     assert lines[5].startswith("latency")
@@ -322,7 +325,8 @@ def test_the_values_say_what_the_text_says() -> None:
         "malformed": 2, "pending": 5,
     }  # fmt: skip
     assert values["requests"] == {
-        "sent": 1001, "retries": 1, "rate_limited": 4, "maybe_billed": 6, "abandoned": 7, "per_second": 100.0
+        "sent": 1001, "retries": 1, "hedged": 5, "rate_limited": 4, "maybe_billed": 6, "abandoned": 7,
+        "per_second": 100.0,
     }  # fmt: skip
     assert values["tokens"] == {"prompt": 20_000, "completion": 30_000, "per_minute": 250_000.0}
     assert values["waited_s"] == {"run rps": 1.235}

@@ -30,7 +30,7 @@ def test_a_line_has_the_totals_and_those_of_each_endpoint(tmp_path: Path) -> Non
     row = EndpointCounters("gpu1", sent=21, in_flight=4, succeeded=12, errors=3, rate_limited=2, tokens=140)
     counters = Counters(endpoints=[row], skipped=7, sent=21, succeeded=12, failed=1, retries=5, rate_limited=2)
     counters.prompt_tokens, counters.completion_tokens, counters.in_flight, counters.queued = 100, 40, 4, 9
-    row.state = "cooling down"
+    row.state, counters.hedged = "cooling down", 2
     clock, file = FakeClock(), tmp_path / "timeline.jsonl"
     timeline = make_timeline(file, counters, clock)
 
@@ -39,8 +39,8 @@ def test_a_line_has_the_totals_and_those_of_each_endpoint(tmp_path: Path) -> Non
 
     assert file.read_bytes() == (
         b'{"t":1.5,"time":"2026-01-01T12:00:00.250Z","sent":21,"done":20,"succeeded":12,"failed":1,"retries":5,'
-        b'"rate_limited":2,"tokens":140,"in_flight":4,"queued":9,"endpoints":[{"name":"gpu1","sent":21,"succeeded":12,'
-        b'"errors":3,"rate_limited":2,"tokens":140,"in_flight":4,"state":"cooling down"}]}\n'
+        b'"hedged":2,"rate_limited":2,"tokens":140,"in_flight":4,"queued":9,"endpoints":[{"name":"gpu1","sent":21,'
+        b'"succeeded":12,"errors":3,"rate_limited":2,"tokens":140,"in_flight":4,"state":"cooling down"}]}\n'
     )
     timeline.close()
 
