@@ -17,7 +17,8 @@ class Channel(Protocol):
     """Sends to one endpoint.
 
     `on_late` is called when a request leaves later than it was admitted, as when a connection has to be opened for it.
-    `warm_up` may open a connection ahead, and returns the Reply that says why there is none; `sweep(now)` ends what has run out of time, some times a second.
+    `warm_up` may open a connection ahead, and returns the Reply that says why there is none; `sweep(now)` ends what has
+    run out of time, some times a second.
     """
 
     on_late: Callable[[Request], None]
