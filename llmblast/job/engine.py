@@ -306,7 +306,7 @@ class Engine:
             return
         loser, endpoint, task = race.rival
         self._scheduler.release(loser, endpoint, loser.tokens_paid, now)
-        endpoint.breaker.probe_abandoned(now, loser.sent_s)
+        endpoint.passed_over(loser.sent_s, now)
         winner.ambiguous_sends += 1
         self._counters.maybe_billed += 1
         task.add_done_callback(lambda _: self.pump())  # its slot is free now
@@ -321,6 +321,7 @@ class Engine:
         else:
             mine.errors += 1
             endpoint.observe_failure()
+        is_first = not request.failed_on & endpoint.bit
         request.failed_on |= endpoint.bit
         if verdict.was_used:
             self._note_use(request, reply)
@@ -335,18 +336,21 @@ class Engine:
                 self._cool_down(request, endpoint, verdict, now)
                 self._again(request, now)
             case Action.RESEND:
-                endpoint.breaker.probe_abandoned(now, request.sent_s)
+                endpoint.passed_over(request.sent_s, now)
                 request.resent = True
                 self._again(request, now)
             case Action.NOT_SENT:
-                endpoint.breaker.failed(now, request.sent_s)
+                endpoint.unreachable(request.sent_s, now)
                 self._again(request, now)
                 self._check_reachable(verdict)
             case Action.DISABLE:
                 self._disable(endpoint, verdict.message)
                 self._again(request, now)
             case _:
-                endpoint.breaker.probe_abandoned(now, request.sent_s)
+                if verdict.transient:
+                    endpoint.failed(request.sent_s, now, is_first=is_first)
+                else:
+                    endpoint.refused(request.sent_s, now)
                 self._retry_or_fail(request, endpoint, reply, verdict, now)
 
     def _note_use(self, request: Request, reply: Reply) -> None:
@@ -381,7 +385,7 @@ class Engine:
             return
         if verdict.action is Action.RETRY and not self._backoff.gives_up(request.attempts):
             wait_s = self._backoff.retry_wait_s(request.attempts)
-            self._again(request, now + max(wait_s, verdict.wait_s or 0.0))
+            self._again(request, now + max(wait_s, verdict.wait_s or 0.0), has_failed=True)
             return
         self._fail(
             Failure(
@@ -397,11 +401,11 @@ class Engine:
             )
         )
 
-    def _again(self, request: Request, due_s: float) -> None:
+    def _again(self, request: Request, due_s: float, *, has_failed: bool = False) -> None:
         if self._is_left_to_its_rival(request):
             return
         self._counters.retries += 1
-        self._scheduler.lanes.add_retry(request, due_s)
+        self._scheduler.lanes.add_retry(request, due_s, has_failed=has_failed)
 
     def _is_left_to_its_rival(self, request: Request) -> bool:
         return self._hedging is not None and self._hedging.yields(request)

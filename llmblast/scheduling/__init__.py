@@ -1,10 +1,11 @@
 """Scheduling: who goes next, where and when. Everything in this room is synchronous."""
 
 from llmblast.scheduling.adaptive import LearnedRate, OpeningWindow
+from llmblast.scheduling.breakers import Breaker
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.limit_set import LimitSet, limit_set
-from llmblast.scheduling.limits import Breaker, Concurrency, CoolDown, Limit, Rate, RollingQuota
+from llmblast.scheduling.limits import Concurrency, CoolDown, Limit, Rate, RollingQuota
 from llmblast.scheduling.routes import ROUTES, Route
 from llmblast.scheduling.scheduler import Scheduler
 from llmblast.scheduling.tokens import TokenEstimator

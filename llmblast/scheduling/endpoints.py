@@ -5,12 +5,16 @@ from collections.abc import Sequence
 
 from llmblast.records import QuotaWord
 from llmblast.scheduling.adaptive import LearnedRate
+from llmblast.scheduling.breakers import Breaker, Outage
 from llmblast.scheduling.limit_set import limit_set
-from llmblast.scheduling.limits import Breaker, CoolDown
+from llmblast.scheduling.limits import CoolDown
 from llmblast.scheduling.tokens import TokenEstimator
 from llmblast.scheduling.told import ToldRate, is_worth_a_look
 from llmblast.settings import EndpointSettings
 
+FAILING_LINES = 10
+"""Lines in a row that fail at one endpoint before it counts as down. Fewer may just be lines that it cannot digest,
+which must come to their end by `max_attempts`."""
 _HEARING_INTERVAL_S = 0.005
 """Words of two replies within less say nothing new, and reading them costs some microseconds."""
 _TOKEN_KINDS = ("tokens", "input_tokens", "output_tokens")
@@ -46,6 +50,7 @@ class Endpoint:
         "learned",
         "limits",
         "name",
+        "outage",
         "told",
         "weight",
     )
@@ -63,6 +68,9 @@ class Endpoint:
         self.weight = settings.weight
         self.cool_down = cool_down or CoolDown(f"{settings.name} cool-down")
         self.breaker = Breaker(f"{settings.name} breaker")
+        """Opens when nobody is there."""
+        self.outage = Outage(f"{settings.name} outage", threshold=FAILING_LINES)
+        """Opens when somebody is there, but answers no line any more."""
         self.learned: LearnedRate | None = None
         """The rate that push-back has taught."""
         self.told: dict[str, ToldRate] = {}
@@ -70,7 +78,7 @@ class Endpoint:
         self._learns = settings.adaptive is not False
         self._set_per_s = _set_per_s(settings)
         burst_s = burst_s if settings.burst is None else settings.burst
-        gates = (self.cool_down, self.breaker)
+        gates = (self.cool_down, self.breaker, self.outage)
         self.limits = limit_set(settings.name, settings, burst_s, gates)
         self.estimator = TokenEstimator(settings.charge)
         self.in_flight = 0
@@ -109,6 +117,7 @@ class Endpoint:
     def answered(self, sent_s: float, latency_s: float) -> None:
         """A usable answer came to what was sent at `sent_s`; one from before a pause says nothing of its end."""
         self.answers += 1
+        self.outage.worked(sent_s)
         if sent_s >= self.cool_down.started_s:
             self.cool_down.in_a_row = 0
         self._observe(latency_s)
@@ -116,6 +125,7 @@ class Endpoint:
     def rejected(self, sent_s: float, wait_s: float, now: float) -> None:
         """A rate-limit reply: pauses it and its quota group, and teaches the rate where none is set."""
         self.cool_down.pause(now + wait_s, now)
+        self.outage.probe_abandoned(now, sent_s)
         if "requests" in self.told:
             self.told["requests"].settle(1.0, 0.0, now)
         if self.learned is not None:
@@ -123,12 +133,37 @@ class Endpoint:
         elif self._learns:
             self._resumes_s = now + wait_s
 
+    def unreachable(self, sent_s: float, now: float) -> None:
+        """What was sent at `sent_s` never left: no connection could be opened."""
+        self.breaker.failed(now, sent_s)
+        self.outage.probe_abandoned(now, sent_s)
+
+    def failed(self, sent_s: float, now: float, *, is_first: bool) -> None:
+        """A request failed in a way that another send may not. `is_first`: it had not failed here before, since one bad
+        line that is tried five times says less than five lines.
+        """
+        self.breaker.probe_abandoned(now, sent_s)
+        if is_first or self.outage.is_open:
+            self.outage.failed(now, sent_s)
+
+    def refused(self, sent_s: float, now: float) -> None:
+        """It answered that it does not want this line: it works."""
+        self.breaker.probe_abandoned(now, sent_s)
+        self.outage.worked(sent_s)
+
+    def passed_over(self, sent_s: float, now: float) -> None:
+        """A send ended in a way that says nothing about the endpoint."""
+        self.breaker.probe_abandoned(now, sent_s)
+        self.outage.probe_abandoned(now, sent_s)
+
     def state(self, now: float) -> str:
         """What is the matter with it, for a person; empty when all is well."""
         if self.disabled is not None:
             return f"disabled: {self.disabled}"
         if self.breaker.is_open:
             return "unreachable, probing"
+        if self.outage.is_open:
+            return "failing, probing"
         return f"cooling down {self.cool_down.ready_at(1.0, now) - now:.0f} s" if self.cool_down.is_on(now) else ""
 
     def _learn_rate(self, now: float) -> None:

@@ -16,6 +16,7 @@ from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.limit_set import LimitSet
 from llmblast.scheduling.limits import Limit, Rate
+from llmblast.scheduling.retry_budget import EARNED_PER_ANSWER
 from llmblast.scheduling.routes import Route
 from llmblast.scheduling.tokens import dearest
 
@@ -46,7 +47,7 @@ class Scheduler:
         """The request whose turn it is and its endpoint, with all limits paid; None when nothing may go at `now`."""
         request = self.lanes.peek(now)
         if request is None:
-            self._hold(None, self.lanes.next_due_s, now)
+            self._hold(None, self.lanes.next_due_s(now), now)
             return None
         tokens = self._estimate(request) if self.counts_tokens else NO_TOKENS
         if not self._run_limits.is_ready(tokens, now):
@@ -90,6 +91,7 @@ class Scheduler:
     def answered(self, request: Request, endpoint: Endpoint, latency_s: float) -> None:
         """A usable answer came."""
         endpoint.answered(request.sent_s, latency_s)
+        self.lanes.budget.earned += EARNED_PER_ANSWER
         if self._opening is not None:
             self._opening.answered()
             if self._opening.is_open:
@@ -168,7 +170,7 @@ class Scheduler:
 
     def _until_another_head(self, at: float, now: float) -> float:
         """`at`, or earlier when a retry comes due that may cost fewer tokens than the request it goes before."""
-        due_s = self.lanes.next_due_s
+        due_s = self.lanes.next_due_s(now)
         return due_s if self.counts_tokens and now < due_s < at else at
 
     def _hold(self, limit: Limit | None, wake_at: float, now: float) -> None:

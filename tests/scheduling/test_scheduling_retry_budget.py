@@ -1,0 +1,109 @@
+"""Retry budget: out of the way while answers come, a brake when none do."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmblast.scheduling.endpoints import FAILING_LINES
+from llmblast.scheduling.lanes import Lanes
+from llmblast.scheduling.retry_budget import RetryBudget
+from tests.scheduling.scheduling_samples import drain, make_endpoint, make_request
+
+STEPS = st.lists(st.sampled_from(["send", "answer", "retry", "wait"]), max_size=400)
+
+
+@given(STEPS)
+def test_retries_are_never_more_than_what_was_earned(steps: list[str]) -> None:
+    """A fifth of the sends, one for each answer, ten a second, and ten to begin with."""
+    budget, now, counts = RetryBudget(), 1000.0, {"send": 0, "answer": 0, "retry": 0, "wait": 0}
+    for step in steps:
+        if step == "wait":
+            now += 0.03
+        elif step == "retry":
+            if budget.ready_at(now) > now:
+                continue
+            budget.take()
+        else:
+            budget.earned += {"send": 0.2, "answer": 1.0}[step]
+        counts[step] += 1
+
+    earned = 0.2 * counts["send"] + counts["answer"] + 10 * 0.03 * counts["wait"]
+    assert counts["retry"] <= 10 + earned + 1e-6
+
+
+def test_the_next_moment_is_told_exactly() -> None:
+    """Ten go at once, then one each tenth of a second."""
+    budget = RetryBudget()
+    moments = []
+    now = 1000.0
+    for _ in range(13):
+        now = budget.ready_at(now)
+        assert budget.ready_at(now) <= now
+        budget.take()
+        moments.append(now - 1000.0)
+
+    assert moments == pytest.approx([0.0] * 10 + [0.1, 0.2, 0.3])
+
+
+def test_what_failed_waits_for_its_budget_and_holds_up_nobody() -> None:
+    """Twenty that failed are due: ten go, then what is new, and those that were turned away go before all."""
+    lanes = Lanes()
+    for number in range(1, 21):
+        lanes.add_retry(make_request(number), 0.0, has_failed=True)
+    lanes.add(make_request(30))
+    lanes.add_retry(make_request(40), 0.0)
+
+    assert drain(lanes, 1000.0) == [40, *range(1, 11), 30]
+    assert lanes.next_due_s(1000.0) == pytest.approx(1000.08)
+    assert drain(lanes, 1001.1) == list(range(11, 21))
+    assert lanes.next_due_s(1001.1) == math.inf
+    assert len(lanes) == lanes.size_bytes == 0
+
+
+def test_lines_that_fail_in_a_row_take_an_endpoint_out_until_a_probe_is_answered() -> None:
+    """Not one line that fails again and again."""
+    endpoint = make_endpoint()
+    for n in range(100):
+        endpoint.failed(0.0, float(n), is_first=n < FAILING_LINES - 1)
+    assert endpoint.state(100.0) == ""
+
+    endpoint.failed(0.0, 100.0, is_first=True)
+    assert endpoint.state(100.0) == "failing, probing"
+    assert endpoint.outage.ready_at(1.0, 100.0) == 101.0
+
+    endpoint.answered(101.0, 0.1)
+    assert endpoint.state(101.0) == ""
+
+
+def test_a_line_that_is_refused_shows_that_the_endpoint_works() -> None:
+    """A 400 in between: no outage."""
+    endpoint = make_endpoint()
+    for n in range(5 * FAILING_LINES):
+        endpoint.failed(float(n), n + 0.5, is_first=True)
+        if n % 5 == 0:
+            endpoint.refused(float(n), n + 0.5)
+
+    assert not endpoint.outage.is_open
+
+
+def test_answers_to_what_was_sent_before_do_not_hide_an_outage() -> None:
+    """They still come in for a while, between the failures."""
+    endpoint = make_endpoint()
+    for n in range(FAILING_LINES):
+        endpoint.answered(90.0, 20.0)
+        endpoint.failed(100.0 + n, 100.5 + n, is_first=True)
+
+    assert endpoint.outage.is_open
+
+
+def test_fast_errors_among_slow_answers_are_no_outage() -> None:
+    """Of a hundred sent each second one fails at once; the first answer takes a minute."""
+    endpoint = make_endpoint()
+    for n in range(6000):
+        endpoint.outage.take(1.0, n / 100)
+        if n % 20 == 0:
+            endpoint.failed(n / 100, n / 100, is_first=True)
+
+    assert not endpoint.outage.is_open
