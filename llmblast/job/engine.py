@@ -348,7 +348,7 @@ class Engine:
                 self._again(request, now)
             case _:
                 if verdict.transient:
-                    endpoint.failed(request.sent_s, now, is_first=is_first)
+                    self._scheduler.failed(request, endpoint, now, is_first=is_first)
                 else:
                     endpoint.refused(request.sent_s, now)
                 self._retry_or_fail(request, endpoint, reply, verdict, now)

@@ -17,7 +17,7 @@ from llmblast.scheduling.retry_budget import EARNED_PER_SEND, RetryBudget
 class Lanes:
     """Retries by due time, those on the budget apart; immediate and deferred requests in the order of the file."""
 
-    __slots__ = ("_deferred", "_failed", "_immediate", "_order", "_retries", "budget", "size_bytes")
+    __slots__ = ("_deferred", "_failed", "_immediate", "_order", "_retries", "budget", "is_outage", "size_bytes")
 
     def __init__(self) -> None:
         self.budget = RetryBudget()
@@ -27,6 +27,8 @@ class Lanes:
         self._deferred: deque[Request] = deque()
         self._order = count()
         self.size_bytes = 0
+        self.is_outage = False
+        """Nobody answers: what has not failed yet goes first, so that probes use up no line's attempts."""
 
     def __len__(self) -> int:
         return len(self._retries) + len(self._failed) + len(self._immediate) + len(self._deferred)
@@ -45,7 +47,7 @@ class Lanes:
         """The request whose turn it is at `now`."""
         if self._retries and self._retries[0][0] <= now:
             return self._retries[0][2]
-        if self._failed and self._is_paid(now):
+        if self._is_failed_next(now):
             return self._failed[0][2]
         if self._immediate:
             return self._immediate[0]
@@ -55,7 +57,7 @@ class Lanes:
         """Takes out what `peek(now)` returned. Raises IndexError when nothing is due."""
         if self._retries and self._retries[0][0] <= now:
             request = heapq.heappop(self._retries)[2]
-        elif self._failed and self._is_paid(now):
+        elif self._is_failed_next(now):
             request = heapq.heappop(self._failed)[2]
             self.budget.take()
         else:
@@ -69,5 +71,7 @@ class Lanes:
         due_s = self._retries[0][0] if self._retries else math.inf
         return min(due_s, max(self._failed[0][0], self.budget.ready_at(now))) if self._failed else due_s
 
-    def _is_paid(self, now: float) -> bool:
-        return self._failed[0][0] <= now and self.budget.ready_at(now) <= now
+    def _is_failed_next(self, now: float) -> bool:
+        if not self._failed or self._failed[0][0] > now or self.budget.ready_at(now) > now:
+            return False
+        return not (self.is_outage and (self._immediate or self._deferred))

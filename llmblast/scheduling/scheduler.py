@@ -92,10 +92,17 @@ class Scheduler:
         """A usable answer came."""
         endpoint.answered(request.sent_s, latency_s)
         self.lanes.budget.earned += EARNED_PER_ANSWER
+        if self.lanes.is_outage:
+            self.lanes.is_outage = endpoint.outage.is_open
         if self._opening is not None:
             self._opening.answered()
             if self._opening.is_open:
                 self._opening = None
+
+    def failed(self, request: Request, endpoint: Endpoint, now: float, *, is_first: bool) -> None:
+        """A send failed in a way that another may not; see `Endpoint.failed`."""
+        endpoint.failed(request.sent_s, now, is_first=is_first)
+        self.lanes.is_outage = all(other.outage.is_open for other in self._enabled)
 
     def heard(self, request: Request, endpoint: Endpoint, words: Sequence[QuotaWord], now: float) -> None:
         """The reply to `request` told of the provider's limits."""
