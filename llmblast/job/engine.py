@@ -384,7 +384,7 @@ class Engine:
         if self._is_left_to_its_rival(request):
             return
         if verdict.action is Action.RETRY and not self._backoff.gives_up(request.attempts):
-            wait_s = self._backoff.retry_wait_s(request.attempts)
+            wait_s = self._backoff.retry_wait_s(request.attempts, was_used=verdict.was_used)
             self._again(request, now + max(wait_s, verdict.wait_s or 0.0), has_failed=True)
             return
         self._fail(

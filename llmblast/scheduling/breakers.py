@@ -96,8 +96,8 @@ class Breaker:
 class Outage(Breaker):
     """Opens when lines in a row fail at an endpoint that can be reached.
 
-    Errors come fast and answers slowly, so a row may only seem to have no answer in it: it counts when half of what was
-    sent since it began has failed. For the same reason an answer to what was sent before says nothing.
+    Errors come fast and answers slowly, so a row may only seem to have no answer in it: it counts when a quarter of
+    what was sent since it began has failed. For the same reason an answer to what was sent before says nothing.
     """
 
     __slots__ = ("_began_s", "_sends")
@@ -125,4 +125,4 @@ class Outage(Breaker):
             self.answered()
 
     def _is_enough(self) -> bool:
-        return self._failures >= max(self._threshold, self._sends / 2)
+        return self._failures >= max(self._threshold, self._sends / 4)

@@ -39,9 +39,14 @@ class Backoff:
         """Whether a request that has failed so often is not sent again."""
         return bool(self._stop(_state(attempts)))
 
-    def retry_wait_s(self, attempts: int) -> float:
-        """Seconds before the next attempt, after `attempts` failed ones (1 or more)."""
-        return self._random.uniform(0.0, self._retry_bound(_state(attempts)))
+    def retry_wait_s(self, attempts: int, *, was_used: bool = False) -> float:
+        """Seconds before the next attempt, after `attempts` failed ones (1 or more).
+
+        What may have been paid for goes again only once or twice: it waits for half of the bound at least, not to spend
+        that in the first moments of an outage.
+        """
+        bound = self._retry_bound(_state(attempts))
+        return self._random.uniform(bound / 2 if was_used else 0.0, bound)
 
     def cool_down_s(self, in_a_row: int) -> float:
         """Seconds that an endpoint rests after its n-th rate-limit reply in a row: half fixed, half drawn, since a
