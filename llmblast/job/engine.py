@@ -262,6 +262,7 @@ class Engine:
                 self._tell_limits(endpoint, words, self._notice)
         verdict = judge(request, reply, wall_now_s)
         if isinstance(verdict, Answer):
+            self._scheduler.answered(request, endpoint, reply.latency_s)
             self._scheduler.release(request, endpoint, endpoint.estimator.charged(request, verdict), now)
             self._succeed(request, endpoint, reply, verdict)
         else:
@@ -277,7 +278,6 @@ class Engine:
 
     def _succeed(self, request: Request, endpoint: Endpoint, reply: Reply, answer: Answer) -> None:
         request.attempts += 1
-        self._scheduler.answered(request, endpoint, reply.latency_s)
         if self._hedging is not None:
             self._end_race(request, reply, self._hedging)
         counters = self._counters

@@ -17,6 +17,8 @@ LARGEST_IN_A_ROW = 0.2
 LARGEST_DECREASE = 0.5
 FIRST_PLATEAU_S = 1.0
 LONGEST_PLATEAU_S = 20.0
+STRUCK_PLATEAU_S = 4.0
+"""After push-back in a row, which may have lowered the rate too far."""
 SLOWEST_PER_S = 0.1
 FEWEST_JUDGED = 4
 MOST_JUDGED = 30
@@ -118,7 +120,8 @@ class LearnedRate(Rate):
         else:
             decrease = min(DECREASE * (1 + (self._strikes - 1) / 2), LARGEST_IN_A_ROW)
             lowered_per_s = per_s * (1.0 - min(max(share, decrease), LARGEST_DECREASE))
-            self._set(lowered_per_s / (1.0 - DECREASE), min(2 * self._plateau_s, LONGEST_PLATEAU_S), now)
+            plateau_s = min(2 * self._plateau_s, LONGEST_PLATEAU_S) if self._strikes == 1 else STRUCK_PLATEAU_S
+            self._set(lowered_per_s / (1.0 - DECREASE), plateau_s, now)
 
     def _set(self, ceiling_per_s: float, plateau_s: float, now: float) -> None:
         self.ceiling_per_s = max(ceiling_per_s, SLOWEST_PER_S)

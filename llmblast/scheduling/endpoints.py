@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from llmblast.records import QuotaWord
 from llmblast.scheduling.adaptive import LearnedRate
 from llmblast.scheduling.breakers import Breaker, Outage
+from llmblast.scheduling.capacity import UNBOUNDED, CapacityWindow
 from llmblast.scheduling.limit_set import limit_set
 from llmblast.scheduling.limits import CoolDown
 from llmblast.scheduling.tokens import TokenEstimator
@@ -19,6 +20,8 @@ _HEARING_INTERVAL_S = 0.005
 """Words of two replies within less say nothing new, and reading them costs some microseconds."""
 _TOKEN_KINDS = ("tokens", "input_tokens", "output_tokens")
 """What a provider's words are about, in the order of the kinds of a LimitSet."""
+_SHORTEST_SERVICE_S = 0.02
+"""No model answers faster: below this, latency tells how busy this machine is."""
 _LATENCY_GAIN = 0.1
 _FAILED_LATENCY_S = 0.1
 _WORST_LATENCY_S = 60.0
@@ -39,6 +42,7 @@ class Endpoint:
         "answers",
         "bit",
         "breaker",
+        "capacity",
         "cool_down",
         "credit",
         "disabled",
@@ -79,7 +83,11 @@ class Endpoint:
         self._set_per_s = _set_per_s(settings)
         burst_s = burst_s if settings.burst is None else settings.burst
         gates = (self.cool_down, self.breaker, self.outage)
-        self.limits = limit_set(settings.name, settings, burst_s, gates)
+        self.capacity: CapacityWindow | None = None
+        """What serves it best, where no rate is set: it may be a server that gets slower with load."""
+        if settings.is_adaptive:
+            self.capacity = CapacityWindow(f"{settings.name} capacity", settings.concurrency or UNBOUNDED)
+        self.limits = limit_set(settings.name, settings, burst_s, gates, self.capacity)
         self.estimator = TokenEstimator(settings.charge)
         self.in_flight = 0
         self.lag_s = 0.0
@@ -115,12 +123,16 @@ class Endpoint:
             self._learn_rate(now)
 
     def answered(self, sent_s: float, latency_s: float) -> None:
-        """A usable answer came to what was sent at `sent_s`; one from before a pause says nothing of its end."""
+        """A usable answer came to what was sent at `sent_s`, and still has its slot. One from before a pause says
+        nothing of its end.
+        """
         self.answers += 1
         self.outage.worked(sent_s)
         if sent_s >= self.cool_down.started_s:
             self.cool_down.in_a_row = 0
         self._observe(latency_s)
+        if self.capacity is not None and latency_s >= _SHORTEST_SERVICE_S:
+            self.capacity.answered(sent_s, latency_s, sent_s + latency_s)
 
     def rejected(self, sent_s: float, wait_s: float, now: float) -> None:
         """A rate-limit reply: pauses it and its quota group, and teaches the rate where none is set."""
