@@ -10,15 +10,11 @@ for a look at a smaller number now and then, after so many answers that it costs
 
 import math
 import sys
-from dataclasses import dataclass
 
+from llmblast.scheduling.climbing import DOUBTFUL, FIRST_STEP, Climb
+from llmblast.scheduling.cohorts import LEAST_ERROR, Cohort, Level
 from llmblast.scheduling.limits import Concurrency
 
-ANSWERED_SHARE = 0.95
-"""A cohort is measured when so much of it is answered: the last straggler of a skewed distribution takes ages."""
-LEAST_ANSWERED_SHARE = 0.8
-LONGEST_ROUNDS = 8
-"""After so many times its size in answers a cohort is taken as it is, or given up: something else holds sends back."""
 ERRORS_PER_STEP = 8
 """A step of log in flight is as wide as this many standard errors of log latency: that tells elasticity to 0.2."""
 VAGUE = 1.5
@@ -27,23 +23,12 @@ MOST_SENDS = 1000
 LEAST_SENDS = 100
 LEAST_ROUNDS = 3
 """For precision a cohort is no larger than the first. It has one round at least, up to three while below the second."""
-LEAST_ERROR = 0.005
-"""Nothing is known better than that: requests that waited in one queue tell the same."""
-
 GROWTH = 1.5
 """By this factor the number in flight has to grow to show an elasticity."""
 SATURATED = 0.6
-DOUBTFUL = 0.25
-"""Elasticities, less two standard errors. Above the first a climb begins at once, above the second there is a look
-soon; below the second throughput grows as the number does, and nothing between two levels is better than both.
-"""
-FIRST_STEP = 2.0
+"""An elasticity, less two standard errors: above it a climb begins at once, above DOUBTFUL there is a look soon."""
 LOOK_STEP = 1.41
 FINEST_STEP = 1.09
-TOLERANCE = 0.03
-TOLERANCE_PER_STEP = 0.12
-"""Log throughput that is given up for fewer in flight: at most, and of the step in log in flight."""
-
 CHANGE = 0.1
 CHANGED_SPREAD = 1.5
 """Log latency at one level that differs by more, or its deviation by the factor, is measured again before it counts."""
@@ -55,182 +40,7 @@ MOST_DOUBLINGS_BOUND = 1
 """A look in vain doubles the pause before the next one; not for long where the server may gain what we hold back."""
 WATCHING_PAUSE = 8
 """Rounds between two measurements of the same level."""
-
 UNBOUNDED = sys.maxsize
-_SHORTEST_S = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """What a number in flight leads to. `deviation` is that of log latency, `error` the standard error of its mean."""
-
-    in_flight: float
-    log_latency: float
-    deviation: float
-    error: float
-
-    @property
-    def log_throughput(self) -> float:
-        """Answers per second, but for a factor that all levels share: the geometric mean of latencies is the lower."""
-        return math.log(self.in_flight) - self.log_latency
-
-
-class Cohort:
-    """Latencies of `size` requests sent one after the other while from `low` to `high` were in flight.
-
-    A cohort is what was sent in a stretch of time, followed until it is answered: the first answers to come would be
-    the quick ones. What is late counts as late as it is by then. How many were sent is known without counting sends:
-    as many as were answered meanwhile, and as many more as the number in flight has grown by.
-    """
-
-    __slots__ = (
-        "_answers",
-        "_count",
-        "_high",
-        "_load",
-        "_low",
-        "_since_s",
-        "_squares",
-        "_start",
-        "_sum",
-        "_until_s",
-        "seen",
-        "size",
-    )
-
-    def __init__(self, size: int, low: float = 1.0, high: float = math.inf) -> None:
-        self.size = size
-        self.seen = 0
-        """Answers since it was made, to whatever request."""
-        self._low = low
-        self._high = high
-        self._since_s = self._until_s = math.inf
-        self._start = self._load = self._sum = self._squares = 0.0
-        self._answers = self._count = 0
-
-    def add(self, in_flight: float, sent_s: float, latency_s: float, now: float) -> bool:
-        """One answer, which still counts as in flight; True when there is nothing more to wait for."""
-        self.seen += 1
-        if not self._low <= in_flight <= self._high:
-            self._since_s = math.inf
-            return self._is_late(in_flight)
-        if self._since_s == math.inf:
-            self._begin(in_flight, now)
-        elif self._since_s <= sent_s < self._until_s:
-            log_latency = math.log(latency_s + _SHORTEST_S)
-            self._count += 1
-            self._sum += log_latency
-            self._squares += log_latency * log_latency
-        if self._until_s != math.inf:
-            return self._count >= ANSWERED_SHARE * self.size or self._is_late(in_flight)
-        if self._answers + in_flight - self._start >= self.size:
-            self._close(in_flight, now)
-            return self._count >= ANSWERED_SHARE * self.size
-        self._answers += 1
-        self._load += in_flight
-        return False
-
-    def level(self, now: float) -> Level | None:
-        """What was measured; None when the number in flight did not stay, or too many answers are missing."""
-        is_open = math.inf in (self._until_s, self._since_s)
-        if is_open or self._count < LEAST_ANSWERED_SHARE * self.size:
-            return None
-        late = max(self.size - self._count, 0)
-        late_log = max(self._sum / self._count, math.log(now - self._until_s + _SHORTEST_S))
-        count = self._count + late
-        mean = (self._sum + late * late_log) / count
-        deviation = math.sqrt(max((self._squares + late * late_log**2) / count - mean**2, 0.0))
-        error = math.hypot(deviation / math.sqrt(count), LEAST_ERROR)
-        return Level(self._load, mean, deviation, error)
-
-    def _begin(self, in_flight: float, now: float) -> None:
-        self.size = max(self.size, int(in_flight))
-        self._since_s, self._until_s = now, math.inf
-        self._start = in_flight
-        self._load = self._sum = self._squares = 0.0
-        self._answers = self._count = 0
-
-    def _close(self, in_flight: float, now: float) -> None:
-        """What is sent from now on is none of it. The load becomes the mean of all sends: growth made two an answer."""
-        self.size = int(self._answers + in_flight - self._start)
-        more = max(in_flight - self._start, 0.0)
-        self._load = (self._load + more * (self._start + in_flight) / 2) / (self._answers + more)
-        self._until_s = now
-
-    def _is_late(self, in_flight: float) -> bool:
-        return self.seen > LONGEST_ROUNDS * max(self.size, in_flight)
-
-
-class Climb:
-    """The search for the best number in flight: steps to one side while they are good, then halfway to the bounds.
-
-    `loss` is the log throughput by which the start is known to be short of the best.
-    """
-
-    __slots__ = ("_ceiling", "_floor", "_most", "_peak", "_step", "best", "has_moved", "level")
-
-    def __init__(self, best: int, level: Level, step: float, *, upward: bool, most: int, loss: float = 0.0) -> None:
-        self.best = best
-        self.level = level
-        self.has_moved = False
-        self._step = step
-        self._most = most
-        self._floor = float(best) if upward else 0.0
-        self._ceiling = math.inf if upward else float(best)
-        self._peak = level.log_throughput - level.error + loss
-        """What some level has at least: the highest of many that are not quite known is mostly luck."""
-
-    @property
-    def loss(self) -> float:
-        """Log throughput that was given up for fewer in flight."""
-        return self._peak - (self.level.log_throughput - self.level.error)
-
-    def ratio(self, in_flight: int) -> float:
-        """The step from the best so far, 1 or more."""
-        return max(in_flight / self.best, self.best / in_flight)
-
-    def candidate(self) -> int:
-        """The next number to measure, on the side where more is open; the best itself when nothing is."""
-        best = self.best
-        below = round(math.sqrt(best * self._floor) if self._floor else min(best / self._step, best - 1))
-        above = round(math.sqrt(best * self._ceiling) if self._ceiling < math.inf else max(best * self._step, best + 1))
-        down = below if below > self._floor else best
-        up = min(above, self._most) if above < self._ceiling else best
-        return down if self.ratio(down) >= self.ratio(up) else up
-
-    def judge(self, in_flight: int, level: Level) -> None:
-        """Goes there or takes it as a bound. Fewer in flight are preferred unless more bring clearly more."""
-        if in_flight == self.best:
-            self._confirm(level)
-            return
-        step = math.log(self.ratio(in_flight))
-        gain = level.log_throughput - self.level.log_throughput
-        tolerance = min(TOLERANCE, TOLERANCE_PER_STEP * step)
-        if in_flight > self.best:
-            if gain > tolerance:
-                self._floor = self.best
-                self._go(in_flight, level)
-            else:
-                self._ceiling = in_flight
-        elif level.log_throughput + level.error >= self._peak - tolerance:
-            self._ceiling = self.best
-            self._go(in_flight, level)
-        else:
-            doubt = 2 * math.hypot(level.error, self.level.error)
-            is_linear = gain + doubt < (DOUBTFUL - 1.0) * step
-            self._floor = self.best if is_linear else in_flight
-        self._peak = max(self._peak, level.log_throughput - level.error)
-
-    def _confirm(self, level: Level) -> None:
-        """The best so far was measured again, and better."""
-        if self.loss <= 0.0:
-            self._peak = -math.inf
-        self.level = level
-        self._peak = max(self._peak, level.log_throughput - level.error)
-
-    def _go(self, in_flight: int, level: Level) -> None:
-        self.best, self.level, self.has_moved = in_flight, level, True
-        self._step = min(self._step**2, FIRST_STEP)
 
 
 class CapacityWindow(Concurrency):
