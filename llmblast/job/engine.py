@@ -318,7 +318,7 @@ class Engine:
         if verdict.action is Action.COOL_DOWN:
             self._counters.rate_limited += 1
             mine.rate_limited += 1
-        else:
+        elif verdict.action is not Action.RESEND:
             mine.errors += 1
             endpoint.observe_failure()
         is_first = not request.failed_on & endpoint.bit

@@ -23,6 +23,8 @@ SLOWEST_PER_S = 0.1
 FEWEST_JUDGED = 4
 MOST_JUDGED = 30
 """Sends at one rate before its push-back is judged: a second's worth, within these bounds."""
+MANY_REJECTIONS = 4
+"""So many, of few sends, need no second's worth to be judged, after a time without any."""
 MOST_STRIKES = 10
 """Lowerings in a row before push-back below what was fine counts as not being about the rate."""
 SET_FREE = 4.0
@@ -102,7 +104,8 @@ class LearnedRate(Rate):
 
     def _judge(self, now: float) -> None:
         per_s = 1.0 / self._seconds_per_unit
-        if self._sends < min(max(per_s, FEWEST_JUDGED), MOST_JUDGED):
+        is_plain = not self._strikes and self._rejections >= max(MANY_REJECTIONS, self._sends / 4)
+        if not is_plain and self._sends < min(max(per_s, FEWEST_JUDGED), MOST_JUDGED):
             return
         share, borne = self._rejections / self._sends, self._borne_share
         if share <= 1.5 * borne + _SIGMAS * math.sqrt(borne / self._sends):
