@@ -28,6 +28,8 @@ AT_HOME = {
     "aiohttp": {"sending", "mocking"},
     "yarl": {"sending"},
     "httptools": {"sending"},
+    "backports": {"sending"},
+    "compression": {"sending"},
     "tenacity": {"sending"},
     "aiofiles": {"reading", "writing"},
     "uvloop": {"job", "cli"},

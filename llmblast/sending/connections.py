@@ -5,10 +5,12 @@ here, aiohttp is pinned to a minor version, and a contract test says at once whe
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from errno import ECONNREFUSED
+from math import inf
 
-from aiohttp import ClientConnectorError, ClientError, ClientTimeout, TCPConnector
+from aiohttp import AddrInfoType, ClientConnectorError, ClientError, ClientTimeout, TCPConnector
 from aiohttp.client_exceptions import ClientConnectorCertificateError, ClientConnectorDNSError, ClientSSLError
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
@@ -16,8 +18,15 @@ from yarl import URL
 
 from llmblast.records import Cause, Reply
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Exchange
+from llmblast.sending.files import is_out_of_files, shortage
 
+IDLE_S = 60.0
+"""Connections that were idle for longer are closed: routers forget silent ones, most of them after minutes."""
 _DNS_TTL_S = 60
+_KEEP_ALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 120_000))
+"""A peer that is gone without a word, as after a suspend, shows in two minutes (RFC 1122 section 4.2.3.6, RFC 5482)
+instead of at the timeout, and a router sees some life while a long answer is being thought out.
+"""
 
 
 class Connector:
@@ -27,15 +36,17 @@ class Connector:
         self._url = URL(url)
         self._loop = asyncio.get_running_loop()
         self._connector = new_tcp_connector()
-        self._timeout = ClientTimeout(connect=connect_timeout_s, sock_connect=connect_timeout_s)
+        self._timeout = ClientTimeout(connect=connect_timeout_s, sock_connect=connect_timeout_s, ceil_threshold=inf)
         self._max_reply_bytes = max_reply_bytes
 
-    async def open(self, on_lost: Callable[[Exchange], None]) -> Exchange | Reply:
-        """A new connection with a lean exchange on it, or the Reply that says why there is none."""
+    async def open(self, on_lost: Callable[[Exchange], None]) -> Exchange | Reply | None:
+        """A new connection with a lean exchange on it, the Reply that says why there is none, or None when this process
+        may open no more files.
+        """
         try:
             connection = await self._connector.connect(self._request(), [], self._timeout)
         except (ClientError, TimeoutError, OSError, UnicodeError) as error:
-            return not_sent(self._url, error)
+            return None if is_out_of_files(error) else not_sent(self._url, error)
         return self._hand_over(connection, on_lost)
 
     async def close(self) -> None:
@@ -62,7 +73,17 @@ class Connector:
 
 def new_tcp_connector(kind: type[TCPConnector] = TCPConnector) -> TCPConnector:
     """Aiohttp's connector without limits of its own: how many connections there are is decided at admission."""
-    return kind(limit=0, ttl_dns_cache=_DNS_TTL_S, keepalive_timeout=120)
+    return kind(limit=0, ttl_dns_cache=_DNS_TTL_S, keepalive_timeout=IDLE_S, socket_factory=_new_socket)
+
+
+def _new_socket(address: AddrInfoType) -> socket.socket:
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE:
+        if hasattr(socket, name):  # what a platform does not have stays at its default
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made
 
 
 def not_sent(url: URL, error: BaseException) -> Reply:
@@ -72,7 +93,9 @@ def not_sent(url: URL, error: BaseException) -> Reply:
     """
     host, port = (error.host, error.port) if isinstance(error, ClientConnectorError) else (url.host, url.port)
     place = _place(host, port)
-    if isinstance(error, (ClientConnectorDNSError, UnicodeError)):
+    if is_out_of_files(error):
+        detail = shortage()
+    elif isinstance(error, (ClientConnectorDNSError, UnicodeError)):
         detail = f"the host name {host} cannot be resolved"
     elif isinstance(error, ClientConnectorCertificateError):
         detail = f"{place}: the TLS certificate cannot be verified: {error.certificate_error}"

@@ -12,18 +12,23 @@ from math import inf
 import httptools
 
 from llmblast.records import Cause, Reply
+from llmblast.sending.codings import without_coding
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-_JOINED_WRITE_BYTES = 64 * 1024
+MAX_HEAD_BYTES = 256 * 1024
+_MOST_HEADERS = 2000
+"""A header costs forty times its bytes: those of a reply at its cap would fill gigabytes."""
+JOINED_WRITE_BYTES = 64 * 1024
 """Longer bodies are handed to the kernel beside their head instead of copied behind it."""
+_TLS_ALERT = b"\x15\x03"
 
 
 class Exchange(asyncio.Protocol):
     """Sends one request after the other over a connection that is already open and secured.
 
     `on_lost` is called once when the connection is gone. `deadline_s` is when the owner's sweep cuts the present
-    exchange off (infinity when idle).
+    exchange off; it becomes infinity at its end, and from then on is the owner's, to let idle connections age.
     """
 
     __slots__ = (
@@ -69,13 +74,23 @@ class Exchange(asyncio.Protocol):
         """Whether another request may be sent on this connection."""
         return self._keep_alive and self._waiter is None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return self._waiter is None
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a part of the request has not left yet, even if its reply came."""
+        return self._transport.get_write_buffer_size() > 0
+
     def send(self, head: bytes, body: bytes, deadline_s: float) -> asyncio.Future[Reply]:
         """Writes the request; the future's result is the reply, whatever happens to the connection."""
         self._received_bytes = 0
         self._headers_done = False
         self.deadline_s = deadline_s
         self._waiter = waiter = self._loop.create_future()
-        if len(body) > _JOINED_WRITE_BYTES:
+        if len(body) > JOINED_WRITE_BYTES:
             self._transport.writelines((head, body))
         else:
             self._transport.write(head + body)
@@ -93,7 +108,7 @@ class Exchange(asyncio.Protocol):
             self.cut_off(Cause.BROKEN, "the connection was closed on our side before the reply was whole")
             return
         self._keep_alive = False
-        self._transport.close()
+        self._close_transport()
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser, which calls the `on_...` methods below."""
@@ -109,7 +124,12 @@ class Exchange(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self.cut_off(Cause.BROKEN, "the server switched to another protocol, which nobody asked for")
         except httptools.HttpParserError as error:
-            self.cut_off(Cause.BROKEN, f"the reply is not HTTP/1.1: {error}")
+            if data.startswith(_TLS_ALERT) and self._received_bytes == len(data):
+                self.cut_off(Cause.NOT_SENT, "the server speaks TLS: its URL has to begin with https://")
+            else:
+                self.cut_off(Cause.BROKEN, f"the reply is not HTTP/1.1: {error}")
+        if self._has_too_much_head():
+            self.cut_off(Cause.TOO_LARGE, "the headers of the reply are too large and were cut off")
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Ends an exchange under way: complete if the connection's end was to mark the reply's end, else broken."""
@@ -126,7 +146,6 @@ class Exchange(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A reply's first byte. RFC 9112 section 9.2: what follows a whole reply unasked answers no request of ours."""
-        self._chunks = []
         self._headers = []
         self._headers_done = False
         if self._waiter is None:
@@ -154,18 +173,30 @@ class Exchange(asyncio.Protocol):
             self._complete(status)
 
     def _complete(self, status: int) -> None:
-        chunks = self._chunks
+        chunks, self._chunks = self._chunks, []  # an idle connection keeps no body alive
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._finish(Reply(status, self._headers, body))
+        self._finish(without_coding(Reply(status, self._headers, body), self._max_reply_bytes))
 
     def _finish(self, reply: Reply) -> None:
         waiter, self._waiter = self._waiter, None
         self.deadline_s = inf
         self._used = True
         if not self._keep_alive:
-            self._transport.close()
+            self._close_transport()
         if waiter is not None and not waiter.done():
             waiter.set_result(reply)
+
+    def _close_transport(self) -> None:
+        if self.is_writing:
+            self._transport.abort()  # a peer that reads no more would never let it end
+        else:
+            self._transport.close()
+
+    def _has_too_much_head(self) -> bool:
+        if self._waiter is None:
+            return False
+        is_over = not self._headers_done and self._received_bytes > MAX_HEAD_BYTES
+        return is_over or len(self._headers) > _MOST_HEADERS
 
     def _ends_with_the_connection(self) -> bool:
         return not any(name.lower() in _FRAMING for name, _ in self._headers)

@@ -1,20 +1,32 @@
 """The lean transport: exchanges on kept connections, the last one used goes first, so that surplus ones can age out."""
 
+import asyncio
+import time
 from collections.abc import Callable
+from math import inf
 
 from yarl import URL
 
 from llmblast.records import Cause, Reply, Request
-from llmblast.sending.connections import Connector
-from llmblast.sending.exchange import MAX_REPLY_BYTES, Exchange
+from llmblast.sending.connections import IDLE_S, Connector
+from llmblast.sending.exchange import JOINED_WRITE_BYTES, MAX_REPLY_BYTES, Exchange
+from llmblast.sending.files import FileShortage, shortage
 from llmblast.sending.openai import Target
+
+AWAY_S = 5.0
+"""A sweep that comes so much later than the one before it: the process was stopped, or the machine slept."""
 
 
 class LeanChannel:
     """One endpoint's connections. `timeout_s` covers a send from its admission to the last byte of its reply."""
 
     def __init__(
-        self, target: Target, timeout_s: float, connect_timeout_s: float, max_reply_bytes: int = MAX_REPLY_BYTES
+        self,
+        target: Target,
+        timeout_s: float,
+        connect_timeout_s: float,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._target = target
         self._timeout_s = timeout_s
@@ -22,50 +34,110 @@ class LeanChannel:
         self._idle: list[Exchange] = []
         self._open: set[Exchange] = set()
         self._heads: dict[str, bytes] = {}
+        self._shortage: FileShortage[Exchange] = FileShortage()
+        self._wall_clock = wall_clock
+        self._swept_s = self._swept_wall_s = inf
         self.on_late: Callable[[Request], None] = lambda request: None
 
     async def warm_up(self) -> Reply | None:
         """Opens a connection ahead: else the first request leaves a handshake later than the limits think, and comes
         too close to those that follow on kept connections.
         """
-        opened = await self._connector.open(self._forget)
-        if isinstance(opened, Reply):
-            return opened
-        self._open.add(opened)
-        self._idle.append(opened)
-        return None
+        opened = await self._connect()
+        if isinstance(opened, Exchange):
+            self._idle.append(opened)
+            return None
+        return opened
 
     async def send(self, request: Request) -> Reply:
         """One exchange, on a kept connection where there is one."""
+        begun_s = request.sent_s
         exchange = None if request.resent else self._take_idle()
         if exchange is None:
-            opened = await self._connector.open(self._forget)
+            opened = await self._connect()
+            if opened is None:
+                opened, begun_s = await self._connect_in_turn()
             if isinstance(opened, Reply):
                 return opened
-            self._open.add(opened)
             exchange = opened
             self.on_late(request)
         body = self._target.body_of(request)
         head = b"%b%d\r\n\r\n" % (self._head(request.path), len(body))
         try:
-            reply = await exchange.send(head, body, request.sent_s + self._timeout_s)
+            reply = await exchange.send(head, body, begun_s + self._timeout_s)
         except BaseException:
             exchange.cut_off(Cause.BROKEN, "cancelled")
             raise
-        if exchange.is_reusable:
+        if len(body) > JOINED_WRITE_BYTES and exchange.is_writing:
+            exchange.close()  # answered before it was all sent: the rest would go ahead of the next request
+        if exchange.is_reusable and not (self._shortage.waiting and self._shortage.relieve(exchange)):
             self._idle.append(exchange)
         return reply
 
     def sweep(self, now: float) -> None:
-        """One look at every connection, instead of a timer for every request."""
-        for exchange in [exchange for exchange in self._open if exchange.deadline_s <= now]:
-            exchange.cut_off(Cause.TIMED_OUT, f"no complete reply within {self._timeout_s:g} s")
+        """One look at every connection, instead of a timer for every request.
+
+        After a stop or a suspend, replies may lie unread in their sockets: they have until the next sweep. Idle
+        connections are not trusted any more.
+        """
+        was_away = self._was_away(now)
+        ended = []
+        for exchange in self._open:
+            if exchange.deadline_s == inf:
+                exchange.deadline_s = now + IDLE_S
+            if exchange.is_idle if was_away else exchange.deadline_s <= now:
+                ended.append(exchange)
+        for exchange in ended:
+            if exchange.is_idle:
+                exchange.close()
+            else:
+                exchange.cut_off(Cause.TIMED_OUT, f"no complete reply within {self._timeout_s:g} s")
+        if ended:
+            self._idle = [exchange for exchange in self._idle if exchange.is_reusable]
+        self._shortage.relieve()
 
     async def close(self) -> None:
         """Closes all connections."""
         for exchange in list(self._open):
             exchange.close()
         await self._connector.close()
+
+    async def _connect(self) -> Exchange | Reply | None:
+        """A fresh connection, the Reply that says why there is none, or None where no file is left for it."""
+        if self._shortage.waiting:
+            return None
+        opened = await self._connector.open(self._forget)
+        if isinstance(opened, Exchange):
+            self._open.add(opened)
+        return opened
+
+    async def _connect_in_turn(self) -> tuple[Exchange | Reply, float]:
+        """A connection once there is a file for it, and when that was. As long as other exchanges are under way one of
+        them will end; without any, the timeout ends the wait.
+        """
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
+        has_tried = False
+        while True:
+            opened: Exchange | Reply | None = await self._shortage.wait(again=has_tried)
+            has_tried = True
+            if opened is None:
+                opened = await self._connector.open(self._forget)
+            now = loop.time()
+            if opened is None and not self._open and now >= begun_s + self._timeout_s:
+                opened = Reply(cause=Cause.NOT_SENT, detail=shortage())
+            if opened is not None:
+                if isinstance(opened, Exchange):
+                    self._open.add(opened)
+                    self._shortage.relieve()
+                return opened, now
+
+    def _was_away(self, now: float) -> bool:
+        """The monotonic clock stands still while a machine sleeps, the wall clock does not; it may be set, though."""
+        wall_now_s = self._wall_clock()
+        passed_s = max(now - self._swept_s, wall_now_s - self._swept_wall_s)
+        self._swept_s, self._swept_wall_s = now, wall_now_s
+        return passed_s > AWAY_S
 
     def _take_idle(self) -> Exchange | None:
         while self._idle:
@@ -76,6 +148,7 @@ class LeanChannel:
 
     def _forget(self, exchange: Exchange) -> None:
         self._open.discard(exchange)
+        self._shortage.relieve()
 
     def _head(self, path: str) -> bytes:
         head = self._heads.get(path)

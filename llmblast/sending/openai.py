@@ -97,7 +97,8 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
         data = orjson.loads(reply.body)
     except orjson.JSONDecodeError:
         what = "an empty body" if not reply.body.strip() else "a body that is not JSON"
-        return ReplyError(f"the endpoint answered {reply.status} with {what}", "unusable_reply")
+        told = reply.detail or f"the endpoint answered {reply.status} with {what}"
+        return ReplyError(told, "unusable_reply")
     if not isinstance(data, dict):
         return ReplyError(f"the endpoint answered {reply.status} with JSON that is no object", "unusable_reply")
     if data.get("error"):
@@ -120,7 +121,7 @@ def read_error(reply: Reply) -> ReplyError:
     try:
         data = orjson.loads(reply.body)
     except orjson.JSONDecodeError:
-        return ReplyError(reply.body[:300].decode("utf-8", "replace").strip(), "")
+        return ReplyError(reply.detail or reply.body[:300].decode("utf-8", "replace").strip(), "")
     if isinstance(data, dict):
         return _error_of(data.get("error") or data.get("message") or data.get("detail") or "")
     return ReplyError("", "")

@@ -14,13 +14,13 @@ not said: the parser never raises.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from functools import partial
 from math import inf
 
 from llmblast.records import QuotaWord
-from llmblast.sending.retry_after import LONGEST_S
+from llmblast.sending.retry_after import LONGEST_S, agreed_time, their_time, unix_time_of
 
 _EPOCH_FROM_S = 1e9
 """Nobody waits 31 years: a number from here on is a Unix time, and from a thousand times as much in milliseconds."""
@@ -59,12 +59,14 @@ _DURATION = re.compile(rb"(?=\d)(?:%bd)?(?:%bh)?(?:%bm)?(?:%bs)?(?:%bms)?" % ((_
 def read_quotas(headers: Sequence[tuple[bytes, bytes]], wall_now_s: float) -> list[QuotaWord]:
     """What the headers of one reply say of its limits, a word for each limit; never raises.
 
-    Limits and remainders are 0 or more, resets 0 to 24 h from `wall_now_s`, which is Unix time. Of a header that comes
+    Limits and remainders are 0 or more, resets 0 to 24 h from `wall_now_s`, which is Unix time, or from the reply's own
+    `Date` where that is far from it. Of a header that comes
     twice the first one counts that can be read. Where a gateway and the provider behind it both speak of requests in
     headers of their own, each has a word: numbers of different limits are never mixed in one.
     """
     said: dict[tuple[str, str], list[float | None]] = {}
     resolution_s = EXACT_S
+    now_of = partial(_now_s, headers, wall_now_s)
     for name, value in headers:
         if len(name) < _SHORTEST_NAME:  # nearly all headers of a reply without limits end here, for 20 ns each
             continue
@@ -72,7 +74,7 @@ def read_quotas(headers: Sequence[tuple[bytes, bytes]], wall_now_s: float) -> li
         if meaning is None:
             continue
         word, part = meaning
-        number = _until_reset_s(value, wall_now_s) if part == _RESET else _amount(value)
+        number = _until_reset_s(value, now_of) if part == _RESET else _amount(value)
         if number is None:
             continue
         numbers = said.get(word)
@@ -99,14 +101,18 @@ def _amount(value: bytes) -> float | None:
     return number if 0 <= number < inf else None
 
 
-def _until_reset_s(value: bytes, wall_now_s: float) -> float | None:
+def _now_s(headers: Sequence[tuple[bytes, bytes]], wall_now_s: float) -> float:
+    return agreed_time(their_time(headers), wall_now_s)
+
+
+def _until_reset_s(value: bytes, now_of: Callable[[], float]) -> float | None:
     value = value.strip()
     if b":" in value:  # dates have one, nothing else does
-        seconds = _until_date_s(value, wall_now_s)
+        seconds = _until_date_s(value, now_of)
     else:
         seconds = _duration_s(value)
         if seconds is None:
-            seconds = _until_number_s(value, wall_now_s)
+            seconds = _until_number_s(value, now_of)
     return min(max(seconds, 0.0), LONGEST_S) if seconds is not None and seconds < inf else None
 
 
@@ -118,19 +124,23 @@ def _duration_s(value: bytes) -> float | None:
     return days * 86400 + hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
 
 
-def _until_number_s(value: bytes, wall_now_s: float) -> float | None:
+def _until_number_s(value: bytes, now_of: Callable[[], float]) -> float | None:
     number = _amount(value)
     if number is None or number < _EPOCH_FROM_S:
         return number
-    return (number if number < _EPOCH_FROM_MS else number / 1000) - wall_now_s
+    return (number if number < _EPOCH_FROM_MS else number / 1000) - now_of()
 
 
-def _until_date_s(value: bytes, wall_now_s: float) -> float | None:
-    text = value.decode("latin-1").upper()  # RFC 3339 section 5.6 allows a small t and z
+def _until_date_s(value: bytes, now_of: Callable[[], float]) -> float | None:
+    moment_s = _rfc_3339_s(value) if value[:4].isdigit() else unix_time_of(value)
+    return None if moment_s is None else moment_s - now_of()
+
+
+def _rfc_3339_s(value: bytes) -> float | None:
     try:
-        date = datetime.fromisoformat(text) if text[:4].isdecimal() else parsedate_to_datetime(text)
-        if date.tzinfo is None:  # asctime's format names no zone: RFC 9110 section 5.6.7 has it in UTC
+        date = datetime.fromisoformat(value.decode("latin-1").upper())  # section 5.6 allows a small t and z
+        if date.tzinfo is None:
             date = date.replace(tzinfo=UTC)
-        return date.timestamp() - wall_now_s
+        return date.timestamp()
     except (ValueError, OverflowError):
         return None

@@ -2,8 +2,12 @@
 
 RFC 9110 section 10.2.3 has whole seconds or an HTTP date; providers also send fractions, and `retry-after-ms`
 (Azure OpenAI, OpenAI). Anything that cannot be read counts as not said: the parser never raises.
+
+A date is compared with the reply's own `Date` where our clock differs from it: a clock that is a day off, or was set
+while a request was under way, must not park a run.
 """
 
+from collections.abc import Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from math import isfinite
@@ -12,6 +16,10 @@ from llmblast.records import Reply
 
 LONGEST_S = 24 * 3600.0
 """Longer waits are taken as this: a wrong clock at the provider must not park a run for years."""
+LONGEST_BY_OUR_CLOCK_S = 300.0
+"""The same for a date that can be compared with our clock alone. To ask too early costs one more 429."""
+CLOCKS_AGREE_S = 5.0
+"""By so much, our clock is the better one: a `Date` is cut off to whole seconds, and was written some time ago."""
 
 
 def retry_after_s(reply: Reply, wall_now_s: float) -> float | None:
@@ -23,9 +31,41 @@ def retry_after_s(reply: Reply, wall_now_s: float) -> float | None:
     if value is None:
         return None
     seconds = _number(value)
-    if seconds is None:
-        seconds = _until_date(value, wall_now_s)
-    return None if seconds is None else _bounded(seconds)
+    if seconds is not None:
+        return _bounded(seconds)
+    date_s = unix_time_of(value)
+    if date_s is None:
+        return None
+    their_now_s = their_time(reply.headers)
+    if their_now_s is None:
+        return min(_bounded(date_s - wall_now_s), LONGEST_BY_OUR_CLOCK_S)
+    return _bounded(date_s - agreed_time(their_now_s, wall_now_s))
+
+
+def their_time(headers: Sequence[tuple[bytes, bytes]]) -> float | None:
+    """Unix time by the clock of whoever sent these headers; None where they do not tell."""
+    for name, value in headers:
+        if len(name) == 4 and name.lower() == b"date":
+            return unix_time_of(value)
+    return None
+
+
+def agreed_time(their_now_s: float | None, wall_now_s: float) -> float:
+    """What time it is, for a date in a reply: by our clock, unless it is too far from the reply's own."""
+    if their_now_s is None or abs(their_now_s - wall_now_s) <= CLOCKS_AGREE_S:
+        return wall_now_s
+    return their_now_s
+
+
+def unix_time_of(date: bytes) -> float | None:
+    """The moment that a date of RFC 9110 section 5.6.7 names; None where it is none."""
+    try:
+        moment = parsedate_to_datetime(date.decode("latin-1"))
+        if moment.tzinfo is None:  # asctime's format names no zone: RFC 9110 has it in UTC
+            moment = moment.replace(tzinfo=UTC)
+        return moment.timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _number(value: bytes) -> float | None:
@@ -34,16 +74,6 @@ def _number(value: bytes) -> float | None:
     except ValueError:
         return None
     return number if isfinite(number) else None
-
-
-def _until_date(value: bytes, wall_now_s: float) -> float | None:
-    try:
-        date = parsedate_to_datetime(value.decode("latin-1"))
-        if date.tzinfo is None:  # asctime's format names no zone: RFC 9110 section 5.6.7 has it in UTC
-            date = date.replace(tzinfo=UTC)
-        return date.timestamp() - wall_now_s
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 def _bounded(seconds: float) -> float:

@@ -1,8 +1,11 @@
 """The session transport: aiohttp's own client, for what the lean exchange does not do, such as proxies."""
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from types import SimpleNamespace
+from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
 from aiohttp import (
@@ -17,26 +20,45 @@ from aiohttp import (
     TCPConnector,
     TraceConfig,
 )
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.tracing import Trace
 from yarl import URL
 
 from llmblast.records import Cause, Reply, Request
+from llmblast.sending.codings import without_coding
 from llmblast.sending.connections import new_tcp_connector, not_sent
 from llmblast.sending.exchange import MAX_REPLY_BYTES
+from llmblast.sending.files import FileShortage, is_out_of_files
 from llmblast.sending.openai import Target
 
 _LARGE_BODY_BYTES = 512 * 1024
 """Longer ones go as a file: aiohttp writes that in pieces, and warns of bytes beyond 1 MiB."""
 
 
+class _FrankHandler(ResponseHandler):
+    """Tells of a reset what it tells of an orderly end: whether a reply had begun. aiohttp forgets that, and a request
+    that had reached the server would be taken for one that met a stale connection.
+    """
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(None)
+
+
 class _WaryConnector(TCPConnector):
     """Never reuses a connection on which the server spoke while it was idle: RFC 9112 section 9.2.
 
     aiohttp looks at that when a connection is given back, not when it is taken out again, and would hand those bytes
-    to the next request as its reply. `_get` is no documented API: a test says at once when it is not called any more.
+    to the next request as its reply. `_get` and `_factory` are no documented API: tests say at once when they are not
+    called any more.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        handler: type[ResponseHandler] = _FrankHandler
+        self._factory = partial(handler, loop=self._loop)
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
         while (connection := await super()._get(key, traces)) is not None:
@@ -67,6 +89,8 @@ class SessionChannel:
         self._target = target
         self._timeout_s = timeout_s
         self._max_reply_bytes = max_reply_bytes
+        self._shortage: FileShortage[None] = FileShortage()
+        self._under_way = 0
         self.on_late: Callable[[Request], None] = lambda request: None
         self._session = ClientSession(
             connector=new_tcp_connector(_WaryConnector),
@@ -81,11 +105,28 @@ class SessionChannel:
     async def send(self, request: Request) -> Reply:
         """One `POST`, read whole."""
         url = URL(self._target.url_of(request.path))
-        trip = _Trip(lambda: self.on_late(request))
-        try:
-            return await self._post(url, self._target.body_of(request), trip)
-        except (ClientError, TimeoutError, OSError, UnicodeError) as error:
-            return self._explain(url, error, trip)
+        begun_s = asyncio.get_running_loop().time()
+        if self._shortage.waiting:
+            await self._shortage.wait(again=False)
+        while True:
+            trip = _Trip(lambda: self.on_late(request))
+            self._under_way += 1
+            try:
+                reply = await self._post(url, self._target.body_of(request), trip)
+            except (ClientError, TimeoutError, OSError, UnicodeError) as error:
+                reply = None
+                if trip.sent or not is_out_of_files(error) or not self._may_wait(begun_s):
+                    reply = self._explain(url, error, trip)
+            finally:
+                self._under_way -= 1
+            if reply is not None:
+                self._shortage.relieve()
+                return reply
+            await self._shortage.wait(again=True)
+
+    def _may_wait(self, begun_s: float) -> bool:
+        """As long as other requests are under way one of them will end; without any, the timeout ends the wait."""
+        return self._under_way > 1 or asyncio.get_running_loop().time() < begun_s + self._timeout_s
 
     async def _post(self, url: URL, body: bytes, trip: _Trip) -> Reply:
         data = body if len(body) <= _LARGE_BODY_BYTES else BytesIO(body)
@@ -95,7 +136,7 @@ class SessionChannel:
             if content is None:
                 detail = f"the reply is larger than {self._max_reply_bytes} bytes and was cut off"
                 return Reply(cause=Cause.TOO_LARGE, detail=detail)
-            return Reply(response.status, response.raw_headers, content)
+            return without_coding(Reply(response.status, response.raw_headers, content), self._max_reply_bytes)
 
     def _explain(self, url: URL, error: Exception, trip: _Trip) -> Reply:
         if trip.reused and not trip.answered and _is_silent_end(error):
@@ -104,6 +145,8 @@ class SessionChannel:
             return not_sent(url, error)
         if isinstance(error, TimeoutError):
             return Reply(cause=Cause.TIMED_OUT, detail=f"no complete reply within {self._timeout_s:g} s")
+        if _has_too_much_head(error):
+            return Reply(cause=Cause.TOO_LARGE, detail="the headers of the reply are too large and were cut off")
         if isinstance(error, ClientResponseError):
             what = error.message.strip().partition("\n")[0].rstrip(":")
             return Reply(cause=Cause.BROKEN, detail=f"the reply is not HTTP/1.1: {what}")
@@ -115,11 +158,18 @@ class SessionChannel:
         return None
 
     def sweep(self, now: float) -> None:
-        """Aiohttp keeps a timer for every request."""
+        """Aiohttp keeps a timer for every request; only who waits for a file is looked after here."""
+        self._shortage.relieve()
 
     async def close(self) -> None:
         """Closes all connections."""
         await self._session.close()
+
+
+def _has_too_much_head(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, LineTooLong):
+        error = error.__cause__
+    return error is not None
 
 
 def _is_silent_end(error: Exception) -> bool:

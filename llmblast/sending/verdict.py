@@ -5,6 +5,7 @@
 | 2xx with a usable answer | no verdict but the answer |
 | 2xx that carries an error with a status of its own | judged as that status |
 | 2xx that is no JSON, is empty, has no answer, or carries an error | RETRY twice, then FAIL; the raw body is kept |
+| 2xx in a content coding that cannot be taken off | the same, without the body |
 | 429 that says the request can never fit | FAIL |
 | no quota or money left (402, insufficient_quota), 401, 403 | DISABLE the endpoint; the line stays pending |
 | 429, 529, 503 with Retry-After | COOL_DOWN; other endpoint or later, not counted as an attempt |
@@ -15,7 +16,7 @@
 | never sent: DNS, refused, TLS, connect timeout | NOT_SENT; other endpoint or later, counts for the breaker |
 | a kept connection was closed at once, before one byte came back | RESEND at once, once, not counted |
 | broken or timed out after the request went out | AMBIGUOUS: may be billed; retried once |
-| larger than the cap | FAIL, may be billed |
+| larger than the cap, as received or unpacked; headers without end | FAIL, may be billed |
 
 `x-should-retry` is what OpenAI's and Anthropic's own clients go by: `_should_retry` in
 https://github.com/openai/openai-python/blob/main/src/openai/_base_client.py

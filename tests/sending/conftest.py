@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -58,8 +59,8 @@ def open_channel(stack: AsyncExitStack, transport: str) -> OpenChannel:
 def open_lean(stack: AsyncExitStack) -> OpenChannel:
     """The same for what only the lean transport does."""
 
-    def start(url: str, timeout_s: float = 30.0, **more: int) -> Channel:
-        channel = LeanChannel(a_target(url), timeout_s, 10.0, **more)
+    def start(url: str, timeout_s: float = 30.0, wall_clock: Callable[[], float] = time.time, **more: int) -> Channel:
+        channel = LeanChannel(a_target(url), timeout_s, 10.0, wall_clock=wall_clock, **more)
         stack.push_async_callback(channel.close)
         return channel
 

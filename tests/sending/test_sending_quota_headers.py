@@ -237,6 +237,15 @@ def test_resets(value: bytes, seconds: float | None) -> None:
     assert reset_s(value) == (None if seconds is None else pytest.approx(seconds, abs=1e-5))
 
 
+@pytest.mark.parametrize("reset", [b"2025-01-01T00:01:00Z", b"Wed, 01 Jan 2025 00:01:00 GMT", b"1735689660"])
+@pytest.mark.parametrize(("jump_s", "seconds"), [(-DAY_S, 60.0), (DAY_S, 60.0), (3, 57.0)])
+def test_a_wall_clock_that_jumped_moves_no_reset(reset: bytes, jump_s: float, seconds: float) -> None:
+    """The reply's own date tells how far away its reset is; where both clocks agree, ours is the finer one."""
+    headers = [(b"x-ratelimit-reset-tokens", reset), (b"Date", formatdate(NOW_S, usegmt=True).encode())]
+
+    assert read_quotas(headers, NOW_S + jump_s)[0].reset_s == seconds
+
+
 def test_a_date_without_a_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the machine is."""
     monkeypatch.setenv("TZ", "America/New_York")

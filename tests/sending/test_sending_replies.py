@@ -60,7 +60,6 @@ BROKEN = {
     "closed inside a chunk": ([CHUNKED + b"8\r\n" + OK[:3]], "in the middle of the reply"),
     "another protocol": ([b"SSH-2.0-OpenSSH_9.6\r\n"], "not HTTP/1.1"),
     "HTTP/2": ([b"\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00d"], "not HTTP/1.1"),
-    "TLS": ([b"\x15\x03\x01\x00\x02\x02\x46"], "not HTTP/1.1"),
     "a length that is no number": ([b"HTTP/1.1 200 OK\r\nContent-Length: eight\r\n\r\n" + OK], "not HTTP/1.1"),
     "a negative length": ([b"HTTP/1.1 200 OK\r\nContent-Length: -8\r\n\r\n" + OK], "not HTTP/1.1"),
     "two lengths": ([b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\nContent-Length: 9\r\n\r\n" + OK], "not HTTP/1.1"),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast.records import Reply
-from llmblast.sending.retry_after import LONGEST_S, retry_after_s
+from llmblast.sending.retry_after import LONGEST_BY_OUR_CLOCK_S, LONGEST_S, retry_after_s
 
 NOW_S = 784111777.0
 """Sun, 06 Nov 1994 08:49:37 GMT, the date of RFC 9110's examples."""
@@ -25,8 +25,12 @@ def _zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     time.tzset()
 
 
-def waited_s(value: bytes, *, milliseconds: bytes | None = None, now_s: float = NOW_S) -> float | None:
+def waited_s(
+    value: bytes, *, milliseconds: bytes | None = None, now_s: float = NOW_S, date: bytes | None = None
+) -> float | None:
     headers = [(b"Retry-After", value)]
+    if date is not None:
+        headers.append((b"Date", date))
     if milliseconds is not None:
         headers.append((b"Retry-After-Ms", milliseconds))
     return retry_after_s(Reply(429, headers), now_s)
@@ -69,10 +73,45 @@ def test_seconds(value: bytes, seconds: float | None) -> None:
         b"Sun, 06 Nov 1994 08:49:37 -0000",
     ],
 )
-@pytest.mark.parametrize(("now_s", "seconds"), [(NOW_S - 30, 30.0), (NOW_S + 30, 0.0), (NOW_S - 1e6, LONGEST_S)])
+@pytest.mark.parametrize(
+    ("now_s", "seconds"), [(NOW_S - 30, 30.0), (NOW_S + 30, 0.0), (NOW_S - 1e6, LONGEST_BY_OUR_CLOCK_S)]
+)
 def test_a_date(date: bytes, now_s: float, seconds: float) -> None:
     """The three formats of RFC 9110 section 5.6.7, all in UTC wherever the machine is; a past one means now."""
     assert waited_s(date, now_s=now_s) == seconds
+
+
+A_DAY_S = 86400
+
+
+@pytest.mark.parametrize("jump_s", [-400 * A_DAY_S, -A_DAY_S, -60, 0, 60, A_DAY_S, 400 * A_DAY_S])
+def test_a_wall_clock_that_jumped_parks_nothing(jump_s: float) -> None:
+    """The provider's own clock says how long its date is away, wherever ours was set to."""
+    written, date = formatdate(NOW_S, usegmt=True).encode(), formatdate(NOW_S + 40, usegmt=True).encode()
+
+    assert waited_s(date, now_s=NOW_S + jump_s, date=written) == 40
+
+
+def test_clocks_that_agree_but_for_the_way_go_by_ours() -> None:
+    """A Date is cut off to whole seconds, and the reply was on its way for a while."""
+    written, date = formatdate(NOW_S, usegmt=True).encode(), formatdate(NOW_S + 40, usegmt=True).encode()
+
+    assert waited_s(date, now_s=NOW_S + 1.5, date=written) == 38.5
+
+
+@pytest.mark.parametrize("written", [None, b"yesterday"])
+def test_a_date_without_a_clock_beside_it_parks_nothing(written: bytes | None) -> None:
+    """Ours may be a day behind: it is asked again after minutes."""
+    date = formatdate(NOW_S + 40, usegmt=True).encode()
+
+    assert waited_s(date, now_s=NOW_S - A_DAY_S, date=written) == LONGEST_BY_OUR_CLOCK_S
+
+
+def test_a_long_wait_by_the_providers_own_clock_is_believed() -> None:
+    """A quota of a day may be used up."""
+    written, date = formatdate(NOW_S, usegmt=True).encode(), formatdate(NOW_S + 40_000, usegmt=True).encode()
+
+    assert waited_s(date, date=written) == 40_000
 
 
 @pytest.mark.parametrize(
