@@ -28,6 +28,7 @@ class ExitCode(IntEnum):
     OUTPUT_BLOCKED = 73
     OUTPUT_FAILED = 74
     REFUSED = 77
+    HUNG_UP = 129
     INTERRUPTED = 130
     TERMINATED = 143
 

@@ -4,6 +4,7 @@ Plain dataclasses, so that `--help` can show a default without importing pydanti
 when a command really has settings to check. Precedence: flag, environment variable, TOML file, default.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -23,6 +24,7 @@ MOCK_SCHEME = "mock"
 OPENAI_HOST = "api.openai.com"
 API_PATHS = ("chat/completions", "completions", "embeddings")
 """What a request may ask for, relative to an endpoint's base URL."""
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,10 @@ class Settings(RateSettings):
     grace: Annotated[float, Ge(0), Lt(1e9)] = 30.0
     transport: Literal["lean", "session"] = "lean"
 
+    disk_wait: Annotated[float, Ge(0), Lt(1e9)] = 60.0
+    spool: str | None = None
     retry_errors: Literal["transient", "all", "none"] = "transient"
+    changed_settings: Literal["stop", "ok"] = "stop"
     overwrite: bool = False
     echo: bool = True
     body: Literal["always", "auto", "never"] = "auto"
@@ -236,6 +241,7 @@ def _validate(merged: Mapping[str, Any], config: str | None) -> Settings:
             raise UsageError(f"--hedge {settings.hedge}: needs a second endpoint to send to. Name two with --url.")
     for endpoint in settings.endpoints:
         _check_url(endpoint)
+        _check_key_env(endpoint)
     return settings
 
 
@@ -256,6 +262,15 @@ def _check_url(endpoint: EndpointSettings) -> None:
     if parts.username or parts.password:
         raise UsageError(
             f"endpoint {parts.hostname!r}: no key in a URL: put it into a variable and name it: key_env=NAME."
+        )
+
+
+def _check_key_env(endpoint: EndpointSettings) -> None:
+    """A key in place of the variable's name is a likely slip; it must not be repeated in a log."""
+    if endpoint.key_env and not _VARIABLE.fullmatch(endpoint.key_env):
+        raise UsageError(
+            f"endpoint {endpoint.name or endpoint.url}: key_env names a variable, and what stands there is no name of "
+            "one. Put the key into a variable and write its name: key_env=NAME."
         )
 
 

@@ -2,8 +2,10 @@
 
 import os
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from llmblast.cli.check import check
 from llmblast.cli.config import config
@@ -15,8 +17,23 @@ from llmblast.errors import ExitCode, LlmblastError
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 ENVIRONMENT = f"Every option can also be set by a variable, such as {ENV_PREFIX}RPS, or in the file of --config."
 
+
+class _Commands(TyperGroup):
+    """Writes what a command printed before it ends, and tells us itself of a reader that has gone."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            raise BrokenPipeError from None  # without its number, by which typer would exit with a code of its own
+
+
 app = typer.Typer(
     name="llmblast",
+    cls=_Commands,
     help="Sends a JSONL file of prompts to LLM endpoints as fast as their limits allow.",
     no_args_is_help=True,
     rich_markup_mode=None,  # rich costs 60 ms, more than all else that --help does
@@ -47,12 +64,17 @@ def run_command_line() -> None:
     try:
         app()
     except LlmblastError as error:
-        sys.stderr.write(f"llmblast: {error}\n")
+        sys.stderr.write(f"llmblast: {_printable(str(error))}\n")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain about it once more while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.OUTPUT_FAILED)
+
+
+def _printable(message: str) -> str:
+    """A file's name may hold escape codes; they are shown instead of obeyed."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
 
 
 def _open_missing_descriptors() -> None:

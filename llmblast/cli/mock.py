@@ -52,6 +52,8 @@ def mock(  # noqa: PLR0917 -- typer makes one option of each
     sigma: Annotated[float, typer.Option(help=help_of("sigma"))] = _DEFAULTS.sigma,
     seed: Annotated[int, typer.Option(help=help_of("seed"))] = _DEFAULTS.seed,
     key: Annotated[str | None, typer.Option(help=help_of("key"))] = _DEFAULTS.key,
+    faults: Annotated[str | None, typer.Option(help=help_of("faults"), metavar="FILE")] = _DEFAULTS.faults,
+    ledger: Annotated[str | None, typer.Option(help=help_of("ledger"), metavar="FILE")] = _DEFAULTS.ledger,
 ) -> None:
     """Serve the built-in mock provider: an OpenAI-compatible API with limits and faults of your choice."""
     given = {name: str(value) for name, value in locals().items() if value is not None}

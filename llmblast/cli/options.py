@@ -177,6 +177,19 @@ Transport = Annotated[
     str | None,
     _option("transport", "--transport", metavar="TRANSPORT", help="lean, or session where a proxy is needed."),
 ]
+DiskWait = Annotated[
+    float | None,
+    _option("disk_wait", "--disk-wait", metavar="SECONDS", help="Wait so long for room on a full disk, then spool."),
+]
+SpoolDirectory = Annotated[
+    str | None,
+    _option(
+        "spool",
+        "--spool",
+        metavar="DIR",
+        help="Where records go that their file does not take; the next run takes them in. [default: $TMPDIR or /tmp]",
+    ),
+]
 RetryErrors = Annotated[
     str | None,
     _option(
@@ -184,6 +197,15 @@ RetryErrors = Annotated[
         "--retry-errors",
         metavar="WHICH",
         help="Of earlier errors, try again transient, all or none.",
+    ),
+]
+ChangedSettings = Annotated[
+    str | None,
+    _option(
+        "changed_settings",
+        "--changed-settings",
+        metavar="WHAT",
+        help="Where model, system message, template or params are not those of the answers so far: stop, or ok to mix.",
     ),
 ]
 Overwrite = Annotated[

@@ -1,14 +1,18 @@
 """Intake: steps 1 to 3 of the flow, from the input's bytes to requests and refused lines, a slice at a time."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from itertools import islice
 
+import orjson
+
+from llmblast.errors import InputDamagedError
 from llmblast.reading import Finished, LineSplitter, Shaper, Source, key_of
 from llmblast.records import Failure, Request
 from llmblast.watching import Counters
 
 SLICE_LINES = 64
 """Lines shaped between two looks at everything else: some 0.3 ms, so that pacing stays even while the file is read."""
+SLICE_BYTES = 1024 * 1024
+"""What lines become may be much larger than they are, where they name images."""
 
 
 class Intake:
@@ -39,21 +43,31 @@ class Intake:
         counters, splitter = self._counters, LineSplitter()
         counters.input_bytes = self._source.size_bytes
         async for block in self._source.blocks():
-            for piece in _slices(splitter.feed(block)):
-                yield self._shape(piece)
+            for shaped in self._shape(splitter.feed(block)):
+                yield shaped
             if self._is_at_limit:
                 break
         else:
-            for piece in _slices(splitter.finish()):
-                yield self._shape(piece)
+            for shaped in self._shape(self._last_lines(splitter)):
+                yield shaped
         counters.input_ended = True
 
     @property
     def _is_at_limit(self) -> bool:
         return self._limit is not None and self._counters.lines_read >= self._limit
 
-    def _shape(self, lines: Sequence[tuple[int, bytes]]) -> list[Request | Failure]:
+    def _last_lines(self, splitter: LineSplitter) -> Sequence[tuple[int, bytes]]:
+        """What has no line end. In a file that others write to, half a line is not a bad one: the rest is to come."""
+        lines = splitter.finish()
+        if lines and self._source.has_grown and not _is_json(lines[-1][1]):
+            raise InputDamagedError(
+                f"line {lines[-1][0]}: is still being written. Run the same command again when the input is complete."
+            )
+        return lines
+
+    def _shape(self, lines: Sequence[tuple[int, bytes]]) -> Iterator[Sequence[Request | Failure]]:
         shaped: list[Request | Failure] = []
+        shaped_bytes = 0
         for number, text in lines:
             if self._is_at_limit:
                 break
@@ -66,11 +80,19 @@ class Intake:
                 self._counters.skipped += 1
                 self._counters.skipped_failed += 1
             else:
-                shaped.append(self._shaper.shape(number, key, text))
-        return shaped
+                item = self._shaper.shape(number, key, text)
+                shaped.append(item)
+                shaped_bytes += len(item.body) if type(item) is Request else len(text)
+            if len(shaped) >= SLICE_LINES or shaped_bytes >= SLICE_BYTES:
+                yield shaped
+                shaped, shaped_bytes = [], 0
+        if shaped:
+            yield shaped
 
 
-def _slices(lines: Sequence[tuple[int, bytes]]) -> Iterator[Sequence[tuple[int, bytes]]]:
-    remaining = iter(lines)
-    while piece := list(islice(remaining, SLICE_LINES)):
-        yield piece
+def _is_json(text: bytes) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True

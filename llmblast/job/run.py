@@ -9,24 +9,27 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import orjson
 
 from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError, UsageError
 from llmblast.job.loop import run_loop
+from llmblast.job.signals import EXIT_OF_SIGNAL, Wish, Wishes, listening
 from llmblast.job.stations import Stations, open_stations
 from llmblast.records import Request
 from llmblast.settings import Settings
-from llmblast.watching import Summary, Timeline, drive, make_display
+from llmblast.watching import Summary, Timeline, clean, drive, make_display
+from llmblast.watching.progress import status_line
+from llmblast.watching.rates import Pace
 
 TEND_INTERVAL_S = 0.25
 TIMELINE_INTERVAL_S = 1.0
 WARM_UP_S = 0.3
 """How long the first request waits for its connection. One that takes longer is opened beside the run."""
-_EXIT_OF_SIGNAL = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
 _STDOUT = "-"
+_LONGEST_VERDICT = 4000
 
 
 def run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) -> ExitCode:
@@ -51,16 +54,17 @@ class Job:
         self._started_s = time.monotonic()
         self._input_error: InputDamagedError | None = None
         self._output_error: OutputFailedError | None = None
-        self._was_signalled = False
+        self._wishes = Wishes(time.monotonic)
+        self._pace = Pace(stations.counters, time.monotonic)
         self._cut_short = asyncio.Event()
 
     async def run(self) -> ExitCode:
         """Runs to the end and reports."""
         for note in self._stations.notes:
-            self._tell(note)
+            self._tell(clean(note, _LONGEST_VERDICT))
         gc.freeze()  # what is loaded by now lives to the end: collections need not look at it again
         writing = asyncio.create_task(self._stations.writer.run())
-        with self._signals():
+        with listening(asyncio.get_running_loop(), self._on_signal, self._tell_status):
             try:
                 await self._send_everything()
             finally:
@@ -142,41 +146,38 @@ class Job:
         """Ends the run after `--max-time`, and what is in flight `--grace` seconds after any stop."""
         engine, settings = self._stations.engine, self._settings
         try:
-            await asyncio.wait_for(engine.stopping.wait(), settings.max_time)
+            async with asyncio.timeout(settings.max_time):  # wait_for would miss being cancelled at that very moment
+                await engine.stopping.wait()
         except TimeoutError:
             engine.stop(ExitCode.STOPPED, f"stopped after --max-time {settings.max_time:g} s")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._cut_short.wait(), settings.grace)
+            async with asyncio.timeout(settings.grace):
+                await self._cut_short.wait()
         await engine.cut_short()
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Listens to signals that whoever started us has not switched off, as shells do for background jobs."""
-        loop = asyncio.get_running_loop()
-        numbers = [number for number in _EXIT_OF_SIGNAL if signal.getsignal(number) is not signal.SIG_IGN]
-        for number in numbers:
-            loop.add_signal_handler(number, self._on_signal, number)
-        try:
-            yield
-        finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
-
     def _on_signal(self, number: signal.Signals) -> None:
-        if self._cut_short.is_set():
-            os._exit(_EXIT_OF_SIGNAL[number])  # a reader that never reads holds up even the closing of our pipe
-        if self._was_signalled:
+        wish = self._wishes.heard(number)
+        if wish is Wish.DRAIN:
+            self._drain(EXIT_OF_SIGNAL[number])
+        elif wish is Wish.CUT_SHORT:
             self._cut_short.set()
-            return
-        self._was_signalled = True
+        elif wish is Wish.EXIT:
+            os._exit(EXIT_OF_SIGNAL[number])  # a reader that never reads holds up even the closing of our pipe
+
+    def _drain(self, exit_code: ExitCode) -> None:
+        self._stations.writer.hurry()
         self._stations.engine.refresh_counters()
         in_flight = self._stations.counters.in_flight
-        self._stations.engine.stop(_EXIT_OF_SIGNAL[number], "interrupted")
+        self._stations.engine.stop(exit_code, "interrupted")
         if in_flight:
             self._tell(
                 f"stopping: waiting up to {self._settings.grace:g} s for {in_flight:,} requests in flight; "
                 "once more to abandon them"
             )
+
+    def _tell_status(self) -> None:
+        self._stations.engine.refresh_counters()
+        self._tell(status_line(self._pace.snapshot(), self._stations.counters, self._stations.limits))
 
     async def _close_writer(self) -> None:
         try:
@@ -213,7 +214,7 @@ class Job:
         if not self._settings.quiet:
             self._tell(summary.as_text(shutil.get_terminal_size().columns))
         elif exit_code is not ExitCode.OK:
-            self._tell(f"llmblast: {verdict}")
+            self._tell(f"llmblast: {clean(verdict, _LONGEST_VERDICT)}")
         if self._settings.json:
             sys.stdout.buffer.write(orjson.dumps({"exit_code": int(exit_code), **summary.as_json()}) + b"\n")
             sys.stdout.flush()

@@ -4,21 +4,23 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from os.path import samefile
+from os.path import isdir, samefile
 from random import Random
 
 from llmblast.errors import ExitCode, UsageError
 from llmblast.job.engine import Engine
+from llmblast.job.fingerprint import check_settings
 from llmblast.job.hedging import Hedging
 from llmblast.job.intake import Intake
+from llmblast.job.redacting import Redacting, secrets_of
 from llmblast.reading import Finished, Shaper, Source, open_source
 from llmblast.scheduling import ROUTES, CoolDown, Endpoint, OpeningWindow, Scheduler, limit_set
 from llmblast.sending import TRANSPORTS, Backoff, Channel, find_key, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
 from llmblast.watching import Counters, EndpointCounters, LimitsView, Timeline, clean
-from llmblast.writing import OutputFile, Writer, should_retry
+from llmblast.writing import OutputFile, Spool, Timing, Writer, should_retry
 
 NO_ENDPOINT = (
     "no endpoint: name one with --url, such as --url http://127.0.0.1:8000/v1, or try the built-in one: --url mock:."
@@ -37,7 +39,7 @@ class Stations:
     limits: LimitsView
     timeline: Timeline | None
     notes: Sequence[str]
-    """What opening the outputs put right, for a person."""
+    """What opening the outputs put right, and what it could not do, for a person."""
 
 
 @dataclass(slots=True)
@@ -51,6 +53,7 @@ class _Opened:
     channels: Sequence[Channel]
     counters: Counters
     timeline: Timeline | None
+    notes: Sequence[str]
 
 
 @asynccontextmanager
@@ -69,20 +72,24 @@ async def open_stations(settings: Settings, environ: Mapping[str, str]) -> Async
         outputs = _open_outputs(settings)
         for output in outputs:
             stack.callback(output.close)
+        unkept = await asyncio.to_thread(check_settings, settings) if outputs[0].is_resumable else None
         answered, failed = await asyncio.to_thread(_find_finished, settings, *outputs)
         endpoints = await _start_mocks(settings.endpoints, stack)
         open_channel = TRANSPORTS[settings.transport]
         channels: list[Channel] = []
         for endpoint, key in zip(endpoints, keys, strict=True):
             target = make_target(endpoint, settings.model, key)
-            channels.append(open_channel(target, settings.timeout, settings.connect_timeout))
-            stack.push_async_callback(channels[-1].close)
+            channel = open_channel(target, settings.timeout, settings.connect_timeout)
+            stack.push_async_callback(channel.close)
+            secrets = secrets_of(key, endpoint.headers)
+            channels.append(Redacting(channel, secrets) if secrets else channel)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
         timeline = None
         if settings.timeline:
             timeline = Timeline(settings.timeline, counters, time.monotonic, time.time)
             stack.callback(timeline.close)
-        opened = _Opened(source, outputs, answered, failed, channels, counters, timeline)
+        notes = [*(note for output in outputs for note in output.repaired), *([unkept] if unkept else [])]
+        opened = _Opened(source, outputs, answered, failed, channels, counters, timeline, notes)
         yield _assemble(settings, shaper, opened)
 
 
@@ -95,6 +102,9 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         body=settings.body,
         on_room=lambda: engine.pump(),  # noqa: PLW0108 -- the engine comes after the writer
         on_failure=lambda: engine.stop(ExitCode.OUTPUT_FAILED, str(writer.failure)),
+        notice=_say,
+        spool_directory=settings.spool,
+        timing=Timing(disk_wait_s=settings.disk_wait),
     )
     engine = Engine(
         scheduler,
@@ -122,12 +132,14 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
             used=lambda: scheduler.used(counters.sent, counters.sending_s),
         ),
         timeline=opened.timeline,
-        notes=[output.repaired for output in opened.outputs if output.repaired],
+        notes=opened.notes,
     )
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(clean(text, 500) + "\n")
+    with suppress(OSError):  # the terminal may be gone; the files are what counts
+        sys.stderr.write(clean(text, 500) + "\n")
+        sys.stderr.flush()
 
 
 def make_scheduler(settings: Settings) -> Scheduler:
@@ -154,16 +166,32 @@ def _open_outputs(settings: Settings) -> tuple[OutputFile, OutputFile]:
             raise UsageError(f"{path}: is the input too. Name another file with {flag}.")
     if settings.save == settings.errors_path or _is_same(settings.save, settings.errors_path):
         raise UsageError(f"{settings.save}: is named by --save and by --errors. Name two files.")
+    if settings.spool is not None and not isdir(settings.spool):
+        raise UsageError(f"--spool {settings.spool}: is no directory. Create it, or name another.")
     save = OutputFile(settings.save, overwrite=settings.overwrite, flag="--save")
     try:
         errors = OutputFile(settings.errors_path, overwrite=settings.overwrite, flag="--errors")
     except BaseException:
         save.close()
         raise
-    if settings.overwrite:
-        save.empty()
-        errors.empty()
+    try:
+        for output in (save, errors):
+            _begin(output, settings)
+    except BaseException:
+        save.close()
+        errors.close()
+        raise
     return save, errors
+
+
+def _begin(output: OutputFile, settings: Settings) -> None:
+    """Empties an output that is started anew; else takes in what an earlier run could not write to it."""
+    spool = Spool(output, settings.spool)
+    if settings.overwrite:
+        output.empty()
+        spool.discard()
+    else:
+        spool.take_in(output)
 
 
 def _is_same(path: str, other: str) -> bool:
@@ -174,12 +202,13 @@ def _is_same(path: str, other: str) -> bool:
 
 
 def _find_finished(settings: Settings, save: OutputFile, errors: OutputFile) -> tuple[Finished, Finished]:
-    """What earlier runs answered, and what they failed at once the errors to be tried again have left their file."""
-    errors.keep_only(lambda record: not should_retry(record, settings.retry_errors))
-    return (
-        Finished.scan([settings.save] if save.is_resumable else []),
-        Finished.scan([settings.errors_path] if errors.is_resumable else []),
-    )
+    """What earlier runs answered, and what they failed at once the errors to be tried again have left their file.
+
+    So have those of a line that has an answer too. Where an equal line was answered, one that failed is worth a try.
+    """
+    answered = Finished.scan([settings.save] if save.is_resumable else [])
+    errors.keep_only(lambda record: not (should_retry(record, settings.retry_errors) or answered.has_key_of(record)))
+    return answered, Finished.scan([settings.errors_path] if errors.is_resumable else [])
 
 
 async def _start_mocks(endpoints: Sequence[EndpointSettings], stack: AsyncExitStack) -> Sequence[EndpointSettings]:

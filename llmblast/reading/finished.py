@@ -13,10 +13,11 @@ from collections.abc import Iterable
 
 from llmblast.errors import OutputBlockedError
 
-_MARKER = b'\n{"key":"'
+_MARKER = b'{"key":"'
 _KEY_DIGITS = 16
-_MATCH_BYTES = len(_MARKER) + _KEY_DIGITS + 1
-_BLOCK_BYTES = 1024 * 1024
+_KEY_END = len(_MARKER) + _KEY_DIGITS
+_HEAD_BYTES = _KEY_END + 1
+_BLOCK_BYTES = 256 * 1024
 _GROUPS = 256
 _MANY = 255
 
@@ -59,25 +60,34 @@ class Finished:
     def __len__(self) -> int:
         return self._left
 
+    def has_key_of(self, record: bytes) -> bool:
+        """Whether the key that `record` starts with is left."""
+        key = _key_in(record)
+        return key is not None and self._find(int.from_bytes(key)) is not None
+
     def take(self, key: str) -> bool:
         """Takes one occurrence of a key off; False if there is none left."""
-        if not self._left:
-            return False
         value = int(key, 16)
-        group = value >> 56
-        keys = self._keys[group]
-        index = bisect_left(keys, value)
-        if index == len(keys) or keys[index] != value:
+        index = self._find(value)
+        if index is None:
             return False
-        counts = self._counts[group]
-        if not counts[index]:
-            return False
+        counts = self._counts[value >> 56]
         self._left -= 1
         if counts[index] == _MANY and self._beyond.get(value, 0):
             self._beyond[value] -= 1
         else:
             counts[index] -= 1
         return True
+
+    def _find(self, value: int) -> int | None:
+        """Where a key stands in its group, if it is left."""
+        if not self._left:
+            return None
+        group = value >> 56
+        keys = self._keys[group]
+        index = bisect_left(keys, value)
+        is_left = index < len(keys) and keys[index] == value and self._counts[group][index] > 0
+        return index if is_left else None
 
     def _add_group(self, group: bytearray) -> None:
         values = array("Q")
@@ -96,24 +106,38 @@ class Finished:
 
 
 def _scan_file(path: str, groups: list[bytearray]) -> None:
-    """Adds a file's keys to their groups. A match that a block cuts is found again behind the next one's front."""
+    """Adds a file's keys to their groups. Of a line that goes on in the next block only the start is kept."""
     with open(path, "rb", buffering=0) as file:
-        data = b"\n"
+        rest = b""
         while block := file.read(_BLOCK_BYTES):
-            data += block
-            end = len(data) - _MATCH_BYTES
-            at = data.find(_MARKER)
-            while 0 <= at <= end:
-                _add_key(data[at + len(_MARKER) : at + _MATCH_BYTES], groups)
-                at = data.find(_MARKER, at + len(_MARKER))
-            data = data[1 - _MATCH_BYTES :]
+            lines = (rest + block).split(b"\n")
+            rest = lines.pop()[:_HEAD_BYTES]
+            _add_keys(lines, groups)
+        _add_keys([rest], groups)
 
 
-def _add_key(digits_and_quote: bytes, groups: list[bytearray]) -> None:
-    if digits_and_quote[_KEY_DIGITS] != ord('"'):
-        return
+def _add_keys(lines: list[bytes], groups: list[bytearray]) -> None:
+    """All keys of a block at once, where all of its lines are records; else one by one."""
+    if all(line.startswith(_MARKER) and line[_KEY_END:_HEAD_BYTES] == b'"' for line in lines):
+        try:
+            keys = unhexlify(b"".join([line[len(_MARKER) : _KEY_END] for line in lines]))
+        except ValueError:
+            pass
+        else:
+            for start in range(0, len(keys), 8):
+                groups[keys[start]] += keys[start : start + 8]
+            return
+    for line in lines:
+        key = _key_in(line)
+        if key is not None:
+            groups[key[0]] += key
+
+
+def _key_in(record: bytes) -> bytes | None:
+    """The key that a line starts with, if it is a record."""
+    if not record.startswith(_MARKER) or record[_KEY_END:_HEAD_BYTES] != b'"':
+        return None
     try:
-        key = unhexlify(digits_and_quote[:_KEY_DIGITS])
+        return unhexlify(record[len(_MARKER) : _KEY_END])
     except ValueError:
-        return
-    groups[key[0]] += key
+        return None

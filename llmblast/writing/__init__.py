@@ -3,6 +3,8 @@
 from llmblast.writing.output_file import OutputFile
 from llmblast.writing.records import FORMATS, render
 from llmblast.writing.retries import should_retry
+from llmblast.writing.spool import Spool
+from llmblast.writing.stream import Timing
 from llmblast.writing.writer import Writer
 
-__all__ = ["FORMATS", "OutputFile", "Writer", "render", "should_retry"]
+__all__ = ["FORMATS", "OutputFile", "Spool", "Timing", "Writer", "render", "should_retry"]

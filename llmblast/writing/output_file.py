@@ -4,14 +4,16 @@ A regular file is locked with flock(2), which the kernel lifts when the process 
 (standard output, a pipe, a device) is written to and nothing more: no lock, no repair, no sync.
 """
 
+import contextlib
+import errno
 import fcntl
 import os
 import select
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from llmblast.errors import OutputBlockedError, OutputFailedError
-from llmblast.writing.recovery import is_ours, repair_tail
+from llmblast.writing.recovery import is_ours, repair
 from llmblast.writing.rewriting import rewrite, sync_directory_of
 
 STDOUT = "-"
@@ -28,7 +30,8 @@ _sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # macOS 
 class OutputFile:
     """An append-only file of records; `-` is standard output. `flag` is the option that names it, for messages.
 
-    `repaired` says, for the log, what opening put right; `is_resumable`, whether a later run can read it and go on.
+    `repaired` says, for the log, what opening put right, a sentence each; `is_resumable`, whether a later run can read
+    it and go on.
     A new file is for its owner only (0600), an existing one keeps its mode. `overwrite` takes whatever it holds: the
     caller will `empty` it once all its outputs are locked.
     Opening a named pipe waits for its reader.
@@ -37,7 +40,8 @@ class OutputFile:
 
     def __init__(self, path: str, *, overwrite: bool = False, flag: str = "--save") -> None:
         self.name = "standard output" if path == STDOUT else path
-        self.repaired: str | None = None
+        self.path = path
+        self.repaired: list[str] = []
         self._flag = flag
         self._fd = -1
         try:
@@ -45,7 +49,7 @@ class OutputFile:
             if not self.is_resumable:
                 self._fd = os.dup(1) if path == STDOUT else os.open(path, os.O_WRONLY | os.O_APPEND)
                 return
-            self._path = os.path.realpath(path)
+            self.path = os.path.realpath(path)
             self._fd = self._open_locked()
             self._prepare(overwrite)
         except OutputBlockedError:
@@ -76,6 +80,36 @@ class OutputFile:
         if self.is_resumable:
             _sync_data(self._fd)
 
+    def check_name(self) -> None:
+        """Raises FileNotFoundError where somebody has removed or replaced the file. Blocks."""
+        if self.is_resumable and not _names(self.path, self._fd):
+            raise FileNotFoundError(errno.ENOENT, "it was removed or replaced while the run was on")
+
+    @property
+    def size_bytes(self) -> int:
+        """How much a regular file holds."""
+        return os.fstat(self._fd).st_size
+
+    def take_back(self, size_bytes: int) -> None:
+        """Takes the last bytes off again, as far as the device lets us: they are safe elsewhere."""
+        if self.is_resumable and size_bytes:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, max(0, self.size_bytes - size_bytes))
+
+    def lines(self, leave_out_bytes: int = 0) -> Iterator[bytes]:
+        """All lines but those in the last `leave_out_bytes`, newlines included, even where the file has lost its name.
+
+        Blocks. Raises OSError.
+        """
+        left_bytes = self.size_bytes - leave_out_bytes
+        with open(os.dup(self._fd), "rb") as file:
+            file.seek(0)
+            for line in file:
+                left_bytes -= len(line)
+                if left_bytes < 0:
+                    return
+                yield line
+
     def empty(self) -> None:
         """Starts the file anew."""
         if self.is_resumable:
@@ -91,7 +125,7 @@ class OutputFile:
         if not self.is_resumable:
             return 0
         try:
-            return rewrite(self._fd, self._path, keep)
+            return rewrite(self._fd, self.path, lambda line: line if line == b"\n" or keep(line[:-1]) else b"")
         except OSError as error:
             raise OutputFailedError(
                 f"{self.name}: cannot be rewritten: {error.strerror}; it is unchanged. "
@@ -110,7 +144,7 @@ class OutputFile:
             fd = self._open()
             try:
                 self._lock(fd)
-                if _names(self._path, fd):
+                if _names(self.path, fd):
                     return fd
             except BaseException:
                 os.close(fd)
@@ -120,10 +154,10 @@ class OutputFile:
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_APPEND
         try:
-            fd = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+            fd = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            return os.open(self._path, flags | os.O_CREAT, 0o600)
-        sync_directory_of(self._path)
+            return os.open(self.path, flags | os.O_CREAT, 0o600)
+        sync_directory_of(self.path)
         return fd
 
     def _lock(self, fd: int) -> None:
@@ -144,11 +178,11 @@ class OutputFile:
                 f"Choose another file with {self._flag}, or empty this one with --overwrite."
             )
         try:
-            self.repaired = repair_tail(self._fd, self._path)
+            self.repaired = repair(self._fd, self.path)
         except OSError as error:
             raise OutputBlockedError(
-                f"{self.name}: its torn last record cannot be moved to {self._path}.torn: {error.strerror}. "
-                f"Mend that, or choose another file with {self._flag}."
+                f"{self.name}: what a crash tore in it cannot be moved to {error.filename or self.path}: "
+                f"{error.strerror}. Mend that, or choose another file with {self._flag}."
             ) from None
 
     def _blocked(self, error: OSError | ValueError) -> OutputBlockedError:

@@ -1,28 +1,73 @@
-"""What a crash may have left at the end of an output file, and how it is put right. The caller holds the lock."""
+"""What a crash or a power cut may have left in an output file, and how it is put right. The caller holds the lock.
+
+A process that is killed leaves half a record at the end. A power cut also leaves runs of zero bytes: pages that the
+file system had counted but not written. Records never hold a zero byte or a newline, and each starts and ends in the
+same way, so whole blocks are cleared with a few searches (1 GB in a second); only lines that look odd are parsed.
+"""
 
 import os
+from collections.abc import Iterator
 
 import orjson
 
+from llmblast.writing.rewriting import rewrite
+
 RECORD_START = b'{"key":"'
-_BLOCK_BYTES = 64 * 1024
+_BLOCK_BYTES = 256 * 1024
+_LONGEST_BYTES = 64 * 1024 * 1024
 
 
 def is_ours(fd: int) -> bool:
-    """Whether the file is empty or starts as our records do, be it with the torn beginning of one."""
-    head = os.pread(fd, len(RECORD_START), 0)
-    return RECORD_START.startswith(head)
-
-
-def repair_tail(fd: int, path: str) -> str | None:
-    """Completes a last line that only lacks its newline; moves a torn one to `path`.torn and cuts it off.
-
-    Returns what was done, for the log. Raises OSError; the file is then as it was, or the torn part is in both files.
+    """Whether the file is empty or starts as our records do, be it with a torn one. Lines that zeros have hit say
+    nothing; then the first whole one tells.
     """
+    head = os.pread(fd, len(RECORD_START), 0)
+    if not RECORD_START.startswith(head.partition(b"\0")[0]):
+        return False
+    with open(os.dup(fd), "rb") as file:
+        file.seek(0)
+        while line := file.readline(_LONGEST_BYTES):
+            if RECORD_START.startswith(line[: len(RECORD_START)]):
+                return True
+            if b"\0" not in line:
+                return False
+    return True
+
+
+def repair(fd: int, path: str) -> list[str]:
+    """Cuts zeros off, mends the last line, moves broken records to `path`.quarantine; returns what was done, for the
+    log. What the zeros left whole is kept.
+
+    Raises OSError; the file is then as it was, or what was to be moved is in both files.
+    """
+    notes = (_cut_zeros(fd, path), _mend_tail(fd, path), _quarantine(fd, path))
+    return [note for note in notes if note]
+
+
+def _cut_zeros(fd: int, path: str) -> str | None:
+    size = end = os.fstat(fd).st_size
+    while end > 0:
+        start = max(0, end - _BLOCK_BYTES)
+        block = os.pread(fd, end - start, start).rstrip(b"\0")
+        end = start + len(block)
+        if block:
+            break
+    if end == size:
+        return None
+    os.ftruncate(fd, end)
+    os.fsync(fd)
+    return f"{path}: its last {size - end} bytes were zeros, as a power cut leaves them; they were cut off."
+
+
+def _mend_tail(fd: int, path: str) -> str | None:
+    """Completes a last line that only lacks its newline; moves a torn one to `path`.torn and cuts it off."""
     tail = _last_line(fd)
     if not tail:
         return None
-    if _is_whole(tail):
+    if b"\0" in tail:
+        os.write(fd, b"\n")  # a line like any other now: what can be saved of it is seen to with the rest
+        return None
+    if _is_record(tail):
         os.write(fd, b"\n")
         os.fsync(fd)
         return f"{path}: the last record lacked its newline, which was added."
@@ -30,6 +75,80 @@ def repair_tail(fd: int, path: str) -> str | None:
     os.ftruncate(fd, os.fstat(fd).st_size - len(tail))
     os.fsync(fd)
     return f"{path}: the last record was torn; its {len(tail)} bytes were moved to {path}.torn."
+
+
+def _quarantine(fd: int, path: str) -> str | None:
+    broken = [line for block in _blocks_of_lines(fd) if _looks_odd(block) for line in _broken_lines(block)]
+    if not broken:
+        return None
+    fragments = [piece for line in broken for piece in _pieces(line) if not _is_record(piece)]
+    if fragments:
+        _append_durably(f"{path}.quarantine", b"".join(piece + b"\n" for piece in fragments))
+    rewrite(fd, path, _mended)
+    where = f"their fragments were moved to {path}.quarantine"
+    return f"{path}: {_number(len(broken))} broken; {where}, and what they answered runs again."
+
+
+def _number(count: int) -> str:
+    return "1 line was" if count == 1 else f"{count:,} lines were"
+
+
+def _blocks_of_lines(fd: int) -> Iterator[bytes]:
+    """The whole file as blocks of whole lines."""
+    parts: list[bytes] = []
+    position = 0
+    while block := os.pread(fd, _BLOCK_BYTES, position):
+        position += len(block)
+        end = block.rfind(b"\n") + 1
+        if end == 0:
+            parts.append(block)
+            continue
+        yield b"".join((*parts, block[:end]))
+        parts = [block[end:]]
+
+
+def _looks_odd(block: bytes) -> bool:
+    """Whether a block of lines may hold a broken one: a zero byte, a wrong start or end, or two starts in one line."""
+    lines = block.split(b"\n")
+    lines.pop()
+    if b"\0" in block or block.count(RECORD_START) != len(lines):
+        return True
+    return not all(line.startswith(RECORD_START) and line.endswith(b"}") for line in lines)
+
+
+def _broken_lines(block: bytes) -> Iterator[bytes]:
+    for line in block.split(b"\n")[:-1]:
+        if _mended(line + b"\n") != line + b"\n":
+            yield line
+
+
+def _mended(line: bytes) -> bytes:
+    """What stays of a line, newline included: all of it where it is JSON or blank, else the whole records in it."""
+    text = line.removesuffix(b"\n")
+    if not text or (_looks_whole(text) and b"\0" not in text) or _is_json(text):
+        return line
+    return b"".join(piece + b"\n" for piece in _pieces(text) if _is_record(piece))
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    """What zeros have left of a line, or of several whose newlines they took."""
+    return [piece for piece in line.split(b"\0") if piece]
+
+
+def _looks_whole(text: bytes) -> bool:
+    return text.startswith(RECORD_START) and text.endswith(b"}") and text.count(RECORD_START) == 1
+
+
+def _is_record(text: bytes) -> bool:
+    return text.startswith(RECORD_START) and _is_json(text)
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def _last_line(fd: int) -> bytes:
@@ -45,16 +164,6 @@ def _last_line(fd: int) -> bytes:
             break
         end = start
     return b"".join(reversed(parts))
-
-
-def _is_whole(tail: bytes) -> bool:
-    if not tail.startswith(RECORD_START):
-        return False
-    try:
-        orjson.loads(tail)
-    except orjson.JSONDecodeError:
-        return False
-    return True
 
 
 def _append_durably(path: str, data: bytes) -> None:

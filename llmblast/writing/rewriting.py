@@ -1,4 +1,4 @@
-"""Rewrites a locked output file without some of its records: complete, durable and locked before it takes the path."""
+"""Rewrites a locked output file with some lines changed: complete, durable and locked before it takes the path."""
 
 import contextlib
 import fcntl
@@ -9,32 +9,34 @@ from typing import IO
 _BUFFER_BYTES = 1024 * 1024
 
 
-def rewrite(fd: int, path: str, keep: Callable[[bytes], bool]) -> int:
-    """Drops the lines for which `keep` is False and returns their number; `fd` then is the new file, locked.
+def rewrite(fd: int, path: str, change: Callable[[bytes], bytes]) -> int:
+    """Puts `change(line)` in the place of each line, newlines included; returns how many lines that changed.
 
-    Streams, so memory holds one line at a time. The new file comes into being at the first line that is dropped: where
-    all are kept, nothing is written. Raises OSError; the file at `path` then is the old one, unchanged.
+    `fd` then is the new file, locked. Streams, so memory holds one line at a time. The new file comes into being at the
+    first line that changes: where all stay, nothing is written. Raises OSError; the file at `path` then is the old one,
+    unchanged.
     """
     new_path = f"{path}.llmblast-rewrite"
     new: IO[bytes] | None = None
-    dropped = kept_bytes = 0
+    changed = kept_bytes = 0
     with contextlib.ExitStack() as stack:
         old = stack.enter_context(open(os.dup(fd), "rb", buffering=_BUFFER_BYTES))
         old.seek(0)
         for line in old:
-            if line == b"\n" or keep(line.removesuffix(b"\n")):
+            replacement = change(line)
+            if replacement != line:
+                changed += 1
+                if new is None:
+                    stack.callback(_remove, new_path)
+                    new = stack.enter_context(_create_like(fd, new_path))
+                    _copy_start(fd, new, kept_bytes)
+            elif new is None:
                 kept_bytes += len(line)
-                if new is not None:
-                    new.write(line)
-                continue
-            dropped += 1
-            if new is None:
-                stack.callback(_remove, new_path)
-                new = stack.enter_context(_create_like(fd, new_path))
-                _copy_start(fd, new, kept_bytes)
+            if new is not None:
+                new.write(replacement)
         if new is not None:
             _replace(fd, path, new, new_path)
-    return dropped
+    return changed
 
 
 def sync_directory_of(path: str) -> None:

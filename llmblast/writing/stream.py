@@ -1,69 +1,101 @@
-"""One output file's share of the writer: records gather to batches, a batch is one write in a thread, syncs follow.
+"""One output's share of the writer: records gather to batches, a batch is one write in a thread, syncs follow.
 
 A record waits 20 ms for others, less when 256 KiB have gathered; so no thread hop is paid for a single line at high
 rates, and the reader of a pipe sees each record soon. Timers are the event loop's; nothing polls.
+
+What was written stays in memory until it is synced. A file without room is tried again for a while, so that a person
+can make some. Where that does not help, and for every other trouble, all that is not synced goes to a second place,
+and the stream goes on there. A failed sync is never tried again on the same file. Where no place takes anything, the
+records stay in memory and everything is tried again, until there is room or a person gives up.
 """
 
 import asyncio
+import contextlib
 import errno
-from collections.abc import Callable
-
-import aiofiles.os
+from dataclasses import dataclass
+from typing import Protocol
 
 from llmblast.errors import OutputFailedError
 from llmblast.writing.output_file import OutputFile
+from llmblast.writing.spool import Spool
 
 BATCH_BYTES = 256 * 1024
 SYNC_BYTES = 8 * 1024 * 1024
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long a record waits for others, and then for its sync; for how long and how often room is waited for."""
+
+    gather_s: float = 0.02
+    sync_after_s: float = 1.0
+    disk_wait_s: float = 60.0
+    retry_s: float = 1.0
+
+
+class Listener(Protocol):
+    """Who has to know; all is told on the loop."""
+
+    def wrote(self, size_bytes: int) -> None:
+        """So many bytes wait no longer to be written."""
+
+    def paused(self, notice: str) -> None:
+        """Nothing can be written for now. `notice` is for a person."""
+
+    def resumed(self, notice: str) -> None:
+        """It can again."""
+
+    def failed(self, failure: OutputFailedError) -> None:
+        """The file takes nothing more; records go to a second place. Told once."""
 
 
 class Stream:
-    """Takes rendered records and brings them to a file. `failure` is set once, at the first write or sync that fails.
+    """Takes rendered records and brings them to a file, or else to the places of `spool`.
 
-    `on_written` is told how many bytes have left memory, `on_failure` what went wrong first; both run on the loop.
+    `is_paused` says that no place takes them for now.
     """
 
-    def __init__(
-        self,
-        file: OutputFile,
-        gather_s: float,
-        sync_after_s: float,
-        on_written: Callable[[int], None],
-        on_failure: Callable[[OutputFailedError], None],
-    ) -> None:
-        self.failure: OutputFailedError | None = None
-        self._error: OSError | None = None
+    def __init__(self, file: OutputFile, spool: Spool, timing: Timing, listener: Listener) -> None:
+        self.is_paused = False
         self._file = file
-        self._append_in_thread = aiofiles.os.wrap(file.append)
-        self._sync_in_thread = aiofiles.os.wrap(file.sync)
-        self._gather_s = gather_s
-        self._sync_after_s = sync_after_s
-        self._on_written = on_written
-        self._on_failure = on_failure
+        self._own_file = file
+        self._spool = spool
+        self._timing = timing
+        self._listener = listener
         self._records: list[bytes] = []
         self._gathered_bytes = 0
         self._unwritten = b""
+        self._unsynced: list[bytes] = []
         self._unsynced_bytes = 0
         self._sync_timer: asyncio.TimerHandle | None = None
         self._sync_is_due = False
-        self._sync_failed = False
+        self._lost: OSError | None = None
+        """Why nothing more may be written to the file: a sync has failed, or it has lost its name."""
+        self._wait_until_s: float | None = None
+        self._problem = ""
+        """What is wrong with our own file, in words."""
+        self._notice = ""
+        self._places: list[str] = []
+        """The spools that took records, first to last; `_spooled` records in all."""
+        self._spooled = 0
         self._closing = False
+        self._hurried = asyncio.Event()
         self._work = asyncio.Event()
         self._busy = asyncio.Lock()
 
     def add(self, record: bytes) -> None:
         """Takes a record, on the loop."""
         if not self._records:
-            asyncio.get_running_loop().call_later(self._gather_s, self._work.set)
+            asyncio.get_running_loop().call_later(self._timing.gather_s, self._wake)
         self._records.append(record)
         self._gathered_bytes += len(record)
         if self._gathered_bytes >= BATCH_BYTES:
-            self._work.set()
+            self._wake()
 
     async def run(self) -> None:
-        """Writes and syncs until closed or failed. A write that is under way when this is cancelled still counts."""
-        while self.failure is None:
+        """Writes and syncs until closed. A write that is under way when this is cancelled still counts."""
+        while True:
             await self._work.wait()
             if self._closing:
                 return
@@ -71,74 +103,176 @@ class Stream:
             await asyncio.shield(self._bring(sync=False))
 
     async def flush(self) -> None:
-        """Writes and syncs what was taken before, or sets `failure`."""
+        """Writes and syncs what was taken before, wherever it is taken."""
         await self._bring(sync=True)
 
-    async def close(self) -> OutputFailedError | None:
-        """Tries everything once more, closes the file and returns what could not be saved, if anything.
+    def hurry(self) -> None:
+        """Waits for room no longer."""
+        self._hurried.set()
+        self._work.set()
 
-        What nobody reads any more is no loss: whoever closed the pipe wanted no more of it.
+    async def close(self) -> OutputFailedError | None:
+        """Brings everything to a place, waits for room if need be, and closes the file.
+
+        Returns where the records are that the file did not take, and how many could be saved nowhere, if any.
         """
         self._closing = True
         self._work.set()
-        await self.flush()
-        self._file.close()
-        if self._sync_failed:
-            return self.failure
-        if self._error is None or not self._unwritten or isinstance(self._error, BrokenPipeError):
-            return None
-        missing = self._unwritten.count(b"\n")
-        return _explain(self._file.name, f"cannot be written, {missing} records are missing", self._error)
+        while True:
+            is_last = self._hurried.is_set()
+            await self._bring(sync=True)
+            if is_last or not self.is_paused:
+                break
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurried.wait(), self._timing.retry_s)
+        for file in {self._file, self._own_file}:
+            await asyncio.to_thread(file.close)
+        return self._explain() if self._places or self.is_paused else None
 
     async def _bring(self, *, sync: bool) -> None:
         async with self._busy:
-            await self._write()
-            if sync or self._sync_is_due or self._unsynced_bytes >= SYNC_BYTES:
-                await self._sync()
+            while (error := await self._attempt(sync=sync)) is not None:
+                if not self._places:
+                    self._problem = self._describe(error)
+                if self._waits_for_room(error):
+                    self._pause(f"nothing is sent until there is room, for {self._timing.disk_wait_s:g} s at most")
+                    return
+                if not await self._move(error):
+                    self._pause("no second place takes its records either, so nothing is sent until there is room")
+                    return
+            self._resume()
 
-    async def _write(self) -> None:
-        data = b"".join((self._unwritten, *self._records))
+    async def _attempt(self, *, sync: bool) -> OSError | None:
+        """Writes all, syncs if it is time; returns what went wrong."""
+        if self._lost is not None:
+            return self._lost
+        error = await self._write()
+        if sync or self._sync_is_due or self._unsynced_bytes >= SYNC_BYTES:
+            error = await self._sync() or error
+        return error
+
+    async def _write(self) -> OSError | None:
+        data = self._all_unwritten()
         if not data:
-            return
-        self._records = []
-        self._gathered_bytes = 0
+            return None
         if self._sync_timer is None and self._file.is_resumable:
             loop = asyncio.get_running_loop()
-            self._sync_timer = loop.call_later(self._sync_after_s, self._demand_sync)
-        written, error = await self._append_in_thread(data)
+            self._sync_timer = loop.call_later(self._timing.sync_after_s, self._demand_sync)
+        written, error = await asyncio.to_thread(self._file.append, data)
         self._unwritten = data[written:]
+        self._unsynced.append(data[:written])
         self._unsynced_bytes += written
-        self._on_written(written)
-        if error is not None:
-            self._fail("cannot be written", error)
+        if self._file is not self._own_file:
+            self._spooled += data[:written].count(b"\n")
+        if not self._file.is_resumable:
+            self._forget_what_is_safe()
+        self._listener.wrote(written)
+        return error
 
-    async def _sync(self) -> None:
+    async def _sync(self) -> OSError | None:
         if self._sync_timer is not None:
             self._sync_timer.cancel()
             self._sync_timer = None
         self._sync_is_due = False
-        if not self._unsynced_bytes or self._sync_failed:
-            return
-        self._unsynced_bytes = 0
         try:
-            await self._sync_in_thread()
+            if self._unsynced_bytes:
+                await asyncio.to_thread(self._file.sync)
+                self._forget_what_is_safe()
+            await asyncio.to_thread(self._file.check_name)
         except OSError as error:
-            self._sync_failed = True
-            self._fail("cannot be synced to its device, so its last records may be missing", error)
+            self._lost = error
+        return self._lost
+
+    def _all_unwritten(self) -> bytes:
+        data = b"".join((self._unwritten, *self._records))
+        self._records = []
+        self._gathered_bytes = 0
+        return data
+
+    def _forget_what_is_safe(self) -> None:
+        """All but the start of a record whose end could not be written yet: no place shall have half of one."""
+        self._unsynced = [b"".join(self._unsynced).rpartition(b"\n")[2]] if self._unwritten else []
+        self._unsynced_bytes = 0
+
+    def _waits_for_room(self, error: OSError) -> bool:
+        if self._file is not self._own_file or self._lost or error.errno not in _NO_ROOM or self._hurried.is_set():
+            return False
+        now = asyncio.get_running_loop().time()
+        if self._wait_until_s is None:
+            self._wait_until_s = now + self._timing.disk_wait_s
+        return now < self._wait_until_s
+
+    async def _move(self, error: OSError) -> bool:
+        """Takes all that is not safe to a second place and goes on there. False where no place takes it."""
+        written = b"".join(self._unsynced)
+        lost = self._file if isinstance(error, FileNotFoundError) else None
+        try:
+            place, count = await asyncio.to_thread(self._spool.store, written + self._unwritten, lost, len(written))
+        except OSError:
+            return False
+        await asyncio.to_thread(self._file.take_back, len(written))
+        if self._file is not self._own_file:
+            await asyncio.to_thread(self._file.close)
+            self._spooled -= written.count(b"\n")
+        self._listener.wrote(len(self._unwritten))
+        self._unwritten, self._unsynced, self._unsynced_bytes = b"", [], 0
+        self._file, self._lost = place, None
+        self._places.append(place.name)
+        self._spooled += count
+        if len(self._places) == 1:
+            self._listener.failed(self._explain())
+        return True
+
+    def _pause(self, consequence: str) -> None:
+        if not self._closing:
+            asyncio.get_running_loop().call_later(self._timing.retry_s, self._work.set)
+        self.is_paused = True
+        notice = f"{self._own_file.name}: {self._problem}; {consequence}"
+        if notice != self._notice:
+            self._notice = notice
+            self._listener.paused(notice)
+
+    def _resume(self) -> None:
+        self._wait_until_s = None
+        if not self.is_paused:
+            return
+        self.is_paused = False
+        self._notice = ""
+        end = f"the records are in {self._places[-1]}" if self._places else "there is room again, the run goes on"
+        self._listener.resumed(f"{self._own_file.name}: {end}")
+        if self._records:
+            self._work.set()
+
+    def _wake(self) -> None:
+        if not self.is_paused:
+            self._work.set()
 
     def _demand_sync(self) -> None:
         self._sync_is_due = True
-        self._work.set()
+        self._wake()
 
-    def _fail(self, problem: str, error: OSError) -> None:
-        self._error = error
-        if self.failure is None:
-            self.failure = _explain(self._file.name, problem, error)
-            self._on_failure(self.failure)
+    def _describe(self, error: OSError) -> str:
+        if isinstance(error, BrokenPipeError):
+            return "nobody reads it any more"
+        if isinstance(error, FileNotFoundError):
+            return str(error.strerror)
+        return f"cannot be {'written' if self._lost is None else 'synced to its device'}: {error.strerror}"
+
+    def _explain(self) -> OutputFailedError:
+        sentence = f"{self._own_file.name}: {self._problem}"
+        if self._places:
+            sentence += f"; {_number(self._spooled)} in {' and '.join(self._places)}"
+        unsaved = (*(self._unsynced if self._lost else ()), self._unwritten, *self._records)
+        if missing := sum(piece.count(b"\n") for piece in unsaved):
+            sentence += f"; {_number(missing)} lost, no other place took them"
+        if not self._own_file.is_resumable:
+            advice = "Keep them: no later run takes them in." if self._places else "Write to a file with --save."
+        else:
+            mend = "" if "removed" in self._problem else "Mend that, or make room, and "
+            advice = f"{mend}run the same command again to go on"
+            advice = f"{advice[0].upper()}{advice[1:]}{'; it takes them in.' if self._places else '.'}"
+        return OutputFailedError(f"{sentence}. {advice}")
 
 
-def _explain(name: str, problem: str, error: OSError) -> OutputFailedError:
-    if isinstance(error, BrokenPipeError):
-        return OutputFailedError(f"{name}: nobody reads it any more. Run the same command again to go on.")
-    fix = "Make room" if error.errno in _NO_ROOM else "Mend that"
-    return OutputFailedError(f"{name}: {problem}: {error.strerror}. {fix} and run the same command again to go on.")
+def _number(count: int) -> str:
+    return "1 record is" if count == 1 else f"{count:,} records are"

@@ -10,19 +10,19 @@ from llmblast.errors import OutputFailedError
 from llmblast.records import Outcome, Success
 from llmblast.writing.output_file import OutputFile
 from llmblast.writing.records import render
-from llmblast.writing.stream import Stream
+from llmblast.writing.spool import Spool
+from llmblast.writing.stream import Stream, Timing
 
 FULL_BYTES = 8 * 1024 * 1024
-GATHER_S = 0.02
-SYNC_AFTER_S = 1.0
 
 
 class Writer:
     """Brings Outcomes to their files: successes to `save`, failures to `errors`.
 
-    `is_full` asks for a pause; `on_room` is called on the loop once half of the room is free again. `failure` is set,
-    and `on_failure` called, when a file can no longer be written or synced: what is put from then on stays in memory
-    and is tried once more by `close`. `body` is one of always, auto, never.
+    `is_full` asks for a pause: too much waits to be written, or a file has no room. `on_room` is called on the loop
+    once there is room again. What a file does not take goes to a second place, in `spool_directory` if one is named;
+    then `failure` is set and `on_failure` called: the run had better end. `notice` gets what a person should know
+    meanwhile. `body` is one of always, auto, never.
     """
 
     def __init__(
@@ -34,8 +34,9 @@ class Writer:
         body: str,
         on_room: Callable[[], None],
         on_failure: Callable[[], None],
-        gather_s: float = GATHER_S,
-        sync_after_s: float = SYNC_AFTER_S,
+        notice: Callable[[str], None],
+        spool_directory: str | None = None,
+        timing: Timing | None = None,
     ) -> None:
         self.is_full = False
         self.failure: OutputFailedError | None = None
@@ -43,9 +44,10 @@ class Writer:
         self._body = body
         self._on_room = on_room
         self._on_failure = on_failure
+        self._notice = notice
         self._buffered_bytes = 0
-        self._save = Stream(save, gather_s, sync_after_s, self._make_room, self._fail)
-        self._errors = Stream(errors, gather_s, sync_after_s, self._make_room, self._fail)
+        self._save = Stream(save, Spool(save, spool_directory), timing or Timing(), self)
+        self._errors = Stream(errors, Spool(errors, spool_directory), timing or Timing(), self)
 
     def put(self, outcome: Outcome) -> None:
         """Takes the outcome, full or not. On the loop only, before `close`; never blocks, never fails."""
@@ -56,30 +58,51 @@ class Writer:
         (self._save if isinstance(outcome, Success) else self._errors).add(record)
 
     async def run(self) -> None:
-        """The flush loop; it ends after `close`, or when both files have failed."""
+        """The flush loop; it ends after `close`."""
         await asyncio.gather(self._save.run(), self._errors.run())
 
     async def flush(self) -> None:
-        """Returns when all that was put before is written and synced, or `failure` is set."""
+        """Returns when all that was put before is written and synced, or waits for room."""
         await asyncio.shield(asyncio.gather(self._save.flush(), self._errors.flush()))
+
+    def hurry(self) -> None:
+        """Somebody wants the run to end: waits for room no longer."""
+        self._save.hurry()
+        self._errors.hurry()
 
     async def close(self) -> None:
         """Writes and syncs everything, closes the files, lifts the locks. Goes on to its end even when cancelled.
 
-        Raises OutputFailedError when anything could not be written or synced.
+        Raises OutputFailedError when anything is not in its file.
         """
         problems = await asyncio.shield(asyncio.gather(self._save.close(), self._errors.close()))
-        for problem in problems:
-            if problem is not None:
-                raise problem
+        messages = [str(problem) for problem in problems if problem is not None]
+        if messages:
+            raise OutputFailedError(" ".join(messages))
 
-    def _make_room(self, written_bytes: int) -> None:
-        self._buffered_bytes -= written_bytes
-        if self.is_full and self._buffered_bytes < FULL_BYTES // 2:
-            self.is_full = False
-            self._on_room()
+    def wrote(self, size_bytes: int) -> None:
+        """A stream's word, as are the next three: so many bytes wait no longer to be written."""
+        self._buffered_bytes -= size_bytes
+        self._make_room()
 
-    def _fail(self, failure: OutputFailedError) -> None:
+    def paused(self, notice: str) -> None:
+        """Its file takes nothing for now."""
+        self.is_full = True
+        self._notice(notice)
+
+    def resumed(self, notice: str) -> None:
+        """It takes records again."""
+        self._notice(notice)
+        self._make_room()
+
+    def failed(self, failure: OutputFailedError) -> None:
+        """Its records go to a second place."""
         if self.failure is None:
             self.failure = failure
             self._on_failure()
+
+    def _make_room(self) -> None:
+        is_paused = self._save.is_paused or self._errors.is_paused
+        if self.is_full and not is_paused and self._buffered_bytes < FULL_BYTES // 2:
+            self.is_full = False
+            self._on_room()

@@ -16,7 +16,7 @@ import pytest
 import uvloop
 
 from llmblast.errors import ExitCode, OutputBlockedError, OutputFailedError
-from llmblast.writing import OutputFile, Writer
+from llmblast.writing import OutputFile, Spool, Timing, Writer
 from tests.writing.writing_samples import a_failure, a_success, parsed
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -25,11 +25,11 @@ WRITE_UNTIL_KILLED = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[2])
 from tests.writing.writing_samples import a_success
-from llmblast.writing import OutputFile, Writer
+from llmblast.writing import OutputFile, Timing, Writer
 
 async def main():
     writer = Writer(OutputFile(sys.argv[1]), OutputFile("/dev/null"), echo=True, body="auto",
-                    on_room=lambda: None, on_failure=lambda: None, gather_s=0)
+                    on_room=lambda: None, on_failure=lambda: None, notice=print, timing=Timing(gather_s=0))
     running = asyncio.ensure_future(writer.run())
     number = 0
     while True:
@@ -68,7 +68,7 @@ class Watched(OutputFile):
         self.appended: list[int] = []
         self.syncs = 0
         self.changed = asyncio.Event()
-        self._fail_sync = fail_sync
+        self.fail_sync = fail_sync
         self._loop = asyncio.get_running_loop()
 
     def append(self, data: bytes) -> tuple[int, OSError | None]:
@@ -79,7 +79,7 @@ class Watched(OutputFile):
     def sync(self) -> None:
         self.syncs += 1
         self._loop.call_soon_threadsafe(self.changed.set)
-        if self._fail_sync:
+        if self.fail_sync:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         super().sync()
 
@@ -97,7 +97,9 @@ class Heard:
     def __init__(self) -> None:
         self.room = asyncio.Event()
         self.failed = asyncio.Event()
+        self.noticed = asyncio.Event()
         self.calls: list[str] = []
+        self.notices: list[str] = []
 
     def on_room(self) -> None:
         self.calls.append("room")
@@ -107,9 +109,17 @@ class Heard:
         self.calls.append("failure")
         self.failed.set()
 
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+        self.noticed.set()
+
 
 def a_writer(
-    save: OutputFile, errors: OutputFile | None = None, heard: Heard | None = None, **seconds: float
+    save: OutputFile,
+    errors: OutputFile | None = None,
+    heard: Heard | None = None,
+    spool_directory: Path | None = None,
+    **seconds: float,
 ) -> Writer:
     """A writer whose errors go nowhere unless a file is given."""
     heard = heard or Heard()
@@ -120,7 +130,9 @@ def a_writer(
         body="auto",
         on_room=heard.on_room,
         on_failure=heard.on_failure,
-        **seconds,
+        notice=heard.notice,
+        spool_directory=None if spool_directory is None else str(spool_directory),
+        timing=Timing(**seconds),
     )
 
 
@@ -320,18 +332,23 @@ def test_many_bytes_are_synced_before_their_second_is_over(run: Run, save: Path)
     run(main())
 
 
-def test_a_failed_sync_is_never_repeated(run: Run, save: Path) -> None:
-    """A second one would report success for data that the kernel has dropped."""
+def spooled(directory: Path) -> list[int]:
+    """The line numbers of all records in second places."""
+    return [record["line"] for path in sorted(directory.glob("*.spool.jsonl")) for record in parsed(path)]
+
+
+def test_a_failed_sync_is_never_repeated(run: Run, save: Path, tmp_path: Path) -> None:
+    """A second one would report success for data that the kernel has dropped: what was not safe goes elsewhere."""
 
     async def main() -> None:
         heard = Heard()
         file = Watched(save, fail_sync=True)
-        writer = a_writer(file, heard=heard, gather_s=0, sync_after_s=0)
+        writer = a_writer(file, None, heard, tmp_path, gather_s=0, sync_after_s=0)
         running = asyncio.ensure_future(writer.run())
         writer.put(a_success(1))
         await asyncio.wait_for(heard.failed.wait(), 20)
         writer.put(a_success(2))
-        with pytest.raises(OutputFailedError, match=r"cannot be synced .*: Input/output error\. Mend that and run"):
+        with pytest.raises(OutputFailedError, match=r"cannot be synced .*: Input/output error; 2 records are in "):
             await writer.close()
         await running
         assert file.syncs == 1
@@ -339,73 +356,310 @@ def test_a_failed_sync_is_never_repeated(run: Run, save: Path) -> None:
 
     run(main())
 
-    assert len(parsed(save)) == 2
+    assert spooled(tmp_path) == [1, 2]
+    assert parsed(save) == []
 
 
-def test_a_full_device_is_reported_at_once_and_again_at_the_end(run: Run) -> None:
-    """The job stops sending at the first, and exits 74 with the second."""
+def test_what_is_synced_is_not_spooled(run: Run, save: Path, tmp_path: Path) -> None:
+    """Only what a power cut could still take goes to the second place."""
+
+    async def main() -> None:
+        file = Watched(save)
+        writer = a_writer(file, None, None, tmp_path)
+        writer.put(a_success(1))
+        await writer.flush()
+        file.fail_sync = True
+        writer.put(a_success(2))
+        with pytest.raises(OutputFailedError, match="1 record is in"):
+            await writer.close()
+
+    run(main())
+
+    assert [record["line"] for record in parsed(save)] == [1]
+    assert spooled(tmp_path) == [2]
+
+
+def test_a_full_device_is_left_for_a_second_place(run: Run, tmp_path: Path) -> None:
+    """The job stops sending at once, and exits 74 with all that the device did not take in another file."""
 
     async def main() -> None:
         heard = Heard()
-        writer = a_writer(OutputFile("/dev/full"), OutputFile("/dev/full"), heard)
+        full = OutputFile("/dev/full"), OutputFile("/dev/full")
+        writer = a_writer(*full, heard, tmp_path, disk_wait_s=0)
         running = asyncio.ensure_future(writer.run())
         writer.put(a_success(1))
         writer.put(a_failure(2))
         await asyncio.wait_for(heard.failed.wait(), 20)
-        await running
         writer.put(a_success(3))
-        assert "/dev/full: cannot be written: No space left on device. Make room and run" in str(writer.failure)
-        with pytest.raises(OutputFailedError, match="2 records are missing: No space left on device") as caught:
+        assert "/dev/full: cannot be written: No space left on device; 1 record is in" in str(writer.failure)
+        with pytest.raises(OutputFailedError, match=r"2 records are in .*1 record is in") as caught:
             await writer.close()
+        await running
         assert caught.value.exit_code == ExitCode.OUTPUT_FAILED
         assert heard.calls == ["failure"]
 
     run(main())
 
+    assert sorted(spooled(tmp_path)) == [1, 2, 3]
 
-def test_a_write_that_broke_off_goes_on_where_it_stopped(run: Run, save: Path) -> None:
-    """When there is room again at the end, nothing is missing and nothing is there twice."""
+
+def test_a_full_disk_is_waited_for(run: Run, save: Path, tmp_path: Path) -> None:
+    """When somebody makes room the run goes on: nothing is missing, nothing is there twice, nothing is spooled."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     async def main() -> None:
         heard = Heard()
-        writer = a_writer(OutputFile(str(save)), heard=heard)
+        writer = a_writer(OutputFile(str(save)), None, heard, tmp_path, retry_s=0.01)
         running = asyncio.ensure_future(writer.run())
         for number in range(100):
             writer.put(a_success(number))
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
         try:
-            await asyncio.wait_for(heard.failed.wait(), 20)
+            await asyncio.wait_for(heard.noticed.wait(), 20)
+            was_full = writer.is_full
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert size_of(save) == 1000
         writer.put(a_success(100))
+        await asyncio.wait_for(heard.room.wait(), 20)
+        assert (was_full, writer.is_full) == (True, False)
+        writer.put(a_success(101))
+        await writer.close()
+        await running
+        assert heard.calls == ["room"]
+        assert "cannot be written: File too large; nothing is sent until there is room, for 60 s" in heard.notices[0]
+        assert "there is room again" in heard.notices[1]
+
+    run(main())
+
+    assert [record["line"] for record in parsed(save)] == list(range(102))
+    assert spooled(tmp_path) == []
+
+
+def test_whoever_wants_the_end_need_not_wait_for_room(run: Run, tmp_path: Path) -> None:
+    """Ctrl-C takes the records to the second place at once."""
+
+    async def main() -> None:
+        heard = Heard()
+        writer = a_writer(OutputFile("/dev/full"), None, heard, tmp_path, gather_s=0, retry_s=3600)
+        running = asyncio.ensure_future(writer.run())
+        writer.put(a_success(1))
+        await asyncio.wait_for(heard.noticed.wait(), 20)
+        assert writer.failure is None
+        writer.hurry()
+        await asyncio.wait_for(heard.failed.wait(), 20)
+        with pytest.raises(OutputFailedError):
+            await writer.close()
+        await running
+
+    run(main())
+
+    assert spooled(tmp_path) == [1]
+
+
+def test_records_that_no_place_takes_are_kept_until_one_does(
+    run: Run, save: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sending has stopped, so waiting costs nothing; exiting would cost what was paid for. Whichever place has room
+    first gets them.
+    """
+    monkeypatch.chdir(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def main() -> None:
+        heard = Heard()
+        writer = a_writer(OutputFile(str(save)), None, heard, tmp_path, gather_s=0, retry_s=0.01, disk_wait_s=0)
+        running = asyncio.ensure_future(writer.run())
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            writer.put(a_success(1))
+            await asyncio.wait_for(heard.noticed.wait(), 20)
+            closing = asyncio.ensure_future(writer.close())
+            finished, _ = await asyncio.wait([closing], timeout=0.1)
+            assert not finished
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        await asyncio.gather(closing, return_exceptions=True)
+        await running
+        assert "no second place takes its records either" in heard.notices[0]
+
+    run(main())
+
+    assert [record["line"] for record in parsed(save)] + spooled(tmp_path) == [1]
+
+
+class BreaksAndFills(Watched):
+    """Its device fails at a sync, and from then on no file can grow."""
+
+    def sync(self) -> None:
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+        super().sync()
+
+
+def test_a_failed_sync_is_not_repeated_while_no_place_has_room(
+    run: Run, save: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that failed is left alone, however often the other places are tried."""
+    monkeypatch.chdir(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def main() -> None:
+        file = BreaksAndFills(save, fail_sync=True)
+        writer = a_writer(file, None, None, tmp_path)
+        writer.put(a_success(1))
+        try:
+            await writer.flush()
+            writer.put(a_success(2))
+            await writer.flush()
+            await writer.flush()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        with pytest.raises(OutputFailedError, match="2 records are in"):
+            await writer.close()
+        assert (file.syncs, len(file.appended)) == (1, 1)
+
+    run(main())
+
+    assert spooled(tmp_path) == [1, 2]
+
+
+class HasRoomLater(Watched):
+    """Has no room at first; while it takes the second try, `meanwhile` happens on the loop."""
+
+    meanwhile: Callable[[], Coroutine[Any, Any, None]]
+
+    def append(self, data: bytes) -> tuple[int, OSError | None]:
+        if len(self.appended) == 0:
+            self.appended.append(0)
+            return 0, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if len(self.appended) == 1:
+            asyncio.run_coroutine_threadsafe(self.meanwhile(), self._loop).result(20)
+        return super().append(data)
+
+
+def test_what_comes_while_room_is_found_is_not_forgotten(run: Run, save: Path, tmp_path: Path) -> None:
+    """Its own timer has run out by then."""
+
+    async def main() -> None:
+        file = HasRoomLater(save)
+        writer = a_writer(file, None, None, tmp_path, gather_s=0, retry_s=0.01, sync_after_s=3600)
+
+        async def meanwhile() -> None:
+            writer.put(a_success(2))
+            await asyncio.sleep(0.01)
+
+        file.meanwhile = meanwhile
+        running = asyncio.ensure_future(writer.run())
+        writer.put(a_success(1))
+        await file.until(lambda: len(file.appended) == 3)
         await writer.close()
         await running
 
     run(main())
 
-    assert [record["line"] for record in parsed(save)] == list(range(101))
+    assert [record["line"] for record in parsed(save)] == [1, 2]
 
 
-def test_a_reader_that_has_gone_ends_the_run_quietly(run: Run, tmp_path: Path) -> None:
-    """`llmblast run - -o - | head -1` wants no more, so what is left is no loss."""
+def test_what_is_lost_is_counted(run: Run, save: Path, tmp_path: Path) -> None:
+    """Where no place takes the records and a person wants the end, the truth is told."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def main() -> None:
+        writer = a_writer(OutputFile(str(save)), None, None, tmp_path, disk_wait_s=0)
+        writer.put(a_success(1))
+        writer.put(a_success(2))
+        writer.hurry()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            with pytest.raises(OutputFailedError, match="2 records are lost, no other place took them"):
+                await writer.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    run(main())
+
+    assert spooled(tmp_path) == []
+
+
+def take_away(path: Path, how: str) -> None:
+    """What people and programs do to a file that somebody still writes."""
+    if how == "removed":
+        path.unlink()
+        return
+    path.rename(f"{path}.1")
+    if how == "replaced":
+        path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("how", ["removed", "rotated", "replaced"])
+def test_a_file_that_lost_its_name_is_rescued_whole(run: Run, save: Path, tmp_path: Path, how: str) -> None:
+    """Its descriptor still reaches everything; the next run takes it in under the name again."""
+    (place := tmp_path / "place").mkdir()
+
+    async def main() -> None:
+        heard = Heard()
+        writer = a_writer(OutputFile(str(save)), None, heard, place, gather_s=0, sync_after_s=0.01)
+        running = asyncio.ensure_future(writer.run())
+        writer.put(a_success(1))
+        await writer.flush()
+        take_away(save, how)
+        writer.put(a_success(2))
+        await asyncio.wait_for(heard.failed.wait(), 20)
+        writer.put(a_success(3))
+        with pytest.raises(OutputFailedError, match=r"it was removed or replaced .*; 3 records are in .* Run the same"):
+            await writer.close()
+        await running
+
+    run(main())
+    save.touch()
+    output = OutputFile(str(save))
+    Spool(output, str(place)).take_in(output)
+    output.close()
+
+    assert [record["line"] for record in parsed(save)] == [1, 2, 3]
+    assert list(place.iterdir()) == []
+
+
+def test_a_file_that_was_removed_before_the_end_is_rescued(run: Run, save: Path, tmp_path: Path) -> None:
+    """Even where everything had been synced before."""
+
+    async def main() -> None:
+        writer = a_writer(OutputFile(str(save)), None, None, tmp_path)
+        writer.put(a_success(1))
+        await writer.flush()
+        take_away(save, "removed")
+        with pytest.raises(OutputFailedError, match="1 record is in"):
+            await writer.close()
+
+    run(main())
+
+    assert spooled(tmp_path) == [1]
+
+
+def test_a_reader_that_has_gone_loses_nothing_more(run: Run, tmp_path: Path) -> None:
+    """`llmblast run - -o - | head -1`: what was paid for and not read is in a file of its own, whole records only."""
+    (place := tmp_path / "place").mkdir()
     reading = a_pipe(tmp_path / "pipe")
 
     async def main() -> None:
         heard = Heard()
-        writer = a_writer(OutputFile(str(tmp_path / "pipe")), heard=heard)
-        os.close(reading)
+        writer = a_writer(OutputFile(str(tmp_path / "pipe")), None, heard, place)
         running = asyncio.ensure_future(writer.run())
-        writer.put(a_success(1))
+        for number in range(4):
+            writer.put(a_success(number, "x" * 50_000))
+        read = await asyncio.to_thread(os.read, reading, 70_000)
+        os.close(reading)
         await asyncio.wait_for(heard.failed.wait(), 20)
-        writer.put(a_success(2))
-        await writer.close()
+        assert read.count(b"\n") <= 1
+        writer.put(a_success(4))
+        with pytest.raises(OutputFailedError, match=r"pipe: nobody reads it any more; .* no later run takes them in"):
+            await writer.close()
         await running
-        assert "pipe: nobody reads it any more" in str(writer.failure)
         assert heard.calls == ["failure"]
 
     run(main())
+
+    assert spooled(place)[-3:] == [2, 3, 4]
 
 
 def test_a_slow_reader_of_answers_does_not_hold_up_errors(run: Run, tmp_path: Path, errors: Path) -> None:

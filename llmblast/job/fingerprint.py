@@ -1,0 +1,120 @@
+"""Fingerprint: the settings that shape what is sent, kept beside the answers they made, so that a resumed run notices
+when they have changed: half of a file answered with one system prompt and half with another is no result.
+
+They stand in `SAVE.settings`, values and all, because a person wants to know what is different, not that a hash is. The
+file is a hint and no more: the two output files alone say what is finished, and a run whose hint is missing, damaged
+or cannot be written goes on without. Nor is there anything to compare as long as no line is answered: what failed with
+the wrong parameters is meant to be tried with others.
+
+Not in it: what no provider sees (limits, concurrency, routes, keys), which endpoints there are, where images lie.
+Endpoints may call one model by different names, so models are compared endpoint by endpoint.
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping
+
+import orjson
+
+from llmblast.errors import UsageError
+from llmblast.settings import Settings
+from llmblast.watching import clean
+from llmblast.writing.rewriting import sync_directory_of
+
+_MODEL = "model"
+_MODEL_OF = "model of "
+_SHOWN_CHARACTERS = 40
+_ALIKE_CHARACTERS = 10
+"""So much of what two long values have in common is shown before the place where they part."""
+
+
+def check_settings(settings: Settings) -> str | None:
+    """Compares with what made the answers in the save file, then keeps the settings of this run; both files are locked.
+
+    Returns what went wrong with keeping them, in words. Raises UsageError, with nothing changed, if they differ and
+    `changed_settings` does not say that this is meant. Blocks.
+    """
+    path = f"{os.path.realpath(settings.save)}.settings"
+    kept, current = _read(path), _shaping(settings)
+    if kept == current:
+        return None
+    if kept is not None and settings.changed_settings != "ok" and os.path.getsize(settings.save):
+        _compare(settings.save, kept, current)
+    try:
+        _replace(path, orjson.dumps(current, option=orjson.OPT_APPEND_NEWLINE))
+    except OSError as error:
+        return f"{path}: cannot be written: {error.strerror}. A later run will not notice changed settings."
+    return None
+
+
+def _shaping(settings: Settings) -> dict[str, object]:
+    """By name, as JSON has them, so that a date from a TOML file is equal to its text. What is not set is null."""
+    shaping = {
+        "format": settings.format,
+        "system": settings.system or None,
+        "prompt": settings.prompt,
+        **{f"params.{name}": value for name, value in settings.params.items()},
+        _MODEL: settings.model,
+        **{f"{_MODEL_OF}{endpoint.name}": endpoint.model or settings.model for endpoint in settings.endpoints},
+    }
+    loaded: dict[str, object] = orjson.loads(orjson.dumps(shaping))
+    return loaded
+
+
+def _compare(save: str, kept: Mapping[str, object], current: Mapping[str, object]) -> None:
+    changes = [
+        _as_text(name, kept.get(name), current.get(name))
+        for name in sorted(kept.keys() | current.keys())
+        if kept.get(name) != current.get(name) and _is_comparable(name, kept, current)
+    ]
+    if changes:
+        raise UsageError(
+            f"{save}: its answers were made with other settings: {'; '.join(changes)}. Give the former ones to go on, "
+            "--changed-settings ok to mix both kinds of answers, or --overwrite to start anew."
+        )
+
+
+def _is_comparable(name: str, kept: Mapping[str, object], current: Mapping[str, object]) -> bool:
+    """A model is compared for the endpoints of both runs; the run's own counts where they have none in common."""
+    if name.startswith(_MODEL_OF):
+        return name in kept and name in current
+    return name != _MODEL or not any(other.startswith(_MODEL_OF) for other in kept.keys() & current.keys())
+
+
+def _as_text(name: str, before: object, now: object) -> str:
+    """One change for a person: both values from shortly before the place where they part, cut short."""
+    texts = [value if isinstance(value, str) else orjson.dumps(value).decode() for value in (before, now)]
+    parts_at = next((index for index, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), 0)
+    is_short = max(map(len, texts)) <= _SHOWN_CHARACTERS
+    start = 0 if is_short else max(parts_at - _ALIKE_CHARACTERS, 0)
+    was, is_now = (
+        "not set" if value is None else repr(clean(f"{'…' * bool(start)}{text[start:]}", _SHOWN_CHARACTERS))
+        for value, text in zip((before, now), texts, strict=True)
+    )
+    return f"{clean(name, _SHOWN_CHARACTERS)} was {was}, is {is_now}"
+
+
+def _read(path: str) -> dict[str, object] | None:
+    """What stands there; None where it is missing or no JSON object."""
+    try:
+        with open(path, "rb") as file:
+            kept = orjson.loads(file.read())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    return kept if isinstance(kept, dict) else None
+
+
+def _replace(path: str, data: bytes) -> None:
+    """Durably, and whole at every moment; for its owner only, since a prompt may be nobody else's business."""
+    new_path = f"{path}.new"
+    try:
+        with open(new_path, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o600)) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(new_path, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(new_path)
+        raise
+    sync_directory_of(path)

@@ -1,0 +1,179 @@
+"""The second place: where records go when their file takes them no more, and how the next run takes them in again.
+
+A spool is a file of records like any other output: for its owner only, locked while it is written, mended when it is
+opened. Its name begins with that of the output and a hash of its whole path, and ends at random, so that nobody else
+can have made it before us.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from glob import escape, glob
+from hashlib import blake2b
+from itertools import chain
+
+from llmblast.errors import OutputBlockedError
+from llmblast.writing.output_file import STDOUT, OutputFile
+from llmblast.writing.recovery import RECORD_START
+from llmblast.writing.rewriting import sync_directory_of
+
+SUFFIX = ".spool.jsonl"
+_AFTER_KEY = len(RECORD_START) + 16 + len(b'",')
+_BATCH_BYTES = 256 * 1024
+
+
+class Spool:
+    """The places for what `output` does not take: `directory`, else the system's temporary one; then the current one;
+    then that of the output.
+    """
+
+    def __init__(self, output: OutputFile, directory: str | None) -> None:
+        self._is_resumable = output.is_resumable
+        name = os.path.basename(output.path) if output.path != STDOUT else "stdout"
+        self._prefix = f"{name[:100]}.{blake2b(output.path.encode(), digest_size=6).hexdigest()}."
+        self._directories = list(_directories(output, directory))
+
+    def store(self, records: bytes, lost: OutputFile | None = None, leave_out_bytes: int = 0) -> tuple[OutputFile, int]:
+        """Makes `records` durable in the first place that takes them all. Returns it, open, and how many it holds.
+
+        A `lost` file has no name any more: what it holds, but for its last bytes, goes before them, and the places are
+        tried the other way round, since there was room for it where it was. Blocks. Raises OSError.
+        """
+        problem: OSError = FileNotFoundError("no directory for a spool")
+        for directory in reversed(self._directories) if lost else self._directories:
+            try:
+                return self._store_in(directory, records, lost, leave_out_bytes)
+            except OSError as error:
+                problem = error
+        raise problem
+
+    def find(self) -> list[str]:
+        """The spools of this output that we have written and that wait, oldest first; none where nothing is resumed."""
+        if not self._is_resumable:
+            return []
+        pattern = f"{escape(self._prefix)}*{SUFFIX}"
+        found = (path for directory in self._directories for path in glob(os.path.join(escape(directory), pattern)))
+        ours = {os.path.realpath(path) for path in found if _is_ours(path)}
+        return sorted(ours, key=os.path.getmtime)
+
+    def discard(self) -> None:
+        """Removes what waits: its output is started anew."""
+        for path in self.find():
+            os.unlink(path)
+
+    def take_in(self, output: OutputFile) -> None:
+        """Appends what waits to the output, but for what it has already, and removes it. Says so in `repaired`.
+
+        Blocks. Raises OutputBlockedError; then nothing has changed.
+        """
+        for path in self.find():
+            try:
+                spool = OutputFile(path)
+            except OutputBlockedError as error:
+                output.repaired.append(f"{output.name}: its spool was left where it is: {error}")
+                continue
+            try:
+                count = _append_new(output, spool)
+            finally:
+                spool.close()
+            os.unlink(path)
+            output.repaired.append(f"{output.name}: {count:,} records were taken in from {path}, which was removed.")
+
+    def _store_in(
+        self, directory: str, records: bytes, lost: OutputFile | None, leave_out_bytes: int
+    ) -> tuple[OutputFile, int]:
+        fd, path = tempfile.mkstemp(SUFFIX, self._prefix, directory)
+        os.close(fd)
+        with contextlib.ExitStack() as undo:
+            undo.callback(_remove, path)
+            file = _open(path)
+            undo.callback(file.close)
+            count = 0
+            for batch in chain(_batches(lost.lines(leave_out_bytes) if lost else ()), [records]):
+                _append(file, batch)
+                count += batch.count(b"\n")
+            file.sync()
+            sync_directory_of(path)
+            undo.pop_all()
+        return file, count
+
+
+def _directories(output: OutputFile, first: str | None) -> Iterator[str]:
+    if first is not None:
+        yield os.path.realpath(first)
+    with contextlib.suppress(FileNotFoundError):  # nothing can be written there now, or the current one was removed
+        if first is None:
+            yield tempfile.gettempdir()
+        yield os.getcwd()
+    if output.is_resumable:
+        yield os.path.dirname(output.path)
+
+
+def _open(path: str) -> OutputFile:
+    try:
+        return OutputFile(path)
+    except OutputBlockedError as error:
+        raise OSError(str(error)) from None
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def _is_ours(path: str) -> bool:
+    """Not what somebody else has put into a directory that all may write to."""
+    status = os.lstat(path)
+    return os.path.isfile(path) and not os.path.islink(path) and status.st_uid == os.geteuid()
+
+
+def _append_new(output: OutputFile, spool: OutputFile) -> int:
+    """Appends the records that the output does not have; returns their number."""
+    missing = {_identity(record) for record in spool.lines()}
+    missing.difference_update(_identity(record) for record in output.lines())
+    wanted = (record for record in spool.lines() if _take(missing, _identity(record)))
+    size_before = output.size_bytes
+    count = 0
+    try:
+        for batch in _batches(wanted):
+            _append(output, batch)
+            count += batch.count(b"\n")
+        output.sync()
+    except OSError as error:
+        output.take_back(output.size_bytes - size_before)
+        raise OutputBlockedError(
+            f"{output.name}: cannot take in the records that wait in {spool.name}: {error.strerror}. "
+            "Make room or mend that, and run the same command again."
+        ) from None
+    return count
+
+
+def _append(file: OutputFile, data: bytes) -> None:
+    _, error = file.append(data)
+    if error is not None:
+        raise error
+
+
+def _batches(lines: Iterable[bytes]) -> Iterator[bytes]:
+    batch: list[bytes] = []
+    size_bytes = 0
+    for line in lines:
+        batch.append(line)
+        size_bytes += len(line)
+        if size_bytes >= _BATCH_BYTES:
+            yield b"".join(batch)
+            batch, size_bytes = [], 0
+    yield b"".join(batch)
+
+
+def _identity(record: bytes) -> bytes:
+    """Key and line number, with which every record starts: a line has one record, whichever run wrote it."""
+    return record[: record.find(b",", _AFTER_KEY)]
+
+
+def _take(wanted: set[bytes], identity: bytes) -> bool:
+    if identity not in wanted:
+        return False
+    wanted.remove(identity)
+    return True
