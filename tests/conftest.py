@@ -1,11 +1,15 @@
-"""What tests of several rooms share: a mock provider on a thread of its own, and the command as a real process."""
+"""What tests of several rooms share: a mock provider on a thread of its own, the command as a real process, and a
+canary: the key that all of them use, which must be found nowhere when they are over.
+"""
 
 import asyncio
 import os
+import secrets
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,9 +22,55 @@ from llmblast.mocking.settings import MockSettings
 
 ROOT = Path(__file__).parent.parent
 LLMBLAST = (sys.executable, "-m", "llmblast")
+CANARY = f"sk-canary-{secrets.token_hex(12)}"
+NOT_OURS = (".git", ".venv", ".mypy_cache", ".ruff_cache")
 
 StartMock = Callable[..., MockServer]
 RunLlmblast = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_canary_is_found_nowhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """In no file that a test has written, no text that one has printed and no command line."""
+    started_s = time.time()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", CANARY)
+        yield
+    ours = [path for path in ROOT.iterdir() if path.name not in NOT_OURS]
+    assert canary_places([tmp_path_factory.getbasetemp(), *ours], started_s) == []
+    assert not _REPORTS_WITH_CANARY
+
+
+_REPORTS_WITH_CANARY: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Looks at what a test printed and logged. Not at how it failed: there pytest shows the environment itself."""
+    if any(CANARY in text for _, text in report.sections):
+        _REPORTS_WITH_CANARY.append(report.nodeid)
+
+
+def canary_places(folders: Iterable[Path], since_s: float = 0.0) -> list[str]:
+    """The files changed since then, and the processes, that show the canary."""
+    found = [path for folder in folders for path in (folder.rglob("*") if folder.is_dir() else [folder])]
+    places = [path for path in found if path.is_file() and _has_canary(path, since_s)]
+    places += [path for path in Path("/proc").glob("[0-9]*/cmdline") if _has_canary(path)]
+    return [str(path) for path in places]
+
+
+def _has_canary(path: Path, since_s: float = 0.0) -> bool:
+    canary, end = CANARY.encode(), b""
+    try:
+        if path.stat().st_mtime < since_s:
+            return False
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                if canary in end + block:
+                    return True
+                end = block[-len(canary) :]
+    except OSError:  # a process that has ended, a file that is not to be read
+        return False
+    return False
 
 
 class _Loop:
@@ -59,9 +109,10 @@ def start_mock() -> Iterator[StartMock]:
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """The environment of a person without any llmblast settings."""
+    """The environment of a person who has a key and no llmblast settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLMBLAST_", "OPENAI_"))}
-    return {**kept, "PYTHONWARNINGS": "error::ResourceWarning", "COLUMNS": "100"}
+    keys = {"OPENAI_API_KEY": CANARY, "CANARY_KEY": CANARY}
+    return {**kept, **keys, "PYTHONWARNINGS": "error::ResourceWarning", "COLUMNS": "100"}
 
 
 @pytest.fixture
@@ -69,7 +120,7 @@ def llmblast(tmp_path: Path, environment: dict[str, str]) -> RunLlmblast:
     """Runs the command in `tmp_path`: `llmblast("run", "prompts.jsonl", "-u", url)`."""
 
     def run(*arguments: str, stdin: str | None = None, **more: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
+        done = subprocess.run(
             [*LLMBLAST, *arguments],
             cwd=tmp_path,
             env={**environment, **more},
@@ -80,6 +131,8 @@ def llmblast(tmp_path: Path, environment: dict[str, str]) -> RunLlmblast:
             timeout=120,
             check=False,
         )
+        assert CANARY not in done.stdout + done.stderr
+        return done
 
     return run
 
@@ -87,6 +140,13 @@ def llmblast(tmp_path: Path, environment: dict[str, str]) -> RunLlmblast:
 def write_prompts(path: Path, count: int, start: int = 0) -> Path:
     """A file of simple lines, each with its own id and text."""
     lines = (orjson.dumps({"id": f"row-{n}", "input": f"Question {n}?"}) for n in range(start, start + count))
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+def write_requests(path: Path, texts: Iterable[str]) -> Path:
+    """A file of raw requests, one for each text; a raw line is sent byte for byte, so that ledgers can be compared."""
+    lines = (orjson.dumps({"messages": [{"role": "user", "content": text}]}) for text in texts)
     path.write_bytes(b"\n".join(lines) + b"\n")
     return path
 

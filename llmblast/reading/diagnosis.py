@@ -1,14 +1,8 @@
-"""What a line that is no JSON most likely is, with the way out: the wrong kind of file is commoner than a broken line.
-
-Sources of the magic bytes: RFC 1952 section 2.3.1 (gzip), RFC 8878 section 3.1.1 (zstd).
-"""
+"""What a line that is no JSON most likely is, with the way out: a wrong kind of file is commoner than a broken line."""
 
 import re
 
 import orjson
-
-_COMPRESSED = {b"\x1f\x8b": ("gzip", "zcat"), b"\x28\xb5\x2f\xfd": ("zstd", "zstdcat")}
-"""By the file's first bytes: its format, and the command that undoes it."""
 
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _UTF16_SAMPLE_BYTES = 16
@@ -31,9 +25,6 @@ def diagnose(text: bytes, error: orjson.JSONDecodeError) -> tuple[str, int]:
 
 def _wrong_file(text: bytes) -> str | None:
     """What the whole file is, where a line's first bytes tell."""
-    for magic, (name, command) in _COMPRESSED.items():
-        if text.startswith(magic):
-            return f"the file is {name}-compressed: {command} FILE | llmblast run -"
     if _looks_like_utf16(text):
         return "not JSON: it looks like UTF-16: save the file as UTF-8"
     if text.startswith(b"<"):
@@ -73,6 +64,8 @@ def _wrong_format(text: bytes) -> str | None:
 def _mistake(text: bytes, error: orjson.JSONDecodeError) -> str:
     if error.msg == "unexpected end of data":
         return "it ends too early: the line is truncated, or one object is spread over several lines"
+    if b"\r" in text and error.msg.startswith("unexpected content after"):
+        return "lines end with CR alone: end them with LF, such as with tr '\\r' '\\n' < FILE"
     if text.decode().startswith(_NO_NUMBERS, error.pos):
         return "JSON has no NaN and no Infinity: write null or leave it out"
     return error.msg

@@ -1,7 +1,8 @@
 """Images of a simple line as `image_url` content parts: URLs as they are, local files as base64 data URIs.
 
 A prompt file may come from somebody else, so a local file is read only where its path, with all links followed, lies
-below the media root. Reading is synchronous: a line with local images costs as much as its files.
+below the media root, and what a line may make of its few bytes is bounded. Reading is synchronous: a line with local
+images costs as much as its files.
 """
 
 import os
@@ -12,6 +13,8 @@ from llmblast.errors import UsageError
 from llmblast.reading.fields import BadLine
 
 MAX_IMAGE_BYTES = 64 * 1024 * 1024
+"""All local images of one line together: a small line could name a large file a thousand times."""
+_SHOWN_CHARACTERS = 200
 
 _MIME_TYPES = {
     ".png": "image/png",
@@ -42,38 +45,52 @@ class Images:
         """One part for each of `images`, in order. Raises BadLine."""
         if not isinstance(images, list):
             raise BadLine('"images" must be a list of URLs or paths')
-        return [{"type": "image_url", "image_url": {"url": self._url_of(image)}} for image in images]
+        parts: list[dict[str, object]] = []
+        room_bytes = MAX_IMAGE_BYTES
+        for image in images:
+            url, read_bytes = self._url_of(image, room_bytes)
+            parts.append({"type": "image_url", "image_url": {"url": url}})
+            room_bytes -= read_bytes
+        return parts
 
-    def _url_of(self, image: object) -> str:
+    def _url_of(self, image: object, room_bytes: int) -> tuple[str, int]:
+        """The URL to send, and how many bytes were read for it."""
         if type(image) is not str or not image:
             raise BadLine('"images" must be a list of URLs or paths')
         if image.startswith(("https://", "http://", "data:")):
-            return image
+            return image, 0
+        shown = f"image {image[:_SHOWN_CHARACTERS]!r}"
         if "://" in image:
-            raise BadLine(f"image {image!r}: write an http, https or data URL, or a path")
+            raise BadLine(f"{shown}: write an http, https or data URL, or a path")
         if self._root is None:
-            raise BadLine(f"image {image!r}: local files are read only below --media-root: name a directory with it")
+            raise BadLine(f"{shown}: local files are read only below --media-root: name a directory with it")
         mime_type = _MIME_TYPES.get(os.path.splitext(image)[1].lower())
         if mime_type is None:
-            raise BadLine(f"image {image!r}: its type is not known: the name must end in {', '.join(_MIME_TYPES)}")
-        return f"data:{mime_type};base64,{b64encode(self._read(image, self._root)).decode()}"
-
-    def _read(self, image: str, root: str) -> bytes:
+            raise BadLine(f"{shown}: its type is not known: the name must end in {', '.join(_MIME_TYPES)}")
         try:
-            path = os.path.realpath(os.path.join(root, image))
-            if os.path.commonpath((root, path)) != root:
-                raise BadLine(f"image {image!r}: it lies outside --media-root {root}")
-            with open(path, "rb", opener=_open_without_waiting) as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise BadLine(f"image {image!r}: not a file")
-                if status.st_size > MAX_IMAGE_BYTES:
-                    raise BadLine(f"image {image!r}: larger than {MAX_IMAGE_BYTES >> 20} MiB: make it smaller")
-                return file.read()
-        except OSError as error:
-            raise BadLine(f"image {image!r}: cannot be read: {error.strerror}") from None
-        except ValueError:
-            raise BadLine(f"image {image!r}: not a path") from None
+            data = _read(os.path.join(self._root, image), self._root, room_bytes)
+        except BadLine as bad:
+            raise BadLine(f"{shown}: {bad.message}") from None
+        return f"data:{mime_type};base64,{b64encode(data).decode()}", len(data)
+
+
+def _read(path: str, root: str, room_bytes: int) -> bytes:
+    try:
+        path = os.path.realpath(path)
+        if os.path.commonpath((root, path)) != root:
+            raise BadLine(f"it lies outside --media-root {root}")
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadLine("not a file")
+            if status.st_size > room_bytes:
+                megabytes = MAX_IMAGE_BYTES >> 20
+                raise BadLine(f"a line's images together may have {megabytes} MiB: make it smaller")
+            return file.read(room_bytes)
+    except OSError as error:
+        raise BadLine(f"cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise BadLine("not a path") from None
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -2,6 +2,9 @@
 
 Regular files are read through aiofiles, one thread hop a block. A thread that waits for a pipe or a terminal would keep
 the process from exiting, so these are watched by the event loop, which also delivers data as soon as it is there.
+
+Sources of the magic bytes: RFC 1952 section 2.3.1 (gzip), RFC 8878 section 3.1.1 (zstd), the .xz file format section
+2.1.1.1, bzip2's manual, PKWARE's APPNOTE section 4.3.7 (zip).
 """
 
 import asyncio
@@ -17,6 +20,15 @@ from llmblast.errors import InputDamagedError, InputMissingError
 
 BLOCK_BYTES = 256 * 1024
 STDIN = "-"
+
+_COMPRESSED = {
+    b"\x1f\x8b": ("gzip", "zcat"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "zstdcat"),
+    b"\xfd7zXZ\0": ("xz", "xzcat"),
+    b"BZh91AY&SY": ("bzip2", "bzcat"),
+    b"PK\3\4": ("zip", "unzip -p"),
+}
+"""By the input's first bytes: its format, and the command that undoes it."""
 
 _STDIN_DESCRIPTOR = 0
 _OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -39,8 +51,17 @@ class Source:
         self._read = read
         self._close = close
 
+    @property
+    def has_grown(self) -> bool:
+        """Whether somebody else is writing to it: more was read than there was when it was opened."""
+        return self.size_bytes is not None and self.bytes_read > self.size_bytes
+
     async def blocks(self) -> AsyncIterator[bytes]:
-        """Blocks of at most 256 KiB up to the end. Raises InputDamagedError when reading fails."""
+        """Blocks of at most 256 KiB up to the end.
+
+        Raises InputDamagedError when reading fails, the file is shorter than when it was opened, or compressed: each of
+        its lines would be a bad one.
+        """
         while True:
             try:
                 block = await self._read()
@@ -50,13 +71,31 @@ class Source:
                     "Mend the input and run the same command again to go on."
                 ) from error
             if not block:
+                self._check_size()
                 return
+            if not self.bytes_read:
+                self._check_compression(block)
             self.bytes_read += len(block)
             yield block
 
     async def close(self) -> None:
         """Gives the descriptor back. May be called twice."""
         await self._close()
+
+    def _check_size(self) -> None:
+        if self.size_bytes is not None and self.bytes_read < self.size_bytes:
+            raise InputDamagedError(
+                f"{self._name}: shrank while it was read: it ended at byte {self.bytes_read} of {self.size_bytes}. "
+                "Mend the input and run the same command again to go on."
+            )
+
+    def _check_compression(self, start: bytes) -> None:
+        for magic, (name, command) in _COMPRESSED.items():
+            if start.startswith(magic):
+                raise InputDamagedError(
+                    f"{self._name}: is {name}-compressed, which is not read. Decompress it: "
+                    f"{command} FILE | llmblast run -"
+                )
 
 
 async def open_source(path: str) -> Source:

@@ -1,6 +1,7 @@
 """Makes text that came from outside safe to show: terminals obey escape codes, bidi overrides reorder what is read.
 
 Sequences as in ECMA-48: CSI, the strings OSC, DCS, SOS, PM and APC, and the short escapes, in their 7 and 8 bit forms.
+None of them may hold the start of another, so that the search for their ends is linear, whatever the text.
 """
 
 import re
@@ -9,7 +10,7 @@ _MARGIN = 20
 """So many times the wanted length is looked at: enough for escape codes, and bounded for a body of megabytes."""
 _ESCAPE_SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
-    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x80-\x9f]*(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-Z\\^-~]"
 )
 

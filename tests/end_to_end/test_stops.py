@@ -50,7 +50,7 @@ def test_a_persons_mistake_gets_one_sentence(
     (tmp_path / "broken.toml").write_text("rps = \n")
     (tmp_path / "typo.toml").write_text("rsp = 5\n")
 
-    done = llmblast("run", *arguments)
+    done = llmblast("run", *arguments, OPENAI_API_KEY="")
 
     assert done.returncode == exit_code, done.stderr
     assert sentence in done.stderr

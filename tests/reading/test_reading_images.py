@@ -112,7 +112,25 @@ def test_a_huge_image_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     os.truncate(tmp_path / "a.png", images.MAX_IMAGE_BYTES + 1)
 
-    assert "larger than 64 MiB" in refusal("a.png", tmp_path)
+    assert "a line's images together may have 64 MiB" in refusal("a.png", tmp_path)
+
+
+def test_a_line_cannot_multiply_what_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images of a line count together; the next line starts anew."""
+    monkeypatch.setattr(images, "MAX_IMAGE_BYTES", 1000)
+    (tmp_path / "a.png").write_bytes(bytes(400))
+    shaper = Shaper(Settings(media_root=str(tmp_path)))
+
+    results = [
+        shaper.shape(1, "0" * 16, b'{"input":"x","images":[%b]}' % b",".join([b'"a.png"'] * n)) for n in (2, 3, 2)
+    ]
+
+    assert [type(result) for result in results] == [Request, Failure, Request]
+
+
+def test_the_message_does_not_repeat_megabytes(tmp_path: Path) -> None:
+    """A path may be as long as a line."""
+    assert len(refusal("a" * 1_000_000, tmp_path)) < 500
 
 
 def test_an_empty_list_of_images_is_no_image() -> None:

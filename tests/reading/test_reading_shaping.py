@@ -1,6 +1,5 @@
 """The shaper: detection, bad lines in people's words, and that nothing a line holds can break the run."""
 
-import gzip
 import os
 from typing import Literal
 
@@ -103,6 +102,7 @@ def test_every_result_can_be_written(fields: dict[str, object]) -> None:
         (b"1\tNaN", "it looks like CSV"),
         (b"What is the capital of France?", "column 1: not JSON: it looks like plain text: write one JSON object"),
         (b'{"input": "x"}, {', "column 15: not JSON: unexpected content"),
+        (b'{"input": "x"}\r{"input": "y"}', "column 16: not JSON: lines end with CR alone"),
         (b'"input": "x",', "column 1: not JSON: one object is spread over several lines: join them"),
         (b"},", "one object is spread over several lines"),
         (b'"text"', "column 1: not a JSON object: write one object a line"),
@@ -138,28 +138,11 @@ def test_utf16_is_recognised_on_every_line(encoding: str, line_end: str) -> None
 @settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40))
 @example('{"input": "\u00ff\u00fe')
-@example("\u001f\u008b")
-def test_only_utf16_and_compressed_files_are_taken_for_them(text: str) -> None:
-    """Valid UTF-8 is neither, whatever is wrong with it."""
+def test_only_utf16_is_taken_for_it(text: str) -> None:
+    """Valid UTF-8 is not, whatever is wrong with it."""
     error = getattr(Shaper(Settings()).shape(17, KEY, text.encode()), "error", "")
 
     assert "UTF-" not in error
-    assert "compressed" not in error
-
-
-def test_a_gzip_file_is_recognised_by_its_first_line() -> None:
-    """With the command that reads it."""
-    lines = LineSplitter().feed(gzip.compress(b'{"input": "x"}\n') + b"\n")
-
-    expected = "line 17, column 1: the file is gzip-compressed: zcat FILE | llmblast run -"
-    assert failure(lines[0][1]).error == expected
-
-
-def test_a_zstd_file_is_recognised_by_its_first_line() -> None:
-    """A frame of one raw block, written by hand: the library may be absent."""
-    frame = bytes.fromhex("28b52ffd 20 03 190000") + b"{}{"
-
-    assert failure(frame).error == "line 17, column 1: the file is zstd-compressed: zstdcat FILE | llmblast run -"
 
 
 def test_nesting_up_to_the_limit_is_fine() -> None:

@@ -1,8 +1,12 @@
 """Files, FIFOs and standard input as blocks, on both event loops; standard input in real processes."""
 
 import asyncio
+import bz2
+import gzip
+import lzma
 import os
 import pty
+import re
 import socket
 import struct
 import subprocess
@@ -192,6 +196,53 @@ def test_a_read_error_names_the_byte(run: Run[object]) -> None:
     """The input is damaged, not missing."""
     with pytest.raises(InputDamagedError, match="/proc/self/mem: reading failed at byte 0: Input/output error"):
         run(read_all("/proc/self/mem"))
+
+
+@pytest.mark.parametrize(
+    ("data", "command"),
+    [
+        (
+            gzip.compress(b'{"input": "x"}'),
+            "gzip-compressed, which is not read. Decompress it: zcat FILE | llmblast run -",
+        ),
+        (gzip.compress(os.urandom(999))[:500], "zcat"),
+        (bytes.fromhex("28b52ffd 20 03 190000") + b"{}{", "zstdcat"),
+        (bz2.compress(b"{}"), "bzcat"),
+        (lzma.compress(b"{}"), "xzcat"),
+        (b"PK\x03\x04 and so on", "unzip -p"),
+    ],
+)
+def test_a_compressed_file_is_refused_as_a_whole(tmp_path: Path, run: Run[object], data: bytes, command: str) -> None:
+    """Instead of a bad line for each newline in it; with the command that undoes it, cut off or not."""
+    (tmp_path / "prompts.jsonl").write_bytes(data)
+
+    with pytest.raises(InputDamagedError, match=re.escape(command)):
+        run(read_all(str(tmp_path / "prompts.jsonl")))
+
+
+@pytest.mark.parametrize("change_bytes", [-300_000, -1, 1, 300_000])
+def test_a_file_that_changes_its_size_while_it_is_read(
+    tmp_path: Path, run: Run[tuple[int, bool]], change_bytes: int
+) -> None:
+    """What is new is read; what is gone damages the input, since nobody knows what else has changed."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(bytes(600_000))
+
+    async def main() -> tuple[int, bool]:
+        source = await open_source(str(path))
+        try:
+            async for _ in source.blocks():
+                os.truncate(path, 600_000 + change_bytes)
+        finally:
+            await source.close()
+        return source.bytes_read, source.has_grown
+
+    if change_bytes > 0:
+        assert run(main()) == (600_000 + change_bytes, True)
+        return
+    ends_at = 600_000 + change_bytes
+    with pytest.raises(InputDamagedError, match=f"shrank while it was read: it ended at byte {ends_at} of 600000"):
+        run(main())
 
 
 def test_a_pipe_is_read_as_it_is_written(loop_name: str) -> None:

@@ -70,3 +70,8 @@ def test_escape_codes_do_not_count_as_length() -> None:
 def test_only_the_head_of_a_huge_text_is_looked_at() -> None:
     """A reply of many megabytes costs no more than a short one, and still says that it was longer."""
     assert clean("\x00" * 10_000_000 + "tail", 20) == "…"
+
+
+def test_many_beginnings_without_an_end_are_looked_at_once() -> None:
+    """Each of them in search of its end through all of the text would take hours."""
+    assert clean("\x9d" * 2_000_000, 100_000) == ""

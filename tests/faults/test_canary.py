@@ -1,0 +1,199 @@
+"""Keys stay where they are: in no file, no output, no traceback and no command line, whatever goes wrong."""
+
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from llmblast.job.redacting import Redacting, secrets_of
+from llmblast.mocking.server import ScriptedReply
+from llmblast.records import Reply, Request
+from tests.conftest import CANARY, LLMBLAST, ROOT, RunLlmblast, StartMock, canary_places, records, write_prompts
+
+ALL_FAULTS = "latency=0.1&errors=0.1&rate_limited=0.05&broken=0.1&malformed=0.1&retry_after=0.05"
+CRASH = """
+import llmblast.job.engine
+from llmblast.cli import main
+def judge(*arguments):
+    raise RuntimeError("a bug")
+llmblast.job.engine.judge = judge
+main()
+"""
+
+
+class Answering:
+    """A channel that always answers the same."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self.on_late = lambda request: None
+
+    async def send(self, request: Request) -> Reply:
+        return self._reply
+
+    async def warm_up(self) -> None:
+        return None
+
+    def sweep(self, now: float) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+def request() -> Request:
+    return Request(1, "0" * 16, b"{}", 1)
+
+
+def command_lines(process: "subprocess.Popen[bytes]") -> bytes:
+    """Of a process and of what it has started."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (process.pid, *children))
+
+
+@pytest.mark.parametrize(
+    ("source", "transport"),
+    [
+        ("", "lean"),
+        ("", "session"),
+        (",key_env=CANARY_KEY", "lean"),
+        (",key_file=key", "lean"),
+        (",key_command=printenv CANARY_KEY", "lean"),
+    ],
+)
+def test_a_run_with_every_fault_shows_no_key(
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock, source: str, transport: str
+) -> None:
+    """All that can be said is said, in debug mode; the server gets the key, and nobody else does."""
+    server = start_mock(ALL_FAULTS)
+    write_prompts(tmp_path / "prompts.jsonl", 80)
+    (tmp_path / "key").write_text(CANARY)
+    telling = ["-v", "--json", "--body", "always", "--timeline", "timeline.jsonl", "-a", "2", "-j", "20"]
+    with (tmp_path / "stdout").open("wb") as stdout, (tmp_path / "stderr").open("wb") as stderr:
+        process = subprocess.Popen(
+            [*LLMBLAST, "run", "prompts.jsonl", "-u", server.url + source, "--transport", transport, *telling],
+            cwd=tmp_path,
+            env={**environment, "PYTHONASYNCIODEBUG": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+        )
+        while server.received < 30:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=0.01)
+        shown = command_lines(process)
+        process.send_signal(signal.SIGUSR1)
+        process.wait(timeout=60)
+    (tmp_path / "key").unlink()
+
+    assert process.returncode in (0, 3), (tmp_path / "stderr").read_text()
+    assert all(arrival.has_authorization for arrival in server.ledger)
+    assert CANARY.encode() not in shown
+    assert CANARY not in repr(server.ledger)
+    assert canary_places([tmp_path]) == []
+
+
+@pytest.mark.parametrize("transport", ["lean", "session"])
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 429, 500])
+def test_a_gateway_that_repeats_the_key_is_not_repeated(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, status: int, transport: str
+) -> None:
+    """As LiteLLM does for a wrong one: neither records nor messages have it, and what was wrong is still told."""
+    error = orjson.dumps({"error": {"message": f"Received API Key = {CANARY}, expected another", "code": CANARY}})
+    server = start_mock(script=lambda index, body: ScriptedReply(status, error, {"retry-after": "0"}))
+    write_prompts(tmp_path / "prompts.jsonl", 3)
+
+    done = llmblast(
+        "run", "prompts.jsonl", "-u", server.url, "-a", "2", "-v", "--max-time", "1", "--transport", transport
+    )
+
+    assert done.returncode in (3, 5, 77)
+    assert "Received API Key = (hidden), expected another" in done.stderr
+    assert canary_places([tmp_path]) == []
+
+
+async def test_an_answer_is_left_as_it_is() -> None:
+    """A local server's key may be a word that its model uses."""
+    body = b'{"choices":[{"message":{"content":"password"}}]}'
+
+    reply = await Redacting(Answering(Reply(200, body=body)), secrets_of("password", {})).send(request())
+
+    assert reply.body == body
+
+
+def test_what_counts_as_a_secret() -> None:
+    """The key, and what stands in headers whose names tell; longer ones go first, lest a part of them be left."""
+    headers = {
+        "api-key": "abcdefgh",
+        "Authorization": "Basic abcdefghi",
+        "X-Organization": "organization",
+        "X-Key": "x",
+    }
+
+    assert secrets_of("sk-1234567", headers) == [b"sk-1234567", b"abcdefghi", b"abcdefgh"]
+    assert secrets_of("EMPTY", {}) == secrets_of(None, {}) == []
+
+
+def test_a_traceback_has_no_key(tmp_path: Path, environment: dict[str, str], start_mock: StartMock) -> None:
+    """A bug of ours is told with where it is, not with what was there."""
+    write_prompts(tmp_path / "prompts.jsonl", 3)
+
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", CRASH, "run", "prompts.jsonl", "-u", start_mock().url],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert "RuntimeError: a bug" in done.stderr
+    assert CANARY not in done.stderr + done.stdout
+    assert canary_places([tmp_path]) == []
+
+
+def test_a_key_in_place_of_its_name_is_not_repeated(tmp_path: Path, llmblast: RunLlmblast) -> None:
+    """A likely slip in a configuration file."""
+    config = tmp_path.parent / f"{tmp_path.name}.toml"
+    config.write_text(f'[[endpoints]]\nurl = "https://gpu.example/v1"\nkey_env = "{CANARY}"\n')
+    write_prompts(tmp_path / "prompts.jsonl", 3)
+
+    done = llmblast("run", "prompts.jsonl", "-c", str(config))
+    config.unlink()
+
+    assert done.returncode == 2
+    assert "key_env names a variable, and what stands there is no name of one" in done.stderr
+
+
+@pytest.mark.parametrize(("named", "is_sent"), [("", False), (",key_env=CANARY_KEY", True)])
+def test_over_plain_http_to_another_machine_only_a_named_key_goes(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, named: str, is_sent: bool
+) -> None:
+    """To name a key for an endpoint is to say that it may go there; 127.0.0.2 stands for the other machine."""
+    server = start_mock(host="127.0.0.2")
+    write_prompts(tmp_path / "prompts.jsonl", 3)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url + named)
+
+    assert done.returncode == 0
+    assert [arrival.has_authorization for arrival in server.ledger] == [is_sent] * 3
+
+
+def test_what_a_run_writes_is_for_its_owner_only(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """Unless it was there before: whoever made it decided who may read it."""
+    write_prompts(tmp_path / "prompts.jsonl", 3)
+    (tmp_path / "errors.jsonl").touch()
+    (tmp_path / "errors.jsonl").chmod(0o640)
+
+    done = llmblast("run", "prompts.jsonl", "-u", start_mock().url)
+
+    (tmp_path / "prompts.jsonl").unlink()
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert done.returncode == 0
+    assert len(records(tmp_path / "save.jsonl")) == 3
+    assert modes == {"save.jsonl": 0o600, "save.jsonl.settings": 0o600, "errors.jsonl": 0o640}
