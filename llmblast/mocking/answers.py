@@ -41,13 +41,17 @@ _OPENINGS = (
 
 @dataclass(slots=True, eq=False)
 class Answer:
-    """A reply's status and body, the tokens that its `usage` tells, and the output that the request allows."""
+    """A reply's status and body, the tokens that its `usage` tells, and the output that the request allows.
+
+    `text` is what its first choice says; None where there is none, as for embeddings.
+    """
 
     body: bytes
     status: int = 200
     prompt_tokens: int = 0
     output_tokens: int = 0
     most_output_tokens: int = 0
+    text: str | None = None
 
 
 class _BadRequestError(Exception):
@@ -122,15 +126,18 @@ class Answers:
             ],
             "usage": {"prompt_tokens": heard, "completion_tokens": said, "total_tokens": heard + said},
         }
-        return Answer(orjson.dumps(reply), 200, heard, said, cap or self._default_cap)
+        return Answer(orjson.dumps(reply), 200, heard, said, cap or self._default_cap, text)
 
     def _completion(self, asked: dict[str, object]) -> Answer:
         prompts = _texts(asked, "prompt")
         cap = _positive(asked, "max_tokens")
-        choices, said, digest = [], 0, 0
+        choices: list[dict[str, object]] = []
+        texts: list[str] = []
+        said, digest = 0, 0
         for index, prompt in enumerate(prompts):
             text, count, finish_reason, digest = self._say(prompt, cap)
             choices.append({"index": index, "text": text, "logprobs": None, "finish_reason": finish_reason})
+            texts.append(text)
             said += count
         heard = _count(*prompts)
         reply = {
@@ -141,7 +148,7 @@ class Answers:
             "choices": choices,
             "usage": {"prompt_tokens": heard, "completion_tokens": said, "total_tokens": heard + said},
         }
-        return Answer(orjson.dumps(reply), 200, heard, said, len(prompts) * (cap or self._default_cap))
+        return Answer(orjson.dumps(reply), 200, heard, said, len(prompts) * (cap or self._default_cap), texts[0])
 
     def _embeddings(self, asked: dict[str, object]) -> Answer:
         inputs = _texts(asked, "input")

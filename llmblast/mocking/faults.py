@@ -1,66 +1,113 @@
 """What goes wrong with a request, and how long its answer takes: drawn from the seed and the body, not from the order.
 
 Two runs that send the same bodies meet the same faults, however many connections they use and whatever comes first. A
-body that is sent again has a new draw, so that a retry can succeed.
+body that is sent again has a new draw, so that a retry can succeed. Only rules that name requests, moments or a number
+of times look at the order of arrival.
 """
 
-from enum import Enum
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 
+from llmblast.mocking.fault_bodies import BODIES
+from llmblast.mocking.fault_statuses import STATUSES
+from llmblast.mocking.fault_wires import WIRES
+from llmblast.mocking.incident import Fault
 from llmblast.mocking.settings import MockSettings
 
+FAULTS: Mapping[str, Fault] = {**STATUSES, **BODIES, **WIRES}
+"""All faults by the name that a rule's `kind` has for them."""
 MAX_BODIES_REMEMBERED = 100_000
 _HALF_BITS = 64
 _HALF_RANGE = float(2**_HALF_BITS)
 
 
-class Fault(Enum):
-    """What becomes of a request that the limits have admitted."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Which requests, of those that the limits admit, meet a fault: those for which all that is said here holds.
 
-    NONE = "none"
-    ERROR = "500"
-    RATE_LIMITED = "429"
-    BROKEN = "the connection is closed without an answer"
-    MALFORMED = "200 with a body that is no JSON"
+    `share` of them, drawn; `requests` by their number in order of arrival, from 1; every n-th; those whose body has
+    `containing` in it; the first so many `sends` of a body; from second `from_s` to `to_s` after the server's first
+    request; so many `times` in all. `seconds` is how long the fault lasts or asks to wait for.
+    """
+
+    kind: str
+    share: float | None = None
+    requests: Sequence[int] | None = None
+    every: int | None = None
+    containing: str | None = None
+    sends: int | None = None
+    from_s: float = 0.0
+    to_s: float = math.inf
+    times: int | None = None
+    seconds: float | None = None
+
+    def covers(self, number: int, body: bytes, sends: int, since_first_s: float) -> bool:
+        """Whether it may befall the request; the share and the times are looked at by who draws."""
+        return (
+            (self.requests is None or number in self.requests)
+            and (self.every is None or number % self.every == 0)
+            and (self.sends is None or sends < self.sends)
+            and self.from_s <= since_first_s < self.to_s
+            and (self.containing is None or self.containing.encode() in body)
+        )
+
+
+def rules_of(settings: MockSettings) -> list[Rule]:
+    """The rules that the shares among the settings make."""
+    too_many = "429" if settings.tell_retry_after else "429-silent"
+    rules = (
+        Rule(kind="500", share=settings.errors),
+        Rule(kind=too_many, share=settings.rate_limited, seconds=settings.retry_after),
+        Rule(kind="closed", share=settings.broken),
+        Rule(kind="half", share=settings.malformed),
+    )
+    return [rule for rule in rules if rule.share]
 
 
 class Faults:
-    """Draws a fault and a latency for each request. How often a body was seen is forgotten oldest first."""
+    """Draws a fault and a latency for each request. How often a body was seen is forgotten oldest first.
 
-    def __init__(self, settings: MockSettings) -> None:
-        self._shares = (
-            (Fault.ERROR, settings.errors),
-            (Fault.RATE_LIMITED, settings.rate_limited),
-            (Fault.BROKEN, settings.broken),
-            (Fault.MALFORMED, settings.malformed),
-        )
-        self._has_faults = any(share for _, share in self._shares)
+    The first rule that befalls a request counts. Shares of rules that cover the same requests add up.
+    """
+
+    def __init__(self, settings: MockSettings, rules: Sequence[Rule] = ()) -> None:
+        self._rules = [*rules_of(settings), *rules]
         self._shortest_s = settings.latency * (1 - settings.jitter)
         self._spread_s = settings.latency * settings.jitter * 2
         self._key = settings.seed.to_bytes(8, "big")
         self._times_seen: dict[int, int] = {}
+        self._times_met = dict.fromkeys(self._rules, 0)
+        self._first_s = math.inf
 
-    def draw(self, body: bytes) -> tuple[Fault, float]:
-        """The fault of this request and the seconds until its answer."""
-        if not self._has_faults and not self._spread_s:
-            return Fault.NONE, self._shortest_s
-        attempt = self._count(body) if self._has_faults else 0
-        salt = attempt.to_bytes(8, "big")
+    def draw(self, body: bytes, number: int = 0, now: float = 0.0) -> tuple[Rule | None, float]:
+        """The rule that befalls this request, and the seconds until its answer."""
+        if not self._rules and not self._spread_s:
+            return None, self._shortest_s
+        sends = self._count(body) if self._rules else 0
+        salt = sends.to_bytes(8, "big")
         bits = int.from_bytes(blake2b(body, digest_size=16, key=self._key, salt=salt).digest(), "big")
         latency_s = self._shortest_s + self._spread_s * ((bits >> _HALF_BITS) / _HALF_RANGE)
-        return self._fault_at((bits % 2**_HALF_BITS) / _HALF_RANGE), latency_s
+        self._first_s = min(self._first_s, now)
+        point = (bits % 2**_HALF_BITS) / _HALF_RANGE
+        covering = [rule for rule in self._rules if rule.covers(number, body, sends, now - self._first_s)]
+        return self._rule_at(point, covering), latency_s
 
-    def _fault_at(self, point: float) -> Fault:
-        for fault, share in self._shares:
-            if point < share:
-                return fault
-            point -= share
-        return Fault.NONE
+    def _rule_at(self, point: float, covering: Sequence[Rule]) -> Rule | None:
+        for rule in covering:
+            share = 1.0 if rule.share is None else rule.share
+            if point >= share:
+                point -= share
+            elif rule.times is None or self._times_met[rule] < rule.times:
+                self._times_met[rule] += 1
+                return rule
+        return None
 
     def _count(self, body: bytes) -> int:
         seen, key = self._times_seen, hash(body)
-        attempt = seen.pop(key, 0)
-        seen[key] = attempt + 1
+        sends = seen.pop(key, 0)
+        seen[key] = sends + 1
         if len(seen) > MAX_BODIES_REMEMBERED:
             del seen[next(iter(seen))]
-        return attempt
+        return sends

@@ -10,8 +10,8 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -21,11 +21,18 @@ from aiohttp import web
 from llmblast.errors import UsageError
 from llmblast.mocking.answers import Answer, Answers, error_body, models_body
 from llmblast.mocking.capacity import slowdown
-from llmblast.mocking.faults import Fault, Faults
+from llmblast.mocking.fault_file import read_rules
+from llmblast.mocking.faults import FAULTS, Faults
 from llmblast.mocking.headers import retry_headers
+from llmblast.mocking.incident import Incident
+from llmblast.mocking.ledger import LedgerFile
 from llmblast.mocking.quota import Quota
+from llmblast.mocking.replies import ScriptedReply, Step
 from llmblast.mocking.settings import MockSettings
+from llmblast.mocking.wire import Sent, is_kept, play, send
 from llmblast.settings import API_PATHS
+
+__all__ = ["MAX_BODY_BYTES", "Arrival", "MockServer", "Script", "ScriptedReply"]
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 _BACKLOG = 4096
@@ -37,28 +44,29 @@ _OPERATIONS = {f"{prefix}/{path}": path for prefix in _PREFIXES for path in API_
 _MODELS = {f"{prefix}/models" for prefix in _PREFIXES}
 
 
-@dataclass(slots=True, eq=False)
-class ScriptedReply:
-    """What is answered to one request, after `delay_s` seconds; `break_connection` closes it without an answer."""
-
-    status: int = 200
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    delay_s: float = 0.0
-    break_connection: bool = False
-
-
 Script = Callable[[int, bytes], ScriptedReply | None]
 """Takes a request's index in order of arrival, from 0, and its body; None leaves the answer to the provider."""
 
 
 @dataclass(slots=True, eq=False)
 class _Decision:
-    """A reply, the output that is charged when it is complete, and whether limits are told with it."""
+    """A reply, the output that is charged when it is complete, whether limits are told with it, and its fault."""
 
     reply: ScriptedReply
     output_tokens: int = 0
     tells_limits: bool = True
+    fault: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Incoming:
+    """A request as it arrived. `number` counts from 1; `body` is empty until all of it has come."""
+
+    request: web.BaseRequest
+    number: int
+    arrived_s: float
+    in_flight: int
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,8 @@ class MockServer:
 
     `received` counts all requests, `rejected` the 429s among their answers, `most_in_flight` how many were without an
     answer at once. `ledger` has them one by one where `keep_ledger` is set, in the order in which their bodies were
-    complete. `script` overrides answers. Entering raises UsageError when the address cannot be had.
+    complete. `script` overrides answers. Raises UsageError for a file of faults that will not do; entering does, when
+    the address or the file of the setting `ledger` cannot be had.
     """
 
     def __init__(
@@ -108,25 +117,30 @@ class MockServer:
         self._clock = clock
         self._wall_clock = wall_clock
         self._answers = Answers(self._settings)
-        self._faults = Faults(self._settings)
+        self._faults = Faults(self._settings, read_rules(self._settings.faults) if self._settings.faults else ())
+        self._ledger_file: LedgerFile | None = None
         self._quota = Quota(self._settings)
         self._authorization = f"Bearer {self._settings.key}"
         self._handlers: set[asyncio.Task[object]] = set()
+        self._comeback: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         make_request = partial(web.BaseRequest, loop=loop, client_max_size=MAX_BODY_BYTES)
         self._web = web.Server(self._handle, request_factory=make_request, access_log=None, tcp_keepalive=False)
         host, port = self._address
+        if self._settings.ledger:
+            self._ledger_file = LedgerFile(self._settings.ledger)
         try:
-            self._listener = await loop.create_server(self._web, host, port, backlog=_BACKLOG)
+            await self._listen()
         except OSError as error:
             number = error.errno or 0
             reason = os.strerror(number) if number > 0 else error.strerror
+            self._close_ledger_file()
             raise UsageError(
                 f"{host}:{port}: cannot listen there: {reason}. Choose another host or port; port 0 picks a free one."
             ) from None
-        address, port = self._listener.sockets[0].getsockname()[:2]
+        address, port = self._address = self._listener.sockets[0].getsockname()[:2]
         self.url = f"http://[{address}]:{port}/v1" if ":" in address else f"http://{address}:{port}/v1"
         return self
 
@@ -134,29 +148,40 @@ class MockServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._listener.close()
-        for handler in self._handlers:
-            handler.cancel()
-        await asyncio.gather(*self._handlers, return_exceptions=True)
+        under_way = [*self._handlers, *([self._comeback] if self._comeback else [])]
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
         self._web.pre_shutdown()
         await self._web.shutdown(_CLOSE_S)
         await self._listener.wait_closed()
         await asyncio.sleep(0)  # transports say goodbye in the loop's next round
+        self._close_ledger_file()
+
+    async def _listen(self) -> None:
+        self._listener = await asyncio.get_running_loop().create_server(self._web, *self._address, backlog=_BACKLOG)
+
+    def _close_ledger_file(self) -> None:
+        if self._ledger_file is not None:
+            self._ledger_file.close()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        arrived_s = self._clock()
-        index = self.received
         self.received += 1
         self.in_flight += 1
-        in_flight = self.in_flight
-        self.most_in_flight = max(self.most_in_flight, in_flight)
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        incoming = _Incoming(request, self.received, self._clock(), self.in_flight)
         handler = asyncio.current_task()
         assert handler is not None
         self._handlers.add(handler)
         try:
-            decision = await self._decide_when_read(request, index, arrived_s, in_flight)
+            decision = await self._decide_when_read(incoming)
             reply = decision.reply
             if reply.delay_s:
                 await asyncio.sleep(reply.delay_s)
+            if reply.down_s:
+                self._go_down(reply.down_s)
+            if reply.steps is not None:
+                return await self._play(incoming, decision, reply.steps)
         finally:
             self.in_flight -= 1
             self._handlers.discard(handler)
@@ -169,15 +194,40 @@ class MockServer:
             response.headers.update(self._quota.headers(now, self._wall_clock()))
         if reply.headers:
             response.headers.update(reply.headers)
+        if self._ledger_file is not None:
+            self._note_answered(incoming, reply, await send(request, response))
         return response
 
-    async def _decide_when_read(
-        self, request: web.BaseRequest, index: int, arrived_s: float, in_flight: int
-    ) -> _Decision:
+    async def _play(self, incoming: _Incoming, decision: _Decision, steps: Iterable[Step]) -> web.StreamResponse:
+        self._quota.settle(decision.output_tokens, self._clock())
+        is_out = await play(incoming.request, steps)
+        self._note_answered(incoming, decision.reply, is_out)
+        return Sent()
+
+    def _note_answered(self, incoming: _Incoming, reply: ScriptedReply, is_out: bool) -> None:
+        if self._ledger_file is not None:
+            status = 0 if reply.break_connection else reply.status
+            is_complete = is_out and reply.is_whole
+            self._ledger_file.answered(incoming.number, self._clock(), status, is_complete, reply.text)
+
+    def _go_down(self, seconds: float) -> None:
+        """Refuses connections and ends those that are open, for a time."""
+        if self._comeback is not None and not self._comeback.done():
+            return
+        self._listener.close()
+        for connection in self._web.connections:
+            connection.force_close()
+        self._comeback = asyncio.get_running_loop().create_task(self._come_back(seconds))
+
+    async def _come_back(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._listen()
+
+    async def _decide_when_read(self, incoming: _Incoming) -> _Decision:
         """Reads the body, decides about the reply and counts it."""
-        body = b""
+        request = incoming.request
         try:
-            body = await request.read()
+            incoming.body = await request.read()
         except web.HTTPRequestEntityTooLarge:
             decision = _refusal(413, f"The body exceeds {MAX_BODY_BYTES} bytes.", code="request_too_large")
         except web.RequestPayloadError:
@@ -185,21 +235,28 @@ class MockServer:
         except ConnectionError:
             decision = _Decision(ScriptedReply(break_connection=True))
         else:
-            scripted = self._script(index, body) if self._script else None
-            if scripted is not None:
-                decision = _Decision(scripted, tells_limits=False)
-            else:
-                decision = self._decide(request, body, arrived_s, in_flight)
-        reply = decision.reply
-        if reply.status == 429:
+            decision = self._scripted(incoming) or self._decide(incoming)
+        if decision.reply.status == 429:
             self.rejected += 1
-        if self._keep_ledger:
-            status = 0 if reply.break_connection else reply.status
-            has_authorization = "Authorization" in request.headers
-            self.ledger.append(Arrival(arrived_s, request.raw_path, body, has_authorization, status, in_flight))
+        if self._ledger_file is not None or self._keep_ledger:
+            self._note_received(incoming, decision)
         return decision
 
-    def _decide(self, request: web.BaseRequest, body: bytes, now: float, in_flight: int) -> _Decision:
+    def _scripted(self, incoming: _Incoming) -> _Decision | None:
+        reply = self._script(incoming.number - 1, incoming.body) if self._script else None
+        return None if reply is None else _Decision(reply, tells_limits=False)
+
+    def _note_received(self, incoming: _Incoming, decision: _Decision) -> None:
+        path, body = incoming.request.raw_path, incoming.body
+        if self._ledger_file is not None:
+            self._ledger_file.received(incoming.number, incoming.arrived_s, path, body, decision.fault)
+        if self._keep_ledger:
+            status = 0 if decision.reply.break_connection else decision.reply.status
+            has_authorization = "Authorization" in incoming.request.headers
+            self.ledger.append(Arrival(incoming.arrived_s, path, body, has_authorization, status, incoming.in_flight))
+
+    def _decide(self, incoming: _Incoming) -> _Decision:
+        request = incoming.request
         path = request.raw_path.partition("?")[0]
         operation = _OPERATIONS.get(path)
         if operation is None and path not in _MODELS:
@@ -211,10 +268,10 @@ class MockServer:
             return refusal
         if operation is None:
             return _Decision(ScriptedReply(body=models_body()))
-        answer = self._answers.answer(operation, body)
+        answer = self._answers.answer(operation, incoming.body)
         if answer.status != 200:
             return _Decision(ScriptedReply(answer.status, answer.body))
-        return self._reject(answer, now, in_flight) or self._with_fault(body, answer, in_flight)
+        return self._reject(incoming, answer) or self._with_fault(incoming, answer)
 
     def _refuse_key(self, request: web.BaseRequest) -> _Decision | None:
         settings = self._settings
@@ -222,44 +279,41 @@ class MockServer:
             return _refusal(401, "Incorrect API key provided.", code="invalid_api_key")
         return None
 
-    def _reject(self, answer: Answer, now: float, in_flight: int) -> _Decision | None:
+    def _reject(self, incoming: _Incoming, answer: Answer) -> _Decision | None:
         settings = self._settings
-        if settings.concurrency is not None and in_flight > settings.concurrency:
+        if settings.concurrency is not None and incoming.in_flight > settings.concurrency:
             message = f"Too many requests in flight: Limit {settings.concurrency}."
             # Nobody knows when a slot frees; the mean latency is when it is likely.
             return self._too_many(message, "requests", settings.latency)
         if not self._quota.has_limits:
             return None
-        rejection = self._quota.admit(answer.prompt_tokens, answer.most_output_tokens, now)
+        rejection = self._quota.admit(answer.prompt_tokens, answer.most_output_tokens, incoming.arrived_s)
         if rejection is None:
             return None
         return self._too_many(rejection.message, rejection.kind, rejection.wait_s)
 
-    def _with_fault(self, body: bytes, answer: Answer, in_flight: int) -> _Decision:
-        settings = self._settings
-        fault, latency_s = self._faults.draw(body)
-        latency_s *= slowdown(in_flight, settings.slots, settings.overload)
-        match fault:
-            case Fault.NONE:
-                return _Decision(ScriptedReply(body=answer.body, delay_s=latency_s), answer.output_tokens)
-            case Fault.MALFORMED:
-                half = answer.body[: len(answer.body) // 2]
-                return _Decision(ScriptedReply(body=half, delay_s=latency_s), answer.output_tokens)
-            case Fault.BROKEN:
-                # The output was made, and is paid for, although nobody gets it.
-                return _Decision(ScriptedReply(break_connection=True, delay_s=latency_s), answer.output_tokens)
-            case Fault.RATE_LIMITED:
-                message = "Rate limit reached, as --rate-limited asks for."
-                return self._too_many(message, "requests", settings.retry_after)
-            case Fault.ERROR:
-                message = "The server had an error while processing your request."
-                return _Decision(ScriptedReply(500, error_body(message, "server_error"), delay_s=latency_s))
+    def _with_fault(self, incoming: _Incoming, answer: Answer) -> _Decision:
+        rule, latency_s = self._faults.draw(incoming.body, incoming.number, incoming.arrived_s)
+        latency_s *= slowdown(incoming.in_flight, self._settings.slots, self._settings.overload)
+        if rule is None:
+            return _Decision(ScriptedReply(body=answer.body, delay_s=latency_s, text=answer.text), answer.output_tokens)
+        incident = Incident(answer, self._wall_clock(), is_kept(incoming.request), rule.seconds)
+        return _befallen(rule.kind, incident, latency_s)
 
     def _too_many(self, message: str, kind: str, wait_s: float) -> _Decision:
         is_told = self._settings.tell_retry_after and wait_s < math.inf
         # Errors know two types of rate limits; input and output are both tokens.
         body = error_body(message, "requests" if kind == "requests" else "tokens", None, "rate_limit_exceeded")
         return _Decision(ScriptedReply(429, body, retry_headers(wait_s) if is_told else {}))
+
+
+def _befallen(kind: str, incident: Incident, latency_s: float) -> _Decision:
+    """What a fault makes of a request. An output that nobody gets was made all the same, and is paid for."""
+    reply = FAULTS[kind](incident)
+    if reply.status != 429:
+        reply.delay_s = latency_s
+    was_made = reply.status in (0, 200)
+    return _Decision(reply, incident.answer.output_tokens if was_made else 0, fault=kind)
 
 
 def _refusal(status: int, message: str, code: str) -> _Decision:

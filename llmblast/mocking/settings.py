@@ -95,6 +95,10 @@ class MockSettings:
     sigma: float = _setting(0.0, "Sigma of log-normal completion tokens; 0: evenly from half to 1.5 of the mean.")
     seed: int = _setting(0, "Another seed gives other answers, latencies and faults.")
     key: str | None = _setting(None, "The only API key that is accepted; without one, any is.")
+    faults: str | None = _setting(
+        None, "TOML file of faults: [[fault]] tables with a kind, and which requests meet it: share, requests, ..."
+    )
+    ledger: str | None = _setting(None, "File for a JSON line about each request received, and each that was answered.")
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -104,7 +108,7 @@ class MockSettings:
         for name, known in _CHOICES.items():
             value = getattr(self, name)
             if value not in known:
-                raise UsageError(f"mock: {name}={value}: unknown. {_nearest(value, list(known))}")
+                raise UsageError(f"mock: {name}={value}: unknown. {nearest(value, list(known))}")
         if self.policy == "token-bucket" and 0 in (self.burst, self.burst_tokens):
             raise UsageError("mock: burst=0: a token bucket that holds nothing admits nothing. Write 1 or more.")
         if self.errors + self.rate_limited + self.broken + self.malformed > 1 + 1e-9:
@@ -129,7 +133,7 @@ class MockSettings:
         values: dict[str, object] = {}
         for name, text in texts.items():
             if name not in parsers:
-                raise UsageError(f"mock: {name}: unknown setting. {_nearest(name, list(parsers))}")
+                raise UsageError(f"mock: {name}: unknown setting. {nearest(name, list(parsers))}")
             if name != "latency":
                 values[name] = _parsed(name, text, parsers[name])
         if "latency" in texts:
@@ -200,6 +204,7 @@ _PARSERS: dict[object, Callable[[str], object]] = {
 }
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: list[str]) -> str:
+    """A hint for somebody who wrote a name that is not known."""
     close = get_close_matches(name, known, n=1)
     return f"Did you mean {close[0]}?" if close else f"Known are: {', '.join(known)}."

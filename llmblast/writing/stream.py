@@ -124,7 +124,8 @@ class Stream:
             if is_last or not self.is_paused:
                 break
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurried.wait(), self._timing.retry_s)
+                async with asyncio.timeout(self._timing.retry_s):  # wait_for would miss a cancellation at that moment
+                    await self._hurried.wait()
         for file in {self._file, self._own_file}:
             await asyncio.to_thread(file.close)
         return self._explain() if self._places or self.is_paused else None

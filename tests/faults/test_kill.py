@@ -4,11 +4,19 @@ import signal
 import subprocess
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from llmblast.mocking.server import MockServer
-from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, write_prompts
+from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, write_prompts, write_requests
+from tests.faults.checker import check
+
+LINES = 5000
+IN_FLIGHT = 200
+LATENCY_S = 0.04
+QUEUED = 2 * IN_FLIGHT
+"""Answers that may wait for the disk: those of 80 ms at full speed, 20 ms of which records wait for each other."""
 
 
 def start(tmp_path: Path, environment: dict[str, str], *arguments: str) -> "subprocess.Popen[str]":
@@ -53,6 +61,54 @@ def test_a_killed_run_is_gone_on_with(
 
     assert done.returncode == 0, done.stderr
     assert_every_line_once(tmp_path, 1000)
+
+
+def kill_after(process: "subprocess.Popen[str]", server: MockServer, count: int) -> None:
+    """Ends a run by kill -9 when the server has received so many requests."""
+    wait_for_requests(server, count, process)
+    process.kill()
+    process.communicate()
+
+
+def complaints(tmp_path: Path, kills: int) -> list[str]:
+    paths = (tmp_path / f"{name}.jsonl" for name in ("prompts", "save", "errors", "ledger"))
+    return check(*paths, lost=kills * (IN_FLIGHT + QUEUED))
+
+
+@pytest.mark.parametrize("seed", [*range(5), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(5, 200))])
+def test_a_run_killed_at_random_loses_and_repeats_nothing(
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock, llmblast: RunLlmblast, seed: int
+) -> None:
+    """Every line has its own answer once; sent again is at most what was in flight or on its way to the disk."""
+    server = start_mock(f"latency={LATENCY_S}&ledger={tmp_path / 'ledger.jsonl'}")
+    write_requests(tmp_path / "prompts.jsonl", (f"Question {number}?" for number in range(LINES)))
+    arguments = ("-u", server.url, "-j", str(IN_FLIGHT))
+    process = start(tmp_path, environment, *arguments)
+    kill_after(process, server, Random(seed).randint(1, LINES - IN_FLIGHT))
+
+    done = llmblast("run", "prompts.jsonl", *arguments)
+
+    assert done.returncode == 0, done.stderr
+    assert complaints(tmp_path, kills=1) == []
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 5))])
+def test_a_job_killed_twenty_times_loses_and_repeats_nothing(
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock, llmblast: RunLlmblast, seed: int
+) -> None:
+    """Each run goes on where the one before was cut off."""
+    server = start_mock(f"latency={LATENCY_S}&ledger={tmp_path / 'ledger.jsonl'}")
+    write_requests(tmp_path / "prompts.jsonl", (f"Question {number}?" for number in range(LINES)))
+    arguments = ("-u", server.url, "-j", str(IN_FLIGHT))
+    random = Random(seed)
+    for _ in range(20):
+        process = start(tmp_path, environment, *arguments)
+        kill_after(process, server, server.received + random.randint(1, IN_FLIGHT))
+
+    done = llmblast("run", "prompts.jsonl", *arguments)
+
+    assert done.returncode == 0, done.stderr
+    assert complaints(tmp_path, kills=20) == []
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -53,6 +53,12 @@ def test_a_wrong_value_is_told_before_anything_is_started() -> None:
         mock(errors=2)
 
 
+def test_a_file_of_faults_that_is_not_there_is_told_before_anything_is_started() -> None:
+    """The place and the fix."""
+    with pytest.raises(UsageError, match=r"none\.toml: cannot be read: No such file or directory\."):
+        mock(port=0, faults="none.toml")
+
+
 def test_every_setting_has_an_option_with_its_default() -> None:
     """The settings are the single place of defaults."""
     options = {name: entry.default for name, entry in inspect.signature(mock).parameters.items()}

@@ -1,0 +1,39 @@
+"""What the mock provider sends back: an HTTP reply, or the very bytes, pauses and ends that go over the wire."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+
+class Ending(Enum):
+    """How the server ends a connection."""
+
+    CLOSE = auto()
+    """What was written still goes out."""
+    RESET = auto()
+    """A TCP reset; what was written may be lost."""
+
+
+Step = bytes | float | Ending
+"""Bytes are written as they are, a float is a pause in seconds, an ending is the last step."""
+
+
+@dataclass(slots=True, eq=False)
+class ScriptedReply:
+    """What is answered to one request, after `delay_s` seconds; `break_connection` closes it without an answer.
+
+    With `steps` exactly these go over the wire: then `status` and `is_whole`, whether a client that keeps to HTTP has a
+    whole reply in the end, are only what the ledger says of them. `down_s` closes the listener and every connection
+    for so long.
+    """
+
+    status: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0
+    break_connection: bool = False
+    steps: Iterable[Step] | None = None
+    is_whole: bool = True
+    down_s: float = 0.0
+    text: str | None = None
+    """The answer that a client finds in the reply; None where there is none, or none that it can read."""

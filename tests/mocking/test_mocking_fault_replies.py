@@ -1,0 +1,78 @@
+"""Faults that are proper HTTP: what their headers ask for, and whether an answer can be read in their bodies."""
+
+from email.utils import parsedate_to_datetime
+
+import orjson
+import pytest
+
+from llmblast.mocking.answers import Answers
+from llmblast.mocking.fault_bodies import BODIES
+from llmblast.mocking.fault_statuses import STATUSES
+from llmblast.mocking.incident import Incident
+from llmblast.mocking.settings import MockSettings
+
+NOW_S = 1_700_000_000.25
+ANSWERS = Answers(MockSettings())
+CHAT = ANSWERS.answer("chat/completions", b'{"messages":[{"role":"user","content":"Count the ships"}]}')
+COMPLETION = ANSWERS.answer("completions", b'{"prompt":"Count the ships"}')
+
+
+def text_in(body: bytes) -> object:
+    """What a client that knows only OpenAI's form finds; None where there is nothing to find."""
+    try:
+        choice = orjson.loads(body)["choices"][0]
+    except (orjson.JSONDecodeError, KeyError, IndexError):
+        return None
+    return choice["message"]["content"] if "message" in choice else choice["text"]
+
+
+@pytest.mark.parametrize("kind", BODIES)
+@pytest.mark.parametrize("answer", [CHAT, COMPLETION], ids=["chat", "completion"])
+def test_the_text_that_a_reply_tells_is_the_one_in_its_body(kind: str, answer: object) -> None:
+    """The ledger goes by it: where it tells none, no client can read any."""
+    reply = BODIES[kind](Incident(CHAT if answer is CHAT else COMPLETION, NOW_S))
+
+    assert reply.status == 200
+    assert text_in(reply.body) == reply.text
+
+
+@pytest.mark.parametrize(("kind", "character"), [("escapes", "\x1b"), ("escapes", "\x00"), ("bidi", "\u202e")])
+def test_hostile_texts_hold_what_they_are_for(kind: str, character: str) -> None:
+    """Beside the right answer, so that answers cannot be mixed up."""
+    reply = BODIES[kind](Incident(CHAT, NOW_S))
+
+    assert reply.text is not None
+    assert character in reply.text
+    assert reply.text.endswith(CHAT.text or "no text")
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds", "headers"),
+    [
+        ("429", 2.5, {"retry-after": "2.5"}),
+        ("429", None, {"retry-after": "1"}),
+        ("429-ms", 0.25, {"retry-after-ms": "250"}),
+        ("429-silent", 2.5, {}),
+        ("503", 2.5, {}),
+        ("503-retry-after", 3.0, {"retry-after": "3"}),
+    ],
+)
+def test_a_refusal_names_the_wait_that_the_rule_says(kind: str, seconds: float | None, headers: dict[str, str]) -> None:
+    """Or a second, or nothing where that is the fault."""
+    reply = STATUSES[kind](Incident(CHAT, NOW_S, seconds=seconds))
+
+    told = {name.lower(): value for name, value in reply.headers.items() if name.lower().startswith("retry-after")}
+    assert told == headers
+
+
+def test_a_date_is_not_before_the_wait_is_over() -> None:
+    """HTTP dates know whole seconds only."""
+    reply = STATUSES["429-date"](Incident(CHAT, NOW_S, seconds=2.0))
+
+    assert parsedate_to_datetime(reply.headers["retry-after"]).timestamp() == 1_700_000_003
+
+
+@pytest.mark.parametrize("kind", STATUSES)
+def test_a_fault_is_called_by_its_status(kind: str) -> None:
+    """So that a person finds it."""
+    assert STATUSES[kind](Incident(CHAT, NOW_S)).status == int(kind[:3])
