@@ -97,14 +97,15 @@ class Outage(Breaker):
     """Opens when lines in a row fail at an endpoint that can be reached.
 
     Errors come fast and answers slowly, so a row may only seem to have no answer in it: it counts when a quarter of
-    what was sent since it began has failed. For the same reason an answer to what was sent before says nothing.
+    what was sent since it began has failed. For the same reason an answer to what was sent before says nothing, and a
+    failure says nothing when what was sent later has its answer: lines that always time out are no outage.
     """
 
-    __slots__ = ("_began_s", "_sends")
+    __slots__ = ("_began_s", "_sends", "_worked_s")
 
     def __init__(self, name: str, *, threshold: int) -> None:
         super().__init__(name, threshold=threshold)
-        self._began_s = -math.inf
+        self._began_s = self._worked_s = -math.inf
         self._sends = 0
 
     def take(self, cost: float, now: float) -> None:
@@ -115,12 +116,17 @@ class Outage(Breaker):
 
     def failed(self, now: float, sent_s: float = math.inf) -> None:
         """One more line in a row."""
+        if sent_s < self._worked_s:
+            self.probe_abandoned(now, sent_s)
+            return
         if not self._failures:
             self._began_s, self._sends = sent_s, 0
         super().failed(now, sent_s)
 
     def worked(self, sent_s: float) -> None:
         """There is an answer to what was sent at that time."""
+        if sent_s > self._worked_s:
+            self._worked_s = sent_s
         if self._failures and sent_s >= self._began_s:
             self.answered()
 

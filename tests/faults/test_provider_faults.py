@@ -5,7 +5,6 @@ fault is met in two ways: by the first send of some lines, so that what may be t
 by every send of some poisonous lines, which give up without harm to the others. What refuses or is not there meets all.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -160,12 +159,10 @@ def blast(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> Blast
     return Blast(tmp_path, start_mock, llmblast)
 
 
-def lengths(
-    kinds: list[str], more: Callable[[str], Sequence[pytest.MarkDecorator]] = lambda kind: ()
-) -> pytest.MarkDecorator:
+def lengths(kinds: list[str]) -> pytest.MarkDecorator:
     """Each kind with some dozens of lines, and in the long form with 500."""
     short = [pytest.param(kind, SHORT, id=kind) for kind in kinds]
-    long = [pytest.param(kind, LONG, id=f"{kind}-long", marks=[pytest.mark.long, *more(kind)]) for kind in kinds]
+    long = [pytest.param(kind, LONG, id=f"{kind}-long", marks=pytest.mark.long) for kind in kinds]
     return pytest.mark.parametrize(("kind", "count"), [*short, *long])
 
 
@@ -196,14 +193,7 @@ def test_a_fault_that_some_lines_meet_once(blast: Blast, kind: str, count: int) 
     assert ledger.longest_s <= expected.timeout_s + 1
 
 
-def marks_of_poison(kind: str) -> Sequence[pytest.MarkDecorator]:
-    if kind not in ("endless-body", "black-hole"):
-        return ()
-    reason = "what is left when all healthy lines are through counts as an outage: one probe every 30 s"
-    return (pytest.mark.xfail(strict=True, reason=reason),)
-
-
-@lengths(HARMFUL, marks_of_poison)
+@lengths(HARMFUL)
 def test_a_fault_that_some_lines_always_meet(blast: Blast, kind: str, count: int) -> None:
     """Poisonous lines give up after their attempts and do not stop the others."""
     expected = EXPECTED[kind]

@@ -98,6 +98,17 @@ def test_answers_to_what_was_sent_before_do_not_hide_an_outage() -> None:
     assert endpoint.outage.is_open
 
 
+def test_lines_that_time_out_among_others_that_are_answered_are_no_outage() -> None:
+    """A hundred of them, in a row when their time is over, and everything between them was answered long ago."""
+    endpoint = make_endpoint()
+    for n in range(100):
+        endpoint.answered(n + 0.5, 0.1)
+    for n in range(100):
+        endpoint.failed(float(n), n + 200.0, is_first=True)
+
+    assert not endpoint.outage.is_open
+
+
 def test_fast_errors_among_slow_answers_are_no_outage() -> None:
     """Of a hundred sent each second one fails at once; the first answer takes a minute."""
     endpoint = make_endpoint()
