@@ -137,6 +137,11 @@ def llmblast(tmp_path: Path, environment: dict[str, str]) -> RunLlmblast:
     return run
 
 
+def unmeasured(environment: dict[str, str]) -> dict[str, str]:
+    """The same for a process whose coverage is not measured: that catches signals and writes files of its own."""
+    return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
+
+
 def write_prompts(path: Path, count: int, start: int = 0) -> Path:
     """A file of simple lines, each with its own id and text."""
     lines = (orjson.dumps({"id": f"row-{n}", "input": f"Question {n}?"}) for n in range(start, start + count))

@@ -14,7 +14,7 @@ import pytest
 
 from llmblast.job.signals import Wish, Wishes
 from llmblast.mocking.server import MockServer
-from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, write_prompts
+from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, unmeasured, write_prompts
 
 LINES = 400
 HANG_S = 30
@@ -40,7 +40,7 @@ def start(
     return subprocess.Popen(
         [*LLMBLAST, "run", *arguments],
         cwd=tmp_path,
-        env=environment,
+        env=unmeasured(environment),
         stdin=stdin,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
