@@ -125,8 +125,7 @@ class Outage(Breaker):
 
     def worked(self, sent_s: float) -> None:
         """There is an answer to what was sent at that time."""
-        if sent_s > self._worked_s:
-            self._worked_s = sent_s
+        self._worked_s = max(self._worked_s, sent_s)
         if self._failures and sent_s >= self._began_s:
             self.answered()
 
