@@ -39,6 +39,12 @@ class RateSettings:
     otpm: Rate = None
     concurrency: Count | None = None
 
+    @property
+    def has_rate(self) -> bool:
+        """Any rate is set."""
+        rates = (self.rps, self.rpm, self.rpd, self.tpm, self.itpm, self.otpm)
+        return any(rate is not None for rate in rates)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSettings(RateSettings):
@@ -66,8 +72,7 @@ class EndpointSettings(RateSettings):
     @property
     def is_adaptive(self) -> bool:
         """Learns from push-back: what the setting says, else where no rate is set."""
-        rates = (self.rps, self.rpm, self.rpd, self.tpm, self.itpm, self.otpm)
-        return all(rate is None for rate in rates) if self.adaptive is None else self.adaptive
+        return not self.has_rate if self.adaptive is None else self.adaptive
 
     @property
     def is_mock(self) -> bool:

@@ -154,6 +154,7 @@ def make_scheduler(settings: Settings) -> Scheduler:
             endpoint,
             settings.burst,
             quotas[endpoint.quota] if endpoint.quota else None,
+            is_paced=settings.has_rate,
         )
         for index, endpoint in enumerate(settings.endpoints)
     ]

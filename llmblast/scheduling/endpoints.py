@@ -65,6 +65,8 @@ class Endpoint:
         settings: EndpointSettings,
         burst_s: float = 0.0,
         cool_down: CoolDown | None = None,
+        *,
+        is_paced: bool = False,
     ) -> None:
         self.index = index
         self.bit = 1 << index
@@ -84,8 +86,10 @@ class Endpoint:
         burst_s = burst_s if settings.burst is None else settings.burst
         gates = (self.cool_down, self.breaker, self.outage)
         self.capacity: CapacityWindow | None = None
-        """What serves it best, where no rate is set: it may be a server that gets slower with load."""
-        if settings.is_adaptive:
+        """What serves it best, where no rate is set: it may be a server that gets slower with load. Where the run has a
+        rate, `is_paced`, its looks at fewer in flight would cost a share of that.
+        """
+        if settings.is_adaptive and not is_paced:
             self.capacity = CapacityWindow(f"{settings.name} capacity", settings.concurrency or UNBOUNDED)
         self.limits = limit_set(settings.name, settings, burst_s, gates, self.capacity)
         self.estimator = TokenEstimator(settings.charge)
