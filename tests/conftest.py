@@ -5,6 +5,7 @@ canary: the key that all of them use, which must be found nowhere when they are 
 import asyncio
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -27,6 +28,14 @@ NOT_OURS = (".git", ".venv", ".mypy_cache", ".ruff_cache")
 
 StartMock = Callable[..., MockServer]
 RunLlmblast = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _processes_hear_signals() -> None:
+    """Whoever runs the tests may have switched signals off, as `nohup` does: every process below would inherit that."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
