@@ -81,6 +81,11 @@ class Faults:
         self._times_met = dict.fromkeys(self._rules, 0)
         self._first_s = math.inf
 
+    @property
+    def are_any(self) -> bool:
+        """Whether anything may go wrong."""
+        return bool(self._rules)
+
     def draw(self, body: bytes, number: int = 0, now: float = 0.0) -> tuple[Rule | None, float]:
         """The rule that befalls this request, and the seconds until its answer."""
         if not self._rules and not self._spread_s:

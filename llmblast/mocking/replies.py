@@ -37,3 +37,13 @@ class ScriptedReply:
     down_s: float = 0.0
     text: str | None = None
     """The answer that a client finds in the reply; None where there is none, or none that it can read."""
+
+
+@dataclass(slots=True, eq=False)
+class Decision:
+    """A reply, the output that is charged when it is complete, whether limits are told with it, and its fault."""
+
+    reply: ScriptedReply
+    output_tokens: int = 0
+    tells_limits: bool = True
+    fault: str | None = None

@@ -1,16 +1,16 @@
 """The mock provider as a server: it receives, decides at once what the answer will be, waits, and answers.
 
-It stands on aiohttp's low-level `web.Server`, without router and middlewares, since the client shares this core in most
-runs: 25,000 requests/s on one core where no limit is set. Everything about a reply is decided in one synchronous step
-after the body has come; what awaits is thin. A connection that the client gives up does not end its request, as with
-the real providers.
+It stands on aiohttp's low-level `web.Server`, without router and middlewares, and below that, for plain requests to a
+provider without faults, on `quick`, since the client shares this core in most runs. Everything about a reply is
+decided in one synchronous step after the body has come; what awaits is thin. A connection that the client gives up does
+not end its request, as with the real providers.
 """
 
 import asyncio
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -26,8 +26,9 @@ from llmblast.mocking.faults import FAULTS, Faults
 from llmblast.mocking.headers import retry_headers
 from llmblast.mocking.incident import Incident
 from llmblast.mocking.ledger import LedgerFile
+from llmblast.mocking.quick import Incoming, QuickConnection
 from llmblast.mocking.quota import Quota
-from llmblast.mocking.replies import ScriptedReply, Step
+from llmblast.mocking.replies import Decision, ScriptedReply, Step
 from llmblast.mocking.settings import MockSettings
 from llmblast.mocking.wire import Sent, is_kept, play, send
 from llmblast.settings import API_PATHS
@@ -46,27 +47,6 @@ _MODELS = {f"{prefix}/models" for prefix in _PREFIXES}
 
 Script = Callable[[int, bytes], ScriptedReply | None]
 """Takes a request's index in order of arrival, from 0, and its body; None leaves the answer to the provider."""
-
-
-@dataclass(slots=True, eq=False)
-class _Decision:
-    """A reply, the output that is charged when it is complete, whether limits are told with it, and its fault."""
-
-    reply: ScriptedReply
-    output_tokens: int = 0
-    tells_limits: bool = True
-    fault: str | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Incoming:
-    """A request as it arrived. `number` counts from 1; `body` is empty until all of it has come."""
-
-    request: web.BaseRequest
-    number: int
-    arrived_s: float
-    in_flight: int
-    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +102,7 @@ class MockServer:
         self._quota = Quota(self._settings)
         self._authorization = f"Bearer {self._settings.key}"
         self._handlers: set[asyncio.Task[object]] = set()
+        self._quick: set[QuickConnection] = set()
         self._comeback: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -148,6 +129,7 @@ class MockServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._listener.close()
+        self.in_flight -= sum([connection.end() for connection in tuple(self._quick)])
         under_way = [*self._handlers, *([self._comeback] if self._comeback else [])]
         for task in under_way:
             task.cancel()
@@ -159,56 +141,81 @@ class MockServer:
         self._close_ledger_file()
 
     async def _listen(self) -> None:
-        self._listener = await asyncio.get_running_loop().create_server(self._web, *self._address, backlog=_BACKLOG)
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(self._connection, *self._address, backlog=_BACKLOG)
+
+    def _connection(self) -> asyncio.BaseProtocol:
+        """What serves a new connection; only aiohttp's requests can wait, drip and break."""
+        is_slow = self._faults.are_any or self._script is not None
+        return self._web() if is_slow else QuickConnection(self, self._web, self._quick)
 
     def _close_ledger_file(self) -> None:
         if self._ledger_file is not None:
             self._ledger_file.close()
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    def receive(self, incoming: Incoming) -> Decision:
+        """Counts a request that came whole, and decides about it."""
+        self._arrive(incoming)
+        return self._count(incoming, self._decide(incoming))
+
+    def leave(self, decision: Decision) -> Mapping[str, str]:
+        """Charges the output of a reply that goes out now; the headers that tell what is left."""
+        self.in_flight -= 1
+        return self._tell(decision)
+
+    def note_answered(self, incoming: Incoming, reply: ScriptedReply, *, is_out: bool) -> None:
+        """A reply has gone, to a client that was there until then or not."""
+        if self._ledger_file is not None:
+            status = 0 if reply.break_connection else reply.status
+            is_complete = is_out and reply.is_whole
+            self._ledger_file.answered(incoming.number, self._clock(), status, is_complete, reply.text)
+
+    def _arrive(self, incoming: Incoming) -> None:
         self.received += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        incoming = _Incoming(request, self.received, self._clock(), self.in_flight)
+        incoming.number, incoming.in_flight, incoming.arrived_s = self.received, self.in_flight, self._clock()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        authorization = request.headers.get("Authorization")
+        incoming = Incoming(request.method, request.raw_path, authorization, is_kept=is_kept(request))
+        self._arrive(incoming)
         handler = asyncio.current_task()
         assert handler is not None
         self._handlers.add(handler)
         try:
-            decision = await self._decide_when_read(incoming)
+            decision = self._count(incoming, await self._decide_when_read(request, incoming))
             reply = decision.reply
             if reply.delay_s:
                 await asyncio.sleep(reply.delay_s)
             if reply.down_s:
                 self._go_down(reply.down_s)
             if reply.steps is not None:
-                return await self._play(incoming, decision, reply.steps)
+                return await self._play(request, incoming, decision, reply.steps)
         finally:
             self.in_flight -= 1
             self._handlers.discard(handler)
         if reply.break_connection and request.transport is not None:
             request.transport.close()
         response = web.Response(body=reply.body, status=reply.status, content_type="application/json")
-        if self._quota.has_limits and decision.tells_limits:
-            now = self._clock()
-            self._quota.settle(decision.output_tokens, now)
-            response.headers.update(self._quota.headers(now, self._wall_clock()))
-        if reply.headers:
-            response.headers.update(reply.headers)
+        response.headers.update(self._tell(decision))
         if self._ledger_file is not None:
-            self._note_answered(incoming, reply, await send(request, response))
+            self.note_answered(incoming, reply, is_out=await send(request, response))
         return response
 
-    async def _play(self, incoming: _Incoming, decision: _Decision, steps: Iterable[Step]) -> web.StreamResponse:
-        self._quota.settle(decision.output_tokens, self._clock())
-        is_out = await play(incoming.request, steps)
-        self._note_answered(incoming, decision.reply, is_out)
-        return Sent()
+    def _tell(self, decision: Decision) -> Mapping[str, str]:
+        if not self._quota.has_limits or not decision.tells_limits:
+            return decision.reply.headers
+        now = self._clock()
+        self._quota.settle(decision.output_tokens, now)
+        return {**self._quota.headers(now, self._wall_clock()), **decision.reply.headers}
 
-    def _note_answered(self, incoming: _Incoming, reply: ScriptedReply, is_out: bool) -> None:
-        if self._ledger_file is not None:
-            status = 0 if reply.break_connection else reply.status
-            is_complete = is_out and reply.is_whole
-            self._ledger_file.answered(incoming.number, self._clock(), status, is_complete, reply.text)
+    async def _play(
+        self, request: web.BaseRequest, incoming: Incoming, decision: Decision, steps: Iterable[Step]
+    ) -> web.StreamResponse:
+        self._quota.settle(decision.output_tokens, self._clock())
+        self.note_answered(incoming, decision.reply, is_out=await play(request, steps))
+        return Sent()
 
     def _go_down(self, seconds: float) -> None:
         """Refuses connections and ends those that are open, for a time."""
@@ -223,63 +230,55 @@ class MockServer:
         await asyncio.sleep(seconds)
         await self._listen()
 
-    async def _decide_when_read(self, incoming: _Incoming) -> _Decision:
-        """Reads the body, decides about the reply and counts it."""
-        request = incoming.request
+    async def _decide_when_read(self, request: web.BaseRequest, incoming: Incoming) -> Decision:
         try:
             incoming.body = await request.read()
         except web.HTTPRequestEntityTooLarge:
-            decision = _refusal(413, f"The body exceeds {MAX_BODY_BYTES} bytes.", code="request_too_large")
+            return _refusal(413, f"The body exceeds {MAX_BODY_BYTES} bytes.", code="request_too_large")
         except web.RequestPayloadError:
-            decision = _refusal(400, "The body could not be decoded.", code="invalid_body")
+            return _refusal(400, "The body could not be decoded.", code="invalid_body")
         except ConnectionError:
-            decision = _Decision(ScriptedReply(break_connection=True))
-        else:
-            decision = self._scripted(incoming) or self._decide(incoming)
+            return Decision(ScriptedReply(break_connection=True))
+        return self._scripted(incoming) or self._decide(incoming)
+
+    def _scripted(self, incoming: Incoming) -> Decision | None:
+        reply = self._script(incoming.number - 1, incoming.body) if self._script else None
+        return None if reply is None else Decision(reply, tells_limits=False)
+
+    def _count(self, incoming: Incoming, decision: Decision) -> Decision:
+        """Counts what was decided, in the order in which bodies were complete."""
         if decision.reply.status == 429:
             self.rejected += 1
-        if self._ledger_file is not None or self._keep_ledger:
-            self._note_received(incoming, decision)
-        return decision
-
-    def _scripted(self, incoming: _Incoming) -> _Decision | None:
-        reply = self._script(incoming.number - 1, incoming.body) if self._script else None
-        return None if reply is None else _Decision(reply, tells_limits=False)
-
-    def _note_received(self, incoming: _Incoming, decision: _Decision) -> None:
-        path, body = incoming.request.raw_path, incoming.body
         if self._ledger_file is not None:
-            self._ledger_file.received(incoming.number, incoming.arrived_s, path, body, decision.fault)
+            self._ledger_file.received(
+                incoming.number, incoming.arrived_s, incoming.path, incoming.body, decision.fault
+            )
         if self._keep_ledger:
             status = 0 if decision.reply.break_connection else decision.reply.status
-            has_authorization = "Authorization" in incoming.request.headers
-            self.ledger.append(Arrival(incoming.arrived_s, path, body, has_authorization, status, incoming.in_flight))
+            has_authorization = incoming.authorization is not None
+            self.ledger.append(
+                Arrival(incoming.arrived_s, incoming.path, incoming.body, has_authorization, status, incoming.in_flight)
+            )
+        return decision
 
-    def _decide(self, incoming: _Incoming) -> _Decision:
-        request = incoming.request
-        path = request.raw_path.partition("?")[0]
+    def _decide(self, incoming: Incoming) -> Decision:
+        path = incoming.path.partition("?")[0]
         operation = _OPERATIONS.get(path)
         if operation is None and path not in _MODELS:
-            return _refusal(404, f"Invalid URL ({request.method} {path})", code="unknown_url")
-        if request.method != ("POST" if operation else "GET"):
-            return _refusal(405, f"Not allowed to {request.method} on {path}.", code="method_not_allowed")
-        refusal = self._refuse_key(request)
-        if refusal is not None:
-            return refusal
+            return _refusal(404, f"Invalid URL ({incoming.method} {path})", code="unknown_url")
+        if incoming.method != ("POST" if operation else "GET"):
+            return _refusal(405, f"Not allowed to {incoming.method} on {path}.", code="method_not_allowed")
+        settings = self._settings
+        if settings.unauthorized or (settings.key and incoming.authorization != self._authorization):
+            return _refusal(401, "Incorrect API key provided.", code="invalid_api_key")
         if operation is None:
-            return _Decision(ScriptedReply(body=models_body()))
+            return Decision(ScriptedReply(body=models_body()))
         answer = self._answers.answer(operation, incoming.body)
         if answer.status != 200:
-            return _Decision(ScriptedReply(answer.status, answer.body))
+            return Decision(ScriptedReply(answer.status, answer.body))
         return self._reject(incoming, answer) or self._with_fault(incoming, answer)
 
-    def _refuse_key(self, request: web.BaseRequest) -> _Decision | None:
-        settings = self._settings
-        if settings.unauthorized or (settings.key and request.headers.get("Authorization") != self._authorization):
-            return _refusal(401, "Incorrect API key provided.", code="invalid_api_key")
-        return None
-
-    def _reject(self, incoming: _Incoming, answer: Answer) -> _Decision | None:
+    def _reject(self, incoming: Incoming, answer: Answer) -> Decision | None:
         settings = self._settings
         if settings.concurrency is not None and incoming.in_flight > settings.concurrency:
             message = f"Too many requests in flight: Limit {settings.concurrency}."
@@ -292,29 +291,29 @@ class MockServer:
             return None
         return self._too_many(rejection.message, rejection.kind, rejection.wait_s)
 
-    def _with_fault(self, incoming: _Incoming, answer: Answer) -> _Decision:
+    def _with_fault(self, incoming: Incoming, answer: Answer) -> Decision:
         rule, latency_s = self._faults.draw(incoming.body, incoming.number, incoming.arrived_s)
         latency_s *= slowdown(incoming.in_flight, self._settings.slots, self._settings.overload)
         if rule is None:
-            return _Decision(ScriptedReply(body=answer.body, delay_s=latency_s, text=answer.text), answer.output_tokens)
-        incident = Incident(answer, self._wall_clock(), is_kept(incoming.request), rule.seconds)
+            return Decision(ScriptedReply(body=answer.body, delay_s=latency_s, text=answer.text), answer.output_tokens)
+        incident = Incident(answer, self._wall_clock(), incoming.is_kept, rule.seconds)
         return _befallen(rule.kind, incident, latency_s)
 
-    def _too_many(self, message: str, kind: str, wait_s: float) -> _Decision:
+    def _too_many(self, message: str, kind: str, wait_s: float) -> Decision:
         is_told = self._settings.tell_retry_after and wait_s < math.inf
         # Errors know two types of rate limits; input and output are both tokens.
         body = error_body(message, "requests" if kind == "requests" else "tokens", None, "rate_limit_exceeded")
-        return _Decision(ScriptedReply(429, body, retry_headers(wait_s) if is_told else {}))
+        return Decision(ScriptedReply(429, body, retry_headers(wait_s) if is_told else {}))
 
 
-def _befallen(kind: str, incident: Incident, latency_s: float) -> _Decision:
+def _befallen(kind: str, incident: Incident, latency_s: float) -> Decision:
     """What a fault makes of a request. An output that nobody gets was made all the same, and is paid for."""
     reply = FAULTS[kind](incident)
     if reply.status != 429:
         reply.delay_s = latency_s
     was_made = reply.status in (0, 200)
-    return _Decision(reply, incident.answer.output_tokens if was_made else 0, fault=kind)
+    return Decision(reply, incident.answer.output_tokens if was_made else 0, fault=kind)
 
 
-def _refusal(status: int, message: str, code: str) -> _Decision:
-    return _Decision(ScriptedReply(status, error_body(message, "invalid_request_error", None, code)))
+def _refusal(status: int, message: str, code: str) -> Decision:
+    return Decision(ScriptedReply(status, error_body(message, "invalid_request_error", None, code)))

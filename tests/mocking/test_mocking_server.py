@@ -117,9 +117,9 @@ async def test_a_body_beyond_the_cap_is_refused(
     session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory stays bounded whatever is sent."""
-    monkeypatch.setattr(server_module, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(server_module, "MAX_BODY_BYTES", 300_000)
     async with MockServer(AT_ONCE) as server:
-        got = await post(session, server, b"x" * 1001)
+        got = await post(session, server, b"x" * 300_001)
 
     assert (got.status, got.json["error"]["code"]) == (413, "request_too_large")
 
@@ -445,3 +445,69 @@ async def test_an_ipv6_address_stands_in_brackets(session: aiohttp.ClientSession
 
     assert server.url.startswith("http://[::1]:")
     assert got.status == 200
+
+
+PLAIN = b'{"messages":[{"role":"user","content":"Hello there"}]}'
+
+
+def _raw(body: bytes, *headers: str, path: str = "/v1/chat/completions", method: str = "POST") -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: mock", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+async def _raw_replies(url: str, pieces: list[bytes], count: int) -> list[tuple[bytes, bytes]]:
+    """The status and the body of so many replies on one connection, whose bytes are sent piece by piece."""
+    reader, writer = await asyncio.open_connection(*url.split("/")[2].split(":"))
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+        replies = []
+        for _ in range(count):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
+            replies.append((head[9:12], await reader.readexactly(length)))
+        return replies
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [_raw(PLAIN, f"Content-Length: {len(PLAIN)}")],
+        [_raw(PLAIN, f"content-length:{len(PLAIN)}", "Accept-Encoding: gzip")],
+        [_raw(b"", f"Content-Length: {len(PLAIN)}"), PLAIN],
+        [_raw(PLAIN[:9], f"Content-Length: {len(PLAIN)}"), PLAIN[9:20], PLAIN[20:]],
+        [_raw(b"%x\r\n%s\r\n0\r\n\r\n" % (len(PLAIN), PLAIN), "Transfer-Encoding: chunked")],
+        [_raw(PLAIN, f"Content-Length: {len(PLAIN)}")[:5], _raw(PLAIN, f"Content-Length: {len(PLAIN)}")[5:]],
+    ],
+)
+@pytest.mark.parametrize("query", ["latency=0", "latency=0.05", "latency=0.05&rps=1000", "latency=0&errors=1e-9"])
+async def test_a_reply_does_not_depend_on_how_its_request_comes(pieces: list[bytes], query: str) -> None:
+    """In one piece or in several, by length or in chunks, with and without faults that never come: one after another on
+    the same connection, and the second before the first has its reply.
+    """
+    plain = _raw(PLAIN, f"Content-Length: {len(PLAIN)}")
+    async with MockServer(MockSettings.from_query(query), keep_ledger=True) as server:
+        replies = await _raw_replies(server.url, [plain, *pieces, plain], 3)
+
+        assert [status for status, _ in replies] == [b"200"] * 3
+        assert len({body for _, body in replies}) == 1
+        assert [arrival.body for arrival in server.ledger] == [PLAIN] * 3
+        assert server.in_flight == 0
+
+
+async def test_a_client_that_leaves_does_not_end_its_request() -> None:
+    """It is answered, and charged, for nobody."""
+    async with MockServer(MockSettings(latency=0.05)) as server:
+        _, writer = await asyncio.open_connection(*server.url.split("/")[2].split(":"))
+        writer.write(_raw(PLAIN, f"Content-Length: {len(PLAIN)}"))
+        await until(lambda: server.in_flight == 1)
+        writer.close()
+        await writer.wait_closed()
+        await until(lambda: server.in_flight == 0)
+
+        assert server.received == 1

@@ -1,0 +1,156 @@
+"""Connections for providers that only answer and limit: a plain request costs a third of what it costs in aiohttp.
+
+A rate of 10,000/s can only be judged by a server that has time left at 10,000/s. So a connection starts here, where a
+POST that comes in one piece is read by hand, and goes over to aiohttp for good with the first request that is anything
+else: in parts, chunked, compressed, with another method. What is answered does not depend on who reads.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Mapping
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Protocol
+
+from llmblast.mocking.replies import Decision, ScriptedReply
+
+_HEAD = re.compile(rb"POST (/[!-~]*) HTTP/1\.1\r\n((?:[!-9;-~]+:[^\r\n]*\r\n)+)\r\n")
+_LENGTH = re.compile(rb"^content-length: *(\d{1,9}) *\r$", re.IGNORECASE | re.MULTILINE)
+_AUTHORIZATION = re.compile(rb"^authorization: *([^\r\n]*?) *\r$", re.IGNORECASE | re.MULTILINE)
+_NOT_PLAIN = re.compile(
+    rb"^(?:transfer-encoding|content-encoding|connection: *close|expect|upgrade)", re.IGNORECASE | re.MULTILINE
+)
+
+
+class Incoming:
+    """A request as it arrived. `number` counts from 1; `body` is empty until all of it has come."""
+
+    __slots__ = ("arrived_s", "authorization", "body", "in_flight", "is_kept", "method", "number", "path")
+
+    def __init__(self, method: str, path: str, authorization: str | None, *, is_kept: bool) -> None:
+        self.method = method
+        self.path = path
+        self.authorization = authorization
+        self.is_kept = is_kept
+        """Its connection has carried a request before."""
+        self.body = b""
+        self.number = self.in_flight = 0
+        self.arrived_s = 0.0
+
+
+class Provider(Protocol):
+    """Who decides about requests. `receive` and `leave` count what is in flight."""
+
+    def receive(self, incoming: Incoming) -> Decision: ...
+
+    def leave(self, decision: Decision) -> Mapping[str, str]: ...
+
+    def note_answered(self, incoming: Incoming, reply: ScriptedReply, *, is_out: bool) -> None: ...
+
+
+class QuickConnection(asyncio.Protocol):
+    """One connection, until `make_slow` takes over. A client that leaves does not end its request."""
+
+    __slots__ = ("_ahead", "_is_kept", "_make_slow", "_provider", "_timer", "_transport", "_unfinished")
+
+    def __init__(
+        self, provider: Provider, make_slow: Callable[[], asyncio.Protocol], unfinished: set["QuickConnection"]
+    ) -> None:
+        self._provider = provider
+        self._make_slow = make_slow
+        self._unfinished = unfinished
+        self._is_kept = False
+        self._ahead = b""
+        """What came before the reply to what came before it had gone."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is there."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._unfinished.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone; a request that is still here gets its answer all the same, which nobody reads."""
+        if self._timer is None:
+            self._unfinished.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come: a whole plain request, or aiohttp's affair."""
+        if self._timer is not None:
+            self._ahead += data
+            self._transport.pause_reading()
+            return
+        incoming = _plain(data, is_kept=self._is_kept)
+        if incoming is None:
+            self._hand_over(data)
+            return
+        self._is_kept = True
+        decision = self._provider.receive(incoming)
+        if decision.reply.delay_s:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(decision.reply.delay_s, self._answer, incoming, decision)
+        else:
+            self._answer(incoming, decision)
+
+    def end(self) -> bool:
+        """Answers nothing any more; whether there was something to answer."""
+        self._transport.abort()
+        if self._timer is None:
+            return False
+        self._timer.cancel()
+        return True
+
+    def _answer(self, incoming: Incoming, decision: Decision) -> None:
+        self._timer, reply = None, decision.reply
+        headers = self._provider.leave(decision)
+        is_out = not self._transport.is_closing()
+        if is_out:
+            self._transport.write(_message(reply, headers))
+        else:
+            self._unfinished.discard(self)
+        self._provider.note_answered(incoming, reply, is_out=is_out)
+        if self._ahead:
+            ahead, self._ahead = self._ahead, b""
+            self._transport.resume_reading()
+            self.data_received(ahead)
+
+    def _hand_over(self, data: bytes) -> None:
+        self._unfinished.discard(self)
+        slow = self._make_slow()
+        self._transport.set_protocol(slow)
+        slow.connection_made(self._transport)
+        slow.data_received(data)
+
+
+def _plain(data: bytes, *, is_kept: bool) -> Incoming | None:
+    """The request that these bytes are, when they are exactly one and an ordinary one."""
+    head = _HEAD.match(data)
+    if head is None or _NOT_PLAIN.search(data, 0, head.end()) is not None:
+        return None
+    length = _LENGTH.search(data, 0, head.end())
+    if length is None or len(data) != head.end() + int(length[1]):
+        return None
+    authorization = _AUTHORIZATION.search(data, 0, head.end())
+    key = None if authorization is None else authorization[1].decode("latin-1")
+    incoming = Incoming("POST", head[1].decode("ascii"), key, is_kept=is_kept)
+    incoming.body = data[head.end() :]
+    return incoming
+
+
+def _message(reply: ScriptedReply, headers: Mapping[str, str]) -> bytes:
+    """The reply as RFC 9112 wants it."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    head = (
+        f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}\r\n"
+        "Content-Type: application/json\r\n"
+        f"Content-Length: {len(reply.body)}\r\nDate: {_date(int(time.time()))}\r\n{lines}\r\n"
+    )
+    return head.encode("latin-1") + reply.body
+
+
+@lru_cache(maxsize=1)
+def _date(epoch_s: int) -> str:
+    return formatdate(epoch_s, usegmt=True)
