@@ -18,6 +18,8 @@ FAILING_LINES = 10
 which must come to their end by `max_attempts`."""
 _HEARING_INTERVAL_S = 0.005
 """Words of two replies within less say nothing new, and reading them costs some microseconds."""
+_LASTING_S = 5.0
+"""Push-back within so many seconds of the end of a pause goes on."""
 _TOKEN_KINDS = ("tokens", "input_tokens", "output_tokens")
 """What a provider's words are about, in the order of the kinds of a LimitSet."""
 _SHORTEST_SERVICE_S = 0.02
@@ -37,6 +39,8 @@ class Endpoint:
         "_first_sent_s",
         "_heard_s",
         "_learns",
+        "_lifted_s",
+        "_pushed_back_s",
         "_resumes_s",
         "_set_per_s",
         "answers",
@@ -103,6 +107,7 @@ class Endpoint:
         """Usable answers in this run."""
         self._first_sent_s = math.inf
         self._resumes_s = math.inf
+        self._pushed_back_s = self._lifted_s = -math.inf
         self._heard_s = -math.inf
 
     def listens(self, now: float) -> bool:
@@ -146,7 +151,7 @@ class Endpoint:
             self.told["requests"].settle(1.0, 0.0, now)
         if self.learned is not None:
             self.learned.rejected(sent_s, now)
-        elif self._learns:
+        elif self._learns and self._is_lasting(sent_s, now, wait_s):
             self._resumes_s = now + wait_s
 
     def unreachable(self, sent_s: float, now: float) -> None:
@@ -181,6 +186,17 @@ class Endpoint:
         if self.outage.is_open:
             return "failing, probing"
         return f"cooling down {self.cool_down.ready_at(1.0, now) - now:.0f} s" if self.cool_down.is_on(now) else ""
+
+    def _is_lasting(self, sent_s: float, now: float, wait_s: float) -> bool:
+        """Whether push-back says that a rate does not hold. Of one that was set only what comes again soon after the
+        pause does: a crowd that a server let in too late, after it had stalled, is no limit.
+        """
+        if "requests" not in self._set_per_s:
+            return True
+        last_s, lifted_s = self._pushed_back_s, self._lifted_s
+        if sent_s > last_s:
+            self._pushed_back_s, self._lifted_s = now, now + wait_s
+        return sent_s > last_s and now < lifted_s + _LASTING_S
 
     def _learn_rate(self, now: float) -> None:
         """At the first send after the first push-back: what it accepted until then is the rate to begin with. Of a rate

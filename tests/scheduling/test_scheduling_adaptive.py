@@ -287,10 +287,23 @@ def test_beside_a_set_rate_push_back_teaches_one_between_its_half_and_its_whole(
     """Somebody else may use the quota; and what was accepted says little when the endpoint was idle for long."""
     endpoint = Endpoint(0, EndpointSettings(url="http://127.0.0.1/v1", name="e0", rps=rps))
     push_back(endpoint)
+    push_back_again(endpoint)
 
     assert endpoint.learned in endpoint.limits.all()
     assert endpoint.learned is not None
     assert endpoint.learned.ceiling_per_s == pytest.approx(learned, rel=0.06)
+
+
+@pytest.mark.parametrize("sent_s", [START_S + 0.505, START_S + 1.0 + 5.1])
+def test_beside_a_set_rate_push_back_that_comes_once_teaches_none(sent_s: float) -> None:
+    """A server that stalls lets a crowd in late. What was sent before the first word of it, or is pushed back long
+    after, is no second word.
+    """
+    endpoint = Endpoint(0, EndpointSettings(url="http://127.0.0.1/v1", name="e0", rps=40.0))
+    push_back(endpoint)
+    push_back_again(endpoint, sent_s)
+
+    assert endpoint.learned is None
 
 
 def test_where_no_rate_is_set_push_back_teaches_one() -> None:
@@ -307,6 +320,7 @@ def test_push_back_teaches_a_rate_from_what_was_accepted_until_the_pause_ended(o
     scheduler = make_adaptive(options)
     endpoint = scheduler.endpoints[0]
     push_back(endpoint)
+    push_back_again(endpoint)
 
     assert endpoint.learned is not None
     assert endpoint.learned.ceiling_per_s == pytest.approx(50.0, rel=0.06)
@@ -325,6 +339,7 @@ def test_a_learned_rate_and_a_set_one_both_hold() -> None:
     """Twenty a second are set, some fifty were accepted."""
     scheduler = make_adaptive({"rps": 20.0})
     push_back(scheduler.endpoints[0])
+    push_back_again(scheduler.endpoints[0])
     driver = Driver(scheduler, lambda endpoint: LATENCY_S, now=START_S + 10.0)
     for number in range(1000, 1100):
         scheduler.lanes.add(make_request(number))
@@ -344,4 +359,11 @@ def push_back(endpoint: Endpoint) -> None:
     endpoint.in_flight -= 1
     endpoint.rejected(START_S + 0.5, 0.49, START_S + 0.51)
     endpoint.sent(START_S + 1.0)
+    endpoint.in_flight -= 1
+
+
+def push_back_again(endpoint: Endpoint, sent_s: float = START_S + 1.0) -> None:
+    """What goes next is rejected, too, and what goes after a pause of 10 ms is on its way."""
+    endpoint.rejected(sent_s, 0.01, sent_s + 0.01)
+    endpoint.sent(sent_s + 0.02)
     endpoint.in_flight -= 1
