@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Protocol
+from typing import Protocol, cast
 
 from llmblast.mocking.replies import Decision, ScriptedReply
 
@@ -68,8 +68,7 @@ class QuickConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's do not derive from it
         self._unfinished.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
