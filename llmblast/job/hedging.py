@@ -5,18 +5,18 @@ until a high quantile has passed costs few sends and cuts the tail down to that 
 
 The second send, the twin, is a copy of its request, since each has its own admission. From then on both are alike: the
 first to answer is the line's, one that fails leaves the line to the other, and one that is left alone goes the way of
-any request. This class knows who is in flight and who belongs together; it sends nothing and cancels nothing.
+any request.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from math import inf
 from typing import NamedTuple
 
-from llmblast.records import Request
-from llmblast.scheduling import Endpoint
+from llmblast.records import Reply, Request
+from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.watching import Counters
 
 BUDGET_SHARE = 0.05
@@ -30,6 +30,11 @@ LOOKED_AT = 8
 """Stragglers that are tried at one look: the oldest may be one that no endpoint is ready for."""
 LOOK_AGAIN_S = 0.01
 """When to try again for a straggler that no endpoint is ready for."""
+
+Start = Callable[[Request, Endpoint], asyncio.Task[None]]
+"""Sends a request in a task of its own."""
+Pump = Callable[[], None]
+"""Starts everything that may go now."""
 
 
 class Send(NamedTuple):
@@ -86,6 +91,38 @@ class Hedging:
         self._budget = min(self._budget + self._budget_share, MOST_SAVED)
         if not send.request.hedged:
             self._alone[send.request] = send
+
+    def send_twins(self, scheduler: Scheduler, counters: Counters, start: Start, now: float) -> None:
+        """Sends stragglers once more, before the queue: with every slot in use nothing would be left for them, and
+        the budget bounds what they take.
+        """
+        for straggler in self.stragglers(now):
+            dispatch = scheduler.hedge(straggler.request, straggler.endpoint, now)
+            if dispatch is None:
+                continue
+            self.pair(straggler, Send(*dispatch, start(*dispatch)))
+            counters.hedged += 1
+            counters.endpoints[dispatch[1].index].sent += 1
+            counters.last_sent_s = now
+
+    def end_race(self, winner: Request, reply: Reply, scheduler: Scheduler, counters: Counters, pump: Pump) -> None:
+        """Cancels the other send of a hedged request that has its answer. The latency becomes the line's: it counts
+        from the first send.
+        """
+        race = self.won(winner)
+        if race is None:
+            return
+        now = winner.sent_s + reply.latency_s
+        reply.latency_s = now - race.first_sent_s
+        if race.rival is None:
+            return
+        loser, endpoint, task = race.rival
+        scheduler.release(loser, endpoint, loser.tokens_paid, now)
+        endpoint.passed_over(loser.sent_s, now)
+        winner.ambiguous_sends += 1
+        counters.maybe_billed += 1
+        task.add_done_callback(lambda _: pump())  # its slot is free now
+        task.cancel()
 
     def stragglers(self, now: float) -> Iterator[Send]:
         """Those that are due for a twin, the oldest first, while the budget lasts; each may be paired at once."""

@@ -1,8 +1,9 @@
 """Lanes: who goes next. Retries that are due come first, then what was read, then what may wait.
 
 What goes again after a failure needs the retry budget, too; what was turned away before anybody worked on it does not.
-A retry holds nothing but its memory while it waits. The lanes are bounded by bytes through `size_bytes`, which counts
-waiting retries too, so that an outage cannot draw the whole file into memory.
+A retry holds nothing but its memory while it waits. That is bounded by two counts of bytes: `size_bytes` are those of
+what waits, retries too, so that an outage cannot draw the whole file into memory; `held_bytes` are those of all that
+was added and has not come to its end, since what is in flight is kept as well.
 """
 
 import heapq
@@ -17,7 +18,17 @@ from llmblast.scheduling.retry_budget import EARNED_PER_SEND, RetryBudget
 class Lanes:
     """Retries by due time, those on the budget apart; immediate and deferred requests in the order of the file."""
 
-    __slots__ = ("_deferred", "_failed", "_immediate", "_order", "_retries", "budget", "is_outage", "size_bytes")
+    __slots__ = (
+        "_deferred",
+        "_failed",
+        "_immediate",
+        "_order",
+        "_retries",
+        "budget",
+        "held_bytes",
+        "is_outage",
+        "size_bytes",
+    )
 
     def __init__(self) -> None:
         self.budget = RetryBudget()
@@ -27,6 +38,8 @@ class Lanes:
         self._deferred: deque[Request] = deque()
         self._order = count()
         self.size_bytes = 0
+        self.held_bytes = 0
+        """Whoever brings a request to its end takes it off."""
         self.is_outage = False
         """Nobody answers: what has not failed yet goes first, so that probes use up no line's attempts."""
 
@@ -36,7 +49,9 @@ class Lanes:
     def add(self, request: Request) -> None:
         """Queues a request that was read."""
         (self._deferred if request.deferred else self._immediate).append(request)
-        self.size_bytes += request.size_bytes
+        size_bytes = request.size_bytes
+        self.size_bytes += size_bytes
+        self.held_bytes += size_bytes
 
     def add_retry(self, request: Request, due_s: float, *, has_failed: bool = False) -> None:
         """Queues a request that goes again at `due_s` (monotonic seconds) or later."""
@@ -47,7 +62,7 @@ class Lanes:
         """The request whose turn it is at `now`."""
         if self._retries and self._retries[0][0] <= now:
             return self._retries[0][2]
-        if self._is_failed_next(now):
+        if self._failed and self._is_failed_next(now):
             return self._failed[0][2]
         if self._immediate:
             return self._immediate[0]
@@ -57,7 +72,7 @@ class Lanes:
         """Takes out what `peek(now)` returned. Raises IndexError when nothing is due."""
         if self._retries and self._retries[0][0] <= now:
             request = heapq.heappop(self._retries)[2]
-        elif self._is_failed_next(now):
+        elif self._failed and self._is_failed_next(now):
             request = heapq.heappop(self._failed)[2]
             self.budget.take()
         else:
@@ -72,6 +87,6 @@ class Lanes:
         return min(due_s, max(self._failed[0][0], self.budget.ready_at(now))) if self._failed else due_s
 
     def _is_failed_next(self, now: float) -> bool:
-        if not self._failed or self._failed[0][0] > now or self.budget.ready_at(now) > now:
+        if self._failed[0][0] > now or self.budget.ready_at(now) > now:
             return False
         return not (self.is_outage and (self._immediate or self._deferred))

@@ -89,8 +89,9 @@ class Scheduler:
         self._run_limits.release(request.tokens_paid, tokens_real, now)
 
     def answered(self, request: Request, endpoint: Endpoint, latency_s: float) -> None:
-        """A usable answer came."""
+        """A usable answer came: the request has come to its end."""
         endpoint.answered(request.sent_s, latency_s)
+        self.lanes.held_bytes -= request.size_bytes
         self.lanes.budget.earned += EARNED_PER_ANSWER
         if self.lanes.is_outage:
             self.lanes.is_outage = endpoint.outage.is_open
@@ -103,6 +104,10 @@ class Scheduler:
         """A send failed in a way that another may not; see `Endpoint.failed`."""
         endpoint.failed(request.sent_s, now, is_first=is_first)
         self.lanes.is_outage = all(other.outage.is_open for other in self._enabled)
+
+    def gave_up(self, request: Request) -> None:
+        """The request has come to its end without an answer."""
+        self.lanes.held_bytes -= request.size_bytes
 
     def heard(self, request: Request, endpoint: Endpoint, words: Sequence[QuotaWord], now: float) -> None:
         """The reply to `request` told of the provider's limits."""

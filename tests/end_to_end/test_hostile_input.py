@@ -3,6 +3,8 @@
 import gzip
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -54,6 +56,24 @@ def run_measured(tmp_path: Path, environment: dict[str, str], *arguments: str) -
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return process.returncode, usage.ru_maxrss * 1024
+
+
+@contextmanager
+def mock_process(tmp_path: Path, environment: dict[str, str], *arguments: str) -> Iterator[str]:
+    """A provider that keeps no ledger, in memory of its own: its URL."""
+    process = subprocess.Popen(
+        [*LLMBLAST, "mock", "--port", "0", *arguments],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().decode().split()[-1]
+        finally:
+            process.terminate()
 
 
 def test_ten_thousand_malformed_among_ten_thousand_good_lines(
@@ -109,6 +129,20 @@ def test_lines_that_name_large_images_cost_bounded_memory(
     assert exit_code == 0
     assert len(records(tmp_path / "save.jsonl")) == 60
     assert peak_bytes < 300 * MIB  # all at once they are 320 MiB, and any run takes 60
+
+
+def test_large_requests_in_flight_cost_bounded_memory(tmp_path: Path, environment: dict[str, str]) -> None:
+    """However many may be in flight: lines are read as others come to their end."""
+    (tmp_path / "a.png").write_bytes(bytes(4 * MIB))
+    (tmp_path / "prompts.jsonl").write_bytes(b'{"input":"What is it?","images":["a.png"]}\n' * 200)
+    arguments = ("-j", "256", "--media-root", ".", "-m", "m")
+
+    with mock_process(tmp_path, environment, "--latency", "2") as url:
+        exit_code, peak_bytes = run_measured(tmp_path, environment, "-u", url, *arguments)
+
+    assert exit_code == 0
+    assert len(records(tmp_path / "save.jsonl")) == 200
+    assert peak_bytes < 800 * MIB  # twice the bound, since each gets a model in front; all at once they are 2.1 GiB
 
 
 def test_what_json_allows_and_few_expect(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
@@ -220,15 +254,25 @@ def test_images_out_of_bounds_are_not_sent(tmp_path: Path, start_mock: StartMock
 
 @pytest.mark.parametrize("way", ["file", "pipe"])
 @pytest.mark.parametrize("command", ["run", "check"])
-def test_a_compressed_input_is_refused_as_a_whole(
-    tmp_path: Path, environment: dict[str, str], command: str, way: str
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("gzip", "is gzip-compressed, which is not read. Decompress it: zcat FILE | llmblast run -"),
+        ("UTF-16", "is UTF-16 and not UTF-8. Convert it: iconv -f UTF-16 -t UTF-8 FILE | llmblast run -"),
+        ("UTF-32", "is UTF-32 and not UTF-8. Convert it: iconv -f UTF-32 -t UTF-8 FILE | llmblast run -"),
+    ],
+)
+def test_an_input_of_another_kind_is_refused_as_a_whole(
+    tmp_path: Path, environment: dict[str, str], command: str, way: str, kind: str, sentence: str
 ) -> None:
     """One sentence and exit code 65 instead of a bad line for each newline among its bytes; here it is cut off, too."""
-    (tmp_path / "prompts.jsonl.gz").write_bytes(gzip.compress(os.urandom(500_000))[:400_000])
-    arguments = [*LLMBLAST, command, "-" if way == "pipe" else "prompts.jsonl.gz", "-u", "mock:"]
+    lines = '{"input":"x"}\n' * 50_000
+    data = gzip.compress(os.urandom(500_000)) if kind == "gzip" else lines.encode(kind)
+    (tmp_path / "prompts").write_bytes(data[:400_001])
+    arguments = [*LLMBLAST, command, "-" if way == "pipe" else "prompts", "-u", "mock:"]
 
     done = subprocess.run(
-        ["bash", "-c", f"cat prompts.jsonl.gz | {' '.join(arguments)}"],
+        ["bash", "-c", f"cat prompts | {' '.join(arguments)}"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -238,8 +282,32 @@ def test_a_compressed_input_is_refused_as_a_whole(
     )
 
     assert done.returncode == 65
-    assert "is gzip-compressed, which is not read. Decompress it: zcat FILE | llmblast run -" in done.stderr
+    assert sentence in done.stderr
+    assert done.stdout == ""
     assert command == "check" or both(tmp_path) == []
+
+
+@pytest.mark.parametrize("encoding", ["UTF-16", "UTF-32"])
+def test_the_advice_for_another_encoding_works(
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock, encoding: str
+) -> None:
+    """Typed as it is told."""
+    server = start_mock()
+    (tmp_path / "FILE").write_text('{"input":"wäre"}\n{"input":"中文"}\n', encoding)
+    advice = f"iconv -f {encoding} -t UTF-8 FILE | llmblast run -".replace("llmblast", " ".join(LLMBLAST))
+
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{advice} -u {server.url}"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert {record["input"] for record in records(tmp_path / "save.jsonl")} == {"wäre", "中文"}
 
 
 def test_a_line_that_is_still_being_written_is_left_for_later(
@@ -337,3 +405,18 @@ def test_a_files_name_does_not_reach_the_terminal_as_it_is(llmblast: RunLlmblast
 
     assert done.returncode == 66
     assert done.stderr.startswith("llmblast: \\x1b[31mred\\u202e.jsonl: no such file")
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_files_that_are_there_may_have_any_name(tmp_path: Path, llmblast: RunLlmblast, command: str) -> None:
+    """Of the input in `check`, of the outputs in `run`: escape codes and bytes that are no text are left out."""
+    name = "\x1b]0;title\x07\x1b[31mred\u202e\udcff.jsonl"
+    (tmp_path / name).write_bytes(b"no JSON\n")
+    outputs = ["-o", f"save {name}"] if command == "run" else []
+
+    done = llmblast(command, name, "-u", "mock:", *outputs)
+
+    told = done.stdout + done.stderr
+    assert done.returncode == 3, told
+    assert ("red.jsonl: line 1, column 1: not JSON" if command == "check" else "red.errors.jsonl") in told
+    assert told.replace("\n", "").isprintable()

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from llmblast.errors import ExitCode
-from llmblast.job.engine import Engine
+from llmblast.job.engine import MAX_HELD_BYTES, Engine
 from llmblast.job.stations import make_scheduler
 from llmblast.records import Outcome, Reply, Request
 from llmblast.sending import Backoff
@@ -19,13 +19,16 @@ ANSWER = b'{"choices":[{"message":{"content":"yes"},"finish_reason":"length"}]}'
 
 
 class Channel:
-    """Answers at once with what it was given; an exception is raised."""
+    """Answers with what it was given, one reply for each release of `gate`, else at once; an exception is raised."""
 
-    def __init__(self, reply: Reply | Exception) -> None:
+    def __init__(self, reply: Reply | Exception, gate: asyncio.Semaphore | None = None) -> None:
         self.reply = reply
+        self.gate = gate
         self.on_late: Callable[[Request], None] = lambda request: None
 
     async def send(self, request: Request) -> Reply:
+        if self.gate is not None:
+            await self.gate.acquire()
         if isinstance(self.reply, Exception):
             raise self.reply
         return self.reply
@@ -48,11 +51,13 @@ class Sink:
         self.outcomes.append(outcome)
 
 
-def make_engine(reply: Reply | Exception, sink: Sink, counters: Counters) -> Engine:
+def make_engine(
+    reply: Reply | Exception, sink: Sink, counters: Counters, gate: asyncio.Semaphore | None = None
+) -> Engine:
     settings = load({"endpoints": ["http://127.0.0.1:1/v1"]})
     return Engine(
         make_scheduler(settings),
-        [Channel(reply)],
+        [Channel(reply, gate)],
         sink,
         Backoff(3, Random(0)),
         counters,
@@ -63,8 +68,8 @@ def make_engine(reply: Reply | Exception, sink: Sink, counters: Counters) -> Eng
     )
 
 
-def request(number: int) -> Request:
-    return Request(number, "0" * 16, b"{}", number, body=b"{}")
+def request(number: int, body: bytes = b"{}") -> Request:
+    return Request(number, "0" * 16, b"{}", number, body=body)
 
 
 async def test_a_defect_ends_the_run_and_is_not_hidden() -> None:
@@ -125,3 +130,40 @@ async def test_a_stop_sends_nothing_more() -> None:
 
     assert (engine.exit_code, engine.reason) == (ExitCode.INTERRUPTED, "first")
     assert sink.outcomes == []
+
+
+@pytest.mark.parametrize("reply", [Reply(200, [], ANSWER), Reply(400, [], b"{}")], ids=["answered", "failed"])
+async def test_what_is_in_flight_is_bounded_by_bytes(reply: Reply) -> None:
+    """Nothing waits, and still no more is read while so much is under way; each end makes room for another line."""
+    counters, gate = Counters(endpoints=[EndpointCounters("a")]), asyncio.Semaphore(0)
+    engine = make_engine(reply, Sink(), counters, gate)
+    fourth = bytes(MAX_HELD_BYTES // 4)
+    for number in range(4):
+        assert not engine.is_full
+        engine.accept(request(number, fourth))
+        engine.pump()
+    room = asyncio.create_task(engine.room())
+    await asyncio.sleep(0)
+    engine.refresh_counters()
+    was_held_back = engine.is_full and engine.is_fed and not room.done()
+
+    gate.release()
+    await asyncio.wait_for(room, 5)
+
+    assert (counters.queued, counters.sent) == (0, 4)
+    assert was_held_back
+    assert not engine.is_full
+    await engine.cut_short()
+
+
+async def test_a_line_beyond_every_bound_is_sent() -> None:
+    """One at a time at least."""
+    sink, counters = Sink(), Counters(endpoints=[EndpointCounters("a")], input_ended=True)
+    engine = make_engine(Reply(200, [], ANSWER), sink, counters)
+    engine.accept(request(1, bytes(MAX_HELD_BYTES + 1)))
+    engine.pump()
+
+    await asyncio.wait_for(engine.wait_until_done(), 5)
+
+    assert len(sink.outcomes) == 1
+    assert not engine.is_full

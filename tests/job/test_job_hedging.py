@@ -643,13 +643,14 @@ whatever_happens = pytest.mark.parametrize(
 
 @whatever_happens
 async def test_every_line_is_told_once(seed: int, transport: str) -> None:
-    """And no slot, task or send is left over."""
+    """And no slot, task, send or memory is left over."""
     async with mayhem(seed, transport) as field:
         field.begin()
         await field.end()
 
         assert (len(field.sink.outcomes), field.most_told) == (LINES, 1)
         assert field.counters.hedged > LINES // 10
+        assert field.scheduler.lanes.held_bytes == 0
         assert (field.in_flight, field.carriers, field.count_free_slots()) == (0, [], SLOTS)
 
 
