@@ -20,6 +20,7 @@ _MIB = 1024 * 1024
 _LARGE_HEADER_BYTES = _MIB
 _SLOW_S = 0.3
 _SLOW_PIECES = 10
+_DRIP_S = 60.0
 _ENDLESS_PAUSE_S = 0.05
 _DOWN_S = 1.0
 _ZSTD_BLOCK_BYTES = 128 * 1024
@@ -60,6 +61,13 @@ def _slow_headers(incident: Incident) -> ScriptedReply:
 def _slow_body(incident: Incident) -> ScriptedReply:
     body = incident.answer.body
     return _answered(incident, _head(b"Content-Length: %d" % len(body)), *_pieces(body, incident.seconds_or(_SLOW_S)))
+
+
+def _drip(incident: Incident) -> ScriptedReply:
+    """Byte by byte, head and body: whoever waits for the next byte only, waits for a long time."""
+    message = _message(incident.answer.body)
+    pause_s = incident.seconds_or(_DRIP_S) / len(message)
+    return _answered(incident, *(step for byte in message for step in (pause_s, bytes((byte,)))))
 
 
 def _endless_body(incident: Incident) -> ScriptedReply:
@@ -236,6 +244,7 @@ def _restart(incident: Incident) -> ScriptedReply:
 WIRES: Mapping[str, Fault] = {
     "slow-headers": _slow_headers,
     "slow-body": _slow_body,
+    "drip": _drip,
     "endless-body": _endless_body,
     "large-headers": _large_headers,
     "large-reply": _large_reply,

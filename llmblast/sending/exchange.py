@@ -142,6 +142,7 @@ class Exchange(asyncio.Protocol):
             else:
                 how_far = "in the middle of the reply" if self._received_bytes else "before a reply came"
                 self._finish(Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}"))
+        del self._parser  # it holds this object, which would live on until a collection with all that it received
         self._on_lost(self, exc)
 
     def on_message_begin(self) -> None:

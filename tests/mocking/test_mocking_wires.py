@@ -35,6 +35,7 @@ HOLD_THE_ANSWER = [
     "duplicate",
 ]
 HOLD_NONE = [
+    "drip",
     "endless-body",
     "large-headers",
     "truncated",
@@ -126,6 +127,22 @@ async def test_only_a_kept_connection_is_stale(tmp_path: Path) -> None:
 
     assert b"ships" in first
     assert second == b""
+
+
+async def test_a_drip_holds_the_answer_in_the_end(session: aiohttp.ClientSession, tmp_path: Path) -> None:
+    """For a client that has the time."""
+    async with MockServer(MockSettings(latency=0)) as sound, faulty(tmp_path, "drip", "seconds = 0.1") as server:
+        assert await post(session, server) == await post(session, sound)
+
+
+def test_a_drip_is_one_byte_at_a_time() -> None:
+    """With a pause before each; all of them together last as long as the rule says."""
+    steps = list(WIRES["drip"](Incident(Answer(b"{}"), 0.0, seconds=30)).steps or ())
+    pauses = [step for step in steps[::2] if isinstance(step, float)]
+
+    assert {len(step) for step in steps[1::2] if isinstance(step, bytes)} == {1}
+    assert len(pauses) * 2 == len(steps)
+    assert sum(pauses) == pytest.approx(30)
 
 
 async def test_a_reset_is_a_reset(tmp_path: Path) -> None:
