@@ -1,6 +1,7 @@
 """The README tells the truth: its commands run, its tables are the program's."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typer.main import get_command
 
 from llmblast.cli.main import app
 from llmblast.errors import ExitCode
-from tests.conftest import ROOT, StartMock
+from tests.conftest import LLMBLAST, ROOT, RunLlmblast, StartMock, records
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
@@ -20,6 +21,7 @@ COMMANDS = [
     if line.startswith("$ ")
 ]
 RUNS_THIS_TEST = "scripts/test"
+SERVES = "llmblast mock "
 JQ = """
 import json, sys
 _, style, field, *files = sys.argv
@@ -46,7 +48,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command != RUNS_THIS_TEST])
+@pytest.mark.parametrize(
+    "command", [command for command in COMMANDS if command != RUNS_THIS_TEST and not command.startswith(SERVES)]
+)
 def test_a_command_of_the_readme_runs(
     workplace: Path, environment: dict[str, str], start_mock: StartMock, command: str
 ) -> None:
@@ -67,6 +71,31 @@ def test_a_command_of_the_readme_runs(
 
     expected = ExitCode.SOME_FAILED if "malformed" in command else ExitCode.OK
     assert done.returncode == expected, done.stderr
+
+
+def test_the_mock_of_the_readme_serves_with_its_faults(
+    tmp_path: Path, environment: dict[str, str], llmblast: RunLlmblast
+) -> None:
+    """As typed, but for the port; a run against it meets the faults that the line above it wrote, and ends well."""
+    (index,) = (index for index, command in enumerate(COMMANDS) if command.startswith(SERVES))
+    subprocess.run(["bash", "-c", COMMANDS[index - 1]], cwd=tmp_path, check=True)
+    arguments = shlex.split(COMMANDS[index])[1:]
+
+    with subprocess.Popen(
+        [*LLMBLAST, *arguments, "--port", "0"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().removeprefix("listening on ").strip()
+        try:
+            done = llmblast("run", str(ROOT / "sample_data/prompts.jsonl"), "-u", url)
+        finally:
+            server.terminate()
+
+    ledger = records(tmp_path / "ledger.jsonl")
+    met = {entry["fault"] for entry in ledger if entry["event"] == "received"}
+    assert done.returncode == 0, done.stderr
+    assert met == {"500", "reset", None}
+    assert sum(entry["event"] == "answered" and entry["complete"] and entry["status"] == 200 for entry in ledger) >= 241
 
 
 def test_the_two_commands_stand_there() -> None:

@@ -66,6 +66,10 @@ def test_endpoints_get_names_of_their_own() -> None:
         ({"timeout": 0}, "--timeout: 0 will not do: it should be greater than 0"),
         ({"concurrency": 0}, "--concurrency: 0 will not do"),
         ({"max_errors": "101%"}, "--max-errors '101%'"),
+        ({"disk_wait": -1}, "--disk-wait: -1 will not do: it should be greater than or equal to 0"),
+        ({"disk_wait": "5m"}, "--disk-wait: '5m' will not do: it should be a valid number"),
+        ({"disk_wait": float("nan")}, "--disk-wait: nan will not do"),
+        ({"disk_wait": float("inf")}, "--disk-wait: inf will not do: it should be less than 1000000000"),
     ],
 )
 def test_a_wrong_value_is_named(flags: dict[str, object], sentence: str) -> None:
@@ -84,6 +88,10 @@ def test_a_wrong_value_is_named(flags: dict[str, object], sentence: str) -> None
         ("rps = 'fast'\n", "rps: 'fast' will not do"),
         ("[[endpoints]]\nurl = 'http://a/v1'\nrsp = 3\n", "endpoints[0].rsp: unknown setting. Did you mean 'rps'?"),
         ("zzzzzz = 3\n", "zzzzzz: unknown setting. Known are: rps, rpm"),
+        ("disk_wait = -0.5\n", "disk_wait: -0.5 will not do: it should be greater than or equal to 0"),
+        ("disk_wait = '1 min'\n", "disk_wait: '1 min' will not do: it should be a valid number"),
+        ("spool = 3\n", "spool: 3 will not do: it should be a valid string"),
+        ("spol = 'place'\n", "spol: unknown setting. Did you mean 'spool'?"),
         ("rps = \n", "not TOML"),
     ],
 )
@@ -97,6 +105,18 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, sentence: str) -> None
 
     assert str(caught.value).startswith(f"{path}: ")
     assert sentence in str(caught.value)
+
+
+def test_what_a_full_disk_leads_to_is_set_in_the_file_too(tmp_path: Path) -> None:
+    """Seconds, with a fraction or 0 for not at all; and a directory, which is the system's where none is named."""
+    path = tmp_path / "mine.toml"
+    path.write_text("disk_wait = 0\nspool = 'place'\n")
+
+    from_file, flags = load({}, str(path)), load({"disk_wait": 1.5, "spool": "other"}, str(path))
+
+    assert (from_file.disk_wait, from_file.spool) == (0, "place")
+    assert (flags.disk_wait, flags.spool) == (1.5, "other")
+    assert (load({}).disk_wait, load({}).spool) == (60, None)
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:

@@ -40,12 +40,13 @@ async def _check(settings: Settings) -> ExitCode:
     shaper = Shaper(settings)
     source = await open_source(settings.input)
     estimate = Estimate()
+    name = clean(settings.input, 500)
     try:
         async for shaped in Intake(source, shaper, Counters(), settings.limit).slices():
             for item in shaped:
                 if isinstance(item, Failure):
                     estimate.malformed += 1
-                    _say(f"{settings.input}: {clean(item.error, 500)}")
+                    _say(f"{name}: {clean(item.error, 500)}")
                 elif isinstance(item, Request):
                     estimate.add(item)
     finally:

@@ -2,12 +2,11 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 
-import orjson
-
 from llmblast.errors import InputDamagedError
 from llmblast.reading import Finished, LineSplitter, Shaper, Source, key_of
 from llmblast.records import Failure, Request
 from llmblast.watching import Counters
+from llmblast.writing import is_json
 
 SLICE_LINES = 64
 """Lines shaped between two looks at everything else: some 0.3 ms, so that pacing stays even while the file is read."""
@@ -59,7 +58,7 @@ class Intake:
     def _last_lines(self, splitter: LineSplitter) -> Sequence[tuple[int, bytes]]:
         """What has no line end. In a file that others write to, half a line is not a bad one: the rest is to come."""
         lines = splitter.finish()
-        if lines and self._source.has_grown and not _is_json(lines[-1][1]):
+        if lines and self._source.has_grown and not is_json(lines[-1][1]):
             raise InputDamagedError(
                 f"line {lines[-1][0]}: is still being written. Run the same command again when the input is complete."
             )
@@ -88,11 +87,3 @@ class Intake:
                 shaped, shaped_bytes = [], 0
         if shaped:
             yield shaped
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return False
-    return True

@@ -4,7 +4,7 @@ Regular files are read through aiofiles, one thread hop a block. A thread that w
 the process from exiting, so these are watched by the event loop, which also delivers data as soon as it is there.
 
 Sources of the magic bytes: RFC 1952 section 2.3.1 (gzip), RFC 8878 section 3.1.1 (zstd), the .xz file format section
-2.1.1.1, bzip2's manual, PKWARE's APPNOTE section 4.3.7 (zip).
+2.1.1.1, bzip2's manual, PKWARE's APPNOTE section 4.3.7 (zip), the Unicode Standard section 23.8 (byte order marks).
 """
 
 import asyncio
@@ -21,14 +21,21 @@ from llmblast.errors import InputDamagedError, InputMissingError
 BLOCK_BYTES = 256 * 1024
 STDIN = "-"
 
-_COMPRESSED = {
-    b"\x1f\x8b": ("gzip", "zcat"),
-    b"\x28\xb5\x2f\xfd": ("zstd", "zstdcat"),
-    b"\xfd7zXZ\0": ("xz", "xzcat"),
-    b"BZh91AY&SY": ("bzip2", "bzcat"),
-    b"PK\3\4": ("zip", "unzip -p"),
+_DECOMPRESS = "-compressed, which is not read. Decompress it: "
+_CONVERT = " and not UTF-8. Convert it: "
+_FOREIGN = {
+    b"\x1f\x8b": f"gzip{_DECOMPRESS}zcat FILE",
+    b"\x28\xb5\x2f\xfd": f"zstd{_DECOMPRESS}zstdcat FILE",
+    b"\xfd7zXZ\0": f"xz{_DECOMPRESS}xzcat FILE",
+    b"BZh91AY&SY": f"bzip2{_DECOMPRESS}bzcat FILE",
+    b"PK\3\4": f"zip{_DECOMPRESS}unzip -p FILE",
+    b"\xff\xfe\0\0": f"UTF-32{_CONVERT}iconv -f UTF-32 -t UTF-8 FILE",
+    b"\0\0\xfe\xff": f"UTF-32{_CONVERT}iconv -f UTF-32 -t UTF-8 FILE",
+    b"\xff\xfe": f"UTF-16{_CONVERT}iconv -f UTF-16 -t UTF-8 FILE",
+    b"\xfe\xff": f"UTF-16{_CONVERT}iconv -f UTF-16 -t UTF-8 FILE",
 }
-"""By the input's first bytes: its format, and the command that undoes it."""
+"""By an input's first bytes: what it is, and the command that makes lines of JSON of it. The longer ones go first."""
+_LONGEST_MAGIC = max(map(len, _FOREIGN))
 
 _STDIN_DESCRIPTOR = 0
 _OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -59,9 +66,10 @@ class Source:
     async def blocks(self) -> AsyncIterator[bytes]:
         """Blocks of at most 256 KiB up to the end.
 
-        Raises InputDamagedError when reading fails, the file is shorter than when it was opened, or compressed: each of
-        its lines would be a bad one.
+        Raises InputDamagedError when reading fails, the file is shorter than when it was opened, or it is compressed or
+        in another encoding than UTF-8: each of its lines would be a bad one.
         """
+        start = b""
         while True:
             try:
                 block = await self._read()
@@ -73,8 +81,9 @@ class Source:
             if not block:
                 self._check_size()
                 return
-            if not self.bytes_read:
-                self._check_compression(block)
+            if len(start) < _LONGEST_MAGIC:  # a pipe may deliver byte by byte
+                start += block[:_LONGEST_MAGIC]
+                self._check_start(start)
             self.bytes_read += len(block)
             yield block
 
@@ -89,13 +98,10 @@ class Source:
                 "Mend the input and run the same command again to go on."
             )
 
-    def _check_compression(self, start: bytes) -> None:
-        for magic, (name, command) in _COMPRESSED.items():
+    def _check_start(self, start: bytes) -> None:
+        for magic, sentence in _FOREIGN.items():
             if start.startswith(magic):
-                raise InputDamagedError(
-                    f"{self._name}: is {name}-compressed, which is not read. Decompress it: "
-                    f"{command} FILE | llmblast run -"
-                )
+                raise InputDamagedError(f"{self._name}: is {sentence} | llmblast run -")
 
 
 async def open_source(path: str) -> Source:

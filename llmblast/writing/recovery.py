@@ -8,9 +8,8 @@ same way, so whole blocks are cleared with a few searches (1 GB in a second); on
 import os
 from collections.abc import Iterator
 
-import orjson
-
 from llmblast.writing.rewriting import rewrite
+from llmblast.writing.safe_json import is_json
 
 RECORD_START = b'{"key":"'
 _BLOCK_BYTES = 256 * 1024
@@ -125,7 +124,7 @@ def _broken_lines(block: bytes) -> Iterator[bytes]:
 def _mended(line: bytes) -> bytes:
     """What stays of a line, newline included: all of it where it is JSON or blank, else the whole records in it."""
     text = line.removesuffix(b"\n")
-    if not text or (_looks_whole(text) and b"\0" not in text) or _is_json(text):
+    if not text or (_looks_whole(text) and b"\0" not in text) or is_json(text):
         return line
     return b"".join(piece + b"\n" for piece in _pieces(text) if _is_record(piece))
 
@@ -140,15 +139,7 @@ def _looks_whole(text: bytes) -> bool:
 
 
 def _is_record(text: bytes) -> bool:
-    return text.startswith(RECORD_START) and _is_json(text)
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return False
-    return True
+    return text.startswith(RECORD_START) and is_json(text)
 
 
 def _last_line(fd: int) -> bytes:

@@ -29,21 +29,26 @@ def embed(data: bytes) -> orjson.Fragment | str:
     A raw line end cannot stand inside a JSON string (RFC 8259, section 7), so cutting it out changes no value, whereas
     parsing and dumping would round long numbers.
     """
-    if not _is_json(data):
+    if not _fits_into_a_record(data):
         return data.decode("utf-8", "replace")
     if b"\n" in data or b"\r" in data:
         data = _INDENTATION.sub(b"", data)
     return orjson.Fragment(data)
 
 
-def _is_json(data: bytes) -> bool:
+def is_json(data: bytes) -> bool:
+    """Whether orjson reads it."""
     try:
         orjson.loads(data)
-        if data.count(b"[") + data.count(b"{") > _MANY_BRACKETS:
-            orjson.loads(b"[[" + data + b"]]")  # the record around it adds up to two levels to those that orjson reads
     except orjson.JSONDecodeError:
         return False
     return True
+
+
+def _fits_into_a_record(data: bytes) -> bool:
+    """Whether it is JSON, and still is inside of a record, which adds up to two levels to those that orjson reads."""
+    is_shallow = data.count(b"[") + data.count(b"{") <= _MANY_BRACKETS
+    return is_json(data) and (is_shallow or is_json(b"[[" + data + b"]]"))
 
 
 def _plain(value: object, depth: int) -> object:

@@ -30,8 +30,9 @@ class Spool:
 
     def __init__(self, output: OutputFile, directory: str | None) -> None:
         self._is_resumable = output.is_resumable
-        name = os.path.basename(output.path) if output.path != STDOUT else "stdout"
-        self._prefix = f"{name[:100]}.{blake2b(output.path.encode(), digest_size=6).hexdigest()}."
+        path = os.fsencode(output.path)  # a name need not be UTF-8, and its longest is counted in bytes
+        name = os.path.basename(path) if output.path != STDOUT else b"stdout"
+        self._prefix = f"{name[:100].decode(errors='ignore')}.{blake2b(path, digest_size=6).hexdigest()}."
         self._directories = list(_directories(output, directory))
 
     def store(self, records: bytes, lost: OutputFile | None = None, leave_out_bytes: int = 0) -> tuple[OutputFile, int]:

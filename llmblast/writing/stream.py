@@ -3,10 +3,13 @@
 A record waits 20 ms for others, less when 256 KiB have gathered; so no thread hop is paid for a single line at high
 rates, and the reader of a pipe sees each record soon. Timers are the event loop's; nothing polls.
 
-What was written stays in memory until it is synced. A file without room is tried again for a while, so that a person
-can make some. Where that does not help, and for every other trouble, all that is not synced goes to a second place,
-and the stream goes on there. A failed sync is never tried again on the same file. Where no place takes anything, the
-records stay in memory and everything is tried again, until there is room or a person gives up.
+What was written stays in memory until it is synced. While a sync runs, which takes a second on a slow disk, records go
+on to be written: what the system has survives a `kill -9`. Everything else waits for the end of that sync.
+
+A file without room is tried again for a while, so that a person can make some. Where that does not help, and for every
+other trouble, all that is not synced goes to a second place, and the stream goes on there. A failed sync is never tried
+again on the same file. Where no place takes anything, the records stay in memory and everything is tried again, until
+there is room or a person gives up.
 """
 
 import asyncio
@@ -68,6 +71,9 @@ class Stream:
         self._unwritten = b""
         self._unsynced: list[bytes] = []
         self._unsynced_bytes = 0
+        self._syncing: list[bytes] = []
+        """What the sync that runs makes safe; `_unsynced` is what was written since it began."""
+        self._sync: asyncio.Task[None] | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
         self._sync_is_due = False
         self._lost: OSError | None = None
@@ -144,13 +150,17 @@ class Stream:
             self._resume()
 
     async def _attempt(self, *, sync: bool) -> OSError | None:
-        """Writes all, syncs if it is time; returns what went wrong."""
-        if self._lost is not None:
-            return self._lost
-        error = await self._write()
-        if sync or self._sync_is_due or self._unsynced_bytes >= SYNC_BYTES:
-            error = await self._sync() or error
-        return error
+        """Writes all, syncs if it is time; returns what went wrong. Then, and with `sync`, no sync runs any more."""
+        error = self._lost or await self._write()
+        must_end = sync or error is not None
+        has_much = self._unsynced_bytes >= SYNC_BYTES
+        if must_end or has_much:
+            await self._end_of_sync()
+        if (sync or has_much or self._sync_is_due) and self._sync is None and self._lost is None:
+            self._start_sync()
+        if must_end:
+            await self._end_of_sync()
+        return self._lost or error
 
     async def _write(self) -> OSError | None:
         data = self._all_unwritten()
@@ -166,23 +176,33 @@ class Stream:
         if self._file is not self._own_file:
             self._spooled += data[:written].count(b"\n")
         if not self._file.is_resumable:
-            self._forget_what_is_safe()
+            self._take_whole_records()
         self._listener.wrote(written)
         return error
 
-    async def _sync(self) -> OSError | None:
+    def _start_sync(self) -> None:
         if self._sync_timer is not None:
             self._sync_timer.cancel()
             self._sync_timer = None
         self._sync_is_due = False
+        has_new_bytes = self._unsynced_bytes > 0
+        self._syncing = self._take_whole_records()
+        self._sync = asyncio.create_task(self._make_safe(has_new_bytes))
+
+    async def _make_safe(self, has_new_bytes: bool) -> None:
         try:
-            if self._unsynced_bytes:
+            if has_new_bytes:
                 await asyncio.to_thread(self._file.sync)
-                self._forget_what_is_safe()
+            self._syncing = []
             await asyncio.to_thread(self._file.check_name)
         except OSError as error:
             self._lost = error
-        return self._lost
+        self._sync = None
+        self._wake()
+
+    async def _end_of_sync(self) -> None:
+        if self._sync is not None:
+            await self._sync
 
     def _all_unwritten(self) -> bytes:
         data = b"".join((self._unwritten, *self._records))
@@ -190,10 +210,16 @@ class Stream:
         self._gathered_bytes = 0
         return data
 
-    def _forget_what_is_safe(self) -> None:
-        """All but the start of a record whose end could not be written yet: no place shall have half of one."""
-        self._unsynced = [b"".join(self._unsynced).rpartition(b"\n")[2]] if self._unwritten else []
-        self._unsynced_bytes = 0
+    def _take_whole_records(self) -> list[bytes]:
+        """Out of what is unsynced. The start of one whose end could not be written yet stays: no place shall have half
+        of one.
+        """
+        taken, self._unsynced, self._unsynced_bytes = self._unsynced, [], 0
+        if self._unwritten:
+            data = b"".join(taken)
+            end = data.rfind(b"\n") + 1
+            taken, self._unsynced = [data[:end]], [data[end:]]
+        return taken
 
     def _waits_for_room(self, error: OSError) -> bool:
         if self._file is not self._own_file or self._lost or error.errno not in _NO_ROOM or self._hurried.is_set():
@@ -205,7 +231,7 @@ class Stream:
 
     async def _move(self, error: OSError) -> bool:
         """Takes all that is not safe to a second place and goes on there. False where no place takes it."""
-        written = b"".join(self._unsynced)
+        written = b"".join((*self._syncing, *self._unsynced))
         lost = self._file if isinstance(error, FileNotFoundError) else None
         try:
             place, count = await asyncio.to_thread(self._spool.store, written + self._unwritten, lost, len(written))
@@ -216,7 +242,7 @@ class Stream:
             await asyncio.to_thread(self._file.close)
             self._spooled -= written.count(b"\n")
         self._listener.wrote(len(self._unwritten))
-        self._unwritten, self._unsynced, self._unsynced_bytes = b"", [], 0
+        self._unwritten, self._syncing, self._unsynced, self._unsynced_bytes = b"", [], [], 0
         self._file, self._lost = place, None
         self._places.append(place.name)
         self._spooled += count
@@ -263,7 +289,8 @@ class Stream:
         sentence = f"{self._own_file.name}: {self._problem}"
         if self._places:
             sentence += f"; {_number(self._spooled)} in {' and '.join(self._places)}"
-        unsaved = (*(self._unsynced if self._lost else ()), self._unwritten, *self._records)
+        unsynced = (*self._syncing, *self._unsynced)
+        unsaved = (*(unsynced if self._lost else ()), self._unwritten, *self._records)
         if missing := sum(piece.count(b"\n") for piece in unsaved):
             sentence += f"; {_number(missing)} lost, no other place took them"
         if not self._own_file.is_resumable:

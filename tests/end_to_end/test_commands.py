@@ -76,6 +76,17 @@ def test_settings_come_from_flag_then_variable_then_file(tmp_path: Path, llmblas
     assert (tomllib.loads(flag.stdout)["model"], tomllib.loads(flag.stdout)["rps"]) == ("from-flag", 7)
 
 
+def test_what_a_full_disk_leads_to_has_variables(llmblast: RunLlmblast) -> None:
+    """Checked as the flags are."""
+    shown = llmblast("config", "show", LLMBLAST_DISK_WAIT="0.5", LLMBLAST_SPOOL="place")
+    wrong = llmblast("config", "show", LLMBLAST_DISK_WAIT="-1")
+
+    assert shown.returncode == 0, shown.stderr
+    assert (tomllib.loads(shown.stdout)["disk_wait"], tomllib.loads(shown.stdout)["spool"]) == (0.5, "place")
+    assert wrong.returncode == 2
+    assert "--disk-wait: -1.0 will not do: it should be greater than or equal to 0" in wrong.stderr
+
+
 def test_variables_serve_run(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
     """Every option of run has its variable."""
     server = start_mock()

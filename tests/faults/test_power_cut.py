@@ -51,8 +51,9 @@ async def write(paths: list[Path], random: Random) -> list[Written]:
     moments: list[list[Moment]] = [[] for _ in paths]
 
     def note_sync(fd: int) -> None:
+        status = os.fstat(fd)  # more may be written while this runs
         os.fsync(fd)
-        synced[os.fstat(fd).st_ino] = os.fstat(fd).st_size
+        synced[status.st_ino] = status.st_size
 
     with patch.object(output_file, "_sync_data", note_sync):
         writer = Writer(

@@ -1,5 +1,6 @@
 """What the next run makes of output files that a crash, a power cut or a person has left in disorder."""
 
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -7,10 +8,22 @@ from pathlib import Path
 import orjson
 import pytest
 
-from llmblast.reading import Finished, key_of
-from llmblast.writing import OutputFile, render
+from llmblast.reading import Finished, finished, key_of
+from llmblast.records import Outcome
+from llmblast.writing import OutputFile, recovery, render
 from tests.conftest import RunLlmblast, StartMock, records, write_prompts
 from tests.writing.writing_samples import a_failure, a_success
+
+BINARY = bytes(byte for byte in range(256) if byte not in b"\r\n")
+ESCAPES = 'a line\r\n\x00\x1b[31m "\\u00e9\\" é中\u2028\U0001f600\ud800 {"key":"0000000000000001"}'
+LAST = {
+    "save.jsonl": a_success(3, "x" * 300),
+    "save.jsonl, escapes": a_success(3, ESCAPES, body=orjson.dumps(ESCAPES[:9]), says_more=True),
+    "save.jsonl, binary": a_success(3, BINARY.decode("latin-1"), body=BINARY, says_more=True),
+    "errors.jsonl": a_failure(3),
+    "errors.jsonl, escapes": a_failure(3, json.dumps({"input": ESCAPES}).encode(), body=b'{"error":"\\u00e9\\n"}'),
+    "errors.jsonl, binary": a_failure(3, BINARY, body=BINARY),
+}
 
 
 def answer(number: int, text: str = "kept") -> bytes:
@@ -29,20 +42,58 @@ def lines_of(path: Path) -> Counter[int]:
     return Counter(record["line"] for record in records(path))
 
 
-@pytest.mark.parametrize("outcome", [a_success(3, "wäre\n"), a_failure(3)], ids=["save", "errors"])
-def test_a_last_record_that_is_torn_anywhere_costs_only_itself(tmp_path: Path, outcome: object) -> None:
-    """At every byte: those before it stay, it counts as done only where all of it is there, the file can be read."""
-    path = tmp_path / "some.jsonl"
-    before = render(a_success(1)) + render(a_success(2))
-    last = render(outcome)  # type: ignore[arg-type] # one of the two kinds
-    for size in range(len(last) + 1):
-        path.write_bytes(before + last[:size])
+def assert_a_torn_end_costs_only_itself(path: Path, before: bytes, last: bytes, size: int) -> None:
+    """What is whole stays and counts as done, the rest is kept beside it, and a person is told."""
+    path.write_bytes(before + last[:size])
 
-        OutputFile(str(path)).close()
+    file = OutputFile(str(path))
+    file.close()
 
-        whole = size >= len(last) - 1
-        assert path.read_bytes() == before + (last if whole else b"")
-        assert len(Finished.scan([str(path)])) == (3 if whole else 2)
+    is_whole = size >= len(last) - 1
+    kept = before + (last if is_whole else b"")
+    torn = Path(f"{path}.torn")
+    assert path.read_bytes() == kept
+    assert len(Finished.scan([str(path)])) == kept.count(b"\n")
+    if size in (0, len(last)):
+        assert (file.repaired, torn.exists()) == ([], False)
+    elif is_whole:
+        assert (file.repaired, torn.exists()) == (
+            [f"{path}: the last record lacked its newline, which was added."],
+            False,
+        )
+    else:
+        assert file.repaired == [f"{path}: the last record was torn; its {size} bytes were moved to {torn}."]
+        assert torn.read_bytes() == last[:size] + b"\n"
+        torn.unlink()
+
+
+@pytest.mark.parametrize("block_bytes", [64, 256 * 1024])
+@pytest.mark.parametrize("before", [b"", render(a_success(1)) + render(a_failure(2))], ids=["alone", "after others"])
+@pytest.mark.parametrize("last", LAST.values(), ids=list(LAST))
+def test_a_last_record_that_is_torn_anywhere_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: Outcome, before: bytes, block_bytes: int
+) -> None:
+    """In both files, at every byte, be it within an escape or a character; within one block or over many."""
+    monkeypatch.setattr(recovery, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(finished, "_BLOCK_BYTES", block_bytes)
+    record = render(last)
+    for size in range(len(record) + 1):
+        assert_a_torn_end_costs_only_itself(tmp_path / "some.jsonl", before, record, size)
+
+
+@pytest.mark.parametrize(
+    "last", [a_success(3, "é" * 300_000), a_failure(3, b"\xff" * 300_000)], ids=["save.jsonl", "errors.jsonl"]
+)
+def test_a_long_last_record_that_is_torn_costs_only_itself(tmp_path: Path, last: Outcome) -> None:
+    """At its ends, and on both sides of every block that is read from the start or from the end of the file."""
+    before, record = render(a_success(1)), render(last)
+    ends = (*range(3), *range(len(record) - 2, len(record) + 1))
+    from_the_start = range(2**18 - len(before), len(record), 2**18)
+    from_the_end = range(2**18, len(record), 2**18)
+    blocks = (edge + shift for edge in (*from_the_start, *from_the_end) for shift in (-1, 0, 1))
+
+    for size in (*ends, *blocks):
+        assert_a_torn_end_costs_only_itself(tmp_path / "some.jsonl", before, record, size)
 
 
 def test_the_lines_of_broken_records_run_again(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:

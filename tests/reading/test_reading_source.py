@@ -210,14 +210,73 @@ def test_a_read_error_names_the_byte(run: Run[object]) -> None:
         (bz2.compress(b"{}"), "bzcat"),
         (lzma.compress(b"{}"), "xzcat"),
         (b"PK\x03\x04 and so on", "unzip -p"),
+        (
+            '\ufeff{"input": "x"}\n'.encode("utf-16-le"),
+            "prompts.jsonl: is UTF-16 and not UTF-8. Convert it: iconv -f UTF-16 -t UTF-8 FILE | llmblast run -",
+        ),
+        ("\ufeff中文".encode("utf-16-be"), "iconv -f UTF-16 -t UTF-8"),
+        (
+            '\ufeff{"input": "x"}\n'.encode("utf-32-le"),
+            "prompts.jsonl: is UTF-32 and not UTF-8. Convert it: iconv -f UTF-32 -t UTF-8 FILE | llmblast run -",
+        ),
+        ("\ufeff中文".encode("utf-32-be"), "iconv -f UTF-32 -t UTF-8"),
+        ("\ufeff".encode("utf-16-le"), "iconv -f UTF-16 -t UTF-8"),
     ],
 )
-def test_a_compressed_file_is_refused_as_a_whole(tmp_path: Path, run: Run[object], data: bytes, command: str) -> None:
-    """Instead of a bad line for each newline in it; with the command that undoes it, cut off or not."""
+def test_a_file_of_another_kind_is_refused_as_a_whole(
+    tmp_path: Path, run: Run[object], data: bytes, command: str
+) -> None:
+    """Instead of a bad line for each newline in it; with the command that makes JSON of it, cut off or not."""
     (tmp_path / "prompts.jsonl").write_bytes(data)
 
     with pytest.raises(InputDamagedError, match=re.escape(command)):
         run(read_all(str(tmp_path / "prompts.jsonl")))
+
+
+@pytest.mark.parametrize(
+    ("data", "command"),
+    [(bz2.compress(b"{}"), "bzcat"), ("\ufeffx".encode("utf-16-be"), "iconv -f UTF-16"), (gzip.compress(b""), "zcat")],
+)
+def test_a_pipe_of_another_kind_is_refused_however_slowly_it_begins(
+    tmp_path: Path, run: Run[list[bytes]], data: bytes, command: str
+) -> None:
+    """Its first bytes may come one by one."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+
+    async def main(delivered: list[bytes]) -> list[bytes]:
+        source = await open_source(str(fifo))
+        writer = os.open(fifo, os.O_WRONLY)
+        rest = list(data)
+        try:
+            os.write(writer, bytes([rest.pop(0)]))
+            async for block in source.blocks():
+                delivered.append(block)
+                os.write(writer, bytes([rest.pop(0)]))
+        finally:
+            os.close(writer)
+            await source.close()
+        return delivered
+
+    delivered: list[bytes] = []
+    with pytest.raises(InputDamagedError, match=command):
+        run(main(delivered))
+
+    assert all(len(block) == 1 for block in delivered)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\xef\xbb\xbf{}", b"\xff", b"\xfe{}", b"\0\0", b"\x1f{}", bytes(100), b"BZh"],
+    ids=["utf-8 bom", "half a bom", "no bom", "two zeros", "half of gzip's", "zeros", "half of bzip2's"],
+)
+def test_a_start_that_resembles_another_kind_is_read(
+    tmp_path: Path, run: Run[tuple[int | None, list[bytes], int]], data: bytes
+) -> None:
+    """One bad line does not refuse the file."""
+    (tmp_path / "prompts.jsonl").write_bytes(data)
+
+    assert run(read_all(str(tmp_path / "prompts.jsonl"))) == (len(data), [data], len(data))
 
 
 @pytest.mark.parametrize("change_bytes", [-300_000, -1, 1, 300_000])

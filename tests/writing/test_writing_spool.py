@@ -51,6 +51,18 @@ def take_in(save: Path, place: Path) -> list[str]:
     return output.repaired
 
 
+@pytest.mark.parametrize("name", ["\udcff.jsonl", "文" * 80 + ".jsonl", "x" * 250], ids=["no text", "wide", "long"])
+def test_an_output_of_any_name_has_a_spool(tmp_path: Path, place: Path, name: str) -> None:
+    """File systems count the bytes of a name, and any will do."""
+    save = tmp_path / name
+
+    store(save, place, records(1))
+    take_in(save, place)
+
+    assert lines_of(save) == [1]
+    assert list(place.iterdir()) == []
+
+
 def test_a_spool_is_for_its_owner_and_named_after_its_output(save: Path, place: Path) -> None:
     """A person has to see whose it is, and nobody else what is in it."""
     path = store(save, place, records(1))

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import pytest
 import uvloop
 
 from llmblast.errors import ExitCode, OutputBlockedError, OutputFailedError
-from llmblast.writing import OutputFile, Spool, Timing, Writer
+from llmblast.writing import OutputFile, Spool, Timing, Writer, render
 from tests.writing.writing_samples import a_failure, a_success, parsed
 
+MIB = 1024 * 1024
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 WRITE_UNTIL_KILLED = """
@@ -335,6 +337,138 @@ def test_many_bytes_are_synced_before_their_second_is_over(run: Run, save: Path)
 def spooled(directory: Path) -> list[int]:
     """The line numbers of all records in second places."""
     return [record["line"] for path in sorted(directory.glob("*.spool.jsonl")) for record in parsed(path)]
+
+
+class SlowDisk(Watched):
+    """Its syncs begin, and end when somebody lets them; `running` says how many are under way."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.go_on = threading.Event()
+        self.running = 0
+        self.most_running = 0
+        self.synced_bytes = 0
+
+    def append(self, data: bytes) -> tuple[int, OSError | None]:
+        done = super().append(data)
+        self._loop.call_soon_threadsafe(self.changed.set)
+        return done
+
+    def sync(self) -> None:
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        size_bytes = self.size_bytes
+        self._loop.call_soon_threadsafe(self.changed.set)
+        try:
+            assert self.go_on.wait(20)
+            super().sync()
+            self.synced_bytes = size_bytes
+        finally:
+            self.running -= 1
+
+
+def test_records_are_written_while_a_sync_runs(run: Run, save: Path) -> None:
+    """What the system has survives a kill, however slow the disk is; and one sync runs at a time."""
+
+    async def main() -> None:
+        file = SlowDisk(save)
+        writer = a_writer(file, gather_s=0, sync_after_s=0)
+        running = asyncio.ensure_future(writer.run())
+        writer.put(a_success(0))
+        await file.until(lambda: file.running == 1)
+        for number in range(1, 4):
+            writer.put(a_success(number))
+            await file.until(lambda number=number: len(parsed(save)) == number + 1)  # type: ignore[misc] # its default
+        still_running = file.running
+        file.go_on.set()
+        await file.until(lambda: file.syncs == 2)
+        await writer.close()
+        await running
+
+        assert (still_running, file.most_running) == (1, 1)
+
+    run(main())
+    assert [record["line"] for record in parsed(save)] == [0, 1, 2, 3]
+
+
+def test_a_flush_waits_for_a_sync_that_covers_it(run: Run, save: Path) -> None:
+    """One that began before its record was written does not count."""
+
+    async def main() -> None:
+        file = SlowDisk(save)
+        writer = a_writer(file, gather_s=0, sync_after_s=0)
+        running = asyncio.ensure_future(writer.run())
+        writer.put(a_success(0))
+        await file.until(lambda: file.running == 1)
+        writer.put(a_success(1))
+        flushing = asyncio.ensure_future(writer.flush())
+        await file.until(lambda: len(parsed(save)) == 2)
+        flushed_early = flushing.done()
+        file.go_on.set()
+        await flushing
+
+        assert not flushed_early
+        assert file.synced_bytes == size_of(save)
+        await writer.close()
+        await running
+
+    run(main())
+
+
+def test_what_is_unsynced_is_bounded_while_a_sync_runs(run: Run, save: Path) -> None:
+    """It is in memory, too: 8 MiB of the sync that runs and 8 MiB more, then nothing is written before its end."""
+
+    async def main() -> None:
+        file = SlowDisk(save)
+        writer = a_writer(file, gather_s=0, sync_after_s=3600)
+        running = asyncio.ensure_future(writer.run())
+        outcome = a_success(1, "x" * MIB)
+        put_bytes = 0
+        while put_bytes <= 16 * MIB:
+            writer.put(outcome)
+            put_bytes += len(render(outcome))
+            await file.until(lambda size=put_bytes: file.size_bytes == size)  # type: ignore[misc] # its default
+        writer.put(outcome)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await file.until(lambda: file.size_bytes > put_bytes)
+        file.go_on.set()
+        await file.until(lambda: file.size_bytes > put_bytes)
+        await writer.close()
+        await running
+
+    run(main())
+
+
+def test_a_sync_that_fails_takes_along_what_was_written_meanwhile(run: Run, save: Path, tmp_path: Path) -> None:
+    """Its device may have lost that, too; the sync is not repeated, and every record is there once."""
+
+    async def main() -> None:
+        file, heard = SlowDisk(save), Heard()
+        writer = a_writer(file, None, heard, tmp_path, gather_s=0, sync_after_s=0)
+        running = asyncio.ensure_future(writer.run())
+        file.go_on.set()
+        writer.put(a_success(0))
+        await writer.flush()
+        file.go_on.clear()
+        syncs_before = file.syncs
+        writer.put(a_success(1))
+        await file.until(lambda: file.running == 1)
+        writer.put(a_success(2))
+        await file.until(lambda: len(parsed(save)) == 3)
+        file.fail_sync = True
+        file.go_on.set()
+        await asyncio.wait_for(heard.failed.wait(), 20)
+        with pytest.raises(OutputFailedError, match=r"cannot be synced .*; 2 records are in "):
+            await writer.close()
+        await running
+
+        assert file.syncs == syncs_before + 1
+
+    run(main())
+    (spool,) = tmp_path.glob("*.spool.jsonl")
+    assert [record["line"] for record in parsed(save)] == [0]
+    assert [record["line"] for record in parsed(spool)] == [1, 2]
 
 
 def test_a_failed_sync_is_never_repeated(run: Run, save: Path, tmp_path: Path) -> None:
