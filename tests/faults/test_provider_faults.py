@@ -338,7 +338,7 @@ def blasts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     thread.start()
     started: dict[Plan, Future[Blast]] = {
         plan: asyncio.run_coroutine_threadsafe(run_in_turn(plan, tmp_path_factory.mktemp(plan.kind), turns), loop)
-        for plan in plans
+        for plan in sorted(plans, key=lambda plan: plan.is_heavy)  # each heavy one between others would hold them up
     }
     yield lambda plan: started[plan].result()
     asyncio.run_coroutine_threadsafe(cancel_all(), loop).result()

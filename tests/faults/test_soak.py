@@ -24,8 +24,10 @@ TIMEOUT_S = 1.0
 IN_FLIGHT = 256
 MIB = 1024 * 1024
 TOO_LARGE = 6
-MARGINS = {"files": 16, "tasks": 16, "memory": 8 * MIB}
-"""How much more the last third may hold than the first: connections and tasks come and go with the faults."""
+MARGINS = {"files": 16, "tasks": 16, "memory": 16 * MIB}
+"""How much more the last third may hold than the first: connections and tasks come and go with the faults, and the heap
+keeps some of what a reply of 64 MiB took.
+"""
 SAMPLED = """
 import asyncio, contextlib, json, os, sys, threading, time
 from llmblast.cli import main
@@ -55,13 +57,13 @@ main()
 """
 
 
-def mixed_faults(lines: int, meetings: int) -> str:
+def mixed_faults(lines: int, costly: tuple[str, ...], meetings: int) -> str:
     """A share of the requests meets the frequent ones; each costly one is met so often, evenly over the run."""
     share = FREQUENT_SHARE / len(FREQUENT)
     rules = [f'[[fault]]\nkind = "{kind}"\nshare = {share}\n' for kind in FREQUENT]
     step = lines // meetings
-    for index, kind in enumerate(COSTLY, 1):
-        numbers = [round((meeting + index / (len(COSTLY) + 1)) * step) for meeting in range(meetings)]
+    for index, kind in enumerate(costly, 1):
+        numbers = [round((meeting + index / (len(costly) + 1)) * step) for meeting in range(meetings)]
         rules.append(f'[[fault]]\nkind = "{kind}"\nrequests = {numbers}\nseconds = 0.2\n')
     return "".join(rules)
 
@@ -96,10 +98,10 @@ def medians(samples: list[dict[str, int]]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("lines", "per_s", "meetings", "interval_s"),
+    ("lines", "per_s", "costly", "meetings", "interval_s"),
     [
-        pytest.param(1_500, 500, 1, 0.1, id="short"),
-        pytest.param(1_200_000, 2_000, 20, 1.0, id="long", marks=pytest.mark.long),
+        pytest.param(1_500, 500, COSTLY[:4], 1, 0.1, id="short"),
+        pytest.param(1_200_000, 2_000, COSTLY, 20, 1.0, id="long", marks=pytest.mark.long),
     ],
 )
 def test_a_run_holds_no_more_at_its_end_than_at_first(
@@ -108,12 +110,13 @@ def test_a_run_holds_no_more_at_its_end_than_at_first(
     record_property: Callable[[str, object], None],
     lines: int,
     per_s: int,
+    costly: tuple[str, ...],
     meetings: int,
     interval_s: float,
 ) -> None:
     """Files, tasks and memory are flat under faults of all kinds, nothing is forgotten, every line has one record."""
     write_prompts(tmp_path / "prompts.jsonl", lines)
-    with provider(tmp_path, environment, mixed_faults(lines, meetings)) as url:
+    with provider(tmp_path, environment, mixed_faults(lines, costly, meetings)) as url:
         arguments = ("-u", f"{url},adaptive=false", "--rps", str(per_s), "-j", str(IN_FLIGHT))
         driver = (sys.executable, "-c", SAMPLED, "samples.jsonl", str(interval_s))
         done = subprocess.run(
@@ -147,6 +150,7 @@ def test_a_run_holds_no_more_at_its_end_than_at_first(
         path.unlink()  # gigabytes, which nobody will look at
 
 
+@pytest.mark.long
 def test_replies_that_are_too_large_are_forgotten(
     tmp_path: Path, environment: dict[str, str], start_mock: StartMock
 ) -> None:

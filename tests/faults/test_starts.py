@@ -164,7 +164,7 @@ def lines(folder: Path) -> list[int]:
     return sorted(record["line"] for name in ("save", "errors") for record in records(folder / f"{name}.jsonl"))
 
 
-@pytest.mark.parametrize("count", [6, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [5, pytest.param(100, marks=pytest.mark.long)])
 def test_of_many_starts_at_once_one_runs(
     tmp_path: Path,
     environment: dict[str, str],
@@ -197,7 +197,7 @@ def test_of_many_starts_at_once_one_runs(
     assert lines(tmp_path) == list(range(1, LINES + 1))
 
 
-@pytest.mark.parametrize("more", [(), ("--overwrite",), ("--system", "Another one.", "--changed-settings", "ok")])
+@pytest.mark.parametrize("more", [("--overwrite",), ("--system", "Another one.", "--changed-settings", "ok")])
 def test_a_late_start_touches_nothing(
     tmp_path: Path,
     environment: dict[str, str],
