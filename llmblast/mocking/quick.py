@@ -1,4 +1,4 @@
-"""Connections for providers that only answer and limit: a plain request costs a third of what it costs in aiohttp.
+"""Connections for providers that only answer and limit: a plain request without the costs of aiohttp.
 
 A rate of 10,000/s can only be judged by a server that has time left at 10,000/s. So a connection starts here, where a
 POST that comes in one piece is read by hand, and goes over to aiohttp for good with the first request that is anything
