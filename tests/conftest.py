@@ -129,10 +129,11 @@ def start_mock() -> Iterator[StartMock]:
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """The environment of a person who has a key and no llmblast settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLMBLAST_", "OPENAI_"))}
+    """The environment of a person who has a key, a terminal and no llmblast settings, also where CI runs the tests."""
+    others = ("LLMBLAST_", "OPENAI_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(others) and name != "CI"}
     keys = {"OPENAI_API_KEY": CANARY, "CANARY_KEY": CANARY}
-    return {**kept, **keys, "PYTHONWARNINGS": "error::ResourceWarning", "COLUMNS": "100"}
+    return {**kept, **keys, "PYTHONWARNINGS": "error::ResourceWarning", "COLUMNS": "100", "TERM": "xterm"}
 
 
 @pytest.fixture
