@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from llmblast.mocking.server import ScriptedReply
-from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records
+from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, run_measured
 
 MIB = 1024 * 1024
 GOOD = b'{"input":"good %d"}'
@@ -43,19 +43,6 @@ def both(tmp_path: Path, name: str = "save") -> list[dict[str, object]]:
     """The records of both files."""
     errors = "errors.jsonl" if name == "save" else f"{name}.errors.jsonl"
     return records(tmp_path / f"{name}.jsonl") + records(tmp_path / errors)
-
-
-def run_measured(tmp_path: Path, environment: dict[str, str], *arguments: str) -> tuple[int, int]:
-    """The exit code, and the most memory that the process had, in bytes."""
-    process = subprocess.Popen(
-        [*LLMBLAST, "run", "prompts.jsonl", "-q", *arguments],
-        cwd=tmp_path,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_maxrss * 1024
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The soak: mixed faults for a long time, after which the process holds no more than it did at first."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ import orjson
 import pytest
 
 from llmblast.mocking.faults import FAULTS
-from tests.conftest import LLMBLAST, StartMock, records, unmeasured, write_prompts
+from tests.conftest import LLMBLAST, StartMock, records, run_measured, unmeasured, write_prompts
 
 REFUSALS = ("301", "401", "402", "403", "404", "429-no-quota", "tls")
 """They end a run that meets them first."""
@@ -150,7 +149,6 @@ def test_a_run_holds_no_more_at_its_end_than_at_first(
         path.unlink()  # gigabytes, which nobody will look at
 
 
-@pytest.mark.long
 def test_replies_that_are_too_large_are_forgotten(
     tmp_path: Path, environment: dict[str, str], start_mock: StartMock
 ) -> None:
@@ -158,16 +156,9 @@ def test_replies_that_are_too_large_are_forgotten(
     (tmp_path / "faults.toml").write_text('[[fault]]\nkind = "large-reply"\n')
     url = start_mock(f"latency=0&faults={tmp_path / 'faults.toml'}").url
     write_prompts(tmp_path / "prompts.jsonl", TOO_LARGE)
-    process = subprocess.Popen(
-        [*LLMBLAST, "run", "prompts.jsonl", "-u", url, "-j", "1", "-q"],
-        cwd=tmp_path,
-        env=unmeasured(environment),
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
 
-    assert process.returncode == 3
+    exit_code, peak_bytes = run_measured(tmp_path, environment, "-u", url, "-j", "1")
+
+    assert exit_code == 3
     assert [record["code"] for record in records(tmp_path / "errors.jsonl")] == ["reply_too_large"] * TOO_LARGE
-    assert usage.ru_maxrss * 1024 < TOO_LARGE * 64 * MIB / 2
+    assert peak_bytes < TOO_LARGE * 64 * MIB / 2
