@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -38,6 +39,11 @@ class RateSettings:
     itpm: Rate = None
     otpm: Rate = None
     concurrency: Count | None = None
+
+    @property
+    def requests_per_s(self) -> float:
+        """The lowest rate of requests that is set; infinity where none is."""
+        return min(self.rps or inf, (self.rpm or inf) / 60)
 
     @property
     def has_rate(self) -> bool:

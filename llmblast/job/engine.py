@@ -214,8 +214,8 @@ class Engine:
             if len(self._tasks) < self._max_in_flight and self._scheduler.lanes:
                 self.pump()  # a settlement or a lifted pause may let more than one go
 
-    def _left_late(self, endpoint: Endpoint, request: Request) -> None:
-        self._scheduler.left_late(request, endpoint, self._clock())
+    def _left_late(self, endpoint: Endpoint, request: Request, is_fresh: bool) -> None:
+        self._scheduler.left_late(request, endpoint, self._clock(), is_fresh=is_fresh)
 
     def _carried(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -34,12 +34,12 @@ class Redacting:
         self.close = channel.close
 
     @property
-    def on_late(self) -> Callable[[Request], None]:
+    def on_late(self) -> Callable[[Request, bool], None]:
         """The channel's own."""
         return self._channel.on_late
 
     @on_late.setter
-    def on_late(self, call: Callable[[Request], None]) -> None:
+    def on_late(self, call: Callable[[Request, bool], None]) -> None:
         self._channel.on_late = call
 
     async def send(self, request: Request) -> Reply:

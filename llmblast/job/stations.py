@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from math import inf
 from os.path import isdir, samefile
 from random import Random
 
@@ -25,6 +26,8 @@ from llmblast.writing import OutputFile, Spool, Timing, Writer, should_retry
 NO_ENDPOINT = (
     "no endpoint: name one with --url, such as --url http://127.0.0.1:8000/v1, or try the built-in one: --url mock:."
 )
+AHEAD_S = 0.1
+MOST_AHEAD = 1000
 
 
 @dataclass(slots=True)
@@ -36,6 +39,8 @@ class Stations:
     engine: Engine
     writer: Writer
     channels: Sequence[Channel]
+    connections_ahead: Sequence[int]
+    """How many each channel opens before the first request."""
     limits: LimitsView
     timeline: Timeline | None
     notes: Sequence[str]
@@ -125,6 +130,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         engine=engine,
         writer=writer,
         channels=opened.channels,
+        connections_ahead=[_connections_ahead(settings, endpoint) for endpoint in settings.endpoints],
         limits=LimitsView(
             tokens_per_minute_limit=settings.together("tpm"),
             requests_per_second_limit=settings.together("rps"),
@@ -144,8 +150,8 @@ def _say(text: str) -> None:
 
 def make_scheduler(settings: Settings) -> Scheduler:
     """The scheduler with both levels of limits."""
-    is_adaptive = any(endpoint.is_adaptive for endpoint in settings.endpoints)
-    window = OpeningWindow("run concurrency", settings.concurrency) if is_adaptive else None
+    is_crowd = settings.requests_per_s == inf and any(endpoint.is_adaptive for endpoint in settings.endpoints)
+    window = OpeningWindow("run concurrency", settings.concurrency) if is_crowd else None
     run_limits = limit_set("run", settings, settings.burst, window=window)
     quotas = {e.quota: CoolDown(f"{e.quota} cool-down") for e in settings.endpoints if e.quota}
     endpoints = [
@@ -159,6 +165,13 @@ def make_scheduler(settings: Settings) -> Scheduler:
         for index, endpoint in enumerate(settings.endpoints)
     ]
     return Scheduler(run_limits, endpoints, ROUTES[settings.route])
+
+
+def _connections_ahead(settings: Settings, endpoint: EndpointSettings) -> int:
+    """As many as a paced run needs in its first moments; one where no rate is set, since crowds form by themselves."""
+    per_s = min(settings.requests_per_s, endpoint.requests_per_s)
+    in_flight = min(settings.concurrency, endpoint.concurrency or settings.concurrency)
+    return 1 if per_s == inf else max(1, min(round(per_s * AHEAD_S), in_flight, MOST_AHEAD))
 
 
 def _open_outputs(settings: Settings) -> tuple[OutputFile, OutputFile]:

@@ -6,6 +6,7 @@ from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.limit_set import LimitSet, limit_set
 from llmblast.scheduling.limits import Concurrency, CoolDown, Limit, Rate, RollingQuota
+from llmblast.scheduling.request_rate import RequestRate
 from llmblast.scheduling.routes import ROUTES, Route
 from llmblast.scheduling.scheduler import Scheduler
 from llmblast.scheduling.tokens import TokenEstimator
@@ -22,6 +23,7 @@ __all__ = [
     "LimitSet",
     "OpeningWindow",
     "Rate",
+    "RequestRate",
     "RollingQuota",
     "Route",
     "Scheduler",

@@ -60,6 +60,7 @@ class LearnedRate(Rate):
     however often the rate is lowered, it is not about the rate: that share is borne then, and the rate set free.
     """
 
+    is_learned = True
     __slots__ = (
         "_borne_share",
         "_changed_s",

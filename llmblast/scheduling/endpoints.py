@@ -18,6 +18,10 @@ FAILING_LINES = 10
 which must come to their end by `max_attempts`."""
 _HEARING_INTERVAL_S = 0.005
 """Words of two replies within less say nothing new, and reading them costs some microseconds."""
+_MOST_LATENESS_S = 0.004
+"""The pace makes up for as much; what is later moves the schedule."""
+_MOVING_S = 1.0
+"""The time in which the schedule moves once for all lateness: `RequestRate` counts what leaves in a second."""
 _LASTING_S = 5.0
 """Push-back within so many seconds of the end of a pause goes on."""
 _TOKEN_KINDS = ("tokens", "input_tokens", "output_tokens")
@@ -40,6 +44,8 @@ class Endpoint:
         "_heard_s",
         "_learns",
         "_lifted_s",
+        "_moved_s",
+        "_moving_since_s",
         "_pushed_back_s",
         "_resumes_s",
         "_set_per_s",
@@ -100,6 +106,8 @@ class Endpoint:
         self.in_flight = 0
         self.lag_s = 0.0
         """By how much its schedule was moved in all since sends left late."""
+        self._moved_s = 0.0
+        self._moving_since_s = -math.inf
         self.latency_s = 0.0
         self.credit = 0.0
         self.disabled: str | None = None
@@ -130,6 +138,21 @@ class Endpoint:
         if self._resumes_s != math.inf or self._first_sent_s == math.inf:
             self._first_sent_s = min(self._first_sent_s, now)
             self._learn_rate(now)
+
+    def left_late(self, sent_s: float, lag_s: float, left_s: float) -> float:
+        """By how much the schedule has to move now, since what was admitted at `sent_s`, with the schedule moved by
+        `lag_s` until then, left only now: once for all that were late together, and in a second by the latest of it,
+        or opening a pool of connections would take most of the rate. What the pace makes up for anyway moves nothing.
+        """
+        if left_s >= self._moving_since_s + _MOVING_S:
+            self._moving_since_s, self._moved_s = left_s, 0.0
+        late_s = left_s - sent_s
+        behind_s = late_s - max(self.lag_s - lag_s, self._moved_s)
+        if behind_s <= 0 or late_s <= _MOST_LATENESS_S:
+            return 0.0
+        self.lag_s += behind_s
+        self._moved_s += behind_s
+        return behind_s
 
     def answered(self, sent_s: float, latency_s: float) -> None:
         """A usable answer came to what was sent at `sent_s`, and still has its slot. One from before a pause says

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from llmblast.records import Tokens
 from llmblast.scheduling.limits import Concurrency, Limit, Rate, RollingQuota
+from llmblast.scheduling.request_rate import RequestRate
 from llmblast.settings import RateSettings
 
 _DAY_S = 24 * 3600.0
@@ -68,11 +69,13 @@ class LimitSet:
         moments += [(limit.ready_at(tokens[kind], now), limit) for limit, kind in self._per_token]
         return max(moments, key=lambda moment: moment[0])
 
-    def delay(self, seconds: float) -> None:
-        """Moves the schedules of all rates."""
+    def left_late(self, sent_s: float, left_s: float, behind_s: float) -> None:
+        """What was paid for at `sent_s` left only now: the schedules of all rates move by `behind_s`."""
         for limit in self.all():
-            if isinstance(limit, Rate):
-                limit.delay(seconds)
+            if isinstance(limit, RequestRate):
+                limit.left_late(sent_s, left_s)
+            if behind_s > 0 and isinstance(limit, Rate):
+                limit.delay(behind_s)
 
     def take(self, tokens: Tokens, now: float) -> None:
         """Pays all limits."""
@@ -101,16 +104,16 @@ def limit_set(
     `window` stands in for the setting's concurrency.
     """
 
-    def rate(name: str, seconds: float) -> list[Limit]:
+    def rate(name: str, seconds: float, kind: type[Rate] = Rate) -> list[Limit]:
         amount: float | None = getattr(settings, name)
-        return [] if amount is None else [Rate(f"{owner} {name}", amount / seconds, burst_s)]
+        return [] if amount is None else [kind(f"{owner} {name}", amount / seconds, burst_s)]
 
     daily = [] if settings.rpd is None else [RollingQuota(f"{owner} rpd", settings.rpd, _DAY_S)]
     slots = [] if window is None else [window]
     if window is None and settings.concurrency is not None:
         slots = [Concurrency(f"{owner} concurrency", settings.concurrency)]
     return LimitSet(
-        per_request=[*further, *rate("rps", 1), *rate("rpm", 60), *daily],
+        per_request=[*further, *rate("rps", 1, RequestRate), *rate("rpm", 60, RequestRate), *daily],
         slots=slots,
         total=rate("tpm", 60),
         prompt=rate("itpm", 60),

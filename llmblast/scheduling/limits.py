@@ -11,7 +11,7 @@ Every limit answers the same three questions, so admission treats all alike:
 
 import math
 from collections import deque
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 PACING_MARGIN = 0.004
 """Share of a rate that is left unused. Timers and networks jitter by some milliseconds; a server that counts strictly
@@ -44,6 +44,8 @@ class Rate:
     back while nothing is owed would be lost otherwise (a quarter of the rate when answers take half of their estimate).
     """
 
+    is_learned: ClassVar = False
+    """Nobody has set it, so nobody knows the whole of which a share is used."""
     __slots__ = (
         "_burst_s",
         "_credit_s",

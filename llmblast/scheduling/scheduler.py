@@ -114,15 +114,13 @@ class Scheduler:
         endpoint.heard(words, request.sent_s, now)
         self.counts_tokens = self.counts_tokens or endpoint.limits.counts_tokens
 
-    def left_late(self, request: Request, endpoint: Endpoint, left_s: float) -> None:
-        """The request went out at `left_s`, since a connection had to be opened for it. Those behind it on kept
-        connections would come too close, so the schedule moves as a whole, once for all that were late together.
+    def left_late(self, request: Request, endpoint: Endpoint, left_s: float, *, is_fresh: bool = True) -> None:
+        """The request went out at `left_s` only. Where a connection had to be opened for it, those behind it on kept
+        connections would come too close, so the schedule moves as a whole.
         """
-        behind_s = left_s - request.sent_s - (endpoint.lag_s - request.lag_s)
-        if behind_s > 0:
-            endpoint.lag_s += behind_s
-            endpoint.limits.delay(behind_s)
-            self._run_limits.delay(behind_s)
+        behind_s = endpoint.left_late(request.sent_s, request.lag_s, left_s) if is_fresh else 0.0
+        endpoint.limits.left_late(request.sent_s, left_s, behind_s)
+        self._run_limits.left_late(request.sent_s, left_s, behind_s)
 
     def disable(self, endpoint: Endpoint, reason: str) -> None:
         """Sends nothing to this endpoint any more."""
@@ -143,7 +141,7 @@ class Scheduler:
         if sent < 2 or span_s <= 0:
             return {}
         in_span = (1 - 1 / sent) / span_s
-        rates = (limit for limit in self._limits() if type(limit) is Rate)
+        rates = (limit for limit in self._limits() if isinstance(limit, Rate) and not limit.is_learned)
         return {rate.name: rate.used * in_span / rate.per_second for rate in rates}
 
     def _pay(self, request: Request, endpoint: Endpoint, tokens: Tokens, now: float) -> None:

@@ -76,6 +76,7 @@ class ToldRate(Rate):
     `set_per_s` is the endpoint's own setting for the same kind, if there is one.
     """
 
+    is_learned = True
     __slots__ = (
         "_charges",
         "_cost",

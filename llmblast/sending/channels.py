@@ -16,14 +16,14 @@ from llmblast.sending.session import SessionChannel
 class Channel(Protocol):
     """Sends to one endpoint.
 
-    `on_late` is called when a request leaves later than it was admitted, as when a connection has to be opened for it.
-    `warm_up` may open a connection ahead, and returns the Reply that says why there is none; `sweep(now)` ends what has
-    run out of time, some times a second.
+    `on_late` is called when a request leaves later than it was admitted, and told whether that is since a connection
+    had to be opened for it. `warm_up` may open connections ahead, and returns the Reply that says why there is none;
+    `sweep(now)` ends what has run out of time, some times a second.
     """
 
-    on_late: Callable[[Request], None]
+    on_late: Callable[[Request, bool], None]
 
-    async def warm_up(self) -> Reply | None: ...
+    async def warm_up(self, connections: int = 1) -> Reply | None: ...
 
     async def send(self, request: Request) -> Reply: ...
 

@@ -15,6 +15,10 @@ from llmblast.sending.openai import Target
 
 AWAY_S = 5.0
 """A sweep that comes so much later than the one before it: the process was stopped, or the machine slept."""
+OPENED_AT_ONCE = 32
+"""Connections that are opened ahead: more would be a crowd at the server's door."""
+LATE_S = 0.001
+"""This process was busy when a request leaves so much after its admission."""
 
 
 class LeanChannel:
@@ -37,21 +41,24 @@ class LeanChannel:
         self._shortage: FileShortage[Exchange] = FileShortage()
         self._wall_clock = wall_clock
         self._swept_s = self._swept_wall_s = inf
-        self.on_late: Callable[[Request], None] = lambda request: None
+        self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
 
-    async def warm_up(self) -> Reply | None:
-        """Opens a connection ahead: else the first request leaves a handshake later than the limits think, and comes
-        too close to those that follow on kept connections.
+    async def warm_up(self, connections: int = 1) -> Reply | None:
+        """Opens connections ahead: else the first requests leave a handshake later than the limits think, and come too
+        close to those that follow on kept connections.
         """
         opened = await self._connect()
-        if isinstance(opened, Exchange):
-            self._idle.append(opened)
-            return None
-        return opened
+        if not isinstance(opened, Exchange):
+            return opened
+        self._idle.append(opened)
+        for start in range(1, connections, OPENED_AT_ONCE):
+            more = [self._connect() for _ in range(start, min(start + OPENED_AT_ONCE, connections))]
+            self._idle += [opened for opened in await asyncio.gather(*more) if isinstance(opened, Exchange)]
+        return None
 
     async def send(self, request: Request) -> Reply:
         """One exchange, on a kept connection where there is one."""
-        begun_s = request.sent_s
+        begun_s, is_fresh = request.sent_s, False
         exchange = None if request.resent else self._take_idle()
         if exchange is None:
             opened = await self._connect()
@@ -59,8 +66,9 @@ class LeanChannel:
                 opened, begun_s = await self._connect_in_turn()
             if isinstance(opened, Reply):
                 return opened
-            exchange = opened
-            self.on_late(request)
+            exchange, is_fresh = opened, True
+        if is_fresh or time.monotonic() - request.sent_s > LATE_S:
+            self.on_late(request, is_fresh)
         body = self._target.body_of(request)
         head = b"%b%d\r\n\r\n" % (self._head(request.path), len(body))
         try:

@@ -91,7 +91,7 @@ class SessionChannel:
         self._max_reply_bytes = max_reply_bytes
         self._shortage: FileShortage[None] = FileShortage()
         self._under_way = 0
-        self.on_late: Callable[[Request], None] = lambda request: None
+        self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
         self._session = ClientSession(
             connector=new_tcp_connector(_WaryConnector),
             timeout=ClientTimeout(total=timeout_s, connect=connect_timeout_s, sock_connect=connect_timeout_s),
@@ -109,7 +109,7 @@ class SessionChannel:
         if self._shortage.waiting:
             await self._shortage.wait(again=False)
         while True:
-            trip = _Trip(lambda: self.on_late(request))
+            trip = _Trip(lambda: self.on_late(request, True))
             self._under_way += 1
             try:
                 reply = await self._post(url, self._target.body_of(request), trip)
@@ -153,7 +153,7 @@ class SessionChannel:
         how_far = "before a reply came" if _is_silent_end(error) and not trip.answered else "in the middle of the reply"
         return Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}")
 
-    async def warm_up(self) -> Reply | None:
+    async def warm_up(self, connections: int = 1) -> Reply | None:
         """Aiohttp opens a connection when a request needs one."""
         return None
 

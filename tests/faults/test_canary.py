@@ -30,12 +30,12 @@ class Answering:
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
-        self.on_late = lambda request: None
+        self.on_late = lambda request, is_fresh: None
 
     async def send(self, request: Request) -> Reply:
         return self._reply
 
-    async def warm_up(self) -> None:
+    async def warm_up(self, connections: int = 1) -> None:
         return None
 
     def sweep(self, now: float) -> None:

@@ -1,6 +1,7 @@
 """The engine by itself: what a defect in it does, and what it counts."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from random import Random
@@ -24,7 +25,7 @@ class Channel:
     def __init__(self, reply: Reply | Exception, gate: asyncio.Semaphore | None = None) -> None:
         self.reply = reply
         self.gate = gate
-        self.on_late: Callable[[Request], None] = lambda request: None
+        self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
 
     async def send(self, request: Request) -> Reply:
         if self.gate is not None:
@@ -33,7 +34,7 @@ class Channel:
             raise self.reply
         return self.reply
 
-    async def warm_up(self) -> None: ...
+    async def warm_up(self, connections: int = 1) -> None: ...
 
     def sweep(self, now: float) -> None: ...
 
@@ -70,6 +71,19 @@ def make_engine(
 
 def request(number: int, body: bytes = b"{}") -> Request:
     return Request(number, "0" * 16, b"{}", number, body=body)
+
+
+@pytest.mark.parametrize(("rps", "admitted"), [(None, 64), (1e6, 100)])
+def test_where_a_rate_is_set_no_window_has_to_open_first(rps: float | None, admitted: int) -> None:
+    """It keeps a crowd from a limit that nobody knows, and would keep a known rate from being used."""
+    scheduler = make_scheduler(load({"endpoints": ["http://127.0.0.1:1/v1"], "rps": rps}))
+    for number in range(100):
+        scheduler.lanes.add(request(number))
+    now = 1000.0
+    while scheduler.next(now) is not None or scheduler.wake_at < math.inf:
+        now += 0.001
+
+    assert scheduler.endpoints[0].in_flight == admitted
 
 
 async def test_a_defect_ends_the_run_and_is_not_hidden() -> None:

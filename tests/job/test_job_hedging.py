@@ -57,7 +57,7 @@ class HandChannel:
     def __init__(self) -> None:
         self.sends: list[asyncio.Future[Reply]] = []
         self.requests: list[Request] = []
-        self.on_late: Callable[[Request], None] = lambda request: None
+        self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
 
     async def send(self, request: Request) -> Reply:
         self.requests.append(request)
@@ -70,7 +70,7 @@ class HandChannel:
     def fail(self, reply: Reply, number: int = 0) -> None:
         self.sends[number].set_result(reply)
 
-    async def warm_up(self) -> None: ...
+    async def warm_up(self, connections: int = 1) -> None: ...
 
     def sweep(self, now: float) -> None: ...
 

@@ -51,9 +51,23 @@ def test_those_that_were_late_together_move_the_schedule_once_by_the_latest() ->
     assert ready_s(scheduler, START_S + 0.07) == pytest.approx(before_s + 0.06)
 
 
-def test_one_that_was_admitted_after_the_move_moves_it_again() -> None:
-    """Its own lateness is not among what was already made up for."""
+@pytest.mark.parametrize(("late_s", "further_s"), [(0.02, 0.0), (0.04, 0.0), (0.06, 0.02)])
+def test_in_one_second_the_schedule_moves_by_the_latest_and_no_further(late_s: float, further_s: float) -> None:
+    """The first is late by 40 ms; what was admitted after that move needs only what goes beyond it."""
     scheduler = make_scheduler([{"rps": 10}], 9)
+    first = admit_one(scheduler, START_S)
+    scheduler.left_late(*first, START_S + 0.04)
+    second_s = ready_s(scheduler, START_S + 0.04)
+    second = admit_one(scheduler, second_s)
+    before_s = ready_s(scheduler, second_s)
+    scheduler.left_late(*second, second_s + late_s)
+
+    assert ready_s(scheduler, second_s + late_s) == pytest.approx(before_s + further_s)
+
+
+def test_in_the_next_second_it_moves_again() -> None:
+    """Who was late a second ago makes no room for who is late now."""
+    scheduler = make_scheduler([{"rps": 1}], 9)
     first = admit_one(scheduler, START_S)
     scheduler.left_late(*first, START_S + 0.04)
     second_s = ready_s(scheduler, START_S + 0.04)
@@ -62,6 +76,17 @@ def test_one_that_was_admitted_after_the_move_moves_it_again() -> None:
     scheduler.left_late(*second, second_s + 0.02)
 
     assert ready_s(scheduler, second_s + 0.02) == pytest.approx(before_s + 0.02)
+
+
+@pytest.mark.parametrize(("late_s", "is_fresh"), [(0.003, True), (0.05, False)])
+def test_what_the_pace_makes_up_for_moves_nothing(late_s: float, is_fresh: bool) -> None:
+    """Some milliseconds, or a stall of this process, which holds those behind it up as well."""
+    scheduler = make_scheduler([{"rps": 10}], 9)
+    request, endpoint = admit_one(scheduler, START_S)
+    before_s = ready_s(scheduler, START_S)
+    scheduler.left_late(request, endpoint, START_S + late_s, is_fresh=is_fresh)
+
+    assert ready_s(scheduler, START_S + late_s) == pytest.approx(before_s)
 
 
 def test_one_that_leaves_on_time_moves_nothing() -> None:
@@ -89,7 +114,7 @@ def test_what_has_no_rate_is_not_moved() -> None:
     assert len(admit_all(scheduler, START_S)) == 1
 
 
-def departures(scheduler: Scheduler, lateness_of: Callable[[int], float]) -> list[float]:
+def departures(scheduler: Scheduler, lateness_of: Callable[[int], float], *, is_fresh: bool = True) -> list[float]:
     """Moments at which all that is queued leaves, when the n-th line leaves so late after its admission."""
     now, order, left = START_S, 0, []
     leaving: list[tuple[float, int, Request, Endpoint]] = []
@@ -101,7 +126,7 @@ def departures(scheduler: Scheduler, lateness_of: Callable[[int], float]) -> lis
             now, _, request, endpoint = heapq.heappop(leaving)
             left.append(now)
             if now > request.sent_s:
-                scheduler.left_late(request, endpoint, now)
+                scheduler.left_late(request, endpoint, now, is_fresh=is_fresh)
         else:
             now = scheduler.wake_at
     return left
@@ -113,9 +138,10 @@ def departures(scheduler: Scheduler, lateness_of: Callable[[int], float]) -> lis
     st.sampled_from(["run", "endpoint", "both"]),
     st.lists(LATENESS, min_size=1, max_size=60),
     st.integers(1, 120),
+    st.booleans(),
 )
 def test_departures_never_exceed_the_rate_however_late_some_are(
-    per_second: int, level: str, lateness: list[float], first: int
+    per_second: int, level: str, lateness: list[float], first: int, is_fresh: bool
 ) -> None:
     """Each of a stretch is late by up to 50 ms, those before and after it leave at once."""
     endpoint_rps = {"rps": float(per_second)} if level != "run" else {}
@@ -123,7 +149,7 @@ def test_departures_never_exceed_the_rate_however_late_some_are(
     scheduler = make_scheduler([endpoint_rps], first + len(lateness) + 2 * per_second, **run_rps)  # type: ignore[list-item, arg-type]  # rps only
     late = dict(enumerate(lateness, start=first))
 
-    moments = departures(scheduler, lambda number: late.get(number, 0.0))
+    moments = departures(scheduler, lambda number: late.get(number, 0.0), is_fresh=is_fresh)
 
     assert moments == sorted(moments)
     assert most_within(moments, 1.0) <= per_second
@@ -135,3 +161,11 @@ def test_lateness_costs_no_more_than_the_latest() -> None:
     late = departures(make_scheduler([{"rps": 100}], 500), lambda number: 0.05 if 20 <= number < 25 else 0.0)
 
     assert late[-1] - on_time[-1] == pytest.approx(0.05, abs=1e-6)
+
+
+def test_a_pool_of_connections_costs_what_the_latest_costs_each_second() -> None:
+    """Every other one of 1,000 opens a connection and is late by 30 ms: 5 s become longer by 30 ms for each second."""
+    on_time = departures(make_scheduler([{"rps": 200}], 1000), lambda number: 0.0)
+    late = departures(make_scheduler([{"rps": 200}], 1000), lambda number: 0.03 * (number % 2))
+
+    assert late[-1] - on_time[-1] <= 7 * 0.03

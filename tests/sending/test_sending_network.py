@@ -316,13 +316,18 @@ async def test_a_process_that_was_stopped_reads_before_it_judges(serve: Serve, o
     assert (await sending).cause is Cause.TIMED_OUT
 
 
-async def test_a_peer_that_is_gone_without_a_word_is_noticed(serve: Serve) -> None:
-    """The kernel asks after a minute of silence, and gives up on what nobody acknowledges."""
+@pytest.mark.parametrize("which", [0, 1])
+async def test_a_peer_that_is_gone_without_a_word_is_noticed(serve: Serve, which: int) -> None:
+    """The kernel asks after a minute of silence, and gives up on what nobody acknowledges. The second connection is
+    opened in another way.
+    """
     server = await serve(says(a_reply()))
     connector = Connector(server.url, 10)
-
-    opened = await connector.open(lambda exchange: None)
+    both = [await connector.open(lambda exchange: None) for _ in range(2)]
+    opened, other = both[which], both[1 - which]
     assert isinstance(opened, Exchange)
+    assert isinstance(other, Exchange)
+    other.close()
     its_socket: socket.socket = opened._transport.get_extra_info("socket")
     is_kept_alive = its_socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     first_s = its_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)

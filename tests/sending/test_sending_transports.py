@@ -478,6 +478,52 @@ async def test_a_connection_opened_ahead_carries_the_first_request(serve: Serve,
     assert len(server.peers) == 1
 
 
+async def test_as_many_are_opened_ahead_as_a_paced_run_needs(serve: Serve, open_lean: OpenChannel) -> None:
+    """None of a crowd of first requests has to wait for a connection."""
+    server = await serve(says(a_reply()))
+    channel = open_lean(server.url)
+    was_fresh = []
+    channel.on_late = lambda request, is_fresh: was_fresh.append(is_fresh)
+    await channel.warm_up(40)
+
+    replies = await asyncio.gather(*(channel.send(a_request()) for _ in range(41)))
+
+    assert {reply.status for reply in replies} == {200}
+    assert was_fresh.count(True) == 1
+    assert len(server.peers) == 41
+
+
+async def test_one_that_leaves_late_on_a_kept_connection_is_told_too(serve: Serve, open_lean: OpenChannel) -> None:
+    """This process was busy, and the provider counts when it comes."""
+    server = await serve(says(a_reply()))
+    channel = open_lean(server.url)
+    was_fresh = []
+    channel.on_late = lambda request, is_fresh: was_fresh.append(is_fresh)
+    await channel.warm_up()
+    request = a_request()
+    request.sent_s = time.monotonic() - 0.1
+
+    await channel.send(request)
+
+    assert was_fresh == [False]
+    assert len(server.peers) == 1
+
+
+async def test_who_is_gone_is_told_in_the_same_words_from_the_second_connection_on(
+    serve: Serve, open_lean: OpenChannel
+) -> None:
+    """The loop opens it, without a resolver."""
+    server = await serve(says(a_reply()))
+    channel = open_lean(server.url)
+    await asyncio.gather(channel.send(a_request()), channel.send(a_request()))
+    await server.stop()
+
+    replies = [await channel.send(a_request()) for _ in range(4)]
+
+    assert replies[-1].cause is Cause.NOT_SENT
+    assert "nobody listens at" in replies[-1].detail
+
+
 async def test_warming_up_against_nobody_is_no_failure(open_channel: OpenChannel) -> None:
     """The first send will tell what is wrong."""
     channel = open_channel("http://127.0.0.1:9/v1")
