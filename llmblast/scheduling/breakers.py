@@ -123,6 +123,14 @@ class Outage(Breaker):
             self._began_s, self._sends = sent_s, 0
         super().failed(now, sent_s)
 
+    def probe_abandoned(self, now: float, sent_s: float = math.inf) -> None:
+        """A send that told nothing is none of those of which a quarter has to fail: kept connections that are found
+        closed, by the hundred, would hide an outage.
+        """
+        super().probe_abandoned(now, sent_s)
+        if self._sends and sent_s >= self._began_s:
+            self._sends -= 1
+
     def worked(self, sent_s: float) -> None:
         """There is an answer to what was sent at that time."""
         self._worked_s = max(self._worked_s, sent_s)
