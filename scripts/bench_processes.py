@@ -166,10 +166,9 @@ async def serve(query: str, port: int, pause: tuple[int, float] | None) -> list[
             return None
         return ScriptedReply(429, b"{}", {"retry-after": f"{pause[1]:g}"})
 
-    # A collection that walks through a growing ledger stops the server for tens of ms, and even arrivals would look
-    # uneven to its limits.
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 1_000_000)
+    # A collection that walks through a growing ledger stops the server for some ms, and even arrivals would look uneven
+    # to its limits.
+    gc.disable()
     told_to_stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)

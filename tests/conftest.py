@@ -163,30 +163,6 @@ def unmeasured(environment: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
 
 
-_MEASURE = """
-import resource, subprocess, sys
-code = subprocess.call(sys.argv[1:], stdin=subprocess.DEVNULL)
-print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-"""
-
-
-def run_measured(tmp_path: Path, environment: dict[str, str], *arguments: str) -> tuple[int, int]:
-    """Runs `prompts.jsonl`: the exit code, and the most memory that the process had, in bytes.
-
-    A small process starts it: what whoever starts a process holds counts as the process's own.
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", _MEASURE, *LLMBLAST, "run", "prompts.jsonl", "-q", *arguments],
-        cwd=tmp_path,
-        env=unmeasured(environment),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    exit_code, peak_kib = map(int, done.stdout.split())
-    return exit_code, peak_kib * 1024
-
-
 def write_prompts(path: Path, count: int, start: int = 0) -> Path:
     """A file of simple lines, each with its own id and text."""
     lines = (orjson.dumps({"id": f"row-{n}", "input": f"Question {n}?"}) for n in range(start, start + count))

@@ -16,7 +16,7 @@ _MOST_MARGIN = 0.012
 """Of a rate of 10,000 a second 1.2 % are left unused, of one of 1,000 or less half a percent: at high rates neither end
 is ever without a stall of some milliseconds, and what arrives after one arrives together.
 """
-_MOST_CATCH_UP_S = 0.006
+_MOST_CATCH_UP_S = 0.004
 """Lateness of our own is made up for by as much as the margin leaves in a second, so that no stretch of a second or
 more holds more than allowed; and by no more than this, since a bucket that leaks evenly takes it for a crowd.
 """

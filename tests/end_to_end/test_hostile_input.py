@@ -12,7 +12,8 @@ import orjson
 import pytest
 
 from llmblast.mocking.server import ScriptedReply
-from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, run_measured
+from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records
+from tests.processes import run_measured, start_run, wait_for_requests
 
 MIB = 1024 * 1024
 GOOD = b'{"input":"good %d"}'
@@ -304,17 +305,8 @@ def test_a_line_that_is_still_being_written_is_left_for_later(
     server = start_mock("latency=0.02&jitter=0")
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(b"".join(b'{"input":"%d","padding":"%b"}\n' % (n, b"x" * 10_000) for n in range(300)))
-    process = subprocess.Popen(
-        [*LLMBLAST, "run", "prompts.jsonl", "-u", server.url, "-j", "10"],
-        cwd=tmp_path,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while server.received < 10:
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(timeout=0.005)
+    process = start_run(tmp_path, environment, "prompts.jsonl", "-u", server.url, "-j", "10")
+    wait_for_requests(server, 10, process)
     with path.open("ab") as file:
         file.write(b'{"input":"new"}\n{"input":"half')
     _, stderr = process.communicate(timeout=60)
@@ -333,17 +325,8 @@ def test_an_input_that_shrinks_is_damaged(tmp_path: Path, environment: dict[str,
     server = start_mock("latency=0.02&jitter=0")
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(b"".join(b'{"input":"%d","padding":"%b"}\n' % (n, b"x" * 10_000) for n in range(300)))
-    process = subprocess.Popen(
-        [*LLMBLAST, "run", "prompts.jsonl", "-u", server.url, "-j", "10"],
-        cwd=tmp_path,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while server.received < 10:
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(timeout=0.005)
+    process = start_run(tmp_path, environment, "prompts.jsonl", "-u", server.url, "-j", "10")
+    wait_for_requests(server, 10, process)
     os.truncate(path, path.stat().st_size - 15_000)
     _, stderr = process.communicate(timeout=60)
 

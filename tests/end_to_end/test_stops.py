@@ -9,6 +9,7 @@ import pytest
 
 from llmblast.mocking.server import ScriptedReply
 from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, write_prompts
+from tests.processes import start_run, wait_for_requests
 
 NOBODY = "http://127.0.0.1:9/v1"
 
@@ -207,17 +208,15 @@ def test_a_second_run_on_the_same_output_stops_at_once(
     """Exit code 73, and the first one is not disturbed."""
     server = start_mock("latency=1&jitter=0")
     write_prompts(tmp_path / "prompts.jsonl", 20)
-    arguments = [*LLMBLAST, "run", "prompts.jsonl", "-u", server.url, "-q"]
-    first = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL)
-    while server.received < 20:
-        with pytest.raises(subprocess.TimeoutExpired):
-            first.wait(timeout=0.02)
+    first = start_run(tmp_path, environment, "prompts.jsonl", "-u", server.url, "-q")
+    wait_for_requests(server, 20, first)
 
     second = llmblast("run", "prompts.jsonl", "-u", server.url)
 
     assert second.returncode == 73
     assert "another run is writing to it" in second.stderr
-    assert first.wait(timeout=20) == 0
+    first.communicate(timeout=20)
+    assert first.returncode == 0
     assert len(records(tmp_path / "save.jsonl")) == 20
 
 

@@ -22,6 +22,7 @@ from llmblast.errors import OutputFailedError
 from llmblast.mocking.server import MockServer, ScriptedReply
 from llmblast.writing import OutputFile, Spool, Timing, Writer, render
 from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, unmeasured, write_prompts
+from tests.processes import start_run
 from tests.writing.writing_samples import a_success
 
 Failing = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -81,18 +82,6 @@ def failing(tmp_path: Path, environment: dict[str, str]) -> Failing:
         )
 
     return run
-
-
-def start(tmp_path: Path, environment: dict[str, str], *arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [*LLMBLAST, "run", "prompts.jsonl", *arguments],
-        cwd=tmp_path,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def run_with_little_room(
@@ -218,7 +207,7 @@ def test_a_file_that_is_taken_away_costs_nothing(
     """Noticed at the next sync; all that was in it comes back with the next run."""
     server = start_mock("latency=0.1")
     write_prompts(tmp_path / "prompts.jsonl", LINES)
-    process = start(tmp_path, environment, "-u", server.url, "-j", "4", "--spool", str(place))
+    process = start_run(tmp_path, environment, "prompts.jsonl", "-u", server.url, "-j", "4", "--spool", str(place))
     while not (tmp_path / "save.jsonl").exists() or (tmp_path / "save.jsonl").stat().st_size == 0:
         assert process.poll() is None
 

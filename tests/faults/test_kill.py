@@ -9,34 +9,15 @@ from random import Random
 import pytest
 
 from llmblast.mocking.server import MockServer
-from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, write_prompts, write_requests
+from tests.conftest import RunLlmblast, StartMock, records, write_prompts, write_requests
 from tests.faults.checker import check
+from tests.processes import start_run, wait_for_requests
 
 LINES = 5000
 IN_FLIGHT = 200
 LATENCY_S = 0.04
 QUEUED = 2 * IN_FLIGHT
 """Answers that may wait for the disk: those of 80 ms at full speed, 20 ms of which records wait for each other."""
-
-
-def start(tmp_path: Path, environment: dict[str, str], *arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [*LLMBLAST, "run", "prompts.jsonl", *arguments],
-        cwd=tmp_path,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for_requests(server: MockServer, count: int, process: "subprocess.Popen[str]") -> None:
-    """Returns when the server has received so many; the process must still be running then."""
-    while server.received < count:
-        assert process.poll() is None, "the run was over too early"
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(timeout=0.01)
 
 
 def assert_every_line_once(tmp_path: Path, count: int) -> None:
@@ -52,7 +33,7 @@ def test_a_killed_run_is_gone_on_with(
     server = start_mock("latency=0.01&errors=0.03&rate_limited=0.02&retry_after=0.01")
     write_prompts(tmp_path / "prompts.jsonl", 1000)
     arguments = ("-u", server.url, "-j", "50")
-    process = start(tmp_path, environment, *arguments)
+    process = start_run(tmp_path, environment, "prompts.jsonl", *arguments)
     wait_for_requests(server, after, process)
     process.kill()
     process.communicate()
@@ -83,7 +64,7 @@ def test_a_run_killed_at_random_loses_and_repeats_nothing(
     server = start_mock(f"latency={LATENCY_S}&ledger={tmp_path / 'ledger.jsonl'}")
     write_requests(tmp_path / "prompts.jsonl", (f"Question {number}?" for number in range(LINES)))
     arguments = ("-u", server.url, "-j", str(IN_FLIGHT))
-    process = start(tmp_path, environment, *arguments)
+    process = start_run(tmp_path, environment, "prompts.jsonl", *arguments)
     kill_after(process, server, Random(seed).randint(1, LINES - IN_FLIGHT))
 
     done = llmblast("run", "prompts.jsonl", *arguments)
@@ -102,7 +83,7 @@ def test_a_job_killed_twenty_times_loses_and_repeats_nothing(
     arguments = ("-u", server.url, "-j", str(IN_FLIGHT))
     random = Random(seed)
     for _ in range(20):
-        process = start(tmp_path, environment, *arguments)
+        process = start_run(tmp_path, environment, "prompts.jsonl", *arguments)
         kill_after(process, server, server.received + random.randint(1, IN_FLIGHT))
 
     done = llmblast("run", "prompts.jsonl", *arguments)
@@ -123,7 +104,7 @@ def test_a_signal_lets_what_is_in_flight_finish(
     """Nothing more is sent, every request that was sent is recorded, and the same command goes on."""
     server = start_mock("latency=0.1")
     write_prompts(tmp_path / "prompts.jsonl", 300)
-    process = start(tmp_path, environment, "-u", server.url, "-j", "20")
+    process = start_run(tmp_path, environment, "prompts.jsonl", "-u", server.url, "-j", "20")
     wait_for_requests(server, 50, process)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=20)
@@ -146,7 +127,7 @@ def test_the_second_signal_cuts_short(
     """What was in flight is abandoned without a record; its lines run again."""
     server = start_mock("latency=30")
     write_prompts(tmp_path / "prompts.jsonl", 5)
-    process = start(tmp_path, environment, "-u", server.url)
+    process = start_run(tmp_path, environment, "prompts.jsonl", "-u", server.url)
     wait_for_requests(server, 5, process)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
@@ -164,14 +145,7 @@ def test_a_stop_ends_a_run_that_waits_for_its_pipe(
 ) -> None:
     """A blocked read of standard input does not keep the process from ending."""
     server = start_mock()
-    process = subprocess.Popen(
-        [*LLMBLAST, "run", "-", "-u", server.url],
-        cwd=tmp_path,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start_run(tmp_path, environment, "-", "-u", server.url, stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write('{"input": "a"}\n')
     process.stdin.flush()

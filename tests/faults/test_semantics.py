@@ -22,6 +22,7 @@ from llmblast.mocking.incident import Incident
 from llmblast.mocking.server import Arrival, ScriptedReply
 from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, unmeasured, write_requests
 from tests.faults.checker import check
+from tests.processes import let_run
 
 IN_FLIGHT = 200
 HANG_S = 120
@@ -201,6 +202,7 @@ def test_an_outage_of_all_endpoints_is_waited_for(
         stack.callback(run.kill)
         while len(received(tmp_path / "first.jsonl")) < 1000:
             let_run(run, 0.01)
+            assert run.poll() is None, "the run was over too early"
         first.kill()
         first.wait()
         with meanwhile(port):
@@ -216,12 +218,6 @@ def test_an_outage_of_all_endpoints_is_waited_for(
     assert idle_s <= BACK_AT_WORK_S
     # What the first one answered when it was killed may not have arrived.
     assert complaints(tmp_path, "first", "second", most_sends=2, lost=IN_FLIGHT) == []
-
-
-def let_run(process: "subprocess.Popen[str]", seconds: float) -> None:
-    """Goes on after so long; the process must not end before."""
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(timeout=seconds)
 
 
 class Storm:

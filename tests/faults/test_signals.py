@@ -8,20 +8,18 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import IO
 
 import pytest
 
 from llmblast.job.signals import Wish, Wishes
 from llmblast.mocking.server import MockServer
 from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, unmeasured, write_prompts
+from tests.processes import Process, let_run, start_run, wait_for_requests
 
 LINES = 400
 HANG_S = 30
 """A process that takes longer than this to end does not end."""
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
-
-Process = subprocess.Popen[str]
 
 
 class Clock:
@@ -32,34 +30,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
-
-
-def start(
-    tmp_path: Path, environment: dict[str, str], *arguments: str, stdin: int | IO[str] = subprocess.DEVNULL
-) -> Process:
-    return subprocess.Popen(
-        [*LLMBLAST, "run", *arguments],
-        cwd=tmp_path,
-        env=unmeasured(environment),
-        stdin=stdin,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def let_run(process: Process, seconds: float) -> None:
-    """Goes on after so long, or at once when the process ends."""
-    try:
-        process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return
-
-
-def wait_for_requests(server: MockServer, count: int, process: Process) -> None:
-    while server.received < count:
-        assert process.poll() is None, "the run was over too early"
-        let_run(process, 0.01)
 
 
 def listens(process: Process) -> bool:
@@ -116,7 +86,7 @@ def test_a_hang_up_drains(
     """As SIGTERM does: what was sent is recorded, exit code 129, and the same command goes on."""
     server = start_mock("latency=0.1")
     write_prompts(tmp_path / "prompts.jsonl", LINES)
-    process = start(tmp_path, environment, "prompts.jsonl", "-u", server.url, "-j", "20")
+    process = start_run(tmp_path, environment, "prompts.jsonl", "-u", server.url, "-j", "20")
     wait_for_requests(server, 50, process)
     process.send_signal(signal.SIGHUP)
     _, stderr = process.communicate(timeout=HANG_S)
@@ -181,7 +151,7 @@ def test_a_request_for_status_is_answered_in_one_line(
     """On standard error, and the run goes on."""
     server = start_mock("latency=0.2&jitter=0")
     write_prompts(tmp_path / "prompts.jsonl", 30)
-    process = start(tmp_path, environment, "prompts.jsonl", "-u", server.url, "-j", "10", *quiet)
+    process = start_run(tmp_path, environment, "prompts.jsonl", "-u", server.url, "-j", "10", *quiet)
     wait_for_requests(server, 11, process)
     process.send_signal(signal.SIGUSR1)
     assert process.stderr is not None
@@ -200,7 +170,7 @@ def test_a_request_for_status_while_a_run_starts_waits_for_it(
     """It would end a process that does not listen yet."""
     server = start_mock("latency=0.3")
     write_prompts(tmp_path / "prompts.jsonl", 5)
-    process = start(tmp_path, environment, "prompts.jsonl", "-u", server.url)
+    process = start_run(tmp_path, environment, "prompts.jsonl", "-u", server.url)
     while not int(Path(f"/proc/{process.pid}/status").read_text().split("SigBlk:")[1].split()[0], 16):
         let_run(process, 0.001)
     was_listening = listens(process)
@@ -225,7 +195,7 @@ def test_a_signal_at_any_moment_leaves_whole_files(
     """While it starts the process just ends; once it listens, every answer that was sent for is recorded."""
     server = start_mock("latency=0.05&errors=0.05&rate_limited=0.02&retry_after=0.05")
     write_prompts(tmp_path / "prompts.jsonl", LINES)
-    process = start(tmp_path, environment, "prompts.jsonl", "-u", server.url, "-j", "20")
+    process = start_run(tmp_path, environment, "prompts.jsonl", "-u", server.url, "-j", "20")
     let_run(process, Random(f"{number}{seed}").uniform(0, 2))
     was_listening = process.poll() is None and listens(process)
     process.send_signal(number)
@@ -252,7 +222,7 @@ def test_signals_while_it_drains(
     random = Random(seed)
     server = start_mock("latency=0.2")
     write_prompts(tmp_path / "prompts.jsonl", LINES)
-    process = start(tmp_path, environment, "prompts.jsonl", "-u", server.url, "-j", "50")
+    process = start_run(tmp_path, environment, "prompts.jsonl", "-u", server.url, "-j", "50")
     wait_for_requests(server, 60, process)
     for _ in range(3):
         process.send_signal(random.choice([signal.SIGINT, signal.SIGTERM]))
@@ -270,7 +240,7 @@ def test_a_signal_ends_a_run_that_waits_for_its_pipe(
 ) -> None:
     """What had come through the pipe is answered and recorded."""
     server = start_mock()
-    process = start(tmp_path, environment, "-", "-u", server.url, stdin=subprocess.PIPE)
+    process = start_run(tmp_path, environment, "-", "-u", server.url, stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write('{"input": "a"}\n{"input": "b"}\n{"input": "c')
     process.stdin.flush()
@@ -291,7 +261,7 @@ def test_a_signal_ends_a_run_that_cools_down(
     """Nothing is in flight, so there is nothing to wait for: not for the moment that the provider named either."""
     server = start_mock("latency=0&rate_limited=1&retry_after=600")
     write_prompts(tmp_path / "prompts.jsonl", LINES)
-    process = start(tmp_path, environment, "prompts.jsonl", "-u", server.url)
+    process = start_run(tmp_path, environment, "prompts.jsonl", "-u", server.url)
     wait_for_requests(server, 1, process)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=HANG_S)

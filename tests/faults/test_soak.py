@@ -11,7 +11,8 @@ import orjson
 import pytest
 
 from llmblast.mocking.faults import FAULTS
-from tests.conftest import LLMBLAST, StartMock, records, run_measured, unmeasured, write_prompts
+from tests.conftest import LLMBLAST, StartMock, records, unmeasured, write_prompts
+from tests.processes import run_measured
 
 REFUSALS = ("301", "401", "402", "403", "404", "429-no-quota", "tls")
 """They end a run that meets them first."""
