@@ -10,6 +10,7 @@ here, aiohttp is pinned to a minor version, and a contract test says at once whe
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from errno import ECONNREFUSED
 from ipaddress import ip_address
 from math import inf
@@ -69,16 +70,19 @@ class Connector:
     async def _open_directly(self, host: str, port: int, on_lost: Callable[[Exchange], None]) -> Exchange | Reply:
         async with asyncio.timeout(self._timeout.sock_connect):
             transport, _ = await self._loop.create_connection(asyncio.Protocol, host, port)
-        _keep_alive(transport.get_extra_info("socket"))
-        return self._use(transport, lambda exchange, error: on_lost(exchange))
+        opened = self._use(transport, lambda exchange, error: on_lost(exchange))
+        if isinstance(opened, Exchange):
+            with suppress(OSError):  # a connection that is lost at this moment says so itself
+                _keep_alive(transport.get_extra_info("socket"))
+        return opened
 
     def _hand_over(self, connection: Connection, on_lost: Callable[[Exchange], None]) -> Exchange | Reply:
         handler, transport = connection.protocol, connection.transport
         if handler is None or transport is None:
             connection.close()
             return self._closed_at_once()
-        if self._may_be_direct:
-            self._peer = transport.get_extra_info("peername")[:2]
+        if self._may_be_direct and (peer := transport.get_extra_info("peername")):  # None: it is lost already
+            self._peer = peer[:2]
 
         def lost(exchange: Exchange, error: BaseException | None) -> None:
             handler.connection_lost(error)  # aiohttp waits for this one when it closes

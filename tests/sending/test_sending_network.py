@@ -5,8 +5,10 @@ import datetime
 import os
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 import trustme
@@ -336,6 +338,31 @@ async def test_a_peer_that_is_gone_without_a_word_is_noticed(serve: Serve, which
 
     assert is_kept_alive
     assert first_s == 60
+
+
+async def test_whoever_resets_connections_at_once_is_no_surprise(open_channel: OpenChannel) -> None:
+    """A balancer with nobody behind it: the reset may come at any moment, in the middle of opening too."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+
+    def reset_all() -> None:
+        with suppress(OSError):  # it was shut down
+            while True:
+                connection, _ = listener.accept()
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()
+
+    resetting = asyncio.ensure_future(asyncio.to_thread(reset_all))
+    channel = open_channel(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+    replies = []
+    try:
+        for _ in range(10):
+            replies += await asyncio.gather(*(channel.send(a_request()) for _ in range(60)))
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        await resetting
+        listener.close()
+
+    assert {reply.cause for reply in replies} <= {Cause.NOT_SENT, Cause.BROKEN, Cause.STALE}
 
 
 async def test_a_large_reply_takes_little_more_than_itself(serve: Serve, open_channel: OpenChannel) -> None:
