@@ -106,11 +106,12 @@ class QuickConnection(asyncio.Protocol):
         self._timer, reply = None, decision.reply
         headers = self._provider.leave(decision)
         is_out = not self._transport.is_closing()
+        # Noted first: no client shall have an answer of which a server that was killed at this moment knows nothing.
+        self._provider.note_answered(incoming, reply, is_out=is_out)
         if is_out:
             self._transport.write(_message(reply, headers))
         else:
             self._unfinished.discard(self)
-        self._provider.note_answered(incoming, reply, is_out=is_out)
         if self._ahead:
             ahead, self._ahead = self._ahead, b""
             self._transport.resume_reading()

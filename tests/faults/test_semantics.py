@@ -163,8 +163,8 @@ def resetting(port: int) -> Iterator[None]:
 
 
 def received(ledger: Path) -> list[float]:
-    """The moments of all requests in a ledger."""
-    entries = map(orjson.loads, ledger.read_bytes().splitlines())
+    """The moments of all requests in a ledger, which may have half a line at its end while it is written."""
+    entries = map(orjson.loads, ledger.read_bytes().rpartition(b"\n")[0].splitlines())
     return [entry["at"] for entry in entries if entry["event"] == "received"]
 
 
