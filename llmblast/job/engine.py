@@ -77,11 +77,6 @@ class Engine:
         """Whether the intake should wait."""
         return self._sink.is_full or len(self._scheduler.lanes) >= self._max_queued or self._holds_much()
 
-    @property
-    def is_fed(self) -> bool:
-        """Whether there is enough queued to let others run before more is read."""
-        return len(self._scheduler.lanes) >= self._max_in_flight or self._holds_much()
-
     def accept(self, request: Request) -> None:
         """Queues a request. Call `pump` after the last one of a batch."""
         self._scheduler.lanes.add(request)

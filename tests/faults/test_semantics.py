@@ -22,7 +22,7 @@ from llmblast.mocking.incident import Incident
 from llmblast.mocking.server import Arrival, ScriptedReply
 from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, unmeasured, write_requests
 from tests.faults.checker import check
-from tests.processes import let_run
+from tests.processes import let_run, start_run
 
 IN_FLIGHT = 200
 HANG_S = 120
@@ -188,17 +188,7 @@ def test_an_outage_of_all_endpoints_is_waited_for(
     with ExitStack() as stack:
         first, port = stack.enter_context(mock_process(0, tmp_path / "first.jsonl", environment))
         arguments = ("-u", f"http://127.0.0.1:{port}/v1", "-j", str(IN_FLIGHT))
-        run = stack.enter_context(
-            subprocess.Popen(
-                [*LLMBLAST, "run", "prompts.jsonl", *arguments],
-                cwd=tmp_path,
-                env=unmeasured(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
+        run = stack.enter_context(start_run(tmp_path, environment, "prompts.jsonl", *arguments))
         stack.callback(run.kill)
         while len(received(tmp_path / "first.jsonl")) < 1000:
             let_run(run, 0.01)
