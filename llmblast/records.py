@@ -3,8 +3,8 @@
 Slotted dataclasses, not dicts. A dict exists only where bytes become JSON and back.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 Tokens = tuple[float, float, float]
@@ -89,11 +89,12 @@ class Cause(Enum):
 class Reply:
     """What one send brought back. `status` is 0 and `cause` is set where no HTTP reply arrived.
 
-    `headers` are (name, value) as they came; `header` finds one by its lower-case name.
+    `headers` have their names as they came; of a repeated one the first counts. `header` finds one by its lower-case
+    name.
     """
 
     status: int = 0
-    headers: Sequence[tuple[bytes, bytes]] = ()
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
     body: bytes = b""
     cause: Cause | None = None
     detail: str = ""
@@ -102,7 +103,7 @@ class Reply:
 
     def header(self, name: bytes) -> bytes | None:
         """The value of the first header of that name."""
-        for its_name, value in self.headers:
+        for its_name, value in self.headers.items():
             if len(its_name) == len(name) and its_name.lower() == name:
                 return value
         return None

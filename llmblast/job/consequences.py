@@ -44,7 +44,7 @@ class Consequences:
 
     def hear(self, request: Request, endpoint: Endpoint, reply: Reply, wall_now_s: float, now: float) -> None:
         """What the provider says of its limits; in its first reply it is for whoever has to choose ours, too."""
-        words = read_quotas(reply.headers, wall_now_s)
+        words = read_quotas(reply.headers.items(), wall_now_s)
         self.scheduler.heard(request, endpoint, words, now)
         if self.notice is None or endpoint in self.introduced:
             return

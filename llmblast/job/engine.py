@@ -1,9 +1,9 @@
 """Engine: carries every request from the lanes to its end: admit, send, judge. `Consequences` does what follows.
 
-There is no pool of workers. A task is started for a request that was admitted when nothing was at hand to carry it,
-takes the next admitted one when it is done, and ends when there is none; so there are never more tasks than requests
-in flight, and at full speed one request costs no task at all. One timer wakes the queue at the very moment when
-somebody may go. With hedging, a straggler's twin goes before the queue, in a task of its own.
+There is no pool of workers, and at full speed no task either: what was admitted is sent on a connection that is at
+hand, and its reply sends the next one. A task carries what has to wait for a connection first, and what hedging may
+have to cancel. One timer wakes the queue at the very moment when somebody may go. With hedging, a straggler's twin goes
+before the queue.
 """
 
 import asyncio
@@ -61,6 +61,7 @@ class Engine:
         self._consequences = Consequences(scheduler, sink, backoff, counters, self.stop, gives_up, notice, hedging)
         for endpoint, channel in zip(scheduler.endpoints, channels, strict=True):
             channel.on_late = partial(self._left_late, endpoint)
+            channel.on_reply = partial(self._replied, endpoint)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -111,10 +112,12 @@ class Engine:
 
     async def cut_short(self) -> None:
         """Abandons what is in flight: those lines have no record and run again."""
-        self._counters.abandoned += len(self._tasks)
+        self._counters.abandoned += self._scheduler.abandon()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for channel in self._channels:
+            channel.abandon()
         self._done.set()
 
     def unreachable(self, index: int) -> None:
@@ -127,9 +130,7 @@ class Engine:
         if self._counters.first_sent_s is None:
             self._counters.first_sent_s = now
         while (dispatch := self._next(now)) is not None:
-            task = self._start(*dispatch)
-            if self._hedging is not None:
-                self._hedging.watch(Send(*dispatch, task))
+            self._send(*dispatch)
 
     def refresh_counters(self) -> None:
         """Brings totals and gauges up to date, and what hedging knows of latencies: looked at a few times a second, not
@@ -140,11 +141,17 @@ class Engine:
             mine.in_flight = endpoint.in_flight
             mine.state = endpoint.state(self._clock())
         counters.sent = sum(mine.sent for mine in counters.endpoints)
-        counters.in_flight = len(self._tasks)
+        counters.in_flight = self._scheduler.in_flight
         counters.queued = len(self._scheduler.lanes)
         if self._hedging is not None:
             self._hedging.learn(counters)
             self._arm(self._clock())
+
+    def _send(self, request: Request, endpoint: Endpoint) -> None:
+        if self._hedging is not None:
+            self._hedging.watch(Send(request, endpoint, self._start(request, endpoint)))
+        elif not self._channels[endpoint.index].start(request):
+            self._start(request, endpoint)
 
     def _start(self, request: Request, endpoint: Endpoint) -> asyncio.Task[None]:
         task = self._loop.create_task(self._carry(request, endpoint))
@@ -196,18 +203,25 @@ class Engine:
         self.pump()
 
     async def _carry(self, request: Request, endpoint: Endpoint) -> None:
-        while True:
-            reply = await self._channels[endpoint.index].send(request)
-            now = self._clock()
-            self._conclude(request, endpoint, reply, now)
-            dispatch = self._next(now)
-            if dispatch is None:
-                return
-            request, endpoint = dispatch
-            if self._hedging is not None:
-                self._hedging.watch(Send(request, endpoint, _this_task()))
-            if len(self._tasks) < self._max_in_flight and self._scheduler.lanes:
-                self.pump()  # a settlement or a lifted pause may let more than one go
+        self._go_on(request, endpoint, await self._channels[endpoint.index].send(request))
+
+    def _replied(self, endpoint: Endpoint, request: Request, reply: Reply) -> None:
+        try:
+            self._go_on(request, endpoint, reply)
+        except Exception as error:  # noqa: BLE001 -- no task would hold it: `wait_until_done` raises it
+            self._fail(error)
+        if not self._scheduler.in_flight:
+            self._check_done()
+
+    def _go_on(self, request: Request, endpoint: Endpoint, reply: Reply) -> None:
+        """Sends the next one in its place, or more, since a settlement or a lifted pause may let more than one go."""
+        now = self._clock()
+        self._conclude(request, endpoint, reply, now)
+        dispatch = self._next(now)
+        if dispatch is not None:
+            self._send(*dispatch)
+            if self._scheduler.in_flight < self._max_in_flight and self._scheduler.lanes:
+                self.pump()
 
     def _left_late(self, endpoint: Endpoint, request: Request, is_fresh: bool) -> None:
         self._scheduler.left_late(request, endpoint, self._clock(), is_fresh=is_fresh)
@@ -215,13 +229,17 @@ class Engine:
     def _carried(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._bug = error
-            self.stop(ExitCode.OUTPUT_FAILED, "internal error")
+            self._fail(error)
         self._check_done()
+
+    def _fail(self, bug: BaseException) -> None:
+        self._bug = bug
+        self.stop(ExitCode.OUTPUT_FAILED, "internal error")
+        self._done.set()  # what has failed half-way may count as in flight for ever
 
     def _check_done(self) -> None:
         is_drained = self.exit_code is not None or (self._counters.input_ended and not self._scheduler.lanes)
-        if is_drained and not self._tasks:
+        if is_drained and not self._tasks and not self._scheduler.in_flight:
             self._done.set()
 
     def _conclude(self, request: Request, endpoint: Endpoint, reply: Reply, now: float) -> None:
@@ -241,9 +259,3 @@ class Engine:
         else:
             self._scheduler.release(request, endpoint, request.tokens_paid if verdict.was_used else NO_TOKENS, now)
             self._consequences.handle(request, endpoint, reply, verdict, now)
-
-
-def _this_task() -> asyncio.Task[None]:
-    task = asyncio.current_task()
-    assert task is not None
-    return task

@@ -29,6 +29,7 @@ class Scheduler:
         self.endpoints = tuple(endpoints)
         self.wake_at = math.inf
         """When the answer None may change by time alone; infinity: only an event changes it."""
+        self.in_flight = 0
         self._run_limits = run_limits
         self._route = route
         self._enabled = self.endpoints
@@ -84,9 +85,15 @@ class Scheduler:
 
     def release(self, request: Request, endpoint: Endpoint, tokens_real: Tokens, now: float) -> None:
         """The send has ended: frees its slots and charges the tokens that it really used."""
+        self.in_flight -= 1
         endpoint.in_flight -= 1
         endpoint.limits.release(request.tokens_paid, tokens_real, now)
         self._run_limits.release(request.tokens_paid, tokens_real, now)
+
+    def abandon(self) -> int:
+        """Nothing of what is in flight comes back; returns how many those are."""
+        abandoned, self.in_flight = self.in_flight, 0
+        return abandoned
 
     def answered(self, request: Request, endpoint: Endpoint, latency_s: float) -> None:
         """A usable answer came: the request has come to its end."""
@@ -148,6 +155,7 @@ class Scheduler:
         self._run_limits.take(tokens, now)
         endpoint.limits.take(tokens, now)
         endpoint.sent(now)
+        self.in_flight += 1
         request.tokens_paid = tokens
         request.sent_s = now
         request.lag_s = endpoint.lag_s

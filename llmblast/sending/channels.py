@@ -1,4 +1,4 @@
-"""Channels: one endpoint's way out, `async send(request) -> Reply`, and the table of transports.
+"""Channels: one endpoint's way out, and the table of transports.
 
 A channel never raises for a failure of the network: that is a Reply too. When its caller is cancelled, the
 connection is closed, since a half-read reply would be taken for the next one's.
@@ -14,18 +14,24 @@ from llmblast.sending.session import SessionChannel
 
 
 class Channel(Protocol):
-    """Sends to one endpoint.
+    """Sends to one endpoint, in one of two ways. `start` sends at once where a connection is at hand, and `on_reply`
+    gets the reply: no task is needed. Where it is False, `send` has to be awaited, which may open one.
 
-    `on_late` is called when a request leaves later than it was admitted, and told whether that is since a connection
-    had to be opened for it. `warm_up` may open connections ahead, and returns the Reply that says why there is none;
-    `sweep(now)` ends what has run out of time, some times a second.
+    `abandon` ends what was started; nobody is told. `on_late` is called when a request leaves later than it was
+    admitted, and told whether that is since a connection had to be opened for it. `warm_up` may open connections ahead,
+    and returns the Reply that says why there is none; `sweep(now)` ends what has run out of time, some times a second.
     """
 
     on_late: Callable[[Request, bool], None]
+    on_reply: Callable[[Request, Reply], None]
 
     async def warm_up(self, connections: int = 1) -> Reply | None: ...
 
+    def start(self, request: Request) -> bool: ...
+
     async def send(self, request: Request) -> Reply: ...
+
+    def abandon(self) -> None: ...
 
     def sweep(self, now: float) -> None: ...
 

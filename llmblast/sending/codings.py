@@ -66,8 +66,8 @@ def without_coding(reply: Reply, max_bytes: int) -> Reply:
 
 
 def _coding_of(reply: Reply) -> str:
-    values = [value for name, value in reply.headers if len(name) == 16 and name.lower() == b"content-encoding"]
-    codings = (coding.strip().lower() for coding in b",".join(values).decode("latin-1").split(","))
+    value = reply.header(b"content-encoding") or b""
+    codings = (coding.strip().lower() for coding in value.decode("latin-1").split(","))
     return ", ".join(coding for coding in codings if coding not in ("", "identity"))
 
 

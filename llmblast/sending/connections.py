@@ -99,7 +99,7 @@ class Connector:
     ) -> Exchange | Reply:
         if transport.is_closing():
             return self._closed_at_once()
-        return Exchange(transport, on_lost, self._loop, self._max_reply_bytes)
+        return Exchange(transport, on_lost, self._max_reply_bytes)
 
     def _closed_at_once(self) -> Reply:
         place = _place(self._url.host, self._url.port)

@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from math import inf
 
 from yarl import URL
 
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.connections import IDLE_S, Connector
-from llmblast.sending.exchange import JOINED_WRITE_BYTES, MAX_REPLY_BYTES, Exchange
+from llmblast.sending.exchange import MAX_REPLY_BYTES, Done, Exchange
 from llmblast.sending.files import FileShortage, shortage
 from llmblast.sending.openai import Target
 
@@ -42,6 +43,7 @@ class LeanChannel:
         self._wall_clock = wall_clock
         self._swept_s = self._swept_wall_s = inf
         self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
+        self.on_reply: Done = lambda request, reply: None
 
     async def warm_up(self, connections: int = 1) -> Reply | None:
         """Opens connections ahead: else the first requests leave a handshake later than the limits think, and come too
@@ -56,6 +58,16 @@ class LeanChannel:
             self._idle += [opened for opened in await asyncio.gather(*more) if isinstance(opened, Exchange)]
         return None
 
+    def start(self, request: Request) -> bool:
+        """Sends on a kept connection, if there is one; `on_reply` gets the reply."""
+        exchange = None if request.resent else self._take_idle()
+        if exchange is None:
+            return False
+        if time.monotonic() - request.sent_s > LATE_S:
+            self.on_late(request, False)
+        self._send_on(exchange, request, request.sent_s, self.on_reply)
+        return True
+
     async def send(self, request: Request) -> Reply:
         """One exchange, on a kept connection where there is one."""
         begun_s, is_fresh = request.sent_s, False
@@ -69,18 +81,20 @@ class LeanChannel:
             exchange, is_fresh = opened, True
         if is_fresh or time.monotonic() - request.sent_s > LATE_S:
             self.on_late(request, is_fresh)
-        body = self._target.body_of(request)
-        head = b"%b%d\r\n\r\n" % (self._head(request.path), len(body))
+        replied: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._send_on(exchange, request, begun_s, partial(_resolve, replied))
         try:
-            reply = await exchange.send(head, body, begun_s + self._timeout_s)
+            return await replied
         except BaseException:
-            exchange.cut_off(Cause.BROKEN, "cancelled")
+            if exchange.request is request:  # a reply of this moment may have freed it for another one
+                exchange.abandon()
             raise
-        if len(body) > JOINED_WRITE_BYTES and exchange.is_writing:
-            exchange.close()  # answered before it was all sent: the rest would go ahead of the next request
-        if exchange.is_reusable and not (self._shortage.waiting and self._shortage.relieve(exchange)):
-            self._idle.append(exchange)
-        return reply
+
+    def abandon(self) -> None:
+        """Ends what is under way without its reply."""
+        for exchange in list(self._open):
+            if not exchange.is_idle:
+                exchange.abandon()
 
     def sweep(self, now: float) -> None:
         """One look at every connection, instead of a timer for every request.
@@ -101,7 +115,7 @@ class LeanChannel:
             else:
                 exchange.cut_off(Cause.TIMED_OUT, f"no complete reply within {self._timeout_s:g} s")
         if ended:
-            self._idle = [exchange for exchange in self._idle if exchange.is_reusable]
+            self._idle = [exchange for exchange in self._idle if exchange.is_kept]
         self._shortage.relieve()
 
     async def close(self) -> None:
@@ -116,7 +130,7 @@ class LeanChannel:
             return None
         opened = await self._connector.open(self._forget)
         if isinstance(opened, Exchange):
-            self._open.add(opened)
+            self._adopt(opened)
         return opened
 
     async def _connect_in_turn(self) -> tuple[Exchange | Reply, float]:
@@ -127,7 +141,8 @@ class LeanChannel:
         begun_s = loop.time()
         has_tried = False
         while True:
-            opened: Exchange | Reply | None = await self._shortage.wait(again=has_tried)
+            opened: Exchange | Reply | None = self._take_idle()  # it may have come free while a connection was tried
+            opened = opened or await self._shortage.wait(again=has_tried)
             has_tried = True
             if opened is None:
                 opened = await self._connector.open(self._forget)
@@ -136,7 +151,7 @@ class LeanChannel:
                 opened = Reply(cause=Cause.NOT_SENT, detail=shortage())
             if opened is not None:
                 if isinstance(opened, Exchange):
-                    self._open.add(opened)
+                    self._adopt(opened)
                     self._shortage.relieve()
                 return opened, now
 
@@ -150,24 +165,36 @@ class LeanChannel:
     def _take_idle(self) -> Exchange | None:
         while self._idle:
             exchange = self._idle.pop()
-            if exchange.is_reusable:
+            if exchange.is_kept:
                 return exchange
         return None
+
+    def _send_on(self, exchange: Exchange, request: Request, begun_s: float, done: Done) -> None:
+        body = self._target.body_of(request)
+        head = b"%b%d\r\n\r\n" % (self._heads.get(request.path) or self._render_head(request.path), len(body))
+        exchange.send(head, body, begun_s + self._timeout_s, request, done)
+
+    def _adopt(self, exchange: Exchange) -> None:
+        self._open.add(exchange)
+        exchange.on_free = self._free
+
+    def _free(self, exchange: Exchange) -> None:
+        if not (self._shortage.waiting and self._shortage.relieve(exchange)):
+            self._idle.append(exchange)
 
     def _forget(self, exchange: Exchange) -> None:
         self._open.discard(exchange)
         self._shortage.relieve()
 
-    def _head(self, path: str) -> bytes:
-        head = self._heads.get(path)
-        if head is None:
-            head = self._heads[path] = _render_head(self._target, path)
+    def _render_head(self, path: str) -> bytes:
+        """Request line and headers up to the figure of Content-Length (RFC 9112 section 3), once for each path."""
+        url = URL(self._target.url_of(path))
+        lines = [f"POST {url.raw_path_qs} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
+        lines += [f"{name}: {value}" for name, value in self._target.headers.items()]
+        head = self._heads[path] = "\r\n".join([*lines, "Content-Length: "]).encode("latin-1")
         return head
 
 
-def _render_head(target: Target, path: str) -> bytes:
-    """Request line and headers up to the figure of Content-Length (RFC 9112 section 3)."""
-    url = URL(target.url_of(path))
-    lines = [f"POST {url.raw_path_qs} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
-    lines += [f"{name}: {value}" for name, value in target.headers.items()]
-    return "\r\n".join([*lines, "Content-Length: "]).encode("latin-1")
+def _resolve(replied: asyncio.Future[Reply], request: Request, reply: Reply) -> None:
+    if not replied.done():
+        replied.set_result(reply)

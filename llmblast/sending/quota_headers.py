@@ -14,7 +14,7 @@ not said: the parser never raises.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from math import inf
@@ -56,7 +56,7 @@ _NUMBER = rb"(\d++(?:\.\d++)?)"
 _DURATION = re.compile(rb"(?=\d)(?:%bd)?(?:%bh)?(?:%bm)?(?:%bs)?(?:%bms)?" % ((_NUMBER,) * 5))
 
 
-def read_quotas(headers: Sequence[tuple[bytes, bytes]], wall_now_s: float) -> list[QuotaWord]:
+def read_quotas(headers: Collection[tuple[bytes, bytes]], wall_now_s: float) -> list[QuotaWord]:
     """What the headers of one reply say of its limits, a word for each limit; never raises.
 
     Limits and remainders are 0 or more, resets 0 to 24 h from `wall_now_s`, which is Unix time, or from the reply's own
@@ -101,7 +101,7 @@ def _amount(value: bytes) -> float | None:
     return number if 0 <= number < inf else None
 
 
-def _now_s(headers: Sequence[tuple[bytes, bytes]], wall_now_s: float) -> float:
+def _now_s(headers: Collection[tuple[bytes, bytes]], wall_now_s: float) -> float:
     return agreed_time(their_time(headers), wall_now_s)
 
 

@@ -7,7 +7,7 @@ A date is compared with the reply's own `Date` where our clock differs from it: 
 while a request was under way, must not park a run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from math import isfinite
@@ -36,13 +36,13 @@ def retry_after_s(reply: Reply, wall_now_s: float) -> float | None:
     date_s = unix_time_of(value)
     if date_s is None:
         return None
-    their_now_s = their_time(reply.headers)
+    their_now_s = their_time(reply.headers.items())
     if their_now_s is None:
         return min(_bounded(date_s - wall_now_s), LONGEST_BY_OUR_CLOCK_S)
     return _bounded(date_s - agreed_time(their_now_s, wall_now_s))
 
 
-def their_time(headers: Sequence[tuple[bytes, bytes]]) -> float | None:
+def their_time(headers: Collection[tuple[bytes, bytes]]) -> float | None:
     """Unix time by the clock of whoever sent these headers; None where they do not tell."""
     for name, value in headers:
         if len(name) == 4 and name.lower() == b"date":

@@ -1,7 +1,7 @@
 """The session transport: aiohttp's own client, for what the lean exchange does not do, such as proxies."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from io import BytesIO
 from types import SimpleNamespace
@@ -92,6 +92,7 @@ class SessionChannel:
         self._shortage: FileShortage[None] = FileShortage()
         self._under_way = 0
         self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
+        self.on_reply: Callable[[Request, Reply], None] = lambda request, reply: None
         self._session = ClientSession(
             connector=new_tcp_connector(_WaryConnector),
             timeout=ClientTimeout(total=timeout_s, connect=connect_timeout_s, sock_connect=connect_timeout_s),
@@ -101,6 +102,13 @@ class SessionChannel:
             proxy=_proxy_for(URL(target.base)),
             trace_configs=[_trace_trips()],
         )
+
+    def start(self, request: Request) -> bool:
+        """Aiohttp needs a task for each request."""
+        return False
+
+    def abandon(self) -> None:
+        """Nothing is ever started."""
 
     async def send(self, request: Request) -> Reply:
         """One `POST`, read whole."""
@@ -136,7 +144,8 @@ class SessionChannel:
             if content is None:
                 detail = f"the reply is larger than {self._max_reply_bytes} bytes and was cut off"
                 return Reply(cause=Cause.TOO_LARGE, detail=detail)
-            return without_coding(Reply(response.status, response.raw_headers, content), self._max_reply_bytes)
+            reply = Reply(response.status, _first_of_each(response.raw_headers), content)
+            return without_coding(reply, self._max_reply_bytes)
 
     def _explain(self, url: URL, error: Exception, trip: _Trip) -> Reply:
         if trip.reused and not trip.answered and _is_silent_end(error):
@@ -206,6 +215,13 @@ def _trace_trips() -> TraceConfig:
     tracing.on_connection_create_start.append(note_fresh)
     tracing.on_request_headers_sent.append(note_sent)
     return tracing
+
+
+def _first_of_each(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    first: dict[bytes, bytes] = {}
+    for name, value in headers:
+        first.setdefault(name, value)
+    return first
 
 
 async def _read_capped(content: StreamReader, max_bytes: int) -> bytes | None:

@@ -13,6 +13,7 @@ from llmblast.job.redacting import Redacting, secrets_of
 from llmblast.mocking.server import ScriptedReply
 from llmblast.records import Reply, Request
 from tests.conftest import CANARY, LLMBLAST, ROOT, RunLlmblast, StartMock, canary_places, records, write_prompts
+from tests.task_channel import TaskChannel
 
 ALL_FAULTS = "latency=0.1&errors=0.1&rate_limited=0.05&broken=0.1&malformed=0.1&retry_after=0.05"
 CRASH = """
@@ -25,24 +26,15 @@ main()
 """
 
 
-class Answering:
+class Answering(TaskChannel):
     """A channel that always answers the same."""
 
     def __init__(self, reply: Reply) -> None:
+        super().__init__()
         self._reply = reply
-        self.on_late = lambda request, is_fresh: None
 
     async def send(self, request: Request) -> Reply:
         return self._reply
-
-    async def warm_up(self, connections: int = 1) -> None:
-        return None
-
-    def sweep(self, now: float) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
 
 
 def request() -> Request:

@@ -3,7 +3,6 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -11,21 +10,22 @@ import pytest
 from llmblast.errors import ExitCode
 from llmblast.job.engine import MAX_HELD_BYTES, Engine
 from llmblast.job.stations import make_scheduler
-from llmblast.records import Outcome, Reply, Request
+from llmblast.records import Outcome, Reply, Request, Success
 from llmblast.sending import Backoff
 from llmblast.settings import load
 from llmblast.watching import Counters, EndpointCounters
+from tests.task_channel import TaskChannel
 
 ANSWER = b'{"choices":[{"message":{"content":"yes"},"finish_reason":"length"}]}'
 
 
-class Channel:
+class Channel(TaskChannel):
     """Answers with what it was given, one reply for each release of `gate`, else at once; an exception is raised."""
 
     def __init__(self, reply: Reply | Exception, gate: asyncio.Semaphore | None = None) -> None:
+        super().__init__()
         self.reply = reply
         self.gate = gate
-        self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
 
     async def send(self, request: Request) -> Reply:
         if self.gate is not None:
@@ -34,11 +34,21 @@ class Channel:
             raise self.reply
         return self.reply
 
-    async def warm_up(self, connections: int = 1) -> None: ...
 
-    def sweep(self, now: float) -> None: ...
+class KeptChannel(TaskChannel):
+    """Has a connection at hand for every request; a test answers with `on_reply`."""
 
-    async def close(self) -> None: ...
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[Request] = []
+        self.abandoned = 0
+
+    def start(self, request: Request) -> bool:
+        self.started.append(request)
+        return True
+
+    def abandon(self) -> None:
+        self.abandoned += 1
 
 
 class Sink:
@@ -55,10 +65,14 @@ class Sink:
 def make_engine(
     reply: Reply | Exception, sink: Sink, counters: Counters, gate: asyncio.Semaphore | None = None
 ) -> Engine:
+    return engine_on(Channel(reply, gate), sink, counters)
+
+
+def engine_on(channel: TaskChannel, sink: Sink, counters: Counters) -> Engine:
     settings = load({"endpoints": ["http://127.0.0.1:1/v1"]})
     return Engine(
         make_scheduler(settings),
-        [Channel(reply, gate)],
+        [channel],
         sink,
         Backoff(3, Random(0)),
         counters,
@@ -96,13 +110,65 @@ async def test_a_defect_ends_the_run_and_is_not_hidden() -> None:
     await asyncio.wait_for(engine.stopping.wait(), 5)
 
     with pytest.raises(RuntimeError, match="a bug"):
-        await engine.wait_until_done()
+        await asyncio.wait_for(engine.wait_until_done(), 5)
+
+
+async def test_a_defect_where_no_task_holds_it_is_not_hidden_either() -> None:
+    """What is sent on a kept connection has no task; others that are in flight are not waited for."""
+
+    class Broken(Sink):
+        def put(self, outcome: Outcome) -> None:
+            raise RuntimeError("a bug")
+
+    channel = KeptChannel()
+    engine = engine_on(channel, Broken(), Counters(endpoints=[EndpointCounters("a")]))
+    for number in (1, 2):
+        engine.accept(request(number))
+    engine.pump()
+
+    channel.on_reply(channel.started[0], Reply(200, {}, ANSWER))
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        await asyncio.wait_for(engine.wait_until_done(), 5)
+
+
+async def test_a_reply_on_a_kept_connection_sends_the_next_request() -> None:
+    """In the order of the file; the last reply ends the run."""
+    channel, sink, counters = KeptChannel(), Sink(), Counters(endpoints=[EndpointCounters("a")], input_ended=True)
+    engine = engine_on(channel, sink, counters)
+    for number in range(6):
+        engine.accept(request(number))
+    engine.pump()
+    at_once = len(channel.started)
+
+    for number in range(6):
+        channel.on_reply(channel.started[number], Reply(200, {}, ANSWER))
+    await asyncio.wait_for(engine.wait_until_done(), 5)
+
+    assert at_once == 6
+    assert [outcome.request.number for outcome in sink.outcomes if isinstance(outcome, Success)] == list(range(6))
+
+
+async def test_what_was_started_is_abandoned_and_counted_once() -> None:
+    """Those lines have no record and run again."""
+    channel, sink, counters = KeptChannel(), Sink(), Counters(endpoints=[EndpointCounters("a")])
+    engine = engine_on(channel, sink, counters)
+    for number in range(3):
+        engine.accept(request(number))
+    engine.pump()
+
+    await engine.cut_short()
+    await engine.cut_short()
+
+    engine.refresh_counters()
+    assert channel.abandoned
+    assert (counters.abandoned, counters.in_flight, sink.outcomes) == (3, 0, [])
 
 
 async def test_answers_that_were_cut_off_are_flagged() -> None:
     """`finish_reason` length is a success that the summary tells of."""
     sink, counters = Sink(), Counters(endpoints=[EndpointCounters("a")], input_ended=True)
-    engine = make_engine(Reply(200, [], ANSWER), sink, counters)
+    engine = make_engine(Reply(200, {}, ANSWER), sink, counters)
     engine.accept(request(1))
     engine.pump()
 
@@ -116,7 +182,7 @@ async def test_answers_that_were_cut_off_are_flagged() -> None:
 async def test_nothing_is_sent_while_the_sink_is_full() -> None:
     """Replies that cannot be written must not pile up in memory; when there is room, sending goes on."""
     sink, counters = Sink(), Counters(endpoints=[EndpointCounters("a")], input_ended=True)
-    engine = make_engine(Reply(200, [], ANSWER), sink, counters)
+    engine = make_engine(Reply(200, {}, ANSWER), sink, counters)
     sink.is_full = True
     engine.accept(request(1))
     engine.pump()
@@ -134,7 +200,7 @@ async def test_nothing_is_sent_while_the_sink_is_full() -> None:
 async def test_a_stop_sends_nothing_more() -> None:
     """The first reason counts."""
     sink, counters = Sink(), Counters(endpoints=[EndpointCounters("a")])
-    engine = make_engine(Reply(200, [], ANSWER), sink, counters)
+    engine = make_engine(Reply(200, {}, ANSWER), sink, counters)
     engine.stop(ExitCode.INTERRUPTED, "first")
     engine.stop(ExitCode.STOPPED, "second")
     engine.accept(request(1))
@@ -146,7 +212,7 @@ async def test_a_stop_sends_nothing_more() -> None:
     assert sink.outcomes == []
 
 
-@pytest.mark.parametrize("reply", [Reply(200, [], ANSWER), Reply(400, [], b"{}")], ids=["answered", "failed"])
+@pytest.mark.parametrize("reply", [Reply(200, {}, ANSWER), Reply(400, {}, b"{}")], ids=["answered", "failed"])
 async def test_what_is_in_flight_is_bounded_by_bytes(reply: Reply) -> None:
     """Nothing waits, and still no more is read while so much is under way; each end makes room for another line."""
     counters, gate = Counters(endpoints=[EndpointCounters("a")]), asyncio.Semaphore(0)
@@ -173,7 +239,7 @@ async def test_what_is_in_flight_is_bounded_by_bytes(reply: Reply) -> None:
 async def test_a_line_beyond_every_bound_is_sent() -> None:
     """One at a time at least."""
     sink, counters = Sink(), Counters(endpoints=[EndpointCounters("a")], input_ended=True)
-    engine = make_engine(Reply(200, [], ANSWER), sink, counters)
+    engine = make_engine(Reply(200, {}, ANSWER), sink, counters)
     engine.accept(request(1, bytes(MAX_HELD_BYTES + 1)))
     engine.pump()
 

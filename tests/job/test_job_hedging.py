@@ -21,6 +21,7 @@ from llmblast.scheduling import Endpoint
 from llmblast.sending import TRANSPORTS, Backoff, Channel, make_target
 from llmblast.settings import EndpointSettings, load
 from llmblast.watching import Counters, EndpointCounters
+from tests.task_channel import TaskChannel
 
 USUAL_S = 0.1
 LINES = 300
@@ -51,13 +52,13 @@ class Sink:
             self.on_reached()
 
 
-class HandChannel:
+class HandChannel(TaskChannel):
     """Answers when it is told to; `sends` are those under way and those that have ended, in order."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.sends: list[asyncio.Future[Reply]] = []
         self.requests: list[Request] = []
-        self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
 
     async def send(self, request: Request) -> Reply:
         self.requests.append(request)
@@ -65,16 +66,10 @@ class HandChannel:
         return await self.sends[-1]
 
     def answer(self, number: int = 0) -> None:
-        self.sends[number].set_result(Reply(200, [], ANSWER))
+        self.sends[number].set_result(Reply(200, {}, ANSWER))
 
     def fail(self, reply: Reply, number: int = 0) -> None:
         self.sends[number].set_result(reply)
-
-    async def warm_up(self, connections: int = 1) -> None: ...
-
-    def sweep(self, now: float) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 def make_request(number: int, sent_s: float = 0.0) -> Request:
@@ -353,14 +348,14 @@ async def test_who_is_in_time_gets_no_twin() -> None:
     assert [len(channel.sends) for channel in bench.channels] == [2, 2]
 
 
-FAILED = Reply(500, [], b"{}")
-LIMITED = Reply(429, [(b"retry-after", b"7")], b"{}")
+FAILED = Reply(500, {}, b"{}")
+LIMITED = Reply(429, {b"retry-after": b"7"}, b"{}")
 BROKEN = Reply(cause=Cause.BROKEN, detail="broken")
 
 
 @pytest.mark.parametrize(
     ("reply", "attempts", "maybe_billed"),
-    [(FAILED, 2, 0), (LIMITED, 1, 0), (BROKEN, 2, 1), (Reply(401, [], b"{}"), 1, 0), (Reply(400, [], b"{}"), 2, 0)],
+    [(FAILED, 2, 0), (LIMITED, 1, 0), (BROKEN, 2, 1), (Reply(401, {}, b"{}"), 1, 0), (Reply(400, {}, b"{}"), 2, 0)],
 )
 @pytest.mark.parametrize("failed", [0, 1])
 async def test_when_one_fails_the_other_decides(reply: Reply, failed: int, attempts: int, maybe_billed: int) -> None:
@@ -447,7 +442,7 @@ def test_a_twin_of_what_needs_a_fresh_connection_does_not() -> None:
     assert (hedge[0].resent, request.resent) == (False, True)
 
 
-@pytest.mark.parametrize("reply", [BROKEN, Reply(200, [], b"no JSON")])
+@pytest.mark.parametrize("reply", [BROKEN, Reply(200, {}, b"no JSON")])
 async def test_when_both_fail_for_good_there_is_one_error(reply: Reply) -> None:
     """The last one's, with what both may have cost."""
     bench = Bench(max_attempts=1)
@@ -535,7 +530,7 @@ async def test_a_stop_sends_no_twins_and_lets_a_race_end() -> None:
     for channel in bench.channels:
         for send in channel.sends:
             if not send.done():
-                send.set_result(Reply(200, [], ANSWER))
+                send.set_result(Reply(200, {}, ANSWER))
     await bench.over()
 
     assert bench.counters.hedged == 1

@@ -130,7 +130,7 @@ async def test_an_error_reply_is_read_too(serve: Serve, open_channel: OpenChanne
 
 
 def packed(body: bytes, coding: bytes = b"gzip", status: int = 200) -> Reply:
-    return Reply(status, [(b"Content-Type", b"application/json"), (b"content-encoding", coding)], body)
+    return Reply(status, {b"Content-Type": b"application/json", b"content-encoding": coding}, body)
 
 
 def test_an_answer_that_cannot_be_read_is_asked_for_again() -> None:
@@ -201,8 +201,8 @@ def test_a_reply_of_many_pieces_is_read() -> None:
     assert reply.body == noise
 
 
-def test_two_headers_are_one_list() -> None:
-    """RFC 9110 section 5.3."""
-    reply = Reply(200, [(b"Content-Encoding", b"identity"), (b"Content-Encoding", b"gzip")], gzip.compress(ANSWER))
+def test_codings_are_a_list() -> None:
+    """RFC 9110 section 8.4."""
+    reply = Reply(200, {b"Content-Encoding": b"identity, gzip"}, gzip.compress(ANSWER))
 
     assert without_coding(reply, 1000).body == ANSWER

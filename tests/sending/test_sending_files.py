@@ -121,6 +121,36 @@ async def test_a_connection_goes_from_hand_to_hand(
     assert len(server.peers) == 1
 
 
+async def test_a_connection_that_comes_free_meanwhile_is_not_missed(
+    serve: Serve, open_lean: OpenChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another one is tried in vain, the only one that there is becomes idle: nobody would give it back later."""
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        while await peer.request():
+            asked.set()
+            await may_answer.wait()
+            await peer.say(a_reply())
+
+    async def open_in_vain(connector: Connector, on_lost: Callable[..., None]) -> None:
+        may_answer.set()
+        await sending[0]
+
+    server = await serve(script)
+    channel = open_lean(server.url)
+    sending = [asyncio.ensure_future(channel.send(a_request()))]
+    await asked.wait()
+    monkeypatch.setattr(Connector, "open", open_in_vain)
+    monkeypatch.setattr(FileShortage, "_is_told", True)
+    sending.append(asyncio.ensure_future(channel.send(a_request())))
+
+    reply = await asyncio.wait_for(sending[1], 5)
+
+    assert reply.status == 200
+    assert len(server.peers) == 1
+
+
 async def test_a_file_that_is_closed_is_used(
     serve: Serve, open_lean: OpenChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

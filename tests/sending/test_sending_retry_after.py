@@ -28,11 +28,11 @@ def _zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 def waited_s(
     value: bytes, *, milliseconds: bytes | None = None, now_s: float = NOW_S, date: bytes | None = None
 ) -> float | None:
-    headers = [(b"Retry-After", value)]
+    headers = {b"Retry-After": value}
     if date is not None:
-        headers.append((b"Date", date))
+        headers[b"Date"] = date
     if milliseconds is not None:
-        headers.append((b"Retry-After-Ms", milliseconds))
+        headers[b"Retry-After-Ms"] = milliseconds
     return retry_after_s(Reply(429, headers), now_s)
 
 
@@ -132,7 +132,7 @@ def test_milliseconds_go_before_seconds() -> None:
 
 def test_no_header_means_that_nothing_was_said() -> None:
     """Others are not looked at."""
-    assert retry_after_s(Reply(429, [(b"X-Retry-After", b"7")]), NOW_S) is None
+    assert retry_after_s(Reply(429, {b"X-Retry-After": b"7"}), NOW_S) is None
 
 
 dates = st.floats(-1e10, 1e11, allow_nan=False).map(lambda moment: formatdate(moment, usegmt=True))

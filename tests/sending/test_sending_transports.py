@@ -117,13 +117,23 @@ async def test_a_large_request_and_a_large_reply_come_whole(serve: Serve, open_c
     assert reply.body == answer
 
 
-async def test_headers_come_back_as_they_were_sent(serve: Serve, open_channel: OpenChannel) -> None:
-    """Names keep their case, `Reply.header` finds them by the lower-case one."""
-    server = await serve(says(a_reply(b"{}", "Retry-After: 3", "X-Request-ID: r1")))
+async def test_headers_of_an_interim_reply_are_not_those_of_the_reply(serve: Serve, open_channel: OpenChannel) -> None:
+    """RFC 9110 section 15.2: it only precedes the reply."""
+    hints = b"HTTP/1.1 103 Early Hints\r\nRetry-After: 60\r\nLink: </x>\r\n\r\n"
+    server = await serve(says(hints + a_reply(b"{}", "Retry-After: 3")))
 
     reply = await open_channel(server.url).send(a_request())
 
-    assert tuple(reply.headers) == ((b"Content-Length", b"2"), (b"Retry-After", b"3"), (b"X-Request-ID", b"r1"))
+    assert reply.headers == {b"Content-Length": b"2", b"Retry-After": b"3"}
+
+
+async def test_headers_come_back_as_they_were_sent(serve: Serve, open_channel: OpenChannel) -> None:
+    """Names keep their case, `Reply.header` finds them by the lower-case one; the first of a name counts."""
+    server = await serve(says(a_reply(b"{}", "Retry-After: 3", "X-Request-ID: r1", "X-Request-ID: r2")))
+
+    reply = await open_channel(server.url).send(a_request())
+
+    assert reply.headers == {b"Content-Length": b"2", b"Retry-After": b"3", b"X-Request-ID": b"r1"}
     assert reply.header(b"retry-after") == b"3"
 
 

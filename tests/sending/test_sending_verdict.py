@@ -10,7 +10,7 @@ from llmblast.sending import Action, Verdict, judge
 
 NOW_S = 1_800_000_000.0
 ANSWER = b'{"choices":[{"message":{"role":"assistant","content":"4"},"finish_reason":"stop"}]}'
-RETRY_AFTER = ((b"Retry-After", b"7"),)
+RETRY_AFTER = {b"Retry-After": b"7"}
 
 
 def a_request(**more: int) -> Request:
@@ -50,53 +50,53 @@ def test_a_cut_off_answer_is_a_success(finish_reason: str, content: str | None) 
 
 TABLE = [
     # status, body, headers, action, code, wait_s, transient
-    (429, an_error("slow down", code="rate_limit_exceeded"), (), Action.COOL_DOWN, "rate_limit_exceeded", None, True),
+    (429, an_error("slow down", code="rate_limit_exceeded"), {}, Action.COOL_DOWN, "rate_limit_exceeded", None, True),
     (429, b"", RETRY_AFTER, Action.COOL_DOWN, "http_429", 7.0, True),
-    (529, an_error("overloaded", type="overloaded_error"), (), Action.COOL_DOWN, "overloaded_error", None, True),
+    (529, an_error("overloaded", type="overloaded_error"), {}, Action.COOL_DOWN, "overloaded_error", None, True),
     (503, b"", RETRY_AFTER, Action.COOL_DOWN, "http_503", 7.0, True),
-    (503, b"", (), Action.RETRY, "http_503", None, True),
-    (503, b"", ((b"Retry-After", b"soon"),), Action.RETRY, "http_503", None, True),
-    (429, an_error("Request too large for m: Limit 10, Requested 20"), (), Action.FAIL, "http_429", None, False),
-    (429, an_error("you", code="insufficient_quota"), (), Action.DISABLE, "insufficient_quota", None, True),
-    (429, an_error("you", type="insufficient_quota"), (), Action.DISABLE, "insufficient_quota", None, True),
-    (429, an_error("you", type="insufficient_quota", code="429"), (), Action.DISABLE, "429", None, True),
+    (503, b"", {}, Action.RETRY, "http_503", None, True),
+    (503, b"", {b"Retry-After": b"soon"}, Action.RETRY, "http_503", None, True),
+    (429, an_error("Request too large for m: Limit 10, Requested 20"), {}, Action.FAIL, "http_429", None, False),
+    (429, an_error("you", code="insufficient_quota"), {}, Action.DISABLE, "insufficient_quota", None, True),
+    (429, an_error("you", type="insufficient_quota"), {}, Action.DISABLE, "insufficient_quota", None, True),
+    (429, an_error("you", type="insufficient_quota", code="429"), {}, Action.DISABLE, "429", None, True),
     (
         429,
         an_error("you", code="billing_hard_limit_reached"),
-        (),
+        {},
         Action.DISABLE,
         "billing_hard_limit_reached",
         None,
         True,
     ),
-    (402, b"", (), Action.DISABLE, "http_402", None, True),
-    (401, an_error("bad key", code="invalid_api_key"), (), Action.DISABLE, "invalid_api_key", None, True),
-    (403, b"Forbidden", (), Action.DISABLE, "http_403", None, True),
+    (402, b"", {}, Action.DISABLE, "http_402", None, True),
+    (401, an_error("bad key", code="invalid_api_key"), {}, Action.DISABLE, "invalid_api_key", None, True),
+    (403, b"Forbidden", {}, Action.DISABLE, "http_403", None, True),
     (
         400,
         an_error("too long", code="context_length_exceeded"),
-        (),
+        {},
         Action.FAIL,
         "context_length_exceeded",
         None,
         False,
     ),
-    (404, b"", (), Action.FAIL, "http_404", None, False),
-    (413, b"", (), Action.FAIL, "http_413", None, False),
-    (422, b'{"detail":"bad"}', (), Action.FAIL, "http_422", None, False),
-    (301, b"", (), Action.FAIL, "http_301", None, False),
-    (307, b"", (), Action.FAIL, "http_307", None, False),
-    (408, b"", (), Action.RETRY, "http_408", None, True),
-    (409, b"", (), Action.RETRY, "http_409", None, True),
-    (500, an_error("oops", type="server_error"), (), Action.RETRY, "server_error", None, True),
-    (502, b"<html>", (), Action.RETRY, "http_502", None, True),
+    (404, b"", {}, Action.FAIL, "http_404", None, False),
+    (413, b"", {}, Action.FAIL, "http_413", None, False),
+    (422, b'{"detail":"bad"}', {}, Action.FAIL, "http_422", None, False),
+    (301, b"", {}, Action.FAIL, "http_301", None, False),
+    (307, b"", {}, Action.FAIL, "http_307", None, False),
+    (408, b"", {}, Action.RETRY, "http_408", None, True),
+    (409, b"", {}, Action.RETRY, "http_409", None, True),
+    (500, an_error("oops", type="server_error"), {}, Action.RETRY, "server_error", None, True),
+    (502, b"<html>", {}, Action.RETRY, "http_502", None, True),
     (504, b"", RETRY_AFTER, Action.RETRY, "http_504", 7.0, True),
-    (524, b"", (), Action.RETRY, "http_524", None, True),
-    (599, b"", (), Action.RETRY, "http_599", None, True),
-    (200, an_error("slow down", code=429), (), Action.COOL_DOWN, "429", None, True),
-    (200, an_error("upstream", code=502), (), Action.RETRY, "502", None, True),
-    (200, an_error("no", code="401"), (), Action.DISABLE, "401", None, True),
-    (200, an_error("bad", code=400), (), Action.FAIL, "400", None, False),
+    (524, b"", {}, Action.RETRY, "http_524", None, True),
+    (599, b"", {}, Action.RETRY, "http_599", None, True),
+    (200, an_error("slow down", code=429), {}, Action.COOL_DOWN, "429", None, True),
+    (200, an_error("upstream", code=502), {}, Action.RETRY, "502", None, True),
+    (200, an_error("no", code="401"), {}, Action.DISABLE, "401", None, True),
+    (200, an_error("bad", code=400), {}, Action.FAIL, "400", None, False),
 ]
 
 
@@ -104,7 +104,7 @@ TABLE = [
 def test_a_status_decides(
     status: int,
     body: bytes,
-    headers: tuple[tuple[bytes, bytes], ...],
+    headers: dict[bytes, bytes],
     action: Action,
     code: str,
     wait_s: float | None,
@@ -118,7 +118,7 @@ def test_a_status_decides(
     assert str(status if status != 200 else orjson.loads(body)["error"]["code"]) in verdict.message
 
 
-YES, NO = ((b"X-Should-Retry", b"true"),), ((b"x-should-retry", b"False "),)
+YES, NO = {b"X-Should-Retry": b"true"}, {b"x-should-retry": b"False "}
 TOO_LARGE = an_error("Request too large for m: Limit 10, Requested 20")
 
 
@@ -135,19 +135,19 @@ TOO_LARGE = an_error("Request too large for m: Limit 10, Requested 20")
         (429, TOO_LARGE, YES, Action.RETRY, True),
         (429, TOO_LARGE, NO, Action.FAIL, False),
         (429, b"", NO, Action.COOL_DOWN, True),
-        (503, b"", (*NO, *RETRY_AFTER), Action.COOL_DOWN, True),
+        (503, b"", {**NO, **RETRY_AFTER}, Action.COOL_DOWN, True),
         (401, b"", YES, Action.DISABLE, True),
         (429, an_error(code="insufficient_quota"), YES, Action.DISABLE, True),
         (307, b"", YES, Action.FAIL, False),
-        (400, b"", ((b"x-should-retry", b"perhaps"),), Action.FAIL, False),
-        (500, b"", ((b"x-should-retry", b"\xff"),), Action.RETRY, True),
+        (400, b"", {b"x-should-retry": b"perhaps"}, Action.FAIL, False),
+        (500, b"", {b"x-should-retry": b"\xff"}, Action.RETRY, True),
         (200, an_error(code=500), NO, Action.FAIL, True),
         (200, an_error(code=400), YES, Action.RETRY, True),
         (200, b"", NO, Action.RETRY, True),
     ],
 )
 def test_the_provider_may_say_whether_to_retry(
-    status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...], action: Action, transient: bool
+    status: int, body: bytes, headers: dict[bytes, bytes], action: Action, transient: bool
 ) -> None:
     """It knows better than its status; but cool-downs and disabled endpoints are about more than one line."""
     verdict = verdict_on(Reply(status, headers, body))
@@ -155,8 +155,8 @@ def test_the_provider_may_say_whether_to_retry(
     assert (verdict.action, verdict.transient) == (action, transient)
 
 
-@pytest.mark.parametrize(("headers", "blames"), [((), True), (NO, True), (YES, False)])
-def test_what_is_to_be_retried_blames_no_endpoint(headers: tuple[tuple[bytes, bytes], ...], blames: bool) -> None:
+@pytest.mark.parametrize(("headers", "blames"), [({}, True), (NO, True), (YES, False)])
+def test_what_is_to_be_retried_blames_no_endpoint(headers: dict[bytes, bytes], blames: bool) -> None:
     """A 404 that shall be asked again is no sign of a wrong URL."""
     assert verdict_on(Reply(404, headers)).blames_endpoint is blames
 
@@ -241,9 +241,8 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(max_size=5), inner, max_size=4),
     max_leaves=12,
 )
-headers = st.lists(
-    st.tuples(st.sampled_from([b"Retry-After", b"retry-after-ms", b"x-should-retry"]), st.binary(max_size=20)),
-    max_size=3,
+headers = st.dictionaries(
+    st.sampled_from([b"Retry-After", b"retry-after-ms", b"x-should-retry"]), st.binary(max_size=20), max_size=3
 )
 
 
@@ -253,9 +252,7 @@ headers = st.lists(
     headers,
     st.sampled_from(["", "embeddings"]),
 )
-def test_no_reply_makes_the_judge_stumble(
-    status: int, body: bytes, headers: list[tuple[bytes, bytes]], path: str
-) -> None:
+def test_no_reply_makes_the_judge_stumble(status: int, body: bytes, headers: dict[bytes, bytes], path: str) -> None:
     """Whatever a server says, there is a verdict that can be recorded."""
     request = Request(1, "0" * 16, b"", "row-1", path=path)
 

@@ -125,7 +125,7 @@ def test_an_openai_batch_line_gets_an_openai_batch_record() -> None:
 def test_an_openai_batch_record_does_without_a_request_id() -> None:
     """Not every server sends one; the rest is as in the default format."""
     success = a_success(output_format="openai-batch", extra={"topic": "maths"})
-    success.reply.headers = ((b"content-type", b"application/json"),)
+    success.reply.headers = {b"content-type": b"application/json"}
     success.request.ambiguous_sends = 1
 
     record = the_record(success)

@@ -32,7 +32,7 @@ def a_success(
         attempts=1,
     )
     answer = Answer(text, "stop", {"prompt_tokens": 3, "completion_tokens": 1}, 3, 1, "m", says_more)
-    headers = ((b"content-type", b"application/json"), (b"X-Request-Id", b"req-7"))
+    headers = {b"content-type": b"application/json", b"X-Request-Id": b"req-7"}
     return Success(request, answer, Reply(200, headers, body, latency_s=0.0004), "gpu1")
 
 

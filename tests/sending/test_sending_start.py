@@ -1,0 +1,150 @@
+"""What is sent without a task: `start` and `abandon` of the lean transport."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from llmblast.records import Cause, Reply, Request
+from llmblast.sending import Channel
+from tests.sending.sending_wire import BODY, OpenChannel, Peer, Serve, a_reply, a_request, hop, says
+from tests.sending.test_sending_connections import SPOKEN_OUT_OF_TURN
+
+
+@dataclass
+class Told:
+    """What `on_reply` was told."""
+
+    request: Request
+    reply: Reply
+
+
+class Ear:
+    """Keeps what a channel's `on_reply` is told, and waits for the next word."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.heard: asyncio.Queue[Told] = asyncio.Queue()
+        channel.on_reply = lambda request, reply: self.heard.put_nowait(Told(request, reply))
+
+    async def next(self) -> Told:
+        return await asyncio.wait_for(self.heard.get(), 5)
+
+
+async def test_a_started_request_goes_on_a_kept_connection(serve: Serve, open_lean: OpenChannel) -> None:
+    """Each gets its own reply; without a connection nothing is started."""
+
+    async def echo(peer: Peer) -> None:
+        while await peer.request():
+            await peer.say(a_reply(peer.requests[-1].body))
+
+    server = await serve(echo)
+    channel = open_lean(server.url)
+    ear = Ear(channel)
+    requests = [a_request(b'{"n":%d}' % number) for number in range(3)]
+
+    at_first = channel.start(requests[0])
+    await channel.send(requests[0])
+    started = [channel.start(request) for request in requests[1:]]
+    told = await ear.next()
+    later = channel.start(requests[2])
+
+    assert (at_first, started, later) == (False, [True, False], True)
+    assert told == Told(requests[1], told.reply)
+    assert told.reply.body == requests[1].body
+    assert (await ear.next()).reply.body == requests[2].body
+    assert len(server.peers) == 1
+
+
+async def test_what_met_a_stale_connection_is_not_started_on_another_one(serve: Serve, open_lean: OpenChannel) -> None:
+    """It goes on a fresh one, which takes a task."""
+    server = await serve(says(a_reply()))
+    channel = open_lean(server.url)
+    await channel.send(a_request())
+    request = a_request()
+    request.resent = True
+
+    assert not channel.start(request)
+
+
+@pytest.mark.parametrize("packet", [packets[0] for packets in SPOKEN_OUT_OF_TURN.values() if len(packets) == 1])
+async def test_the_next_one_never_gets_what_followed_a_reply(
+    serve: Serve, open_lean: OpenChannel, packet: bytes
+) -> None:
+    """Not even if it is started at the very moment when the reply comes."""
+
+    async def script(peer: Peer) -> None:
+        while await peer.request():
+            await peer.say(packet if len(peer.requests) == 2 else a_reply(b'{"mine":1}'))
+
+    server = await serve(script)
+    channel = open_lean(server.url)
+    heard: list[Reply] = []
+    asked_again = asyncio.Event()
+
+    def ask_again(request: Request, reply: Reply) -> None:
+        heard.append(reply)
+        if len(heard) == 1:
+            channel.start(a_request())
+        asked_again.set()
+
+    channel.on_reply = ask_again
+    await channel.send(a_request())
+    assert channel.start(a_request())
+    await asyncio.wait_for(asked_again.wait(), 5)
+    await hop()
+
+    assert heard[0].body == b'{"ok":1}'
+    assert all(reply.body == b'{"mine":1}' or reply.cause is not None for reply in heard[1:])
+
+
+async def test_what_is_abandoned_ends_without_a_word(serve: Serve, open_lean: OpenChannel) -> None:
+    """Its connection is closed, a kept one that is idle is not."""
+    gone = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        while await peer.request():
+            if peer.requests[-1].body == b"{}":
+                await peer.stay()
+                gone.set()
+                return
+            await peer.say(a_reply())
+
+    server = await serve(script)
+    channel = open_lean(server.url)
+    ear = Ear(channel)
+    await asyncio.gather(channel.send(a_request()), channel.send(a_request()))
+    assert channel.start(a_request(b"{}"))
+
+    channel.abandon()
+    await asyncio.wait_for(gone.wait(), 5)
+    assert channel.start(a_request(BODY))
+
+    assert (await ear.next()).reply.status == 200
+    assert ear.heard.empty()
+    assert len(server.peers) == 2
+
+
+async def test_a_started_request_runs_out_of_time(serve: Serve, open_lean: OpenChannel) -> None:
+    """From its admission on; the sweep tells of it."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(a_reply())
+        await peer.stay()
+
+    server = await serve(script)
+    channel = open_lean(server.url, 5.0)
+    ear = Ear(channel)
+    await channel.send(a_request())
+    request = a_request()
+    request.sent_s = time.monotonic()
+    channel.sweep(request.sent_s)
+    assert channel.start(request)
+
+    channel.sweep(request.sent_s + 4.9)
+    in_time = ear.heard.empty()
+    channel.sweep(request.sent_s + 5.1)
+
+    assert in_time
+    assert (await ear.next()).reply.cause is Cause.TIMED_OUT

@@ -1,0 +1,27 @@
+"""A channel for tests, which needs a task for every send: a test says what `send` does."""
+
+from collections.abc import Callable
+
+from llmblast.records import Reply, Request
+
+
+class TaskChannel:
+    """Sends nothing by itself."""
+
+    def __init__(self) -> None:
+        self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
+        self.on_reply: Callable[[Request, Reply], None] = lambda request, reply: None
+
+    def start(self, request: Request) -> bool:
+        return False
+
+    async def send(self, request: Request) -> Reply:
+        raise AssertionError("the test did not expect this send")
+
+    def abandon(self) -> None: ...
+
+    async def warm_up(self, connections: int = 1) -> Reply | None: ...
+
+    def sweep(self, now: float) -> None: ...
+
+    async def close(self) -> None: ...
