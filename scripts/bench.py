@@ -7,19 +7,28 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import bench_sizes
 import bench_speed
 import orjson
 from bench_chart import chart
-from bench_runs import WORK, clean_up
+from bench_runs import WORK, clean_up, measure, write_prompts
 from bench_server import serving
 from bench_speed import Bench
-from bench_table import Case, Figures, Row, chosen, run_cases
+from bench_table import Case, Figure, Figures, Row, chosen, run_cases
 
 RESULT = WORK / "bench.json"
 CHART = WORK / "bench.svg"
+STATIONS = Path(__file__).with_name("bench_stations.py")
+
+
+def stations(bench: Bench) -> Figures:
+    """CPU time a request, each station by itself in one process, and what single parts of them cost."""
+    words = (str(write_prompts(bench.lines)), bench.server.url(), "--repeats", str(bench.repeats))
+    told = orjson.loads(measure(sys.executable, str(STATIONS), *words).stdout)
+    return [Figure(**values) for values in told]
 
 
 def measurements() -> Mapping[str, tuple[str, Callable[[Bench], Figures]]]:
@@ -42,6 +51,7 @@ def measurements() -> Mapping[str, tuple[str, Callable[[Bench], Figures]]]:
     table["memory"] = ("peak memory, 256 in flight", bench_sizes.memory)
     table["start-up"] = ("whole processes", bench_sizes.start_up)
     table["resume"] = ("a run whose lines are all answered, records of 1 KB", bench_sizes.resume)
+    table["stations"] = ("CPU a request, station by station", stations)
     return table
 
 
