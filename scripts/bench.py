@@ -14,6 +14,7 @@ import bench_sizes
 import bench_speed
 import orjson
 from bench_chart import chart
+from bench_readme import README, rewritten, section
 from bench_runs import WORK, clean_up, measure, write_prompts
 from bench_server import serving
 from bench_speed import Bench
@@ -88,6 +89,14 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
+def write_readme() -> None:
+    """Makes the README's section of the last result."""
+    rows = list(kept_rows().values())
+    if not rows:
+        sys.exit(f"{RESULT}: holds no rows. Run scripts/bench first.")
+    README.write_text(rewritten(README.read_text(), section(rows)))
+
+
 def measure_cases(bench: Bench, names: Sequence[str]) -> bool:
     """Measures what is asked for; whether all bounds are met."""
     table = measurements()
@@ -110,7 +119,11 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=100_000, help="for one run; slow cases take a part (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="the median counts (%(default)s)")
     parser.add_argument("--memory-lines", type=int, default=1_000_000, help="for the case memory (%(default)s)")
+    parser.add_argument("--readme", action="store_true", help="write the last result into the README, measure nothing")
     options = parser.parse_args()
+    if options.readme:
+        write_readme()
+        return
     wanted = chosen(parser, names, options.cases)
     WORK.mkdir(parents=True, exist_ok=True)
     with serving() as server:
