@@ -11,14 +11,14 @@ from typing import NamedTuple
 from bench_speed import LIMIT, RATE, SHARE
 from bench_table import Row
 
-_WIDTH = 900
+_WIDTH = 940
 _LABEL_WIDTH = 360
-_VALUE_WIDTH = 130
+_VALUE_WIDTH = 170
 _BAR_WIDTH = _WIDTH - _LABEL_WIDTH - _VALUE_WIDTH
 _ROW_HEIGHT = 30
 _BAR_HEIGHT = 18
 _TOP = 40
-_STYLE = """text{font:14px system-ui,sans-serif;fill:#1f2328}.title{font-weight:600}
+_STYLE = """text{font-family:system-ui,sans-serif;font-size:14px;fill:#1f2328}.title{font-weight:600}
 .quiet{fill:#59636e}.bar{fill:#0969da}.limit{fill:#8c959f}
 @media(prefers-color-scheme:dark){text{fill:#f0f6fc}.quiet{fill:#9198a1}.bar{fill:#4493f8}.limit{fill:#656c76}}"""
 
@@ -59,7 +59,7 @@ def _bars(rows: Sequence[Row]) -> Sequence[_Bar]:
     limits = [figures[LIMIT].value for _, figures in tables if LIMIT in figures]
     highest = max((figures[RATE].value for _, figures in tables), default=0.0)
     limit = sum(limits) / len(limits) if limits else highest
-    bars = [_Bar("wrk, which only counts the replies", 1.0, f"{limit:,.0f}/s", "limit")] if limits else []
+    bars = [_Bar("wrk, which only counts the replies", 1.0, f"{limit:,.0f}/s on average", "limit")] if limits else []
     for row, figures in tables:
         rate = figures[RATE].value
         share = figures[SHARE].value if SHARE in figures else rate / limit

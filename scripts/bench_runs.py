@@ -121,8 +121,9 @@ def run_llmblast(
 
 
 def idle_cpu_s(url: str, *more: str, environ: Mapping[str, str] | None = None) -> float:
-    """The CPU time of starting and ending: a run of ten lines with the same flags."""
-    return run_llmblast(write_prompts(_FEW_LINES), url, *more, environ=environ).usage.cpu_s
+    """The CPU time of starting and ending: that of a run of ten lines with the same flags, the median of three."""
+    prompts = write_prompts(_FEW_LINES)
+    return median(run_llmblast(prompts, url, *more, environ=environ).usage.cpu_s for _ in range(3))
 
 
 def cpu_us(runs: Sequence[Run], idle_s: float) -> float:
