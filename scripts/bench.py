@@ -116,7 +116,7 @@ def main() -> None:
     names = list(measurements())
     parser = argparse.ArgumentParser(description=__doc__, epilog=f"cases: {' '.join(names)}")
     parser.add_argument("cases", nargs="*", metavar="CASE", help="throughput, throughput:256, tls, ...; all if none")
-    parser.add_argument("--lines", type=int, default=100_000, help="for one run; slow cases take a part (%(default)s)")
+    parser.add_argument("--lines", type=int, default=100_000, help="of one run; bounds are for %(default)s or more")
     parser.add_argument("--repeats", type=int, default=5, help="the median counts (%(default)s)")
     parser.add_argument("--memory-lines", type=int, default=1_000_000, help="for the case memory (%(default)s)")
     parser.add_argument("--readme", action="store_true", help="write the last result into the README, measure nothing")
