@@ -1,189 +1,134 @@
-"""The benchmark behind `scripts/bench`: every figure is a ratio to something measured in the same run."""
+"""The benchmark behind `scripts/bench`: what speed, memory and start-up are, beside what this machine can do at all."""
 
 import argparse
-import asyncio
-import json
 import os
-import shlex
-import signal
-import subprocess
+import platform
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-WORK = Path(".work/bench")
-LLMBLAST = (sys.executable, "-m", "llmblast")
-PROMPT = "Summarise this paragraph in one sentence please, number {:07d}: The quick brown fox jumps over the lazy dog."
+import bench_sizes
+import bench_speed
+import orjson
+from bench_chart import chart
+from bench_readme import README, rewritten, section
+from bench_runs import WORK, clean_up, measure, write_prompts
+from bench_server import serving
+from bench_speed import Bench
+from bench_table import Case, Figure, Figures, Row, chosen, run_cases
+
+RESULT = WORK / "bench.json"
+CHART = WORK / "bench.svg"
+STATIONS = Path(__file__).with_name("bench_stations.py")
 
 
-@dataclass(frozen=True)
-class Usage:
-    """What one process took."""
-
-    wall_s: float
-    cpu_s: float
-    peak_mb: float
-    stdout: str
+def stations(bench: Bench) -> Figures:
+    """CPU time a request, each station by itself in one process, and what single parts of them cost."""
+    words = (str(write_prompts(bench.lines)), bench.server.url(), "--repeats", str(bench.repeats))
+    told = orjson.loads(measure(sys.executable, str(STATIONS), *words).stdout)
+    return [Figure(**values) for values in told]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    case: str
-    figure: str
-    note: str = ""
-
-
-def measure(*command: str) -> Usage:
-    """Runs a command to its end; it must succeed."""
-    start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        stdout, stderr = process.stdout, process.stderr
-        assert stdout is not None
-        assert stderr is not None
-        out, err = stdout.read(), stderr.read()
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{shlex.join(command)} ended with {process.returncode}:\n{err}")
-    return Usage(time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, out)
-
-
-def write_prompts(count: int) -> Path:
-    """A prompt file of `count` different lines, made once."""
-    path = WORK / f"prompts-{count}.jsonl"
-    if not path.exists():
-        with path.open("w") as file:
-            for number in range(count):
-                file.write(json.dumps({"id": f"row-{number}", "input": PROMPT.format(number)}) + "\n")
-    return path
+def measurements() -> Mapping[str, tuple[str, Callable[[Bench], Figures]]]:
+    """All of them by name, in order, and what they are; the parts of a name are what CASE selects by."""
+    table: dict[str, tuple[str, Callable[[Bench], Figures]]] = {}
+    for count in (1, 64, 256, 1_024, 10_000):
+        measure_it = partial(bench_speed.throughput, in_flight=count)
+        table[f"throughput:{count}"] = (f"throughput, {count:,} in flight", measure_it)
+    table["unbound-limits"] = ("256 in flight, all limits set, none binds", bench_speed.unbound_limits)
+    table["session"] = ("256 in flight, `--transport session`", bench_speed.session)
+    table["usual"] = ("the usual script: semaphore, ClientSession.post", bench_speed.usual)
+    for kind in ("8k", "64k"):
+        table[f"replies:{kind}"] = (
+            f"256 in flight, replies of {kind[:-1]} KB",
+            partial(bench_speed.replies, kind=kind),
+        )
+    table["tls"] = ("256 in flight, TLS", bench_speed.tls)
+    table["slow"] = ("10,000 in flight, replies after 1 s", bench_speed.slow)
+    table["paced"] = ("`--rps 10000`, replies after 0.1 s", bench_speed.paced)
+    table["memory"] = ("peak memory, 256 in flight", bench_sizes.memory)
+    table["start-up"] = ("whole processes", bench_sizes.start_up)
+    table["resume"] = ("a run whose lines are all answered, records of 1 KB", bench_sizes.resume)
+    table["stations"] = ("CPU a request, station by station", stations)
+    return table
 
 
-def run_llmblast(prompts: Path, url: str, *more: str) -> tuple[Usage, dict[str, Any]]:
-    """One whole run, file to file, and its own summary."""
-    outputs = ("-o", str(WORK / "save.jsonl"), "-e", str(WORK / "errors.jsonl"), "--overwrite", "-q", "--json")
-    usage = measure(*LLMBLAST, "run", str(prompts), "-u", url, "-m", "mock", *outputs, *more)
-    summary = json.loads(usage.stdout)
-    with (WORK / "save.jsonl").open("rb") as file:
-        assert sum(1 for _ in file) == summary["lines"]["read"], "a line has no record"
-    return usage, summary
+class Result:
+    """What bench.json holds. A case that is not measured this time keeps its row, unless another server answered it."""
+
+    def __init__(self, bench: Bench, order: Sequence[str]) -> None:
+        self._bench = bench
+        self._order = order
+        kept = kept_rows().items()
+        self._rows = {name: row for name, row in kept if name in order and row["server"] == bench.server.name}
+
+    def keep(self, row: Row) -> None:
+        """Puts a new row in its place; writes the file and the chart."""
+        told = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "server": self._bench.server.name}
+        conditions = {"lines": self._bench.lines, "repeats": self._bench.repeats, "machine": machine()}
+        self._rows[row.case] = {**row.as_json(), **told, **conditions}
+        rows = [self._rows[name] for name in self._order if name in self._rows]
+        RESULT.write_bytes(orjson.dumps({"rows": rows}, option=orjson.OPT_INDENT_2))
+        CHART.write_text(chart([Row.from_json(values) for values in orjson.loads(RESULT.read_bytes())["rows"]]))
 
 
-@contextmanager
-def server() -> Iterator[tuple[str, "str | None"]]:
-    """The server to measure against: (base URL, command that prints its limit)."""
-    command = os.environ.get("BENCH_SERVER")
-    if command:
-        url = subprocess.run([command, "start"], check=True, capture_output=True, text=True).stdout.split()[-1]
-        try:
-            yield url.removesuffix("/chat/completions"), command
-        finally:
-            subprocess.run([command, "stop"], check=False)
-        return
-    mock = subprocess.Popen([*LLMBLAST, "mock", "--port", "0", "--latency", "0"], stdout=subprocess.PIPE, text=True)
-    assert mock.stdout is not None
+def kept_rows() -> Mapping[str, Any]:
+    """By case, as they stand in the file; none where there is no file or one of another form."""
     try:
-        yield mock.stdout.readline().split()[-1], None
+        kept = orjson.loads(RESULT.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return {row["case"]: row for row in kept["rows"]} if isinstance(kept, dict) else {}
+
+
+def machine() -> str:
+    """In a few words."""
+    return f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+
+
+def write_readme() -> None:
+    """Makes the README's section of the last result."""
+    rows = list(kept_rows().values())
+    if not rows:
+        sys.exit(f"{RESULT}: holds no rows. Run scripts/bench first.")
+    README.write_text(rewritten(README.read_text(), section(rows)))
+
+
+def measure_cases(bench: Bench, names: Sequence[str]) -> bool:
+    """Measures what is asked for; whether all bounds are met."""
+    table = measurements()
+    result = Result(bench, list(table))
+    wanted = []
+    for name in names:
+        what, measure_it = table[name]
+        wanted.append(Case(name, partial(measure_it, bench), what))
+    try:
+        return run_cases(wanted, result.keep)
     finally:
-        mock.send_signal(signal.SIGTERM)
-        mock.wait()
-
-
-async def usual_script(prompts: Path, url: str, in_flight: int) -> None:
-    """What people write first: a semaphore around `ClientSession.post`, one task a line, a record a reply."""
-    import aiohttp
-
-    slots = asyncio.Semaphore(in_flight)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=in_flight)) as session:
-        with prompts.open() as lines, (WORK / "usual.jsonl").open("w") as save:
-
-            async def answer(line: str) -> None:
-                row = json.loads(line)
-                body = {"model": "mock", "messages": [{"role": "user", "content": row["input"]}]}
-                async with slots, session.post(f"{url}/chat/completions", json=body) as response:
-                    reply = await response.json()
-                row["response"] = reply["choices"][0]["message"]["content"]
-                save.write(json.dumps(row) + "\n")
-
-            await asyncio.gather(*(answer(line) for line in lines))
-
-
-def throughput(url: str, command: str | None, count: int, repeats: int) -> Iterator[Row]:
-    """Requests a second, file to file, against what the server can do at all."""
-    prompts, warm_up = write_prompts(count), write_prompts(10)
-    idle_cpu_s = run_llmblast(warm_up, url)[0].cpu_s
-    limits, lean, cpu_us = [], [], []
-    for _ in range(repeats):
-        if command:
-            limits.append(float(subprocess.run([command, "limit"], check=True, capture_output=True, text=True).stdout))
-        usage, summary = run_llmblast(prompts, url)
-        lean.append(count / summary["duration_s"])
-        cpu_us.append((usage.cpu_s - idle_cpu_s) / count * 1e6)
-    _, summary = run_llmblast(write_prompts(count // 5), url, "--transport", "session")
-    session = count / 5 / summary["duration_s"]
-    usual = measure(sys.executable, __file__, "--usual-script", str(write_prompts(count // 5)), url)
-    usual_rate = count // 5 / usual.wall_s
-    limit = median(limits) if limits else None
-
-    def share(rate: float) -> str:
-        return f"{rate / limit:.0%} of the limit" if limit else ""
-
-    if limit:
-        yield Row("wrk, the limit of this machine", f"{limit:,.0f}/s")
-    yield Row("llmblast run", f"{median(lean):,.0f}/s", share(median(lean)))
-    yield Row("llmblast run, CPU a request", f"{median(cpu_us):.1f} us")
-    yield Row("llmblast run --transport session", f"{session:,.0f}/s", share(session))
-    yield Row("the usual script: semaphore, ClientSession.post", f"{usual_rate:,.0f}/s", share(usual_rate))
-
-
-def memory(url: str, count: int) -> Iterator[Row]:
-    """Peak memory against the number of lines."""
-    few, _ = run_llmblast(write_prompts(count), url)
-    many, _ = run_llmblast(write_prompts(10 * count), url)
-    yield Row(f"peak memory, {count:,} lines", f"{few.peak_mb:.0f} MB")
-    yield Row(f"peak memory, {10 * count:,} lines", f"{many.peak_mb:.0f} MB")
-
-
-def start_up() -> Iterator[Row]:
-    """Whole processes."""
-    yield Row("llmblast --help", f"{median(measure(*LLMBLAST, '--help').wall_s for _ in range(9)):.2f} s")
-
-
-def pacing(url: str, rps: int, seconds: int) -> Iterator[Row]:
-    """How much of a rate is used, from the first send to the last."""
-    _, summary = run_llmblast(write_prompts(rps * seconds), url, "--rps", str(rps))
-    yield Row(f"--rps {rps}, {seconds} s", f"{summary['requests']['per_second'] / rps:.1%} used")
+        clean_up()
 
 
 def main() -> None:
-    """Measures, prints, writes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lines", type=int, default=100_000)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--usual-script", nargs=2, metavar=("PROMPTS", "URL"), help=argparse.SUPPRESS)
+    """Measures, prints, writes; exit code 1 when a bound is missed."""
+    names = list(measurements())
+    parser = argparse.ArgumentParser(description=__doc__, epilog=f"cases: {' '.join(names)}")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="throughput, throughput:256, tls, ...; all if none")
+    parser.add_argument("--lines", type=int, default=100_000, help="of one run; bounds are for %(default)s or more")
+    parser.add_argument("--repeats", type=int, default=5, help="the median counts (%(default)s)")
+    parser.add_argument("--memory-lines", type=int, default=1_000_000, help="for the case memory (%(default)s)")
+    parser.add_argument("--readme", action="store_true", help="write the last result into the README, measure nothing")
     options = parser.parse_args()
-    WORK.mkdir(parents=True, exist_ok=True)
-    if options.usual_script:
-        asyncio.run(usual_script(Path(options.usual_script[0]), options.usual_script[1], 256))
+    if options.readme:
+        write_readme()
         return
-    with server() as (url, command):
-        rows = [
-            *throughput(url, command, options.lines, options.repeats),
-            *memory(url, options.lines),
-            *start_up(),
-            *pacing(url, 200, 10),
-            *pacing(url, 2000, 5),
-        ]
-    width = max(len(row.case) for row in rows)
-    for row in rows:
-        print(f"{row.case:<{width}}  {row.figure:>12}  {row.note}".rstrip())
-    (WORK / "bench.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    wanted = chosen(parser, names, options.cases)
+    WORK.mkdir(parents=True, exist_ok=True)
+    with serving() as server:
+        is_met = measure_cases(Bench(server, options.lines, options.repeats, options.memory_lines), wanted)
+    sys.exit(0 if is_met else 1)
 
 
 if __name__ == "__main__":

@@ -6,70 +6,22 @@ ledger when it is told to end, with moments on the monotonic clock, which all pr
 
 import argparse
 import math
-import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import fmean
 
 import orjson
-from bench import WORK, write_prompts
-from bench_processes import FailedRunError, merged, run_client, serving, urls, write_capped_prompts
+from bench_processes import merged, run_client, serving, urls, write_capped_prompts
+from bench_runs import WORK, write_prompts
+from bench_table import Case, Figure, Figures, Row, chosen, run_cases
 
-from llmblast.errors import ExitCode
 from llmblast.mocking.limits import POLICIES
 
 SETTLING_S = 5.0
 """What a limit that has to be learned may take before it is judged."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A value and the bounds that it must keep; without bounds it is only told."""
-
-    name: str
-    value: float
-    form: str = "{:.0f}"
-    least: float = -math.inf
-    most: float = math.inf
-
-    @property
-    def is_met(self) -> bool:
-        """It lies within its bounds."""
-        return self.least <= self.value <= self.most
-
-    def __str__(self) -> str:
-        sides = ((">=", self.least), ("<=", self.most))
-        bounds = " and ".join(f"{sign} {self.form.format(bound)}" for sign, bound in sides if math.isfinite(bound))
-        return f"{self.name} {self.form.format(self.value)}" + (f" ({bounds})" if bounds else "")
-
-
-Figures = Sequence[Figure]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measurement."""
-
-    case: str
-    figures: Figures
-    failure: str = ""
-
-    @property
-    def is_met(self) -> bool:
-        """It ran, and every figure is within its bounds."""
-        return not self.failure and all(figure.is_met for figure in self.figures)
-
-    def as_json(self) -> Mapping[str, object]:
-        """For the file; bounds that are infinite become null."""
-        return {"case": self.case, "figures": self.figures, "failure": self.failure, "is_met": self.is_met}
-
-    def __str__(self) -> str:
-        told = self.failure or ", ".join(map(str, self.figures))
-        return f"{self.case:<33} {told:<108} {'ok' if self.is_met else 'MISSED'}"
 
 
 def limited(rps: float, policy: str) -> str:
@@ -302,38 +254,21 @@ def measurements() -> Mapping[str, Callable[[], Figures]]:
     return table
 
 
-def is_part(case: str, wanted: str) -> bool:
-    """`pacing:200:sliding` is a part of `pacing:200` and of `pacing`."""
-    return f"{case}:".startswith(f"{wanted}:")
-
-
-def measured(case: str, measure: Callable[[], Figures]) -> Row:
-    """One row, whatever becomes of the run."""
-    try:
-        return Row(case, measure())
-    except FailedRunError as error:
-        return Row(case, (), failure=str(error))
-
-
 def main() -> None:
     """Measures, prints each row as it comes, writes them; exit code 1 when a bound is missed."""
     table = measurements()
     parser = argparse.ArgumentParser(description=__doc__, epilog=f"cases: {' '.join(table)}")
     parser.add_argument("cases", nargs="*", metavar="CASE", help="pacing, pacing:200, pacing:200:sliding, ...")
     options = parser.parse_args()
-    for wanted in options.cases:
-        if not any(is_part(case, wanted) for case in table):
-            known = dict.fromkeys(case.partition(":")[0] for case in table)
-            parser.error(f"{wanted}: no such case. Known are: {', '.join(known)}; -h tells their parts.")
-    selected = [case for case in table if not options.cases or any(is_part(case, wanted) for wanted in options.cases)]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))  # the mocks end with us
+    selected = [Case(name, table[name]) for name in chosen(parser, list(table), options.cases)]
     WORK.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    for case in selected:
-        rows.append(measured(case, table[case]))
-        print(rows[-1], flush=True)
+
+    def keep(row: Row) -> None:
+        rows.append(row)
         (WORK / "limits.json").write_bytes(orjson.dumps([row.as_json() for row in rows], option=orjson.OPT_INDENT_2))
-    sys.exit(0 if all(row.is_met for row in rows) else 1)
+
+    sys.exit(0 if run_cases(selected, keep) else 1)
 
 
 if __name__ == "__main__":

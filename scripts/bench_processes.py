@@ -19,7 +19,8 @@ from statistics import quantiles
 from typing import Any, NamedTuple
 
 import orjson
-from bench import LLMBLAST, WORK, write_prompts
+from bench_runs import LLMBLAST, WORK, write_prompts
+from bench_table import FailedRunError
 
 from llmblast.errors import ExitCode
 from llmblast.job.loop import run_loop
@@ -30,10 +31,6 @@ SAVE = WORK / "limits-save.jsonl"
 LONGEST_S = 300.0
 """No run of the client takes longer: one that hangs must not hang the measurement."""
 _ledger_numbers = count()
-
-
-class FailedRunError(Exception):
-    """The client ended otherwise than it should; the message is what it said last."""
 
 
 class Arrival(NamedTuple):

@@ -1,6 +1,7 @@
 """The README tells the truth: its commands run, its tables are the program's."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -124,3 +125,23 @@ def test_the_option_table_is_the_programs() -> None:
 def test_the_exit_codes_are_the_programs() -> None:
     """Each code of the program, and no other."""
     assert [int(code) for code, _ in table_after("Exit codes")] == sorted(ExitCode)
+
+
+def test_the_benchmark_writes_its_section_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `scripts/bench --readme` wrote is what it replaces the next time; all around stays."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    rewritten = runpy.run_path(str(ROOT / "scripts/bench_readme.py"))["rewritten"]
+
+    first = rewritten(README, "| the figures of | today |")
+    second = rewritten(first, "| the figures of | tomorrow |")
+
+    assert first.replace("today", "tomorrow") == second
+    assert table_in(README).isdisjoint(table_in(first))
+    assert README.splitlines()[0] == first.splitlines()[0]
+    assert README.splitlines()[-1] == first.splitlines()[-1]
+
+
+def table_in(readme: str) -> set[str]:
+    """The lines of the speed section's table."""
+    section = readme.split("## How fast it is\n", 1)[1].split("\n## ", 1)[0]
+    return {line for line in section.splitlines() if line.startswith("|")}

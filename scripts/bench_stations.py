@@ -1,0 +1,226 @@
+"""CPU time a request of each station by itself, in one process, and of what makes a run safe or visible.
+
+`python scripts/bench_stations.py PROMPTS URL` prints a JSON list of figures in us. The stations are driven as the run
+drives them, but one after the other; what is missing to the whole is what stands between them: tasks, counters and
+the tending. Every figure is process CPU, threads included, the median of the repeats.
+"""
+
+import argparse
+import asyncio
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import orjson
+from bench_runs import WORK
+
+from llmblast.job.intake import Intake
+from llmblast.job.loop import run_loop
+from llmblast.job.run import GC_OBJECTS
+from llmblast.job.stations import make_scheduler
+from llmblast.reading import Shaper, key_of, open_source
+from llmblast.records import Answer, Reply, Request, Success
+from llmblast.scheduling import Scheduler
+from llmblast.sending import TRANSPORTS, judge, make_target
+from llmblast.settings import Settings, load
+from llmblast.watching import Counters, EndpointCounters, LimitsView
+from llmblast.watching.bar import BarDisplay, make_console
+from llmblast.writing import OutputFile, Writer, output_file
+
+IN_FLIGHT = 256
+STEP_S = 1e-5
+"""Between two admissions: 100,000/s, at which none of the limits below binds."""
+UNBOUND = {"rps": 1e6, "rpm": 6e7, "tpm": 1e9}
+TICKS = 200
+
+
+def cpu_us(count: int, work: Callable[[], None]) -> float:
+    """CPU time of this process for each of `count` pieces of work."""
+    start = time.process_time()
+    work()
+    return (time.process_time() - start) / count * 1e6
+
+
+async def read(prompts: Path, settings: Settings) -> list[Request]:
+    """Every line of the file: split, hashed, shaped."""
+    source = await open_source(str(prompts))
+    requests: list[Request] = []
+    async for items in Intake(source, Shaper(settings), Counters()).slices():
+        requests += [item for item in items if isinstance(item, Request)]
+    await source.close()
+    return requests
+
+
+def schedule(scheduler: Scheduler, requests: Sequence[Request]) -> None:
+    """Admission, and the release that follows an answer."""
+    now, answer = time.monotonic(), Answer(prompt_tokens=25, completion_tokens=32)
+    for request in requests:
+        now += STEP_S
+        scheduler.lanes.add(request)
+        dispatch = scheduler.next(now)
+        assert dispatch is not None, "a limit binds"
+        endpoint = dispatch[1]
+        scheduler.answered(request, endpoint, 0.001)
+        scheduler.release(request, endpoint, endpoint.estimator.charged(request, answer), now)
+
+
+async def send(settings: Settings, requests: Sequence[Request], replies: list[Reply]) -> float:
+    """Over the lean transport, so many in flight; CPU time a request. What comes back is put into `replies`."""
+    channel = TRANSPORTS["lean"](make_target(settings.endpoints[0], settings.model, None), 60.0, 10.0)
+    queue = iter(requests)
+
+    async def carry() -> None:
+        for request in queue:
+            request.sent_s = time.monotonic()
+            replies.append(await channel.send(request))
+
+    start = time.process_time()
+    await asyncio.gather(*(carry() for _ in range(IN_FLIGHT)))
+    cpu_s = time.process_time() - start
+    await channel.close()
+    return cpu_s / len(requests) * 1e6
+
+
+async def write(successes: Sequence[Success]) -> float:
+    """Rendered, gathered, written, synced; CPU time a record."""
+    room = asyncio.Event()
+    paths = [WORK / "stations-save.jsonl", WORK / "stations-errors.jsonl"]
+    files = [OutputFile(str(path), overwrite=True) for path in paths]
+    for file in files:
+        file.empty()
+    start = time.process_time()
+    writer = Writer(
+        *files, echo=True, body="auto", on_room=room.set, on_failure=lambda: None, notice=lambda notice: None
+    )
+    running = asyncio.create_task(writer.run())
+    for index in range(0, len(successes), IN_FLIGHT):
+        for success in successes[index : index + IN_FLIGHT]:
+            writer.put(success)
+        await asyncio.sleep(0)
+        while writer.is_full:
+            room.clear()
+            await room.wait()
+    await writer.close()
+    await running
+    cpu_s = time.process_time() - start
+    for path in paths:
+        path.unlink()
+    return cpu_s / len(successes) * 1e6
+
+
+@contextmanager
+def timed_syncs() -> Iterator[tuple[list[float], list[float]]]:
+    """CPU and wall time of each sync, taken where it is called: the difference of two whole runs would be noise."""
+    original, cpu_s, wall_s = output_file._sync_data, [], []
+
+    def sync(descriptor: int) -> None:
+        start_cpu_s, start_s = time.thread_time(), time.perf_counter()
+        original(descriptor)
+        cpu_s.append(time.thread_time() - start_cpu_s)
+        wall_s.append(time.perf_counter() - start_s)
+
+    output_file._sync_data = sync
+    try:
+        yield cpu_s, wall_s
+    finally:
+        output_file._sync_data = original
+
+
+def bar_share() -> float:
+    """The share of a core that the live display takes, on a terminal that costs nothing; time is made up."""
+    now, counters = [0.0], Counters(input_bytes=10**9, endpoints=[EndpointCounters("mock")])
+    with open(os.devnull, "w") as stream:
+        display = BarDisplay(counters, LimitsView(), lambda: now[0], make_console(stream))
+        display.start()
+
+        def tick() -> None:
+            for _ in range(TICKS):
+                now[0] += display.interval_s
+                counters.lines_read += 10_000
+                counters.bytes_read += 1_700_000
+                counters.succeeded += 10_000
+                display.tick()
+
+        spent_us = cpu_us(TICKS, tick)
+        display.stop()
+    return spent_us / 1e6 / display.interval_s
+
+
+def once(prompts: Path, url: str) -> Mapping[str, float]:
+    """One measurement of everything, us; the bar as a share."""
+    free = {"endpoints": [url], "model": "mock"}
+    behind = ",".join((url, *(f"{name}={amount:g}" for name, amount in UNBOUND.items()), f"concurrency={IN_FLIGHT}"))
+    settings, limited = load(free, None, {}), load({**free, "endpoints": [behind], **UNBOUND}, None, {})
+    requests: list[Request] = []
+    replies: list[Reply] = []
+    told: dict[str, float] = {}
+
+    def read_all() -> None:
+        requests.extend(run_loop(read(prompts, settings)))
+
+    def judge_all() -> None:
+        wall_now_s = time.time()
+        for request, reply in zip(requests, replies, strict=True):
+            judge(request, reply, wall_now_s)
+
+    def hash_all() -> None:
+        for request in requests:
+            key_of(request.text)
+
+    reading_us = cpu_us(1, read_all)
+    count = len(requests)
+    told["reading"] = reading_us / count
+    gc.collect()
+    gc.freeze()  # a run never holds all requests of a file, and collections would walk through them
+    told["scheduling"] = cpu_us(count, partial(schedule, make_scheduler(settings), requests))
+    told["with limits"] = cpu_us(count, partial(schedule, make_scheduler(limited), requests))
+    told["sending"] = run_loop(send(settings, requests, replies))
+    told["judging"] = cpu_us(count, judge_all)
+    successes = list(_successes(requests, replies))
+    with timed_syncs() as (cpu_s, wall_s):
+        told["writing"] = run_loop(write(successes))
+    told["hash"] = cpu_us(count, hash_all)
+    told["sync"], told["disk"] = sum(cpu_s) / count * 1e6, sum(wall_s) / count * 1e6
+    told["bar"] = bar_share()
+    gc.unfreeze()
+    return told
+
+
+def _successes(requests: Sequence[Request], replies: Sequence[Reply]) -> Iterator[Success]:
+    for request, reply in zip(requests, replies, strict=True):
+        answer = judge(request, reply, 0.0)
+        assert isinstance(answer, Answer), answer
+        yield Success(request, answer, reply, "mock")
+
+
+def main() -> None:
+    """Prints the medians."""
+    parser = argparse.ArgumentParser(description="CPU time a request of each station by itself, us.")
+    parser.add_argument("prompts", type=Path)
+    parser.add_argument("url")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    gc.set_threshold(GC_OBJECTS, 20, 100)  # as in a run
+    WORK.mkdir(parents=True, exist_ok=True)
+    rounds = [once(options.prompts, options.url) for _ in range(options.repeats)]
+    told = {name: median(each[name] for each in rounds) for name in rounds[0]}
+    names = ("reading", "scheduling", "sending", "judging", "writing")
+    parts = {**{name: told[name] for name in names}, "together": sum(told[name] for name in names)}
+    costs = {
+        "the hash in reading": told["hash"],
+        "the sync in writing": told["sync"],
+        "the disk's time for it, beside the run": told["disk"],
+        "all limits set": told["with limits"] - told["scheduling"],
+    }
+    figures = [{"name": name, "value": value, "form": "{:.2f} us"} for name, value in {**parts, **costs}.items()]
+    figures.append({"name": "the progress bar", "value": told["bar"], "form": "{:.2%} of a core"})
+    print(orjson.dumps(figures).decode())
+
+
+if __name__ == "__main__":
+    main()
