@@ -15,7 +15,7 @@ class LimitSet:
     charged its kind: `total`, `prompt` or `output`.
     """
 
-    __slots__ = ("_per_request", "_per_token", "_slots")
+    __slots__ = ("_per_request", "_per_token", "_rates", "_slots")
 
     def __init__(
         self,
@@ -31,6 +31,7 @@ class LimitSet:
         self._per_token = tuple(
             (limit, kind) for kind, limits in enumerate((total, prompt, output)) for limit in limits
         )
+        self._rates = self._find_rates()
 
     @property
     def concurrency(self) -> Concurrency | None:
@@ -52,6 +53,7 @@ class LimitSet:
             self._per_request = (*self._per_request, limit)
         else:
             self._per_token = (*self._per_token, (limit, kind))
+        self._rates = self._find_rates()
 
     def is_ready(self, tokens: Tokens, now: float) -> bool:
         """Whether every limit lets a request of this size go now."""
@@ -71,10 +73,10 @@ class LimitSet:
 
     def left_late(self, sent_s: float, left_s: float, behind_s: float) -> None:
         """What was paid for at `sent_s` left only now: the schedules of all rates move by `behind_s`."""
-        for limit in self.all():
+        for limit in self._rates:
             if isinstance(limit, RequestRate):
                 limit.left_late(sent_s, left_s)
-            if behind_s > 0 and isinstance(limit, Rate):
+            if behind_s > 0:
                 limit.delay(behind_s)
 
     def take(self, tokens: Tokens, now: float) -> None:
@@ -90,6 +92,9 @@ class LimitSet:
             limit.settle(1.0, 0.0, now)
         for limit, kind in self._per_token:
             limit.settle(paid[kind], real[kind], now)
+
+    def _find_rates(self) -> tuple[Rate, ...]:
+        return tuple(limit for limit in self.all() if isinstance(limit, Rate))
 
 
 def limit_set(

@@ -176,4 +176,4 @@ def _embeddings(data: Mapping[str, object]) -> Answer | None:
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if type(value) is int and value >= 0 else None

@@ -1,6 +1,6 @@
 """One output's share of the writer: records gather to batches, a batch is one write in a thread, syncs follow.
 
-A record waits 20 ms for others, less when 256 KiB have gathered; so no thread hop is paid for a single line at high
+A record waits 20 ms for others, less when 1 MiB has gathered; so no thread hop is paid for a single line at high
 rates, and the reader of a pipe sees each record soon. Timers are the event loop's; nothing polls.
 
 What was written stays in memory until it is synced. While a sync runs, which takes a second on a slow disk, records go
@@ -22,7 +22,7 @@ from llmblast.errors import OutputFailedError
 from llmblast.writing.output_file import OutputFile
 from llmblast.writing.spool import Spool
 
-BATCH_BYTES = 256 * 1024
+BATCH_BYTES = 1024 * 1024
 SYNC_BYTES = 8 * 1024 * 1024
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
