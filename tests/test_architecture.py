@@ -78,7 +78,9 @@ def test_third_party_packages_stay_in_their_rooms(path: Path) -> None:
         (["run", "--help"], {"aiohttp", "rich", "orjson", "aiofiles", "tenacity", "uvloop", "asyncio"}),
         (["config", "show"], {"aiohttp", "rich", "aiofiles", "tenacity", "uvloop", "asyncio"}),
         (["check", "/dev/null"], {"aiohttp", "rich", "tenacity"}),
-        (["run", "/dev/null", "-u", "http://127.0.0.1:9/v1", "-o", "save.jsonl"], {"rich", "aiohttp.web"}),
+        (["run", "/dev/null", "-u", "http://127.0.0.1:9/v1", "-o", "save.jsonl"], {"rich", "aiohttp"}),
+        (["run", "/dev/null", "-u", "http://localhost:9/v1", "-o", "save.jsonl"], {"rich", "aiohttp"}),
+        (["run", "/dev/null", "-u", "https://127.0.0.1:9/v1", "-o", "save.jsonl"], {"rich", "aiohttp.web"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
