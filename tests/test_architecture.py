@@ -1,6 +1,7 @@
 """The map of the code, kept true: which room imports which, where third-party packages live, what a command loads."""
 
 import ast
+import fcntl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from llmblast.errors import ExitCode
 from tests.conftest import ROOT
 
 STATIONS = {"reading", "scheduling", "sending", "writing", "watching", "mocking"}
-GROUND = {"settings", "records", "errors"}
+GROUND = {"settings", "records", "errors", "locks"}
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
     "job": {"job", *STATIONS, *GROUND},
     "cli": {"cli", "job", "mocking", *GROUND},
     "settings": {"errors"},
+    "locks": {"errors"},
     "records": set[str](),
     "errors": set[str](),
     "__main__": {"cli"},
@@ -57,7 +60,7 @@ def imports_of(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_one_way(path: Path) -> None:
-    """cli -> job -> stations -> settings, records, errors; stations do not know each other."""
+    """cli -> job -> stations -> settings, records, errors, locks; stations do not know each other."""
     rooms = {name.split(".")[1] for name in imports_of(path) if name.startswith("llmblast.")}
 
     assert rooms <= MAY_IMPORT[room_of(path)]
@@ -71,21 +74,10 @@ def test_third_party_packages_stay_in_their_rooms(path: Path) -> None:
     assert {package: room_of(path) in AT_HOME.get(package, ()) for package in packages} == dict.fromkeys(packages, True)
 
 
-@pytest.mark.parametrize(
-    ("command", "unwanted"),
-    [
-        (["--help"], {"aiohttp", "rich", "orjson", "aiofiles", "tenacity", "uvloop", "asyncio"}),
-        (["run", "--help"], {"aiohttp", "rich", "orjson", "aiofiles", "tenacity", "uvloop", "asyncio"}),
-        (["config", "show"], {"aiohttp", "rich", "aiofiles", "tenacity", "uvloop", "asyncio"}),
-        (["check", "/dev/null"], {"aiohttp", "rich", "tenacity"}),
-        (["run", "/dev/null", "-u", "http://127.0.0.1:9/v1", "-o", "save.jsonl"], {"rich", "aiohttp.web"}),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_a_command_imports_only_what_it_needs(
-    tmp_path: Path, environment: dict[str, str], command: list[str], unwanted: set[str]
-) -> None:
-    """Start-up time is part of every run from cron or in a pipeline."""
+def run_and_tell_what_it_loads(
+    folder: Path, environment: dict[str, str], command: list[str]
+) -> "subprocess.CompletedProcess[str]":
+    """The last line of its standard output names the modules."""
     script = (
         "import sys\n"
         f"sys.argv = ['llmblast', *{command!r}]\n"
@@ -93,13 +85,48 @@ def test_a_command_imports_only_what_it_needs(
         "try:\n    main()\n"
         "finally:\n    print('loaded', *sys.modules)\n"
     )
-
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "unwanted"),
+    [
+        (["--help"], {"aiohttp", "rich", "orjson", "aiofiles", "tenacity", "uvloop", "asyncio"}),
+        (["run", "--help"], {"aiohttp", "rich", "orjson", "aiofiles", "tenacity", "uvloop", "asyncio"}),
+        (["config", "show"], {"aiohttp", "rich", "aiofiles", "tenacity", "uvloop", "asyncio"}),
+        (["check", "/dev/null"], {"aiohttp", "rich", "tenacity"}),
+        (["run", "/dev/null", "-u", "http://127.0.0.1:9/v1", "-o", "save.jsonl"], {"rich", "aiohttp"}),
+        (["run", "/dev/null", "-u", "http://localhost:9/v1", "-o", "save.jsonl"], {"rich", "aiohttp"}),
+        (["run", "/dev/null", "-u", "https://127.0.0.1:9/v1", "-o", "save.jsonl"], {"rich", "aiohttp.web"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_imports_only_what_it_needs(
+    tmp_path: Path, environment: dict[str, str], command: list[str], unwanted: set[str]
+) -> None:
+    """Start-up time is part of every run from cron or in a pipeline."""
+    done = run_and_tell_what_it_loads(tmp_path, environment, command)
 
     assert done.returncode == 0, done.stderr
     assert not unwanted & set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("locked", ["save.jsonl", "errors.jsonl"])
+def test_a_start_on_a_locked_output_ends_before_it_loads_much(
+    tmp_path: Path, environment: dict[str, str], locked: str
+) -> None:
+    """Where a clock starts the same run again and again, it should cost little."""
+    with (tmp_path / locked).open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        command = ["run", "/dev/null", "-u", "http://127.0.0.1:9/v1"]
+        done = run_and_tell_what_it_loads(tmp_path, environment, command)
+
+    assert done.returncode == ExitCode.OUTPUT_BLOCKED, done.stderr
+    assert not {"asyncio", "aiohttp", "uvloop", "orjson"} & set(done.stdout.splitlines()[-1].split())
+    assert [path.name for path in tmp_path.iterdir()] == [locked]
 
 
 def test_the_visible_top_level_is_what_the_readme_says() -> None:

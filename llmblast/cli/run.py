@@ -7,6 +7,7 @@ import typer
 
 from llmblast.cli import options
 from llmblast.cli.options import settings_of
+from llmblast.job.start import check_start
 
 
 def run(  # noqa: PLR0917 -- one parameter an option
@@ -62,6 +63,7 @@ def run(  # noqa: PLR0917 -- one parameter an option
         from llmblast.job.check import check  # noqa: PLC0415 -- see below
 
         raise typer.Exit(check(settings))
-    from llmblast.job.run import run as run_job  # noqa: PLC0415 -- 200 ms that `--help` need not wait for
+    check_start(settings)
+    from llmblast.job.run import run as run_job  # noqa: PLC0415 -- 100 ms that `--help` need not wait for
 
     raise typer.Exit(run_job(settings, os.environ, ["llmblast", *sys.argv[1:]]))

@@ -14,9 +14,10 @@ from typing import Literal
 
 import orjson
 
-from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError, UsageError
+from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError
 from llmblast.job.loop import run_loop
 from llmblast.job.signals import EXIT_OF_SIGNAL, Wish, Wishes, listening
+from llmblast.job.start import STDOUT
 from llmblast.job.stations import Stations, open_stations
 from llmblast.records import Request
 from llmblast.settings import Settings
@@ -36,14 +37,13 @@ them go without that, and what is queued and in flight is no garbage: to look at
 """
 MOST_FED = 256
 """Lines read in one turn of the loop: more would be some milliseconds."""
-_STDOUT = "-"
 _LONGEST_VERDICT = 4000
 
 
 def run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) -> ExitCode:
-    """Runs one job. `command` is what the person typed, for the advice at the end. Raises LlmblastError."""
-    if settings.json and settings.save == _STDOUT:
-        raise UsageError("--json and --save - both want standard output. Name a file with --save.")
+    """Runs one job whose settings have passed `check_start`. `command` is what the person typed, for the advice at the
+    end. Raises LlmblastError.
+    """
     return run_loop(_run(settings, environ, command))
 
 
@@ -204,7 +204,7 @@ class Job:
             return self._output_error.exit_code, str(self._output_error)
         if engine.exit_code is not None:
             cannot_resume = "; standard output cannot be resumed, name a file with --save to be able to"
-            return engine.exit_code, engine.reason + (cannot_resume if self._settings.save == _STDOUT else "")
+            return engine.exit_code, engine.reason + (cannot_resume if self._settings.save == STDOUT else "")
         if self._input_error is not None:
             return self._input_error.exit_code, str(self._input_error)
         if counters.failed or _has_content(self._settings.errors_path):
@@ -244,9 +244,9 @@ class Job:
     def _next_command(self, exit_code: ExitCode) -> str | None:
         save, counters = self._settings.save, self._stations.counters
         if exit_code is ExitCode.OK:
-            return f"jq -r .response {shlex.quote(save)}" if save != _STDOUT and counters.done else None
+            return f"jq -r .response {shlex.quote(save)}" if save != STDOUT and counters.done else None
         if exit_code is not ExitCode.SOME_FAILED:
-            can_go_on = _STDOUT not in (save, self._settings.input)
+            can_go_on = STDOUT not in (save, self._settings.input)
             return self._command if can_go_on else None
         errors = shlex.quote(self._settings.errors_path)
         return f"jq -r '\"line \\(.line): \\(.error)\"' {errors}"
@@ -259,7 +259,7 @@ class Job:
 
 def _progress(settings: Settings) -> Literal["auto", "bar", "plain", "none"]:
     """Other lines on the same terminal would tear a bar apart."""
-    is_shared = settings.verbose or (settings.save == _STDOUT and sys.stdout.isatty())
+    is_shared = settings.verbose or (settings.save == STDOUT and sys.stdout.isatty())
     return "plain" if is_shared and settings.progress == "auto" else settings.progress
 
 

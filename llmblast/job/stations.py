@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from math import inf
-from os.path import isdir, samefile
 from random import Random
 
-from llmblast.errors import ExitCode, UsageError
+from llmblast.errors import ExitCode
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings
 from llmblast.job.hedging import Hedging
@@ -23,9 +22,6 @@ from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max
 from llmblast.watching import Counters, EndpointCounters, LimitsView, Timeline, clean
 from llmblast.writing import OutputFile, Spool, Timing, Writer, should_retry
 
-NO_ENDPOINT = (
-    "no endpoint: name one with --url, such as --url http://127.0.0.1:8000/v1, or try the built-in one: --url mock:."
-)
 AHEAD_S = 0.1
 MOST_AHEAD = 1000
 
@@ -65,10 +61,9 @@ class _Opened:
 async def open_stations(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Stations]:
     """Builds all stations, and closes what has no end of its own; the writer is closed by whoever runs it.
 
+    The settings have passed `check_start`.
     Raises UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
-    if not settings.endpoints:
-        raise UsageError(NO_ENDPOINT)
     keys = [find_key(endpoint, environ) for endpoint in settings.endpoints]
     shaper = Shaper(settings)
     async with AsyncExitStack() as stack:
@@ -175,13 +170,6 @@ def _connections_ahead(settings: Settings, endpoint: EndpointSettings) -> int:
 
 
 def _open_outputs(settings: Settings) -> tuple[OutputFile, OutputFile]:
-    for flag, path in (("--save", settings.save), ("--errors", settings.errors_path)):
-        if _is_same(path, settings.input):
-            raise UsageError(f"{path}: is the input too. Name another file with {flag}.")
-    if settings.save == settings.errors_path or _is_same(settings.save, settings.errors_path):
-        raise UsageError(f"{settings.save}: is named by --save and by --errors. Name two files.")
-    if settings.spool is not None and not isdir(settings.spool):
-        raise UsageError(f"--spool {settings.spool}: is no directory. Create it, or name another.")
     save = OutputFile(settings.save, overwrite=settings.overwrite, flag="--save")
     try:
         errors = OutputFile(settings.errors_path, overwrite=settings.overwrite, flag="--errors")
@@ -206,13 +194,6 @@ def _begin(output: OutputFile, settings: Settings) -> None:
         spool.discard()
     else:
         spool.take_in(output)
-
-
-def _is_same(path: str, other: str) -> bool:
-    try:
-        return samefile(path, other)
-    except (OSError, ValueError):
-        return False
 
 
 def _find_finished(settings: Settings, save: OutputFile, errors: OutputFile) -> tuple[Finished, Finished]:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from llmblast.records import Reply, Request
+from llmblast.sending.exchange import MAX_REPLY_BYTES
 from llmblast.sending.lean import LeanChannel
 from llmblast.sending.openai import Target
-from llmblast.sending.session import SessionChannel
 
 
 class Channel(Protocol):
@@ -41,4 +41,13 @@ class Channel(Protocol):
 OpenChannel = Callable[[Target, float, float], Channel]
 """(target, timeout_s, connect_timeout_s) -> channel; called on the running loop."""
 
-TRANSPORTS: dict[str, OpenChannel] = {"lean": LeanChannel, "session": SessionChannel}
+
+def _open_session(
+    target: Target, timeout_s: float, connect_timeout_s: float, max_reply_bytes: int = MAX_REPLY_BYTES
+) -> Channel:
+    from llmblast.sending.session import SessionChannel  # noqa: PLC0415 -- aiohttp, which most runs do without
+
+    return SessionChannel(target, timeout_s, connect_timeout_s, max_reply_bytes)
+
+
+TRANSPORTS: dict[str, OpenChannel] = {"lean": LeanChannel, "session": _open_session}

@@ -9,10 +9,11 @@ from math import inf
 from yarl import URL
 
 from llmblast.records import Cause, Reply, Request
-from llmblast.sending.connections import IDLE_S, Connector
+from llmblast.sending.connections import new_connector
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Done, Exchange
 from llmblast.sending.files import FileShortage, shortage
 from llmblast.sending.openai import Target
+from llmblast.sending.opening import IDLE_S
 
 AWAY_S = 5.0
 """A sweep that comes so much later than the one before it: the process was stopped, or the machine slept."""
@@ -35,7 +36,7 @@ class LeanChannel:
     ) -> None:
         self._target = target
         self._timeout_s = timeout_s
-        self._connector = Connector(target.base, min(connect_timeout_s, timeout_s), max_reply_bytes)
+        self._connector = new_connector(target.base, min(connect_timeout_s, timeout_s), max_reply_bytes)
         self._idle: list[Exchange] = []
         self._open: set[Exchange] = set()
         self._heads: dict[str, bytes] = {}

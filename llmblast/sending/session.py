@@ -29,10 +29,10 @@ from yarl import URL
 
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.codings import without_coding
-from llmblast.sending.connections import new_tcp_connector, not_sent
 from llmblast.sending.exchange import MAX_REPLY_BYTES
 from llmblast.sending.files import FileShortage, is_out_of_files
 from llmblast.sending.openai import Target
+from llmblast.sending.resolving import new_tcp_connector, not_sent
 
 _LARGE_BODY_BYTES = 512 * 1024
 """Longer ones go as a file: aiohttp writes that in pieces, and warns of bytes beyond 1 MiB."""

@@ -1,18 +1,18 @@
 """One output file: locked for this run, put right after a crash, only ever appended to.
 
-A regular file is locked with flock(2), which the kernel lifts when the process ends, however it ends. Anything else
-(standard output, a pipe, a device) is written to and nothing more: no lock, no repair, no sync.
+Anything but a regular file (standard output, a pipe, a device) is written to and nothing more: no lock, no repair, no
+sync.
 """
 
 import contextlib
 import errno
-import fcntl
 import os
 import select
 import stat
 from collections.abc import Callable, Iterator, Mapping
 
 from llmblast.errors import OutputBlockedError, OutputFailedError
+from llmblast.locks import lock
 from llmblast.writing.recovery import is_ours, repair
 from llmblast.writing.rewriting import rewrite, sync_directory_of
 
@@ -143,7 +143,7 @@ class OutputFile:
         while True:
             fd = self._open()
             try:
-                self._lock(fd)
+                lock(fd, self.name, self._flag)
                 if _names(self.path, fd):
                     return fd
             except BaseException:
@@ -159,15 +159,6 @@ class OutputFile:
             return os.open(self.path, flags | os.O_CREAT, 0o600)
         sync_directory_of(self.path)
         return fd
-
-    def _lock(self, fd: int) -> None:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputBlockedError(
-                f"{self.name}: another run is writing to it. "
-                f"Wait until that run ends, or choose another file with {self._flag}."
-            ) from None
 
     def _prepare(self, overwrite: bool) -> None:
         if overwrite:

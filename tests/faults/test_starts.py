@@ -189,8 +189,7 @@ def test_of_many_starts_at_once_one_runs(
     record_property("most CPU seconds of a loser since its start of main", max(end.cpu_s for end in ends))
     record_property("most CPU seconds of a loser with its imports", max(end.whole_cpu_s for end in ends))
     assert [end.exit_code for end in ends] == [LOCKED] * (count - 1)
-    assert {end.stderr for end in ends} == {ends[0].stderr}
-    assert "another run is writing to it" in ends[0].stderr
+    assert [end.stderr.count("another run is writing to it") for end in ends] == [1] * (count - 1)
     assert meanwhile == before
     assert winner.returncode == 0
     assert server.received == LINES

@@ -1,6 +1,7 @@
 """Every asynchronous test of this room runs on both event loops; `open_channel` makes it run on both transports."""
 
 import asyncio
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -65,6 +66,13 @@ def open_lean(stack: AsyncExitStack) -> OpenChannel:
         return channel
 
     return start
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

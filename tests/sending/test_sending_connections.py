@@ -2,8 +2,11 @@
 
 import asyncio
 import gc
+import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
 
 import aiohttp
 import pytest
@@ -14,8 +17,13 @@ from aiohttp.tracing import Trace
 from yarl import URL
 
 from llmblast.records import Cause, Reply
-from llmblast.sending.connections import Connector, new_tcp_connector
+from llmblast.sending.connections import Connector
+from llmblast.sending.direct import DirectConnector
+from llmblast.sending.exchange import MAX_REPLY_BYTES, Exchange
+from llmblast.sending.resolving import ResolvingConnector, new_tcp_connector
 from tests.sending.sending_wire import OpenChannel, Peer, Serve, a_reply, a_request, first, says, settle
+
+OpenConnector = Callable[..., Connector]
 
 SECOND = a_reply(b'{"n":2}')
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -311,6 +319,86 @@ async def test_closing_with_idle_connections_is_quick_and_leaves_nothing_behind(
     assert [reply.status for reply in replies] == [200] * 8
 
 
+@pytest.fixture(params=[DirectConnector, ResolvingConnector])
+def open_connector(request: pytest.FixtureRequest, stack: AsyncExitStack) -> OpenConnector:
+    """Both ways to open a connection, whatever the URL would choose."""
+
+    def start(url: str, connect_timeout_s: float = 10.0) -> Connector:
+        connector: Connector = request.param(URL(url), connect_timeout_s, MAX_REPLY_BYTES)
+        stack.push_async_callback(connector.close)
+        return connector
+
+    return start
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_connection_can_be_opened_as_soon_as_somebody_listens(
+    open_connector: OpenConnector, free_port: int, host: str
+) -> None:
+    """A refusal names the place, and is not remembered."""
+    connector = open_connector(f"http://{host}:{free_port}/v1")
+
+    refused = await connector.open(lambda exchange: None)
+    with socket.create_server(("127.0.0.1", free_port)):
+        opened = await connector.open(lambda exchange: None)
+    refused_again = await connector.open(lambda exchange: None)
+
+    assert isinstance(opened, Exchange)
+    opened.close()
+    for reply in (refused, refused_again):
+        assert isinstance(reply, Reply)
+        assert reply.cause is Cause.NOT_SENT
+        assert reply.detail == f"nobody listens at {host}:{free_port} (connection refused)"
+
+
+async def test_a_peer_that_is_gone_without_a_word_is_noticed(serve: Serve, open_connector: OpenConnector) -> None:
+    """The kernel asks after a minute of silence, and gives up on what nobody acknowledges."""
+    server = await serve(says(a_reply()))
+
+    opened = await open_connector(server.url).open(lambda exchange: None)
+    assert isinstance(opened, Exchange)
+    its_socket: socket.socket = opened._transport.get_extra_info("socket")
+    is_kept_alive = its_socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    first_s = its_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+    opened.close()
+
+    assert is_kept_alive
+    assert first_s == 60
+
+
+async def test_an_opening_that_is_cancelled_at_any_moment_leaves_nothing_open(
+    serve: Serve, open_connector: OpenConnector
+) -> None:
+    """The server sees the end of each connection that came about; an unclosed socket would fail the test, too."""
+    ended = []
+
+    async def script(peer: Peer) -> None:
+        await peer.stay()
+        ended.append(peer)
+
+    server = await serve(script)
+    connector = open_connector(server.url)
+    for turns in range(30):
+        opening = asyncio.ensure_future(connector.open(lambda exchange: None))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+        (opened,) = await asyncio.gather(opening, return_exceptions=True)
+        if isinstance(opened, Exchange):
+            opened.close()
+    last = await connector.open(lambda exchange: None)
+    assert isinstance(last, Exchange)
+    last.close()
+    await connector.close()
+    gc.collect()
+    for _ in range(500):
+        if server.peers and len(ended) == len(server.peers):
+            break
+        await asyncio.sleep(0.01)
+
+    assert len(ended) == len(server.peers) > 0
+
+
 async def test_a_connection_that_is_lost_before_it_is_handed_over(serve: Serve) -> None:
     """Nothing was written on it, so nothing was sent."""
 
@@ -322,7 +410,7 @@ async def test_a_connection_that_is_lost_before_it_is_handed_over(serve: Serve) 
             return connection
 
     server = await serve(says(a_reply()))
-    connector = Connector(server.url, 10)
+    connector = ResolvingConnector(URL(server.url), 10, MAX_REPLY_BYTES)
     await connector.close()
     connector._connector = Hasty()
 
@@ -332,6 +420,54 @@ async def test_a_connection_that_is_lost_before_it_is_handed_over(serve: Serve) 
     assert isinstance(opened, Reply)
     assert (opened.cause, opened.detail) == (Cause.NOT_SENT, f"127.0.0.1:{server.port} closed the connection at once")
     assert server.received == []
+
+
+async def test_a_direct_connection_that_is_lost_at_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where the loop opens it."""
+    loop = asyncio.get_running_loop()
+    connect = loop.create_connection
+
+    async def connect_and_lose(*arguments: Any) -> tuple[asyncio.Transport, asyncio.Protocol]:
+        transport, protocol = await connect(*arguments)
+        transport.close()
+        return transport, protocol
+
+    server = await serve(says(a_reply()))
+    monkeypatch.setattr(loop, "create_connection", connect_and_lose)
+
+    opened = await DirectConnector(URL(server.url), 10, MAX_REPLY_BYTES).open(lambda exchange: None)
+    await settle()
+
+    assert isinstance(opened, Reply)
+    assert (opened.cause, opened.detail) == (Cause.NOT_SENT, f"127.0.0.1:{server.port} closed the connection at once")
+
+
+def _listening(address: str, port: int) -> socket.socket:
+    if address == "127.0.0.1":
+        return socket.create_server((address, port))
+    try:
+        return socket.create_server((address, port), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+
+
+@pytest.mark.parametrize("before", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("now", ["127.0.0.1", "::1"])
+async def test_the_machine_itself_is_tried_at_both_its_addresses(free_port: int, before: str, now: str) -> None:
+    """Most servers listen at one of them only. Which one it was is forgotten when it does not answer any more."""
+    connector = DirectConnector(URL(f"http://localhost:{free_port}"), 10, MAX_REPLY_BYTES)
+    peers = []
+
+    for address in (before, now):
+        with _listening(address, free_port):
+            for _ in range(2):
+                opened = await connector.open(lambda exchange: None)
+                assert isinstance(opened, Exchange)
+                peers.append(opened._transport.get_extra_info("peername")[0])
+                opened.close()
+        assert isinstance(await connector.open(lambda exchange: None), Reply)
+
+    assert peers == [before, before, now, now]
 
 
 async def test_closing_ends_what_is_under_way_as_broken(serve: Serve, open_lean: OpenChannel) -> None:
@@ -358,7 +494,7 @@ async def test_closing_ends_what_is_under_way_as_broken(serve: Serve, open_lean:
 
 
 async def test_aiohttp_still_hands_its_connections_over(serve: Serve) -> None:
-    """The contract that connections.py has with the one minor version of aiohttp that pyproject.toml allows."""
+    """The contract that resolving.py has with the one minor version of aiohttp that pyproject.toml allows."""
     server = await serve(says(a_reply()))
     loop = asyncio.get_running_loop()
     connector = new_tcp_connector()
@@ -383,8 +519,8 @@ async def test_aiohttp_still_hands_its_connections_over(serve: Serve) -> None:
         await asyncio.wait_for(connector.close(), timeout=5)
     except (TypeError, AttributeError, AssertionError, TimeoutError) as error:
         pytest.fail(
-            f"aiohttp {aiohttp.__version__} no longer hands a connection over as llmblast/sending/connections.py "
-            f"takes it ({error!r}): keep the older minor version in pyproject.toml, or change `Connector` to suit."
+            f"aiohttp {aiohttp.__version__} no longer hands a connection over as llmblast/sending/resolving.py "
+            f"takes it ({error!r}): keep the older minor version in pyproject.toml, or change `ResolvingConnector`."
         )
 
     assert answer == a_reply()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llmblast.sending.connections import Connector
+from llmblast.sending.direct import DirectConnector
 from llmblast.sending.files import FileShortage
 from tests.sending.sending_wire import BODY, OpenChannel, Peer, Serve, a_reply, a_request, says
 
@@ -106,7 +106,7 @@ async def test_a_connection_goes_from_hand_to_hand(
     channel = open_lean(server.url)
     sending = [asyncio.ensure_future(channel.send(a_request(b'{"n":0}')))]
     await asked.wait()
-    monkeypatch.setattr(Connector, "open", lambda self, on_lost: _none_left(on_lost))
+    monkeypatch.setattr(DirectConnector, "open", lambda self, on_lost: _none_left(on_lost))
     monkeypatch.setattr(FileShortage, "_is_told", True)
     for number in range(1, 5):
         sending.append(asyncio.ensure_future(channel.send(a_request(b'{"n":%d}' % number))))
@@ -133,7 +133,7 @@ async def test_a_connection_that_comes_free_meanwhile_is_not_missed(
             await may_answer.wait()
             await peer.say(a_reply())
 
-    async def open_in_vain(connector: Connector, on_lost: Callable[..., None]) -> None:
+    async def open_in_vain(connector: DirectConnector, on_lost: Callable[..., None]) -> None:
         may_answer.set()
         await sending[0]
 
@@ -141,7 +141,7 @@ async def test_a_connection_that_comes_free_meanwhile_is_not_missed(
     channel = open_lean(server.url)
     sending = [asyncio.ensure_future(channel.send(a_request()))]
     await asked.wait()
-    monkeypatch.setattr(Connector, "open", open_in_vain)
+    monkeypatch.setattr(DirectConnector, "open", open_in_vain)
     monkeypatch.setattr(FileShortage, "_is_told", True)
     sending.append(asyncio.ensure_future(channel.send(a_request())))
 
@@ -168,7 +168,7 @@ async def test_a_file_that_is_closed_is_used(
     sending = [asyncio.ensure_future(channel.send(a_request()))]
     await asked.wait()
     with monkeypatch.context() as patch:
-        patch.setattr(Connector, "open", lambda self, on_lost: _none_left(on_lost))
+        patch.setattr(DirectConnector, "open", lambda self, on_lost: _none_left(on_lost))
         patch.setattr(FileShortage, "_is_told", True)
         sending.append(asyncio.ensure_future(channel.send(a_request())))
         await asyncio.sleep(0)
@@ -185,6 +185,6 @@ async def test_a_connection_that_cannot_be_opened_ahead_for_want_of_a_file(
     """Is no word against the endpoint."""
     server = await serve(says(a_reply()))
     channel = open_lean(server.url)
-    monkeypatch.setattr(Connector, "open", lambda self, on_lost: _none_left(on_lost))
+    monkeypatch.setattr(DirectConnector, "open", lambda self, on_lost: _none_left(on_lost))
 
     assert await channel.warm_up() is None

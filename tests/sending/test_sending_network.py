@@ -15,8 +15,6 @@ import trustme
 
 from llmblast.records import Answer, Cause
 from llmblast.sending import judge, read_quotas
-from llmblast.sending.connections import Connector
-from llmblast.sending.exchange import Exchange
 from tests.sending.sending_wire import OpenChannel, Peer, Serve, a_reply, a_request, first, hop, says, settle
 
 ANSWER = b'{"choices":[{"message":{"content":"four"}}]}'
@@ -319,28 +317,6 @@ async def test_a_process_that_was_stopped_reads_before_it_judges(serve: Serve, o
     assert reply.status == 200
     assert is_spared
     assert (await sending).cause is Cause.TIMED_OUT
-
-
-@pytest.mark.parametrize("which", [0, 1])
-async def test_a_peer_that_is_gone_without_a_word_is_noticed(serve: Serve, which: int) -> None:
-    """The kernel asks after a minute of silence, and gives up on what nobody acknowledges. The second connection is
-    opened in another way.
-    """
-    server = await serve(says(a_reply()))
-    connector = Connector(server.url, 10)
-    both = [await connector.open(lambda exchange: None) for _ in range(2)]
-    opened, other = both[which], both[1 - which]
-    assert isinstance(opened, Exchange)
-    assert isinstance(other, Exchange)
-    other.close()
-    its_socket: socket.socket = opened._transport.get_extra_info("socket")
-    is_kept_alive = its_socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-    first_s = its_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
-    opened.close()
-    await connector.close()
-
-    assert is_kept_alive
-    assert first_s == 60
 
 
 async def test_whoever_resets_connections_at_once_is_no_surprise(open_channel: OpenChannel) -> None:

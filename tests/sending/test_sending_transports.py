@@ -34,13 +34,6 @@ A_MEGABYTE = 1024 * 1024
 
 
 @pytest.fixture
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-@pytest.fixture
 def deaf_port() -> Iterator[int]:
     """A port whose queue of connections is full, so that another connection is never completed."""
     with ExitStack() as stack:

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast.errors import ExitCode, OutputBlockedError, OutputFailedError
-from llmblast.writing import OutputFile, should_retry
+from llmblast.locks import lock
+from llmblast.writing import OutputFile, output_file, should_retry
 
 RECORD = '{"key":"00000000000000ff","line":2,"response":"wäre {\\"x\\": 1}"}'.encode()
 FIRST = b'{"key":"00000000000000aa","line":1}\n'
@@ -131,36 +132,40 @@ def test_a_second_process_is_turned_away(save: Path) -> None:
     OutputFile(str(save)).close()
 
 
-def test_a_file_that_was_replaced_while_it_was_locked_is_opened_again(save: Path) -> None:
+def test_a_file_that_was_replaced_while_it_was_locked_is_opened_again(
+    save: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else we would append to a file that no longer has a name."""
     other = save.with_name("other.jsonl")
     other.write_bytes(records(1))
     save.write_bytes(records(2))
 
-    class Overtaken(OutputFile):
-        def _lock(self, fd: int) -> None:
-            if other.exists():
-                other.rename(save)
-            super()._lock(fd)
+    def overtaken(fd: int, name: str, flag: str) -> None:
+        if other.exists():
+            other.rename(save)
+        lock(fd, name, flag)
 
-    file = Overtaken(str(save))
+    monkeypatch.setattr(output_file, "lock", overtaken)
+    file = OutputFile(str(save))
     file.append(records(3))
     file.close()
 
     assert save.read_bytes() == records(1, 3)
 
 
-def test_a_file_that_was_removed_while_it_was_locked_is_created_again(save: Path) -> None:
+def test_a_file_that_was_removed_while_it_was_locked_is_created_again(
+    save: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same, without a successor."""
     removals = [save]
 
-    class Overtaken(OutputFile):
-        def _lock(self, fd: int) -> None:
-            while removals:
-                removals.pop().unlink()
-            super()._lock(fd)
+    def overtaken(fd: int, name: str, flag: str) -> None:
+        while removals:
+            removals.pop().unlink()
+        lock(fd, name, flag)
 
-    file = Overtaken(str(save))
+    monkeypatch.setattr(output_file, "lock", overtaken)
+    file = OutputFile(str(save))
     file.append(records(3))
     file.close()
 

@@ -1,0 +1,38 @@
+"""Start: what can be told of a run by its settings and its files' names, before anything else is loaded or created."""
+
+from os.path import isdir, samefile
+
+from llmblast.errors import UsageError
+from llmblast.locks import check_unlocked
+from llmblast.settings import Settings
+
+STDOUT = "-"
+NO_ENDPOINT = (
+    "no endpoint: name one with --url, such as --url http://127.0.0.1:8000/v1, or try the built-in one: --url mock:."
+)
+
+
+def check_start(settings: Settings) -> None:
+    """Raises UsageError, or OutputBlockedError where another run writes to an output."""
+    if settings.json and settings.save == STDOUT:
+        raise UsageError("--json and --save - both want standard output. Name a file with --save.")
+    if not settings.endpoints:
+        raise UsageError(NO_ENDPOINT)
+    outputs = {"--save": settings.save, "--errors": settings.errors_path}
+    for flag, path in outputs.items():
+        if _is_same(path, settings.input):
+            raise UsageError(f"{path}: is the input too. Name another file with {flag}.")
+    if settings.save == settings.errors_path or _is_same(settings.save, settings.errors_path):
+        raise UsageError(f"{settings.save}: is named by --save and by --errors. Name two files.")
+    if settings.spool is not None and not isdir(settings.spool):
+        raise UsageError(f"--spool {settings.spool}: is no directory. Create it, or name another.")
+    for flag, path in outputs.items():
+        if path != STDOUT:
+            check_unlocked(path, flag)
+
+
+def _is_same(path: str, other: str) -> bool:
+    try:
+        return samefile(path, other)
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,67 @@
+"""What a start comes to is told in the order in which a person mends it: settings first, then files."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmblast.errors import OutputBlockedError, UsageError
+from llmblast.job.start import check_start
+from llmblast.settings import Settings, load
+
+ENDPOINTS = ["http://127.0.0.1:9/v1"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def settings(**more: Any) -> Settings:
+    return load({"input": "prompts.jsonl", "endpoints": ENDPOINTS, **more})
+
+
+@pytest.mark.parametrize("name", ["save.jsonl", "errors.jsonl"])
+def test_either_output_may_be_locked(folder: Path, name: str) -> None:
+    """The sentence names it, and the option that names another."""
+    (folder / "save.jsonl").touch()
+    (folder / "errors.jsonl").touch()
+    check_start(settings())
+
+    with (folder / name).open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        with pytest.raises(OutputBlockedError, match=rf"{name}: another run .* --{name.split('.', maxsplit=1)[0]}"):
+            check_start(settings())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"endpoints": []},
+        {"errors": "save.jsonl"},
+        {"input": "save.jsonl"},
+        {"spool": "nowhere"},
+        {"save": "-", "errors": "save.jsonl", "json": True},
+    ],
+)
+def test_a_wrong_setting_is_told_before_a_lock(folder: Path, more: dict[str, Any]) -> None:
+    """It will be wrong when the other run has ended, too."""
+    with (folder / "save.jsonl").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        with pytest.raises(UsageError):
+            check_start(settings(**more))
+
+
+def test_a_file_whose_name_is_that_of_standard_output_does_not_count(folder: Path) -> None:
+    """`-` is no file to a run."""
+    with (folder / "-").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        check_start(settings(save="-"))
+
+    assert os.listdir(folder) == ["-"]
