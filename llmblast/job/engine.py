@@ -24,8 +24,6 @@ MAX_HELD_BYTES = 256 * 1024 * 1024
 """Of all that was read and has no record yet. What is in flight is bounded here, where lines come in, since that costs
 the sends nothing: with so much under way none is read, and none goes, until another one has come to its end.
 """
-ENOUGH_QUEUED = 256
-"""For one turn of the loop."""
 QUEUED_PER_SLOT = 4
 """Lines read ahead for each request that may be in flight: a burst of replies must not find the lanes empty."""
 
@@ -79,11 +77,6 @@ class Engine:
     def is_full(self) -> bool:
         """Whether the intake should wait."""
         return self._sink.is_full or len(self._scheduler.lanes) >= self._max_queued or self._holds_much()
-
-    @property
-    def is_fed(self) -> bool:
-        """Whether each reply of the next moment will find a request to send in its place."""
-        return len(self._scheduler.lanes) >= min(self._max_in_flight, ENOUGH_QUEUED)
 
     def accept(self, request: Request) -> None:
         """Queues a request. Call `pump` after the last one of a batch."""

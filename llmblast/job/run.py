@@ -35,8 +35,6 @@ GC_OBJECTS_PER_SLOT = 40
 them go without that, and what is queued and in flight is no garbage: to look at it all the time takes 3 % of a core at
 10,000 a second, and stalls of some milliseconds.
 """
-MOST_FED = 256
-"""Lines read in one turn of the loop: more would be some milliseconds."""
 _LONGEST_VERDICT = 4000
 
 
@@ -120,7 +118,7 @@ class Job:
             await feed
 
     async def _feed(self) -> None:
-        engine, fed = self._stations.engine, 0
+        engine = self._stations.engine
         try:
             async for shaped in self._stations.intake.slices():
                 for item in shaped:
@@ -129,11 +127,8 @@ class Job:
                     else:
                         engine.refuse(item)
                 engine.pump()
-                fed += len(shaped)
-                if engine.is_fed or fed >= MOST_FED:
-                    fed = 0
-                    await asyncio.sleep(0)  # replies come first, as soon as there is enough for them to send on
-                    await engine.room()
+                await asyncio.sleep(0)  # what was admitted leaves now, not after some thousand lines
+                await engine.room()
         except InputDamagedError as error:
             self._input_error = error
             self._stations.counters.input_ended = True
