@@ -64,10 +64,8 @@ class Request(Line):
     hedged: bool = False
     """It was sent to two endpoints at once, or is the copy that went to the second one."""
 
-    @property
-    def size_bytes(self) -> int:
-        """What the request keeps in memory, roughly."""
-        return len(self.text) + len(self.body)
+    size_bytes: int = 0
+    """What it keeps in memory, roughly; known once it is queued."""
 
 
 class Cause(Enum):

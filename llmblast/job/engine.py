@@ -170,9 +170,12 @@ class Engine:
         else:
             self._counters.endpoints[dispatch[1].index].sent += 1
             self._counters.last_sent_s = now
+        self._tell_feed()
+        return dispatch
+
+    def _tell_feed(self) -> None:
         if self._feed_waits and self._has_room():
             self._room.set()
-        return dispatch
 
     def _holds_much(self) -> bool:
         lanes = self._scheduler.lanes
@@ -217,6 +220,9 @@ class Engine:
         """Sends the next one in its place, or more, since a settlement or a lifted pause may let more than one go."""
         now = self._clock()
         self._conclude(request, endpoint, reply, now)
+        if not self._scheduler.lanes and self._hedging is None:
+            self._tell_feed()
+            return
         dispatch = self._next(now)
         if dispatch is not None:
             self._send(*dispatch)

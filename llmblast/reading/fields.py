@@ -35,7 +35,7 @@ def parse_fields(text: bytes) -> dict[str, object]:
         raise BadLine(*diagnose(text, error)) from None
     if type(fields) is not dict:
         raise BadLine('not a JSON object: write one object a line, such as {"input": "..."}')
-    if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
+    if len(text) > MAX_DEPTH and text.count(b"[") + text.count(b"{") > MAX_DEPTH:
         _check_depth(fields)
     return fields
 

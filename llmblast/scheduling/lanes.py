@@ -46,10 +46,13 @@ class Lanes:
     def __len__(self) -> int:
         return len(self._retries) + len(self._failed) + len(self._immediate) + len(self._deferred)
 
+    def __bool__(self) -> bool:
+        return bool(self._immediate or self._retries or self._failed or self._deferred)
+
     def add(self, request: Request) -> None:
         """Queues a request that was read."""
         (self._deferred if request.deferred else self._immediate).append(request)
-        size_bytes = request.size_bytes
+        request.size_bytes = size_bytes = len(request.text) + len(request.body)
         self.size_bytes += size_bytes
         self.held_bytes += size_bytes
 

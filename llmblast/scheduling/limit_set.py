@@ -15,7 +15,7 @@ class LimitSet:
     charged its kind: `total`, `prompt` or `output`.
     """
 
-    __slots__ = ("_per_request", "_per_token", "_rates", "_slots")
+    __slots__ = ("_per_request", "_per_token", "_rates", "_ready", "_slots", "_take")
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class LimitSet:
         self._per_token = tuple(
             (limit, kind) for kind, limits in enumerate((total, prompt, output)) for limit in limits
         )
-        self._rates = self._find_rates()
+        self._prepare()
 
     @property
     def concurrency(self) -> Concurrency | None:
@@ -53,12 +53,12 @@ class LimitSet:
             self._per_request = (*self._per_request, limit)
         else:
             self._per_token = (*self._per_token, (limit, kind))
-        self._rates = self._find_rates()
+        self._prepare()
 
     def is_ready(self, tokens: Tokens, now: float) -> bool:
         """Whether every limit lets a request of this size go now."""
-        for limit in self._per_request:
-            if limit.ready_at(1.0, now) > now:
+        for ready_at in self._ready:
+            if ready_at(1.0, now) > now:
                 return False
         for limit, kind in self._per_token:  # noqa: SIM110 -- a generator costs more than all limits together
             if limit.ready_at(tokens[kind], now) > now:
@@ -81,8 +81,8 @@ class LimitSet:
 
     def take(self, tokens: Tokens, now: float) -> None:
         """Pays all limits."""
-        for limit in self._per_request:
-            limit.take(1.0, now)
+        for take in self._take:
+            take(1.0, now)
         for limit, kind in self._per_token:
             limit.take(tokens[kind], now)
 
@@ -93,8 +93,11 @@ class LimitSet:
         for limit, kind in self._per_token:
             limit.settle(paid[kind], real[kind], now)
 
-    def _find_rates(self) -> tuple[Rate, ...]:
-        return tuple(limit for limit in self.all() if isinstance(limit, Rate))
+    def _prepare(self) -> None:
+        """What is looked up once instead of for every request."""
+        self._rates = tuple(limit for limit in self.all() if isinstance(limit, Rate))
+        self._ready = tuple(limit.ready_at for limit in self._per_request)
+        self._take = tuple(limit.take for limit in self._per_request)
 
 
 def limit_set(

@@ -99,7 +99,7 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
         what = "an empty body" if not reply.body.strip() else "a body that is not JSON"
         told = reply.detail or f"the endpoint answered {reply.status} with {what}"
         return ReplyError(told, "unusable_reply")
-    if not isinstance(data, dict):
+    if type(data) is not dict:
         return ReplyError(f"the endpoint answered {reply.status} with JSON that is no object", "unusable_reply")
     if data.get("error"):
         return _error_of(data["error"])
@@ -107,12 +107,13 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
     if answer is None:
         return ReplyError(f"the endpoint answered {reply.status} without an answer in it", "unusable_reply")
     usage = data.get("usage")
-    if isinstance(usage, dict):
+    if type(usage) is dict:
         answer.usage = usage
         answer.prompt_tokens = _count(usage.get("prompt_tokens"))
         answer.completion_tokens = _count(usage.get("completion_tokens")) or 0
     model = data.get("model")
-    answer.model = model if isinstance(model, str) else None
+    if type(model) is str:
+        answer.model = model
     return answer
 
 
@@ -145,11 +146,11 @@ def _as_text(error: object) -> str:
 
 def _first_choice(data: Mapping[str, object]) -> Answer | None:
     choices = data.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+    if type(choices) is not list or not choices or type(choices[0]) is not dict:
         return None
     choice = choices[0]
     message = choice.get("message")
-    if isinstance(message, dict):
+    if type(message) is dict:
         text = message.get("content")
         may_say_more = text is None or len(message) > len(_PLAIN_MESSAGE)
         says_more = may_say_more and any(message.get(name) for name in _MORE_IN_A_MESSAGE)
@@ -158,11 +159,10 @@ def _first_choice(data: Mapping[str, object]) -> Answer | None:
     finish_reason = choice.get("finish_reason")
     if text is None and not says_more and finish_reason not in _CUT_OFF_REASONS:
         return None
-    return Answer(
-        text=text,
-        finish_reason=finish_reason if isinstance(finish_reason, str) else None,
-        says_more=says_more or len(choices) > 1 or choice.get("logprobs") is not None,
-    )
+    answer = Answer(text, finish_reason if type(finish_reason) is str else None)
+    if says_more or len(choices) > 1 or choice.get("logprobs") is not None:
+        answer.says_more = True
+    return answer
 
 
 def _embeddings(data: Mapping[str, object]) -> Answer | None:
