@@ -65,25 +65,37 @@ class Intake:
         return lines
 
     def _shape(self, lines: Sequence[tuple[int, bytes]]) -> Iterator[Sequence[Request | Failure]]:
+        shape, has_finished = self._shaper.shape, bool(self._answered or self._failed)
         shaped: list[Request | Failure] = []
-        shaped_bytes = 0
-        for number, text in lines:
-            if self._is_at_limit:
-                break
-            self._counters.lines_read += 1
-            self._counters.bytes_read += len(text) + 1
+        shaped_bytes = lines_read = bytes_read = 0
+        for number, text in lines if self._limit is None else lines[: self._limit - self._counters.lines_read]:
+            lines_read += 1
+            bytes_read += len(text) + 1
             key = key_of(text)
-            if self._answered and self._answered.take(key):
-                self._counters.skipped += 1
-            elif self._failed and self._failed.take(key):
-                self._counters.skipped += 1
-                self._counters.skipped_failed += 1
-            else:
-                item = self._shaper.shape(number, key, text)
-                shaped.append(item)
-                shaped_bytes += len(item.body) if type(item) is Request else len(text)
+            if has_finished and self._is_finished(key):
+                continue
+            item = shape(number, key, text)
+            shaped.append(item)
+            shaped_bytes += len(item.body) if type(item) is Request else len(text)
             if len(shaped) >= SLICE_LINES or shaped_bytes >= SLICE_BYTES:
+                self._count(lines_read, bytes_read)
                 yield shaped
-                shaped, shaped_bytes = [], 0
+                shaped, shaped_bytes, lines_read, bytes_read = [], 0, 0, 0
+        self._count(lines_read, bytes_read)
         if shaped:
             yield shaped
+
+    def _is_finished(self, key: str) -> bool:
+        """Takes a line off what earlier runs have finished, if it is among that."""
+        if self._answered and self._answered.take(key):
+            self._counters.skipped += 1
+            return True
+        if self._failed and self._failed.take(key):
+            self._counters.skipped += 1
+            self._counters.skipped_failed += 1
+            return True
+        return False
+
+    def _count(self, lines_read: int, bytes_read: int) -> None:
+        self._counters.lines_read += lines_read
+        self._counters.bytes_read += bytes_read

@@ -42,14 +42,13 @@ def parse_fields(text: bytes) -> dict[str, object]:
 
 def own_id(fields: Mapping[str, object], number: int) -> str | int:
     """The line's `custom_id` or `id`, else its number. Raises BadLine for one that no record could be found by."""
-    for name in ("custom_id", "id"):
-        value = fields.get(name)
-        if value is None:
-            continue
-        if type(value) is str or type(value) is int:
-            return value
-        raise BadLine(f'"{name}" must be a text or an integer')
-    return number
+    value = fields.get("custom_id")
+    if value is None and (value := fields.get("id")) is None:
+        return number
+    if type(value) is str or type(value) is int:
+        return value
+    name = "id" if fields.get("custom_id") is None else "custom_id"
+    raise BadLine(f'"{name}" must be a text or an integer')
 
 
 def needs_model(body: Mapping[str, object]) -> bool:

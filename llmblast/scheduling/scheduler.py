@@ -170,7 +170,8 @@ class Scheduler:
 
     def _find_endpoint(self, request: Request, tokens: Tokens, now: float) -> Endpoint | None:
         if len(self._enabled) == 1:
-            return self._enabled[0] if self._enabled[0].limits.is_ready(tokens, now) else None
+            (endpoint,) = self._enabled
+            return endpoint if endpoint.limits.is_ready(tokens, now) else None
         ready = [endpoint for endpoint in self._enabled if endpoint.limits.is_ready(tokens, now)]
         if not ready:
             return None

@@ -53,7 +53,7 @@ def llmblast_record(success: Success, echo: bool, body: str) -> bytes:
         "model": answer.model,
         "endpoint": success.endpoint,
         "attempts": request.attempts,
-        "latency": round(reply.latency_s, 6),
+        "latency": (reply.latency_s * 1e6 + 0.5) // 1 / 1e6,  # `round` takes four times as long
     }
     if not echo:
         del record["input"]
