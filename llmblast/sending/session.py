@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from functools import partial
 from io import BytesIO
-from types import SimpleNamespace
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -18,10 +18,9 @@ from aiohttp import (
     ServerDisconnectedError,
     StreamReader,
     TCPConnector,
-    TraceConfig,
 )
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.client_reqrep import ClientRequest, ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.tracing import Trace
@@ -47,6 +46,35 @@ class _FrankHandler(ResponseHandler):
         super().connection_lost(None)
 
 
+class _Trip:
+    """How far one request came. It has time until `deadline_s`, of the loop's clock."""
+
+    __slots__ = ("answered", "deadline_s", "has_run_out", "on_late", "reused", "sent", "task")
+
+    def __init__(self, deadline_s: float, on_late: Callable[[], None]) -> None:
+        self.deadline_s = deadline_s
+        self.on_late = on_late
+        self.task = asyncio.current_task()
+        self.has_run_out = False
+        self.reused = False
+        self.sent = False
+        self.answered = False
+
+    def run_out(self) -> None:
+        """Its time is over."""
+        if self.task is not None and not self.has_run_out:
+            self.has_run_out = True
+            self.task.cancel()
+
+    def has_ended_in_vain(self) -> bool:
+        """Whether it is that, and nobody else's wish, which has cancelled the task."""
+        return self.has_run_out and self.task is not None and self.task.uncancel() == 0
+
+
+_trip: ContextVar[_Trip] = ContextVar("trip")
+"""The present task's. What aiohttp tells through its tracing takes a third of the whole exchange."""
+
+
 class _WaryConnector(TCPConnector):
     """Never reuses a connection on which the server spoke while it was idle: RFC 9112 section 9.2.
 
@@ -60,24 +88,23 @@ class _WaryConnector(TCPConnector):
         handler: type[ResponseHandler] = _FrankHandler
         self._factory = partial(handler, loop=self._loop)
 
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
+        """Notes in the task's `_Trip` that the request leaves now."""
+        connection = await super().connect(req, traces, timeout)
+        trip = _trip.get()
+        if connection.transport is not None and not connection.transport.is_closing():
+            trip.sent = True
+            if not trip.reused:
+                trip.on_late()
+        return connection
+
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
         while (connection := await super()._get(key, traces)) is not None:
             if connection.protocol is not None and not connection.protocol.should_close:
                 break
             connection.close()
+        _trip.get().reused = connection is not None
         return connection
-
-
-class _Trip:
-    """How far one request came, as aiohttp tells it."""
-
-    __slots__ = ("answered", "on_late", "reused", "sent")
-
-    def __init__(self, on_late: Callable[[], None]) -> None:
-        self.on_late = on_late
-        self.reused = False
-        self.sent = False
-        self.answered = False
 
 
 class SessionChannel:
@@ -90,17 +117,18 @@ class SessionChannel:
         self._timeout_s = timeout_s
         self._max_reply_bytes = max_reply_bytes
         self._shortage: FileShortage[None] = FileShortage()
-        self._under_way = 0
+        self._under_way: set[_Trip] = set()
+        self._urls: dict[str, URL] = {}
         self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
         self.on_reply: Callable[[Request, Reply], None] = lambda request, reply: None
+        connect_s = min(connect_timeout_s, timeout_s)
         self._session = ClientSession(
             connector=new_tcp_connector(_WaryConnector),
-            timeout=ClientTimeout(total=timeout_s, connect=connect_timeout_s, sock_connect=connect_timeout_s),
+            timeout=ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s),
             headers=target.headers,
             auto_decompress=False,
             cookie_jar=DummyCookieJar(),
             proxy=_proxy_for(URL(target.base)),
-            trace_configs=[_trace_trips()],
         )
 
     def start(self, request: Request) -> bool:
@@ -112,21 +140,30 @@ class SessionChannel:
 
     async def send(self, request: Request) -> Reply:
         """One `POST`, read whole."""
-        url = URL(self._target.url_of(request.path))
-        begun_s = asyncio.get_running_loop().time()
+        url = self._urls.get(request.path)
+        if url is None:
+            url = self._urls[request.path] = URL(self._target.url_of(request.path))
+        clock = asyncio.get_running_loop().time
+        begun_s = clock()
         if self._shortage.waiting:
             await self._shortage.wait(again=False)
         while True:
-            trip = _Trip(lambda: self.on_late(request, True))
-            self._under_way += 1
+            trip = _Trip(clock() + self._timeout_s, lambda: self.on_late(request, True))
+            _trip.set(trip)
+            self._under_way.add(trip)
             try:
                 reply = await self._post(url, self._target.body_of(request), trip)
+            except asyncio.CancelledError:
+                if not trip.has_ended_in_vain():
+                    raise
+                reply = self._explain(url, TimeoutError(), trip)
             except (ClientError, TimeoutError, OSError, UnicodeError) as error:
                 reply = None
                 if trip.sent or not is_out_of_files(error) or not self._may_wait(begun_s):
                     reply = self._explain(url, error, trip)
             finally:
-                self._under_way -= 1
+                self._under_way.discard(trip)
+                trip.task = None  # whose context holds the trip: a circle for the garbage collector
             if reply is not None:
                 self._shortage.relieve()
                 return reply
@@ -134,11 +171,11 @@ class SessionChannel:
 
     def _may_wait(self, begun_s: float) -> bool:
         """As long as other requests are under way one of them will end; without any, the timeout ends the wait."""
-        return self._under_way > 1 or asyncio.get_running_loop().time() < begun_s + self._timeout_s
+        return len(self._under_way) > 1 or asyncio.get_running_loop().time() < begun_s + self._timeout_s
 
     async def _post(self, url: URL, body: bytes, trip: _Trip) -> Reply:
         data = body if len(body) <= _LARGE_BODY_BYTES else BytesIO(body)
-        async with self._session.post(url, data=data, allow_redirects=False, trace_request_ctx=trip) as response:
+        async with self._session.post(url, data=data, allow_redirects=False) as response:
             trip.answered = True
             content = await _read_capped(response.content, self._max_reply_bytes)
             if content is None:
@@ -167,7 +204,9 @@ class SessionChannel:
         return None
 
     def sweep(self, now: float) -> None:
-        """Aiohttp keeps a timer for every request; only who waits for a file is looked after here."""
+        """One look at every request, instead of a timer for each."""
+        for trip in [trip for trip in self._under_way if trip.deadline_s <= now]:
+            trip.run_out()
         self._shortage.relieve()
 
     async def close(self) -> None:
@@ -193,28 +232,6 @@ def _proxy_for(url: URL) -> str | None:
     if proxy_bypass(url.host or ""):
         return None
     return getproxies().get(url.scheme)
-
-
-def _trace_trips() -> TraceConfig:
-    """Keeps each request's `_Trip` up to date; it is handed over as `trace_request_ctx`."""
-
-    async def note_reuse(session: ClientSession, context: SimpleNamespace, params: object) -> None:
-        context.trace_request_ctx.reused = True
-
-    async def note_fresh(session: ClientSession, context: SimpleNamespace, params: object) -> None:
-        context.trace_request_ctx.reused = False
-
-    async def note_sent(session: ClientSession, context: SimpleNamespace, params: object) -> None:
-        trip: _Trip = context.trace_request_ctx
-        trip.sent = True
-        if not trip.reused:
-            trip.on_late()
-
-    tracing = TraceConfig()
-    tracing.on_connection_reuseconn.append(note_reuse)
-    tracing.on_connection_create_start.append(note_fresh)
-    tracing.on_request_headers_sent.append(note_sent)
-    return tracing
 
 
 def _first_of_each(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -534,3 +534,26 @@ async def test_warming_up_against_nobody_is_no_failure(open_channel: OpenChannel
     await channel.warm_up()
 
     assert (await channel.send(a_request())).cause is Cause.NOT_SENT
+
+
+async def test_a_send_that_is_cancelled_as_its_time_runs_out_is_cancelled(
+    serve: Serve, open_channel: OpenChannel
+) -> None:
+    """Whoever cancels it wants no reply, not even the one that it timed out."""
+    asked = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        asked.set()
+        await peer.stay()
+
+    server = await serve(script)
+    channel = open_channel(server.url, timeout_s=5)
+    sending = asyncio.ensure_future(channel.send(a_request()))
+    await asked.wait()
+
+    channel.sweep(time.monotonic() + 6)
+    sending.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await sending

@@ -233,7 +233,7 @@ def test_a_large_batch_does_not_wait(run: Run, save: Path) -> None:
         file = Watched(save)
         writer = a_writer(file, gather_s=3600)
         running = asyncio.ensure_future(writer.run())
-        writer.put(a_success(1, "x" * 300_000))
+        writer.put(a_success(1, "x" * 1_100_000))
         await file.until(lambda: file.appended != [])
         await writer.close()
         await running
