@@ -148,10 +148,15 @@ class Engine:
             self._arm(self._clock())
 
     def _send(self, request: Request, endpoint: Endpoint) -> None:
-        if self._hedging is not None:
-            self._hedging.watch(Send(request, endpoint, self._start(request, endpoint)))
-        elif not self._channels[endpoint.index].start(request):
+        if not self._is_sent(request, endpoint):
             self._start(request, endpoint)
+
+    def _is_sent(self, request: Request, endpoint: Endpoint) -> bool:
+        """Sends it, unless that has to be awaited in a task."""
+        if self._hedging is None:
+            return self._channels[endpoint.index].start(request)
+        self._hedging.watch(Send(request, endpoint, self._start(request, endpoint)))
+        return True
 
     def _start(self, request: Request, endpoint: Endpoint) -> asyncio.Task[None]:
         task = self._loop.create_task(self._carry(request, endpoint))
@@ -206,28 +211,37 @@ class Engine:
         self.pump()
 
     async def _carry(self, request: Request, endpoint: Endpoint) -> None:
-        self._go_on(request, endpoint, await self._channels[endpoint.index].send(request))
+        dispatch: tuple[Request, Endpoint] | None = (request, endpoint)
+        while dispatch is not None:
+            request, endpoint = dispatch
+            dispatch = self._go_on(request, endpoint, await self._channels[endpoint.index].send(request))
 
     def _replied(self, endpoint: Endpoint, request: Request, reply: Reply) -> None:
         try:
-            self._go_on(request, endpoint, reply)
+            dispatch = self._go_on(request, endpoint, reply)
+            if dispatch is not None:
+                self._start(*dispatch)
         except Exception as error:  # noqa: BLE001 -- no task would hold it: `wait_until_done` raises it
             self._fail(error)
         if not self._scheduler.in_flight:
             self._check_done()
 
-    def _go_on(self, request: Request, endpoint: Endpoint, reply: Reply) -> None:
-        """Sends the next one in its place, or more, since a settlement or a lifted pause may let more than one go."""
+    def _go_on(self, request: Request, endpoint: Endpoint, reply: Reply) -> tuple[Request, Endpoint] | None:
+        """Sends the next one in its place, or more, since a settlement or a lifted pause may let more than one go.
+        Returns one that still needs a task.
+        """
         now = self._clock()
         self._conclude(request, endpoint, reply, now)
         if not self._scheduler.lanes and self._hedging is None:
             self._tell_feed()
-            return
+            return None
         dispatch = self._next(now)
-        if dispatch is not None:
-            self._send(*dispatch)
-            if self._scheduler.in_flight < self._max_in_flight and self._scheduler.lanes:
-                self.pump()
+        if dispatch is None:
+            return None
+        is_sent = self._is_sent(*dispatch)
+        if self._scheduler.in_flight < self._max_in_flight and self._scheduler.lanes:
+            self.pump()
+        return None if is_sent else dispatch
 
     def _left_late(self, endpoint: Endpoint, request: Request, is_fresh: bool) -> None:
         self._scheduler.left_late(request, endpoint, self._clock(), is_fresh=is_fresh)

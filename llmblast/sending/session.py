@@ -9,6 +9,7 @@ from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
 from aiohttp import (
+    BytesPayload,
     ClientError,
     ClientOSError,
     ClientResponseError,
@@ -174,7 +175,7 @@ class SessionChannel:
         return len(self._under_way) > 1 or asyncio.get_running_loop().time() < begun_s + self._timeout_s
 
     async def _post(self, url: URL, body: bytes, trip: _Trip) -> Reply:
-        data = body if len(body) <= _LARGE_BODY_BYTES else BytesIO(body)
+        data = BytesPayload(body) if len(body) <= _LARGE_BODY_BYTES else BytesIO(body)
         async with self._session.post(url, data=data, allow_redirects=False) as response:
             trip.answered = True
             content = await _read_capped(response.content, self._max_reply_bytes)
