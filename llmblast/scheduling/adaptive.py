@@ -1,9 +1,10 @@
 """Adaptive limits: for an endpoint whose limits nobody named. They start out of the way and learn from push-back.
 
 In flight: a window that opens as answers come in, twice as wide with each round trip, so that a first crowd does not
-meet a limit that is not known yet. Rate: none until the first rate-limit reply; then what was accepted until the
-provider takes requests again, and from there the curve of CUBIC (RFC 9438): 5 % below the rate that drew the push-back,
-flat around it, and away from it when nothing comes. Only time in which the rate is really used counts.
+meet a limit that is not known yet; one of thousands opens in a second, anyway. Rate: none until the first rate-limit
+reply; then what was accepted until the provider takes requests again, and from there the curve of CUBIC (RFC 9438): 5 %
+below the rate that drew the push-back, flat around it, and away from it when nothing comes. Only time in which the rate
+is really used counts.
 """
 
 import math
@@ -11,6 +12,12 @@ import math
 from llmblast.scheduling.limits import Concurrency, Rate
 
 FIRST_WINDOW = 64
+OPENING_S = 1.0
+WIDE = 1000
+"""A window that is wider opens by itself in this time, evenly: who asks for so many at once has a provider in mind that
+takes them, whose answers may take minutes, but whose push-back comes at once. Else every step waits for answers, whose
+latency tells whether more in flight are of use at all.
+"""
 DECREASE = 0.05
 LARGEST_IN_A_ROW = 0.2
 """Push-back that goes on takes more each time: 5 %, 7.5 %, 10 %, ... 20 %."""
@@ -33,18 +40,36 @@ _SIGMAS = 3.0
 
 
 class OpeningWindow(Concurrency):
-    """Requests in flight, from 64 to `slots` by one with every answer."""
+    """Requests in flight, from 64 to `slots` by one with every answer; to more than 1,000 by time, too."""
 
-    __slots__ = ("_most",)
+    __slots__ = ("_most", "_opens_s", "_step_s")
 
     def __init__(self, name: str, slots: int) -> None:
         super().__init__(name, min(slots, FIRST_WINDOW))
         self._most = slots
+        self._step_s = OPENING_S / slots if slots > WIDE else math.inf
+        self._opens_s = math.inf
+        """When it opens by one more."""
 
     @property
     def is_open(self) -> bool:
         """It has reached its full width."""
         return self._slots >= self._most
+
+    def ready_at(self, cost: float, now: float) -> float:
+        """Now, or when it opens by one more; once it is open, only a release tells."""
+        if self._taken < self._slots:
+            return now
+        if self._slots >= self._most:
+            return math.inf
+        if self._opens_s == math.inf:
+            self._opens_s = now + self._step_s
+        if now < self._opens_s:
+            return self._opens_s
+        steps = int((now - self._opens_s) / self._step_s) + 1
+        self._opens_s += steps * self._step_s
+        self._slots = min(self._slots + steps, self._most)
+        return now
 
     def answered(self) -> None:
         """An answer came: one more may be in flight."""

@@ -1,8 +1,10 @@
 """Adaptive limits: out of the way at first, taught by push-back, and close to what nobody named."""
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -85,6 +87,24 @@ def test_a_window_opens_by_one_with_each_answer_and_no_further_than_its_slots() 
 
     assert widths == [*range(65, 100), *[100] * 65]
     assert window.is_open
+
+
+@pytest.mark.parametrize("slots", [1001, 10_000])
+def test_a_wide_window_opens_evenly_in_a_second_without_any_answer(slots: int) -> None:
+    """Answers may take minutes, and who pushes back does so at once."""
+    window = OpeningWindow("run concurrency", slots)
+    first, now = 64, START_S
+    sent_s: list[float] = []
+    while (at := window.ready_at(1.0, now)) < math.inf:
+        if at <= now:
+            window.take(1.0, now)
+            sent_s.append(now - START_S)
+        now = max(now, at)
+
+    assert len(sent_s) == slots
+    assert sent_s[first - 1] == 0.0
+    assert sent_s[-1] == pytest.approx((slots - first) / slots, rel=0.01)
+    assert max(after - before for before, after in pairwise(sent_s)) == pytest.approx(1 / slots, rel=0.01)
 
 
 def test_the_first_crowd_doubles_with_each_round_trip() -> None:
