@@ -38,7 +38,7 @@ def measurements() -> Mapping[str, tuple[str, Callable[[Bench], Figures]]]:
     for count in (1, 64, 256, 1_024, 10_000):
         measure_it = partial(bench_speed.throughput, in_flight=count)
         table[f"throughput:{count}"] = (f"throughput, {count:,} in flight", measure_it)
-    table["unbound-limits"] = ("256 in flight, all limits set, none binds", bench_speed.unbound_limits)
+    table["unbound-limits"] = ("256 in flight, rps, tpm and -j at both levels, none binds", bench_speed.unbound_limits)
     table["session"] = ("256 in flight, `--transport session`", bench_speed.session)
     table["usual"] = ("the usual script: semaphore, ClientSession.post", bench_speed.usual)
     for kind in ("8k", "64k"):

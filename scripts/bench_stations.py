@@ -35,7 +35,7 @@ from llmblast.writing import OutputFile, Writer, output_file
 IN_FLIGHT = 256
 STEP_S = 1e-5
 """Between two admissions: 100,000/s, at which none of the limits below binds."""
-UNBOUND = {"rps": 1e6, "rpm": 6e7, "tpm": 1e9}
+UNBOUND = {"rps": 1e6, "rpm": 6e7, "tpm": 9e11}
 TICKS = 200
 
 

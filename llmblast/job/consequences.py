@@ -69,7 +69,7 @@ class Consequences:
             counters.completion_tokens += answer.completion_tokens
             mine.tokens += answer.prompt_tokens + answer.completion_tokens
             if self.scheduler.counts_tokens:
-                endpoint.estimator.learn(request, answer)
+                endpoint.learn(request, answer, request.sent_s + reply.latency_s)
         self.sink.put(Success(request, answer, reply, endpoint.name))
 
     def handle(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:

@@ -272,7 +272,8 @@ class Engine:
         verdict = judge(request, reply, wall_now_s)
         if isinstance(verdict, Answer):
             self._scheduler.answered(request, endpoint, reply.latency_s)
-            self._scheduler.release(request, endpoint, endpoint.estimator.charged(request, verdict), now)
+            used = endpoint.estimator.charged(request, verdict) if self._scheduler.counts_tokens else NO_TOKENS
+            self._scheduler.release(request, endpoint, used, now)
             if self._hedging is not None:
                 self._hedging.end_race(request, reply, self._scheduler, self._counters, self.pump)
             self._consequences.succeed(request, endpoint, reply, verdict)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from llmblast.records import QuotaWord
+from llmblast.records import Answer, QuotaWord, Request
 from llmblast.scheduling.adaptive import LearnedRate
 from llmblast.scheduling.breakers import Breaker, Outage
 from llmblast.scheduling.capacity import UNBOUNDED, CapacityWindow
@@ -18,6 +18,7 @@ FAILING_LINES = 10
 which must come to their end by `max_attempts`."""
 _HEARING_INTERVAL_S = 0.005
 """Words of two replies within less say nothing new, and reading them costs some microseconds."""
+_LEARNING_INTERVAL_S = 0.001
 _MOST_LATENESS_S = 0.004
 """The pace makes up for as much; what is later moves the schedule."""
 _MOVING_S = 1.0
@@ -42,6 +43,7 @@ class Endpoint:
     __slots__ = (
         "_first_sent_s",
         "_heard_s",
+        "_learned_s",
         "_learns",
         "_lifted_s",
         "_moved_s",
@@ -116,11 +118,17 @@ class Endpoint:
         self._first_sent_s = math.inf
         self._resumes_s = math.inf
         self._pushed_back_s = self._lifted_s = -math.inf
-        self._heard_s = -math.inf
+        self._heard_s = self._learned_s = -math.inf
 
     def listens(self, now: float) -> bool:
         """Whether what the provider says of its limits is of use at this moment."""
         return self._learns and now >= self._heard_s + _HEARING_INTERVAL_S
+
+    def learn(self, request: Request, answer: Answer, now: float) -> None:
+        """Follows how many tokens a request took: a thousand answers a second say as much as all of them."""
+        if now >= self._learned_s + _LEARNING_INTERVAL_S:
+            self._learned_s = now
+            self.estimator.learn(request, answer)
 
     def heard(self, words: Sequence[QuotaWord], sent_s: float, now: float) -> None:
         """Follows what the reply to what was sent at `sent_s` says of its limits."""

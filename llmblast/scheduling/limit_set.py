@@ -15,7 +15,7 @@ class LimitSet:
     charged its kind: `total`, `prompt` or `output`.
     """
 
-    __slots__ = ("_per_request", "_per_token", "_rates", "_ready", "_slots", "_take")
+    __slots__ = ("_per_request", "_per_token", "_rates", "_ready", "_release", "_slots", "_take")
 
     def __init__(
         self,
@@ -88,8 +88,8 @@ class LimitSet:
 
     def release(self, paid: Tokens, real: Tokens, now: float) -> None:
         """The request has ended: its slot is free, its tokens are charged as they were."""
-        for limit in self._slots:
-            limit.settle(1.0, 0.0, now)
+        for settle in self._release:
+            settle(1.0, 0.0, now)
         for limit, kind in self._per_token:
             limit.settle(paid[kind], real[kind], now)
 
@@ -98,6 +98,7 @@ class LimitSet:
         self._rates = tuple(limit for limit in self.all() if isinstance(limit, Rate))
         self._ready = tuple(limit.ready_at for limit in self._per_request)
         self._take = tuple(limit.take for limit in self._per_request)
+        self._release = tuple(limit.settle for limit in self._slots)
 
 
 def limit_set(

@@ -86,11 +86,13 @@ class Rate:
     def settle(self, paid: float, real: float, now: float) -> None:
         """Moves the schedule by what was paid too much or too little."""
         self.used += real - paid
-        oldest_s = now - self._most_s
+        most_s, credit_s = self._most_s, self._credit_s
+        oldest_s = now - most_s
         start_s = self._next_s if self._next_s > oldest_s else oldest_s
         self._next_s = start_s + (real - paid) * self._seconds_per_unit
-        if now - self._next_s > self._credit_s or self._most_s > self._credit_s:
-            self._keep_returned(max(self._most_s, self._credit_s + paid * self._seconds_per_unit), now)
+        if now - self._next_s > credit_s or most_s > credit_s:
+            returned_s = credit_s + paid * self._seconds_per_unit
+            self._keep_returned(most_s if most_s > returned_s else returned_s, now)
 
     def delay(self, seconds: float) -> None:
         """Moves the schedule: what was charged for left later than it was charged."""
@@ -98,7 +100,9 @@ class Rate:
 
     def _keep_returned(self, most_s: float, now: float) -> None:
         """Credit above the burst is what was given back: it only shrinks as it is used, no time adds to it."""
-        self._most_s = max(self._credit_s, min(most_s, now - self._next_s))
+        behind_s = now - self._next_s
+        most_s = min(most_s, behind_s)
+        self._most_s = most_s if most_s > self._credit_s else self._credit_s
 
 
 class RollingQuota:

@@ -7,7 +7,6 @@ second is counted, too, and the pace may make up for more lateness of our own.
 
 import math
 from collections import deque
-from dataclasses import dataclass
 
 from llmblast.scheduling.limits import PACING_MARGIN, Rate
 
@@ -24,21 +23,13 @@ _PART_S = 0.002
 """Sends are counted by such parts of a window, which bounds the memory and costs 0.2 % of a window that is full."""
 
 
-@dataclass(slots=True)
-class _Part:
-    """A part of the window, and how many left in it."""
-
-    end_s: float
-    count: int
-
-
 class RequestRate(Rate):
     """At most `per_second` requests each second, evenly paced, with `burst_s` seconds of credit after a pause.
 
     Of rates below 1 a second the window is the time that one request takes.
     """
 
-    __slots__ = ("_counted", "_most", "_parts", "_window_s")
+    __slots__ = ("_before", "_counted", "_most", "_part_count", "_part_end_s", "_window_s")
 
     def __init__(self, name: str, per_second: float, burst_s: float = 0.0) -> None:
         super().__init__(name, per_second, burst_s)
@@ -48,49 +39,67 @@ class RequestRate(Rate):
         self._window_s = max(1.0, 1.0 / per_second)
         self._most = math.ceil(per_second * (self._window_s * (1.0 - margin) + burst_s))
         self._counted = 0
-        self._parts: deque[_Part] = deque()
+        """In the window. `_part_count` of them are in the present part, which ends at `_part_end_s`."""
+        self._part_count = 0
+        self._part_end_s = -math.inf
+        self._before: deque[tuple[float, int]] = deque()
+        """The parts before that: when each ended, and how many left in it."""
 
     def ready_at(self, cost: float, now: float) -> float:
         """When the pace allows the next one, and fewer than the most left within the last window."""
-        ready_s = super().ready_at(cost, now)
+        needed_s = cost * self._seconds_per_unit  # as in `Rate`: a call to it would cost as much as all this
+        ready_s = self._next_s + (needed_s if needed_s < self._burst_s else self._burst_s)
         return ready_s if self._counted < self._most else max(ready_s, self._room_at(now))
 
     def take(self, cost: float, now: float) -> None:
         """Charges a request that leaves now."""
-        if self._next_s == -math.inf:
-            self._next_s = now - self._burst_s  # the first one was not late
-        super().take(cost, now)
-        self._count(now)
+        self.used += cost
+        next_s, oldest_s = self._next_s, now - self._most_s
+        if next_s < oldest_s:
+            next_s = oldest_s if next_s != -math.inf else now - self._burst_s  # the first one was not late
+        self._next_s = next_s + cost * self._seconds_per_unit
+        if now < self._part_end_s:
+            self._counted += 1
+            self._part_count += 1
+        else:
+            self._count(now)
 
     def left_late(self, sent_s: float, left_s: float) -> None:
         """What was charged at `sent_s` left only now."""
-        for part in reversed(self._parts):
-            if part.end_s - _PART_S <= sent_s:
-                part.count -= 1
-                self._counted -= 1
-                break
+        self._uncount(sent_s)
         self._count(left_s)
 
     def _count(self, now: float) -> None:
         self._counted += 1
-        parts = self._parts
-        if parts and now < parts[-1].end_s:
-            parts[-1].count += 1
-        else:
-            self._forget(now)
-            parts.append(_Part(now + _PART_S, 1))
+        if now < self._part_end_s:
+            self._part_count += 1
+            return
+        self._before.append((self._part_end_s, self._part_count))
+        self._part_end_s, self._part_count = now + _PART_S, 1
+        self._forget(now)
+
+    def _uncount(self, sent_s: float) -> None:
+        if self._part_end_s - _PART_S <= sent_s:
+            self._counted -= 1
+            self._part_count -= 1
+            return
+        for back, (end_s, count) in enumerate(reversed(self._before), start=1):
+            if end_s - _PART_S <= sent_s:
+                self._counted -= 1
+                self._before[-back] = (end_s, count - 1)
+                return
 
     def _room_at(self, now: float) -> float:
         self._forget(now)
         excess = self._counted + 1 - self._most
-        for part in self._parts:
+        for end_s, count in (*self._before, (self._part_end_s, self._part_count)):
             if excess <= 0:
                 break
-            excess -= part.count
-            now = part.end_s + self._window_s
+            excess -= count
+            now = end_s + self._window_s
         return now
 
     def _forget(self, now: float) -> None:
-        parts = self._parts
-        while parts and parts[0].end_s + self._window_s <= now:
-            self._counted -= parts.popleft().count
+        before = self._before
+        while before and before[0][0] + self._window_s <= now:
+            self._counted -= before.popleft()[1]

@@ -70,7 +70,7 @@ def test_the_memory_does_not_grow_with_the_run() -> None:
         rate.take(1.0, now)
         now = max(now, rate.ready_at(1.0, now))
 
-    assert len(rate._parts) <= 502  # what nobody can see from outside
+    assert len(rate._before) <= 502  # what nobody can see from outside
 
 
 def test_the_first_one_was_not_late() -> None:
