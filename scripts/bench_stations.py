@@ -1,7 +1,7 @@
 """CPU time a request of each station by itself, in one process, and of what makes a run safe or visible.
 
 `python scripts/bench_stations.py PROMPTS URL` prints a JSON list of figures in us. The stations are driven as the run
-drives them, but one after the other; what is missing to the whole is what stands between them: tasks, counters and
+drives them, but one after the other; what is missing to the whole is what stands between them: the engine, counters and
 the tending. Every figure is process CPU, threads included, the median of the repeats.
 """
 
@@ -72,15 +72,26 @@ def schedule(scheduler: Scheduler, requests: Sequence[Request]) -> None:
 async def send(settings: Settings, requests: Sequence[Request], replies: list[Reply]) -> float:
     """Over the lean transport, so many in flight; CPU time a request. What comes back is put into `replies`."""
     channel = TRANSPORTS["lean"](make_target(settings.endpoints[0], settings.model, None), 60.0, 10.0)
-    queue = iter(requests)
+    queue, is_done = iter(requests), asyncio.Event()
 
-    async def carry() -> None:
-        for request in queue:
+    def start_next() -> None:
+        request = next(queue, None)
+        if request is not None:
             request.sent_s = time.monotonic()
-            replies.append(await channel.send(request))
+            assert channel.start(request), "a connection was lost"
 
+    def replied(request: Request, reply: Reply) -> None:
+        replies.append(reply)
+        start_next()
+        if len(replies) == len(requests):
+            is_done.set()
+
+    channel.on_reply = replied
+    await channel.warm_up(IN_FLIGHT)
     start = time.process_time()
-    await asyncio.gather(*(carry() for _ in range(IN_FLIGHT)))
+    for _ in range(min(IN_FLIGHT, len(requests))):
+        start_next()
+    await is_done.wait()
     cpu_s = time.process_time() - start
     await channel.close()
     return cpu_s / len(requests) * 1e6
