@@ -148,11 +148,11 @@ class Engine:
             self._arm(self._clock())
 
     def _send(self, request: Request, endpoint: Endpoint) -> None:
-        if not self._is_sent(request, endpoint):
+        if not self._try_send(request, endpoint):
             self._start(request, endpoint)
 
-    def _is_sent(self, request: Request, endpoint: Endpoint) -> bool:
-        """Sends it, unless that has to be awaited in a task."""
+    def _try_send(self, request: Request, endpoint: Endpoint) -> bool:
+        """Sends it, and returns True, unless that has to be awaited in a task."""
         if self._hedging is None:
             return self._channels[endpoint.index].start(request)
         self._hedging.watch(Send(request, endpoint, self._start(request, endpoint)))
@@ -238,7 +238,7 @@ class Engine:
         dispatch = self._next(now)
         if dispatch is None:
             return None
-        is_sent = self._is_sent(*dispatch)
+        is_sent = self._try_send(*dispatch)
         if self._scheduler.in_flight < self._max_in_flight and self._scheduler.lanes:
             self.pump()
         return None if is_sent else dispatch
