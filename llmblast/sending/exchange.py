@@ -91,8 +91,10 @@ class Exchange(asyncio.Protocol):
         """Whether nothing is under way."""
         return self.request is None
 
-    def send(self, head: bytes, body: bytes, deadline_s: float, request: Request, done: Done) -> None:
-        """Writes the request; `done` is called once with it and its reply, whatever happens to the connection."""
+    def send(self, head: bytes, body: bytes | memoryview, deadline_s: float, request: Request, done: Done) -> None:
+        """Writes the request, all of it in `head` and `body`; `done` is called once with it and its reply, whatever
+        happens to the connection.
+        """
         self._received_bytes = 0
         self.deadline_s = deadline_s
         self.request = request

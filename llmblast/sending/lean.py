@@ -171,8 +171,9 @@ class LeanChannel:
         return None
 
     def _send_on(self, exchange: Exchange, request: Request, begun_s: float, done: Done) -> None:
-        body = self._target.body_of(request)
-        head = b"%b%d\r\n\r\n" % (self._heads.get(request.path) or self._render_head(request.path), len(body))
+        start, body = self._target.parts_of(request)
+        head = self._heads.get(request.path) or self._render_head(request.path)
+        head = b"%b%d\r\n\r\n%b" % (head, len(start) + len(body), start)
         exchange.send(head, body, begun_s + self._timeout_s, request, done)
 
     def _adopt(self, exchange: Exchange) -> None:

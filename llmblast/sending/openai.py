@@ -15,6 +15,7 @@ from llmblast.settings import EndpointSettings, base_url
 
 USER_AGENT = "llmblast/0.1"
 _HEADERS_OF_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+_COPIED_BYTES = 16 * 1024
 _CUT_OFF_REASONS = ("length", "content_filter")
 _PLAIN_MESSAGE = ("role", "content")
 _MORE_IN_A_MESSAGE = (
@@ -43,6 +44,13 @@ class Target:
         if request.needs_model and self.model_prefix:
             return self.model_prefix + request.body[1:]
         return request.body
+
+    def parts_of(self, request: Request) -> tuple[bytes, bytes | memoryview]:
+        """The same in two parts, so that a long prompt is not copied for the sake of the model in front of it."""
+        body = request.body
+        if not request.needs_model or not self.model_prefix:
+            return b"", body
+        return self.model_prefix, body[1:] if len(body) <= _COPIED_BYTES else memoryview(body)[1:]
 
     def url_of(self, path: str) -> str:
         """Where requests for `path` go; a query in the base URL, such as `?api-version=`, stays behind the path."""

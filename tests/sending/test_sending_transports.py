@@ -557,3 +557,15 @@ async def test_a_send_that_is_cancelled_as_its_time_runs_out_is_cancelled(
 
     with pytest.raises(asyncio.CancelledError):
         await sending
+
+
+@pytest.mark.parametrize("size_bytes", [10, 16_384, 16_385, 65_537, 1_000_000])
+async def test_a_prompt_of_any_length_gets_its_model(serve: Serve, open_channel: OpenChannel, size_bytes: int) -> None:
+    """In front, whether that takes a copy or not."""
+    server = await serve(says(a_reply()))
+    body = b'{"q":"%b"}' % (b"x" * (size_bytes - len(b'{"q":""}')))
+
+    reply = await open_channel(server.url).send(a_request(body, needs_model=True))
+
+    assert reply.status == 200
+    assert server.received[0].body == b'{"model":"m",' + body[1:]
