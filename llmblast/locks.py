@@ -7,25 +7,32 @@ one beside a run under way costs little.
 import fcntl
 import os
 import stat
+import time
 from contextlib import suppress
 
 from llmblast.errors import OutputBlockedError
 
+_LOOK_S = 0.01
+"""Longer than `check_unlocked` of another start holds its lock."""
+
 
 def lock(fd: int, name: str, flag: str) -> None:
     """Locks an open file for this process. Raises OutputBlockedError where another one has; `flag` is its option."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise _blocked(name, flag) from None
+    for is_last in (False, True):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if is_last:
+                raise _blocked(name, flag) from None
+            time.sleep(_LOOK_S)
+        else:
+            return
 
 
 def check_unlocked(path: str, flag: str) -> None:
     """Raises OutputBlockedError where another process has locked the file, and touches nothing, whatever `path` is.
 
-    The shared lock that it takes for some microseconds refuses no other look, but may refuse one that takes the lock
-    at that very moment. Still one of many starts wins: whoever refuses another has looked and goes on to take the
-    locks, or has them, so it ends later than the one that it refuses; and nobody is left to refuse the last one.
+    The shared lock that it takes for some microseconds refuses no other look, and `lock` waits for its end.
     """
     with suppress(OSError, ValueError):  # whoever opens it to write says what is wrong with it
         if not stat.S_ISREG(os.stat(path).st_mode):

@@ -45,6 +45,15 @@ def test_two_looks_at_once_do_not_refuse_each_other(save: Path) -> None:
         check_unlocked(str(save), "--save")
 
 
+def test_a_look_refuses_nobody_who_takes_the_lock(save: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is over in some microseconds: whoever wants the lock waits for that."""
+    with save.open() as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        monkeypatch.setattr("llmblast.locks.time.sleep", lambda seconds: fcntl.flock(other, fcntl.LOCK_UN))
+
+        OutputFile(str(save), overwrite=True).close()
+
+
 def test_a_look_leaves_the_file_as_it_was(save: Path) -> None:
     """Its bytes, its times and its lock; one that does not exist is not created."""
     os.utime(save, ns=(10**18, 10**18))

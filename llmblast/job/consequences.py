@@ -54,7 +54,7 @@ class Consequences:
                 left = "" if word.remaining is None else f", {word.remaining:,g} left"
                 self.notice(f"{endpoint.name}: the provider tells a limit of {word.limit:,g} {word.kind}{left}")
 
-    def succeed(self, request: Request, endpoint: Endpoint, reply: Reply, answer: Answer) -> None:
+    def succeed(self, request: Request, endpoint: Endpoint, reply: Reply, answer: Answer, now: float) -> None:
         """The line has its answer."""
         request.attempts += 1
         counters = self.counters
@@ -69,7 +69,7 @@ class Consequences:
             counters.completion_tokens += answer.completion_tokens
             mine.tokens += answer.prompt_tokens + answer.completion_tokens
             if self.scheduler.counts_tokens:
-                endpoint.learn(request, answer, request.sent_s + reply.latency_s)
+                endpoint.learn(request, answer, now)
         self.sink.put(Success(request, answer, reply, endpoint.name))
 
     def handle(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:

@@ -115,9 +115,9 @@ class Engine:
         self._counters.abandoned += self._scheduler.abandon()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         for channel in self._channels:
             channel.abandon()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._done.set()
 
     def unreachable(self, index: int) -> None:
@@ -129,8 +129,11 @@ class Engine:
         now = self._clock()
         if self._counters.first_sent_s is None:
             self._counters.first_sent_s = now
-        while (dispatch := self._next(now)) is not None:
-            self._send(*dispatch)
+        try:
+            while (dispatch := self._next(now)) is not None:
+                self._send(*dispatch)
+        except Exception as error:  # noqa: BLE001 -- a timer's call, say, would lose it: `wait_until_done` raises it
+            self._fail(error)
 
     def refresh_counters(self) -> None:
         """Brings totals and gauges up to date, and what hedging knows of latencies: looked at a few times a second, not
@@ -276,7 +279,7 @@ class Engine:
             self._scheduler.release(request, endpoint, used, now)
             if self._hedging is not None:
                 self._hedging.end_race(request, reply, self._scheduler, self._counters, self.pump)
-            self._consequences.succeed(request, endpoint, reply, verdict)
+            self._consequences.succeed(request, endpoint, reply, verdict, now)
         else:
             self._scheduler.release(request, endpoint, request.tokens_paid if verdict.was_used else NO_TOKENS, now)
             self._consequences.handle(request, endpoint, reply, verdict, now)

@@ -26,6 +26,8 @@ FIRST_PLATEAU_S = 1.0
 LONGEST_PLATEAU_S = 20.0
 STRUCK_PLATEAU_S = 4.0
 """After push-back in a row, which may have lowered the rate too far."""
+_FULL_AGAIN_S = 0.05
+"""A window that nobody found full for so long was not: that time does not open it."""
 SLOWEST_PER_S = 0.1
 FEWEST_JUDGED = 4
 MOST_JUDGED = 30
@@ -40,7 +42,9 @@ _SIGMAS = 3.0
 
 
 class OpeningWindow(Concurrency):
-    """Requests in flight, from 64 to `slots` by one with every answer; to more than 1,000 by time, too."""
+    """Requests in flight, from 64 to `slots` by one with every answer; to more than 1,000 also with the time for which
+    they are too few.
+    """
 
     __slots__ = ("_most", "_opens_s", "_step_s")
 
@@ -48,8 +52,8 @@ class OpeningWindow(Concurrency):
         super().__init__(name, min(slots, FIRST_WINDOW))
         self._most = slots
         self._step_s = OPENING_S / slots if slots > WIDE else math.inf
-        self._opens_s = math.inf
-        """When it opens by one more."""
+        self._opens_s = -math.inf
+        """When it opens by one more, as long as it stays full."""
 
     @property
     def is_open(self) -> bool:
@@ -62,7 +66,7 @@ class OpeningWindow(Concurrency):
             return now
         if self._slots >= self._most:
             return math.inf
-        if self._opens_s == math.inf:
+        if now > self._opens_s + _FULL_AGAIN_S:
             self._opens_s = now + self._step_s
         if now < self._opens_s:
             return self._opens_s

@@ -2,6 +2,7 @@
 
 We ask for none: answers are small, and unpacking 64 KB costs 150 us of CPU, where a whole exchange costs 10. Some
 gateways compress unasked, and an endpoint's own `headers` may ask (`Accept-Encoding = "gzip"`) where the line is slow.
+Of a Content-Encoding that stands there twice the first one counts.
 """
 
 import sys

@@ -104,18 +104,18 @@ class LeanChannel:
         connections are not trusted any more.
         """
         was_away = self._was_away(now)
-        ended = []
+        aged: list[Exchange] = []
+        late: list[Exchange] = []
         for exchange in self._open:
             if exchange.deadline_s == inf:
                 exchange.deadline_s = now + IDLE_S
             if exchange.is_idle if was_away else exchange.deadline_s <= now:
-                ended.append(exchange)
-        for exchange in ended:
-            if exchange.is_idle:
-                exchange.close()
-            else:
-                exchange.cut_off(Cause.TIMED_OUT, f"no complete reply within {self._timeout_s:g} s")
-        if ended:
+                (aged if exchange.is_idle else late).append(exchange)
+        for exchange in aged:
+            exchange.close()
+        for exchange in late:  # after the idle ones, since what comes of this may be sent on one that is idle
+            exchange.cut_off(Cause.TIMED_OUT, f"no complete reply within {self._timeout_s:g} s")
+        if aged or late:
             self._idle = [exchange for exchange in self._idle if exchange.is_kept]
         self._shortage.relieve()
 

@@ -132,6 +132,22 @@ async def test_a_defect_where_no_task_holds_it_is_not_hidden_either() -> None:
         await asyncio.wait_for(engine.wait_until_done(), 5)
 
 
+async def test_a_defect_in_a_send_is_not_lost_with_whoever_asked_for_it() -> None:
+    """A timer or the writer may have: nobody would wait for the end of that request but the run."""
+
+    class Broken(KeptChannel):
+        def start(self, request: Request) -> bool:
+            raise RuntimeError("a bug")
+
+    engine = engine_on(Broken(), Sink(), Counters(endpoints=[EndpointCounters("a")]))
+    engine.accept(request(1))
+
+    engine.pump()
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        await asyncio.wait_for(engine.wait_until_done(), 5)
+
+
 async def test_a_reply_on_a_kept_connection_sends_the_next_request() -> None:
     """In the order of the file; the last reply ends the run."""
     channel, sink, counters = KeptChannel(), Sink(), Counters(endpoints=[EndpointCounters("a")], input_ended=True)

@@ -107,6 +107,19 @@ def test_a_wide_window_opens_evenly_in_a_second_without_any_answer(slots: int) -
     assert max(after - before for before, after in pairwise(sent_s)) == pytest.approx(1 / slots, rel=0.01)
 
 
+def test_a_wide_window_does_not_open_while_it_is_wide_enough() -> None:
+    """After an outage of half a minute a crowd of thousands would meet a server that has just started."""
+    window = OpeningWindow("run concurrency", 10_000)
+    window.take(64.0, START_S)
+    window.ready_at(1.0, START_S)
+    window.settle(64.0, 0.0, START_S)
+    window.take(64.0, START_S + 30)
+
+    ready_s = window.ready_at(1.0, START_S + 30)
+
+    assert ready_s == pytest.approx(START_S + 30 + 1 / 10_000)
+
+
 def test_the_first_crowd_doubles_with_each_round_trip() -> None:
     """64 go at once, 128 when those are answered, then all; an end without an answer opens nothing."""
     scheduler = make_adaptive(slots=200)

@@ -148,3 +148,44 @@ async def test_a_started_request_runs_out_of_time(serve: Serve, open_lean: OpenC
 
     assert in_time
     assert (await ear.next()).reply.cause is Cause.TIMED_OUT
+
+
+async def test_what_is_sent_on_as_another_runs_out_of_time_has_its_own(serve: Serve, open_lean: OpenChannel) -> None:
+    """Idle connections that are closed at the same look are no longer there for it."""
+    asked = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(a_reply())
+        while await peer.request():
+            if peer.requests[-1].body == b"{}":
+                asked.set()
+                await peer.stay()
+                return
+            await peer.say(a_reply())
+
+    server = await serve(script)
+    channel = open_lean(server.url, 5.0)
+    heard: list[Reply] = []
+    started: list[bool] = []
+
+    def start_another(request: Request, reply: Reply) -> None:
+        heard.append(reply)
+        started.append(channel.start(a_request()))
+
+    channel.on_reply = start_another
+    await asyncio.gather(*(channel.send(a_request()) for _ in range(12)))
+    now = time.monotonic()
+    channel.sweep(now)
+    for _ in range(6):
+        request = a_request(b"{}")
+        request.sent_s = now + 56
+        assert channel.start(request)
+    await asked.wait()
+
+    for elapsed_s in (4.5, 9.0, 13.5, 18, 22.5, 27, 31.5, 36, 40.5, 45, 49.5, 54, 58.5, 61):
+        channel.sweep(now + elapsed_s)
+    await hop()
+
+    assert [reply.cause for reply in heard] == [Cause.TIMED_OUT] * 6
+    assert started == [False] * 6
