@@ -14,9 +14,7 @@ END = "<!-- up to here -->"
 def section(rows: Sequence[Mapping[str, Any]]) -> str:
     """Where and when it was measured, and the table; rows as they stand in bench.json."""
     dates = sorted({row["at"][:10] for row in rows})
-    how = {
-        f"{row['machine']}; server: {row['server']}; {row['lines']:,} lines, median of {row['repeats']}" for row in rows
-    }
+    how = {f"{row['machine']}; {row['lines']:,} lines, median of {row['repeats']}" for row in rows}
     lines = [f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {' and '.join(sorted(how))}.", ""]
     lines += ["| what | figures | must hold | |", "|---|---|---|---|"]
     for values in rows:
