@@ -249,10 +249,10 @@ def test_room_that_somebody_makes_lets_the_run_go_on(
 def test_a_signal_ends_the_wait_for_room(
     tmp_path: Path, place: Path, environment: dict[str, str], start_mock: StartMock, llmblast: RunLlmblast
 ) -> None:
-    """Then the second place takes what is there, where it is another disk."""
+    """Then the second place takes what is there, where it is another disk: here it has room for ten records, too."""
     server = start_mock("latency=0.02")
     write_prompts(tmp_path / "prompts.jsonl", LINES)
-    process = run_with_little_room(tmp_path, environment, 5000, "-u", server.url, "-j", "5")
+    process = run_with_little_room(tmp_path, environment, 5000, "-u", server.url, "-j", "1")
     read_until(process, "nothing is sent until there is room")
 
     process.send_signal(signal.SIGINT)
