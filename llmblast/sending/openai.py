@@ -41,9 +41,8 @@ class Target:
 
     def body_of(self, request: Request) -> bytes:
         """The JSON to send: the request's, with this endpoint's model where it names none."""
-        if request.needs_model and self.model_prefix:
-            return self.model_prefix + request.body[1:]
-        return request.body
+        start, rest = self.parts_of(request)
+        return start + rest if start else request.body
 
     def parts_of(self, request: Request) -> tuple[bytes, bytes | memoryview]:
         """The same in two parts, so that a long prompt is not copied for the sake of the model in front of it."""

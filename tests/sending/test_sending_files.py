@@ -11,7 +11,7 @@ import pytest
 
 from llmblast.sending.direct import DirectConnector
 from llmblast.sending.files import FileShortage
-from tests.sending.sending_wire import BODY, OpenChannel, Peer, Serve, a_reply, a_request, says
+from tests.sending.sending_wire import BODY, OpenChannel, Peer, Script, Serve, a_reply, a_request, says
 
 ROOT = Path(__file__).parent.parent.parent
 RUN_SHORT_OF_FILES = """
@@ -86,6 +86,18 @@ async def test_with_no_file_at_all_the_timeout_ends_the_wait(serve: Serve, trans
     assert server.peers == []
 
 
+def answers_when(asked: asyncio.Event, may_answer: asyncio.Event) -> Script:
+    """Sets `asked` at a request, and answers it once it may."""
+
+    async def script(peer: Peer) -> None:
+        while await peer.request():
+            asked.set()
+            await may_answer.wait()
+            await peer.say(a_reply())
+
+    return script
+
+
 async def _none_left(on_lost: Callable[..., None]) -> None:
     """What `Connector.open` says when it found no file."""
 
@@ -95,14 +107,7 @@ async def test_a_connection_goes_from_hand_to_hand(
 ) -> None:
     """In the order in which they came, so that none waits for the end of the run."""
     asked, may_answer = asyncio.Event(), asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        while await peer.request():
-            asked.set()
-            await may_answer.wait()
-            await peer.say(a_reply())
-
-    server = await serve(script)
+    server = await serve(answers_when(asked, may_answer))
     channel = open_lean(server.url)
     sending = [asyncio.ensure_future(channel.send(a_request(b'{"n":0}')))]
     await asked.wait()
@@ -127,17 +132,11 @@ async def test_a_connection_that_comes_free_meanwhile_is_not_missed(
     """While another one is tried in vain, the only one that there is becomes idle: nobody would give it back later."""
     asked, may_answer = asyncio.Event(), asyncio.Event()
 
-    async def script(peer: Peer) -> None:
-        while await peer.request():
-            asked.set()
-            await may_answer.wait()
-            await peer.say(a_reply())
-
     async def open_in_vain(connector: DirectConnector, on_lost: Callable[..., None]) -> None:
         may_answer.set()
         await sending[0]
 
-    server = await serve(script)
+    server = await serve(answers_when(asked, may_answer))
     channel = open_lean(server.url)
     sending = [asyncio.ensure_future(channel.send(a_request()))]
     await asked.wait()
