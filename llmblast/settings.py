@@ -118,6 +118,7 @@ class Settings(RateSettings):
     max_errors: Annotated[str, "a count such as 100 or a share such as 5%"] | None = None
     grace: Annotated[float, Ge(0), Lt(1e9)] = 30.0
     transport: Literal["lean", "session"] = "lean"
+    processes: Annotated[int, Ge(1), Lt(1_000)] = 1
 
     disk_wait: Annotated[float, Ge(0), Lt(1e9)] = 60.0
     spool: str | None = None

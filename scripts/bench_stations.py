@@ -20,8 +20,7 @@ import orjson
 from bench_runs import WORK
 
 from llmblast.job.intake import Intake
-from llmblast.job.loop import run_loop
-from llmblast.job.run import GC_OBJECTS
+from llmblast.job.loop import run_loop, tune_collector
 from llmblast.job.stations import make_scheduler
 from llmblast.reading import Shaper, key_of, open_source
 from llmblast.records import Answer, Reply, Request, Success
@@ -216,7 +215,7 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    gc.set_threshold(GC_OBJECTS, 20, 100)  # as in a run
+    tune_collector(256)
     WORK.mkdir(parents=True, exist_ok=True)
     rounds = [once(options.prompts, options.url) for _ in range(options.repeats)]
     told = {name: median(each[name] for each in rounds) for name in rounds[0]}

@@ -177,6 +177,10 @@ Transport = Annotated[
     str | None,
     _option("transport", "--transport", metavar="TRANSPORT", help="lean, or session where a proxy is needed."),
 ]
+Processes = Annotated[
+    int | None,
+    _option("processes", "--processes", metavar="N", help="Worker processes; all share the same limits."),
+]
 DiskWait = Annotated[
     float | None,
     _option("disk_wait", "--disk-wait", metavar="SECONDS", help="Wait so long for room on a full disk, then spool."),

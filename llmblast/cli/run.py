@@ -41,6 +41,7 @@ def run(  # noqa: PLR0917 -- one parameter an option
     max_errors: options.MaxErrors = None,
     grace: options.Grace = None,
     transport: options.Transport = None,
+    processes: options.Processes = None,
     disk_wait: options.DiskWait = None,
     spool: options.SpoolDirectory = None,
     retry_errors: options.RetryErrors = None,

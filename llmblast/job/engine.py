@@ -266,13 +266,15 @@ class Engine:
             self._done.set()
 
     def _conclude(self, request: Request, endpoint: Endpoint, reply: Reply, now: float) -> None:
-        reply.latency_s = now - request.sent_s
+        answer = reply.answer
+        if answer is None:
+            reply.latency_s = now - request.sent_s
         if reply.cause is None:
             endpoint.breaker.answered()
         wall_now_s = self._wall_clock()
         if reply.headers and endpoint.listens(now):
             self._consequences.hear(request, endpoint, reply, wall_now_s, now)
-        verdict = judge(request, reply, wall_now_s)
+        verdict = answer or judge(request, reply, wall_now_s)
         if isinstance(verdict, Answer):
             self._scheduler.answered(request, endpoint, reply.latency_s)
             used = endpoint.estimator.charged(request, verdict) if self._scheduler.counts_tokens else NO_TOKENS

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import os
 import shlex
 import shutil
@@ -15,7 +14,8 @@ from typing import Literal
 import orjson
 
 from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError
-from llmblast.job.loop import run_loop
+from llmblast.job.crew import Forked, fork_workers
+from llmblast.job.loop import run_loop, tune_collector
 from llmblast.job.signals import EXIT_OF_SIGNAL, Wish, Wishes, listening
 from llmblast.job.start import STDOUT
 from llmblast.job.stations import Stations, open_stations
@@ -29,12 +29,6 @@ TEND_INTERVAL_S = 0.25
 TIMELINE_INTERVAL_S = 1.0
 WARM_UP_S = 0.3
 """How long the first request waits for connections. Those that take longer are opened beside the run."""
-GC_OBJECTS = 20_000
-GC_OBJECTS_PER_SLOT = 40
-"""Python looks for garbage when so many more objects were made than went, by default 700. Requests and what belongs to
-them go without that, and what is queued and in flight is no garbage: to look at it all the time takes 3 % of a core at
-10,000 a second, and stalls of some milliseconds.
-"""
 _LONGEST_VERDICT = 4000
 
 
@@ -42,11 +36,14 @@ def run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) 
     """Runs one job whose settings have passed `check_start`. `command` is what the person typed, for the advice at the
     end. Raises LlmblastError.
     """
-    return run_loop(_run(settings, environ, command))
+    forked = fork_workers(settings) if settings.processes > 1 else ()
+    return run_loop(_run(settings, environ, command, forked))
 
 
-async def _run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) -> ExitCode:
-    async with open_stations(settings, environ) as stations:
+async def _run(
+    settings: Settings, environ: Mapping[str, str], command: Sequence[str], forked: Sequence[Forked]
+) -> ExitCode:
+    async with open_stations(settings, environ, forked) as stations:
         return await Job(settings, stations, command).run()
 
 
@@ -68,8 +65,7 @@ class Job:
         """Runs to the end and reports."""
         for note in self._stations.notes:
             self._tell(clean(note, _LONGEST_VERDICT))
-        gc.freeze()  # what is loaded by now lives to the end: collections need not look at it again
-        gc.set_threshold(max(GC_OBJECTS, GC_OBJECTS_PER_SLOT * self._settings.concurrency), 20, 100)
+        tune_collector(self._settings.concurrency)
         writing = asyncio.create_task(self._stations.writer.run())
         with listening(asyncio.get_running_loop(), self._on_signal, self._tell_status):
             try:
@@ -120,7 +116,7 @@ class Job:
     async def _feed(self) -> None:
         engine = self._stations.engine
         try:
-            async for shaped in self._stations.intake.slices():
+            async for shaped in self._stations.slices():
                 for item in shaped:
                     if isinstance(item, Request):
                         engine.accept(item)

@@ -6,18 +6,21 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from random import Random
 
 from llmblast.errors import ExitCode
+from llmblast.job.channels import find_keys, open_channels
+from llmblast.job.crew import Crew, CrewSink, Forked
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings
 from llmblast.job.hedging import Hedging
 from llmblast.job.intake import Intake
-from llmblast.job.redacting import Redacting, secrets_of
 from llmblast.reading import Finished, Shaper, Source, open_source
+from llmblast.records import Failure, Request
 from llmblast.scheduling import ROUTES, CoolDown, Endpoint, OpeningWindow, Scheduler, limit_set
-from llmblast.sending import TRANSPORTS, Backoff, Channel, find_key, make_target
+from llmblast.sending import Backoff, Channel
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
 from llmblast.watching import Counters, EndpointCounters, LimitsView, Timeline, clean
 from llmblast.writing import OutputFile, Spool, Timing, Writer, should_retry
@@ -31,7 +34,8 @@ class Stations:
     """Everything that one run needs, ready to go."""
 
     counters: Counters
-    intake: Intake
+    slices: Callable[[], AsyncIterator[Sequence[Request | Failure]]]
+    """What the lines become, a few of them at a time; InputDamagedError where the input breaks off."""
     engine: Engine
     writer: Writer
     channels: Sequence[Channel]
@@ -52,19 +56,22 @@ class _Opened:
     answered: Finished
     failed: Finished
     channels: Sequence[Channel]
+    crew: Crew | None
     counters: Counters
     timeline: Timeline | None
     notes: Sequence[str]
 
 
 @asynccontextmanager
-async def open_stations(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Stations]:
+async def open_stations(
+    settings: Settings, environ: Mapping[str, str], forked: Sequence[Forked] = ()
+) -> AsyncIterator[Stations]:
     """Builds all stations, and closes what has no end of its own; the writer is closed by whoever runs it.
 
-    The settings have passed `check_start`.
+    The settings have passed `check_start`. Where there are processes `forked` for it, they do the sending.
     Raises UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
-    keys = [find_key(endpoint, environ) for endpoint in settings.endpoints]
+    keys = find_keys(settings, environ)
     shaper = Shaper(settings)
     async with AsyncExitStack() as stack:
         source = await open_source(settings.input)
@@ -75,21 +82,19 @@ async def open_stations(settings: Settings, environ: Mapping[str, str]) -> Async
         unkept = await asyncio.to_thread(check_settings, settings) if outputs[0].is_resumable else None
         answered, failed = await asyncio.to_thread(_find_finished, settings, *outputs)
         endpoints = await _start_mocks(settings.endpoints, stack)
-        open_channel = TRANSPORTS[settings.transport]
-        channels: list[Channel] = []
-        for endpoint, key in zip(endpoints, keys, strict=True):
-            target = make_target(endpoint, settings.model, key)
-            channel = open_channel(target, settings.timeout, settings.connect_timeout)
-            stack.push_async_callback(channel.close)
-            secrets = secrets_of(key, endpoint.headers)
-            channels.append(Redacting(channel, secrets) if secrets else channel)
+        crew = None
+        if forked:
+            crew = Crew(forked, len(endpoints))
+            stack.push_async_callback(crew.close)
+            await crew.open([(endpoint.url, key) for endpoint, key in zip(endpoints, keys, strict=True)])
+        channels = open_channels(settings, endpoints, keys, stack) if crew is None else crew.channels
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
         timeline = None
         if settings.timeline:
             timeline = Timeline(settings.timeline, counters, time.monotonic, time.time)
             stack.callback(timeline.close)
         notes = [*(note for output in outputs for note in output.repaired), *([unkept] if unkept else [])]
-        opened = _Opened(source, outputs, answered, failed, channels, counters, timeline, notes)
+        opened = _Opened(source, outputs, answered, failed, channels, crew, counters, timeline, notes)
         yield _assemble(settings, shaper, opened)
 
 
@@ -106,10 +111,11 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         spool_directory=settings.spool,
         timing=Timing(disk_wait_s=settings.disk_wait),
     )
+    crew = opened.crew
     engine = Engine(
         scheduler,
         opened.channels,
-        writer,
+        writer if crew is None else CrewSink(writer),
         Backoff(settings.max_attempts, Random()),
         counters,
         clock=time.monotonic,
@@ -119,9 +125,12 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         notice=_say if settings.verbose and not settings.quiet else None,
         hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
     )
+    intake = Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed)
+    if crew is not None:
+        crew.on_lost = partial(engine.stop, ExitCode.PROCESS_LOST)
     return Stations(
         counters=counters,
-        intake=Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed),
+        slices=intake.slices if crew is None else partial(crew.slices, intake, counters),
         engine=engine,
         writer=writer,
         channels=opened.channels,

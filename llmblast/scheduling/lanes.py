@@ -52,7 +52,7 @@ class Lanes:
     def add(self, request: Request) -> None:
         """Queues a request that was read."""
         (self._deferred if request.deferred else self._immediate).append(request)
-        request.size_bytes = size_bytes = len(request.text) + len(request.body)
+        request.size_bytes = size_bytes = len(request.text) + (request.body_bytes or len(request.body))
         self.size_bytes += size_bytes
         self.held_bytes += size_bytes
 
