@@ -16,11 +16,15 @@ _DEEPEST = 100
 
 
 def dump_line(record: Mapping[str, object]) -> bytes:
-    """The record as one line of JSON that ends in a newline. Raises nothing that a record can bring about."""
+    """The record as one line of JSON that ends in a newline. Raises nothing that a record can bring about.
+
+    The newline makes a copy: orjson's own bytes keep the whole place that they were written into, 4 KiB at least and
+    eight times the length of a long text, for as long as a record waits.
+    """
     try:
-        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(record) + b"\n"
     except orjson.JSONEncodeError:
-        return orjson.dumps(_plain(record, 0), option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(_plain(record, 0)) + b"\n"
 
 
 def embed(data: bytes) -> orjson.Fragment | str:

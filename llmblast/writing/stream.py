@@ -4,7 +4,8 @@ A record waits 20 ms for others, less when 1 MiB has gathered; so no thread hop 
 rates, and the reader of a pipe sees each record soon. Timers are the event loop's; nothing polls.
 
 What was written stays in memory until it is synced. While a sync runs, which takes a second on a slow disk, records go
-on to be written: what the system has survives a `kill -9`. Everything else waits for the end of that sync.
+on to be written: what the system has survives a `kill -9`. Everything else waits for the end of that sync, and so do
+records when there is too much of them in memory: a fast disk is asked for a sync long before that.
 
 A file without room is tried again for a while, so that a person can make some. Where that does not help, and for every
 other trouble, all that is not synced goes to a second place, and the stream goes on there. A failed sync is never tried
@@ -23,7 +24,10 @@ from llmblast.writing.output_file import OutputFile
 from llmblast.writing.spool import Spool
 
 BATCH_BYTES = 1024 * 1024
-SYNC_BYTES = 8 * 1024 * 1024
+SYNC_BYTES = 4 * 1024 * 1024
+"""So much is synced before its second is over. All of it is in memory: at 8 MiB a long run would peak 4 MB higher."""
+MAX_UNSYNCED_BYTES = 8 * 1024 * 1024
+"""What may gather beside a sync that runs: less would hold up the writes where one takes a second."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -153,10 +157,10 @@ class Stream:
         """Writes all, syncs if it is time; returns what went wrong. Then, and with `sync`, no sync runs any more."""
         error = self._lost or await self._write()
         must_end = sync or error is not None
-        has_much = self._unsynced_bytes >= SYNC_BYTES
-        if must_end or has_much:
+        if must_end or self._unsynced_bytes >= MAX_UNSYNCED_BYTES:
             await self._end_of_sync()
-        if (sync or has_much or self._sync_is_due) and self._sync is None and self._lost is None:
+        is_due = self._sync_is_due or self._unsynced_bytes >= SYNC_BYTES
+        if (sync or is_due) and self._sync is None and self._lost is None:
             self._start_sync()
         if must_end:
             await self._end_of_sync()

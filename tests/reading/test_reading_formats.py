@@ -1,5 +1,6 @@
 """What each input format makes of its lines."""
 
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -277,3 +278,19 @@ def test_a_batch_line_is_sent_as_its_body_and_answered_as_a_batch_line() -> None
 def test_a_batch_line_with_a_wrong_member_is_bad(change: dict[str, object], reason: str) -> None:
     """The message names the member."""
     assert reason in refusal({**BATCH, **change})
+
+
+def test_a_batch_line_that_waits_takes_no_more_memory_than_its_body() -> None:
+    """What may wait is bounded by bytes: nothing of what its body was made in is kept beside it."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "x" * 8000}]}
+    line = {"custom_id": "a", "url": "/v1/chat/completions", "body": body}
+    text, shaper = orjson.dumps(line), Shaper(Settings())
+    tracemalloc.start()
+    try:
+        request = shaper.shape(1, "key", text)
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert isinstance(request, Request)
+    assert kept_bytes < 1.5 * len(request.body)

@@ -3,6 +3,7 @@
 import base64
 import json
 import timeit
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -273,3 +274,17 @@ def test_rendering_is_cheap() -> None:
     success = a_success(text="hello " * 40)
 
     assert min(timeit.repeat(lambda: render(success), number=2000, repeat=5)) / 2000 < 20e-6
+
+
+@pytest.mark.parametrize("outcome", [a_success(), a_success(text="x" * 8000), a_success(text=2**70), a_failure()])
+def test_a_record_that_waits_takes_no_more_memory_than_its_bytes(outcome: Outcome) -> None:
+    """What may wait is bounded by bytes: nothing of what it was made in is kept beside it."""
+    render(outcome)
+    tracemalloc.start()
+    try:
+        record = render(outcome)
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept_bytes < 1.5 * len(record)

@@ -326,7 +326,7 @@ def test_many_bytes_are_synced_before_their_second_is_over(run: Run, save: Path)
         file = Watched(save)
         writer = a_writer(file, gather_s=0, sync_after_s=3600)
         running = asyncio.ensure_future(writer.run())
-        writer.put(a_success(1, "x" * 9 * 1024 * 1024))
+        writer.put(a_success(1, "x" * 4 * MIB))
         await file.until(lambda: file.syncs == 1)
         await writer.close()
         await running
@@ -416,7 +416,7 @@ def test_a_flush_waits_for_a_sync_that_covers_it(run: Run, save: Path) -> None:
 
 
 def test_what_is_unsynced_is_bounded_while_a_sync_runs(run: Run, save: Path) -> None:
-    """It is in memory, too: 8 MiB of the sync that runs and 8 MiB more, then nothing is written before its end."""
+    """It is in memory, too: 4 MiB of the sync that runs and 8 MiB more, then nothing is written before its end."""
 
     async def main() -> None:
         file = SlowDisk(save)
@@ -424,7 +424,7 @@ def test_what_is_unsynced_is_bounded_while_a_sync_runs(run: Run, save: Path) -> 
         running = asyncio.ensure_future(writer.run())
         outcome = a_success(1, "x" * MIB)
         put_bytes = 0
-        while put_bytes <= 16 * MIB:
+        while put_bytes <= 12 * MIB:
             writer.put(outcome)
             put_bytes += len(render(outcome))
             await file.until(lambda size=put_bytes: file.size_bytes == size)  # type: ignore[misc] # its default
@@ -433,7 +433,7 @@ def test_what_is_unsynced_is_bounded_while_a_sync_runs(run: Run, save: Path) -> 
             async with asyncio.timeout(0.2):
                 await file.until(lambda: file.size_bytes > put_bytes)
         file.go_on.set()
-        await file.until(lambda: file.size_bytes > put_bytes)
+        await file.until(lambda: file.size_bytes > put_bytes and file.syncs == 2)
         await writer.close()
         await running
 
