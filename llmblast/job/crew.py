@@ -23,7 +23,10 @@ import orjson
 
 from llmblast.errors import InputDamagedError, UsageError
 from llmblast.job.consequences import Sink
-from llmblast.job.intake import Intake, TextLine
+from llmblast.job.engine import MAX_QUEUED_BYTES, QUEUED_PER_SLOT
+from llmblast.job.frames import News, Orders
+from llmblast.job.intake import SLICE_LINES, Intake, TextLine
+from llmblast.job.lending import Lending
 from llmblast.job.links import Link, frame_of
 from llmblast.job.worker import serve
 from llmblast.reading import BAD_LINE, OversizedLine
@@ -35,6 +38,8 @@ from llmblast.watching import Counters
 SLICES_AHEAD = 4
 """Slices of lines that each worker may have to shape: one at work, the others so that it never waits."""
 _NO_HEADERS: Mapping[bytes, bytes] = {}
+_MEASURES = ("body_bytes", "max_tokens", "deferred")
+"""What a worker tells of a request; of a line that is none, two words."""
 
 Done = Callable[[Request, Reply], None]
 
@@ -84,24 +89,33 @@ class Hand:
     frame.
     """
 
-    def __init__(self, forked: Forked, channels: Sequence["CrewChannel"], on_lost: Callable[["Hand"], None]) -> None:
+    def __init__(self, forked: Forked, crew: "Crew") -> None:
         self.pid = forked.pid
         self.lines = 0
         """How many it has that have not come to their end."""
+        self.own_lines = 0
+        """Of these, those on its own account, with `own_bytes` and as many in flight as it last told."""
+        self.own_in_flight = 0
+        self.slots = 0
+        """Lent to it; `asked` of them it is to give back."""
+        self.asked = 0
         self.sent: dict[int, tuple[Request, Done]] = {}
         self._connected = forked.connected
-        self._channels = channels
-        self._link = Link(self._hear, partial(on_lost, self))
+        self._crew = crew
+        self._link = Link(self._hear, partial(crew.lost, self))
         self._shaping: deque[tuple[Sequence[TextLine], asyncio.Future[Sequence[Request | Failure]]]] = deque()
         self._calls: dict[int, asyncio.Future[str | None]] = {}
         self._loop = asyncio.get_running_loop()
+        self._orders = Orders()
         self._will_flush = False
-        self._texts: list[Sequence[tuple[Any, ...]]] = []
-        self._starts: list[float] = []
-        self._restarts: list[tuple[int, float, tuple[int, int, bool]]] = []
-        self._forgotten: list[int] = []
-        self._cancelled: list[int] = []
-        self._warm_ups: list[tuple[int, int, int]] = []
+        self._is_abandoned = False
+        self._told_bytes = 0
+        self._untold_bytes: deque[int] = deque()
+
+    @property
+    def own_bytes(self) -> int:
+        """Of its own lines, those on their way to it included."""
+        return self._told_bytes + sum(self._untold_bytes)
 
     async def open(self, places: Sequence[tuple[str, str | None]]) -> None:
         """Tells the worker the URL and the key of each endpoint; it begins with that."""
@@ -112,50 +126,81 @@ class Hand:
         """Hands over lines, and what will have become of them, in their order."""
         shaped: asyncio.Future[Sequence[Request | Failure]] = self._loop.create_future()
         self._shaping.append((lines, shaped))
-        self._texts.append([line if type(line[2]) is bytes else _oversized(*line) for line in lines])
         self.lines += len(lines)
-        self._flush_soon()
+        self._flush_soon().lines.append(_packed(lines))
         return shaped
+
+    def give(self, lines: Sequence[TextLine]) -> None:
+        """Hands over lines that it is to send on its own account."""
+        self.lines += len(lines)
+        self.own_lines += len(lines)
+        self._untold_bytes.append(sum(len(text) for _, _, text in lines))
+        self._flush_soon().own_lines.append(_packed(lines))
 
     def start(self, send: int, request: Request, done: Done) -> None:
         """`done` gets the request and its reply."""
         self.sent[send] = request, done
+        orders = self._flush_soon()
         if request.failed_on or request.hedged:
             history = request.attempts, request.ambiguous_sends, request.resent
-            self._restarts.append((send, request.sent_s, history))
+            orders.restarts.append((send, request.sent_s, history))
         else:
-            self._starts += (send, request.sent_s)
-        if not self._will_flush:
-            self._flush_soon()
+            orders.starts += (send, request.sent_s)
 
     def cancel(self, send: int) -> None:
         """Nobody waits for its reply any more."""
         if self.sent.pop(send, None) is not None:
-            self._cancelled.append(send)
-            self._flush_soon()
+            self._flush_soon().cancelled.append(send)
 
     def forget(self, request: Request) -> None:
         """The line has come to its end."""
         self.lines -= 1
-        self._forgotten.append(request.number)
-        self._flush_soon()
+        self._flush_soon().forgotten.append(request.number)
 
     def warm_up(self, index: int, connections: int) -> asyncio.Future[str | None]:
         """Why no connection to an endpoint could be opened, if none could."""
         number = len(self._calls)
-        self._warm_ups.append((number, index, connections))
-        self._flush_soon()
+        self._flush_soon().warm_ups.append((number, index, connections))
         return self._calls.setdefault(number, self._loop.create_future())
+
+    def lend(self, slots: int) -> None:
+        """More slots, which the scheduler has paid for."""
+        self.slots += slots
+        self._flush_soon().lent += slots
+
+    def ask_back(self, slots: int) -> None:
+        """It gives so many back as they become free."""
+        self.asked += slots
+        self._flush_soon().asked += slots
+
+    def call_in(self) -> None:
+        """It gives all slots back, and the lines that it has not sent."""
+        self.ask_back(self.slots - self.asked)
+        self._flush_soon().recall = True
+
+    def got_back(self, slots: int) -> None:
+        """It has given back what it was asked for."""
+        self.slots -= slots
+        self.asked -= slots
+
+    def lost_slot(self) -> None:
+        """One came back with a line that was not answered."""
+        self.slots -= 1
+        self.asked = min(self.asked, self.slots)
+        self._flush_soon().go_on = True
 
     def abandon(self) -> None:
         """Nobody waits for any reply any more."""
+        self._is_abandoned = True
         self.sent.clear()
 
-    def break_off(self, why: str) -> None:
-        """It is gone, and with it whatever it had sent."""
+    def break_off(self, why: str) -> int:
+        """It is gone, and with it whatever it had sent. Returns how many slots were lent to it."""
         sent, self.sent = self.sent, {}
         for request, done in sent.values():
             done(request, Reply(cause=Cause.BROKEN, detail=why))
+        slots, self.slots, self.asked, self.own_lines, self.own_in_flight = self.slots, 0, 0, 0, 0
+        return slots
 
     def end(self) -> None:
         """Ends the process, which has nothing that could be lost. Returns when it is gone."""
@@ -163,60 +208,84 @@ class Hand:
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
-    def _flush_soon(self) -> None:
+    def assign(self, line: Sequence[Any], measures: Sequence[Any]) -> "Assigned":
+        """The request that the worker made of a line."""
+        number, key, text, *_ = line
+        body_bytes, max_tokens, deferred = measures
+        return Assigned(
+            number,
+            key,
+            text,
+            number,
+            body_bytes=body_bytes,
+            max_tokens=max_tokens,
+            deferred=deferred,
+            hand=self,
+        )
+
+    def reply_of(self, request: Request, parts: Sequence[Any]) -> Reply:
+        """What the worker handed over as it is, and to the request what only the worker knew of its line."""
+        status, headers, body, cause, detail, own = parts
+        request.id, is_json, shown, request.extra, request.output_format = own
+        request.input = orjson.Fragment(shown) if is_json else shown
+        return Reply(status, headers, body, None if cause is None else Cause[cause], detail)
+
+    def _flush_soon(self) -> Orders:
         if not self._will_flush:
             self._will_flush = True
             self._loop.call_soon(self._flush)
+        return self._orders
 
     def _flush(self) -> None:
         self._will_flush = False
-        self._link.send((self._texts, self._starts, self._restarts, self._forgotten, self._cancelled, self._warm_ups))
-        self._texts, self._starts, self._restarts = [], [], []
-        self._forgotten, self._cancelled, self._warm_ups = [], [], []
+        orders, self._orders = self._orders, Orders()
+        self._link.send(orders.packed())
 
     def _hear(self, frame: Any) -> None:
-        shaped, answered, replies, late, results = frame
-        for entries in shaped:
+        news = News(*frame)
+        for entries in news.shaped:
             lines, future = self._shaping.popleft()
             if not future.done():
-                future.set_result([self._shaped(*line, *entry) for line, entry in zip(lines, entries, strict=True)])
-        for number, detail in results:
+                future.set_result([self._shaped(line, entry) for line, entry in zip(lines, entries, strict=True)])
+        for number, detail in news.results:
             if not (call := self._calls[number]).done():
                 call.set_result(detail)
-        for send, is_fresh in late:
+        channels = self._crew.channels
+        for send, is_fresh in news.late:
             if (under_way := self.sent.get(send)) is not None:
-                self._channels[send % len(self._channels)].on_late(under_way[0], is_fresh)
-        for send, latency_s, finish_reason, prompt_tokens, completion_tokens, headers, record in answered:
+                channels[send % len(channels)].on_late(under_way[0], is_fresh)
+        for send, latency_s, finish_reason, prompt_tokens, completion_tokens, headers, record in news.answered:
             if (under_way := self.sent.pop(send, None)) is not None:
                 request, done = under_way
                 self.lines -= 1
                 answer = Answer(None, finish_reason, None, prompt_tokens, completion_tokens)
                 done(request, Reply(200, headers or _NO_HEADERS, b"", None, "", latency_s, answer, record))
-        for send, status, headers, body, cause, detail, *own in replies:
+        for send, *parts in news.replies:
             if (under_way := self.sent.pop(send, None)) is not None:
                 request, done = under_way
-                _restore(request, own)
-                done(request, Reply(status, headers, body, None if cause is None else Cause[cause], detail))
+                done(request, self.reply_of(request, parts))
+        self._told_bytes = news.own_bytes
+        self.own_in_flight = news.in_flight
+        for _ in range(news.taken):
+            self._untold_bytes.popleft()
+        if not self._is_abandoned:
+            self._crew.heard(self, news)
 
-    def _shaped(self, number: int, key: str, text: bytes, *entry: Any) -> Request | Failure:
-        if len(entry) == 2:
-            self.lines -= 1
-            message, name = entry
-            return Failure(Line(number, key, bytes(text), name), message, BAD_LINE)
-        body_bytes, max_tokens, deferred = entry
-        request = Assigned(number, key, text, number, max_tokens=max_tokens, deferred=deferred, hand=self)
-        request.body_bytes = body_bytes
-        return request
+    def _shaped(self, line: TextLine, entry: Sequence[Any]) -> Request | Failure:
+        if len(entry) == len(_MEASURES):
+            return self.assign(line, entry)
+        self.lines -= 1
+        number, key, text = line
+        message, name = entry
+        return Failure(Line(number, key, bytes(text), name), message, BAD_LINE)
+
+
+def _packed(lines: Sequence[TextLine]) -> list[tuple[Any, ...]]:
+    return [line if type(line[2]) is bytes else _oversized(*line) for line in lines]
 
 
 def _oversized(number: int, key: str, text: bytes) -> tuple[Any, ...]:
     return number, key, bytes(text), text.size_bytes if isinstance(text, OversizedLine) else None
-
-
-def _restore(request: Request, own: Sequence[Any]) -> None:
-    """What a record needs of the line and only the worker knew."""
-    request.id, is_json, shown, request.extra, request.output_format = own
-    request.input = orjson.Fragment(shown) if is_json else shown
 
 
 class CrewChannel:
@@ -276,21 +345,27 @@ def _hand_of(request: Request) -> Hand:
 class Crew:
     """All workers. `on_lost` is called with what has happened, in words, when one is gone before the end."""
 
-    def __init__(self, forked: Sequence[Forked], endpoints: int) -> None:
+    def __init__(self, forked: Sequence[Forked], settings: Settings) -> None:
         self.on_lost: Callable[[str], None] = lambda why: None
+        endpoints = len(settings.endpoints)
         self.channels = [CrewChannel(index, endpoints) for index in range(endpoints)]
-        self._hands = [Hand(one, self.channels, self._lost) for one in forked]
+        self.hands = [Hand(one, self) for one in forked]
+        self.lending: Lending | None = None
+        self._most_lines = max(settings.concurrency * QUEUED_PER_SLOT // len(forked), 2 * SLICE_LINES)
+        self._most_bytes = MAX_QUEUED_BYTES // len(forked)
+        self._room = asyncio.Event()
         self._is_closing = False
         for channel in self.channels:
-            channel.join(self._hands)
+            channel.join(self.hands)
 
     async def open(self, places: Sequence[tuple[str, str | None]]) -> None:
         """Sets all to work; `places` are the URL and the key of each endpoint."""
-        for hand in self._hands:
+        for hand in self.hands:
             await hand.open(places)
 
     async def slices(self, intake: Intake, counters: Counters) -> AsyncIterator[Sequence[Request | Failure]]:
-        """Like `Intake.slices`, with the work done by the workers, in the order of the input.
+        """Like `Intake.slices`, with the work done by the workers, in the order of the input. Slices of lines that they
+        send on their own account are empty.
 
         Raises InputDamagedError where the input breaks off, after what could be read.
         """
@@ -298,8 +373,14 @@ class Crew:
         damage: InputDamagedError | None = None
         try:
             async for lines in intake.pending():
-                ahead.append(min(self._hands, key=_lines_of).shape(lines))
-                while ahead and (len(ahead) >= SLICES_AHEAD * len(self._hands) or ahead[0].done()):
+                hand = min(self.hands, key=_lines_of)
+                if self.lending is not None and self.lending.is_on:
+                    hand.give(lines)
+                    yield ()
+                    await self._wait_for_room()
+                else:
+                    ahead.append(hand.shape(lines))
+                while ahead and (len(ahead) >= SLICES_AHEAD * len(self.hands) or ahead[0].done()):
                     yield await ahead.popleft()
         except InputDamagedError as error:
             damage = error
@@ -309,17 +390,35 @@ class Crew:
             raise damage
         counters.input_ended = True
 
+    async def _wait_for_room(self) -> None:
+        while all(self._is_full(hand) for hand in self.hands):
+            self._room.clear()
+            await self._room.wait()
+
+    def _is_full(self, hand: Hand) -> bool:
+        return hand.own_lines >= self._most_lines or hand.own_bytes >= self._most_bytes
+
     async def close(self) -> None:
         """Ends all workers."""
         self._is_closing = True
-        for hand in self._hands:
+        for hand in self.hands:
             await asyncio.to_thread(hand.end)
 
-    def _lost(self, hand: Hand) -> None:
-        if not self._is_closing:
-            why = f"worker process {hand.pid} is gone: was it killed, or was there no memory left?"
-            self.on_lost(why)
-            hand.break_off(why)
+    def heard(self, hand: Hand, news: News) -> None:
+        """A worker's word of its own lines."""
+        if self.lending is not None:
+            self.lending.hear(hand, news)
+        self._room.set()
+
+    def lost(self, hand: Hand) -> None:
+        """A worker's process is gone."""
+        if self._is_closing:
+            return
+        why = f"worker process {hand.pid} is gone: was it killed, or was there no memory left?"
+        self.on_lost(why)
+        slots = hand.break_off(why)
+        if self.lending is not None:
+            self.lending.lost(slots)
 
 
 def _lines_of(hand: Hand) -> int:

@@ -8,8 +8,9 @@ before the queue.
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
 from llmblast.errors import ExitCode
 from llmblast.job.consequences import Consequences, Sink
@@ -26,6 +27,25 @@ the sends nothing: with so much under way none is read, and none goes, until ano
 """
 QUEUED_PER_SLOT = 4
 """Lines read ahead for each request that may be in flight: a burst of replies must not find the lanes empty."""
+
+
+class Elsewhere(Protocol):
+    """Requests that somebody else sends on slots of ours."""
+
+    @property
+    def lines(self) -> int:
+        """Those that have not come back."""
+
+    @property
+    def in_flight(self) -> int:
+        """Those under way."""
+
+    @property
+    def slots(self) -> int:
+        """Slots for them, in use or not."""
+
+    def balance(self) -> None:
+        """Looks at how things stand, some times a second and whenever they have changed."""
 
 
 class Engine:
@@ -70,6 +90,7 @@ class Engine:
         self._feed_waits = False
         self.stopping = asyncio.Event()
         """Set once nothing more is sent."""
+        self.elsewhere: Elsewhere | None = None
         self._done = asyncio.Event()
         self._bug: BaseException | None = None
 
@@ -108,11 +129,13 @@ class Engine:
             self.exit_code, self.reason = exit_code, reason
         self.stopping.set()
         self._room.set()
+        if self.elsewhere is not None:
+            self.elsewhere.balance()
         self._check_done()
 
     async def cut_short(self) -> None:
         """Abandons what is in flight: those lines have no record and run again."""
-        self._counters.abandoned += self._scheduler.abandon()
+        self._counters.abandoned += self._scheduler.abandon() - self._idle_slots
         for task in self._tasks:
             task.cancel()
         for channel in self._channels:
@@ -134,6 +157,24 @@ class Engine:
                 self._send(*dispatch)
         except Exception as error:  # noqa: BLE001 -- a timer's call, say, would lose it: `wait_until_done` raises it
             self._fail(error)
+        if self.elsewhere is not None:
+            self.elsewhere.balance()
+
+    def adopt(self, request: Request, sent_s: float, reply: Reply) -> None:
+        """Goes on with what was sent elsewhere and not answered."""
+        self._replied(self._scheduler.adopt(request, sent_s), request, reply)
+
+    def hear(self, sent_s: float, headers: Mapping[bytes, bytes]) -> None:
+        """Of what was sent elsewhere, what the provider says of its limits."""
+        now, (endpoint,) = self._clock(), self._scheduler.endpoints
+        if endpoint.listens(now):
+            request = Request(0, "", b"", 0, sent_s=sent_s)
+            self._consequences.hear(request, endpoint, Reply(200, headers), self._wall_clock(), now)
+
+    def take_back(self, slots: int) -> None:
+        """Lent slots are free again."""
+        self._scheduler.give_back(slots, self._clock())
+        self._check_done()
 
     def refresh_counters(self) -> None:
         """Brings totals and gauges up to date, and what hedging knows of latencies: looked at a few times a second, not
@@ -141,14 +182,21 @@ class Engine:
         """
         counters = self._counters
         for mine, endpoint in zip(counters.endpoints, self._scheduler.endpoints, strict=True):
-            mine.in_flight = endpoint.in_flight
+            mine.in_flight = endpoint.in_flight - (self._idle_slots if endpoint.in_flight else 0)
             mine.state = endpoint.state(self._clock())
         counters.sent = sum(mine.sent for mine in counters.endpoints)
-        counters.in_flight = self._scheduler.in_flight
+        counters.in_flight = self._scheduler.in_flight - self._idle_slots
         counters.queued = len(self._scheduler.lanes)
+        if self.elsewhere is not None:
+            counters.queued += self.elsewhere.lines - self.elsewhere.in_flight
+            self.elsewhere.balance()
         if self._hedging is not None:
             self._hedging.learn(counters)
             self._arm(self._clock())
+
+    @property
+    def _idle_slots(self) -> int:
+        return 0 if self.elsewhere is None else self.elsewhere.slots - self.elsewhere.in_flight
 
     def _send(self, request: Request, endpoint: Endpoint) -> None:
         if not self._try_send(request, endpoint):
@@ -262,6 +310,8 @@ class Engine:
 
     def _check_done(self) -> None:
         is_drained = self.exit_code is not None or (self._counters.input_ended and not self._scheduler.lanes)
+        if self.elsewhere is not None and self.elsewhere.lines and self.exit_code is None:
+            return
         if is_drained and not self._tasks and not self._scheduler.in_flight:
             self._done.set()
 

@@ -17,6 +17,7 @@ from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings
 from llmblast.job.hedging import Hedging
 from llmblast.job.intake import Intake
+from llmblast.job.lending import Lending
 from llmblast.reading import Finished, Shaper, Source, open_source
 from llmblast.records import Failure, Request
 from llmblast.scheduling import ROUTES, CoolDown, Endpoint, OpeningWindow, Scheduler, limit_set
@@ -84,7 +85,7 @@ async def open_stations(
         endpoints = await _start_mocks(settings.endpoints, stack)
         crew = None
         if forked:
-            crew = Crew(forked, len(endpoints))
+            crew = Crew(forked, settings)
             stack.push_async_callback(crew.close)
             await crew.open([(endpoint.url, key) for endpoint, key in zip(endpoints, keys, strict=True)])
         channels = open_channels(settings, endpoints, keys, stack) if crew is None else crew.channels
@@ -128,6 +129,9 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
     intake = Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed)
     if crew is not None:
         crew.on_lost = partial(engine.stop, ExitCode.PROCESS_LOST)
+        if settings.hedge is None:
+            crew.lending = Lending(scheduler, engine, writer, counters, crew.hands, clock=time.monotonic)
+            engine.elsewhere = crew.lending
     return Stations(
         counters=counters,
         slices=intake.slices if crew is None else partial(crew.slices, intake, counters),

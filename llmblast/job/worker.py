@@ -10,7 +10,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from copy import copy
 from dataclasses import replace
@@ -20,17 +21,23 @@ from typing import Any, NoReturn
 import orjson
 
 from llmblast.job.channels import open_channels
+from llmblast.job.consequences import CUT_OFF_REASONS
+from llmblast.job.frames import News, Orders
 from llmblast.job.links import Link, receive
 from llmblast.job.loop import run_loop, tune_collector
 from llmblast.reading import OversizedLine, Shaper
 from llmblast.records import Answer, Failure, Reply, Request, Success
-from llmblast.sending import Channel, judge
+from llmblast.scheduling import SHORTEST_SERVICE_S
+from llmblast.sending import Action, Channel, judge
 from llmblast.settings import Settings
 from llmblast.writing import render
 
 SWEEP_INTERVAL_S = 0.25
 HEARING_INTERVAL_S = 0.005
 """Headers of answers are handed on so often: they tell of the provider's limits, and more of them say nothing new."""
+
+HALTING = (Action.COOL_DOWN, Action.DISABLE, Action.NOT_SENT)
+"""What says something of the whole endpoint: a worker sends no more lines of its own before the leader knows."""
 
 
 def serve(connected: socket.socket, settings: Settings) -> NoReturn:
@@ -68,11 +75,11 @@ async def _serve(connected: socket.socket, settings: Settings) -> None:
 
 
 class Worker:
-    """Does what stands in the frames from the other process, in their order.
+    """Does what stands in the leader's frames, in their order, and reports; see `frames`.
 
-    A frame to it is `(lines, starts, restarts, forgotten, cancelled, calls)`, one from it `(shaped, answered, replies,
-    late, results)`; `crew` says what is in them. A send is named by its line's number times the number of endpoints
-    plus the endpoint's index.
+    Lines come in two ways. Of most the leader decides each send, with all its limits. Where nothing but slots holds a
+    send back, a worker is lent some, and fills them with lines of its own as long as these are answered: the leader
+    hears of that in sums. A line of its own that is not answered becomes the leader's, together with its slot.
     """
 
     def __init__(self, settings: Settings, channels: Sequence[Channel]) -> None:
@@ -82,15 +89,23 @@ class Worker:
         self._echo = settings.echo
         self._body = settings.body
         self._hedges = settings.hedge is not None
+        self._has_rate = settings.has_rate or any(endpoint.has_rate for endpoint in settings.endpoints)
         self._requests: dict[int, Request] = {}
+        """Those that the leader decides on."""
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._heard_s = [0.0] * len(channels)
-        self._shaped: list[Any] = []
-        self._answered: list[Any] = []
-        self._replies: list[Any] = []
-        self._late: list[Any] = []
-        self._results: list[Any] = []
+        self._own: deque[Request] = deque()
+        """Own lines that have not been sent."""
+        self._slots = 0
+        self._owed = 0
+        """Slots that are to be given back as they become free."""
+        self._is_halted = False
+        """An own line met with more than bad luck: nothing goes before the leader has heard of it."""
+        self._in_flight = 0
+        self._own_bytes = 0
+        self._news = News()
+        self._records: list[bytes] = []
         self._will_flush = False
         self._loop = asyncio.get_running_loop()
         self._gone = asyncio.Event()
@@ -116,39 +131,88 @@ class Worker:
 
     def _obey(self, frame: Any) -> None:
         try:
-            self._do(frame)
+            self._do(Orders(*frame))
         except Exception as error:  # noqa: BLE001 -- the link's callback would lose it: `run` raises it
             self._fail(error)
 
-    def _do(self, frame: Any) -> None:
-        lines, starts, restarts, forgotten, cancelled, calls = frame
-        for number in forgotten:
+    def _do(self, orders: Orders) -> None:
+        for number in orders.forgotten:
             self._requests.pop(number, None)
-        for send in cancelled:
+        for send in orders.cancelled:
             if (task := self._tasks.get(send)) is not None:
                 task.cancel()
-        for texts in lines:
-            self._shaped.append([self._shape(*line) for line in texts])
-        now = iter(starts)
-        for send, sent_s in zip(now, now, strict=True):
+        for lines in orders.lines:
+            self._news.shaped.append([self._take(*line) for line in lines])
+        for lines in orders.own_lines:
+            self._take_own(lines)
+        starts = iter(orders.starts)
+        for send, sent_s in zip(starts, starts, strict=True):
             self._start(send, sent_s)
-        for send, sent_s, history in restarts:
+        for send, sent_s, history in orders.restarts:
             self._restart(send, sent_s, history)
-        for number, index, connections in calls:
+        for number, index, connections in orders.warm_ups:
             task = self._loop.create_task(self._warm_up(number, index, connections))
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
-        if lines:
+        self._slots += orders.lent
+        self._owed = min(self._owed + orders.asked, self._slots)
+        self._give_back()
+        if orders.go_on:
+            self._is_halted = False
+        if orders.recall:
+            self._return_own()
+        self._fill()
+        if orders.lines or orders.own_lines or orders.asked or orders.recall:
             self._flush_soon()
 
-    def _shape(self, number: int, key: str, text: bytes, size_bytes: int | None = None) -> tuple[Any, ...]:
-        if size_bytes is not None:
-            text = OversizedLine.of(text, key, size_bytes)
-        shaped = self._shaper.shape(number, key, text)
+    def _take(self, *line: Any) -> tuple[Any, ...]:
+        shaped = self._shape(*line)
         if isinstance(shaped, Failure):
             return shaped.error, shaped.line.id
-        self._requests[number] = shaped
-        return len(shaped.body), shaped.max_tokens, shaped.deferred
+        self._requests[shaped.number] = shaped
+        return _measures(shaped)
+
+    def _shape(self, number: int, key: str, text: bytes, size_bytes: int | None = None) -> Request | Failure:
+        if size_bytes is not None:
+            text = OversizedLine.of(text, key, size_bytes)
+        return self._shaper.shape(number, key, text)
+
+    def _take_own(self, lines: Sequence[Any]) -> None:
+        self._news.taken += 1
+        for line in lines:
+            shaped = self._shape(*line)
+            if isinstance(shaped, Failure):
+                self._news.refused.append((line, shaped.error, shaped.line.id))
+            elif shaped.deferred:
+                self._requests[shaped.number] = shaped  # only the leader knows when nothing else is left
+                self._news.returned.append((line, _measures(shaped)))
+            else:
+                self._own.append(shaped)
+                self._own_bytes += len(shaped.text) + len(shaped.body)
+
+    def _return_own(self) -> None:
+        for request in self._own:
+            self._requests[request.number] = request
+            self._own_bytes -= len(request.text) + len(request.body)
+            self._news.returned.append((_line_of(request), _measures(request)))
+        self._own.clear()
+
+    def _give_back(self) -> None:
+        slots = min(self._owed, self._slots - self._in_flight)
+        self._owed -= slots
+        self._slots -= slots
+        self._news.given_back += slots
+
+    def _fill(self) -> None:
+        """Sends own lines as long as there are slots."""
+        own = self._own
+        while own and self._in_flight < self._slots and not self._owed and not self._is_halted:
+            request = own.popleft()
+            self._in_flight += 1
+            self._news.sent += 1
+            self._news.last_sent_s = request.sent_s = time.monotonic()
+            if not self._channels[0].start(request):
+                self._start_task(-request.number, 0, request)
 
     def _start(self, send: int, sent_s: float) -> None:
         number, index = divmod(send, len(self._channels))
@@ -157,14 +221,16 @@ class Worker:
             request = copy(request)  # it may be in flight twice
         request.sent_s = sent_s
         if self._hedges or not self._channels[index].start(request):
-            task = self._tasks[send] = self._loop.create_task(self._carry(index, request))
-            task.add_done_callback(partial(self._carried, send))
+            self._start_task(send, index, request)
 
     def _restart(self, send: int, sent_s: float, history: tuple[int, int, bool]) -> None:
-        """What has failed before: `attempts`, `ambiguous_sends` and `resent` are the run's knowledge."""
         request = self._requests[send // len(self._channels)]
         request.attempts, request.ambiguous_sends, request.resent = history
         self._start(send, sent_s)
+
+    def _start_task(self, send: int, index: int, request: Request) -> None:
+        task = self._tasks[send] = self._loop.create_task(self._carry(index, request))
+        task.add_done_callback(partial(self._carried, send))
 
     async def _carry(self, index: int, request: Request) -> None:
         self._replied(index, request, await self._channels[index].send(request))
@@ -176,12 +242,14 @@ class Worker:
 
     async def _warm_up(self, call: int, index: int, connections: int) -> None:
         reply = await self._channels[index].warm_up(connections)
-        self._results.append((call, None if reply is None else reply.detail))
+        self._news.results.append((call, None if reply is None else reply.detail))
         self._flush_soon()
 
     def _left_late(self, index: int, request: Request, is_fresh: bool) -> None:
-        self._late.append((request.number * len(self._channels) + index, is_fresh))
-        self._flush_soon()
+        """It matters where there is a rate. One that is learned learns what it needs from what comes of it."""
+        if self._has_rate and request.number in self._requests:
+            self._news.late.append((request.number * len(self._channels) + index, is_fresh))
+            self._flush_soon()
 
     def _fail(self, bug: BaseException) -> None:
         self._bug = bug
@@ -189,39 +257,68 @@ class Worker:
 
     def _replied(self, index: int, request: Request, reply: Reply) -> None:
         try:
-            self._report(index, request, reply)
+            is_own = request.number not in self._requests
+            (self._end_own if is_own else self._report)(index, request, reply)
         except Exception as error:  # noqa: BLE001 -- the channel's callback would lose it: `run` raises it
             self._fail(error)
+        if not self._will_flush:
+            self._flush_soon()
 
     def _report(self, index: int, request: Request, reply: Reply) -> None:
         send = request.number * len(self._channels) + index
-        now = time.monotonic()
         answer = None if self._hedges else judge(request, reply, 0.0)
-        if isinstance(answer, Answer):
-            reply.latency_s = now - request.sent_s
-            request.attempts += 1
-            record = render(Success(request, answer, reply, self._names[index]), self._echo, self._body)
-            del self._requests[request.number]
-            self._answered.append(
-                (
-                    send,
-                    reply.latency_s,
-                    answer.finish_reason,
-                    answer.prompt_tokens,
-                    answer.completion_tokens,
-                    self._headers_to_hear(index, reply, now),
-                    record,
-                )
-            )
-        else:
-            self._replies.append((send, *_whole(reply), *_own(request)))
-        self._flush_soon()
+        if not isinstance(answer, Answer):
+            self._news.replies.append((send, *_whole(reply), _own(request)))
+            return
+        now = time.monotonic()
+        record = self._render(index, request, reply, answer, now)
+        del self._requests[request.number]
+        usage = answer.finish_reason, answer.prompt_tokens, answer.completion_tokens
+        headers = dict(reply.headers) if self._is_worth_hearing(index, now) else None
+        self._news.answered.append((send, reply.latency_s, *usage, headers, record))
 
-    def _headers_to_hear(self, index: int, reply: Reply, now: float) -> Mapping[bytes, bytes] | None:
+    def _end_own(self, index: int, request: Request, reply: Reply) -> None:
+        news = self._news
+        self._in_flight -= 1
+        self._own_bytes -= len(request.text) + len(request.body)
+        verdict = judge(request, reply, 0.0)
+        if isinstance(verdict, Answer):
+            now = time.monotonic()
+            self._records.append(self._render(index, request, reply, verdict, now))
+            latency_s = reply.latency_s
+            news.latencies.append(latency_s)
+            if latency_s >= SHORTEST_SERVICE_S:
+                news.slow.append((request.sent_s, latency_s))
+            if verdict.finish_reason in CUT_OFF_REASONS:
+                news.flagged += 1
+            if verdict.prompt_tokens is not None and verdict.completion_tokens is not None:
+                news.prompt_tokens += verdict.prompt_tokens
+                news.completion_tokens += verdict.completion_tokens
+            news.last_answered_sent_s = max(news.last_answered_sent_s, request.sent_s)
+            if self._is_worth_hearing(index, now):
+                news.headers = dict(reply.headers)
+        else:
+            self._requests[request.number] = request
+            self._slots -= 1
+            self._owed = min(self._owed, self._slots)
+            if verdict.action in HALTING:
+                self._is_halted = True
+            news.failed.append((_line_of(request), _measures(request), request.sent_s, *_whole(reply), _own(request)))
+        if self._owed:
+            self._give_back()
+        elif self._own:
+            self._fill()
+
+    def _render(self, index: int, request: Request, reply: Reply, answer: Answer, now: float) -> bytes:
+        reply.latency_s = now - request.sent_s
+        request.attempts += 1
+        return render(Success(request, answer, reply, self._names[index]), self._echo, self._body)
+
+    def _is_worth_hearing(self, index: int, now: float) -> bool:
         if now < self._heard_s[index] + HEARING_INTERVAL_S:
-            return None
+            return False
         self._heard_s[index] = now
-        return dict(reply.headers)
+        return True
 
     def _flush_soon(self) -> None:
         """All that happens in one turn of the loop goes in one frame."""
@@ -231,8 +328,21 @@ class Worker:
 
     def _flush(self) -> None:
         self._will_flush = False
-        self._link.send((self._shaped, self._answered, self._replies, self._late, self._results))
-        self._shaped, self._answered, self._replies, self._late, self._results = [], [], [], [], []
+        news, self._news = self._news, News()
+        news.records = b"".join(self._records)
+        self._records.clear()
+        news.in_flight = self._in_flight
+        news.own_bytes = self._own_bytes
+        self._link.send(news.packed())
+
+
+def _line_of(request: Request) -> tuple[Any, ...]:
+    return request.number, request.key, request.text
+
+
+def _measures(request: Request) -> tuple[int, int | None, bool]:
+    """What the leader has to know of a request's size."""
+    return len(request.body), request.max_tokens, request.deferred
 
 
 def _whole(reply: Reply) -> tuple[Any, ...]:

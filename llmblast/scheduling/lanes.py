@@ -52,9 +52,13 @@ class Lanes:
     def add(self, request: Request) -> None:
         """Queues a request that was read."""
         (self._deferred if request.deferred else self._immediate).append(request)
+        self.size_bytes += self.hold(request)
+
+    def hold(self, request: Request) -> int:
+        """Counts the bytes of a request, as long as it has not come to its end, and returns them."""
         request.size_bytes = size_bytes = len(request.text) + (request.body_bytes or len(request.body))
-        self.size_bytes += size_bytes
         self.held_bytes += size_bytes
+        return size_bytes
 
     def add_retry(self, request: Request, due_s: float, *, has_failed: bool = False) -> None:
         """Queues a request that goes again at `due_s` (monotonic seconds) or later."""

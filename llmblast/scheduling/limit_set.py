@@ -1,6 +1,7 @@
 """Limit sets: all limits of one level, the run or one endpoint. All are checked, then all are paid."""
 
 from collections.abc import Sequence
+from math import inf
 
 from llmblast.records import Tokens
 from llmblast.scheduling.limits import Concurrency, Limit, Rate, RollingQuota
@@ -37,6 +38,16 @@ class LimitSet:
     def concurrency(self) -> Concurrency | None:
         """The limit of requests in flight, if there is one."""
         return next((limit for limit in self._slots if isinstance(limit, Concurrency)), None)
+
+    @property
+    def free_slots(self) -> float:
+        """How many more may be in flight; infinity where nothing bounds that."""
+        return min((limit.free for limit in self._slots if isinstance(limit, Concurrency)), default=inf)
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether it bounds anything but what is in flight at one moment."""
+        return any(isinstance(limit, Rate | RollingQuota) for limit in self.all())
 
     @property
     def counts_tokens(self) -> bool:
