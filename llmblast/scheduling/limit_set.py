@@ -1,6 +1,6 @@
 """Limit sets: all limits of one level, the run or one endpoint. All are checked, then all are paid."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from llmblast.records import Tokens
 from llmblast.scheduling.limits import Concurrency, Limit, Rate, RollingQuota
@@ -46,6 +46,10 @@ class LimitSet:
     def all(self) -> tuple[Limit, ...]:
         """Every limit, for reports."""
         return (*self._per_request, *(limit for limit, _ in self._per_token))
+
+    def used(self) -> Iterator[tuple[Rate, float]]:
+        """Every rate that was set, with the units that it was charged in all."""
+        return ((rate, rate.used) for rate in self._rates if not rate.is_learned)
 
     def add(self, limit: Limit, kind: int | None = None) -> None:
         """One more limit, charged 1 a request, or its kind of tokens: 0 all, 1 the prompt's, 2 the answer's."""
