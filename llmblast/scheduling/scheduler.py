@@ -15,7 +15,7 @@ from llmblast.scheduling.adaptive import OpeningWindow
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.limit_set import LimitSet
-from llmblast.scheduling.limits import Limit, Rate
+from llmblast.scheduling.limits import Limit
 from llmblast.scheduling.retry_budget import EARNED_PER_ANSWER, EARNED_PER_SEND
 from llmblast.scheduling.routes import Route
 from llmblast.scheduling.tokens import dearest
@@ -202,8 +202,8 @@ class Scheduler:
         if sent < 2 or span_s <= 0:
             return {}
         in_span = (1 - 1 / sent) / span_s
-        rates = (limit for limit in self._limits() if isinstance(limit, Rate) and not limit.is_learned)
-        return {rate.name: rate.used * in_span / rate.per_second for rate in rates}
+        rates = chain(self._run_limits.used(), *(endpoint.limits.used() for endpoint in self.endpoints))
+        return {rate.name: used * in_span / rate.per_second for rate, used in rates}
 
     def _pay(self, request: Request, endpoint: Endpoint, tokens: Tokens, now: float) -> None:
         self._run_limits.take(tokens, now)
