@@ -194,13 +194,11 @@ class Hand:
         self._is_abandoned = True
         self.sent.clear()
 
-    def break_off(self, why: str) -> int:
-        """It is gone, and with it whatever it had sent. Returns how many slots were lent to it."""
+    def break_off(self, why: str) -> None:
+        """It is gone, and with it whatever it had sent."""
         sent, self.sent = self.sent, {}
         for request, done in sent.values():
             done(request, Reply(cause=Cause.BROKEN, detail=why))
-        slots, self.slots, self.asked, self.own_lines, self.own_in_flight = self.slots, 0, 0, 0, 0
-        return slots
 
     def end(self) -> None:
         """Ends the process, which has nothing that could be lost. Returns when it is gone."""
@@ -416,9 +414,9 @@ class Crew:
             return
         why = f"worker process {hand.pid} is gone: was it killed, or was there no memory left?"
         self.on_lost(why)
-        slots = hand.break_off(why)
         if self.lending is not None:
-            self.lending.lost(slots)
+            self.lending.lost(hand)
+        hand.break_off(why)
 
 
 def _lines_of(hand: Hand) -> int:

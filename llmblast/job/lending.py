@@ -114,8 +114,10 @@ class Lending:
         else:
             self.balance()
 
-    def lost(self, slots: int) -> None:
-        """A worker is gone, with so many slots."""
+    def lost(self, hand: "Hand") -> None:
+        """A worker is gone. What it had under way on its own account has no record, and may have been paid for."""
+        self._counters.maybe_billed += hand.own_in_flight
+        slots, hand.slots, hand.asked, hand.own_lines, hand.own_in_flight = hand.slots, 0, 0, 0, 0
         self._engine.take_back(slots)
 
     def _add_up(self, answers: int, news: News) -> None:

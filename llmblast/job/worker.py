@@ -36,6 +36,8 @@ SWEEP_INTERVAL_S = 0.25
 HEARING_INTERVAL_S = 0.005
 """Headers of answers are handed on so often: they tell of the provider's limits, and more of them say nothing new."""
 
+GATHER_S = 0.005
+"""So long the leader need not hear of answers to a worker's own lines."""
 HALTING = (Action.COOL_DOWN, Action.DISABLE, Action.NOT_SENT)
 """What says something of the whole endpoint: a worker sends no more lines of its own before the leader knows."""
 
@@ -107,6 +109,7 @@ class Worker:
         self._news = News()
         self._records: list[bytes] = []
         self._will_flush = False
+        self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._gone = asyncio.Event()
         self._bug: BaseException | None = None
@@ -261,14 +264,13 @@ class Worker:
             (self._end_own if is_own else self._report)(index, request, reply)
         except Exception as error:  # noqa: BLE001 -- the channel's callback would lose it: `run` raises it
             self._fail(error)
-        if not self._will_flush:
-            self._flush_soon()
 
     def _report(self, index: int, request: Request, reply: Reply) -> None:
         send = request.number * len(self._channels) + index
         answer = None if self._hedges else judge(request, reply, 0.0)
         if not isinstance(answer, Answer):
             self._news.replies.append((send, *_whole(reply), _own(request)))
+            self._flush_soon()
             return
         now = time.monotonic()
         record = self._render(index, request, reply, answer, now)
@@ -276,6 +278,7 @@ class Worker:
         usage = answer.finish_reason, answer.prompt_tokens, answer.completion_tokens
         headers = dict(reply.headers) if self._is_worth_hearing(index, now) else None
         self._news.answered.append((send, reply.latency_s, *usage, headers, record))
+        self._flush_soon()
 
     def _end_own(self, index: int, request: Request, reply: Reply) -> None:
         news = self._news
@@ -304,10 +307,14 @@ class Worker:
             if verdict.action in HALTING:
                 self._is_halted = True
             news.failed.append((_line_of(request), _measures(request), request.sent_s, *_whole(reply), _own(request)))
+            self._flush_soon()
         if self._owed:
             self._give_back()
+            self._flush_soon()
         elif self._own:
             self._fill()
+        if self._timer is None:
+            self._timer = self._loop.call_later(GATHER_S, self._flush)
 
     def _render(self, index: int, request: Request, reply: Reply, answer: Answer, now: float) -> bytes:
         reply.latency_s = now - request.sent_s
@@ -328,6 +335,9 @@ class Worker:
 
     def _flush(self) -> None:
         self._will_flush = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         news, self._news = self._news, News()
         news.records = b"".join(self._records)
         self._records.clear()
