@@ -122,11 +122,6 @@ class Worker:
 
     def _do(self, frame: Any) -> None:
         lines, starts, restarts, forgotten, cancelled, calls = frame
-        for number in forgotten:
-            self._requests.pop(number, None)
-        for send in cancelled:
-            if (task := self._tasks.get(send)) is not None:
-                task.cancel()
         for texts in lines:
             self._shaped.append([self._shape(*line) for line in texts])
         now = iter(starts)
@@ -134,6 +129,11 @@ class Worker:
             self._start(send, sent_s)
         for send, sent_s, history in restarts:
             self._restart(send, sent_s, history)
+        for send in cancelled:
+            if (task := self._tasks.get(send)) is not None:
+                task.cancel()
+        for number in forgotten:  # after the starts: a twin may go in the very turn in which the first send is answered
+            self._requests.pop(number, None)
         for number, index, connections in calls:
             task = self._loop.create_task(self._warm_up(number, index, connections))
             self._calls.add(task)
