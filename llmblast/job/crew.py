@@ -214,8 +214,8 @@ def _oversized(number: int, key: str, text: bytes) -> tuple[Any, ...]:
 
 
 def _restore(request: Request, own: Sequence[Any]) -> None:
-    """What a record needs of the line and only the worker knew."""
-    request.id, is_json, shown, request.extra, request.output_format = own
+    """What a verdict and a record need of the line and only the worker knew."""
+    request.path, request.needs_model, request.output_format, request.id, request.extra, is_json, shown = own
     request.input = orjson.Fragment(shown) if is_json else shown
 
 

@@ -241,7 +241,9 @@ def _whole(reply: Reply) -> tuple[Any, ...]:
 
 
 def _own(request: Request) -> tuple[Any, ...]:
-    """What a record of this line has beside its text; JSON that is copied unparsed is handed over as bytes."""
+    """What a verdict needs of this line and a record has beside its text; JSON that is copied unparsed is handed over
+    as bytes.
+    """
     is_json = isinstance(request.input, orjson.Fragment)
     shown = orjson.dumps(request.input) if is_json else request.input
-    return request.id, is_json, shown, request.extra, request.output_format
+    return request.path, request.needs_model, request.output_format, request.id, request.extra, is_json, shown
