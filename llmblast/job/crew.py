@@ -157,11 +157,11 @@ class Hand:
         for request, done in sent.values():
             done(request, Reply(cause=Cause.BROKEN, detail=why))
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """Ends the process, which has nothing that could be lost. Returns when it is gone."""
         self._link.close()
         os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        await asyncio.to_thread(os.waitpid, self.pid, 0)
 
     def _flush_soon(self) -> None:
         if not self._will_flush:
@@ -313,7 +313,7 @@ class Crew:
         """Ends all workers."""
         self._is_closing = True
         for hand in self._hands:
-            await asyncio.to_thread(hand.end)
+            await hand.end()
 
     def _lost(self, hand: Hand) -> None:
         if not self._is_closing:
