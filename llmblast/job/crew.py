@@ -15,6 +15,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -105,7 +106,8 @@ class Hand:
 
     async def open(self, places: Sequence[tuple[str, str | None]]) -> None:
         """Tells the worker the URL and the key of each endpoint; it begins with that."""
-        self._connected.sendall(frame_of(places))
+        with suppress(OSError):  # it is gone already, which the link tells
+            self._connected.sendall(frame_of(places))
         await self._link.open(self._connected)
 
     def shape(self, lines: Sequence[TextLine]) -> asyncio.Future[Sequence[Request | Failure]]:
@@ -274,10 +276,11 @@ def _hand_of(request: Request) -> Hand:
 
 
 class Crew:
-    """All workers. `on_lost` is called with what has happened, in words, when one is gone before the end."""
+    """All workers."""
 
     def __init__(self, forked: Sequence[Forked], endpoints: int) -> None:
-        self.on_lost: Callable[[str], None] = lambda why: None
+        self._on_lost: Callable[[str], None] = self._keep
+        self._kept: list[str] = []
         self.channels = [CrewChannel(index, endpoints) for index in range(endpoints)]
         self._hands = [Hand(one, self.channels, self._lost) for one in forked]
         self._is_closing = False
@@ -288,6 +291,12 @@ class Crew:
         """Sets all to work; `places` are the URL and the key of each endpoint."""
         for hand in self._hands:
             await hand.open(places)
+
+    def watch(self, on_lost: Callable[[str], None]) -> None:
+        """`on_lost` is called with what has happened, in words, when a worker is gone before the end, or was before."""
+        self._on_lost = on_lost
+        for why in self._kept:
+            on_lost(why)
 
     async def slices(self, intake: Intake, counters: Counters) -> AsyncIterator[Sequence[Request | Failure]]:
         """Like `Intake.slices`, with the work done by the workers, in the order of the input.
@@ -318,8 +327,11 @@ class Crew:
     def _lost(self, hand: Hand) -> None:
         if not self._is_closing:
             why = f"worker process {hand.pid} is gone: was it killed, or was there no memory left?"
-            self.on_lost(why)
+            self._on_lost(why)
             hand.break_off(why)
+
+    def _keep(self, why: str) -> None:
+        self._kept.append(why)
 
 
 def _lines_of(hand: Hand) -> int:

@@ -127,7 +127,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
     )
     intake = Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed)
     if crew is not None:
-        crew.on_lost = partial(engine.stop, ExitCode.PROCESS_LOST)
+        crew.watch(partial(engine.stop, ExitCode.PROCESS_LOST))
     return Stations(
         counters=counters,
         slices=intake.slices if crew is None else partial(crew.slices, intake, counters),
