@@ -20,7 +20,7 @@ from llmblast.job.intake import Intake
 from llmblast.reading import Finished, Shaper, Source, open_source
 from llmblast.records import Failure, Request
 from llmblast.scheduling import ROUTES, CoolDown, Endpoint, OpeningWindow, Scheduler, limit_set
-from llmblast.sending import Backoff, Channel
+from llmblast.sending import Backoff, Channel, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
 from llmblast.watching import Counters, EndpointCounters, LimitsView, Timeline, clean
 from llmblast.writing import OutputFile, Spool, Timing, Writer, should_retry
@@ -84,6 +84,8 @@ async def open_stations(
         endpoints = await _start_mocks(settings.endpoints, stack)
         crew = None
         if forked:
+            for endpoint, key in zip(endpoints, keys, strict=True):
+                make_target(endpoint, settings.model, key)  # what is wrong with it is told here, not by a worker
             crew = Crew(forked, len(endpoints))
             stack.push_async_callback(crew.close)
             await crew.open([(endpoint.url, key) for endpoint, key in zip(endpoints, keys, strict=True)])
