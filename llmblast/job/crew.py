@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from llmblast.errors import InputDamagedError, UsageError
+from llmblast.errors import UsageError
 from llmblast.job.consequences import Sink
 from llmblast.job.intake import Intake, TextLine
 from llmblast.job.links import Link, frame_of
@@ -38,6 +38,8 @@ SLICES_AHEAD = 4
 _NO_HEADERS: Mapping[bytes, bytes] = {}
 
 Done = Callable[[Request, Reply], None]
+_Ahead = asyncio.Queue[asyncio.Future[Sequence[Request | Failure]] | Exception | None]
+"""What lines will have become, and the end of the input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,20 +305,25 @@ class Crew:
 
         Raises InputDamagedError where the input breaks off, after what could be read.
         """
-        ahead: deque[asyncio.Future[Sequence[Request | Failure]]] = deque()
-        damage: InputDamagedError | None = None
+        ahead: _Ahead = asyncio.Queue(SLICES_AHEAD * len(self._hands))
+        reading = asyncio.create_task(self._read(intake, ahead))  # apart, since a pipe may give nothing more for long
+        try:
+            while (shaped := await ahead.get()) is not None:
+                if isinstance(shaped, Exception):
+                    raise shaped
+                yield await shaped
+        finally:
+            reading.cancel()
+        counters.input_ended = True
+
+    async def _read(self, intake: Intake, ahead: _Ahead) -> None:
+        end: Exception | None = None
         try:
             async for lines in intake.pending():
-                ahead.append(min(self._hands, key=_lines_of).shape(lines))
-                while ahead and (len(ahead) >= SLICES_AHEAD * len(self._hands) or ahead[0].done()):
-                    yield await ahead.popleft()
-        except InputDamagedError as error:
-            damage = error
-        while ahead:
-            yield await ahead.popleft()
-        if damage is not None:
-            raise damage
-        counters.input_ended = True
+                await ahead.put(min(self._hands, key=_lines_of).shape(lines))
+        except Exception as error:  # noqa: BLE001 -- raised where the slices are taken
+            end = error
+        await ahead.put(end)
 
     async def close(self) -> None:
         """Ends all workers."""
