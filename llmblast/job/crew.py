@@ -27,7 +27,7 @@ from llmblast.job.consequences import Sink
 from llmblast.job.intake import Intake, TextLine
 from llmblast.job.links import Link, frame_of
 from llmblast.job.worker import serve
-from llmblast.reading import BAD_LINE, OversizedLine
+from llmblast.reading import BAD_LINE, OversizedLine, Shaper
 from llmblast.records import Answer, Cause, Failure, Line, Outcome, Reply, Request, Success
 from llmblast.sending import resolve
 from llmblast.settings import Settings
@@ -80,6 +80,8 @@ class Assigned(Request):
     """A request of which the leader knows the line only: its body is in the process of `hand`."""
 
     hand: "Hand | None" = None
+    is_known: bool = False
+    """Whether its worker has told what a record needs of it: it does with the first reply."""
 
 
 class Hand:
@@ -219,6 +221,8 @@ def _oversized(number: int, key: str, text: bytes) -> tuple[Any, ...]:
 
 def _restore(request: Request, own: Sequence[Any]) -> None:
     """What a verdict and a record need of the line and only the worker knew."""
+    assert isinstance(request, Assigned)
+    request.is_known = True
     request.path, request.needs_model, request.output_format, request.id, request.extra, is_json, shown = own
     request.input = orjson.Fragment(shown) if is_json else shown
 
@@ -346,10 +350,13 @@ def _lines_of(hand: Hand) -> int:
 
 
 class CrewSink:
-    """Takes outcomes for the writer, and tells the workers of the lines that they did not see the end of."""
+    """Takes outcomes for the writer, and tells the workers of the lines that they did not see the end of. What a worker
+    cannot tell of a line any more, since it is lost, is read from the line itself.
+    """
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, shaper: Shaper) -> None:
         self._sink = sink
+        self._shaper = shaper
 
     @property
     def is_full(self) -> bool:
@@ -363,4 +370,8 @@ class CrewSink:
                 _hand_of(outcome.request).forget(outcome.request)
         elif isinstance(outcome.line, Assigned):
             _hand_of(outcome.line).forget(outcome.line)
+            if not outcome.line.is_known:
+                line = outcome.line
+                shaped = self._shaper.shape(line.number, line.key, line.text)
+                outcome.line = shaped.line if isinstance(shaped, Failure) else shaped
         self._sink.put(outcome)

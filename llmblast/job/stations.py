@@ -117,7 +117,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
     engine = Engine(
         scheduler,
         opened.channels,
-        writer if crew is None else CrewSink(writer),
+        writer if crew is None else CrewSink(writer, shaper),
         Backoff(settings.max_attempts, Random()),
         counters,
         clock=time.monotonic,
