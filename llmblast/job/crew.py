@@ -15,13 +15,14 @@ import socket
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import orjson
 
-from llmblast.errors import InputDamagedError, UsageError
+from llmblast.errors import UsageError
 from llmblast.job.consequences import Sink
 from llmblast.job.engine import MAX_QUEUED_BYTES, QUEUED_PER_SLOT
 from llmblast.job.frames import News, Orders
@@ -29,7 +30,7 @@ from llmblast.job.intake import SLICE_LINES, Intake, TextLine
 from llmblast.job.lending import Lending
 from llmblast.job.links import Link, frame_of
 from llmblast.job.worker import serve
-from llmblast.reading import BAD_LINE, OversizedLine
+from llmblast.reading import BAD_LINE, OversizedLine, Shaper
 from llmblast.records import Answer, Cause, Failure, Line, Outcome, Reply, Request, Success
 from llmblast.sending import resolve
 from llmblast.settings import Settings
@@ -42,6 +43,8 @@ _MEASURES = ("body_bytes", "max_tokens", "deferred")
 """What a worker tells of a request; of a line that is none, two words."""
 
 Done = Callable[[Request, Reply], None]
+_Ahead = asyncio.Queue[asyncio.Future[Sequence[Request | Failure]] | Exception | None]
+"""What lines will have become, and the end of the input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class Assigned(Request):
     """A request of which the leader knows the line only: its body is in the process of `hand`."""
 
     hand: "Hand | None" = None
+    is_known: bool = False
+    """Whether its worker has told what a record needs of it: it does with the first reply."""
 
 
 class Hand:
@@ -119,7 +124,8 @@ class Hand:
 
     async def open(self, places: Sequence[tuple[str, str | None]]) -> None:
         """Tells the worker the URL and the key of each endpoint; it begins with that."""
-        self._connected.sendall(frame_of(places))
+        with suppress(OSError):  # it is gone already, which the link tells
+            self._connected.sendall(frame_of(places))
         await self._link.open(self._connected)
 
     def shape(self, lines: Sequence[TextLine]) -> asyncio.Future[Sequence[Request | Failure]]:
@@ -200,11 +206,11 @@ class Hand:
         for request, done in sent.values():
             done(request, Reply(cause=Cause.BROKEN, detail=why))
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """Ends the process, which has nothing that could be lost. Returns when it is gone."""
         self._link.close()
         os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        await asyncio.to_thread(os.waitpid, self.pid, 0)
 
     def assign(self, line: Sequence[Any], measures: Sequence[Any]) -> "Assigned":
         """The request that the worker made of a line."""
@@ -222,9 +228,11 @@ class Hand:
         )
 
     def reply_of(self, request: Request, parts: Sequence[Any]) -> Reply:
-        """What the worker handed over as it is, and to the request what only the worker knew of its line."""
+        """What the worker handed over as it is, and to the request what a verdict and a record need of the line."""
         status, headers, body, cause, detail, own = parts
-        request.id, is_json, shown, request.extra, request.output_format = own
+        assert isinstance(request, Assigned)
+        request.is_known = True
+        request.path, request.needs_model, request.output_format, request.id, request.extra, is_json, shown = own
         request.input = orjson.Fragment(shown) if is_json else shown
         return Reply(status, headers, body, None if cause is None else Cause[cause], detail)
 
@@ -341,10 +349,11 @@ def _hand_of(request: Request) -> Hand:
 
 
 class Crew:
-    """All workers. `on_lost` is called with what has happened, in words, when one is gone before the end."""
+    """All workers."""
 
     def __init__(self, forked: Sequence[Forked], settings: Settings) -> None:
-        self.on_lost: Callable[[str], None] = lambda why: None
+        self._on_lost: Callable[[str], None] = self._keep
+        self._kept: list[str] = []
         endpoints = len(settings.endpoints)
         self.channels = [CrewChannel(index, endpoints) for index in range(endpoints)]
         self.hands = [Hand(one, self) for one in forked]
@@ -361,32 +370,42 @@ class Crew:
         for hand in self.hands:
             await hand.open(places)
 
+    def watch(self, on_lost: Callable[[str], None]) -> None:
+        """`on_lost` is called with what has happened, in words, when a worker is gone before the end, or was before."""
+        self._on_lost = on_lost
+        for why in self._kept:
+            on_lost(why)
+
     async def slices(self, intake: Intake, counters: Counters) -> AsyncIterator[Sequence[Request | Failure]]:
-        """Like `Intake.slices`, with the work done by the workers, in the order of the input. Slices of lines that they
-        send on their own account are empty.
+        """Like `Intake.slices`, with the work done by the workers, in the order of the input. Lines that they send on
+        their own account are not among it.
 
         Raises InputDamagedError where the input breaks off, after what could be read.
         """
-        ahead: deque[asyncio.Future[Sequence[Request | Failure]]] = deque()
-        damage: InputDamagedError | None = None
+        ahead: _Ahead = asyncio.Queue(SLICES_AHEAD * len(self.hands))
+        reading = asyncio.create_task(self._read(intake, ahead))  # apart, since a pipe may give nothing more for long
+        try:
+            while (shaped := await ahead.get()) is not None:
+                if isinstance(shaped, Exception):
+                    raise shaped
+                yield await shaped
+        finally:
+            reading.cancel()
+        counters.input_ended = True
+
+    async def _read(self, intake: Intake, ahead: _Ahead) -> None:
+        end: Exception | None = None
         try:
             async for lines in intake.pending():
                 hand = min(self.hands, key=_lines_of)
                 if self.lending is not None and self.lending.is_on:
                     hand.give(lines)
-                    yield ()
                     await self._wait_for_room()
                 else:
-                    ahead.append(hand.shape(lines))
-                while ahead and (len(ahead) >= SLICES_AHEAD * len(self.hands) or ahead[0].done()):
-                    yield await ahead.popleft()
-        except InputDamagedError as error:
-            damage = error
-        while ahead:
-            yield await ahead.popleft()
-        if damage is not None:
-            raise damage
-        counters.input_ended = True
+                    await ahead.put(hand.shape(lines))
+        except Exception as error:  # noqa: BLE001 -- raised where the slices are taken
+            end = error
+        await ahead.put(end)
 
     async def _wait_for_room(self) -> None:
         while all(self._is_full(hand) for hand in self.hands):
@@ -400,7 +419,7 @@ class Crew:
         """Ends all workers."""
         self._is_closing = True
         for hand in self.hands:
-            await asyncio.to_thread(hand.end)
+            await hand.end()
 
     def heard(self, hand: Hand, news: News) -> None:
         """A worker's word of its own lines."""
@@ -413,10 +432,13 @@ class Crew:
         if self._is_closing:
             return
         why = f"worker process {hand.pid} is gone: was it killed, or was there no memory left?"
-        self.on_lost(why)
+        self._on_lost(why)
         if self.lending is not None:
             self.lending.lost(hand)
         hand.break_off(why)
+
+    def _keep(self, why: str) -> None:
+        self._kept.append(why)
 
 
 def _lines_of(hand: Hand) -> int:
@@ -424,10 +446,13 @@ def _lines_of(hand: Hand) -> int:
 
 
 class CrewSink:
-    """Takes outcomes for the writer, and tells the workers of the lines that they did not see the end of."""
+    """Takes outcomes for the writer, and tells the workers of the lines that they did not see the end of. What a worker
+    cannot tell of a line any more, since it is lost, is read from the line itself.
+    """
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, shaper: Shaper) -> None:
         self._sink = sink
+        self._shaper = shaper
 
     @property
     def is_full(self) -> bool:
@@ -441,4 +466,8 @@ class CrewSink:
                 _hand_of(outcome.request).forget(outcome.request)
         elif isinstance(outcome.line, Assigned):
             _hand_of(outcome.line).forget(outcome.line)
+            if not outcome.line.is_known:
+                line = outcome.line
+                shaped = self._shaper.shape(line.number, line.key, line.text)
+                outcome.line = shaped.line if isinstance(shaped, Failure) else shaped
         self._sink.put(outcome)

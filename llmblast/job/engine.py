@@ -118,6 +118,8 @@ class Engine:
 
     async def wait_until_done(self) -> None:
         """Waits until nothing is queued or in flight any more, or the run stopped and nothing is in flight."""
+        if self.elsewhere is not None:
+            self.elsewhere.balance()
         self._check_done()
         await self._done.wait()
         if self._bug is not None:

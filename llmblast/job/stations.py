@@ -21,7 +21,7 @@ from llmblast.job.lending import Lending
 from llmblast.reading import Finished, Shaper, Source, open_source
 from llmblast.records import Failure, Request
 from llmblast.scheduling import ROUTES, CoolDown, Endpoint, OpeningWindow, Scheduler, limit_set
-from llmblast.sending import Backoff, Channel
+from llmblast.sending import Backoff, Channel, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
 from llmblast.watching import Counters, EndpointCounters, LimitsView, Timeline, clean
 from llmblast.writing import OutputFile, Spool, Timing, Writer, should_retry
@@ -85,6 +85,8 @@ async def open_stations(
         endpoints = await _start_mocks(settings.endpoints, stack)
         crew = None
         if forked:
+            for endpoint, key in zip(endpoints, keys, strict=True):
+                make_target(endpoint, settings.model, key)  # what is wrong with it is told here, not by a worker
             crew = Crew(forked, settings)
             stack.push_async_callback(crew.close)
             await crew.open([(endpoint.url, key) for endpoint, key in zip(endpoints, keys, strict=True)])
@@ -116,7 +118,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
     engine = Engine(
         scheduler,
         opened.channels,
-        writer if crew is None else CrewSink(writer),
+        writer if crew is None else CrewSink(writer, shaper),
         Backoff(settings.max_attempts, Random()),
         counters,
         clock=time.monotonic,
@@ -128,10 +130,10 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
     )
     intake = Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed)
     if crew is not None:
-        crew.on_lost = partial(engine.stop, ExitCode.PROCESS_LOST)
         if settings.hedge is None:
             crew.lending = Lending(scheduler, engine, writer, counters, crew.hands, clock=time.monotonic)
             engine.elsewhere = crew.lending
+        crew.watch(partial(engine.stop, ExitCode.PROCESS_LOST))
     return Stations(
         counters=counters,
         slices=intake.slices if crew is None else partial(crew.slices, intake, counters),

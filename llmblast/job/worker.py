@@ -139,11 +139,6 @@ class Worker:
             self._fail(error)
 
     def _do(self, orders: Orders) -> None:
-        for number in orders.forgotten:
-            self._requests.pop(number, None)
-        for send in orders.cancelled:
-            if (task := self._tasks.get(send)) is not None:
-                task.cancel()
         for lines in orders.lines:
             self._news.shaped.append([self._take(*line) for line in lines])
         for lines in orders.own_lines:
@@ -153,6 +148,11 @@ class Worker:
             self._start(send, sent_s)
         for send, sent_s, history in orders.restarts:
             self._restart(send, sent_s, history)
+        for send in orders.cancelled:
+            if (task := self._tasks.get(send)) is not None:
+                task.cancel()
+        for number in orders.forgotten:  # after the starts: a twin may go in the turn in which the first is answered
+            self._requests.pop(number, None)
         for number, index, connections in orders.warm_ups:
             task = self._loop.create_task(self._warm_up(number, index, connections))
             self._calls.add(task)
@@ -361,7 +361,9 @@ def _whole(reply: Reply) -> tuple[Any, ...]:
 
 
 def _own(request: Request) -> tuple[Any, ...]:
-    """What a record of this line has beside its text; JSON that is copied unparsed is handed over as bytes."""
+    """What a verdict needs of this line and a record has beside its text; JSON that is copied unparsed is handed over
+    as bytes.
+    """
     is_json = isinstance(request.input, orjson.Fragment)
     shown = orjson.dumps(request.input) if is_json else request.input
-    return request.id, is_json, shown, request.extra, request.output_format
+    return request.path, request.needs_model, request.output_format, request.id, request.extra, is_json, shown
