@@ -37,7 +37,11 @@ def run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) 
     end. Raises LlmblastError.
     """
     forked = fork_workers(settings) if settings.processes > 1 else ()
-    return run_loop(_run(settings, environ, command, forked))
+    try:
+        return run_loop(_run(settings, environ, command, forked))
+    finally:
+        for one in forked:  # workers end with it, also where the run did not come so far as to lead them
+            one.connected.close()
 
 
 async def _run(
