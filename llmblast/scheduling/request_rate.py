@@ -7,6 +7,7 @@ second is counted, too, and the pace may make up for more lateness of our own.
 
 import math
 from collections import deque
+from itertools import chain
 
 from llmblast.scheduling.limits import PACING_MARGIN, Rate
 
@@ -103,7 +104,7 @@ class RequestRate(Rate):
     def _room_at(self, now: float) -> float:
         self._forget(now)
         excess = self._counted + 1 - self._most
-        for end_s, count in (*self._before, (self._part_end_s, self._part_count)):
+        for end_s, count in chain(self._before, ((self._part_end_s, self._part_count),)):
             if excess <= 0:
                 break
             excess -= count

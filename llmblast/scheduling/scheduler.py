@@ -16,6 +16,7 @@ from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.limit_set import LimitSet
 from llmblast.scheduling.limits import Limit
+from llmblast.scheduling.request_rate import RequestRate
 from llmblast.scheduling.retry_budget import EARNED_PER_ANSWER, EARNED_PER_SEND
 from llmblast.scheduling.routes import Route
 from llmblast.scheduling.tokens import dearest
@@ -37,6 +38,7 @@ class Scheduler:
         self._opening = self._slots if isinstance(self._slots, OpeningWindow) else None
         self._held_by: Limit | None = None
         self._held_since = 0.0
+        self._paced_until_s = -math.inf
         self.counts_tokens = any(limits.counts_tokens for limits in (run_limits, *(e.limits for e in endpoints)))
 
     @property
@@ -46,14 +48,15 @@ class Scheduler:
 
     def next(self, now: float) -> tuple[Request, Endpoint] | None:
         """The request whose turn it is and its endpoint, with all limits paid; None when nothing may go at `now`."""
+        if now < self._paced_until_s:
+            return None
         request = self.lanes.peek(now)
         if request is None:
             self._hold(None, self.lanes.next_due_s(now), now)
             return None
         tokens = self._estimate(request) if self.counts_tokens else NO_TOKENS
         if not self._run_limits.is_ready(tokens, now):
-            at, limit = self._run_limits.last_ready(tokens, now)
-            self._hold(limit, self._until_another_head(at, now), now)
+            self._wait(*self._run_limits.last_ready(tokens, now), now)
             return None
         endpoint = self._find_endpoint(request, tokens, now)
         if endpoint is None:
@@ -128,6 +131,7 @@ class Scheduler:
         behind_s = endpoint.left_late(request.sent_s, request.lag_s, left_s) if is_fresh else 0.0
         endpoint.limits.left_late(request.sent_s, left_s, behind_s)
         self._run_limits.left_late(request.sent_s, left_s, behind_s)
+        self._paced_until_s = -math.inf
 
     def may_lend(self, now: float) -> bool:
         """Whether nothing but slots can hold a request back: of one endpoint that is well and has no rate."""
@@ -238,8 +242,15 @@ class Scheduler:
         if not waits:
             self._hold(None, math.inf, now)
             return
-        at, limit = min(waits, key=lambda wait: wait[0])
-        self._hold(limit, self._until_another_head(at, now), now)
+        self._wait(*min(waits, key=lambda wait: wait[0]), now)
+
+    def _wait(self, at: float, limit: Limit, now: float) -> None:
+        """A pace that holds whatever goes next is not asked again before its moment: nothing brings that forward."""
+        if isinstance(limit, RequestRate) and len(self._enabled) == 1:
+            self._paced_until_s = at
+            self._hold(limit, at, now)
+        else:
+            self._hold(limit, self._until_another_head(at, now), now)
 
     def _until_another_head(self, at: float, now: float) -> float:
         """`at`, or earlier when a retry comes due that may cost fewer tokens than the request it goes before."""

@@ -388,3 +388,20 @@ def test_the_dearest_estimate_is_paid_and_settled_at_both_levels() -> None:
 
     assert admitted is not None
     assert admitted[0].tokens_paid == pytest.approx((1000, 1000, 0), rel=0.01)
+
+
+@pytest.mark.parametrize("level", ["run", "endpoint"])
+def test_a_retry_that_comes_due_does_not_wake_a_paced_queue(level: str) -> None:
+    """It may cost fewer tokens than what it goes before, but the pace holds it all the same."""
+    if level == "run":
+        scheduler = make_scheduler([{}], 2, tpm=6000, rps=10)
+    else:
+        scheduler = make_scheduler([{"rps": 10}], 2, tpm=6000)
+    admitted = scheduler.next(0.0)
+    assert admitted is not None
+    scheduler.lanes.add_retry(admitted[0], due_s=0.05)
+
+    assert scheduler.next(0.01) is None
+    assert scheduler.wake_at == pytest.approx(0.1, rel=0.02)
+    assert scheduler.next(0.06) is None
+    assert scheduler.next(scheduler.wake_at) is not None
