@@ -65,10 +65,13 @@ def fork_workers(settings: Settings) -> Sequence[Forked]:
     sys.stderr.flush()
     forked: list[Forked] = []
     for _ in range(settings.processes):
-        ours, theirs = socket.socketpair()
+        sockets: Sequence[socket.socket] = ()
         try:
+            sockets = ours, theirs = socket.socketpair()
             pid = os.fork()
         except (OSError, AttributeError) as error:
+            for connected in (*sockets, *(other.connected for other in forked)):
+                connected.close()
             why = getattr(error, "strerror", None) or "this system cannot fork"
             raise UsageError(f"--processes {settings.processes}: {why}. Try fewer.") from None
         if pid == 0:
