@@ -394,9 +394,9 @@ def test_the_dearest_estimate_is_paid_and_settled_at_both_levels() -> None:
 def test_a_retry_that_comes_due_does_not_wake_a_paced_queue(level: str) -> None:
     """It may cost fewer tokens than what it goes before, but the pace holds it all the same."""
     if level == "run":
-        scheduler = make_scheduler([{}], 2, tpm=6000, rps=10)
+        scheduler = make_scheduler([{}], 2, tpm=6_000_000, rps=10)
     else:
-        scheduler = make_scheduler([{"rps": 10}], 2, tpm=6000)
+        scheduler = make_scheduler([{"rps": 10}], 2, tpm=6_000_000)
     admitted = scheduler.next(0.0)
     assert admitted is not None
     scheduler.lanes.add_retry(admitted[0], due_s=0.05)
