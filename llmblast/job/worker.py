@@ -129,6 +129,7 @@ class Worker:
                     await self._gone.wait()
             except TimeoutError:
                 continue
+        self._link.close()  # before anything else: the other process must not wait for what is to be cleaned up
         if self._bug is not None:
             raise self._bug
 

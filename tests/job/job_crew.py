@@ -112,7 +112,7 @@ async def a_crew(
         for end in itertools.chain(*pairs):
             stack.callback(end.close)
         if lost_at_start:
-            connected.pop().close()
+            connected.pop(0).close()
         stations = await stack.enter_async_context(open_stations(checked, os.environ, forked))
         tasks = [asyncio.create_task(worker_module._serve(theirs, checked)) for theirs in connected]
         yield Bench(checked, stations, tasks, connected, [one.pid for one in forked], sink.outcomes)
