@@ -178,15 +178,21 @@ async def test_connections_are_opened_ahead(tmp_path: Path, monkeypatch: pytest.
     assert "refused" in failed.detail
 
 
-async def test_a_request_that_leaves_late_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection has to be opened for the first one: limits are told that it leaves after its admission."""
+@pytest.mark.parametrize(("rps", "told_of"), [(1000.0, [(1, True)]), (None, [])])
+async def test_a_request_that_leaves_late_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rps: float | None, told_of: list[tuple[int, bool]]
+) -> None:
+    """A connection has to be opened for the first one: a rate is told that it leaves after its admission."""
     write_prompts(tmp_path / "prompts.jsonl", 1)
     told: list[tuple[int, bool]] = []
-    async with MockServer() as server, a_crew(monkeypatch, input="prompts.jsonl", endpoints=[server.url]) as bench:
+    async with (
+        MockServer() as server,
+        a_crew(monkeypatch, input="prompts.jsonl", endpoints=[server.url], rps=rps) as bench,
+    ):
         bench.stations.channels[0].on_late = lambda request, is_fresh: told.append((request.number, is_fresh))
         await bench.run()
 
-    assert told == [(1, True)]
+    assert told == told_of
 
 
 async def test_what_takes_too_long_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
