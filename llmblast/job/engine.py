@@ -158,7 +158,7 @@ class Engine:
             while (dispatch := self._next(now)) is not None:
                 self._send(*dispatch)
         except Exception as error:  # noqa: BLE001 -- a timer's call, say, would lose it: `wait_until_done` raises it
-            self._fail(error)
+            self.fail(error)
         if self.elsewhere is not None:
             self.elsewhere.balance()
 
@@ -275,7 +275,7 @@ class Engine:
             if dispatch is not None:
                 self._start(*dispatch)
         except Exception as error:  # noqa: BLE001 -- no task would hold it: `wait_until_done` raises it
-            self._fail(error)
+            self.fail(error)
         if not self._scheduler.in_flight:
             self._check_done()
 
@@ -302,10 +302,11 @@ class Engine:
     def _carried(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(error)
+            self.fail(error)
         self._check_done()
 
-    def _fail(self, bug: BaseException) -> None:
+    def fail(self, bug: BaseException) -> None:
+        """A defect of ours: the run ends, and `wait_until_done` raises it."""
         self._bug = bug
         self.stop(ExitCode.OUTPUT_FAILED, "internal error")
         self._done.set()  # what has failed half-way may count as in flight for ever

@@ -10,18 +10,15 @@ takes nothing, the run is to end.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from llmblast.job.engine import Engine
 from llmblast.job.frames import News
+from llmblast.job.hands import Hand
 from llmblast.reading import BAD_LINE
 from llmblast.records import Failure, Line
 from llmblast.scheduling import Scheduler
 from llmblast.watching import Counters
 from llmblast.writing import Writer
-
-if TYPE_CHECKING:
-    from llmblast.job.crew import Hand
 
 PAUSE_S = 1.0
 """After trouble, for so long the leader decides on every send."""
@@ -40,7 +37,7 @@ class Lending:
         engine: Engine,
         writer: Writer,
         counters: Counters,
-        hands: Sequence["Hand"],
+        hands: Sequence[Hand],
         *,
         clock: Callable[[], float],
     ) -> None:
@@ -85,7 +82,7 @@ class Lending:
         elif spare < 0:
             self._ask_back(-spare - sum(hand.asked for hand in self._hands))
 
-    def hear(self, hand: "Hand", news: News) -> None:
+    def hear(self, hand: Hand, news: News) -> None:
         """Takes in what a worker did on its own account."""
         answers = len(news.latencies)
         hand.own_lines -= answers + len(news.failed) + len(news.refused) + len(news.returned)
@@ -114,7 +111,7 @@ class Lending:
         else:
             self.balance()
 
-    def lost(self, hand: "Hand") -> None:
+    def lost(self, hand: Hand) -> None:
         """A worker is gone. What it had under way on its own account has no record, and may have been paid for."""
         self._counters.maybe_billed += hand.own_in_flight
         slots, hand.slots, hand.asked, hand.own_lines, hand.own_in_flight = hand.slots, 0, 0, 0, 0

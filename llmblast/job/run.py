@@ -9,12 +9,11 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import orjson
 
 from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError
-from llmblast.job.crew import Forked, fork_workers
 from llmblast.job.loop import run_loop, tune_collector
 from llmblast.job.signals import EXIT_OF_SIGNAL, Wish, Wishes, listening
 from llmblast.job.start import STDOUT
@@ -24,6 +23,9 @@ from llmblast.settings import Settings
 from llmblast.watching import Summary, Timeline, clean, drive, make_display
 from llmblast.watching.progress import status_line
 from llmblast.watching.rates import Pace
+
+if TYPE_CHECKING:
+    from llmblast.job.hands import Forked
 
 TEND_INTERVAL_S = 0.25
 TIMELINE_INTERVAL_S = 1.0
@@ -36,7 +38,11 @@ def run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) 
     """Runs one job whose settings have passed `check_start`. `command` is what the person typed, for the advice at the
     end. Raises LlmblastError.
     """
-    forked = fork_workers(settings) if settings.processes > 1 else ()
+    forked: Sequence[Forked] = ()
+    if settings.processes > 1:
+        from llmblast.job.crew import fork_workers  # noqa: PLC0415 -- most runs have one process
+
+        forked = fork_workers(settings)
     try:
         return run_loop(_run(settings, environ, command, forked))
     finally:
@@ -45,7 +51,7 @@ def run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) 
 
 
 async def _run(
-    settings: Settings, environ: Mapping[str, str], command: Sequence[str], forked: Sequence[Forked]
+    settings: Settings, environ: Mapping[str, str], command: Sequence[str], forked: "Sequence[Forked]"
 ) -> ExitCode:
     async with open_stations(settings, environ, forked) as stations:
         return await Job(settings, stations, command).run()

@@ -9,15 +9,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from random import Random
+from typing import TYPE_CHECKING
 
 from llmblast.errors import ExitCode
 from llmblast.job.channels import find_keys, open_channels
-from llmblast.job.crew import Crew, CrewSink, Forked
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings
 from llmblast.job.hedging import Hedging
 from llmblast.job.intake import Intake
-from llmblast.job.lending import Lending
 from llmblast.reading import Finished, Shaper, Source, open_source
 from llmblast.records import Failure, Request
 from llmblast.scheduling import ROUTES, CoolDown, Endpoint, OpeningWindow, Scheduler, limit_set
@@ -25,6 +24,10 @@ from llmblast.sending import Backoff, Channel, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
 from llmblast.watching import Counters, EndpointCounters, LimitsView, Timeline, clean
 from llmblast.writing import OutputFile, Spool, Timing, Writer, should_retry
+
+if TYPE_CHECKING:
+    from llmblast.job.crew import Crew
+    from llmblast.job.hands import Forked
 
 AHEAD_S = 0.1
 MOST_AHEAD = 1000
@@ -57,7 +60,7 @@ class _Opened:
     answered: Finished
     failed: Finished
     channels: Sequence[Channel]
-    crew: Crew | None
+    crew: "Crew | None"
     counters: Counters
     timeline: Timeline | None
     notes: Sequence[str]
@@ -65,7 +68,7 @@ class _Opened:
 
 @asynccontextmanager
 async def open_stations(
-    settings: Settings, environ: Mapping[str, str], forked: Sequence[Forked] = ()
+    settings: Settings, environ: Mapping[str, str], forked: "Sequence[Forked]" = ()
 ) -> AsyncIterator[Stations]:
     """Builds all stations, and closes what has no end of its own; the writer is closed by whoever runs it.
 
@@ -87,6 +90,8 @@ async def open_stations(
         if forked:
             for endpoint, key in zip(endpoints, keys, strict=True):
                 make_target(endpoint, settings.model, key)  # what is wrong with it is told here, not by a worker
+            from llmblast.job.crew import Crew  # noqa: PLC0415 -- most runs have one process
+
             crew = Crew(forked, settings)
             stack.push_async_callback(crew.close)
             await crew.open([(endpoint.url, key) for endpoint, key in zip(endpoints, keys, strict=True)])
@@ -118,7 +123,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
     engine = Engine(
         scheduler,
         opened.channels,
-        writer if crew is None else CrewSink(writer, shaper),
+        writer if crew is None else crew.sink(writer, shaper),
         Backoff(settings.max_attempts, Random()),
         counters,
         clock=time.monotonic,
@@ -130,10 +135,9 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
     )
     intake = Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed)
     if crew is not None:
-        if settings.hedge is None:
-            crew.lending = Lending(scheduler, engine, writer, counters, crew.hands, clock=time.monotonic)
-            engine.elsewhere = crew.lending
-        crew.watch(partial(engine.stop, ExitCode.PROCESS_LOST))
+        if settings.hedge is None:  # a hedge needs to know what is in flight, and since when
+            crew.lend_from(scheduler, engine, writer, counters)
+        crew.work_for(engine)
     return Stations(
         counters=counters,
         slices=intake.slices if crew is None else partial(crew.slices, intake, counters),

@@ -14,7 +14,7 @@ import pytest
 
 from llmblast.job import stations as stations_module
 from llmblast.job import worker as worker_module
-from llmblast.job.crew import Forked
+from llmblast.job.hands import Forked
 from llmblast.job.stations import Stations, open_stations
 from llmblast.records import Failure, Outcome, Request, Success
 from llmblast.settings import Settings, load
