@@ -30,8 +30,11 @@ def workers_of(process: Process) -> list[int]:
 def wait_for_end(processes: Sequence[int]) -> None:
     """Goes on when none of these process descriptors belongs to a living process."""
     for descriptor in processes:
-        assert select.select([descriptor], [], [], HANG_S)[0], "a process lives on"
+        has_ended = bool(select.select([descriptor], [], [], HANG_S)[0])
+        if not has_ended:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         os.close(descriptor)
+        assert has_ended, "a process lives on"
 
 
 def start_group(tmp_path: Path, environment: dict[str, str], server: MockServer, *arguments: str) -> Process:
@@ -64,9 +67,10 @@ def test_no_worker_outlives_a_killed_run(
     wait_for_requests(server, after, process)
     workers = [os.pidfd_open(pid) for pid in workers_of(process)]
     process.kill()
-    process.communicate()
+    process.wait()
 
     wait_for_end(workers)
+    process.communicate()
     done = llmblast("run", "prompts.jsonl", *arguments)
 
     assert len(workers) == WORKERS

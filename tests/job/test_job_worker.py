@@ -133,21 +133,27 @@ def carriers() -> int:
 
 
 @pytest.mark.parametrize("transport", ["lean", "session"])
-@pytest.mark.parametrize(("shape", "answer"), [("messages", ANSWERED), ("input", EMBEDDED)])
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ({"id": "own", "fruit": "apple", "input": "Text %d."}, ANSWERED),
+        ({"model": "m", "messages": [{"role": "user", "content": "Text %d."}]}, ANSWERED),
+        ({"model": "m", "input": ["Text %d."]}, EMBEDDED),
+    ],
+    ids=["simple", "raw", "embeddings"],
+)
 async def test_the_loser_of_a_race_is_cancelled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str, shape: str, answer: bytes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str, line: dict[str, Any], answer: bytes
 ) -> None:
     """The twin's answer is the line's, whatever was asked for, and nobody waits for the straggler."""
-    asked: list[dict[str, Any]] = [{"model": "m", shape: f"Text {n}."} for n in range(200)]
-    if shape == "messages":
-        asked = [{"model": "m", shape: [{"role": "user", "content": f"Text {n}."}]} for n in range(200)]
-    (tmp_path / "prompts.jsonl").write_bytes(b"\n".join(map(orjson.dumps, asked)))
+    text = orjson.dumps(line)
+    (tmp_path / "prompts.jsonl").write_bytes(b"\n".join(text % number for number in range(200)))
     script = Straggling(answer, b"Text 199.")
     async with MockServer(script=script) as one, MockServer(script=script) as two:
         settings: dict[str, Any] = {
             "endpoints": [one.url, two.url],
             "hedge": "p50",
-            "format": "raw",
+            "format": "auto" if "id" in line else "raw",
             "transport": transport,
         }
         async with a_crew(monkeypatch, input="prompts.jsonl", concurrency=8, **settings) as bench:
@@ -159,6 +165,7 @@ async def test_the_loser_of_a_race_is_cancelled(
 
             assert sorted(success.request.number for success in bench.answered) == list(range(1, 201))
             assert bench.records[-1]["maybe_billed"] == 1
+            assert {record.get("fruit") for record in bench.records} == {line.get("fruit")}
             assert bench.failed == []
 
 
