@@ -21,7 +21,7 @@ from llmblast.job.consequences import Sink
 from llmblast.job.engine import MAX_QUEUED_BYTES, QUEUED_PER_SLOT, Engine
 from llmblast.job.frames import News
 from llmblast.job.hands import Assigned, Done, Forked, Hand
-from llmblast.job.intake import SLICE_LINES, Intake
+from llmblast.job.intake import SLICE_LINES, Intake, names_images
 from llmblast.job.lending import Lending
 from llmblast.job.worker import serve
 from llmblast.reading import Shaper
@@ -178,7 +178,8 @@ class Crew:
         try:
             async for lines in intake.pending():
                 hand = min(self.hands, key=_lines_of)
-                if self.lending is not None and self.lending.is_on:
+                is_small = not names_images(lines[-1][2])  # the leader bounds the bytes of what it decides on
+                if self.lending is not None and self.lending.is_on and is_small:
                     hand.give(lines)
                     await self._wait_for_room()
                 else:
