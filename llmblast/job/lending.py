@@ -105,7 +105,6 @@ class Lending:
             hand.lost_slot()
             request = hand.assign(line, measures)
             self._engine.adopt(request, sent_s, hand.reply_of(request, reply))
-            self._scheduler.answered_on_lent_slots(0, news.last_answered_sent_s, ())  # its row of failures has a gap
         if news.given_back:
             hand.got_back(news.given_back)
             self._engine.take_back(news.given_back)

@@ -1,0 +1,374 @@
+"""Lending: a leader and workers in one process, whose frames come when the test says so: nothing is lost or doubled."""
+
+import asyncio
+import marshal
+import socket
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmblast.errors import ExitCode
+from llmblast.job import crew as crew_module
+from llmblast.job import worker as worker_module
+from llmblast.job.crew import Crew, CrewSink, Forked
+from llmblast.job.engine import Engine
+from llmblast.job.intake import Intake, TextLine
+from llmblast.job.lending import Lending
+from llmblast.job.stations import make_scheduler
+from llmblast.job.worker import Worker
+from llmblast.reading import Shaper
+from llmblast.records import Cause, Outcome, Reply, Request, Success
+from llmblast.sending import Backoff, Channel
+from llmblast.settings import Settings, load
+from llmblast.watching import Counters, EndpointCounters
+from llmblast.writing import Writer
+from tests.task_channel import TaskChannel
+
+ANSWER = Reply(200, {}, b'{"choices":[{"message":{"content":"yes"},"finish_reason":"stop"}]}')
+REPLIES = {
+    "answer": ANSWER,
+    "500": Reply(500, {}, b"{}"),
+    "400": Reply(400, {}, b"{}"),
+    "401": Reply(401, {}, b"{}"),
+    "429": Reply(429, {b"retry-after": b"2"}, b"{}"),
+    "429 at once": Reply(429, {b"retry-after": b"0"}, b"{}"),
+    "not sent": Reply(cause=Cause.NOT_SENT, detail="refused"),
+    "broken": Reply(cause=Cause.BROKEN, detail="broken"),
+    "stale": Reply(cause=Cause.STALE, detail="closed"),
+}
+ROUNDS = 400
+"""Of deliveries and answers, in which every run must have come to its end."""
+
+
+class HeldLink:
+    """One end of a link. What is sent there stays until the test has the other end hear it."""
+
+    made: ClassVar[deque["HeldLink"]] = deque()
+
+    def __init__(self, on_frame: Callable[[Any], None], on_lost: Callable[[], None]) -> None:
+        self.on_frame = on_frame
+        self.on_lost = on_lost
+        self.sent: deque[bytes] = deque()
+        self.made.append(self)
+
+    def send(self, value: Any) -> None:
+        self.sent.append(marshal.dumps(value, 2))
+
+
+class ServerSide(TaskChannel):
+    """What a worker has under way; a test answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way: list[Request] = []
+
+    def start(self, request: Request) -> bool:
+        self.under_way.append(request)
+        return True
+
+    def reply(self, place: int, kind: str) -> None:
+        request = self.under_way.pop(place % len(self.under_way))
+        reply = REPLIES[kind]
+        self.on_reply(request, Reply(reply.status, reply.headers, reply.body, reply.cause, reply.detail))
+
+
+class Output:
+    """A writer that only counts."""
+
+    def __init__(self) -> None:
+        self.is_full = False
+        self.answered: Counter[int] = Counter()
+        self.failed: Counter[int] = Counter()
+
+    def put(self, outcome: Outcome) -> None:
+        if not isinstance(outcome, Success):
+            self.failed[outcome.line.number] += 1
+        elif outcome.reply.record:
+            self.put_rendered(outcome.reply.record)
+        else:
+            self.answered[outcome.request.number] += 1
+
+    def put_rendered(self, records: bytes) -> None:
+        self.answered.update(orjson.loads(record)["line"] for record in records.splitlines())
+
+
+class Pending:
+    """An input of so many lines."""
+
+    def __init__(self, texts: Sequence[bytes], slice_lines: int, counters: Counters) -> None:
+        self._texts = texts
+        self._slice_lines = slice_lines
+        self._counters = counters
+
+    async def pending(self) -> AsyncIterator[Sequence[TextLine]]:
+        lines = [(number, f"{number:016}", text) for number, text in enumerate(self._texts, 1)]
+        for start in range(0, len(lines), self._slice_lines):
+            part = lines[start : start + self._slice_lines]
+            self._counters.lines_read += len(part)
+            yield part
+            await asyncio.sleep(0)
+
+
+class Company:
+    """A leader and its workers over lines, on a clock of their own."""
+
+    def __init__(self, job: Settings, texts: Sequence[bytes], slice_lines: int = 8) -> None:
+        self.now = 1000.0
+        self.slots = job.concurrency
+        HeldLink.made.clear()
+        self.sockets = [socket.socket() for _ in range(job.processes)]
+        self.crew = Crew([Forked(0, connected) for connected in self.sockets], job)
+        self.servers = [ServerSide() for _ in range(job.processes)]
+        self.workers = [Worker(job, [cast(Channel, server)]) for server in self.servers]
+        links = list(HeldLink.made)
+        self.downward, self.upward = links[: job.processes], links[job.processes :]
+        self.counters = Counters(endpoints=[EndpointCounters("a")])
+        self.output = Output()
+        self.scheduler = make_scheduler(job)
+        self.engine = Engine(
+            self.scheduler,
+            self.crew.channels,
+            CrewSink(self.output, Shaper(job)),
+            Backoff(3, Random(0)),
+            self.counters,
+            clock=self.clock,
+            wall_clock=self.clock,
+            max_in_flight=job.concurrency,
+            gives_up=lambda counters: False,
+        )
+        self.lending = Lending(
+            self.scheduler, self.engine, cast(Writer, self.output), self.counters, self.crew.hands, clock=self.clock
+        )
+        self.crew.lending = self.lending
+        self.engine.elsewhere = self.lending
+        self.crew.watch(lambda why: self.engine.stop(ExitCode.PROCESS_LOST, why))
+        self.intake = cast(Intake, Pending(texts, slice_lines, self.counters))
+        self.running = asyncio.create_task(self._run())
+
+    @property
+    def under_way(self) -> int:
+        return sum(len(server.under_way) for server in self.servers)
+
+    @property
+    def ended(self) -> Counter[int]:
+        return self.output.answered + self.output.failed
+
+    def clock(self) -> float:
+        return self.now
+
+    async def turn(self, turns: int = 1) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+            assert self.under_way <= self.slots
+
+    def tell(self, place: int) -> None:
+        """The worker hears the next frame."""
+        if self.downward[place].sent:
+            self.upward[place].on_frame(marshal.loads(self.downward[place].sent.popleft()))
+
+    def hear(self, place: int) -> None:
+        """The leader hears the worker's next frame."""
+        if self.upward[place].sent:
+            self.downward[place].on_frame(marshal.loads(self.upward[place].sent.popleft()))
+
+    def reply(self, place: int, of: int, kind: str) -> None:
+        if self.servers[place].under_way:
+            self.servers[place].reply(of, kind)
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.engine.pump()
+
+    async def pass_on(self) -> None:
+        """Every frame comes, and whatever comes of it."""
+        await self.turn(4)
+        while any(link.sent for link in (*self.downward, *self.upward)):
+            for place in range(len(self.workers)):
+                self.tell(place)
+                self.hear(place)
+            await self.turn(4)
+
+    async def finish(self) -> None:
+        """Answers all until the run is over."""
+        self.output.is_full = False
+        for _ in range(ROUNDS):
+            await self.pass_on()
+            for place, server in enumerate(self.servers):
+                for _ in range(len(server.under_way)):
+                    self.reply(place, 0, "answer")
+            await self.pass_on()
+            if self.running.done():
+                break
+            self.wait(5.0)
+        assert self.running.done(), "the run does not end"
+        await self.running
+
+    async def close(self) -> None:
+        self.running.cancel()
+        await asyncio.gather(self.running, return_exceptions=True)
+        for connected in self.sockets:
+            connected.close()
+
+    async def _run(self) -> None:
+        feed = asyncio.create_task(self._feed())
+        stop = asyncio.create_task(self.engine.stopping.wait())
+        try:
+            await asyncio.wait({feed, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not feed.done():
+                feed.cancel()
+            await asyncio.gather(feed, return_exceptions=True)
+            await self.engine.wait_until_done()
+        finally:
+            stop.cancel()
+            feed.cancel()
+
+    async def _feed(self) -> None:
+        async for shaped in self.crew.slices(self.intake, self.counters):
+            for item in shaped:
+                if isinstance(item, Request):
+                    self.engine.accept(item)
+                else:
+                    self.engine.refuse(item)
+            self.engine.pump()
+            await asyncio.sleep(0)
+            await self.engine.room()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _frames_are_held() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crew_module, "Link", HeldLink)
+        patch.setattr(worker_module, "Link", HeldLink)
+        patch.setattr(worker_module, "GATHER_S", 0.0)
+        yield
+
+
+def job_of(processes: int, slots: int, *, adaptive: bool = False) -> Settings:
+    endpoint = {"url": "http://127.0.0.1:1/v1", "adaptive": adaptive}
+    return load({"endpoints": [endpoint], "processes": processes, "concurrency": slots})
+
+
+@asynccontextmanager
+async def company(job: Settings, texts: Sequence[bytes], slice_lines: int = 8) -> AsyncIterator[Company]:
+    with pytest.MonkeyPatch.context() as patch:
+        it = Company(job, texts, slice_lines)
+        patch.setattr(worker_module, "time", SimpleNamespace(monotonic=it.clock))
+        try:
+            yield it
+        finally:
+            await it.close()
+
+
+def questions(count: int) -> list[bytes]:
+    return [b'{"input": "Question %d?"}' % number for number in range(count)]
+
+
+places = st.integers(0, 2)
+kinds = st.sampled_from(["answer"] * 6 + ["500", "400", "429", "429 at once", "not sent", "broken", "stale"])
+steps = st.one_of(
+    st.tuples(st.just("turn"), st.integers(1, 3)),
+    st.tuples(st.just("tell"), places),
+    st.tuples(st.just("hear"), places),
+    st.tuples(st.just("reply"), places, st.integers(0, 9), kinds),
+    st.tuples(st.just("pass on")),
+    st.tuples(st.just("wait"), st.sampled_from([0.0, 0.1, 1.0, 5.0])),
+    st.tuples(st.just("full"), st.booleans()),
+)
+lines = st.lists(
+    st.sampled_from([b'{"input": "a"}'] * 8 + [b'{"input": "b", "priority": -1}', b"no JSON"]),
+    min_size=40,
+    max_size=160,
+)
+
+
+async def take(it: Company, step: tuple[Any, ...]) -> None:
+    match step:
+        case ("turn", turns):
+            await it.turn(turns)
+        case ("tell", place):
+            it.tell(place % len(it.workers))
+        case ("hear", place):
+            it.hear(place % len(it.workers))
+        case ("reply", place, of, kind):
+            it.reply(place % len(it.workers), of, kind)
+        case ("pass on",):
+            await it.pass_on()
+        case ("wait", seconds):
+            it.wait(seconds)
+        case ("full", is_full):
+            it.output.is_full = is_full
+            it.engine.pump()
+    assert it.under_way <= it.slots
+
+
+def waiting(it: Company) -> Iterator[Request]:
+    lanes = it.scheduler.lanes
+    while lanes:
+        lanes.is_outage, lanes.is_behind = False, False
+        yield lanes.pop(1e9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(2, 3),
+    st.integers(12, 20),
+    st.booleans(),
+    lines,
+    st.integers(1, 16),
+    st.lists(steps, min_size=60, max_size=250),
+    st.booleans(),
+)
+def test_whatever_crosses_slots_and_lines_are_conserved(
+    processes: int,
+    slots: int,
+    adaptive: bool,
+    texts: list[bytes],
+    slice_lines: int,
+    taken: list[tuple[Any, ...]],
+    is_stopped: bool,
+) -> None:
+    """In flight is never more than the slots, at the end all are back, and every line has ended once; of a run that was
+    stopped, each that was sent.
+    """
+
+    async def live() -> None:
+        async with company(job_of(processes, slots, adaptive=adaptive), texts, slice_lines) as it:
+            it.scheduler.endpoints[0].breaker.answered()  # else three refused connections end the run
+            it.engine.pump()  # where nothing has to open first, slots are lent before there is a line
+            for step in taken:
+                await take(it, step)
+            if is_stopped:
+                it.engine.stop(ExitCode.INTERRUPTED, "interrupted")
+            await it.finish()
+            it.engine.refresh_counters()
+            assert it.scheduler.in_flight == it.lending.slots == it.lending.lines == 0
+            assert it.scheduler.free_slots == slots
+            assert [hand.asked for hand in it.crew.hands] == [0] * processes
+            assert set(it.ended.values()) <= {1}
+            assert it.engine.exit_code is not None or it.ended.keys() == set(range(1, len(texts) + 1))
+            assert it.counters.succeeded == it.output.answered.total()
+            assert it.scheduler.lanes.held_bytes == sum(request.size_bytes for request in waiting(it))
+
+    asyncio.run(live())
+
+
+async def test_an_endpoint_that_is_gone_is_not_sent_to() -> None:
+    """Three refused connections to workers' own sends open the breaker, and others that follow leave it open."""
+    async with company(job_of(3, 12), questions(100)) as it:
+        it.scheduler.endpoints[0].breaker.answered()
+        it.engine.pump()
+        await it.pass_on()
+        for place in (0, 1, 2, 0):
+            it.reply(place, 0, "not sent")
+            await it.pass_on()
+
+        assert it.scheduler.endpoints[0].breaker.is_open
+        assert not it.lending.is_on
