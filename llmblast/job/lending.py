@@ -92,6 +92,7 @@ class Lending:
         hand.lines -= answers + len(news.refused)
         if news.sent:
             self._counters.endpoints[0].sent += news.sent
+            self._scheduler.sent_on_lent_slots(news.sent)
             self._counters.last_sent_s = max(self._counters.last_sent_s or 0.0, news.last_sent_s)
         if answers:
             self._add_up(answers, news)

@@ -372,3 +372,19 @@ async def test_an_endpoint_that_is_gone_is_not_sent_to() -> None:
 
         assert it.scheduler.endpoints[0].breaker.is_open
         assert not it.lending.is_on
+
+
+async def test_quick_errors_among_slow_answers_are_no_outage() -> None:
+    """Ten lines in a row fail while hundreds were sent that take their time: only a quarter of them would be one."""
+    async with company(job_of(2, 400), questions(1600)) as it:
+        it.engine.pump()
+        await it.pass_on()
+        for _ in range(10):
+            it.wait(0.01)
+            for _ in range(10):
+                it.reply(0, 0, "answer")  # to what was sent before the row began
+            await it.pass_on()
+            it.reply(0, -1, "500")
+            await it.pass_on()
+
+        assert not it.scheduler.endpoints[0].outage.is_open
