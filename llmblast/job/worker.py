@@ -165,7 +165,7 @@ class Worker:
         if orders.recall:
             self._return_own()
         self._fill()
-        if orders.lines or orders.own_lines or orders.asked or orders.recall:
+        if orders.lines or orders.own_lines or orders.asked or orders.recall or self._news.sent:
             self._flush_soon()
 
     def _take(self, *line: Any) -> tuple[Any, ...]:

@@ -388,3 +388,13 @@ async def test_quick_errors_among_slow_answers_are_no_outage() -> None:
             await it.pass_on()
 
         assert not it.scheduler.endpoints[0].outage.is_open
+
+
+async def test_what_fills_slots_that_come_later_is_told_at_once() -> None:
+    """Lines are at a worker before it has slots: the leader hears that they were sent before there is a reply."""
+    async with company(job_of(2, 12), []) as it:
+        lines = [(number, "0" * 16, text) for number, text in enumerate(questions(10), 1)]
+        it.crew.hands[0].give(lines)
+        await it.pass_on()
+
+        assert it.lending.in_flight == it.under_way == 6
