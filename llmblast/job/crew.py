@@ -192,8 +192,11 @@ class Hand:
     def lost_slot(self) -> None:
         """One came back with a line that was not answered."""
         self.slots -= 1
-        self.asked = min(self.asked, self.slots)
-        self._flush_soon().go_on = True
+        orders = self._flush_soon()
+        if self.asked > self.slots:
+            self.asked = self.slots
+            orders.asked = max(orders.asked - 1, 0)  # it has not heard of those yet, and takes one off what it has
+        orders.go_on = True
 
     def abandon(self) -> None:
         """Nobody waits for any reply any more."""

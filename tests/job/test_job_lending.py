@@ -20,6 +20,7 @@ from llmblast.job import crew as crew_module
 from llmblast.job import worker as worker_module
 from llmblast.job.crew import Crew, CrewSink, Forked
 from llmblast.job.engine import Engine
+from llmblast.job.frames import Orders
 from llmblast.job.intake import Intake, TextLine
 from llmblast.job.lending import Lending
 from llmblast.job.stations import make_scheduler
@@ -398,3 +399,20 @@ async def test_what_fills_slots_that_come_later_is_told_at_once() -> None:
         await it.pass_on()
 
         assert it.lending.in_flight == it.under_way == 6
+
+
+async def test_a_slot_that_is_asked_for_as_it_is_lost_is_not_owed() -> None:
+    """A worker's last slot fails while it is being asked for, and others are lent in the same turn: it keeps those."""
+    async with company(job_of(2, 12), []) as it:
+        hand = it.crew.hands[0]
+        hand.lend(1)
+        await it.turn()
+        hand.ask_back(1)
+        hand.lost_slot()
+        hand.lend(3)
+        await it.turn()
+
+        orders = [Orders(*marshal.loads(frame)) for frame in it.downward[0].sent]
+
+        assert (hand.slots, hand.asked) == (3, 0)
+        assert [(frame.lent, frame.asked) for frame in orders] == [(1, 0), (3, 0)]
