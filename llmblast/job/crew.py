@@ -202,6 +202,7 @@ class Hand:
         """Nobody waits for any reply any more."""
         self._is_abandoned = True
         self.sent.clear()
+        self.slots = self.asked = self.own_lines = self.own_in_flight = 0
 
     def break_off(self, why: str) -> None:
         """It is gone, and with it whatever it had sent."""
@@ -274,10 +275,10 @@ class Hand:
                 request, done = under_way
                 done(request, self.reply_of(request, parts))
         self._told_bytes = news.own_bytes
-        self.own_in_flight = news.in_flight
         for _ in range(news.taken):
             self._untold_bytes.popleft()
         if not self._is_abandoned:
+            self.own_in_flight = news.in_flight
             self._crew.heard(self, news)
 
     def _shaped(self, line: TextLine, entry: Sequence[Any]) -> Request | Failure:

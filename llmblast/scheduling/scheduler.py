@@ -93,6 +93,8 @@ class Scheduler:
     def abandon(self) -> int:
         """Nothing of what is in flight comes back; returns how many those are."""
         abandoned, self.in_flight = self.in_flight, 0
+        for endpoint in self.endpoints:
+            endpoint.in_flight = 0
         return abandoned
 
     def answered(self, request: Request, endpoint: Endpoint, latency_s: float) -> None:

@@ -416,3 +416,20 @@ async def test_a_slot_that_is_asked_for_as_it_is_lost_is_not_owed() -> None:
 
         assert (hand.slots, hand.asked) == (3, 0)
         assert [(frame.lent, frame.asked) for frame in orders] == [(1, 0), (3, 0)]
+
+
+async def test_what_is_abandoned_is_counted_once() -> None:
+    """Slots that nobody uses are not requests; a second look, when all has ended, changes nothing."""
+    async with company(job_of(2, 12), questions(5)) as it:
+        it.engine.pump()
+        await it.pass_on()
+        under_way = it.under_way
+        await it.engine.cut_short()
+        it.reply(0, 0, "answer")
+        it.reply(1, 0, "answer")
+        await it.pass_on()
+        await it.engine.cut_short()
+        it.engine.refresh_counters()
+
+        assert it.counters.abandoned == under_way == 5
+        assert it.counters.in_flight == it.counters.endpoints[0].in_flight == 0
