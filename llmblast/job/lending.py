@@ -51,7 +51,6 @@ class Lending:
         self._counters = counters
         self._hands = hands
         self._clock = clock
-        self._has_deferred = False
         self._not_before_s = 0.0
 
     @property
@@ -90,6 +89,7 @@ class Lending:
         answers = len(news.latencies)
         hand.own_lines -= answers + len(news.failed) + len(news.refused) + len(news.returned)
         hand.lines -= answers + len(news.refused)
+        self._scheduler.lanes.is_behind = self.lines > self.in_flight
         if news.sent:
             self._counters.endpoints[0].sent += news.sent
             self._scheduler.sent_on_lent_slots(news.sent)
@@ -99,9 +99,7 @@ class Lending:
         for (number, key, text, *_), message, name in news.refused:
             self._engine.refuse(Failure(Line(number, key, text, name), message, BAD_LINE))
         for line, measures in news.returned:
-            request = hand.assign(line, measures)
-            self._has_deferred = self._has_deferred or request.deferred
-            self._engine.accept(request)
+            self._engine.accept(hand.assign(line, measures))
         for line, measures, sent_s, *reply in news.failed:
             hand.lost_slot()
             request = hand.assign(line, measures)
@@ -138,7 +136,8 @@ class Lending:
 
     def _may_lend(self, now: float) -> bool:
         is_over = self._engine.exit_code is not None or (self._counters.input_ended and not self.lines)
-        if is_over or self._has_deferred or self._writer.is_full or now < self._not_before_s:
+        has_deferred = self._scheduler.lanes.has_deferred  # only here is known when nothing else is left
+        if is_over or has_deferred or self._writer.is_full or now < self._not_before_s:
             return False
         has_enough = self._scheduler.in_flight + self._scheduler.free_slots >= LEAST_SLOTS_EACH * len(self._hands)
         return has_enough and self._scheduler.may_lend(now)

@@ -171,12 +171,12 @@ class Scheduler:
         self.lanes.budget.earned += EARNED_PER_SEND
         return endpoint
 
-    def answered_on_lent_slots(self, answers: int, sent_s: float, slow: Iterable[tuple[float, float]]) -> None:
-        """So many usable answers came, the latest to what was sent at `sent_s`. `slow` are the sends and latencies that
     def sent_on_lent_slots(self, sends: int) -> None:
         """So many were sent: a row of failures among them has to be long to be an outage."""
         self.endpoints[0].outage.sent_elsewhere(sends)
 
+    def answered_on_lent_slots(self, answers: int, sent_s: float, slow: Iterable[tuple[float, float]]) -> None:
+        """So many usable answers came, the latest to what was sent at `sent_s`. `slow` are the sends and latencies that
         tell of the endpoint's capacity.
         """
         (endpoint,) = self.endpoints

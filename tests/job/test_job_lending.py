@@ -433,3 +433,19 @@ async def test_what_is_abandoned_is_counted_once() -> None:
 
         assert it.counters.abandoned == under_way == 5
         assert it.counters.in_flight == it.counters.endpoints[0].in_flight == 0
+
+
+async def test_deferred_lines_wait_for_those_at_the_workers() -> None:
+    """One is read before slots are lent; it goes with the last ones, when nothing else waits."""
+    async with company(
+        job_of(2, 12), [*questions(20), b'{"input": "may wait", "priority": -1}', *questions(300)]
+    ) as it:
+        sent: list[bytes] = []
+        while not it.running.done():
+            await it.pass_on()
+            for server in it.servers:
+                sent += [request.text for request in server.under_way]
+                for _ in range(len(server.under_way)):
+                    server.reply(0, "answer")
+
+        assert any(b"may wait" in text for text in sent[-it.slots :])
