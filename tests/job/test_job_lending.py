@@ -168,7 +168,11 @@ class Company:
     async def turn(self, turns: int = 1) -> None:
         for _ in range(turns):
             await asyncio.sleep(0)
-            assert self.under_way <= self.slots
+            self.check()
+
+    def check(self) -> None:
+        assert self.under_way <= self.slots
+        assert all(0 <= hand.asked <= hand.slots for hand in self.crew.hands)
 
     def tell(self, place: int) -> None:
         """The worker hears the next frame."""
@@ -307,7 +311,7 @@ async def take(it: Company, step: tuple[Any, ...]) -> None:
         case ("full", is_full):
             it.output.is_full = is_full
             it.engine.pump()
-    assert it.under_way <= it.slots
+    it.check()
 
 
 def waiting(it: Company) -> Iterator[Request]:
@@ -449,3 +453,23 @@ async def test_deferred_lines_wait_for_those_at_the_workers() -> None:
                     server.reply(0, "answer")
 
         assert any(b"may wait" in text for text in sent[-it.slots :])
+
+
+@pytest.mark.parametrize("kind", ["answer", "500", "429", "not sent"])
+async def test_a_recall_that_crosses_a_reply_leaves_nothing_behind(kind: str) -> None:
+    """The output is full for a moment while replies are on their way; later the workers send again, on all slots."""
+    async with company(job_of(2, 12), questions(600)) as it:
+        it.scheduler.endpoints[0].breaker.answered()
+        it.engine.pump()
+        await it.pass_on()
+        it.reply(0, 0, kind)
+        it.output.is_full = True
+        it.engine.pump()
+        await it.turn()
+        it.tell(0)
+        it.reply(0, 0, kind)
+        await it.pass_on()
+        await it.finish()
+
+        assert [hand.asked for hand in it.crew.hands] == [0, 0]
+        assert it.ended == Counter(range(1, 601))
