@@ -24,7 +24,7 @@ import orjson
 
 from llmblast.errors import UsageError
 from llmblast.job.consequences import Sink
-from llmblast.job.engine import MAX_QUEUED_BYTES, QUEUED_PER_SLOT
+from llmblast.job.engine import MAX_HELD_BYTES, MAX_QUEUED_BYTES, QUEUED_PER_SLOT
 from llmblast.job.frames import News, Orders
 from llmblast.job.intake import SLICE_LINES, Intake, TextLine
 from llmblast.job.lending import Lending
@@ -99,8 +99,9 @@ class Hand:
         self.lines = 0
         """How many it has that have not come to their end."""
         self.own_lines = 0
-        """Of these, those on its own account, with `own_bytes` and as many in flight as it last told."""
+        """Of these, those on its own account, with as many in flight and as many bytes as it last told."""
         self.own_in_flight = 0
+        self.own_bytes = 0
         self.slots = 0
         """Lent to it; `asked` of them it is to give back."""
         self.asked = 0
@@ -114,13 +115,18 @@ class Hand:
         self._orders = Orders()
         self._will_flush = False
         self._is_abandoned = False
-        self._told_bytes = 0
+        self._told_waiting_bytes = 0
         self._untold_bytes: deque[int] = deque()
 
     @property
-    def own_bytes(self) -> int:
-        """Of its own lines, those on their way to it included."""
-        return self._told_bytes + sum(self._untold_bytes)
+    def untold(self) -> int:
+        """Slices of its own lines that it has not told of: nobody knows yet what they have become."""
+        return len(self._untold_bytes)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of its own lines that it has not sent, those on their way to it included."""
+        return self._told_waiting_bytes + sum(self._untold_bytes)
 
     async def open(self, places: Sequence[tuple[str, str | None]]) -> None:
         """Tells the worker the URL and the key of each endpoint; it begins with that."""
@@ -274,7 +280,7 @@ class Hand:
             if (under_way := self.sent.pop(send, None)) is not None:
                 request, done = under_way
                 done(request, self.reply_of(request, parts))
-        self._told_bytes = news.own_bytes
+        self.own_bytes, self._told_waiting_bytes = news.own_bytes, news.waiting_bytes
         for _ in range(news.taken):
             self._untold_bytes.popleft()
         if not self._is_abandoned:
@@ -363,7 +369,8 @@ class Crew:
         self.hands = [Hand(one, self) for one in forked]
         self.lending: Lending | None = None
         self._most_lines = max(settings.concurrency * QUEUED_PER_SLOT // len(forked), 2 * SLICE_LINES)
-        self._most_bytes = MAX_QUEUED_BYTES // len(forked)
+        self._most_waiting_bytes = MAX_QUEUED_BYTES // len(forked)
+        self._most_bytes = MAX_HELD_BYTES // len(forked)
         self._room = asyncio.Event()
         self._is_closing = False
         for channel in self.channels:
@@ -417,7 +424,9 @@ class Crew:
             await self._room.wait()
 
     def _is_full(self, hand: Hand) -> bool:
-        return hand.own_lines >= self._most_lines or hand.own_bytes >= self._most_bytes
+        if hand.untold >= SLICES_AHEAD or hand.own_lines >= self._most_lines:
+            return True
+        return hand.waiting_bytes >= self._most_waiting_bytes or hand.own_bytes >= self._most_bytes
 
     async def close(self) -> None:
         """Ends all workers."""

@@ -106,6 +106,8 @@ class Worker:
         """An own line met with more than bad luck: nothing goes before the leader has heard of it."""
         self._in_flight = 0
         self._own_bytes = 0
+        self._waiting_bytes = 0
+        """Of `_own`; `_own_bytes` are those of what is in flight, too."""
         self._news = News()
         self._records: list[bytes] = []
         self._will_flush = False
@@ -192,6 +194,7 @@ class Worker:
             else:
                 self._own.append(shaped)
                 self._own_bytes += len(shaped.text) + len(shaped.body)
+                self._waiting_bytes += len(shaped.text) + len(shaped.body)
 
     def _return_own(self) -> None:
         for request in self._own:
@@ -199,6 +202,7 @@ class Worker:
             self._own_bytes -= len(request.text) + len(request.body)
             self._news.returned.append((_line_of(request), _measures(request)))
         self._own.clear()
+        self._waiting_bytes = 0
 
     def _give_back(self) -> None:
         slots = min(self._owed, self._slots - self._in_flight)
@@ -211,6 +215,7 @@ class Worker:
         own = self._own
         while own and self._in_flight < self._slots and not self._owed and not self._is_halted:
             request = own.popleft()
+            self._waiting_bytes -= len(request.text) + len(request.body)
             self._in_flight += 1
             self._news.sent += 1
             self._news.last_sent_s = request.sent_s = time.monotonic()
@@ -343,6 +348,7 @@ class Worker:
         self._records.clear()
         news.in_flight = self._in_flight
         news.own_bytes = self._own_bytes
+        news.waiting_bytes = self._waiting_bytes
         self._link.send(news.packed())
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from llmblast.errors import ExitCode
 from llmblast.job import crew as crew_module
 from llmblast.job import worker as worker_module
-from llmblast.job.crew import Crew, CrewSink, Forked
+from llmblast.job.crew import SLICES_AHEAD, Crew, CrewSink, Forked
 from llmblast.job.engine import Engine
 from llmblast.job.frames import Orders
 from llmblast.job.intake import Intake, TextLine
@@ -473,3 +473,22 @@ async def test_a_recall_that_crosses_a_reply_leaves_nothing_behind(kind: str) ->
 
         assert [hand.asked for hand in it.crew.hands] == [0, 0]
         assert it.ended == Counter(range(1, 601))
+
+
+async def test_large_lines_fill_all_slots() -> None:
+    """What is in flight is not among the 8 MiB that may wait."""
+    async with company(job_of(2, 60), [b'{"input": "%b"}' % (b"x" * 300_000)] * 200, slice_lines=2) as it:
+        it.engine.pump()
+        for _ in range(10):
+            await it.pass_on()
+
+        assert it.under_way == 60
+
+
+async def test_lines_wait_until_it_is_known_what_those_before_them_became() -> None:
+    """A line of a few bytes may name images of many megabytes."""
+    async with company(job_of(2, 60), questions(400)) as it:
+        it.engine.pump()
+        await it.turn(200)
+
+        assert [hand.own_lines for hand in it.crew.hands] == [8 * SLICES_AHEAD] * 2
