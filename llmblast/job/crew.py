@@ -18,7 +18,7 @@ from functools import partial
 
 from llmblast.errors import ExitCode, UsageError
 from llmblast.job.consequences import Sink
-from llmblast.job.engine import MAX_QUEUED_BYTES, QUEUED_PER_SLOT, Engine
+from llmblast.job.engine import MAX_HELD_BYTES, MAX_QUEUED_BYTES, QUEUED_PER_SLOT, Engine
 from llmblast.job.frames import News
 from llmblast.job.hands import Assigned, Done, Forked, Hand
 from llmblast.job.intake import SLICE_LINES, Intake, names_images
@@ -131,7 +131,8 @@ class Crew:
         self.hands = [Hand(one, self) for one in forked]
         self.lending: Lending | None = None
         self._most_lines = max(settings.concurrency * QUEUED_PER_SLOT // len(forked), 2 * SLICE_LINES)
-        self._most_bytes = MAX_QUEUED_BYTES // len(forked)
+        self._most_waiting_bytes = MAX_QUEUED_BYTES // len(forked)
+        self._most_bytes = MAX_HELD_BYTES // len(forked)
         self._room = asyncio.Event()
         self._is_closing = False
         for channel in self.channels:
@@ -194,7 +195,9 @@ class Crew:
             await self._room.wait()
 
     def _is_full(self, hand: Hand) -> bool:
-        return hand.own_lines >= self._most_lines or hand.own_bytes >= self._most_bytes
+        if hand.untold >= SLICES_AHEAD or hand.own_lines >= self._most_lines:
+            return True
+        return hand.waiting_bytes >= self._most_waiting_bytes or hand.own_bytes >= self._most_bytes
 
     async def close(self) -> None:
         """Ends all workers."""

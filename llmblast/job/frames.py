@@ -84,6 +84,8 @@ class News:
     """On its own account, at this moment."""
     own_bytes: int = 0
     """Of own lines that have not come to their end, at this moment."""
+    waiting_bytes: int = 0
+    """Of those among them that have not been sent."""
 
     def packed(self) -> tuple[Any, ...]:
         """What a link takes."""

@@ -70,8 +70,9 @@ class Hand:
         self.lines = 0
         """How many it has that have not come to their end."""
         self.own_lines = 0
-        """Of these, those on its own account, with `own_bytes` and as many in flight as it last told."""
+        """Of these, those on its own account, with as many in flight and as many bytes as it last told."""
         self.own_in_flight = 0
+        self.own_bytes = 0
         self.slots = 0
         """Lent to it; `asked` of them it is to give back."""
         self.asked = 0
@@ -85,13 +86,18 @@ class Hand:
         self._orders = Orders()
         self._will_flush = False
         self._is_abandoned = False
-        self._told_bytes = 0
+        self._told_waiting_bytes = 0
         self._untold_bytes: deque[int] = deque()
 
     @property
-    def own_bytes(self) -> int:
-        """Of its own lines, those on their way to it included."""
-        return self._told_bytes + sum(self._untold_bytes)
+    def untold(self) -> int:
+        """Slices of its own lines that it has not told of: nobody knows yet what they have become."""
+        return len(self._untold_bytes)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of its own lines that it has not sent, those on their way to it included."""
+        return self._told_waiting_bytes + sum(self._untold_bytes)
 
     async def open(self, places: Sequence[tuple[str, str | None]]) -> None:
         """Tells the worker the URL and the key of each endpoint; it begins with that."""
@@ -163,13 +169,17 @@ class Hand:
     def lost_slot(self) -> None:
         """One came back with a line that was not answered."""
         self.slots -= 1
-        self.asked = min(self.asked, self.slots)
-        self._flush_soon().go_on = True
+        orders = self._flush_soon()
+        if self.asked > self.slots:
+            self.asked = self.slots
+            orders.asked = max(orders.asked - 1, 0)  # it has not heard of those yet, and takes one off what it has
+        orders.go_on = True
 
     def abandon(self) -> None:
         """Nobody waits for any reply any more."""
         self._is_abandoned = True
         self.sent.clear()
+        self.slots = self.asked = self.own_lines = self.own_in_flight = 0
 
     def break_off(self, why: str) -> None:
         """It is gone, and with it whatever it had sent."""
@@ -246,11 +256,11 @@ class Hand:
             if (under_way := self.sent.pop(send, None)) is not None:
                 request, done = under_way
                 done(request, self.reply_of(request, parts))
-        self._told_bytes = news.own_bytes
-        self.own_in_flight = news.in_flight
+        self.own_bytes, self._told_waiting_bytes = news.own_bytes, news.waiting_bytes
         for _ in range(news.taken):
             self._untold_bytes.popleft()
         if not self._is_abandoned:
+            self.own_in_flight = news.in_flight
             self._leader.heard(self, news)
 
     def _shaped(self, line: TextLine, entry: Sequence[Any]) -> Request | Failure:

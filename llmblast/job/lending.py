@@ -48,7 +48,6 @@ class Lending:
         self._counters = counters
         self._hands = hands
         self._clock = clock
-        self._has_deferred = False
         self._not_before_s = 0.0
 
     @property
@@ -77,6 +76,7 @@ class Lending:
         spare = self._scheduler.free_slots
         if self._scheduler.lanes.peek(now) is not None:
             spare -= max(min(len(self._scheduler.lanes), int((self.slots + max(spare, 0)) * MOST_WANTED)), 1)
+        self._scheduler.wait_for_slots(spare <= 0 and self.lines > self.in_flight, now)
         if spare > 0:
             self._lend(spare, now)
         elif spare < 0:
@@ -87,22 +87,23 @@ class Lending:
         answers = len(news.latencies)
         hand.own_lines -= answers + len(news.failed) + len(news.refused) + len(news.returned)
         hand.lines -= answers + len(news.refused)
+        self._scheduler.lanes.is_behind = self.lines > self.in_flight
         if news.sent:
             self._counters.endpoints[0].sent += news.sent
+            self._scheduler.sent_on_lent_slots(news.sent)
             self._counters.last_sent_s = max(self._counters.last_sent_s or 0.0, news.last_sent_s)
         if answers:
             self._add_up(answers, news)
         for (number, key, text, *_), message, name in news.refused:
             self._engine.refuse(Failure(Line(number, key, text, name), message, BAD_LINE))
         for line, measures in news.returned:
-            request = hand.assign(line, measures)
-            self._has_deferred = self._has_deferred or request.deferred
-            self._engine.accept(request)
+            self._engine.accept(hand.assign(line, measures))
         for line, measures, sent_s, *reply in news.failed:
             hand.lost_slot()
             request = hand.assign(line, measures)
             self._engine.adopt(request, sent_s, hand.reply_of(request, reply))
-            self._scheduler.answered_on_lent_slots(0, news.last_answered_sent_s, ())  # its row of failures has a gap
+            if answers:  # a row of failures in one frame is none where there is an answer in it
+                self._scheduler.endpoints[0].outage.worked(news.last_answered_sent_s)
         if news.given_back:
             hand.got_back(news.given_back)
             self._engine.take_back(news.given_back)
@@ -135,7 +136,8 @@ class Lending:
 
     def _may_lend(self, now: float) -> bool:
         is_over = self._engine.exit_code is not None or (self._counters.input_ended and not self.lines)
-        if is_over or self._has_deferred or self._writer.is_full or now < self._not_before_s:
+        has_deferred = self._scheduler.lanes.has_deferred  # only here is known when nothing else is left
+        if is_over or has_deferred or self._writer.is_full or now < self._not_before_s:
             return False
         has_enough = self._scheduler.in_flight + self._scheduler.free_slots >= LEAST_SLOTS_EACH * len(self._hands)
         return has_enough and self._scheduler.may_lend(now)

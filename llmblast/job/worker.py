@@ -106,6 +106,8 @@ class Worker:
         """An own line met with more than bad luck: nothing goes before the leader has heard of it."""
         self._in_flight = 0
         self._own_bytes = 0
+        self._waiting_bytes = 0
+        """Of `_own`; `_own_bytes` are those of what is in flight, too."""
         self._news = News()
         self._records: list[bytes] = []
         self._will_flush = False
@@ -166,7 +168,7 @@ class Worker:
         if orders.recall:
             self._return_own()
         self._fill()
-        if orders.lines or orders.own_lines or orders.asked or orders.recall:
+        if orders.lines or orders.own_lines or orders.asked or orders.recall or self._news.sent:
             self._flush_soon()
 
     def _take(self, *line: Any) -> tuple[Any, ...]:
@@ -193,6 +195,7 @@ class Worker:
             else:
                 self._own.append(shaped)
                 self._own_bytes += len(shaped.text) + len(shaped.body)
+                self._waiting_bytes += len(shaped.text) + len(shaped.body)
 
     def _return_own(self) -> None:
         for request in self._own:
@@ -200,6 +203,7 @@ class Worker:
             self._own_bytes -= len(request.text) + len(request.body)
             self._news.returned.append((_line_of(request), _measures(request)))
         self._own.clear()
+        self._waiting_bytes = 0
 
     def _give_back(self) -> None:
         slots = min(self._owed, self._slots - self._in_flight)
@@ -212,6 +216,7 @@ class Worker:
         own = self._own
         while own and self._in_flight < self._slots and not self._owed and not self._is_halted:
             request = own.popleft()
+            self._waiting_bytes -= len(request.text) + len(request.body)
             self._in_flight += 1
             self._news.sent += 1
             self._news.last_sent_s = request.sent_s = time.monotonic()
@@ -344,6 +349,7 @@ class Worker:
         self._records.clear()
         news.in_flight = self._in_flight
         news.own_bytes = self._own_bytes
+        news.waiting_bytes = self._waiting_bytes
         self._link.send(news.packed())
 
 

@@ -26,6 +26,7 @@ class Lanes:
         "_retries",
         "budget",
         "held_bytes",
+        "is_behind",
         "is_outage",
         "size_bytes",
     )
@@ -42,12 +43,19 @@ class Lanes:
         """Whoever brings a request to its end takes it off."""
         self.is_outage = False
         """Nobody answers: what has not failed yet goes first, so that probes use up no line's attempts."""
+        self.is_behind = False
+        """What others have goes before the deferred requests, too."""
 
     def __len__(self) -> int:
         return len(self._retries) + len(self._failed) + len(self._immediate) + len(self._deferred)
 
     def __bool__(self) -> bool:
         return bool(self._immediate or self._retries or self._failed or self._deferred)
+
+    @property
+    def has_deferred(self) -> bool:
+        """Whether requests wait until there is nothing else."""
+        return bool(self._deferred)
 
     def add(self, request: Request) -> None:
         """Queues a request that was read."""
@@ -73,7 +81,7 @@ class Lanes:
             return self._failed[0][2]
         if self._immediate:
             return self._immediate[0]
-        return self._deferred[0] if self._deferred else None
+        return self._deferred[0] if self._deferred and not self.is_behind else None
 
     def pop(self, now: float) -> Request:
         """Takes out what `peek(now)` returned. Raises IndexError when nothing is due."""

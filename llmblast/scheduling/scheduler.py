@@ -15,7 +15,7 @@ from llmblast.scheduling.adaptive import OpeningWindow
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.limit_set import LimitSet
-from llmblast.scheduling.limits import Limit
+from llmblast.scheduling.limits import Concurrency, Limit
 from llmblast.scheduling.request_rate import RequestRate
 from llmblast.scheduling.retry_budget import EARNED_PER_ANSWER, EARNED_PER_SEND
 from llmblast.scheduling.routes import Route
@@ -96,6 +96,8 @@ class Scheduler:
     def abandon(self) -> int:
         """Nothing of what is in flight comes back; returns how many those are."""
         abandoned, self.in_flight = self.in_flight, 0
+        for endpoint in self.endpoints:
+            endpoint.in_flight = 0
         return abandoned
 
     def answered(self, request: Request, endpoint: Endpoint, latency_s: float) -> None:
@@ -172,6 +174,19 @@ class Scheduler:
         self.lanes.hold(request)
         self.lanes.budget.earned += EARNED_PER_SEND
         return endpoint
+
+    def wait_for_slots(self, is_waiting: bool, now: float) -> None:
+        """Whether lines wait elsewhere for lent slots, all of which are taken."""
+        if is_waiting and self._held_by is None:
+            levels = (self._run_limits.concurrency, self.endpoints[0].limits.concurrency)
+            self._held_by = next((slots for slots in levels if slots is not None and slots.is_full), None)
+            self._held_since = now
+        elif not is_waiting and isinstance(self._held_by, Concurrency):
+            self._hold(None, self.wake_at, now)
+
+    def sent_on_lent_slots(self, sends: int) -> None:
+        """So many were sent: a row of failures among them has to be long to be an outage."""
+        self.endpoints[0].outage.sent_elsewhere(sends)
 
     def answered_on_lent_slots(self, answers: int, sent_s: float, slow: Iterable[tuple[float, float]]) -> None:
         """So many usable answers came, the latest to what was sent at `sent_s`. `slow` are the sends and latencies that
