@@ -178,7 +178,7 @@ class Crew:
         end: Exception | None = None
         try:
             async for lines in intake.pending():
-                hand = min(self.hands, key=_lines_of)
+                hand = min(self.hands, key=self._load)
                 is_small = not names_images(lines[-1][2])  # the leader bounds the bytes of what it decides on
                 if self.lending is not None and self.lending.is_on and is_small:
                     hand.give(lines)
@@ -193,6 +193,9 @@ class Crew:
         while all(self._is_full(hand) for hand in self.hands):
             self._room.clear()
             await self._room.wait()
+
+    def _load(self, hand: Hand) -> tuple[bool, int]:
+        return self._is_full(hand), hand.lines
 
     def _is_full(self, hand: Hand) -> bool:
         if hand.untold >= SLICES_AHEAD or hand.own_lines >= self._most_lines:
@@ -228,10 +231,6 @@ class Crew:
         """A defect of ours."""
         if self._engine is not None:
             self._engine.fail(bug)
-
-
-def _lines_of(hand: Hand) -> int:
-    return hand.lines
 
 
 class CrewSink:

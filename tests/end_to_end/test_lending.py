@@ -226,7 +226,9 @@ def test_a_worker_that_is_killed_ends_the_run(
 
 @pytest.mark.parametrize("first", [200, 1200])
 def test_lines_that_may_wait_go_last(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, first: int) -> None:
-    """Whether they were read before workers sent on their own account or then: all other lines go first."""
+    """Whether they were read before workers sent on their own account or then: all other lines go first. What is in
+    flight together arrives in any order.
+    """
     server = start_mock("latency=0.02")
     deferred = [b'{"input": "may wait %d", "priority": -1}' % number for number in range(20)]
     lines = [b'{"input": "Question %d?"}' % number for number in range(LINES)]
@@ -235,4 +237,6 @@ def test_lines_that_may_wait_go_last(tmp_path: Path, start_mock: StartMock, llmb
     done = llmblast("run", "prompts.jsonl", "--processes", "3", "-j", "100", "-u", server.url)
 
     assert done.returncode == 0, done.stderr
-    assert [b"may wait" in arrival.body for arrival in server.ledger] == [False] * LINES + [True] * 20
+    places = [place for place, arrival in enumerate(server.ledger) if b"may wait" in arrival.body]
+    assert len(places) == 20
+    assert places[0] >= LINES - 100

@@ -59,20 +59,6 @@ def test_no_line_is_lost_among_faults(
     assert max(record["attempts"] for record in saved) > 1
 
 
-@pytest.mark.parametrize("policy", ["fixed", "sliding"])
-def test_a_strict_limit_is_kept_by_all_together(
-    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, policy: str
-) -> None:
-    """The server would answer one request too many in any second with a 429."""
-    server = start_mock(f"rps=40&latency=0.3&policy={policy}")
-    write_prompts(tmp_path / "prompts.jsonl", 100)
-
-    done = llmblast("run", "prompts.jsonl", "-u", server.url, "--rps", "40", "--processes", "3")
-
-    assert done.returncode == 0, done.stderr
-    assert (server.rejected, len(server.ledger)) == (0, 100)
-
-
 @pytest.mark.parametrize("transport", ["lean", "session"])
 def test_the_runs_concurrency_binds_over_all_processes(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, transport: str
