@@ -31,8 +31,8 @@ class Orders:
     """So many slots more that the worker may fill on its own account."""
     asked: int = 0
     """So many that it is to give back as they become free."""
-    go_on: bool = False
-    """The leader has heard of what made the worker halt."""
+    heard: int = 0
+    """So many own lines without an answer has the leader heard of: once of all of them, a worker that halts goes on."""
     recall: bool = False
     """Own lines that have not been sent are the leader's again."""
 

@@ -173,7 +173,7 @@ class Hand:
         if self.asked > self.slots:
             self.asked = self.slots
             orders.asked = max(orders.asked - 1, 0)  # it has not heard of those yet, and takes one off what it has
-        orders.go_on = True
+        orders.heard += 1
 
     def abandon(self) -> None:
         """Nobody waits for any reply any more."""

@@ -104,6 +104,7 @@ class Worker:
         """Slots that are to be given back as they become free."""
         self._is_halted = False
         """An own line met with more than bad luck: nothing goes before the leader has heard of it."""
+        self._unheard = 0
         self._in_flight = 0
         self._own_bytes = 0
         self._waiting_bytes = 0
@@ -163,8 +164,8 @@ class Worker:
         self._slots += orders.lent
         self._owed = min(self._owed + orders.asked, self._slots)
         self._give_back()
-        if orders.go_on:
-            self._is_halted = False
+        self._unheard -= orders.heard
+        self._is_halted = self._is_halted and self._unheard > 0
         if orders.recall:
             self._return_own()
         self._fill()
@@ -308,6 +309,7 @@ class Worker:
                 news.headers = dict(reply.headers)
         else:
             self._requests[request.number] = request
+            self._unheard += 1
             self._slots -= 1
             self._owed = min(self._owed, self._slots)
             if verdict.action in HALTING:

@@ -519,3 +519,22 @@ async def test_lines_that_wait_for_lent_slots_count_as_waiting_for_the_limit() -
         await it.pass_on()
 
         assert it.scheduler.waited(it.now)["run concurrency"] - before_s == pytest.approx(3.0)
+
+
+async def test_a_worker_that_halts_goes_on_when_the_leader_knows_why() -> None:
+    """Not when it has heard of an error before that only."""
+    async with company(job_of(2, 40), questions(400)) as it:
+        it.engine.pump()
+        await it.pass_on()
+        it.reply(0, 0, "500")
+        await it.turn(2)
+        it.hear(0)
+        await it.turn(2)
+        it.reply(0, 0, "429")
+        await it.turn(2)
+        it.reply(0, 0, "answer")
+        before = len(it.servers[0].under_way)
+        it.tell(0)
+        await it.turn(2)
+
+        assert len(it.servers[0].under_way) == before
