@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 
 from llmblast.errors import ExitCode, UsageError
@@ -21,7 +21,7 @@ from llmblast.job.consequences import Sink
 from llmblast.job.engine import MAX_HELD_BYTES, MAX_QUEUED_BYTES, QUEUED_PER_SLOT, Engine
 from llmblast.job.frames import News
 from llmblast.job.hands import Assigned, Done, Forked, Hand
-from llmblast.job.intake import SLICE_LINES, Intake, names_images
+from llmblast.job.intake import SLICE_LINES, Intake, TextLine
 from llmblast.job.lending import Lending
 from llmblast.job.worker import serve
 from llmblast.reading import Shaper
@@ -178,16 +178,20 @@ class Crew:
         end: Exception | None = None
         try:
             async for lines in intake.pending():
-                hand = min(self.hands, key=self._load)
-                is_small = not names_images(lines[-1][2])  # the leader bounds the bytes of what it decides on
-                if self.lending is not None and self.lending.is_on and is_small:
-                    hand.give(lines)
-                    await self._wait_for_room()
-                else:
-                    await ahead.put(hand.shape(lines))
+                for part in _parts(lines):
+                    await self._hand_over(part, ahead)
         except Exception as error:  # noqa: BLE001 -- raised where the slices are taken
             end = error
         await ahead.put(end)
+
+    async def _hand_over(self, lines: Sequence[TextLine], ahead: _Ahead) -> None:
+        hand = min(self.hands, key=self._load)
+        is_small = not _names_images(lines[-1])  # the leader bounds the bytes of what it decides on
+        if self.lending is not None and self.lending.is_on and is_small:
+            hand.give(lines)
+            await self._wait_for_room()
+        else:
+            await ahead.put(hand.shape(lines))
 
     async def _wait_for_room(self) -> None:
         while all(self._is_full(hand) for hand in self.hands):
@@ -231,6 +235,21 @@ class Crew:
         """A defect of ours."""
         if self._engine is not None:
             self._engine.fail(bug)
+
+
+def _parts(lines: Sequence[TextLine]) -> Iterator[Sequence[TextLine]]:
+    """The same, cut behind each line that may become much larger than it is."""
+    start = 0
+    for end, line in enumerate(lines, 1):
+        if _names_images(line):
+            yield lines[start:end]
+            start = end
+    if start < len(lines):
+        yield lines[start:]
+
+
+def _names_images(line: TextLine) -> bool:
+    return b'"images"' in line[2]
 
 
 class CrewSink:

@@ -17,11 +17,6 @@ TextLine = tuple[int, str, bytes]
 """Its number, its key and its text."""
 
 
-def names_images(text: bytes) -> bool:
-    """Whether a line may become much larger than it is."""
-    return b'"images"' in text
-
-
 class Intake:
     """Reads one input to its end, or to `limit` lines, leaving out what earlier runs answered or recorded as failed."""
 
@@ -62,8 +57,7 @@ class Intake:
         self._counters.input_ended = True
 
     async def pending(self) -> AsyncIterator[Sequence[TextLine]]:
-        """The lines that have no record yet, up to 64 of them at a time, as they stand in the file. One that names
-        images is the last of its slice.
+        """The lines that have no record yet, up to 64 of them at a time, as they stand in the file.
 
         Raises InputDamagedError where the input breaks off.
         """
@@ -102,7 +96,7 @@ class Intake:
                 continue
             pending.append((number, key, text))
             pending_bytes += len(text)
-            if len(pending) >= SLICE_LINES or pending_bytes >= SLICE_BYTES or names_images(text):
+            if len(pending) >= SLICE_LINES or pending_bytes >= SLICE_BYTES:
                 self._count(lines_read, bytes_read)
                 yield pending
                 pending, pending_bytes, lines_read, bytes_read = [], 0, 0, 0
