@@ -48,6 +48,15 @@ class Elsewhere(Protocol):
         """Looks at how things stand, some times a second and whenever they have changed."""
 
 
+class _Nowhere:
+    """Everything is sent by this process."""
+
+    lines = in_flight = slots = 0
+
+    def balance(self) -> None:
+        """There is nothing to balance."""
+
+
 class Engine:
     """Steps 4 to 7 of the flow. All state changes are synchronous; only the exchange itself is awaited."""
 
@@ -90,7 +99,7 @@ class Engine:
         self._feed_waits = False
         self.stopping = asyncio.Event()
         """Set once nothing more is sent."""
-        self.elsewhere: Elsewhere | None = None
+        self.elsewhere: Elsewhere = _Nowhere()
         self._done = asyncio.Event()
         self._bug: BaseException | None = None
 
@@ -118,8 +127,7 @@ class Engine:
 
     async def wait_until_done(self) -> None:
         """Waits until nothing is queued or in flight any more, or the run stopped and nothing is in flight."""
-        if self.elsewhere is not None:
-            self.elsewhere.balance()
+        self.elsewhere.balance()
         self._check_done()
         await self._done.wait()
         if self._bug is not None:
@@ -131,8 +139,7 @@ class Engine:
             self.exit_code, self.reason = exit_code, reason
         self.stopping.set()
         self._room.set()
-        if self.elsewhere is not None:
-            self.elsewhere.balance()
+        self.elsewhere.balance()
         self._check_done()
 
     async def cut_short(self) -> None:
@@ -159,8 +166,7 @@ class Engine:
                 self._send(*dispatch)
         except Exception as error:  # noqa: BLE001 -- a timer's call, say, would lose it: `wait_until_done` raises it
             self.fail(error)
-        if self.elsewhere is not None:
-            self.elsewhere.balance()
+        self.elsewhere.balance()
 
     def adopt(self, request: Request, sent_s: float, reply: Reply) -> None:
         """Goes on with what was sent elsewhere and not answered."""
@@ -189,16 +195,15 @@ class Engine:
         counters.sent = sum(mine.sent for mine in counters.endpoints)
         counters.in_flight = self._scheduler.in_flight - self._idle_slots
         counters.queued = len(self._scheduler.lanes)
-        if self.elsewhere is not None:
-            counters.queued += self.elsewhere.lines - self.elsewhere.in_flight
-            self.elsewhere.balance()
+        counters.queued += self.elsewhere.lines - self.elsewhere.in_flight
+        self.elsewhere.balance()
         if self._hedging is not None:
             self._hedging.learn(counters)
             self._arm(self._clock())
 
     @property
     def _idle_slots(self) -> int:
-        return 0 if self.elsewhere is None else self.elsewhere.slots - self.elsewhere.in_flight
+        return self.elsewhere.slots - self.elsewhere.in_flight
 
     def _send(self, request: Request, endpoint: Endpoint) -> None:
         if not self._try_send(request, endpoint):
@@ -313,7 +318,7 @@ class Engine:
 
     def _check_done(self) -> None:
         is_drained = self.exit_code is not None or (self._counters.input_ended and not self._scheduler.lanes)
-        if self.elsewhere is not None and self.elsewhere.lines and self.exit_code is None:
+        if self.elsewhere.lines and self.exit_code is None:
             return
         if is_drained and not self._tasks and not self._scheduler.in_flight:
             self._done.set()
