@@ -135,12 +135,16 @@ class Lending:
         self._writer.put_rendered(news.records)
 
     def _may_lend(self, now: float) -> bool:
-        is_over = self._engine.exit_code is not None or (self._counters.input_ended and not self.lines)
+        is_over = self._engine.exit_code is not None or (self._counters.input_ended and self._has_idle_hand())
         has_deferred = self._scheduler.lanes.has_deferred  # only here is known when nothing else is left
         if is_over or has_deferred or self._writer.is_full or now < self._not_before_s:
             return False
         has_enough = self._scheduler.in_flight + self._scheduler.free_slots >= LEAST_SLOTS_EACH * len(self._hands)
         return has_enough and self._scheduler.may_lend(now)
+
+    def _has_idle_hand(self) -> bool:
+        """Whether one has no line for its next slot: those that the others have shall go on any slot."""
+        return any(hand.own_lines <= hand.own_in_flight for hand in self._hands)
 
     def _lend(self, slots: int, now: float) -> None:
         """Evenly, as far as that goes. Whoever still owes some gets none."""

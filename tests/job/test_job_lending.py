@@ -399,11 +399,12 @@ async def test_quick_errors_among_slow_answers_are_no_outage() -> None:
 async def test_what_fills_slots_that_come_later_is_told_at_once() -> None:
     """Lines are at a worker before it has slots: the leader hears that they were sent before there is a reply."""
     async with company(job_of(2, 12), []) as it:
-        lines = [(number, "0" * 16, text) for number, text in enumerate(questions(10), 1)]
-        it.crew.hands[0].give(lines)
+        lines = [(number, "0" * 16, text) for number, text in enumerate(questions(20), 1)]
+        it.crew.hands[0].give(lines[:10])
+        it.crew.hands[1].give(lines[10:])
         await it.pass_on()
 
-        assert it.lending.in_flight == it.under_way == 6
+        assert it.lending.in_flight == it.under_way == 12
 
 
 async def test_a_slot_that_is_asked_for_as_it_is_lost_is_not_owed() -> None:
@@ -454,6 +455,18 @@ async def test_deferred_lines_wait_for_those_at_the_workers() -> None:
                     server.reply(0, "answer")
 
         assert any(b"may wait" in text for text in sent[-it.slots :])
+
+
+async def test_slots_of_a_worker_without_lines_are_for_the_lines_of_the_other() -> None:
+    """Its requests take less time; when no more lines come in, it has none before the other has."""
+    async with company(job_of(2, 12), questions(60)) as it:
+        it.engine.pump()
+        await it.pass_on()
+        while it.servers[0].under_way:
+            it.reply(0, 0, "answer")
+            await it.pass_on()
+
+        assert len(it.servers[1].under_way) == 12
 
 
 @pytest.mark.parametrize("kind", ["answer", "500", "429", "not sent"])
