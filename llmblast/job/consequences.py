@@ -16,6 +16,7 @@ from llmblast.sending import Action, Backoff, Verdict, read_quotas
 from llmblast.watching import Counters
 
 CUT_OFF_REASONS = ("length", "content_filter")
+_TOO_MANY_REQUESTS = 429
 
 
 class Sink(Protocol):
@@ -110,11 +111,12 @@ class Consequences:
 
     def _count(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict) -> None:
         mine = self.counters.endpoints[endpoint.index]
-        if verdict.action is Action.COOL_DOWN:
+        if verdict.action is Action.COOL_DOWN or reply.status == _TOO_MANY_REQUESTS:
             self.counters.rate_limited += 1
             mine.rate_limited += 1
         elif verdict.action is not Action.RESEND:
             mine.errors += 1
+            endpoint.trouble = verdict.message
             endpoint.observe_failure()
         if not verdict.was_used:
             return
@@ -166,7 +168,6 @@ class Consequences:
 
     def _again(self, request: Request, due_s: float, *, has_failed: bool = False) -> None:
         if not self._is_left_to_its_rival(request):
-            self.counters.retries += 1
             self.scheduler.lanes.add_retry(request, due_s, has_failed=has_failed)
 
     def _is_left_to_its_rival(self, request: Request) -> bool:

@@ -10,6 +10,7 @@ send, a worker hands over as it is, and the leader judges it as it would its own
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import time
@@ -46,6 +47,7 @@ def fork_workers(settings: Settings) -> Sequence[Forked]:
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    _let_children_end()
     forked: list[Forked] = []
     for _ in range(settings.processes):
         sockets: Sequence[socket.socket] = ()
@@ -64,6 +66,12 @@ def fork_workers(settings: Settings) -> Sequence[Forked]:
         theirs.close()
         forked.append(Forked(pid, ours))
     return forked
+
+
+def _let_children_end() -> None:
+    """Where it is ignored, which is inherited, that a child has ended, nobody could wait for it."""
+    if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 class CrewChannel:
@@ -185,13 +193,16 @@ class Crew:
         await ahead.put(end)
 
     async def _hand_over(self, lines: Sequence[TextLine], ahead: _Ahead) -> None:
-        hand = min(self.hands, key=self._load)
         is_small = not _names_images(lines[-1])  # the leader bounds the bytes of what it decides on
-        if self.lending is not None and self.lending.is_on and is_small:
-            hand.give(lines)
+        while lines:
+            hand = min(self.hands, key=self._load)
+            if self.lending is None or not self.lending.is_on or not is_small:
+                await ahead.put(hand.shape(lines))
+                return
+            part = lines[: hand.free_slots or len(lines)]  # the others may have free ones, too
+            hand.give(part)
+            lines = lines[len(part) :]
             await self._wait_for_room()
-        else:
-            await ahead.put(hand.shape(lines))
 
     async def _wait_for_room(self) -> None:
         while all(self._is_full(hand) for hand in self.hands):

@@ -128,7 +128,7 @@ class Engine:
     async def wait_until_done(self) -> None:
         """Waits until nothing is queued or in flight any more, or the run stopped and nothing is in flight."""
         self.elsewhere.balance()
-        self._check_done()
+        self.check_done()
         await self._done.wait()
         if self._bug is not None:
             raise self._bug
@@ -140,7 +140,7 @@ class Engine:
         self.stopping.set()
         self._room.set()
         self.elsewhere.balance()
-        self._check_done()
+        self.check_done()
 
     async def cut_short(self) -> None:
         """Abandons what is in flight: those lines have no record and run again."""
@@ -152,9 +152,11 @@ class Engine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._done.set()
 
-    def unreachable(self, index: int) -> None:
+    def unreachable(self, index: int, why: str) -> None:
         """No connection to an endpoint could be opened ahead: only probes go there, instead of the first crowd."""
-        self._scheduler.endpoints[index].breaker.trip(self._clock())
+        endpoint = self._scheduler.endpoints[index]
+        endpoint.trouble = why
+        endpoint.breaker.trip(self._clock())
 
     def pump(self) -> None:
         """Starts everything that may go now."""
@@ -182,7 +184,7 @@ class Engine:
     def take_back(self, slots: int) -> None:
         """Lent slots are free again."""
         self._scheduler.give_back(slots, self._clock())
-        self._check_done()
+        self.check_done()
 
     def refresh_counters(self) -> None:
         """Brings totals and gauges up to date, and what hedging knows of latencies: looked at a few times a second, not
@@ -193,6 +195,7 @@ class Engine:
             mine.in_flight = endpoint.in_flight - (self._idle_slots if endpoint.in_flight else 0)
             mine.state = endpoint.state(self._clock())
         counters.sent = sum(mine.sent for mine in counters.endpoints)
+        counters.retries = self._scheduler.lanes.retried
         counters.in_flight = self._scheduler.in_flight - self._idle_slots
         counters.queued = len(self._scheduler.lanes)
         counters.queued += self.elsewhere.lines - self.elsewhere.in_flight
@@ -282,7 +285,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 -- no task would hold it: `wait_until_done` raises it
             self.fail(error)
         if not self._scheduler.in_flight:
-            self._check_done()
+            self.check_done()
 
     def _go_on(self, request: Request, endpoint: Endpoint, reply: Reply) -> tuple[Request, Endpoint] | None:
         """Sends the next one in its place, or more, since a settlement or a lifted pause may let more than one go.
@@ -308,7 +311,7 @@ class Engine:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
-        self._check_done()
+        self.check_done()
 
     def fail(self, bug: BaseException) -> None:
         """A defect of ours: the run ends, and `wait_until_done` raises it."""
@@ -316,7 +319,8 @@ class Engine:
         self.stop(ExitCode.OUTPUT_FAILED, "internal error")
         self._done.set()  # what has failed half-way may count as in flight for ever
 
-    def _check_done(self) -> None:
+    def check_done(self) -> None:
+        """Looks whether that was the last one. Whatever ends a line or a send calls this."""
         is_drained = self.exit_code is not None or (self._counters.input_ended and not self._scheduler.lanes)
         if self.elsewhere.lines and self.exit_code is None:
             return

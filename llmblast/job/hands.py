@@ -99,6 +99,11 @@ class Hand:
         """Of its own lines that it has not sent, those on their way to it included."""
         return self._told_waiting_bytes + sum(self._untold_bytes)
 
+    @property
+    def free_slots(self) -> int:
+        """Lent to it, and neither asked back nor taken by its own lines."""
+        return max(self.slots - self.asked - self.own_lines, 0)
+
     async def open(self, places: Sequence[tuple[str, str | None]]) -> None:
         """Tells the worker the URL and the key of each endpoint; it begins with that."""
         with suppress(OSError):  # it is gone already, which the link tells

@@ -63,6 +63,7 @@ class Intake:
         """
         splitter = LineSplitter()
         self._counters.input_bytes = self._source.size_bytes
+        self._counters.lines_limit = self._limit
         async for block in self._source.blocks():
             for lines in self._slice(splitter.feed(block)):
                 yield lines

@@ -25,7 +25,8 @@ PAUSE_S = 1.0
 LEAST_SLOTS_EACH = 4
 """With fewer in all, one worker or the other would have lines and no slot."""
 MOST_WANTED = 0.25
-"""Of all slots, the share that may be asked back for requests in the lanes: retries, most of them."""
+"""Of all slots, the share that may be asked back for requests in the lanes: retries, most of them. Or all that have no
+line, if these are more."""
 
 
 class Lending:
@@ -74,9 +75,12 @@ class Lending:
             return
         self.is_on = True
         spare = self._scheduler.free_slots
+        is_waiting = self.lines > self.in_flight
         if self._scheduler.lanes.peek(now) is not None:
-            spare -= max(min(len(self._scheduler.lanes), int((self.slots + max(spare, 0)) * MOST_WANTED)), 1)
-        self._scheduler.wait_for_slots(spare <= 0 and self.lines > self.in_flight, now)
+            is_waiting = True
+            most = max(int((self.slots + max(spare, 0)) * MOST_WANTED), sum(hand.free_slots for hand in self._hands))
+            spare -= max(min(len(self._scheduler.lanes), most), 1)
+        self._scheduler.wait_for_slots(spare <= 0 and is_waiting, now)
         if spare > 0:
             self._lend(spare, now)
         elif spare < 0:
@@ -111,6 +115,7 @@ class Lending:
             self._engine.pump()
         else:
             self.balance()
+        self._engine.check_done()
 
     def lost(self, hand: Hand) -> None:
         """A worker is gone. What it had under way on its own account has no record, and may have been paid for."""
@@ -159,8 +164,8 @@ class Lending:
                 slots -= given
 
     def _ask_back(self, slots: int) -> None:
-        for hand in sorted(self._hands, key=lambda hand: hand.asked - hand.slots):
-            asked = min(slots, hand.slots - hand.asked - 1)
+        for hand in sorted(self._hands, key=lambda hand: (hand.free_slots, hand.slots - hand.asked), reverse=True):
+            asked = min(slots, hand.slots - hand.asked - (1 if hand.own_lines else 0))
             if asked > 0:
                 hand.ask_back(asked)
                 slots -= asked

@@ -98,10 +98,11 @@ class Job:
             helpers.append(asyncio.create_task(self._draw_timeline(stations.timeline)))
         try:
             await asyncio.wait(warm_ups, timeout=WARM_UP_S)
-            dead = [index for index, warm_up in enumerate(warm_ups) if warm_up.done() and warm_up.result() is not None]
-            if len(dead) < len(warm_ups):  # with nobody to send to, the first sends end the run at once
-                for index in dead:
-                    stations.engine.unreachable(index)
+            outcomes = [warm_up.result() if warm_up.done() else None for warm_up in warm_ups]
+            if not all(outcomes):  # with nobody to send to, the first sends end the run at once
+                for index, reply in enumerate(outcomes):
+                    if reply is not None:
+                        stations.engine.unreachable(index, reply.detail)
             await self._feed_unless_stopped()
             await stations.engine.wait_until_done()
         finally:

@@ -68,6 +68,7 @@ class Endpoint:
         "name",
         "outage",
         "told",
+        "trouble",
         "weight",
     )
 
@@ -113,6 +114,8 @@ class Endpoint:
         self.latency_s = 0.0
         self.credit = 0.0
         self.disabled: str | None = None
+        self.trouble = ""
+        """What its last failure was, in words."""
         self.answers = 0
         """Usable answers in this run."""
         self._first_sent_s = math.inf
@@ -216,10 +219,9 @@ class Endpoint:
         """What is the matter with it, for a person; empty when all is well."""
         if self.disabled is not None:
             return f"disabled: {self.disabled}"
-        if self.breaker.is_open:
-            return "unreachable, probing"
-        if self.outage.is_open:
-            return "failing, probing"
+        if self.breaker.is_open or self.outage.is_open:
+            what = "unreachable" if self.breaker.is_open else "failing"
+            return f"{what}, probing: {self.trouble}" if self.trouble else f"{what}, probing"
         return f"cooling down {self.cool_down.ready_at(1.0, now) - now:.0f} s" if self.cool_down.is_on(now) else ""
 
     def _is_lasting(self, sent_s: float, now: float, wait_s: float) -> bool:

@@ -28,6 +28,7 @@ class Lanes:
         "held_bytes",
         "is_behind",
         "is_outage",
+        "retried",
         "size_bytes",
     )
 
@@ -41,6 +42,8 @@ class Lanes:
         self.size_bytes = 0
         self.held_bytes = 0
         """Whoever brings a request to its end takes it off."""
+        self.retried = 0
+        """Requests that went again."""
         self.is_outage = False
         """Nobody answers: what has not failed yet goes first, so that probes use up no line's attempts."""
         self.is_behind = False
@@ -87,9 +90,11 @@ class Lanes:
         """Takes out what `peek(now)` returned. Raises IndexError when nothing is due."""
         if self._retries and self._retries[0][0] <= now:
             request = heapq.heappop(self._retries)[2]
+            self.retried += 1
         elif self._failed and self._is_failed_next(now):
             request = heapq.heappop(self._failed)[2]
             self.budget.take()
+            self.retried += 1
         else:
             request = (self._immediate or self._deferred).popleft()
             self.budget.earned += EARNED_PER_SEND

@@ -85,6 +85,8 @@ class Counters:
     endpoints: Sequence[EndpointCounters] = ()
     input_bytes: int | None = None
     """Size of the input; None where it is not known, as with a pipe."""
+    lines_limit: int | None = None
+    """No more lines than these are read."""
     bytes_read: int = 0
     """Bytes of the input up to the last line in `lines_read`, not up to where its block ends: both give the total."""
     input_ended: bool = False

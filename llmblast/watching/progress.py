@@ -165,7 +165,7 @@ def progress_text(snapshot: Snapshot) -> str:
 
 
 def _states(troubled: list[EndpointCounters]) -> list[str]:
-    shown = [f"{clean(endpoint.name, 40)}: {clean(endpoint.state, 40)}" for endpoint in troubled[:_MAX_STATES]]
+    shown = [f"{clean(endpoint.name, 40)}: {clean(endpoint.state, 80)}" for endpoint in troubled[:_MAX_STATES]]
     more = len(troubled) - len(shown)
     return [*shown, f"and {count(more)} more"] if more else shown
 

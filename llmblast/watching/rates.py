@@ -67,8 +67,8 @@ def total_lines(counters: Counters) -> TotalLines | None:
         return TotalLines(counters.lines_read, True)
     if not counters.input_bytes or not counters.bytes_read or not counters.lines_read:
         return None
-    estimate = round(counters.lines_read * counters.input_bytes / counters.bytes_read)
-    return TotalLines(max(estimate, counters.lines_read), False)
+    estimate = max(round(counters.lines_read * counters.input_bytes / counters.bytes_read), counters.lines_read)
+    return TotalLines(estimate if counters.lines_limit is None else min(estimate, counters.lines_limit), False)
 
 
 @dataclass(frozen=True, slots=True)

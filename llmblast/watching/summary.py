@@ -163,7 +163,7 @@ class Summary:
         if counters.hedged:
             facts.append(f"{count(counters.hedged)} hedged")
         if counters.maybe_billed:
-            facts.append(f"{count(counters.maybe_billed)} broken off, maybe billed")
+            facts.append(f"{count(counters.maybe_billed)} maybe billed")
         if counters.abandoned:
             facts.append(f"{count(counters.abandoned)} abandoned, maybe billed")
         return facts
@@ -200,8 +200,8 @@ class Summary:
         heads_width = max(map(cell_width, heads))
         lines = ["errors"]
         for head, (code, kind) in zip(heads, top, strict=True):
-            message, where = _message(code, kind), f"first at line {count(kind.first_line)}"
-            line = f"  {head}{' ' * (heads_width - cell_width(head))}  {message}  {where}"
+            message, where = _message(code, kind), f"first at line {count(kind.first_line)}:"
+            line = f"  {head}{' ' * (heads_width - cell_width(head))}  {where} {message}"
             if cell_width(line) <= width:
                 lines.append(line)
             else:

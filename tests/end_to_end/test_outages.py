@@ -46,6 +46,31 @@ def test_no_line_is_lost_in_an_outage(
     assert in_vain <= sends_a_line * (40 + 10 + 5)
 
 
+def test_why_an_endpoint_is_out_is_told(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """In the summary of a run that was stopped before any line had failed."""
+    server = start_mock(script=lambda index, body: ScriptedReply(501, b'{"error":{"message":"POST is not supported"}}'))
+    write_prompts(tmp_path / "prompts.jsonl", 20)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "--max-time", "1.5")
+
+    assert done.returncode == 5
+    assert "failing, probing: HTTP 501: POST is not" in done.stderr
+
+
+def test_a_429_without_money_is_a_429(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """It takes the endpoint out instead of pausing it, and is counted as what it is."""
+    spent = b'{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}'
+    server = start_mock(script=lambda index, body: ScriptedReply(429, spent))
+    write_prompts(tmp_path / "prompts.jsonl", 20)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "-j", "4", "--json")
+
+    summary = orjson.loads(done.stdout)
+    assert done.returncode == 77
+    assert summary["requests"]["rate_limited"] == summary["endpoints"][0]["rate_limited"] == server.received
+    assert summary["endpoints"][0]["errors"] == summary["requests"]["retries"] == 0
+
+
 def test_lines_that_nobody_can_digest_end_by_their_attempts(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
 ) -> None:

@@ -78,6 +78,27 @@ def test_no_worker_outlives_a_killed_run(
     assert_every_line_once(tmp_path, LINES)
 
 
+def test_workers_end_where_the_end_of_children_is_ignored(
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock
+) -> None:
+    """Which is inherited from a supervisor, say: the run waits for its workers all the same."""
+    server = start_mock()
+    write_prompts(tmp_path / "prompts.jsonl", 20)
+    command = [*LLMBLAST, "run", "prompts.jsonl", "-u", server.url, "--processes", "2", "-q"]
+
+    done = subprocess.run(
+        ["bash", "-c", 'trap "" CHLD; exec "$@"', "bash", *command],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("attempts", ["1", "5"])
 @pytest.mark.parametrize("after", [1, 60, 700])
 def test_a_run_that_loses_a_worker_ends_and_is_gone_on_with(

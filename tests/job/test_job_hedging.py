@@ -284,7 +284,7 @@ async def test_a_slow_request_is_sent_to_another_endpoint_and_the_first_answer_w
     assert bench.first.sends[0].cancelled()
     assert (success.endpoint, success.request.attempts, success.request.ambiguous_sends) == ("b", 1, 1)
     assert success.reply.latency_s == pytest.approx(0.75)
-    assert (bench.counters.hedged, bench.counters.maybe_billed, bench.counters.retries) == (1, 1, 0)
+    assert (bench.counters.hedged, bench.counters.maybe_billed, bench.scheduler.lanes.retried) == (1, 1, 0)
     assert bench.in_flight == [0, 0]
     assert [mine.sent for mine in bench.counters.endpoints] == [1, 1]
 
@@ -373,7 +373,7 @@ async def test_when_one_fails_the_other_decides(reply: Reply, failed: int, attem
     assert (outcomes, queued) == ([], 0)
     assert (success.request.attempts, success.request.ambiguous_sends) == (attempts, maybe_billed)
     assert success.reply.latency_s == pytest.approx(0.5)
-    assert (bench.counters.retries, bench.counters.maybe_billed) == (0, maybe_billed)
+    assert (bench.scheduler.lanes.retried, bench.counters.maybe_billed) == (0, maybe_billed)
     assert bench.in_flight == [0, 0]
 
 
@@ -405,7 +405,7 @@ async def test_when_both_fail_the_request_goes_the_way_of_the_last() -> None:
     await bench.over()
 
     (success,) = bench.successes
-    assert (queued, sends, bench.counters.retries, bench.counters.hedged) == (1, 3, 1, 1)
+    assert (queued, sends, bench.scheduler.lanes.retried, bench.counters.hedged) == (1, 3, 1, 1)
     assert (success.request.attempts, success.request.failed_on) == (3, 0b11)
     assert success.reply.latency_s == pytest.approx(10.0)
     assert bench.in_flight == [0, 0]

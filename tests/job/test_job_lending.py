@@ -106,6 +106,8 @@ class Pending:
     """An input of so many lines."""
 
     def __init__(self, texts: Sequence[bytes], slice_lines: int, counters: Counters) -> None:
+        self.may_end = asyncio.Event()
+        self.may_end.set()
         self._texts = texts
         self._slice_lines = slice_lines
         self._counters = counters
@@ -117,6 +119,7 @@ class Pending:
             self._counters.lines_read += len(part)
             yield part
             await asyncio.sleep(0)
+        await self.may_end.wait()
 
 
 class Company:
@@ -152,7 +155,8 @@ class Company:
         self.crew.lending = self.lending
         self.engine.elsewhere = self.lending
         self.crew.work_for(self.engine)
-        self.intake = cast(Intake, Pending(texts, slice_lines, self.counters))
+        self.pending = Pending(texts, slice_lines, self.counters)
+        self.intake = cast(Intake, self.pending)
         self.running = asyncio.create_task(self._run())
 
     @property
@@ -469,6 +473,35 @@ async def test_slots_of_a_worker_without_lines_are_for_the_lines_of_the_other() 
         assert len(it.servers[1].under_way) == 12
 
 
+async def test_lines_that_come_together_fill_the_slots_of_all() -> None:
+    """Sixty-four at once, from a pipe that then gives nothing more for long."""
+    async with company(job_of(4, 64), questions(64), slice_lines=64) as it:
+        it.pending.may_end.clear()
+        it.engine.pump()
+        await it.pass_on()
+
+        assert [len(server.under_way) for server in it.servers] == [16] * 4
+        it.pending.may_end.set()
+        await it.finish()
+
+
+async def test_bad_lines_that_are_told_last_end_the_run() -> None:
+    """Of a worker that never had a slot, since the leader's own requests took them all."""
+    async with company(job_of(2, 12), questions(12), slice_lines=12) as it:
+        await it.pass_on()
+        assert len(it.servers[0].under_way) == 12
+        it.crew.hands[1].give([(13, "0" * 16, b"no JSON")])
+        for _ in range(12):
+            it.reply(0, 0, "answer")
+        for _ in range(6):
+            await it.turn(9)
+            it.hear(0)
+        assert not it.running.done()
+        await it.finish()
+
+        assert it.ended == Counter(range(1, 14))
+
+
 @pytest.mark.parametrize("kind", ["answer", "500", "429", "not sent"])
 async def test_a_recall_that_crosses_a_reply_leaves_nothing_behind(kind: str) -> None:
     """The output is full for a moment while replies are on their way; later the workers send again, on all slots."""
@@ -501,7 +534,7 @@ async def test_large_lines_fill_all_slots() -> None:
 
 async def test_lines_wait_until_it_is_known_what_those_before_them_became() -> None:
     """A line of a few bytes may name images of many megabytes."""
-    async with company(job_of(2, 60), questions(400)) as it:
+    async with company(job_of(2, 64), questions(400)) as it:
         it.engine.pump()
         await it.turn(200)
 
@@ -532,6 +565,19 @@ async def test_lines_that_wait_for_lent_slots_count_as_waiting_for_the_limit() -
         await it.pass_on()
 
         assert it.scheduler.waited(it.now)["run concurrency"] - before_s == pytest.approx(3.0)
+
+
+async def test_what_the_leader_has_queued_waits_for_the_limit_too() -> None:
+    """All slots are taken by its own requests, while it could lend."""
+    async with company(job_of(3, 12), questions(100), slice_lines=100) as it:
+        await it.pass_on()
+        before_s = it.scheduler.waited(it.now)["run concurrency"]
+        for _ in range(4):
+            it.now += 1.0
+            it.engine.refresh_counters()
+
+        assert it.under_way == 12
+        assert it.scheduler.waited(it.now)["run concurrency"] - before_s == pytest.approx(4.0)
 
 
 async def test_a_worker_that_halts_goes_on_when_the_leader_knows_why() -> None:

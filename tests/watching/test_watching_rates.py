@@ -74,12 +74,13 @@ def test_the_memory_of_a_meter_does_not_depend_on_how_often_it_is_fed(steps: lis
         (Counters(lines_read=100, bytes_read=1000, input_bytes=10_000), TotalLines(1000, False)),
         (Counters(lines_read=100, bytes_read=1000, input_bytes=10_000, input_ended=True), TotalLines(100, True)),
         (Counters(lines_read=100, bytes_read=2000, input_bytes=1000), TotalLines(100, False)),
+        (Counters(lines_read=100, bytes_read=1000, input_bytes=10_000, lines_limit=500), TotalLines(500, False)),
         (Counters(lines_read=100, bytes_read=1000), None),
         (Counters(input_bytes=1000), None),
         (Counters(bytes_read=10, input_bytes=1000), None),
         (Counters(input_ended=True), TotalLines(0, True)),
     ],
-    ids=["estimated", "exact", "file that shrank", "pipe", "not begun", "blank lines", "empty"],
+    ids=["estimated", "exact", "file that shrank", "--limit", "pipe", "not begun", "blank lines", "empty"],
 )
 def test_the_total_is_estimated_by_size_until_the_input_has_ended(
     counters: Counters, expected: TotalLines | None

@@ -39,7 +39,7 @@ def test_the_figures_of_a_run_are_told() -> None:
     ]
     assert lines[2].split(maxsplit=1) == [
         "requests",
-        "1,001 sent, 1 retry, 4 x 429, 5 hedged, 6 broken off, maybe billed",
+        "1,001 sent, 1 retry, 4 x 429, 5 hedged, 6 maybe billed",
     ]
     assert lines[3].split(maxsplit=1) == ["time", "12.0 s, 100.0 requests/s"]
     assert lines[4].split(maxsplit=1) == ["tokens", "20,000 in, 30,000 out, 250k/min"]
@@ -132,7 +132,7 @@ def test_abandoned_requests_are_told() -> None:
     counters = finished_run()
     counters.abandoned = 250
 
-    assert "6 broken off, maybe billed, 250 abandoned, maybe billed\n" in text_of(counters)
+    assert "6 maybe billed, 250 abandoned, maybe billed\n" in text_of(counters)
 
 
 def test_a_run_that_sent_nothing_is_told_in_a_few_lines() -> None:
@@ -219,7 +219,7 @@ def test_the_most_frequent_errors_come_with_their_first_line() -> None:
     lines = text_of(counters).splitlines()
     errors = lines[lines.index("errors") + 1 :]
 
-    assert errors[0] == "  7 x  code_6  message 6  first at line 1,060"
+    assert errors[0] == "  7 x  code_6  first at line 1,060: message 6"
     assert len(errors) == 6
     assert errors[-1] == "  ... and 2 other kinds"
 
@@ -233,8 +233,8 @@ def test_a_message_that_does_not_fit_has_its_own_line() -> None:
     lines = text_of(counters, 80).splitlines()
     errors = lines[lines.index("errors") + 1 :]
 
-    assert errors[0] == "  1 x  timed_out  no complete reply  first at line 7"
-    assert errors[1] == "  1 x  http_400  first at line 1,060"
+    assert errors[0] == "  1 x  timed_out  first at line 7: no complete reply"
+    assert errors[1] == "  1 x  http_400  first at line 1,060:"
     assert errors[2] == "      the model does not exist: " + "m" * 173 + "…"
 
 
@@ -262,7 +262,7 @@ def test_the_place_of_a_bad_line_is_told_once(code: str, message: str, told: str
     counters = finished_run()
     counters.count_error(code, 3, message)
 
-    assert text_of(counters).splitlines()[-1] == f"  1 x  {code}  {told}  first at line 3"
+    assert text_of(counters).splitlines()[-1] == f"  1 x  {code}  first at line 3: {told}"
 
 
 def test_the_verdict_and_the_next_command_are_never_cut() -> None:
