@@ -229,7 +229,7 @@ def base_url(url: str) -> str:
 def _read_toml(config: str) -> dict[str, Any]:
     try:
         with open(config, "rb") as file:
-            return tomllib.load(file)
+            return tomllib.loads(file.read().decode("utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{config}: not TOML: {error}.") from None
     except UnicodeDecodeError:

@@ -23,6 +23,8 @@ def check(  # noqa: PLR0917 -- one parameter an option
     rps: options.Rps = None,
     rpm: options.Rpm = None,
     tpm: options.Tpm = None,
+    json: options.Json = None,
+    quiet: options.Quiet = None,
 ) -> None:
     """Validate every line of INPUT, estimate tokens and the time at the limits; send nothing."""
     settings = settings_of(dict(locals()), os.environ)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -67,9 +67,18 @@ def run_command_line() -> None:
         sys.stderr.write(f"llmblast: {_printable(str(error))}\n")
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain about it once more while it shuts down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitCode.OUTPUT_FAILED)
+        _end_without_output()
+    except OSError as error:
+        if error.filename is not None:  # not of a descriptor that is open: a defect of ours
+            raise
+        sys.stderr.write(f"llmblast: standard output: {error.strerror}. Write it somewhere else.\n")
+        _end_without_output()
+
+
+def _end_without_output() -> NoReturn:
+    """Of what is still to be written Python would complain once more while it shuts down."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(ExitCode.OUTPUT_FAILED)
 
 
 def _printable(message: str) -> str:

@@ -4,6 +4,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import Literal
 
+import orjson
+
 from llmblast.errors import ExitCode
 from llmblast.job.intake import Intake
 from llmblast.job.loop import run_loop
@@ -32,7 +34,9 @@ class Estimate:
 
 
 def check(settings: Settings) -> ExitCode:
-    """Writes every bad line and a summary to stdout. SOME_FAILED when there is a bad line. Raises LlmblastError."""
+    """Writes every bad line and a summary to stdout, which with `json` is the summary's alone; with `quiet` there is
+    none. SOME_FAILED when there is a bad line. Raises LlmblastError.
+    """
     return run_loop(_check(settings))
 
 
@@ -46,14 +50,27 @@ async def _check(settings: Settings) -> ExitCode:
             for item in shaped:
                 if isinstance(item, Failure):
                     estimate.malformed += 1
-                    _say(f"{name}: {clean(item.error, 500)}")
+                    (sys.stderr if settings.json else sys.stdout).write(f"{name}: {clean(item.error, 500)}\n")
                 elif isinstance(item, Request):
                     estimate.add(item)
     finally:
         await source.close()
-    for line in _summary(settings, estimate):
-        _say(line)
-    return ExitCode.SOME_FAILED if estimate.malformed else ExitCode.OK
+    exit_code = ExitCode.SOME_FAILED if estimate.malformed else ExitCode.OK
+    if settings.json:
+        told = orjson.dumps({"exit_code": int(exit_code), **_summary_json(settings, estimate)}).decode()
+        sys.stdout.write(f"{told}\n")
+    elif not settings.quiet:
+        sys.stdout.writelines(f"{line}\n" for line in _summary(settings, estimate))
+    return exit_code
+
+
+def _summary_json(settings: Settings, estimate: Estimate) -> dict[str, object]:
+    return {
+        "lines": {"read": estimate.good + estimate.malformed, "good": estimate.good, "bad": estimate.malformed},
+        "tokens": round(estimate.tokens),
+        "longest_bytes": estimate.longest_bytes,
+        "at_least_s": {name: round(seconds, 3) for name, _, seconds in _times_at_limits(settings, estimate)},
+    }
 
 
 def _summary(settings: Settings, estimate: Estimate) -> list[str]:
@@ -63,26 +80,23 @@ def _summary(settings: Settings, estimate: Estimate) -> list[str]:
     if estimate.good:
         lines.append(f"tokens    about {estimate.tokens:,.0f} (prompts and answers, before anything is learned)")
         lines.append(f"longest   {estimate.longest_bytes:,} bytes")
-    waits = [f"{name} {duration(seconds)}" for name, seconds in _times_at_limits(settings, estimate)]
+    times = _times_at_limits(settings, estimate)
+    waits = [f"at {limit:,.12g} {name} {duration(seconds)}" for name, limit, seconds in times]
     if waits:
         lines.append(f"at least  {', '.join(waits)}")
     return lines
 
 
-def _times_at_limits(settings: Settings, estimate: Estimate) -> list[tuple[str, float]]:
-    """Seconds that each limit makes of the good lines."""
+def _times_at_limits(settings: Settings, estimate: Estimate) -> list[tuple[str, float, float]]:
+    """Each limit's name, its figure, and the seconds that it makes of the good lines."""
     amounts: tuple[tuple[Literal["rps", "rpm", "tpm"], float, int], ...] = (
         ("rps", estimate.good, 1),
         ("rpm", estimate.good, 60),
         ("tpm", estimate.tokens, 60),
     )
-    times = []
+    times: list[tuple[str, float, float]] = []
     for name, amount, seconds in amounts:
         limit = settings.together(name)
         if limit is not None and estimate.good:
-            times.append((f"at {limit:,.12g} {name}", amount / limit * seconds))
+            times.append((name, limit, amount / limit * seconds))
     return times
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")

@@ -1,6 +1,6 @@
 """Start: what can be told of a run by its settings and its files' names, before anything else is loaded or created."""
 
-from os.path import isdir, samefile
+from os.path import isdir, realpath, samefile
 
 from llmblast.errors import UsageError
 from llmblast.locks import check_unlocked
@@ -32,7 +32,8 @@ def check_start(settings: Settings) -> None:
 
 
 def _is_same(path: str, other: str) -> bool:
+    """Whether it is one file, which need not exist yet; standard output and input are two."""
     try:
-        return samefile(path, other)
+        return (realpath(path) == realpath(other) and STDOUT not in (path, other)) or samefile(path, other)
     except (OSError, ValueError):
         return False

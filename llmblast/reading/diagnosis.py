@@ -8,6 +8,7 @@ _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _UTF16_SAMPLE_BYTES = 16
 _SEPARATORS = (b",", b";", b"\t")
 _INSIDE_OF_AN_OBJECT = re.compile(rb'[}\]]|"[^"]*"\s*:')
+_STARTS_OF_A_LIST = (b"[", b"[{")
 _NO_NUMBERS = ("NaN", "Infinity")
 _HOWTO = 'write one JSON object a line, such as {"input": "..."}'
 
@@ -52,7 +53,9 @@ def _damage(text: bytes) -> tuple[str, int] | None:
 
 
 def _wrong_format(text: bytes) -> str | None:
-    """What a text is that does not even start like an object or a list."""
+    """What a text is that does not even start like an object or a list, or like nothing but a list."""
+    if text in _STARTS_OF_A_LIST:
+        return "a JSON array, where each line should be one object: make lines of it, such as with jq -c '.[]' FILE"
     if text.startswith((b"{", b"[")):
         return None
     if _INSIDE_OF_AN_OBJECT.match(text):

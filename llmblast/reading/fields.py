@@ -48,7 +48,7 @@ def own_id(fields: Mapping[str, object], number: int) -> str | int:
     if type(value) is str or type(value) is int:
         return value
     name = "id" if fields.get("custom_id") is None else "custom_id"
-    raise BadLine(f'"{name}" must be a text or an integer')
+    raise BadLine(f'"{name}" must be a text or an integer of at most 64 bits')
 
 
 def needs_model(body: Mapping[str, object]) -> bool:

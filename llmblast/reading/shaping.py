@@ -19,7 +19,7 @@ class Shaper:
         """Never raises for what stands in a line: a bad one is a Failure with the code `bad_line`."""
         if type(text) is OversizedLine:
             excerpt = bytes(text)
-            message = f"the line has {text.size_bytes} bytes, more than one may have: split it; only its start is kept"
+            message = f"the line has {text.size_bytes} bytes, more than 64 MiB: split it; only its start is kept"
             return _failure(Line(number, key, excerpt, number), BadLine(message))
         try:
             fields = parse_fields(text)

@@ -1,9 +1,13 @@
 """The commands beside `run`: check, config show, mock, version."""
 
+import subprocess
 import tomllib
 from pathlib import Path
 
-from tests.conftest import ROOT, RunLlmblast, StartMock, write_prompts
+import orjson
+import pytest
+
+from tests.conftest import LLMBLAST, ROOT, RunLlmblast, StartMock, write_prompts
 
 
 def test_check_names_every_bad_line_and_sends_nothing(tmp_path: Path, llmblast: RunLlmblast) -> None:
@@ -38,6 +42,44 @@ def test_check_of_a_good_file(llmblast: RunLlmblast) -> None:
     assert done.returncode == 0, done.stderr
     assert "241 read, 241 good, 0 bad" in done.stdout
     assert "at 40 rps" in done.stdout
+
+
+def test_check_may_be_quiet_or_for_machines(llmblast: RunLlmblast) -> None:
+    """With --json standard output is one object; with -q only what is wrong is told. --dry-run takes both, too."""
+    prompts, malformed = str(ROOT / "sample_data/prompts.jsonl"), str(ROOT / "sample_data/malformed.jsonl")
+
+    told = llmblast("check", malformed, "--json", "--rps", "4")
+    quiet = llmblast("run", prompts, "-u", "mock:", "--dry-run", "-q")
+    quiet_of_bad = llmblast("check", malformed, "-q")
+
+    summary = orjson.loads(told.stdout)
+    assert (told.returncode, summary["exit_code"], summary["at_least_s"]) == (3, 3, {"rps": 2.0})
+    assert summary["lines"] == {"read": 28, "good": 8, "bad": 20}
+    assert len(told.stderr.splitlines()) == len(quiet_of_bad.stdout.splitlines()) == 20
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    "arguments", [["check", "p.jsonl"], ["--help"], ["config", "show"], ["run", "p.jsonl", "-u", "mock:", "--json"]]
+)
+def test_a_full_standard_output_is_told_in_a_sentence(
+    tmp_path: Path, environment: dict[str, str], arguments: list[str]
+) -> None:
+    """Exit code 74, and no traceback."""
+    write_prompts(tmp_path / "p.jsonl", 3)
+
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*LLMBLAST, *arguments], cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+
+    *_, last = done.stderr.decode().splitlines()
+    assert (done.returncode, last) == (
+        74,
+        "llmblast: standard output: No space left on device. Write it somewhere else.",
+    )
+    assert b"Traceback" not in done.stderr
 
 
 def test_config_show_prints_toml_that_loads_again(tmp_path: Path, llmblast: RunLlmblast) -> None:

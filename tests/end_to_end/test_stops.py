@@ -37,6 +37,7 @@ NOBODY = "http://127.0.0.1:9/v1"
         (["prompts.jsonl", "-c", "typo.toml"], 2, "typo.toml: rsp: unknown setting. Did you mean 'rps'?"),
         (["prompts.jsonl", "-u", "mock:", "-o", "prompts.jsonl"], 2, "prompts.jsonl: is the input too"),
         (["prompts.jsonl", "-u", "mock:", "-o", "a.jsonl", "-e", "a.jsonl"], 2, "is named by --save and by --errors"),
+        (["prompts.jsonl", "-u", "mock:", "-o", "a.jsonl", "-e", "./a.jsonl"], 2, "is named by --save and by --errors"),
         (["prompts.jsonl", "-u", "mock:", "-o", "-", "--json"], 2, "both want standard output"),
         (["prompts.jsonl", "-u", "mock:", "-o", "nowhere/save.jsonl"], 73, "its directory does not exist"),
         (["prompts.jsonl", "-u", "mock:", "-o", "typo.toml"], 73, "is not an output of llmblast"),
@@ -306,6 +307,7 @@ def test_an_endpoint_that_never_answered_is_blamed_for_what_is_not_there(
 
     assert done.returncode == 77
     assert "are its URL and its model right?" in done.stderr
+    assert f"{server.received} sent, 0 retries, 0 x 429" in done.stderr
     assert server.received <= 8
     assert records(tmp_path / "errors.jsonl") == []
 

@@ -105,6 +105,8 @@ def test_every_result_can_be_written(fields: dict[str, object]) -> None:
         (b'{"input": "x"}\r{"input": "y"}', "column 16: not JSON: lines end with CR alone"),
         (b'"input": "x",', "column 1: not JSON: one object is spread over several lines: join them"),
         (b"},", "one object is spread over several lines"),
+        (b"[", "column 1: a JSON array, where each line should be one object: make lines of it, such as with jq -c"),
+        (b"[{", "column 1: a JSON array"),
         (b'"text"', "column 1: not a JSON object: write one object a line"),
         (b'{"input":"x","y":' + b"[" * 240 + b"]" * 240 + b"}", "nested more than 240 levels deep"),
         (b"[" * 2000, "column 1026: not JSON: depth limit exceeded"),
