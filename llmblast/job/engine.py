@@ -226,7 +226,10 @@ class Engine:
         return task
 
     def _next(self, now: float) -> tuple[Request, Endpoint] | None:
-        if self.exit_code is not None or self._sink.is_full:
+        if self.exit_code is not None:
+            return None
+        if self._sink.is_full:
+            self._scheduler.wait_for_output(now)
             return None
         if self._hedging is not None and self._hedging.due_s <= now:
             self._hedging.send_twins(self._scheduler, self._counters, self._start, now)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -32,6 +31,7 @@ TIMELINE_INTERVAL_S = 1.0
 WARM_UP_S = 0.3
 """How long the first request waits for connections. Those that take longer are opened beside the run."""
 _LONGEST_VERDICT = 4000
+_LOG_COLUMNS = 120
 
 
 def run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) -> ExitCode:
@@ -226,7 +226,7 @@ class Job:
             self._next_command(exit_code),
         )
         if not self._settings.quiet:
-            self._tell(summary.as_text(shutil.get_terminal_size().columns))
+            self._tell(summary.as_text(_width()))
         elif exit_code is not ExitCode.OK:
             self._tell(f"llmblast: {clean(verdict, _LONGEST_VERDICT)}")
         if self._settings.json:
@@ -247,6 +247,8 @@ class Job:
         save, counters = self._settings.save, self._stations.counters
         if exit_code is ExitCode.OK:
             return f"jq -r .response {shlex.quote(save)}" if save != STDOUT and counters.done else None
+        if exit_code is ExitCode.INPUT_DAMAGED and not counters.lines_read:
+            return None  # the verdict says what to do with an input of another kind
         if exit_code is not ExitCode.SOME_FAILED:
             can_go_on = STDOUT not in (save, self._settings.input)
             return self._command if can_go_on else None
@@ -263,6 +265,16 @@ def _progress(settings: Settings) -> Literal["auto", "bar", "plain", "none"]:
     """Other lines on the same terminal would tear a bar apart."""
     is_shared = settings.verbose or (settings.save == STDOUT and sys.stdout.isatty())
     return "plain" if is_shared and settings.progress == "auto" else settings.progress
+
+
+def _width() -> int:
+    """Of the terminal that the summary goes to, if it is one; in a log or a mail lines may be longer."""
+    wanted = os.environ.get("COLUMNS", "")
+    try:
+        columns = int(wanted) if wanted.isdecimal() else os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0
+    return columns or _LOG_COLUMNS
 
 
 def _has_content(path: str) -> bool:

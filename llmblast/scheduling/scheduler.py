@@ -22,6 +22,16 @@ from llmblast.scheduling.routes import Route
 from llmblast.scheduling.tokens import dearest
 
 
+class _Output:
+    """The files, where nothing can be written for now: no limit, but it holds back like one."""
+
+    __slots__ = ("name", "waited_s")
+
+    def __init__(self) -> None:
+        self.name = "output"
+        self.waited_s = 0.0
+
+
 class Scheduler:
     """Lanes in, (request, endpoint) out. `now` is always monotonic seconds, handed in by the caller."""
 
@@ -36,7 +46,8 @@ class Scheduler:
         self._enabled = self.endpoints
         self._slots = run_limits.concurrency
         self._opening = self._slots if isinstance(self._slots, OpeningWindow) else None
-        self._held_by: Limit | None = None
+        self._output = _Output()
+        self._held_by: Limit | _Output | None = None
         self._held_since = 0.0
         self._paced_until_s = -math.inf
         self.counts_tokens = any(limits.counts_tokens for limits in (run_limits, *(e.limits for e in endpoints)))
@@ -184,6 +195,12 @@ class Scheduler:
         elif not is_waiting and isinstance(self._held_by, Concurrency):
             self._hold(None, self.wake_at, now)
 
+    def wait_for_output(self, now: float) -> None:
+        """What waits now does so for the files, not for a limit."""
+        if self.lanes and self._held_by is not self._output:
+            self._paced_until_s = -math.inf
+            self._hold(self._output, self.wake_at, now)
+
     def sent_on_lent_slots(self, sends: int) -> None:
         """So many were sent: a row of failures among them has to be long to be an outage."""
         self.endpoints[0].outage.sent_elsewhere(sends)
@@ -208,7 +225,7 @@ class Scheduler:
         self._enabled = tuple(e for e in self._enabled if e is not endpoint)
 
     def waited(self, now: float) -> Mapping[str, float]:
-        """Seconds for which the head of the queue waited, by the name of the limit that held it."""
+        """Seconds for which the head of the queue waited, by the name of the limit that held it, or for the output."""
         if self._held_by is not None:
             self._hold(self._held_by, self.wake_at, now)
         return {limit.name: limit.waited_s for limit in self._limits()}
@@ -233,8 +250,8 @@ class Scheduler:
         request.sent_s = now
         request.lag_s = endpoint.lag_s
 
-    def _limits(self) -> Iterator[Limit]:
-        return chain(self._run_limits.all(), *(endpoint.limits.all() for endpoint in self.endpoints))
+    def _limits(self) -> Iterator[Limit | _Output]:
+        return chain(self._run_limits.all(), *(endpoint.limits.all() for endpoint in self.endpoints), (self._output,))
 
     def _estimate(self, request: Request) -> Tokens:
         if len(self._enabled) == 1:
@@ -272,7 +289,7 @@ class Scheduler:
         due_s = self.lanes.next_due_s(now)
         return due_s if self.counts_tokens and now < due_s < at else at
 
-    def _hold(self, limit: Limit | None, wake_at: float, now: float) -> None:
+    def _hold(self, limit: Limit | _Output | None, wake_at: float, now: float) -> None:
         if self._held_by is not None:
             self._held_by.waited_s += now - self._held_since
         self._held_by, self._held_since, self.wake_at = limit, now, wake_at

@@ -204,12 +204,14 @@ async def test_nothing_is_sent_while_the_sink_is_full() -> None:
     engine.pump()
     engine.refresh_counters()
     sent_while_full = counters.sent
+    waited_s = engine._scheduler.waited(time.monotonic() + 60)["output"]
 
     sink.is_full = False
     engine.pump()
     await asyncio.wait_for(engine.wait_until_done(), 5)
 
     assert sent_while_full == 0
+    assert waited_s >= 60
     assert len(sink.outcomes) == 1
 
 

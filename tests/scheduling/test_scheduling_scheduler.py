@@ -368,6 +368,20 @@ def test_waiting_that_goes_on_is_counted_up_to_now() -> None:
     assert scheduler.wake_at == wake_at
 
 
+def test_waiting_for_the_files_is_no_limits_fault() -> None:
+    """While nothing can be written the rate's time does not go on; afterwards it does, if it still holds."""
+    scheduler = make_scheduler([{"rps": 0.1}], requests=3)
+    scheduler.next(0.0)
+    assert scheduler.next(0.0) is None
+    scheduler.wait_for_output(1.0)
+    scheduler.wait_for_output(3.0)
+    assert scheduler.next(5.0) is None
+
+    waited = scheduler.waited(7.0)
+    assert waited["output"] == pytest.approx(4.0)
+    assert waited["e0 rps"] == pytest.approx(3.0)
+
+
 def test_an_empty_queue_waits_for_nobody() -> None:
     """A slow input is not the fault of a limit."""
     scheduler = make_scheduler([{"rps": 1}], requests=1)
