@@ -199,7 +199,7 @@ class Crew:
             if self.lending is None or not self.lending.is_on or not is_small:
                 await ahead.put(hand.shape(lines))
                 return
-            part = lines[: hand.free_slots or len(lines)]  # the others may have free ones, too
+            part = lines[: hand.free_slots] if hand.is_half_idle else lines  # the others may have free slots, too
             hand.give(part)
             lines = lines[len(part) :]
             await self._wait_for_room()

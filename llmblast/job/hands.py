@@ -104,6 +104,11 @@ class Hand:
         """Lent to it, and neither asked back nor taken by its own lines."""
         return max(self.slots - self.asked - self.own_lines, 0)
 
+    @property
+    def is_half_idle(self) -> bool:
+        """Whether it has at least as many slots that are free as others."""
+        return 0 < self.free_slots * 2 >= self.slots
+
     async def open(self, places: Sequence[tuple[str, str | None]]) -> None:
         """Tells the worker the URL and the key of each endpoint; it begins with that."""
         with suppress(OSError):  # it is gone already, which the link tells
