@@ -25,6 +25,11 @@ MOCK_SCHEME = "mock"
 OPENAI_HOST = "api.openai.com"
 API_PATHS = ("chat/completions", "completions", "embeddings")
 """What a request may ask for, relative to an endpoint's base URL."""
+_HINTS = {
+    "url": 'Endpoints are tables: write [[endpoints]], and below it url = "http://127.0.0.1:8000/v1".',
+    "api_key": "A key stands in no file of settings: name its variable or its file with key_env or key_file.",
+}
+"""For names that a person would expect to be known."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -301,6 +306,7 @@ def _explain(error: Mapping[str, Any], merged: Mapping[str, Any], config: str | 
 
         close = get_close_matches(last, names, n=1)
         hint = f"Did you mean {close[0]!r}?" if close else f"Known are: {', '.join(names)}."
+        hint = _HINTS.get(last, hint)
         return f"{where}: unknown setting. {hint}"
     if error["type"] in ("missing", "missing_argument"):
         return f"{where}: is missing. Add it."

@@ -211,7 +211,8 @@ class Job:
             return self._input_error.exit_code, str(self._input_error)
         if counters.failed or _has_content(self._settings.errors_path):
             return ExitCode.SOME_FAILED, f"finished: some lines have no answer, see {self._settings.errors_path}"
-        what = "every line has its answer" if counters.lines_read else f"there are no lines in {self._settings.input}"
+        where = "standard input" if self._settings.input == "-" else self._settings.input
+        what = "every line has its answer" if counters.lines_read else f"there are no lines in {where}"
         return ExitCode.OK, f"finished: {what}"
 
     def _report(self) -> ExitCode:

@@ -24,6 +24,8 @@ def check_start(settings: Settings) -> None:
             raise UsageError(f"{path}: is the input too. Name another file with {flag}.")
     if settings.save == settings.errors_path or _is_same(settings.save, settings.errors_path):
         raise UsageError(f"{settings.save}: is named by --save and by --errors. Name two files.")
+    if settings.timeline is not None and any(_is_same(settings.timeline, path) for path in outputs.values()):
+        raise UsageError(f"--timeline {settings.timeline}: is an output of answers or errors, too. Name another file.")
     if settings.spool is not None and not isdir(settings.spool):
         raise UsageError(f"--spool {settings.spool}: is no directory. Create it, or name another.")
     for flag, path in outputs.items():

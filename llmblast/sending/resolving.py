@@ -21,6 +21,7 @@ from llmblast.sending.exchange import Exchange
 from llmblast.sending.files import is_out_of_files
 
 _DNS_TTL_S = 60
+_NO_TLS = "WRONG_VERSION_NUMBER"
 
 
 class ResolvingConnector:
@@ -89,6 +90,10 @@ def not_sent(url: URL, error: BaseException) -> Reply:
         detail = f"{place}: the TLS certificate cannot be verified: {error.certificate_error}"
     elif isinstance(error, ClientSSLError):
         detail = f"{place}: no TLS connection: {error.os_error.strerror or error.os_error}"
+        if getattr(error.os_error, "reason", "") == _NO_TLS:
+            detail = (
+                f"{place}: no TLS connection: the server speaks something else, as with http:// instead of https://"
+            )
     else:
         return opening.not_sent(host, port, error.os_error)
     return Reply(cause=Cause.NOT_SENT, detail=detail)

@@ -84,7 +84,7 @@ def _quarantine(fd: int, path: str) -> str | None:
     if fragments:
         _append_durably(f"{path}.quarantine", b"".join(piece + b"\n" for piece in fragments))
     rewrite(fd, path, _mended)
-    where = f"their fragments were moved to {path}.quarantine"
+    where = f"{'its' if len(broken) == 1 else 'their'} fragments were moved to {path}.quarantine"
     return f"{path}: {_number(len(broken))} broken; {where}, and what they answered runs again."
 
 

@@ -39,6 +39,13 @@ NOBODY = "http://127.0.0.1:9/v1"
         (["prompts.jsonl", "-u", "mock:", "-o", "a.jsonl", "-e", "a.jsonl"], 2, "is named by --save and by --errors"),
         (["prompts.jsonl", "-u", "mock:", "-o", "a.jsonl", "-e", "./a.jsonl"], 2, "is named by --save and by --errors"),
         (["prompts.jsonl", "-u", "mock:", "-o", "-", "--json"], 2, "both want standard output"),
+        (["prompts.jsonl", "-u", "mock:", "--timeline", "./save.jsonl"], 2, "--timeline ./save.jsonl: is an output"),
+        (
+            ["prompts.jsonl", "-c", "single.toml"],
+            2,
+            "single.toml: url: unknown setting. Endpoints are tables: write [[",
+        ),
+        (["prompts.jsonl", "-u", "mock:,api_key=x"], 2, "unknown setting. A key stands in no file of settings"),
         (["prompts.jsonl", "-u", "mock:", "-o", "nowhere/save.jsonl"], 73, "its directory does not exist"),
         (["prompts.jsonl", "-u", "mock:", "-o", "typo.toml"], 73, "is not an output of llmblast"),
         (["prompts.jsonl", "--requests_filepath", "other.jsonl", "-u", "mock:"], 2, "name the input twice"),
@@ -51,6 +58,7 @@ def test_a_persons_mistake_gets_one_sentence(
     write_prompts(tmp_path / "prompts.jsonl", 3)
     (tmp_path / "broken.toml").write_text("rps = \n")
     (tmp_path / "typo.toml").write_text("rsp = 5\n")
+    (tmp_path / "single.toml").write_text('\ufeffurl = "mock:"\n')  # as some editors begin a file
 
     done = llmblast("run", *arguments, OPENAI_API_KEY="")
 

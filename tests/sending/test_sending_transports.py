@@ -329,7 +329,7 @@ async def test_https_to_a_plain_server(serve: Serve, open_channel: OpenChannel) 
     reply = await open_channel(f"https://127.0.0.1:{server.port}/v1").send(a_request())
 
     assert reply.cause is Cause.NOT_SENT
-    assert reply.detail.startswith(f"127.0.0.1:{server.port}: no TLS connection: ")
+    assert reply.detail.startswith(f"127.0.0.1:{server.port}: no TLS connection: the server speaks something else")
 
 
 async def test_a_certificate_that_nobody_vouches_for(

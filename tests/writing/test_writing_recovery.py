@@ -53,7 +53,7 @@ def test_a_broken_line_in_the_middle_is_moved_aside(save: Path, broken: bytes) -
     assert aside.read_bytes() == broken + b"\n"
     assert stat.S_IMODE(aside.stat().st_mode) == 0o600
     assert notes == [
-        f"{save}: 1 line was broken; their fragments were moved to {aside}, and what they answered runs again."
+        f"{save}: 1 line was broken; its fragments were moved to {aside}, and what they answered runs again."
     ]
 
 
