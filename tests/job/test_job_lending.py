@@ -335,6 +335,7 @@ def waiting(it: Company) -> Iterator[Request]:
     st.integers(1, 16),
     st.lists(steps, min_size=60, max_size=250),
     st.booleans(),
+    st.booleans(),
 )
 def test_whatever_crosses_slots_and_lines_are_conserved(
     processes: int,
@@ -343,16 +344,18 @@ def test_whatever_crosses_slots_and_lines_are_conserved(
     texts: list[bytes],
     slice_lines: int,
     taken: list[tuple[Any, ...]],
+    are_lent_first: bool,
     is_stopped: bool,
 ) -> None:
     """In flight is never more than the slots, at the end all are back, and every line has ended once; of a run that was
-    stopped, each that was sent.
+    stopped, each that was sent. Slots are lent before there is a line, where nothing has to open first, or later.
     """
 
     async def live() -> None:
         async with company(job_of(processes, slots, adaptive=adaptive), texts, slice_lines) as it:
             it.scheduler.endpoints[0].breaker.answered()  # else three refused connections end the run
-            it.engine.pump()  # where nothing has to open first, slots are lent before there is a line
+            if are_lent_first:
+                it.engine.pump()
             for step in taken:
                 await take(it, step)
             if is_stopped:
