@@ -104,15 +104,15 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
         data = orjson.loads(reply.body)
     except orjson.JSONDecodeError:
         what = "an empty body" if not reply.body.strip() else "a body that is not JSON"
-        told = reply.detail or f"the endpoint answered {reply.status} with {what}"
+        told = reply.detail or f"HTTP {reply.status} with {what}"
         return ReplyError(told, "unusable_reply")
     if type(data) is not dict:
-        return ReplyError(f"the endpoint answered {reply.status} with JSON that is no object", "unusable_reply")
+        return ReplyError(f"HTTP {reply.status} with JSON that is no object", "unusable_reply")
     if data.get("error"):
         return _error_of(data["error"])
     answer = _embeddings(data) if request.path == "embeddings" else _first_choice(data)
     if answer is None:
-        return ReplyError(f"the endpoint answered {reply.status} without an answer in it", "unusable_reply")
+        return ReplyError(f"HTTP {reply.status} without an answer in it", "unusable_reply")
     usage = data.get("usage")
     if type(usage) is dict:
         answer.usage = usage

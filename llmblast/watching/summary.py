@@ -1,13 +1,14 @@
 """What a run has done, told at its end: a text that a person takes in within seconds, or a dict for `--json`."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmblast.watching.counters import Counters, EndpointCounters, ErrorKind
 from llmblast.watching.figures import count, duration, latency, percent, rate, short, utilisation
 from llmblast.watching.progress import LimitsView
 from llmblast.watching.sanitize import clean
-from llmblast.watching.tables import align, cell_width, cut, endpoint_table
+from llmblast.watching.tables import MAX_ENDPOINT_ROWS, align, cell_width, cut, endpoint_table
 
 QUANTILES = (0.5, 0.95, 0.99)
 _TOP_ERRORS = 5
@@ -43,7 +44,7 @@ class Summary:
             lines += _wrapped(label, facts, width)
         endpoints = self.counters.endpoints
         if len(endpoints) > 1 or any(endpoint.state for endpoint in endpoints):
-            lines += ["", *endpoint_table(endpoints, width)]
+            lines += ["", *_endpoint_lines(endpoints, width)]
         if self.counters.error_kinds:
             lines += ["", *self._error_lines(width)]
         if self.next_command:
@@ -208,6 +209,14 @@ class Summary:
                 lines += [cut(f"  {head}  {where}", width), _MESSAGE_INDENT + message]
         others = len(self.counters.error_kinds) - len(top)
         return lines + ([f"  ... and {_plural(others, 'other kind', 'other kinds')}"] if others else [])
+
+
+def _endpoint_lines(endpoints: Sequence[EndpointCounters], width: int) -> list[str]:
+    """The table, and below it the states that it had to cut: they say what to mend."""
+    table = endpoint_table(endpoints, width)
+    told = [endpoint for endpoint in endpoints[:MAX_ENDPOINT_ROWS] if endpoint.state]
+    states = [(clean(endpoint.name), clean(endpoint.state)) for endpoint in told]
+    return table + [f"{name}: {state}" for name, state in states if not any(row.endswith(state) for row in table)]
 
 
 def _message(code: str, kind: ErrorKind) -> str:

@@ -12,6 +12,8 @@ _GAP = "  "
 _NAME_LENGTH = 40
 _NARROWEST_NAME = 8
 _NARROWEST_STATE = 8
+_TELLING_STATE = 32
+"""So much of a state says more than the rest of a name."""
 _DISPENSABLE = ("p50", "share", "ok")
 """Columns in the order in which they go where there is no room for all."""
 
@@ -104,7 +106,8 @@ def _fitted(rows: list[list[str]], width: int | None) -> list[str]:
     right = [False] + [True] * (len(rows[0]) - 1 - has_state) + [False] * has_state
     if width is None:
         return align(rows, right)
-    for index, narrowest in ((0, _NARROWEST_NAME), (-1, _NARROWEST_STATE)) if has_state else ((0, _NARROWEST_NAME),):
+    states = ((-1, _TELLING_STATE), (0, _NARROWEST_NAME), (-1, _NARROWEST_STATE))
+    for index, narrowest in states if has_state else ((0, _NARROWEST_NAME),):
         widest = max(cell_width(row[index]) for row in rows)
         excess = max(map(cell_width, align(rows, right))) - width
         for row in rows:

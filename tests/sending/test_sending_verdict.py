@@ -162,16 +162,16 @@ def test_what_is_to_be_retried_blames_no_endpoint(headers: dict[bytes, bytes], b
 
 
 UNUSABLE = {
-    "empty": (b"", "unusable_reply", "the endpoint answered 200 with an empty body"),
-    "blank": (b" \n", "unusable_reply", "the endpoint answered 200 with an empty body"),
-    "no JSON": (b"<html>", "unusable_reply", "the endpoint answered 200 with a body that is not JSON"),
-    "torn JSON": (ANSWER[:-1], "unusable_reply", "the endpoint answered 200 with a body that is not JSON"),
-    "no object": (b"[1]", "unusable_reply", "the endpoint answered 200 with JSON that is no object"),
-    "no choices": (b'{"choices":[]}', "unusable_reply", "the endpoint answered 200 without an answer in it"),
+    "empty": (b"", "unusable_reply", "HTTP 200 with an empty body"),
+    "blank": (b" \n", "unusable_reply", "HTTP 200 with an empty body"),
+    "no JSON": (b"<html>", "unusable_reply", "HTTP 200 with a body that is not JSON"),
+    "torn JSON": (ANSWER[:-1], "unusable_reply", "HTTP 200 with a body that is not JSON"),
+    "no object": (b"[1]", "unusable_reply", "HTTP 200 with JSON that is no object"),
+    "no choices": (b'{"choices":[]}', "unusable_reply", "HTTP 200 without an answer in it"),
     "no content": (
         b'{"choices":[{"message":{"content":null},"finish_reason":"stop"}]}',
         "unusable_reply",
-        "the endpoint answered 200 without an answer in it",
+        "HTTP 200 without an answer in it",
     ),
     "an error": (an_error("oh no", type="engine_error"), "engine_error", "oh no"),
     "an error in a word": (b'{"error":"oh no"}', "unusable_reply", "oh no"),

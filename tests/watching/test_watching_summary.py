@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from llmblast.watching.counters import Counters
+from llmblast.watching.counters import Counters, EndpointCounters
 from llmblast.watching.progress import LimitsView
 from llmblast.watching.summary import Summary
 from llmblast.watching.tables import cell_width
@@ -344,3 +344,17 @@ def test_a_run_without_sends_has_no_rates_in_its_values() -> None:
     assert values["latency_s"] == {"p50": None, "p95": None, "p99": None}
     assert values["endpoints"][0]["share"] == 0
     assert values["next_command"] is None
+
+
+def test_a_state_that_the_table_cuts_is_told_below_it() -> None:
+    """Whole: it says what to mend. The others are in the table only."""
+    why = f"failing, probing: HTTP 501: {'the method is not supported ' * 4}here"
+    counters = Counters(endpoints=[EndpointCounters("a"), EndpointCounters("b", state=why)])
+    counters.endpoints[0].state = "cooling down 12 s"
+
+    lines = text_of(counters, 100).splitlines()
+
+    assert lines[-1] == f"b: {why}"
+    assert lines[-3].endswith("  cooling down 12 s")
+    assert lines[-2].startswith("b ")
+    assert "failing, probing: HTTP 501" in lines[-2]
