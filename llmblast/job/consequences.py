@@ -116,6 +116,7 @@ class Consequences:
             mine.rate_limited += 1
         elif verdict.action is not Action.RESEND:
             mine.errors += 1
+        if verdict.action not in (Action.COOL_DOWN, Action.RESEND):
             endpoint.trouble = verdict.message
             endpoint.observe_failure()
         if not verdict.was_used:

@@ -194,12 +194,14 @@ class Crew:
 
     async def _hand_over(self, lines: Sequence[TextLine], ahead: _Ahead) -> None:
         is_small = not _names_images(lines[-1])  # the leader bounds the bytes of what it decides on
+        even = -(-len(lines) // len(self.hands))
         while lines:
             hand = min(self.hands, key=self._load)
             if self.lending is None or not self.lending.is_on or not is_small:
                 await ahead.put(hand.shape(lines))
                 return
-            part = lines[: hand.free_slots] if hand.is_half_idle else lines  # the others may have free slots, too
+            size = hand.free_slots if hand.is_half_idle else max(hand.slots, even)  # the others have slots, too
+            part = lines[:size]
             hand.give(part)
             lines = lines[len(part) :]
             await self._wait_for_room()

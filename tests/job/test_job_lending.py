@@ -488,6 +488,21 @@ async def test_lines_that_come_together_fill_the_slots_of_all() -> None:
         await it.finish()
 
 
+async def test_lines_beyond_the_slots_of_all_are_for_all() -> None:
+    """Seventy at once on twelve slots: no worker is idle while another has lines that wait."""
+    async with company(job_of(3, 12), questions(70), slice_lines=70) as it:
+        it.pending.may_end.clear()
+        it.engine.pump()
+        for _ in range(3):
+            await it.pass_on()
+            assert it.under_way == 12
+            for place in range(3):
+                for _ in range(4):
+                    it.reply(place, 0, "answer")
+        it.pending.may_end.set()
+        await it.finish()
+
+
 async def test_bad_lines_that_are_told_last_end_the_run() -> None:
     """Of a worker that never had a slot, since the leader's own requests took them all."""
     async with company(job_of(2, 12), questions(12), slice_lines=12) as it:
