@@ -25,7 +25,6 @@ class ExitCode(IntEnum):
     STOPPED = 5
     INPUT_DAMAGED = 65
     INPUT_MISSING = 66
-    PROCESS_LOST = 71
     OUTPUT_BLOCKED = 73
     OUTPUT_FAILED = 74
     REFUSED = 77

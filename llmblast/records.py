@@ -64,8 +64,6 @@ class Request(Line):
     hedged: bool = False
     """It was sent to two endpoints at once, or is the copy that went to the second one."""
 
-    body_bytes: int = 0
-    """The length of `body` where that is in another process, else 0."""
     size_bytes: int = 0
     """What it keeps in memory, roughly; known once it is queued."""
 
@@ -100,9 +98,6 @@ class Reply:
     detail: str = ""
     """For a person: what went wrong, without secrets."""
     latency_s: float = 0.0
-    answer: "Answer | None" = None
-    """What it says, where another process has read it, and rendered the line's `record`."""
-    record: bytes = b""
 
     def header(self, name: bytes) -> bytes | None:
         """The value of the first header of that name."""

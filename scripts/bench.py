@@ -39,9 +39,6 @@ def measurements() -> Mapping[str, tuple[str, Callable[[Bench], Figures]]]:
         measure_it = partial(bench_speed.throughput, in_flight=count)
         table[f"throughput:{count}"] = (f"throughput, {count:,} in flight", measure_it)
     table["unbound-limits"] = ("256 in flight, rps, tpm and -j at both levels, none binds", bench_speed.unbound_limits)
-    for count in (2, 4):
-        what = f"256 in flight, `--processes {count}`"
-        table[f"processes:{count}"] = (what, partial(bench_speed.processes, count=count))
     table["session"] = ("256 in flight, `--transport session`", bench_speed.session)
     table["usual"] = ("the usual script: semaphore, ClientSession.post", bench_speed.usual)
     for kind in ("8k", "64k"):

@@ -80,29 +80,6 @@ def usual(bench: Bench) -> Figures:
     return _beside_the_limit(bench, lambda: count / (wall_s(count) - wall_s(10)))
 
 
-def processes(bench: Bench, count: int) -> Figures:
-    """Several workers against one process. Where the server has no core of its own then, CPU time is what tells."""
-    url, prompts, flags = bench.server.url(), write_prompts(bench.lines), ("-j", str(_IN_FLIGHT))
-    alone, together = [], []
-
-    def rate() -> float:
-        alone.append(run_llmblast(prompts, url, *flags))
-        together.append(run_llmblast(prompts, url, *flags, "--processes", str(count)))
-        return together[-1].per_s
-
-    figures = _beside_the_limit(bench, rate)
-    has_cores = (os.cpu_count() or 1) > count
-    idle_s = idle_cpu_s(url, *flags), idle_cpu_s(url, *flags, "--processes", str(count))
-    one_us, us = cpu_us(alone, idle_s[0]), cpu_us(together, idle_s[1])
-    return [
-        *figures,
-        Figure("of one process", _ratio(together, alone), "{:.2f}", **({"least": 0.9 * count} if has_cores else {})),
-        Figure("CPU a request", us, "{:.1f} us"),
-        Figure("of that of one process", us / one_us, "{:.2f}", **({} if has_cores else {"most": 1.1})),
-        Figure("peak of one of them", peak_mb(together), "{:.0f} MB"),
-    ]
-
-
 def unbound_limits(bench: Bench) -> Figures:
     """Requests, tokens and what is in flight limited at both levels, none of which ever binds, against none."""
     url = bench.server.url()

@@ -179,7 +179,9 @@ Transport = Annotated[
 ]
 Processes = Annotated[
     int | None,
-    _option("processes", "--processes", metavar="N", help="Worker processes; all share the same limits."),
+    _option(
+        "processes", "--processes", metavar="N", help="More than 1: not in this version; returns with shared quotas."
+    ),
 ]
 DiskWait = Annotated[
     float | None,

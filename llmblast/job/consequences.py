@@ -15,7 +15,7 @@ from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.sending import Action, Backoff, Verdict, read_quotas
 from llmblast.watching import Counters
 
-CUT_OFF_REASONS = ("length", "content_filter")
+_CUT_OFF_REASONS = ("length", "content_filter")
 _TOO_MANY_REQUESTS = 429
 
 
@@ -60,7 +60,7 @@ class Consequences:
         request.attempts += 1
         counters = self.counters
         counters.succeeded += 1
-        if answer.finish_reason in CUT_OFF_REASONS:
+        if answer.finish_reason in _CUT_OFF_REASONS:
             counters.flagged += 1
         mine = counters.endpoints[endpoint.index]
         mine.succeeded += 1

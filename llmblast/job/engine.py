@@ -8,9 +8,8 @@ before the queue.
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
 
 from llmblast.errors import ExitCode
 from llmblast.job.consequences import Consequences, Sink
@@ -27,34 +26,6 @@ the sends nothing: with so much under way none is read, and none goes, until ano
 """
 QUEUED_PER_SLOT = 4
 """Lines read ahead for each request that may be in flight: a burst of replies must not find the lanes empty."""
-
-
-class Elsewhere(Protocol):
-    """Requests that somebody else sends on slots of ours."""
-
-    @property
-    def lines(self) -> int:
-        """Those that have not come back."""
-
-    @property
-    def in_flight(self) -> int:
-        """Those under way."""
-
-    @property
-    def slots(self) -> int:
-        """Slots for them, in use or not."""
-
-    def balance(self) -> None:
-        """Looks at how things stand, some times a second and whenever they have changed."""
-
-
-class _Nowhere:
-    """Everything is sent by this process."""
-
-    lines = in_flight = slots = 0
-
-    def balance(self) -> None:
-        """There is nothing to balance."""
 
 
 class Engine:
@@ -99,7 +70,6 @@ class Engine:
         self._feed_waits = False
         self.stopping = asyncio.Event()
         """Set once nothing more is sent."""
-        self.elsewhere: Elsewhere = _Nowhere()
         self._done = asyncio.Event()
         self._bug: BaseException | None = None
 
@@ -127,8 +97,7 @@ class Engine:
 
     async def wait_until_done(self) -> None:
         """Waits until nothing is queued or in flight any more, or the run stopped and nothing is in flight."""
-        self.elsewhere.balance()
-        self.check_done()
+        self._check_done()
         await self._done.wait()
         if self._bug is not None:
             raise self._bug
@@ -139,12 +108,11 @@ class Engine:
             self.exit_code, self.reason = exit_code, reason
         self.stopping.set()
         self._room.set()
-        self.elsewhere.balance()
-        self.check_done()
+        self._check_done()
 
     async def cut_short(self) -> None:
         """Abandons what is in flight: those lines have no record and run again."""
-        self._counters.abandoned += self._scheduler.abandon() - self._idle_slots
+        self._counters.abandoned += self._scheduler.abandon()
         for task in self._tasks:
             task.cancel()
         for channel in self._channels:
@@ -167,24 +135,7 @@ class Engine:
             while (dispatch := self._next(now)) is not None:
                 self._send(*dispatch)
         except Exception as error:  # noqa: BLE001 -- a timer's call, say, would lose it: `wait_until_done` raises it
-            self.fail(error)
-        self.elsewhere.balance()
-
-    def adopt(self, request: Request, sent_s: float, reply: Reply) -> None:
-        """Goes on with what was sent elsewhere and not answered."""
-        self._replied(self._scheduler.adopt(request, sent_s), request, reply)
-
-    def hear(self, sent_s: float, headers: Mapping[bytes, bytes]) -> None:
-        """Of what was sent elsewhere, what the provider says of its limits."""
-        now, (endpoint,) = self._clock(), self._scheduler.endpoints
-        if endpoint.listens(now):
-            request = Request(0, "", b"", 0, sent_s=sent_s)
-            self._consequences.hear(request, endpoint, Reply(200, headers), self._wall_clock(), now)
-
-    def take_back(self, slots: int) -> None:
-        """Lent slots are free again."""
-        self._scheduler.give_back(slots, self._clock())
-        self.check_done()
+            self._fail(error)
 
     def refresh_counters(self) -> None:
         """Brings totals and gauges up to date, and what hedging knows of latencies: looked at a few times a second, not
@@ -192,21 +143,15 @@ class Engine:
         """
         counters = self._counters
         for mine, endpoint in zip(counters.endpoints, self._scheduler.endpoints, strict=True):
-            mine.in_flight = endpoint.in_flight - (self._idle_slots if endpoint.in_flight else 0)
+            mine.in_flight = endpoint.in_flight
             mine.state = endpoint.state(self._clock())
         counters.sent = sum(mine.sent for mine in counters.endpoints)
         counters.retries = self._scheduler.lanes.retried
-        counters.in_flight = self._scheduler.in_flight - self._idle_slots
+        counters.in_flight = self._scheduler.in_flight
         counters.queued = len(self._scheduler.lanes)
-        counters.queued += self.elsewhere.lines - self.elsewhere.in_flight
-        self.elsewhere.balance()
         if self._hedging is not None:
             self._hedging.learn(counters)
             self._arm(self._clock())
-
-    @property
-    def _idle_slots(self) -> int:
-        return self.elsewhere.slots - self.elsewhere.in_flight
 
     def _send(self, request: Request, endpoint: Endpoint) -> None:
         if not self._try_send(request, endpoint):
@@ -286,9 +231,9 @@ class Engine:
             if dispatch is not None:
                 self._start(*dispatch)
         except Exception as error:  # noqa: BLE001 -- no task would hold it: `wait_until_done` raises it
-            self.fail(error)
+            self._fail(error)
         if not self._scheduler.in_flight:
-            self.check_done()
+            self._check_done()
 
     def _go_on(self, request: Request, endpoint: Endpoint, reply: Reply) -> tuple[Request, Endpoint] | None:
         """Sends the next one in its place, or more, since a settlement or a lifted pause may let more than one go.
@@ -313,33 +258,28 @@ class Engine:
     def _carried(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.fail(error)
-        self.check_done()
+            self._fail(error)
+        self._check_done()
 
-    def fail(self, bug: BaseException) -> None:
+    def _fail(self, bug: BaseException) -> None:
         """A defect of ours: the run ends, and `wait_until_done` raises it."""
         self._bug = bug
         self.stop(ExitCode.OUTPUT_FAILED, "internal error")
         self._done.set()  # what has failed half-way may count as in flight for ever
 
-    def check_done(self) -> None:
-        """Looks whether that was the last one. Whatever ends a line or a send calls this."""
+    def _check_done(self) -> None:
         is_drained = self.exit_code is not None or (self._counters.input_ended and not self._scheduler.lanes)
-        if self.elsewhere.lines and self.exit_code is None:
-            return
         if is_drained and not self._tasks and not self._scheduler.in_flight:
             self._done.set()
 
     def _conclude(self, request: Request, endpoint: Endpoint, reply: Reply, now: float) -> None:
-        answer = reply.answer
-        if answer is None:
-            reply.latency_s = now - request.sent_s
+        reply.latency_s = now - request.sent_s
         if reply.cause is None:
             endpoint.breaker.answered()
         wall_now_s = self._wall_clock()
         if reply.headers and endpoint.listens(now):
             self._consequences.hear(request, endpoint, reply, wall_now_s, now)
-        verdict = answer or judge(request, reply, wall_now_s)
+        verdict = judge(request, reply, wall_now_s)
         if isinstance(verdict, Answer):
             self._scheduler.answered(request, endpoint, reply.latency_s)
             used = endpoint.estimator.charged(request, verdict) if self._scheduler.counts_tokens else NO_TOKENS

@@ -13,9 +13,6 @@ SLICE_LINES = 64
 SLICE_BYTES = 1024 * 1024
 """What lines become may be much larger than they are, where they name images."""
 
-TextLine = tuple[int, str, bytes]
-"""Its number, its key and its text."""
-
 
 class Intake:
     """Reads one input to its end, or to `limit` lines, leaving out what earlier runs answered or recorded as failed."""
@@ -42,35 +39,18 @@ class Intake:
 
         Raises InputDamagedError where the input breaks off.
         """
-        shape = self._shaper.shape
-        async for lines in self.pending():
-            shaped: list[Request | Failure] = []
-            shaped_bytes = 0
-            for line in lines:
-                item = shape(*line)
-                shaped.append(item)
-                shaped_bytes += len(item.body) if type(item) is Request else 0
-                if shaped_bytes >= SLICE_BYTES:
-                    yield shaped
-                    shaped, shaped_bytes = [], 0
-            yield shaped
-        self._counters.input_ended = True
-
-    async def pending(self) -> AsyncIterator[Sequence[TextLine]]:
-        """The lines that have no record yet, up to 64 of them at a time, as they stand in the file.
-
-        Raises InputDamagedError where the input breaks off.
-        """
-        splitter = LineSplitter()
-        self._counters.input_bytes = self._source.size_bytes
-        self._counters.lines_limit = self._limit
+        counters, splitter = self._counters, LineSplitter()
+        counters.input_bytes = self._source.size_bytes
+        counters.lines_limit = self._limit
         async for block in self._source.blocks():
-            for lines in self._slice(splitter.feed(block)):
-                yield lines
+            for shaped in self._shape(splitter.feed(block)):
+                yield shaped
             if self._is_at_limit:
-                return
-        for lines in self._slice(self._last_lines(splitter)):
-            yield lines
+                break
+        else:
+            for shaped in self._shape(self._last_lines(splitter)):
+                yield shaped
+        counters.input_ended = True
 
     @property
     def _is_at_limit(self) -> bool:
@@ -85,25 +65,26 @@ class Intake:
             )
         return lines
 
-    def _slice(self, lines: Sequence[tuple[int, bytes]]) -> Iterator[Sequence[TextLine]]:
-        has_finished = bool(self._answered or self._failed)
-        pending: list[TextLine] = []
-        pending_bytes = lines_read = bytes_read = 0
+    def _shape(self, lines: Sequence[tuple[int, bytes]]) -> Iterator[Sequence[Request | Failure]]:
+        shape, has_finished = self._shaper.shape, bool(self._answered or self._failed)
+        shaped: list[Request | Failure] = []
+        shaped_bytes = lines_read = bytes_read = 0
         for number, text in lines if self._limit is None else lines[: self._limit - self._counters.lines_read]:
             lines_read += 1
             bytes_read += len(text) + 1
             key = key_of(text)
             if has_finished and self._is_finished(key):
                 continue
-            pending.append((number, key, text))
-            pending_bytes += len(text)
-            if len(pending) >= SLICE_LINES or pending_bytes >= SLICE_BYTES:
+            item = shape(number, key, text)
+            shaped.append(item)
+            shaped_bytes += max(len(text), len(item.body)) if type(item) is Request else len(text)
+            if len(shaped) >= SLICE_LINES or shaped_bytes >= SLICE_BYTES:
                 self._count(lines_read, bytes_read)
-                yield pending
-                pending, pending_bytes, lines_read, bytes_read = [], 0, 0, 0
+                yield shaped
+                shaped, shaped_bytes, lines_read, bytes_read = [], 0, 0, 0
         self._count(lines_read, bytes_read)
-        if pending:
-            yield pending
+        if shaped:
+            yield shaped
 
     def _is_finished(self, key: str) -> bool:
         """Takes a line off what earlier runs have finished, if it is among that."""

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import orjson
 
@@ -23,9 +23,6 @@ from llmblast.watching import Summary, Timeline, clean, drive, make_display
 from llmblast.watching.progress import status_line
 from llmblast.watching.rates import Pace
 
-if TYPE_CHECKING:
-    from llmblast.job.hands import Forked
-
 TEND_INTERVAL_S = 0.25
 TIMELINE_INTERVAL_S = 1.0
 WARM_UP_S = 0.3
@@ -38,22 +35,11 @@ def run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) 
     """Runs one job whose settings have passed `check_start`. `command` is what the person typed, for the advice at the
     end. Raises LlmblastError.
     """
-    forked: Sequence[Forked] = ()
-    if settings.processes > 1:
-        from llmblast.job.crew import fork_workers  # noqa: PLC0415 -- most runs have one process
-
-        forked = fork_workers(settings)
-    try:
-        return run_loop(_run(settings, environ, command, forked))
-    finally:
-        for one in forked:  # workers end with it, also where the run did not come so far as to lead them
-            one.connected.close()
+    return run_loop(_run(settings, environ, command))
 
 
-async def _run(
-    settings: Settings, environ: Mapping[str, str], command: Sequence[str], forked: "Sequence[Forked]"
-) -> ExitCode:
-    async with open_stations(settings, environ, forked) as stations:
+async def _run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) -> ExitCode:
+    async with open_stations(settings, environ) as stations:
         return await Job(settings, stations, command).run()
 
 
@@ -127,7 +113,7 @@ class Job:
     async def _feed(self) -> None:
         engine = self._stations.engine
         try:
-            async for shaped in self._stations.slices():
+            async for shaped in self._stations.intake.slices():
                 for item in shaped:
                     if isinstance(item, Request):
                         engine.accept(item)

@@ -18,6 +18,11 @@ def check_start(settings: Settings) -> None:
         raise UsageError("--json and --save - both want standard output. Name a file with --save.")
     if not settings.endpoints:
         raise UsageError(NO_ENDPOINT)
+    if settings.processes > 1:
+        raise UsageError(
+            f"--processes {settings.processes}: is not available in this version; it returns with quotas shared "
+            "between processes. Leave it out: one process uses one core fully."
+        )
     outputs = {"--save": settings.save, "--errors": settings.errors_path}
     for flag, path in outputs.items():
         if _is_same(path, settings.input):

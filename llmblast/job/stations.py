@@ -6,28 +6,21 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from math import inf
 from random import Random
-from typing import TYPE_CHECKING
 
 from llmblast.errors import ExitCode
-from llmblast.job.channels import find_keys, open_channels
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings
 from llmblast.job.hedging import Hedging
 from llmblast.job.intake import Intake
+from llmblast.job.redacting import Redacting, secrets_of
 from llmblast.reading import Finished, Shaper, Source, open_source
-from llmblast.records import Failure, Request
 from llmblast.scheduling import ROUTES, CoolDown, Endpoint, OpeningWindow, Scheduler, limit_set
-from llmblast.sending import Backoff, Channel, make_target
+from llmblast.sending import TRANSPORTS, Backoff, Channel, find_key, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
 from llmblast.watching import Counters, EndpointCounters, LimitsView, Timeline, clean
 from llmblast.writing import OutputFile, Spool, Timing, Writer, should_retry
-
-if TYPE_CHECKING:
-    from llmblast.job.crew import Crew
-    from llmblast.job.hands import Forked
 
 AHEAD_S = 0.1
 MOST_AHEAD = 1000
@@ -38,8 +31,7 @@ class Stations:
     """Everything that one run needs, ready to go."""
 
     counters: Counters
-    slices: Callable[[], AsyncIterator[Sequence[Request | Failure]]]
-    """What the lines become, a few of them at a time; InputDamagedError where the input breaks off."""
+    intake: Intake
     engine: Engine
     writer: Writer
     channels: Sequence[Channel]
@@ -60,22 +52,19 @@ class _Opened:
     answered: Finished
     failed: Finished
     channels: Sequence[Channel]
-    crew: "Crew | None"
     counters: Counters
     timeline: Timeline | None
     notes: Sequence[str]
 
 
 @asynccontextmanager
-async def open_stations(
-    settings: Settings, environ: Mapping[str, str], forked: "Sequence[Forked]" = ()
-) -> AsyncIterator[Stations]:
+async def open_stations(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Stations]:
     """Builds all stations, and closes what has no end of its own; the writer is closed by whoever runs it.
 
-    The settings have passed `check_start`. Where there are processes `forked` for it, they do the sending.
+    The settings have passed `check_start`.
     Raises UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
-    keys = find_keys(settings, environ)
+    keys = [find_key(endpoint, environ) for endpoint in settings.endpoints]
     shaper = Shaper(settings)
     async with AsyncExitStack() as stack:
         source = await open_source(settings.input)
@@ -86,23 +75,14 @@ async def open_stations(
         unkept = await asyncio.to_thread(check_settings, settings) if outputs[0].is_resumable else None
         answered, failed = await asyncio.to_thread(_find_finished, settings, *outputs)
         endpoints = await _start_mocks(settings.endpoints, stack)
-        crew = None
-        if forked:
-            for endpoint, key in zip(endpoints, keys, strict=True):
-                make_target(endpoint, settings.model, key)  # what is wrong with it is told here, not by a worker
-            from llmblast.job.crew import Crew  # noqa: PLC0415 -- most runs have one process
-
-            crew = Crew(forked, settings)
-            stack.push_async_callback(crew.close)
-            await crew.open([(endpoint.url, key) for endpoint, key in zip(endpoints, keys, strict=True)])
-        channels = open_channels(settings, endpoints, keys, stack) if crew is None else crew.channels
+        channels = _open_channels(settings, endpoints, keys, stack)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
         timeline = None
         if settings.timeline:
             timeline = Timeline(settings.timeline, counters, time.monotonic, time.time)
             stack.callback(timeline.close)
         notes = [*(note for output in outputs for note in output.repaired), *([unkept] if unkept else [])]
-        opened = _Opened(source, outputs, answered, failed, channels, crew, counters, timeline, notes)
+        opened = _Opened(source, outputs, answered, failed, channels, counters, timeline, notes)
         yield _assemble(settings, shaper, opened)
 
 
@@ -119,11 +99,10 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         spool_directory=settings.spool,
         timing=Timing(disk_wait_s=settings.disk_wait),
     )
-    crew = opened.crew
     engine = Engine(
         scheduler,
         opened.channels,
-        writer if crew is None else crew.sink(writer, shaper),
+        writer,
         Backoff(settings.max_attempts, Random()),
         counters,
         clock=time.monotonic,
@@ -134,13 +113,9 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
     )
     intake = Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed)
-    if crew is not None:
-        if settings.hedge is None:  # a hedge needs to know what is in flight, and since when
-            crew.lend_from(scheduler, engine, writer, counters)
-        crew.work_for(engine)
     return Stations(
         counters=counters,
-        slices=intake.slices if crew is None else partial(crew.slices, intake, counters),
+        intake=intake,
         engine=engine,
         writer=writer,
         channels=opened.channels,
@@ -241,6 +216,21 @@ async def _start_mocks(endpoints: Sequence[EndpointSettings], stack: AsyncExitSt
         server = await stack.enter_async_context(MockServer(mock_settings))
         started.append(replace(endpoint, url=server.url))
     return started
+
+
+def _open_channels(
+    settings: Settings, endpoints: Sequence[EndpointSettings], keys: Sequence[str | None], stack: AsyncExitStack
+) -> Sequence[Channel]:
+    """Open a channel to each endpoint, which `stack` closes. Raises UsageError for headers that HTTP cannot carry."""
+    open_channel = TRANSPORTS[settings.transport]
+    channels: list[Channel] = []
+    for endpoint, key in zip(endpoints, keys, strict=True):
+        target = make_target(endpoint, settings.model, key)
+        channel = open_channel(target, settings.timeout, settings.connect_timeout)
+        stack.push_async_callback(channel.close)
+        secrets = secrets_of(key, endpoint.headers)
+        channels.append(Redacting(channel, secrets) if secrets else channel)
+    return channels
 
 
 def _gives_up(max_errors: str | None) -> Callable[[Counters], bool]:

@@ -10,7 +10,7 @@ A new format is one class in one file plus one line in `formats.FORMATS`.
 
 from llmblast.reading.finished import Finished
 from llmblast.reading.lines import LineSplitter, OversizedLine, key_of
-from llmblast.reading.shaping import BAD_LINE, Shaper
+from llmblast.reading.shaping import Shaper
 from llmblast.reading.source import Source, open_source
 
-__all__ = ["BAD_LINE", "Finished", "LineSplitter", "OversizedLine", "Shaper", "Source", "key_of", "open_source"]
+__all__ = ["Finished", "LineSplitter", "OversizedLine", "Shaper", "Source", "key_of", "open_source"]

@@ -22,14 +22,6 @@ class OversizedLine(bytes):
     key: str
     size_bytes: int
 
-    @classmethod
-    def of(cls, excerpt: bytes, key: str, size_bytes: int) -> "OversizedLine":
-        """One of its parts."""
-        line = cls(excerpt)
-        line.key = key
-        line.size_bytes = size_bytes
-        return line
-
 
 def key_of(text: bytes) -> str:
     """BLAKE2b-64 of a line's stripped bytes, as 16 hex digits."""
@@ -146,4 +138,7 @@ class _OversizedReader:
         """The OversizedLine; empty bytes if there was nothing but white space."""
         if not self._excerpt:
             return b""
-        return OversizedLine.of(self._excerpt, self._stripped.hexdigest(), self._size_bytes)
+        line = OversizedLine(self._excerpt)
+        line.key = self._stripped.hexdigest()
+        line.size_bytes = self._size_bytes
+        return line

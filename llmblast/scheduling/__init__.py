@@ -2,7 +2,7 @@
 
 from llmblast.scheduling.adaptive import LearnedRate, OpeningWindow
 from llmblast.scheduling.breakers import Breaker
-from llmblast.scheduling.endpoints import SHORTEST_SERVICE_S, Endpoint
+from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.limit_set import LimitSet, limit_set
 from llmblast.scheduling.limits import Concurrency, CoolDown, Limit, Rate, RollingQuota
@@ -13,7 +13,6 @@ from llmblast.scheduling.tokens import TokenEstimator
 
 __all__ = [
     "ROUTES",
-    "SHORTEST_SERVICE_S",
     "Breaker",
     "Concurrency",
     "CoolDown",

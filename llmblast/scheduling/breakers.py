@@ -114,11 +114,6 @@ class Outage(Breaker):
             self._sends += 1
             super().take(cost, now)
 
-    def sent_elsewhere(self, sends: int) -> None:
-        """The same, of what nobody asked this breaker for."""
-        if self._failures:
-            self._sends += sends
-
     def failed(self, now: float, sent_s: float = math.inf) -> None:
         """One more line in a row."""
         if sent_s < self._worked_s:

@@ -89,7 +89,7 @@ class Cohort:
         if is_open or self._count < LEAST_ANSWERED_SHARE * self.size:
             return None
         late = max(self.size - self._count, 0)
-        late_log = max(self._sum / self._count, math.log(max(now - self._until_s, 0.0) + _SHORTEST_S))
+        late_log = max(self._sum / self._count, math.log(now - self._until_s + _SHORTEST_S))
         count = self._count + late
         mean = (self._sum + late * late_log) / count
         deviation = math.sqrt(max((self._squares + late * late_log**2) / count - mean**2, 0.0))

@@ -27,7 +27,7 @@ _LASTING_S = 5.0
 """Push-back within so many seconds of the end of a pause goes on."""
 _TOKEN_KINDS = ("tokens", "input_tokens", "output_tokens")
 """What a provider's words are about, in the order of the kinds of a LimitSet."""
-SHORTEST_SERVICE_S = 0.02
+_SHORTEST_SERVICE_S = 0.02
 """No model answers faster: below this, latency tells how busy this machine is."""
 _LATENCY_GAIN = 0.1
 _FAILED_LATENCY_S = 0.1
@@ -169,17 +169,13 @@ class Endpoint:
         """A usable answer came to what was sent at `sent_s`, and still has its slot. One from before a pause says
         nothing of its end.
         """
-        self.worked(1, sent_s)
-        self._observe(latency_s)
-        if self.capacity is not None and latency_s >= SHORTEST_SERVICE_S:
-            self.capacity.answered(sent_s, latency_s, sent_s + latency_s)
-
-    def worked(self, answers: int, sent_s: float) -> None:
-        """So many usable answers came, the latest to what was sent at `sent_s`."""
-        self.answers += answers
+        self.answers += 1
         self.outage.worked(sent_s)
         if sent_s >= self.cool_down.started_s:
             self.cool_down.in_a_row = 0
+        self._observe(latency_s)
+        if self.capacity is not None and latency_s >= _SHORTEST_SERVICE_S:
+            self.capacity.answered(sent_s, latency_s, sent_s + latency_s)
 
     def rejected(self, sent_s: float, wait_s: float, now: float) -> None:
         """A rate-limit reply: pauses it and its quota group, and teaches the rate where none is set."""

@@ -26,7 +26,6 @@ class Lanes:
         "_retries",
         "budget",
         "held_bytes",
-        "is_behind",
         "is_outage",
         "retried",
         "size_bytes",
@@ -46,8 +45,6 @@ class Lanes:
         """Requests that went again."""
         self.is_outage = False
         """Nobody answers: what has not failed yet goes first, so that probes use up no line's attempts."""
-        self.is_behind = False
-        """What others have goes before the deferred requests, too."""
 
     def __len__(self) -> int:
         return len(self._retries) + len(self._failed) + len(self._immediate) + len(self._deferred)
@@ -55,21 +52,12 @@ class Lanes:
     def __bool__(self) -> bool:
         return bool(self._immediate or self._retries or self._failed or self._deferred)
 
-    @property
-    def has_deferred(self) -> bool:
-        """Whether requests wait until there is nothing else."""
-        return bool(self._deferred)
-
     def add(self, request: Request) -> None:
         """Queues a request that was read."""
         (self._deferred if request.deferred else self._immediate).append(request)
-        self.size_bytes += self.hold(request)
-
-    def hold(self, request: Request) -> int:
-        """Counts the bytes of a request, as long as it has not come to its end, and returns them."""
-        request.size_bytes = size_bytes = len(request.text) + (request.body_bytes or len(request.body))
+        request.size_bytes = size_bytes = len(request.text) + len(request.body)
+        self.size_bytes += size_bytes
         self.held_bytes += size_bytes
-        return size_bytes
 
     def add_retry(self, request: Request, due_s: float, *, has_failed: bool = False) -> None:
         """Queues a request that goes again at `due_s` (monotonic seconds) or later."""
@@ -84,7 +72,7 @@ class Lanes:
             return self._failed[0][2]
         if self._immediate:
             return self._immediate[0]
-        return self._deferred[0] if self._deferred and not self.is_behind else None
+        return self._deferred[0] if self._deferred else None
 
     def pop(self, now: float) -> Request:
         """Takes out what `peek(now)` returned. Raises IndexError when nothing is due."""

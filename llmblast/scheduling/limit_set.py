@@ -84,16 +84,6 @@ class LimitSet:
         return next((limit for limit in self._slots if isinstance(limit, Concurrency)), None)
 
     @property
-    def free_slots(self) -> float:
-        """How many more may be in flight; infinity where nothing bounds that."""
-        return min((limit.free for limit in self._slots if isinstance(limit, Concurrency)), default=math.inf)
-
-    @property
-    def has_rate(self) -> bool:
-        """Whether it bounds anything but what is in flight at one moment."""
-        return any(isinstance(limit, Rate | RollingQuota) for limit in self.all())
-
-    @property
     def counts_tokens(self) -> bool:
         """Whether a token estimate is needed at all."""
         return bool(self._per_token)

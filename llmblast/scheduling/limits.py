@@ -197,11 +197,6 @@ class Concurrency:
         """Every slot is taken."""
         return self._taken >= self._slots
 
-    @property
-    def free(self) -> int:
-        """Slots that are not taken; below zero where there are fewer than there were."""
-        return int(self._slots - self._taken)
-
     def ready_at(self, cost: float, now: float) -> float:
         """Now or never: nobody knows when a slot frees, its release wakes the queue."""
         return now if self._taken < self._slots else math.inf

@@ -6,7 +6,7 @@ until `wake_at`, or until a slot, a settlement or new work changes the answer.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain
 
@@ -15,9 +15,9 @@ from llmblast.scheduling.adaptive import OpeningWindow
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.limit_set import LimitSet
-from llmblast.scheduling.limits import Concurrency, Limit
+from llmblast.scheduling.limits import Limit
 from llmblast.scheduling.request_rate import RequestRate
-from llmblast.scheduling.retry_budget import EARNED_PER_ANSWER, EARNED_PER_SEND
+from llmblast.scheduling.retry_budget import EARNED_PER_ANSWER
 from llmblast.scheduling.routes import Route
 from llmblast.scheduling.tokens import dearest
 
@@ -146,78 +146,11 @@ class Scheduler:
         self._run_limits.left_late(request.sent_s, left_s, behind_s)
         self._paced_until_s = -math.inf
 
-    def may_lend(self, now: float) -> bool:
-        """Whether nothing but slots can hold a request back: of one endpoint that is well and has no rate."""
-        if len(self.endpoints) != 1 or self._opening is not None:
-            return False
-        (endpoint,) = self.endpoints
-        return not (self._run_limits.has_rate or endpoint.limits.has_rate or endpoint.state(now))
-
-    @property
-    def free_slots(self) -> int:
-        """How many may be lent, given `may_lend`."""
-        return int(min(self._run_limits.free_slots, self.endpoints[0].limits.free_slots))
-
-    def lend(self, slots: int, now: float) -> None:
-        """Somebody else sends as many requests at a time to the one endpoint. They count as in flight until they come
-        back by `give_back`, or with a request by `adopt`.
-        """
-        (endpoint,) = self.endpoints
-        for _ in range(slots):
-            self._run_limits.take(NO_TOKENS, now)
-            endpoint.limits.take(NO_TOKENS, now)
-            endpoint.sent(now)
-        self.in_flight += slots
-
-    def give_back(self, slots: int, now: float) -> None:
-        """That many lent slots are free again."""
-        (endpoint,) = self.endpoints
-        for _ in range(slots):
-            endpoint.limits.release(NO_TOKENS, NO_TOKENS, now)
-            self._run_limits.release(NO_TOKENS, NO_TOKENS, now)
-        endpoint.in_flight -= slots
-        self.in_flight -= slots
-
-    def adopt(self, request: Request, sent_s: float) -> Endpoint:
-        """What was sent on a lent slot at `sent_s` is from now on in flight like any other request; says where to."""
-        (endpoint,) = self.endpoints
-        request.tokens_paid, request.sent_s, request.lag_s = NO_TOKENS, sent_s, endpoint.lag_s
-        self.lanes.hold(request)
-        self.lanes.budget.earned += EARNED_PER_SEND
-        return endpoint
-
-    def wait_for_slots(self, is_waiting: bool, now: float) -> None:
-        """Whether lines wait elsewhere for lent slots, all of which are taken."""
-        if is_waiting and self._held_by is None:
-            levels = (self._run_limits.concurrency, self.endpoints[0].limits.concurrency)
-            self._held_by = next((slots for slots in levels if slots is not None and slots.is_full), None)
-            self._held_since = now
-        elif not is_waiting and isinstance(self._held_by, Concurrency):
-            self._hold(None, self.wake_at, now)
-
     def wait_for_output(self, now: float) -> None:
         """What waits now does so for the files, not for a limit."""
         if self.lanes and self._held_by is not self._output:
             self._paced_until_s = -math.inf
             self._hold(self._output, self.wake_at, now)
-
-    def sent_on_lent_slots(self, sends: int) -> None:
-        """So many were sent: a row of failures among them has to be long to be an outage."""
-        self.endpoints[0].outage.sent_elsewhere(sends)
-
-    def answered_on_lent_slots(self, answers: int, sent_s: float, slow: Iterable[tuple[float, float]]) -> None:
-        """So many usable answers came, the latest to what was sent at `sent_s`. `slow` are the sends and latencies that
-        tell of the endpoint's capacity.
-        """
-        (endpoint,) = self.endpoints
-        endpoint.breaker.answered()
-        endpoint.worked(answers, sent_s)
-        if endpoint.capacity is not None:
-            for slow_sent_s, latency_s in slow:
-                endpoint.capacity.answered(slow_sent_s, latency_s, slow_sent_s + latency_s)
-        self.lanes.budget.earned += answers * (EARNED_PER_SEND + EARNED_PER_ANSWER)
-        if self.lanes.is_outage:
-            self.lanes.is_outage = endpoint.outage.is_open
 
     def disable(self, endpoint: Endpoint, reason: str) -> None:
         """Sends nothing to this endpoint any more."""

@@ -29,7 +29,7 @@ class TokenEstimator:
 
     def estimate(self, request: Request) -> Tokens:
         """What a request will be charged, the answer bounded by `max_tokens`."""
-        prompt = (request.body_bytes or len(request.body)) * self._tokens_per_byte
+        prompt = len(request.body) * self._tokens_per_byte
         bound, output = request.max_tokens, self._output_tokens
         if bound is not None and (bound < output or self.charge == "max_tokens"):
             output = bound
@@ -49,8 +49,8 @@ class TokenEstimator:
         """
         if answer.prompt_tokens is None or answer.completion_tokens is None:
             return
-        if body_bytes := request.body_bytes or len(request.body):
-            ratio = answer.prompt_tokens / body_bytes
+        if request.body:
+            ratio = answer.prompt_tokens / len(request.body)
             self._tokens_per_byte += _RATIO_GAIN * (ratio - self._tokens_per_byte)
         step = _QUANTILE_STEP * max(self._output_tokens, 1.0)
         if answer.completion_tokens > self._output_tokens:

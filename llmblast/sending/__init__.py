@@ -3,7 +3,6 @@
 from llmblast.sending.backoff import Backoff
 from llmblast.sending.channels import TRANSPORTS, Channel
 from llmblast.sending.credentials import find_key
-from llmblast.sending.exchange import resolve
 from llmblast.sending.openai import Target, make_target
 from llmblast.sending.quota_headers import read_quotas
 from llmblast.sending.verdict import Action, Verdict, judge
@@ -19,5 +18,4 @@ __all__ = [
     "judge",
     "make_target",
     "read_quotas",
-    "resolve",
 ]

@@ -27,12 +27,6 @@ Done = Callable[[Request, Reply], None]
 """Takes a request and what came of it."""
 
 
-def resolve(replied: asyncio.Future[Reply], request: Request, reply: Reply) -> None:
-    """A `Done` for whoever awaits the reply."""
-    if not replied.done():
-        replied.set_result(reply)
-
-
 class Exchange(asyncio.Protocol):
     """Sends one request after the other over a connection that is already open and secured.
 

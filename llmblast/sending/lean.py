@@ -10,7 +10,7 @@ from yarl import URL
 
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.connections import new_connector
-from llmblast.sending.exchange import MAX_REPLY_BYTES, Done, Exchange, resolve
+from llmblast.sending.exchange import MAX_REPLY_BYTES, Done, Exchange
 from llmblast.sending.files import FileShortage, shortage
 from llmblast.sending.openai import Target
 from llmblast.sending.opening import IDLE_S
@@ -83,7 +83,7 @@ class LeanChannel:
         if is_fresh or time.monotonic() - request.sent_s > LATE_S:
             self.on_late(request, is_fresh)
         replied: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._send_on(exchange, request, begun_s, partial(resolve, replied))
+        self._send_on(exchange, request, begun_s, partial(_resolve, replied))
         try:
             return await replied
         except BaseException:
@@ -195,3 +195,8 @@ class LeanChannel:
         lines += [f"{name}: {value}" for name, value in self._target.headers.items()]
         head = self._heads[path] = "\r\n".join([*lines, "Content-Length: "]).encode("latin-1")
         return head
+
+
+def _resolve(replied: asyncio.Future[Reply], request: Request, reply: Reply) -> None:
+    if not replied.done():
+        replied.set_result(reply)

@@ -33,12 +33,8 @@ _OUR_NAMES = frozenset(
 
 
 def render(outcome: Outcome, echo: bool = True, body: str = "auto") -> bytes:
-    """One line, its newline included. `echo` keeps the input, `body` (always, auto, never) the raw reply. What another
-    process has rendered is taken as it is.
-    """
+    """One line, its newline included. `echo` keeps the input, `body` (always, auto, never) the raw reply."""
     if isinstance(outcome, Success):
-        if outcome.reply.record:
-            return outcome.reply.record
         return FORMATS.get(outcome.request.output_format, llmblast_record)(outcome, echo, body)
     return error_record(outcome, echo)
 

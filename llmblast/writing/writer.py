@@ -1,4 +1,4 @@
-"""The one writer: a worker hands an Outcome over and is free; memory is bounded by bytes, files get whole batches.
+"""The one writer: it takes Outcomes without a wait; memory is bounded by bytes, files get whole batches.
 
 The two files are written side by side, so a slow reader of the one does not hold up the other.
 """
@@ -51,11 +51,11 @@ class Writer:
 
     def put(self, outcome: Outcome) -> None:
         """Takes the outcome, full or not. On the loop only, before `close`; never blocks, never fails."""
-        self._add(render(outcome, self._echo, self._body), self._save if isinstance(outcome, Success) else self._errors)
-
-    def put_rendered(self, records: bytes) -> None:
-        """Takes records of successes, whole lines, which another process has rendered."""
-        self._add(records, self._save)
+        record = render(outcome, self._echo, self._body)
+        self._buffered_bytes += len(record)
+        if self._buffered_bytes >= FULL_BYTES:
+            self.is_full = True
+        (self._save if isinstance(outcome, Success) else self._errors).add(record)
 
     async def run(self) -> None:
         """The flush loop; it ends after `close`."""
@@ -100,12 +100,6 @@ class Writer:
         if self.failure is None:
             self.failure = failure
             self._on_failure()
-
-    def _add(self, records: bytes, stream: Stream) -> None:
-        self._buffered_bytes += len(records)
-        if self._buffered_bytes >= FULL_BYTES:
-            self.is_full = True
-        stream.add(records)
 
     def _make_room(self) -> None:
         is_paused = self._save.is_paused or self._errors.is_paused

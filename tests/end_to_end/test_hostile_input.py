@@ -104,16 +104,15 @@ def test_long_lines_cost_bounded_memory(tmp_path: Path, environment: dict[str, s
     assert peak_bytes < 300 * MIB  # eight times 16 MiB, the cap of 64 MiB, and what any run takes
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
 def test_lines_that_name_large_images_cost_bounded_memory(
-    tmp_path: Path, environment: dict[str, str], start_mock: StartMock, processes: str
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock
 ) -> None:
     """They are short, and what they become is not: one after the other is made, as there is room for it."""
     server = start_mock()
     (tmp_path / "a.png").write_bytes(bytes(4 * MIB))
     (tmp_path / "prompts.jsonl").write_bytes(b'{"input":"What is it?","images":["a.png"]}\n' * 60)
 
-    arguments = ("-j", "1", "--media-root", ".", "--processes", processes)
+    arguments = ("-j", "1", "--media-root", ".")
     exit_code, peak_bytes = run_measured(tmp_path, environment, "-u", server.url, *arguments)
 
     assert exit_code == 0
@@ -121,14 +120,11 @@ def test_lines_that_name_large_images_cost_bounded_memory(
     assert peak_bytes < 300 * MIB  # all at once they are 320 MiB, and any run takes 60
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-def test_large_requests_in_flight_cost_bounded_memory(
-    tmp_path: Path, environment: dict[str, str], processes: str
-) -> None:
+def test_large_requests_in_flight_cost_bounded_memory(tmp_path: Path, environment: dict[str, str]) -> None:
     """However many may be in flight: lines are read as others come to their end."""
     (tmp_path / "a.png").write_bytes(bytes(4 * MIB))
     (tmp_path / "prompts.jsonl").write_bytes(b'{"input":"What is it?","images":["a.png"]}\n' * 200)
-    arguments = ("-j", "256", "--media-root", ".", "-m", "m", "--processes", processes)
+    arguments = ("-j", "256", "--media-root", ".", "-m", "m")
 
     with mock_process(tmp_path, environment, "--latency", "2") as url:
         exit_code, peak_bytes = run_measured(tmp_path, environment, "-u", url, *arguments)

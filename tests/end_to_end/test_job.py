@@ -1,12 +1,13 @@
 """The main job as a person runs it: real processes against a real server, judged by files and the server's ledger."""
 
+import subprocess
 from collections import Counter
 from pathlib import Path
 
 import orjson
 import pytest
 
-from tests.conftest import ROOT, RunLlmblast, StartMock, records, write_prompts
+from tests.conftest import LLMBLAST, ROOT, RunLlmblast, StartMock, records, write_prompts
 
 
 def test_every_line_gets_its_answer(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
@@ -118,6 +119,49 @@ def test_a_pipeline_gets_answers_on_stdout(tmp_path: Path, start_mock: StartMock
     assert "30 answered" in done.stderr
 
 
+def test_a_pipe_flows_through(tmp_path: Path, environment: dict[str, str], start_mock: StartMock) -> None:
+    """A line is answered before the next one is written, and the reader sees the end when the run has ended."""
+    server = start_mock()
+    process = subprocess.Popen(
+        [*LLMBLAST, "run", "-", "-o", "-", "-u", server.url],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    answered = []
+    for number in range(5):
+        process.stdin.write(b'{"input": "Question %d?"}\n' % number)
+        process.stdin.flush()
+        answered.append(orjson.loads(process.stdout.readline())["input"])
+
+    process.stdin.close()
+    rest = process.stdout.read()
+    process.stdout.close()
+
+    assert answered == [f"Question {number}?" for number in range(5)]
+    assert (rest, process.wait(timeout=20)) == (b"", 0)
+
+
+@pytest.mark.parametrize("first", [200, 1200])
+def test_lines_that_may_wait_go_last(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, first: int) -> None:
+    """Wherever they stand in the file: all other lines go first. What is in flight together arrives in any order."""
+    server = start_mock("latency=0.02")
+    deferred = [b'{"input": "may wait %d", "priority": -1}' % number for number in range(20)]
+    lines = [b'{"input": "Question %d?"}' % number for number in range(2000)]
+    (tmp_path / "prompts.jsonl").write_bytes(b"\n".join([*lines[:first], *deferred, *lines[first:]]))
+
+    done = llmblast("run", "prompts.jsonl", "-j", "100", "-u", server.url)
+
+    assert done.returncode == 0, done.stderr
+    places = [place for place, arrival in enumerate(server.ledger) if b"may wait" in arrival.body]
+    assert len(places) == 20
+    assert places[0] >= 2000 - 100
+
+
 def test_the_older_tools_flags_work(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
     """Underscore flags of the predecessor mean the same."""
     server = start_mock()
@@ -196,6 +240,26 @@ def test_the_summary_can_be_json(tmp_path: Path, start_mock: StartMock, llmblast
     summary = orjson.loads(done.stdout)
     assert done.stderr == ""
     assert (summary["exit_code"], summary["lines"]["answered"], summary["requests"]["sent"]) == (0, 12, 12)
+
+
+def test_the_summary_counts_what_the_records_and_the_server_have(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """Lines, requests, tokens and latencies."""
+    server = start_mock("latency=0.01&errors=0.1&rate_limited=0.05&retry_after=0.01&seed=3")
+    lines = [f'{{"input": "Question {n}?"}}' for n in range(400)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join([*lines, "not json"]))
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "--json", "-q", "-a", "50")
+
+    saved, summary = records(tmp_path / "save.jsonl"), orjson.loads(done.stdout)
+    told = summary["lines"], summary["requests"]
+    rejected = sum(arrival.status == 429 for arrival in server.ledger)
+    assert (told[0]["read"], told[0]["answered"], told[0]["failed"]) == (401, 400, 1)
+    assert (told[1]["sent"], told[1]["rate_limited"]) == (len(server.ledger), rejected)
+    assert told[1]["retries"] == len(server.ledger) - 400
+    assert summary["tokens"]["completion"] == sum(record["usage"]["completion_tokens"] for record in saved)
+    assert summary["latency_s"]["p50"] == pytest.approx(sorted(r["latency"] for r in saved)[200], rel=0.1)
 
 
 def test_verbose_tells_every_failure(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:

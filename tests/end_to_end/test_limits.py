@@ -34,13 +34,12 @@ def test_two_calls_a_second_to_a_slow_server(
     assert arrivals(server)[-1] - arrivals(server)[0] <= 4.6
 
 
-@pytest.mark.parametrize("processes", ["1", "3"])
-def test_retries_pay_again(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, processes: str) -> None:
-    """With a third of the replies 500s, first tries and retries of all processes together keep to the rate."""
+def test_retries_pay_again(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """With a third of the replies 500s, first tries and retries together keep to the rate."""
     server = start_mock("errors=0.3&latency=0.01")
     write_prompts(tmp_path / "prompts.jsonl", 200)
 
-    done = llmblast("run", "prompts.jsonl", "-u", server.url, "--rps", "100", "-a", "50", "--processes", processes)
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "--rps", "100", "-a", "50")
 
     assert done.returncode == 0, done.stderr
     assert most_in_a_second(server) <= 100

@@ -170,6 +170,60 @@ def test_max_time_stops(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmb
     assert len(server.ledger) == 100
 
 
+def test_a_run_that_is_abandoned_counts_what_it_leaves(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """With no grace at all, each request that has no record is told of."""
+    server = start_mock("latency=1")
+    write_prompts(tmp_path / "prompts.jsonl", 300)
+    arguments = ("prompts.jsonl", "-j", "30", "-u", f"{server.url},adaptive=false")
+
+    cut_short = llmblast("run", *arguments, "--max-time", "1.5", "--grace", "0", "--json")
+    summary = orjson.loads(cut_short.stdout)
+
+    assert cut_short.returncode == 5, cut_short.stderr
+    assert summary["requests"]["sent"] == server.received
+    assert summary["requests"]["abandoned"] == server.received - len(records(tmp_path / "save.jsonl"))
+
+
+@pytest.mark.parametrize("value", ["2", "4", "999"])
+def test_several_processes_are_refused(tmp_path: Path, llmblast: RunLlmblast, value: str) -> None:
+    """Before anything is sent or created, in one sentence that says what to do."""
+    write_prompts(tmp_path / "prompts.jsonl", 3)
+
+    done = llmblast("run", "prompts.jsonl", "-u", "mock:", "--processes", value)
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"llmblast: --processes {value}: is not available in this version; it returns with quotas shared between "
+        "processes. Leave it out: one process uses one core fully.\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["prompts.jsonl"]
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1000", "two", "1.5"])
+def test_a_number_of_processes_that_will_not_do(tmp_path: Path, llmblast: RunLlmblast, value: str) -> None:
+    """Said before anything is sent."""
+    write_prompts(tmp_path / "prompts.jsonl", 3)
+
+    done = llmblast("run", "prompts.jsonl", "-u", "mock:", "--processes", value)
+
+    assert done.returncode == 2
+    assert "--processes" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "save.jsonl").exists()
+
+
+def test_one_process_may_be_asked_for(tmp_path: Path, llmblast: RunLlmblast) -> None:
+    """It is what every run is."""
+    write_prompts(tmp_path / "prompts.jsonl", 3)
+
+    done = llmblast("run", "prompts.jsonl", "-u", "mock:", "--processes", "1")
+
+    assert done.returncode == 0, done.stderr
+    assert len(records(tmp_path / "save.jsonl")) == 3
+
+
 def test_a_400_fails_at_once(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
     """A request that the provider finds wrong is never sent twice; the record holds the provider's words."""
     error = orjson.dumps({"error": {"message": "too long", "code": "context_length_exceeded"}})

@@ -17,11 +17,11 @@ from tests.task_channel import TaskChannel
 
 ALL_FAULTS = "latency=0.1&errors=0.1&rate_limited=0.05&broken=0.1&malformed=0.1&retry_after=0.05"
 CRASH = """
-import llmblast.job.engine, llmblast.job.worker
+import llmblast.job.engine
 from llmblast.cli import main
 def judge(*arguments):
     raise RuntimeError("a bug")
-llmblast.job.engine.judge = llmblast.job.worker.judge = judge
+llmblast.job.engine.judge = judge
 main()
 """
 
@@ -130,13 +130,10 @@ def test_what_counts_as_a_secret() -> None:
     assert secrets_of("EMPTY", {}) == secrets_of(None, {}) == []
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-def test_a_traceback_has_no_key(
-    tmp_path: Path, environment: dict[str, str], start_mock: StartMock, processes: str
-) -> None:
-    """A bug of ours is told with where it is, not with what was there, whichever process meets it."""
+def test_a_traceback_has_no_key(tmp_path: Path, environment: dict[str, str], start_mock: StartMock) -> None:
+    """A bug of ours is told with where it is, not with what was there."""
     write_prompts(tmp_path / "prompts.jsonl", 3)
-    arguments = ["run", "prompts.jsonl", "-u", start_mock().url, "--processes", processes]
+    arguments = ["run", "prompts.jsonl", "-u", start_mock().url]
 
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", CRASH, *arguments],

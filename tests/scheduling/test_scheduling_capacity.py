@@ -465,18 +465,6 @@ def test_a_cohort_bears_a_number_in_flight_that_falls_at_once() -> None:
     assert level.in_flight == pytest.approx(10.0, rel=0.1)
 
 
-def test_a_cohort_bears_answers_that_are_told_out_of_turn() -> None:
-    """Where several processes receive them, one may tell of an answer later than another one of its next."""
-    cohort = Cohort(10)
-    cohort.add(10.0, 0.0, 0.5, 1.0)
-    for _ in range(12):
-        cohort.add(10.0, 1.5, 0.5, 2.0)
-    level = cohort.level(1.9)
-
-    assert level is not None
-    assert level.log_latency == pytest.approx(math.log(0.5), abs=1e-5)
-
-
 def test_a_cohort_counts_nothing_that_was_sent_before_or_after_it() -> None:
     """What was sent on the way to the level, or once the cohort was full, took another time."""
     cohort = Cohort(10, low=9.0, high=10.0)
