@@ -141,7 +141,7 @@ class Endpoint:
             if told is not None:
                 told.heard(word, sent_s, now)
             elif is_worth_a_look(word):
-                self._follow(word.kind, now)
+                self._follow(word.kind)
 
     def sent(self, now: float) -> None:
         """One more in flight."""
@@ -242,12 +242,12 @@ class Endpoint:
             if set_per_s is not None:
                 accepted_per_s = min(max(accepted_per_s, set_per_s / 2), set_per_s)
             self.learned = LearnedRate(f"{self.name} learned rate", accepted_per_s, now)
-            self.limits.add(self.learned, now)
+            self.limits.add(self.learned)
 
-    def _follow(self, kind: str, now: float) -> None:
+    def _follow(self, kind: str) -> None:
         told = ToldRate(f"{self.name} told {kind.replace('_', ' ')}", self._set_per_s.get(kind))
         self.told[kind] = told
-        self.limits.add(told, now, _TOKEN_KINDS.index(kind) if kind in _TOKEN_KINDS else None)
+        self.limits.add(told, _TOKEN_KINDS.index(kind) if kind in _TOKEN_KINDS else None)
 
     def _observe(self, latency_s: float) -> None:
         """Moves the average latency, for the `fastest` route."""

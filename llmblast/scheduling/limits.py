@@ -98,22 +98,6 @@ class Rate:
         """Moves the schedule: what was charged for left later than it was charged."""
         self._next_s += seconds
 
-    @property
-    def most_spare(self) -> float:
-        """Units that are to spare when nothing is owed: what lateness is credited with, without the burst."""
-        return (self._credit_s - self._burst_s) / self._seconds_per_unit
-
-    def spare(self, now: float) -> float:
-        """Units that could go from now on without being asked for, and still would be let go if they were."""
-        return min((now - self._next_s) / self._seconds_per_unit, self.most_spare)
-
-    def take_late(self, cost: float, now: float) -> None:
-        """Charges in one sum what has gone since `spare` was asked: as if all of it went now, and with nothing left of
-        what had been given back before. So the schedule is never earlier than if each had been charged in its moment.
-        """
-        self._most_s = self._credit_s
-        self.take(cost, now)
-
     def _keep_returned(self, most_s: float, now: float) -> None:
         """Credit above the burst is what was given back: it only shrinks as it is used, no time adds to it."""
         behind_s = now - self._next_s

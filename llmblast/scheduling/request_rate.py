@@ -65,17 +65,6 @@ class RequestRate(Rate):
         else:
             self._count(now)
 
-    def spare(self, now: float) -> float:
-        """Of the pace and of the window; none before the first one, which was not late."""
-        return 0.0 if self._next_s == -math.inf else min(super().spare(now), self._most - self._counted)
-
-    def take_late(self, cost: float, now: float) -> None:
-        """Charges so many requests; they leave the window later than they would have."""
-        super().take_late(cost, now)
-        further = round(cost) - 1
-        self._counted += further
-        self._part_count += further
-
     def left_late(self, sent_s: float, left_s: float) -> None:
         """What was charged at `sent_s` left only now."""
         self._uncount(sent_s)
