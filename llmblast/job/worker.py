@@ -28,7 +28,7 @@ from llmblast.job.loop import run_loop, tune_collector
 from llmblast.reading import OversizedLine, Shaper
 from llmblast.records import Answer, Failure, Reply, Request, Success
 from llmblast.scheduling import SHORTEST_SERVICE_S
-from llmblast.sending import Action, Channel, judge
+from llmblast.sending import Action, Blame, Channel, judge
 from llmblast.settings import Settings
 from llmblast.writing import render
 
@@ -38,7 +38,7 @@ HEARING_INTERVAL_S = 0.005
 
 GATHER_S = 0.005
 """So long the leader need not hear of answers to a worker's own lines."""
-HALTING = (Action.COOL_DOWN, Action.DISABLE, Action.NOT_SENT)
+HALTING = (Action.PUSH_BACK, Action.REFUSED, Action.NOT_SENT)
 """What says something of the whole endpoint: a worker sends no more lines of its own before the leader knows."""
 
 
@@ -312,7 +312,7 @@ class Worker:
             self._unheard += 1
             self._slots -= 1
             self._owed = min(self._owed, self._slots)
-            if verdict.action in HALTING:
+            if verdict.action in HALTING and verdict.blame is not Blame.LINE:
                 self._is_halted = True
             news.failed.append((_line_of(request), _measures(request), request.sent_s, *_whole(reply), _own(request)))
             self._flush_soon()
