@@ -12,11 +12,12 @@ from llmblast.errors import ExitCode
 from llmblast.job.hedging import Hedging
 from llmblast.records import Answer, Failure, Outcome, Reply, Request, Success
 from llmblast.scheduling import Endpoint, Scheduler
-from llmblast.sending import Action, Backoff, Verdict, read_quotas
+from llmblast.sending import Action, Backoff, Blame, Verdict, read_quotas
 from llmblast.watching import Counters
 
 _CUT_OFF_REASONS = ("length", "content_filter")
 _TOO_MANY_REQUESTS = 429
+_MAX_PAUSE_S = 24 * 3600.0
 
 
 class Sink(Protocol):
@@ -80,11 +81,11 @@ class Consequences:
         self._count(request, endpoint, reply, verdict)
         if self.notice is not None:
             self.notice(f"line {request.number}: {endpoint.name}: {verdict.action.name}: {verdict.message}")
-        if verdict.blames_endpoint and not endpoint.answers:
+        if verdict.is_not_found and not endpoint.answers:
             self._disable(endpoint, f"{verdict.message}; it never gave an answer: are its URL and its model right?")
-        elif verdict.action is Action.DISABLE:
+        elif verdict.action is Action.REFUSED and verdict.blame is Blame.ENDPOINT:
             self._disable(endpoint, verdict.message)
-        elif verdict.action is Action.COOL_DOWN:
+        elif verdict.action is Action.PUSH_BACK:
             self._cool_down(request, endpoint, verdict, now)
         elif verdict.action is Action.RESEND:
             endpoint.passed_over(request.sent_s, now)
@@ -111,12 +112,12 @@ class Consequences:
 
     def _count(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict) -> None:
         mine = self.counters.endpoints[endpoint.index]
-        if verdict.action is Action.COOL_DOWN or reply.status == _TOO_MANY_REQUESTS:
+        if verdict.action is Action.PUSH_BACK or reply.status == _TOO_MANY_REQUESTS:
             self.counters.rate_limited += 1
             mine.rate_limited += 1
         elif verdict.action is not Action.RESEND:
             mine.errors += 1
-        if verdict.action not in (Action.COOL_DOWN, Action.RESEND):
+        if verdict.action not in (Action.PUSH_BACK, Action.RESEND):
             endpoint.trouble = verdict.message
             endpoint.observe_failure()
         if not verdict.was_used:
@@ -133,7 +134,7 @@ class Consequences:
         wait_s = verdict.wait_s
         if wait_s is None:
             wait_s = self.backoff.cool_down_s(endpoint.cool_down.in_a_row)
-        endpoint.rejected(request.sent_s, wait_s, now)
+        endpoint.rejected(request.sent_s, min(wait_s, _MAX_PAUSE_S), now)
 
     def _disable(self, endpoint: Endpoint, reason: str) -> None:
         self.scheduler.disable(endpoint, reason)

@@ -5,12 +5,13 @@ from llmblast.sending.channels import TRANSPORTS, Channel
 from llmblast.sending.credentials import find_key
 from llmblast.sending.openai import Target, make_target
 from llmblast.sending.quota_headers import read_quotas
-from llmblast.sending.verdict import Action, Verdict, judge
+from llmblast.sending.verdict import Action, Blame, Verdict, judge
 
 __all__ = [
     "TRANSPORTS",
     "Action",
     "Backoff",
+    "Blame",
     "Channel",
     "Target",
     "Verdict",

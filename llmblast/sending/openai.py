@@ -11,6 +11,7 @@ import orjson
 
 from llmblast.errors import UsageError
 from llmblast.records import Answer, Reply, Request
+from llmblast.sending.reply_errors import ReplyError, find_error
 from llmblast.settings import EndpointSettings, base_url
 
 USER_AGENT = "llmblast/0.1"
@@ -88,16 +89,6 @@ def _check_header(endpoint: str, name: str, value: str) -> None:
         raise UsageError(f"endpoint {endpoint}: the header {name!r} has characters that no HTTP header can carry.")
 
 
-@dataclass(slots=True)
-class ReplyError:
-    """What an error reply says of itself; empty texts where it says nothing."""
-
-    message: str
-    code: str
-    kind: str = ""
-    """The error's `type`, which is all that some gateways say beside a `code` that repeats the status."""
-
-
 def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
     """The answer in a 2xx reply, or what is wrong with it. Never raises, whatever the body is."""
     try:
@@ -107,12 +98,17 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
         told = reply.detail or f"HTTP {reply.status} with {what}"
         return ReplyError(told, "unusable_reply")
     if type(data) is not dict:
-        return ReplyError(f"HTTP {reply.status} with JSON that is no object", "unusable_reply")
+        told = f"HTTP {reply.status} with JSON that is no object"
+        return _error_in_success(data) or ReplyError(told, "unusable_reply")
     if data.get("error"):
-        return _error_of(data["error"])
+        error = find_error(data)
+        error.has_usage = _has_usage(data)
+        return error
     answer = _embeddings(data) if request.path == "embeddings" else _first_choice(data)
     if answer is None:
-        return ReplyError(f"HTTP {reply.status} without an answer in it", "unusable_reply")
+        error = _error_in_success(data) or ReplyError(f"HTTP {reply.status} without an answer in it", "unusable_reply")
+        error.has_usage = _has_usage(data)
+        return error
     usage = data.get("usage")
     if type(usage) is dict:
         answer.usage = usage
@@ -124,31 +120,15 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
     return answer
 
 
-def read_error(reply: Reply) -> ReplyError:
-    """What the body of a reply that is not 2xx says. Never raises."""
-    try:
-        data = orjson.loads(reply.body)
-    except orjson.JSONDecodeError:
-        return ReplyError(reply.detail or reply.body[:300].decode("utf-8", "replace").strip(), "")
-    if isinstance(data, dict):
-        return _error_of(data.get("error") or data.get("message") or data.get("detail") or "")
-    return ReplyError("", "")
+def _error_in_success(data: object) -> ReplyError | None:
+    """What a 2xx reply without an answer says is wrong, in shapes that have no `error` member."""
+    error = find_error(data)
+    return error if error.message and error.objects else None
 
 
-def _error_of(error: object) -> ReplyError:
-    if not isinstance(error, dict):
-        return ReplyError(error if isinstance(error, str) else _as_text(error), "")
-    message, code, kind = error.get("message"), error.get("code"), error.get("type")
-    kind = kind if isinstance(kind, str) else ""
-    code = str(code) if code and isinstance(code, (str, int)) else kind
-    return ReplyError(message if isinstance(message, str) else "", code, kind)
-
-
-def _as_text(error: object) -> str:
-    try:
-        return orjson.dumps(error).decode()
-    except orjson.JSONEncodeError:  # nested deeper than orjson writes
-        return ""
+def _has_usage(data: Mapping[str, object]) -> bool:
+    usage = data.get("usage")
+    return isinstance(usage, dict) and any(isinstance(count, int) and count > 0 for count in usage.values())
 
 
 def _first_choice(data: Mapping[str, object]) -> Answer | None:

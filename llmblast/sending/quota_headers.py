@@ -20,11 +20,10 @@ from functools import partial
 from math import inf
 
 from llmblast.records import QuotaWord
-from llmblast.sending.retry_after import LONGEST_S, agreed_time, their_time, unix_time_of
+from llmblast.sending.retry_after import agreed_time, their_time, unix_time_from, unix_time_of
 
-_EPOCH_FROM_S = 1e9
-"""Nobody waits 31 years: a number from here on is a Unix time, and from a thousand times as much in milliseconds."""
-_EPOCH_FROM_MS = 1e12
+MAX_RESET_S = 24 * 3600.0
+"""Later resets are taken as this: a wrong clock at the provider must not slow a run down for years."""
 
 _PARTS = ("limit", "remaining", "reset")
 _RESET = _PARTS.index("reset")
@@ -113,7 +112,7 @@ def _until_reset_s(value: bytes, now_of: Callable[[], float]) -> float | None:
         seconds = _duration_s(value)
         if seconds is None:
             seconds = _until_number_s(value, now_of)
-    return min(max(seconds, 0.0), LONGEST_S) if seconds is not None and seconds < inf else None
+    return min(max(seconds, 0.0), MAX_RESET_S) if seconds is not None and seconds < inf else None
 
 
 def _duration_s(value: bytes) -> float | None:
@@ -126,9 +125,8 @@ def _duration_s(value: bytes) -> float | None:
 
 def _until_number_s(value: bytes, now_of: Callable[[], float]) -> float | None:
     number = _amount(value)
-    if number is None or number < _EPOCH_FROM_S:
-        return number
-    return (number if number < _EPOCH_FROM_MS else number / 1000) - now_of()
+    moment_s = None if number is None else unix_time_from(number)
+    return number if moment_s is None else moment_s - now_of()
 
 
 def _until_date_s(value: bytes, now_of: Callable[[], float]) -> float | None:

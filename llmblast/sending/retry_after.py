@@ -1,7 +1,7 @@
 """When a provider says that it takes requests again: `Retry-After` in all its forms.
 
-RFC 9110 section 10.2.3 has whole seconds or an HTTP date; providers also send fractions, and `retry-after-ms`
-(Azure OpenAI, OpenAI). Anything that cannot be read counts as not said: the parser never raises.
+RFC 9110 section 10.2.3 has whole seconds or an HTTP date; providers also send fractions, Unix times, and
+`retry-after-ms` (Azure OpenAI, OpenAI). Anything that cannot be read counts as not said: the parser never raises.
 
 A date is compared with the reply's own `Date` where our clock differs from it: a clock that is a day off, or was set
 while a request was under way, must not park a run.
@@ -14,10 +14,13 @@ from math import isfinite
 
 from llmblast.records import Reply
 
-LONGEST_S = 24 * 3600.0
-"""Longer waits are taken as this: a wrong clock at the provider must not park a run for years."""
-LONGEST_BY_OUR_CLOCK_S = 300.0
+MAX_WAIT_S = 400 * 24 * 3600.0
+"""Longer waits are taken as this. Quotas of a month or a year exist, and whoever decides has to know of them."""
+MAX_WAIT_BY_OUR_CLOCK_S = 300.0
 """The same for a date that can be compared with our clock alone. To ask too early costs one more 429."""
+EPOCH_FROM_S = 1e9
+"""Nobody waits 31 years: a number from here on is a Unix time, and from a thousand times as much in milliseconds."""
+EPOCH_FROM_MS = 1e12
 CLOCKS_AGREE_S = 5.0
 """By so much, our clock is the better one: a `Date` is cut off to whole seconds, and was written some time ago."""
 
@@ -26,20 +29,35 @@ def retry_after_s(reply: Reply, wall_now_s: float) -> float | None:
     """Seconds to wait from now, 0 or more; None where the provider named none. `wall_now_s` is Unix time."""
     value = reply.header(b"retry-after-ms")
     if value is not None and (milliseconds := _number(value)) is not None:
-        return _bounded(milliseconds / 1000)
+        return bounded_wait_s(milliseconds / 1000)
     value = reply.header(b"retry-after")
     if value is None:
         return None
     seconds = _number(value)
-    if seconds is not None:
-        return _bounded(seconds)
-    date_s = unix_time_of(value)
-    if date_s is None:
-        return None
+    moment_s = unix_time_of(value) if seconds is None else unix_time_from(seconds)
+    if moment_s is not None:
+        return until_s(moment_s, reply, wall_now_s)
+    return None if seconds is None else bounded_wait_s(seconds)
+
+
+def until_s(moment_s: float, reply: Reply, wall_now_s: float) -> float:
+    """Seconds until a moment that `reply` names, in Unix time; 0 for a past one."""
     their_now_s = their_time(reply.headers.items())
     if their_now_s is None:
-        return min(_bounded(date_s - wall_now_s), LONGEST_BY_OUR_CLOCK_S)
-    return _bounded(date_s - agreed_time(their_now_s, wall_now_s))
+        return min(bounded_wait_s(moment_s - wall_now_s), MAX_WAIT_BY_OUR_CLOCK_S)
+    return bounded_wait_s(moment_s - agreed_time(their_now_s, wall_now_s))
+
+
+def bounded_wait_s(seconds: float) -> float:
+    """Return the wait, not below 0 and not above the longest that is believed."""
+    return min(max(seconds, 0.0), MAX_WAIT_S)
+
+
+def unix_time_from(number: float) -> float | None:
+    """Return the Unix time in seconds that a number stands for; None where it is a duration."""
+    if number < EPOCH_FROM_S:
+        return None
+    return number if number < EPOCH_FROM_MS else number / 1000
 
 
 def their_time(headers: Collection[tuple[bytes, bytes]]) -> float | None:
@@ -74,7 +92,3 @@ def _number(value: bytes) -> float | None:
     except ValueError:
         return None
     return number if isfinite(number) else None
-
-
-def _bounded(seconds: float) -> float:
-    return min(max(seconds, 0.0), LONGEST_S)

@@ -1,22 +1,32 @@
-"""Verdicts: what a reply means for its request, its endpoint and its limits. One table, read from top to bottom.
+"""Read one reply: what it says of its request, its endpoint and its limits. One table, read from top to bottom.
 
 | reply | action |
 |---|---|
 | 2xx with a usable answer | no verdict but the answer |
 | 2xx that carries an error with a status of its own | judged as that status |
+| 2xx that carries a rate limit or account trouble by name or in words | judged as below; not used without usage |
 | 2xx that is no JSON, is empty, has no answer, or carries an error | RETRY twice, then FAIL; the raw body is kept |
 | 2xx in a content coding that cannot be taken off | the same, without the body |
-| 429 that says the request can never fit | FAIL |
-| no quota or money left (402, insufficient_quota), 401, 403 | DISABLE the endpoint; the line stays pending |
-| 429, 529, 503 with Retry-After | COOL_DOWN; other endpoint or later, not counted as an attempt |
-| 408, 409, 5xx | RETRY with backoff |
-| any other status: 3xx, 400, 404, 413, 422 | FAIL; 3xx, 404 and 405 from an endpoint that never answered blame it |
+| 413, 429 whose numbers say that it never fits (requested > limit) | REFUSED, LINE, never fits |
+| 401, 402, 407 | REFUSED, ENDPOINT |
+| account trouble by name or in words; not 429, 5xx or 2xx that names a wait | REFUSED, ENDPOINT |
+| 400, 403, 413, 422 for what is in the line, by name or in words; 429 if it names no wait | REFUSED, LINE |
+| 429, 529; 503 that names a wait | PUSH_BACK; other endpoint or later, not counted as an attempt |
+| the name of a rate limit or an overload, with any status but 3xx and 413 | PUSH_BACK |
+| words of a rate limit in 403; of a rate limit, an overload or a full queue in 500, 502, 503 and 2xx | PUSH_BACK |
+| 413, 422 | REFUSED, LINE |
+| 408, 409, 423, 424, 425, any 4xx that is not registered, 5xx | RETRY with backoff |
+| 3xx, 404, 405, an unknown model | REFUSED, UNKNOWN, nothing is there |
+| any other status: 400, 403 | REFUSED, UNKNOWN |
 | 4xx or 5xx with `x-should-retry: false` | FAIL where the rows above say RETRY, and as transient as that |
-| 4xx or 5xx with `x-should-retry: true` | RETRY where the rows above say FAIL |
+| 4xx or 5xx with `x-should-retry: true` | RETRY where the rows above say REFUSED |
 | never sent: DNS, refused, TLS, connect timeout | NOT_SENT; other endpoint or later, counts for the breaker |
 | a kept connection was closed at once, before one byte came back | RESEND at once, once, not counted |
 | broken or timed out after the request went out | AMBIGUOUS: may be billed; retried once |
 | larger than the cap, as received or unpacked; headers without end | FAIL, may be billed |
+
+Only what stands in this one reply is read here. Whose fault a refusal is shows in what other lines meet at the same
+endpoint; the words and codes of a reply (`Blame`) break a tie.
 
 `x-should-retry` is what OpenAI's and Anthropic's own clients go by: `_should_retry` in
 https://github.com/openai/openai-python/blob/main/src/openai/_base_client.py
@@ -26,8 +36,12 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from llmblast.records import Answer, Cause, Reply, Request
-from llmblast.sending.openai import ReplyError, read_answer, read_error
+from llmblast.sending.error_hints import Hint, hints_in
+from llmblast.sending.openai import read_answer
+from llmblast.sending.reply_errors import ReplyError, read_error
 from llmblast.sending.retry_after import retry_after_s
+from llmblast.sending.signature import signature_of
+from llmblast.sending.wait_hints import named_wait_s
 
 UNUSABLE_RETRIES = 2
 AMBIGUOUS_RETRIES = 1
@@ -36,21 +50,33 @@ STALE_WITHIN_S = 1.0
 
 
 class Action(Enum):
-    """What to do with the request."""
+    """What a reply says of its request."""
 
     FAIL = auto()
+    """It gets no answer."""
     RETRY = auto()
+    """It failed in a way that another attempt may not; this one counts."""
     RESEND = auto()
     NOT_SENT = auto()
-    COOL_DOWN = auto()
-    DISABLE = auto()
+    PUSH_BACK = auto()
+    """A rate limit or an overload, in any clothes."""
+    REFUSED = auto()
+    """A permanent refusal. Whose fault it is, this reply alone does not show."""
+
+
+class Blame(Enum):
+    """Whose fault the words and codes of a refusal say it is."""
+
+    LINE = auto()
+    ENDPOINT = auto()
+    UNKNOWN = auto()
 
 
 @dataclass(slots=True)
 class Verdict:
     """What a reply without an answer means.
 
-    `message` and `code` are for the error record, `wait_s` is what the provider asked for.
+    `message` and `code` are for the error record, `wait_s` is what the provider asked for, in a header or in the body.
     """
 
     action: Action
@@ -58,68 +84,122 @@ class Verdict:
     code: str = ""
     wait_s: float | None = None
     transient: bool = False
-    """For FAIL, and for a RETRY that is given up: another run may succeed."""
+    """For FAIL and REFUSED, and for a RETRY that is given up: another run may succeed."""
     keeps_body: bool = False
     was_used: bool = False
     """The provider may have worked on it: its tokens count, and it may be billed."""
-    blames_endpoint: bool = False
+    blame: Blame = Blame.UNKNOWN
+    """Breaks a tie where other lines' replies do not show whose fault a REFUSED is."""
+    is_not_found: bool = False
     """Says that nothing is there rather than that this line is wrong; what it means shows in the endpoint's past."""
+    signature: str = ""
+    """The same for the same refusal of different lines; empty where no HTTP reply came, or none with an error."""
+    never_fits: bool = False
+    """The provider's own numbers say that this request never fits."""
 
 
-_FIXED_ACTIONS = {
-    401: Action.DISABLE,
-    402: Action.DISABLE,
-    403: Action.DISABLE,
-    408: Action.RETRY,
-    409: Action.RETRY,
-    429: Action.COOL_DOWN,
-    529: Action.COOL_DOWN,
-}
-_OUT_OF_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance")
-_OVERRULED = {(Action.RETRY, b"false"): Action.FAIL, (Action.FAIL, b"true"): Action.RETRY}
-_NEVER_FITS = ("request too large", "exceeds the maximum", "exceeds the rate limit of")
+MAX_RETRY_WAIT_S = 24 * 3600.0
+"""Before a RETRY, longer waits are taken as this: a wrong number must not park one line for a year."""
+
+_ENDPOINT_STATUSES = (401, 402, 407)
+_LINE_STATUSES = (413, 422)
+_MAY_BE_OF_THE_LINE = (400, 403, 413, 422, 429)
+_PUSH_BACK_STATUSES = (429, 529)
+_MAY_BE_OVERLOAD = (500, 502, 503)
+_LATER = (408, 409, 423, 424, 425)
+_PERMANENT = frozenset((*range(400, 418), 421, 422, 426, 428, 431, 451)) - frozenset(_LATER)
+"""https://www.iana.org/assignments/http-status-codes: what is not registered there, such as Groq's 498 for a full
+tier, nginx's 499 and a load balancer's 460, is not known to be permanent."""
 
 
 def judge(request: Request, reply: Reply, wall_now_s: float) -> Answer | Verdict:
     """The answer in one reply to `request`, or the verdict on it. Changes nothing; never raises."""
     if reply.cause is not None:
         return _judge_cause(request, reply, reply.cause)
-    if 200 <= reply.status < 300:
-        answer = read_answer(request, reply)
-        if isinstance(answer, Answer):
-            return answer
-        if len(answer.code) == 3 and answer.code.isdecimal() and 400 <= int(answer.code) < 600:
-            verdict = _judge_status(request, int(answer.code), answer, reply, wall_now_s)
-            verdict.keeps_body = True
-            return verdict
-        return _judge_unusable(request, answer)
-    return _judge_status(request, reply.status, read_error(reply), reply, wall_now_s)
+    if not 200 <= reply.status < 300:
+        return _judge_status(reply.status, read_error(reply), reply, wall_now_s)
+    answer = read_answer(request, reply)
+    return answer if isinstance(answer, Answer) else _judge_success(request, answer, reply, wall_now_s)
 
 
-def _judge_status(request: Request, status: int, error: ReplyError, reply: Reply, wall_now_s: float) -> Verdict:
-    code = error.code or f"http_{status}"
-    message = f"HTTP {status}: {error.message}" if error.message else f"HTTP {status}"
+def _judge_success(request: Request, error: ReplyError, reply: Reply, wall_now_s: float) -> Verdict:
+    """Judge a 2xx reply that carries an error or no answer."""
+    told = Hint.ACCOUNT | Hint.RATE_LIMIT | Hint.RATE_WORDS | Hint.BUSY_WORDS | Hint.STATED
+    if error.status is None and not hints_in(error) & told:
+        return _judge_unusable(request, error)
+    verdict = _judge_status(error.status or reply.status, error, reply, wall_now_s)
+    is_push_back = verdict.action is Action.PUSH_BACK
+    verdict.was_used = is_push_back and error.has_usage
+    verdict.keeps_body = not is_push_back or error.has_usage
+    return verdict
+
+
+def _judge_status(status: int, error: ReplyError, reply: Reply, wall_now_s: float) -> Verdict:
+    hints = hints_in(error)
     wait_s = retry_after_s(reply, wall_now_s)
-    action = _FIXED_ACTIONS.get(status, Action.RETRY if status >= 500 else Action.FAIL)
-    if status == 503 and wait_s is not None:
-        action = Action.COOL_DOWN
-    if action is Action.COOL_DOWN and (error.code in _OUT_OF_MONEY or error.kind in _OUT_OF_MONEY):
-        action = Action.DISABLE
-    if action is Action.COOL_DOWN and any(words in error.message.lower() for words in _NEVER_FITS):
-        action = Action.FAIL
+    if wait_s is None:
+        wait_s = named_wait_s(error, reply, wall_now_s)
+    action, blame = _read(status, hints, names_wait=wait_s is not None)
+    never_fits = action is Action.REFUSED and _never_fits(status, hints)
+    is_refused = action is Action.REFUSED
+    is_transient = not is_refused or blame is Blame.ENDPOINT or (status == 403 and blame is Blame.UNKNOWN)
     advised = _heed_advice(action, reply) if status >= 400 else action
+    message = f"HTTP {status}: {error.message}" if error.message else f"HTTP {status}"
     if 300 <= status < 400:
         message += " (redirects are not followed: name the final URL)"
-    asks_for_its_own_model = error.code == "model_not_found" and not request.needs_model
-    nothing_there = (status < 400 or status in (404, 405)) and not asks_for_its_own_model
-    return Verdict(
-        advised,
-        message,
-        code,
-        wait_s=wait_s,
-        transient=action is not Action.FAIL or advised is not Action.FAIL,
-        blames_endpoint=nothing_there and advised is Action.FAIL,
-    )
+    code = error.code or f"http_{status}"
+    verdict = Verdict(advised, message, code, transient=is_transient or advised is Action.RETRY)
+    verdict.signature = signature_of(status, code, error.message)
+    if wait_s is not None:
+        is_retry = advised in (Action.RETRY, Action.FAIL)
+        verdict.wait_s = min(wait_s, MAX_RETRY_WAIT_S) if is_retry else wait_s
+    if advised is Action.REFUSED:
+        verdict.blame = blame
+        verdict.never_fits = never_fits
+        verdict.is_not_found = blame is Blame.UNKNOWN and _is_not_found(status, hints)
+    return verdict
+
+
+def _read(status: int, hints: Hint, *, names_wait: bool) -> tuple[Action, Blame]:  # noqa: PLR0911 -- one return a row
+    """The rows of the table for replies with an error, in their order."""
+    may_pass = status < 300 or status == 429 or status >= 500
+    if _never_fits(status, hints):
+        return Action.REFUSED, Blame.LINE
+    if status in _ENDPOINT_STATUSES or (Hint.ACCOUNT in hints and not (may_pass and names_wait)):
+        return Action.REFUSED, Blame.ENDPOINT
+    may_be_of_the_line = status in _MAY_BE_OF_THE_LINE or Hint.STATED in hints
+    if Hint.LINE in hints and may_be_of_the_line and not (may_pass and names_wait):
+        return Action.REFUSED, Blame.LINE
+    if _pushes_back(status, hints, names_wait=names_wait):
+        return Action.PUSH_BACK, Blame.UNKNOWN
+    if status in _LINE_STATUSES:
+        return Action.REFUSED, Blame.LINE
+    if status >= 500 or Hint.PASSING in hints or (status >= 400 and status not in _PERMANENT):
+        return Action.RETRY, Blame.UNKNOWN
+    return Action.REFUSED, Blame.UNKNOWN
+
+
+def _never_fits(status: int, hints: Hint) -> bool:
+    return Hint.TOO_LARGE in hints and (status in (413, 429) or Hint.RATE_LIMIT in hints)
+
+
+def _pushes_back(status: int, hints: Hint, *, names_wait: bool) -> bool:
+    if status in _PUSH_BACK_STATUSES or (status == 503 and names_wait):
+        return True
+    if Hint.RATE_LIMIT in hints:
+        return status != 413 and not 300 <= status < 400
+    if Hint.RATE_WORDS in hints and status == 403:
+        return True
+    is_overload = Hint.BUSY_WORDS in hints or Hint.RATE_WORDS in hints
+    return is_overload and (status in _MAY_BE_OVERLOAD or 200 <= status < 300)
+
+
+def _is_not_found(status: int, hints: Hint) -> bool:
+    is_redirect = status < 400 and not 200 <= status < 300
+    return is_redirect or status in (404, 405) or Hint.NO_MODEL in hints
+
+
+_OVERRULED = {(Action.RETRY, b"false"): Action.FAIL, (Action.REFUSED, b"true"): Action.RETRY}
 
 
 def _heed_advice(action: Action, reply: Reply) -> Action:

@@ -147,7 +147,7 @@ def test_a_status_counts_whatever_its_body_is() -> None:
     verdict = judge(a_request(), without_coding(packed(b"?", b"br", 429), 1000), 0.0)
 
     assert not isinstance(verdict, Answer)
-    assert verdict.action is Action.COOL_DOWN
+    assert verdict.action is Action.PUSH_BACK
     assert verdict.message == "HTTP 429: the body of the reply is encoded as 'br', which nobody asked for"
 
 

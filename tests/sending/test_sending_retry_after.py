@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast.records import Reply
-from llmblast.sending.retry_after import LONGEST_BY_OUR_CLOCK_S, LONGEST_S, retry_after_s
+from llmblast.sending.retry_after import MAX_WAIT_BY_OUR_CLOCK_S, MAX_WAIT_S, retry_after_s
 
 NOW_S = 784111777.0
 """Sun, 06 Nov 1994 08:49:37 GMT, the date of RFC 9110's examples."""
@@ -44,9 +44,11 @@ def waited_s(
         (b" 7 ", 7.0),
         (b"0.25", 0.25),
         (b"-5", 0.0),
-        (b"86400", LONGEST_S),
-        (b"99999999999999999999999", LONGEST_S),
-        (b"1e300", LONGEST_S),
+        (b"86400", 86_400.0),
+        (b"2592000", 2_592_000.0),
+        (b"99999999", MAX_WAIT_S),
+        (b"99999999999999999999999", MAX_WAIT_BY_OUR_CLOCK_S),
+        (b"1e300", MAX_WAIT_BY_OUR_CLOCK_S),
         (b"1e309", None),
         (b"inf", None),
         (b"-inf", None),
@@ -59,7 +61,7 @@ def waited_s(
     ],
 )
 def test_seconds(value: bytes, seconds: float | None) -> None:
-    """Whole ones as in the RFC, fractions as some send, never below zero, never beyond a day."""
+    """Whole ones as in the RFC, fractions as some send, never below zero; quotas of a month are believed."""
     assert waited_s(value) == seconds
 
 
@@ -74,7 +76,7 @@ def test_seconds(value: bytes, seconds: float | None) -> None:
     ],
 )
 @pytest.mark.parametrize(
-    ("now_s", "seconds"), [(NOW_S - 30, 30.0), (NOW_S + 30, 0.0), (NOW_S - 1e6, LONGEST_BY_OUR_CLOCK_S)]
+    ("now_s", "seconds"), [(NOW_S - 30, 30.0), (NOW_S + 30, 0.0), (NOW_S - 1e6, MAX_WAIT_BY_OUR_CLOCK_S)]
 )
 def test_a_date(date: bytes, now_s: float, seconds: float) -> None:
     """The three formats of RFC 9110 section 5.6.7, all in UTC wherever the machine is; a past one means now."""
@@ -104,7 +106,7 @@ def test_a_date_without_a_clock_beside_it_parks_nothing(written: bytes | None) -
     """Ours may be a day behind: it is asked again after minutes."""
     date = formatdate(NOW_S + 40, usegmt=True).encode()
 
-    assert waited_s(date, now_s=NOW_S - A_DAY_S, date=written) == LONGEST_BY_OUR_CLOCK_S
+    assert waited_s(date, now_s=NOW_S - A_DAY_S, date=written) == MAX_WAIT_BY_OUR_CLOCK_S
 
 
 def test_a_long_wait_by_the_providers_own_clock_is_believed() -> None:
@@ -119,7 +121,17 @@ def test_a_long_wait_by_the_providers_own_clock_is_believed() -> None:
 )
 def test_a_date_that_is_none_counts_as_not_said(date: bytes) -> None:
     """Impossible days, missing times, impossible years."""
-    assert waited_s(date) in (None, LONGEST_S, 0.0)
+    assert waited_s(date) in (None, MAX_WAIT_S, 0.0)
+
+
+@pytest.mark.parametrize("unit_s", [1, 1000])
+@pytest.mark.parametrize(("written", "seconds"), [(True, 40_000.0), (False, MAX_WAIT_BY_OUR_CLOCK_S)])
+def test_a_unix_time_is_a_moment(unit_s: int, written: bool, seconds: float) -> None:
+    """In seconds or milliseconds; like a date, it is as certain as the clock beside it."""
+    now_s = 1_800_000_000.0
+    date = formatdate(now_s, usegmt=True).encode() if written else None
+
+    assert waited_s(b"%d" % ((now_s + 40_000) * unit_s), now_s=now_s, date=date) == seconds
 
 
 def test_milliseconds_go_before_seconds() -> None:
@@ -163,6 +175,6 @@ date_like = st.lists(
 
 @given(st.binary(max_size=40) | (dates | date_like).map(str.encode), st.floats(0, 4e9))
 def test_whatever_it_says_the_wait_is_bounded(value: bytes, now_s: float) -> None:
-    """Never an exception, never a negative wait, never more than a day."""
+    """Never an exception, never a negative wait, never more than 400 days."""
     for seconds in (waited_s(value, now_s=now_s), waited_s(b"", milliseconds=value, now_s=now_s)):
-        assert seconds is None or 0 <= seconds <= LONGEST_S
+        assert seconds is None or 0 <= seconds <= MAX_WAIT_S

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast.records import Answer, Cause, Reply, Request
-from llmblast.sending import Action, Verdict, judge
+from llmblast.sending import Action, Blame, Verdict, judge
 
 NOW_S = 1_800_000_000.0
 ANSWER = b'{"choices":[{"message":{"role":"assistant","content":"4"},"finish_reason":"stop"}]}'
@@ -50,42 +50,42 @@ def test_a_cut_off_answer_is_a_success(finish_reason: str, content: str | None) 
 
 TABLE = [
     # status, body, headers, action, code, wait_s, transient
-    (429, an_error("slow down", code="rate_limit_exceeded"), {}, Action.COOL_DOWN, "rate_limit_exceeded", None, True),
-    (429, b"", RETRY_AFTER, Action.COOL_DOWN, "http_429", 7.0, True),
-    (529, an_error("overloaded", type="overloaded_error"), {}, Action.COOL_DOWN, "overloaded_error", None, True),
-    (503, b"", RETRY_AFTER, Action.COOL_DOWN, "http_503", 7.0, True),
+    (429, an_error("slow down", code="rate_limit_exceeded"), {}, Action.PUSH_BACK, "rate_limit_exceeded", None, True),
+    (429, b"", RETRY_AFTER, Action.PUSH_BACK, "http_429", 7.0, True),
+    (529, an_error("overloaded", type="overloaded_error"), {}, Action.PUSH_BACK, "overloaded_error", None, True),
+    (503, b"", RETRY_AFTER, Action.PUSH_BACK, "http_503", 7.0, True),
     (503, b"", {}, Action.RETRY, "http_503", None, True),
     (503, b"", {b"Retry-After": b"soon"}, Action.RETRY, "http_503", None, True),
-    (429, an_error("Request too large for m: Limit 10, Requested 20"), {}, Action.FAIL, "http_429", None, False),
-    (429, an_error("you", code="insufficient_quota"), {}, Action.DISABLE, "insufficient_quota", None, True),
-    (429, an_error("you", type="insufficient_quota"), {}, Action.DISABLE, "insufficient_quota", None, True),
-    (429, an_error("you", type="insufficient_quota", code="429"), {}, Action.DISABLE, "429", None, True),
+    (429, an_error("Request too large for m: Limit 10, Requested 20"), {}, Action.REFUSED, "http_429", None, False),
+    (429, an_error("you", code="insufficient_quota"), {}, Action.REFUSED, "insufficient_quota", None, True),
+    (429, an_error("you", type="insufficient_quota"), {}, Action.REFUSED, "insufficient_quota", None, True),
+    (429, an_error("you", type="insufficient_quota", code="429"), {}, Action.REFUSED, "429", None, True),
     (
         429,
         an_error("you", code="billing_hard_limit_reached"),
         {},
-        Action.DISABLE,
+        Action.REFUSED,
         "billing_hard_limit_reached",
         None,
         True,
     ),
-    (402, b"", {}, Action.DISABLE, "http_402", None, True),
-    (401, an_error("bad key", code="invalid_api_key"), {}, Action.DISABLE, "invalid_api_key", None, True),
-    (403, b"Forbidden", {}, Action.DISABLE, "http_403", None, True),
+    (402, b"", {}, Action.REFUSED, "http_402", None, True),
+    (401, an_error("bad key", code="invalid_api_key"), {}, Action.REFUSED, "invalid_api_key", None, True),
+    (403, b"Forbidden", {}, Action.REFUSED, "http_403", None, True),
     (
         400,
         an_error("too long", code="context_length_exceeded"),
         {},
-        Action.FAIL,
+        Action.REFUSED,
         "context_length_exceeded",
         None,
         False,
     ),
-    (404, b"", {}, Action.FAIL, "http_404", None, False),
-    (413, b"", {}, Action.FAIL, "http_413", None, False),
-    (422, b'{"detail":"bad"}', {}, Action.FAIL, "http_422", None, False),
-    (301, b"", {}, Action.FAIL, "http_301", None, False),
-    (307, b"", {}, Action.FAIL, "http_307", None, False),
+    (404, b"", {}, Action.REFUSED, "http_404", None, False),
+    (413, b"", {}, Action.REFUSED, "http_413", None, False),
+    (422, b'{"detail":"bad"}', {}, Action.REFUSED, "http_422", None, False),
+    (301, b"", {}, Action.REFUSED, "http_301", None, False),
+    (307, b"", {}, Action.REFUSED, "http_307", None, False),
     (408, b"", {}, Action.RETRY, "http_408", None, True),
     (409, b"", {}, Action.RETRY, "http_409", None, True),
     (500, an_error("oops", type="server_error"), {}, Action.RETRY, "server_error", None, True),
@@ -93,10 +93,10 @@ TABLE = [
     (504, b"", RETRY_AFTER, Action.RETRY, "http_504", 7.0, True),
     (524, b"", {}, Action.RETRY, "http_524", None, True),
     (599, b"", {}, Action.RETRY, "http_599", None, True),
-    (200, an_error("slow down", code=429), {}, Action.COOL_DOWN, "429", None, True),
+    (200, an_error("slow down", code=429), {}, Action.PUSH_BACK, "429", None, True),
     (200, an_error("upstream", code=502), {}, Action.RETRY, "502", None, True),
-    (200, an_error("no", code="401"), {}, Action.DISABLE, "401", None, True),
-    (200, an_error("bad", code=400), {}, Action.FAIL, "400", None, False),
+    (200, an_error("no", code="401"), {}, Action.REFUSED, "401", None, True),
+    (200, an_error("bad", code=400), {}, Action.REFUSED, "400", None, False),
 ]
 
 
@@ -128,18 +128,18 @@ TOO_LARGE = an_error("Request too large for m: Limit 10, Requested 20")
         (500, b"", NO, Action.FAIL, True),
         (503, b"", NO, Action.FAIL, True),
         (409, b"", NO, Action.FAIL, True),
-        (400, b"", NO, Action.FAIL, False),
+        (400, b"", NO, Action.REFUSED, False),
         (400, b"", YES, Action.RETRY, True),
         (404, b"", YES, Action.RETRY, True),
         (500, b"", YES, Action.RETRY, True),
         (429, TOO_LARGE, YES, Action.RETRY, True),
-        (429, TOO_LARGE, NO, Action.FAIL, False),
-        (429, b"", NO, Action.COOL_DOWN, True),
-        (503, b"", {**NO, **RETRY_AFTER}, Action.COOL_DOWN, True),
-        (401, b"", YES, Action.DISABLE, True),
-        (429, an_error(code="insufficient_quota"), YES, Action.DISABLE, True),
-        (307, b"", YES, Action.FAIL, False),
-        (400, b"", {b"x-should-retry": b"perhaps"}, Action.FAIL, False),
+        (429, TOO_LARGE, NO, Action.REFUSED, False),
+        (429, b"", NO, Action.PUSH_BACK, True),
+        (503, b"", {**NO, **RETRY_AFTER}, Action.PUSH_BACK, True),
+        (401, b"", YES, Action.RETRY, True),
+        (429, an_error(code="insufficient_quota"), YES, Action.RETRY, True),
+        (307, b"", YES, Action.REFUSED, False),
+        (400, b"", {b"x-should-retry": b"perhaps"}, Action.REFUSED, False),
         (500, b"", {b"x-should-retry": b"\xff"}, Action.RETRY, True),
         (200, an_error(code=500), NO, Action.FAIL, True),
         (200, an_error(code=400), YES, Action.RETRY, True),
@@ -149,16 +149,16 @@ TOO_LARGE = an_error("Request too large for m: Limit 10, Requested 20")
 def test_the_provider_may_say_whether_to_retry(
     status: int, body: bytes, headers: dict[bytes, bytes], action: Action, transient: bool
 ) -> None:
-    """It knows better than its status; but cool-downs and disabled endpoints are about more than one line."""
+    """It knows better than its status; but a push-back is about more than one line."""
     verdict = verdict_on(Reply(status, headers, body))
 
     assert (verdict.action, verdict.transient) == (action, transient)
 
 
-@pytest.mark.parametrize(("headers", "blames"), [({}, True), (NO, True), (YES, False)])
-def test_what_is_to_be_retried_blames_no_endpoint(headers: dict[bytes, bytes], blames: bool) -> None:
+@pytest.mark.parametrize(("headers", "is_not_found"), [({}, True), (NO, True), (YES, False)])
+def test_what_is_to_be_retried_is_not_missing(headers: dict[bytes, bytes], is_not_found: bool) -> None:
     """A 404 that shall be asked again is no sign of a wrong URL."""
-    assert verdict_on(Reply(404, headers)).blames_endpoint is blames
+    assert verdict_on(Reply(404, headers)).is_not_found is is_not_found
 
 
 UNUSABLE = {
@@ -293,20 +293,8 @@ def test_a_kept_connection_that_dies_late_may_have_been_paid_for() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 404, 405])
-def test_what_is_not_there_blames_the_endpoint(status: int) -> None:
-    """Whether that counts depends on the endpoint's past, which the engine knows."""
-    verdict = judge(a_request(), Reply(status, body=b"<html>"), NOW_S)
+def test_what_is_not_there_is_told_apart(status: int) -> None:
+    """Whether that is the endpoint's fault depends on its past, which the reply does not know."""
+    verdict = verdict_on(Reply(status, body=b"<html>"))
 
-    assert isinstance(verdict, Verdict)
-    assert (verdict.action, verdict.blames_endpoint) == (Action.FAIL, True)
-
-
-def test_a_line_that_asks_for_its_own_model_is_blamed_for_it() -> None:
-    """A raw line may name a model that does not exist; others may be right."""
-    unknown = Reply(404, body=b'{"error":{"message":"no such model","code":"model_not_found"}}')
-    own, ours = a_request(), a_request()
-    ours.needs_model = True
-
-    verdicts = [judge(request, unknown, NOW_S) for request in (own, ours)]
-
-    assert [verdict.blames_endpoint for verdict in verdicts if isinstance(verdict, Verdict)] == [False, True]
+    assert (verdict.action, verdict.blame, verdict.is_not_found) == (Action.REFUSED, Blame.UNKNOWN, True)

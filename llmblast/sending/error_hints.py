@@ -1,0 +1,223 @@
+"""What the names, words and numbers of an error point to; tables of what providers really send.
+
+They are hints: a status or a named wait goes first, and whose fault a refusal is shows in what other lines meet at the
+same endpoint. See `verdict` for which hint counts when.
+
+Names come from the error references of OpenAI, Anthropic, Google (google.rpc.Code and ErrorInfo), Azure OpenAI, AWS
+(botocore's THROTTLED list), Mistral, Groq, Cerebras, DeepSeek, Baidu Qianfan, and:
+
+- MiniMax: https://platform.minimax.io/docs/api-reference/errorcode
+- Zhipu: https://docs.bigmodel.cn/cn/api/api-code
+- DashScope: https://help.aliyun.com/zh/model-studio/error-code
+- LiteLLM: https://docs.litellm.ai/docs/proxy/error_reference
+"""
+
+import re
+from collections.abc import Mapping
+from enum import Flag, auto
+
+from llmblast.sending.reply_errors import MAX_MESSAGE_CHARS, ReplyError
+
+
+class Hint(Flag):
+    """What an error points to; several may be true."""
+
+    NONE = 0
+    RATE_LIMIT = auto()
+    """A name says that it is a rate limit or an overload."""
+    RATE_WORDS = auto()
+    BUSY_WORDS = auto()
+    """Words of an overload or a full queue."""
+    ACCOUNT = auto()
+    """The key, the money or the standing of the account: every line meets it."""
+    LINE = auto()
+    """Too long, forbidden, broken: other lines do not meet it."""
+    TOO_LARGE = auto()
+    """The provider's own numbers say that the request is larger than the limit."""
+    NO_MODEL = auto()
+    PASSING = auto()
+    """Another attempt may work."""
+    STATED = auto()
+    """A provider that answers with HTTP 200 has named an error by a number of its own."""
+
+
+_STEMS: Mapping[Hint, tuple[str, ...]] = {
+    Hint.RATE_LIMIT: (
+        "ratelimit",
+        "throttl",
+        "overload",
+        "toomanyrequests",
+        "toomanytokens",
+        "resourceexhausted",
+        "capacityexhausted",
+        "queueexceeded",
+        "queuefull",
+        "slowdown",
+        "limitrequests",
+        "limitburstrate",
+        "concurrencylimit",
+    ),
+    Hint.ACCOUNT: (
+        "insufficientquota",
+        "insufficientuserquota",
+        "insufficientbalance",
+        "insufficientfunds",
+        "insufficientcredit",
+        "billing",
+        "budgetexceeded",
+        "exceededbudget",
+        "creditbalance",
+        "outofcredits",
+        "paymentrequired",
+        "arrearage",
+        "accountoverdue",
+        "spendlimit",
+        "spendinglimit",
+        "keylimitexceeded",
+        "apikeyinvalid",
+        "invalidapikey",
+        "incorrectapikey",
+        "apikeyexpired",
+        "authenticationerror",
+        "unauthenticated",
+        "unauthorized",
+        "deactivated",
+        "suspended",
+        "unsupportedcountry",
+    ),
+    Hint.LINE: (
+        "contextlength",
+        "contextwindow",
+        "contextsize",
+        "contentfilter",
+        "contentpolicy",
+        "contentmanagement",
+        "policyviolation",
+        "responsibleai",
+        "moderation",
+        "datainspection",
+        "prohibitedcontent",
+        "invalidprompt",
+        "unsafe",
+        "abovemaxlength",
+        "requesttoolarge",
+        "payloadtoolarge",
+        "toolong",
+        "invalidimage",
+        "invalidbase64",
+        "imageparse",
+        "imagetoolarge",
+    ),
+    Hint.NO_MODEL: (
+        "modelnotfound",
+        "modelnotexist",
+        "modeldoesnotexist",
+        "modelnotavailable",
+        "modeldecommissioned",
+        "invalidmodel",
+        "unknownmodel",
+        "deploymentnotfound",
+    ),
+}
+"""Parts of normalised names: providers vary what stands before and behind them."""
+
+_ZHIPU: Mapping[Hint, tuple[int, ...]] = {
+    Hint.RATE_LIMIT: (1302, 1303, 1304, 1305, 1308, 1310, 1312, 1313),
+    Hint.ACCOUNT: (1110, 1111, 1112, 1113, 1121, 1309),
+    Hint.LINE: (1261, 1301),
+    Hint.NO_MODEL: (1211,),
+    Hint.PASSING: (1120,),
+}
+_MINIMAX: Mapping[Hint, tuple[int, ...]] = {
+    Hint.RATE_LIMIT: (1002, 1039, 1041, 2045, 2056),
+    Hint.ACCOUNT: (1004, 1008, 2049),
+    Hint.LINE: (1026, 1027, 1042),
+    Hint.PASSING: (1000, 1001, 1013, 1024, 1033),
+}
+_MINIMAX_PREFIX = "baseresp"
+_NUMBERED = {str(number): hint for hint, numbers in _ZHIPU.items() for number in numbers}
+_NUMBERED |= {f"{_MINIMAX_PREFIX}{number}": hint for hint, numbers in _MINIMAX.items() for number in numbers}
+
+_LINKS = re.compile(r"\b(?:https?://|www\.)\S{1,300}")
+"""Pages that errors name, such as .../account/billing, say nothing of this error."""
+
+_WORDS: Mapping[Hint, re.Pattern[str]] = {
+    Hint.RATE_WORDS: re.compile(r"rate[ -]?limit|too many (?:concurrent )?requests|throttl"),
+    Hint.BUSY_WORDS: re.compile(
+        r"overloaded|server overload|pending requests|requests? (?:are|is) waiting"
+        r"|queue (?:is |was )?(?:currently )?full|(?:maximum|max) queue|queue (?:size|limit|length)|full queue"
+        r"|at (?:full |maximum )?capacity|(?:no|over|insufficient) capacity|capacity (?:is |was )?exceeded"
+        r"|currently loading|loading model|model is (?:still )?loading|no (?:available )?slots?|slot unavailable"
+        r"|(?:high|heavy|peak) (?:demand|traffic|load)|resources? (?:has been |is |are )?exhausted"
+        r"|\b(?:server|service|system|engine|model|workers?|slots?|we)(?: is| are)?(?: all| currently| too)? busy"
+    ),
+    Hint.ACCOUNT: re.compile(
+        r"credit balance|insufficient (?:account )?(?:balance|credit|fund|quota)"
+        r"|not enough (?:credit|balance|fund)|(?:out of|no|any|all available) credits"
+        r"|exceeded your current quota|check your plan and billing"
+        r"|budget (?:has been |was |is )?exceeded|exceeded (?:the |your )?budget"
+        r"|spend(?:ing)? limit|specified api usage limits|key limit exceeded"
+        r"|payment (?:is )?required|failure to pay|past[ -]due|overdue|unpaid|arrears|please recharge"
+        r"|(?:invalid|incorrect|expired|revoked) api[ -]?key"
+        r"|api[ -]?key (?:is |was |has )?(?:been )?(?:not valid|not found|invalid|expired|revoked|disabled|missing)"
+        r"|\b(?:account|organi[sz]ation|key|subscription|plan)\b[^.]{0,60}"
+        r"\b(?:suspended|deactivated|disabled|inactive|terminated|locked|expired)"
+        r"|(?:location|country|region)[^.]{0,40} (?:is |are )?not supported"
+        r"|余额不足|欠费"
+    ),
+    Hint.LINE: re.compile(
+        r"(?:request|prompt|input|image|file|payload|message)s?\b[^.]{0,40}\btoo (?:large|big)"
+        r"|(?:prompt|input|message)s?\b[^.]{0,40}\btoo long|too large for model"
+        r"|exceeds the rate limit of|required for long context"
+        r"|exceeds the maximum (?:allowed |number of )*(?:tokens|context|input|prompt|length|request size)"
+        r"|maximum context|context (?:length|window|size)|reduce the length"
+        r"|flagged|moderation|content[ _](?:policy|filter|management)|usage polic(?:y|ies)"
+        r"|safety (?:system|filter|polic|reason)"
+        r"|(?:inappropriate|sensitive|harmful|prohibited|unsafe) (?:content|words)"
+        r"|invalid image|(?:process|decode|download|load)(?: the| input)* image|unsupported image"
+    ),
+}
+"""Looked for in the lower-case message without its links. Each alternative is bounded."""
+
+_NUMBER = r"~?(\d{1,3}(?:,\d{3}){1,4}|\d{1,15})(?:\.\d{1,9})?"
+_LIMIT_AND_REQUESTED = re.compile(rf"\blimit(?: is| of)?:? ?{_NUMBER}\b.{{0,80}}?\brequested:? ?{_NUMBER}")
+_REQUESTED_AND_LIMIT = re.compile(rf"\brequested:? ?{_NUMBER}\b.{{0,80}}?\blimit(?: is| of)?:? ?{_NUMBER}")
+_LARGER_THAN = re.compile(
+    rf"\b(?:request|prompt|input)\b[^.\d]{{0,60}}{_NUMBER}\)? ?(?:tokens?)?\)?,? ?(?:which )?(?:is |are )?"
+    rf"(?:>|exceed(?:s|ing)?|(?:larger|greater|more) than)[^.\d]{{0,60}}{_NUMBER}"
+)
+
+
+def hints_in(error: ReplyError) -> Hint:
+    """Return all that the error points to. Never raises; the time it takes is bounded."""
+    hints = Hint.NONE
+    for name in error.names:
+        hints |= _hints_in_name(name)
+    text = _LINKS.sub("", error.message[:MAX_MESSAGE_CHARS].lower())
+    for hint, words in _WORDS.items():
+        if words.search(text):
+            hints |= hint
+    if _is_too_large(text):
+        hints |= Hint.TOO_LARGE
+    return hints
+
+
+def _hints_in_name(name: str) -> Hint:
+    hints = _NUMBERED.get(name, Hint.NONE)
+    for hint, stems in _STEMS.items():
+        if any(stem in name for stem in stems):
+            hints |= hint
+    return hints | Hint.STATED if name.startswith(_MINIMAX_PREFIX) else hints
+
+
+def _is_too_large(text: str) -> bool:
+    """Whether the message names how much was requested and a limit below that, whatever has been used of it."""
+    found = _LIMIT_AND_REQUESTED.search(text)
+    if found is not None:
+        return _amount(found[2]) > _amount(found[1])
+    found = _REQUESTED_AND_LIMIT.search(text) or _LARGER_THAN.search(text)
+    return found is not None and _amount(found[1]) > _amount(found[2])
+
+
+def _amount(digits: str) -> int:
+    return int(digits.replace(",", ""))
