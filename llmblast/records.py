@@ -6,6 +6,7 @@ Slotted dataclasses, not dicts. A dict exists only where bytes become JSON and b
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 
 Tokens = tuple[float, float, float]
 """Tokens of one request: in all, in the prompt, in the answer."""
@@ -41,6 +42,8 @@ class Request(Line):
     path: str = "chat/completions"
     body: bytes = b""
     needs_model: bool = False
+    model: str | None = None
+    """The model that the line itself names, if it does."""
     max_tokens: int | None = None
     deferred: bool = False
     output_format: str = "llmblast"
@@ -55,6 +58,20 @@ class Request(Line):
     """Sent again after a kept connection turned out closed; the next send uses a fresh connection."""
     failed_on: int = 0
     """Bit set of the indices of endpoints that have failed this request."""
+    refused_by: int = 0
+    """Bit set of the indices of endpoints that have refused it for good."""
+    rejections: int = 0
+    """Rate-limit replies to it while other requests were let in."""
+    rejected_sent_s: float = inf
+    """When it was sent for the last rejection that counted, or for the first one."""
+    was_told: bool = False
+    """Its last rate-limit reply named a moment."""
+    sends_before: int = 0
+    """How many sends there had been to its endpoint when it was rejected last."""
+    key_renewed: bool = False
+    """It was sent again with a new key after a 401."""
+    in_flight: int = 0
+    """How many were in flight at its endpoint when it was sent, itself included."""
     tokens_paid: Tokens = NO_TOKENS
     """What the last admission charged."""
     sent_s: float = 0.0

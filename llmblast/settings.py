@@ -120,6 +120,7 @@ class Settings(RateSettings):
     timeout: Seconds = 600.0
     connect_timeout: Seconds = 10.0
     max_time: Seconds | None = None
+    max_wait: Seconds = 900.0
     max_errors: Annotated[str, "a count such as 100 or a share such as 5%"] | None = None
     grace: Annotated[float, Ge(0), Lt(1e9)] = 30.0
     transport: Literal["lean", "session"] = "lean"

@@ -165,6 +165,15 @@ MaxTime = Annotated[
     float | None,
     _option("max_time", "--max-time", metavar="SECONDS", help="Stop after so many seconds; run it again to go on."),
 ]
+MaxWait = Annotated[
+    float | None,
+    _option(
+        "max_wait",
+        "--max-wait",
+        metavar="SECONDS",
+        help="Longest wait for a rate limit; where it lasts longer, stop and say until when.",
+    ),
+]
 MaxErrors = Annotated[
     str | None,
     _option("max_errors", "--max-errors", metavar="N|P%", help="Give up when more lines fail than this."),

@@ -38,6 +38,7 @@ def run(  # noqa: PLR0917 -- one parameter an option
     timeout: options.Timeout = None,
     connect_timeout: options.ConnectTimeout = None,
     max_time: options.MaxTime = None,
+    max_wait: options.MaxWait = None,
     max_errors: options.MaxErrors = None,
     grace: options.Grace = None,
     transport: options.Transport = None,

@@ -1,4 +1,4 @@
-"""Engine: carries every request from the lanes to its end: admit, send, judge. `Consequences` does what follows.
+"""Engine: carries every request from the lanes to its end: admit, send, judge. `ResponseHandler` decides what follows.
 
 There is no pool of workers, and at full speed no task either: what was admitted is sent on a connection that is at
 hand, and its reply sends the next one. A task carries what has to wait for a connection first, and what hedging may
@@ -9,22 +9,26 @@ before the queue.
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 
 from llmblast.errors import ExitCode
-from llmblast.job.consequences import Consequences, Sink
 from llmblast.job.hedging import Hedging, Send
+from llmblast.job.response_handler import ResponseHandler, Sink
+from llmblast.job.suspects import MAX_WAIT_S
 from llmblast.records import NO_TOKENS, Answer, Failure, Reply, Request
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.sending import Backoff, Channel, judge
-from llmblast.watching import Counters
+from llmblast.watching import Counters, duration
 
 MAX_QUEUED_BYTES = 8 * 1024 * 1024
 MAX_HELD_BYTES = 256 * 1024 * 1024
 """Of all that was read and has no record yet. What is in flight is bounded here, where lines come in, since that costs
 the sends nothing: with so much under way none is read, and none goes, until another one has come to its end.
 """
+DEFAULT_MAX_WAIT_S = 900.0
 QUEUED_PER_SLOT = 4
+MIN_QUEUED = 64
 """Lines read ahead for each request that may be in flight: a burst of replies must not find the lanes empty."""
 
 
@@ -42,6 +46,7 @@ class Engine:
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         max_in_flight: int,
+        max_wait_s: float = DEFAULT_MAX_WAIT_S,
         gives_up: Callable[[Counters], bool],
         notice: Callable[[str], None] | None = None,
         hedging: Hedging | None = None,
@@ -56,9 +61,14 @@ class Engine:
         self._clock = clock
         self._wall_clock = wall_clock
         self._max_in_flight = max_in_flight
-        self._max_queued = max_in_flight * QUEUED_PER_SLOT
+        self._max_queued = max(max_in_flight * QUEUED_PER_SLOT, MIN_QUEUED)
         self._hedging = hedging
-        self._consequences = Consequences(scheduler, sink, backoff, counters, self.stop, gives_up, notice, hedging)
+        self._max_wait_s = max_wait_s
+        self.ends_s = math.inf
+        """When `--max-time` is over, in monotonic seconds."""
+        self._handler = ResponseHandler(
+            scheduler, sink, backoff, counters, self.stop, gives_up, notice, hedging, max_wait_s
+        )
         for endpoint, channel in zip(scheduler.endpoints, channels, strict=True):
             channel.on_late = partial(self._left_late, endpoint)
             channel.on_reply = partial(self._replied, endpoint)
@@ -85,7 +95,7 @@ class Engine:
     def refuse(self, failure: Failure) -> None:
         """Records a line that could not become a request."""
         self._counters.malformed += 1
-        self._consequences.fail(failure)
+        self._handler.fail(failure)
 
     async def room(self) -> None:
         """Waits until the lanes are half empty and there is memory for more, or the run stops."""
@@ -99,6 +109,8 @@ class Engine:
         """Waits until nothing is queued or in flight any more, or the run stopped and nothing is in flight."""
         self._check_done()
         await self._done.wait()
+        if self._counters.left_pending:
+            self.stop(ExitCode.STOPPED, self._say_left_pending())
         if self._bug is not None:
             raise self._bug
 
@@ -153,6 +165,39 @@ class Engine:
             self._hedging.learn(counters)
             self._arm(self._clock())
 
+    def check_waits(self) -> None:
+        """End the run, or leave the lines of a model, where a rate limit lasts longer than may be waited for. Called a
+        few times a second.
+        """
+        now, scheduler = self._clock(), self._scheduler
+        if self.exit_code is not None:
+            return
+        may_wait_s = max(min(self._max_wait_s, self.ends_s - now), 0.0)
+        for endpoint in scheduler.enabled:
+            for model in endpoint.models:
+                until_s = endpoint.blocked_until_s(model.push_back, now, may_wait_s)
+                if until_s and not model.reason:
+                    model.until_s, model.reason = until_s, self._say_blocked(until_s, now)
+        blocked = [e.blocked_until_s(e.push_back, now, may_wait_s) for e in scheduler.enabled]
+        if blocked and all(blocked):
+            name = scheduler.enabled[blocked.index(min(blocked))].name
+            self.stop(ExitCode.STOPPED, f"{name}: {self._say_blocked(min(blocked), now)}")
+        suspects = self._handler.suspects
+        is_quiet = not scheduler.lanes and not scheduler.in_flight and not self._tasks
+        if suspects and is_quiet and now - suspects.oldest_s > MAX_WAIT_S:
+            self._decide_suspects()
+
+    def _say_left_pending(self) -> str:
+        models = [model for endpoint in self._scheduler.endpoints for model in endpoint.models if model.until_s]
+        first = min(models, key=lambda model: model.until_s)
+        return f"{self._counters.left_pending:,} lines wait for the model {first.name}: {first.reason}"
+
+    def _say_blocked(self, until_s: float, now: float) -> str:
+        if until_s == math.inf:
+            return f"no request was let in for {duration(self._max_wait_s)}: HTTP 429 and the like only"
+        moment = datetime.fromtimestamp(self._wall_clock() + until_s - now).astimezone()
+        return f"its rate limit lasts until {moment:%Y-%m-%d %H:%M:%S}, for {duration(until_s - now)}"
+
     def _send(self, request: Request, endpoint: Endpoint) -> None:
         if not self._try_send(request, endpoint):
             self._start(request, endpoint)
@@ -178,14 +223,17 @@ class Engine:
             return None
         if self._hedging is not None and self._hedging.due_s <= now:
             self._hedging.send_twins(self._scheduler, self._counters, self._start, now)
-        dispatch = self._scheduler.next(now)
-        if dispatch is None:
-            self._arm(now)
-        else:
-            self._counters.endpoints[dispatch[1].index].sent += 1
-            self._counters.last_sent_s = now
+        while (dispatch := self._scheduler.next(now)) is not None:
+            request, endpoint = dispatch
+            if endpoint is not None:
+                self._counters.endpoints[endpoint.index].sent += 1
+                self._counters.last_sent_s = now
+                self._tell_feed()
+                return request, endpoint
+            self._handler.give_up_model(request)
+        self._arm(now)
         self._tell_feed()
-        return dispatch
+        return None
 
     def _tell_feed(self) -> None:
         if self._feed_waits and self._has_room():
@@ -268,9 +316,18 @@ class Engine:
         self._done.set()  # what has failed half-way may count as in flight for ever
 
     def _check_done(self) -> None:
-        is_drained = self.exit_code is not None or (self._counters.input_ended and not self._scheduler.lanes)
-        if is_drained and not self._tasks and not self._scheduler.in_flight:
+        if self._tasks or self._scheduler.in_flight:
+            return
+        if self.exit_code is None and self._counters.input_ended and not self._scheduler.lanes:
+            self._decide_suspects()
+        if self.exit_code is not None or (self._counters.input_ended and not self._scheduler.lanes):
             self._done.set()
+
+    def _decide_suspects(self) -> None:
+        """No other line will show more: what the replies say decides, and lines may go elsewhere."""
+        if self._handler.suspects:
+            self._handler.decide()
+            self.pump()
 
     def _conclude(self, request: Request, endpoint: Endpoint, reply: Reply, now: float) -> None:
         reply.latency_s = now - request.sent_s
@@ -278,15 +335,17 @@ class Engine:
             endpoint.breaker.answered()
         wall_now_s = self._wall_clock()
         if reply.headers and endpoint.listens(now):
-            self._consequences.hear(request, endpoint, reply, wall_now_s, now)
+            self._handler.hear(request, endpoint, reply, wall_now_s, now)
         verdict = judge(request, reply, wall_now_s)
         if isinstance(verdict, Answer):
-            self._scheduler.answered(request, endpoint, reply.latency_s)
+            clears = self._scheduler.on_answer(request, endpoint, reply.latency_s, now)
             used = endpoint.estimator.charged(request, verdict) if self._scheduler.counts_tokens else NO_TOKENS
             self._scheduler.release(request, endpoint, used, now)
             if self._hedging is not None:
                 self._hedging.end_race(request, reply, self._scheduler, self._counters, self.pump)
-            self._consequences.succeed(request, endpoint, reply, verdict, now)
+            self._handler.succeed(request, endpoint, reply, verdict, now)
+            if clears:
+                self._handler.clear(endpoint)
         else:
             self._scheduler.release(request, endpoint, request.tokens_paid if verdict.was_used else NO_TOKENS, now)
-            self._consequences.handle(request, endpoint, reply, verdict, now)
+            self._handler.handle(request, endpoint, reply, verdict, now)

@@ -16,7 +16,7 @@ from llmblast.job.hedging import Hedging
 from llmblast.job.intake import Intake
 from llmblast.job.redacting import Redacting, secrets_of
 from llmblast.reading import Finished, Shaper, Source, open_source
-from llmblast.scheduling import ROUTES, CoolDown, Endpoint, OpeningWindow, Scheduler, limit_set
+from llmblast.scheduling import ROUTES, Endpoint, OpeningWindow, PushBack, Scheduler, limit_set
 from llmblast.sending import TRANSPORTS, Backoff, Channel, find_key, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
 from llmblast.watching import Counters, EndpointCounters, LimitsView, Timeline, clean
@@ -108,6 +108,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         clock=time.monotonic,
         wall_clock=time.time,
         max_in_flight=settings.concurrency,
+        max_wait_s=settings.max_wait,
         gives_up=_gives_up(settings.max_errors),
         notice=_say if settings.verbose and not settings.quiet else None,
         hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
@@ -142,7 +143,7 @@ def make_scheduler(settings: Settings) -> Scheduler:
     is_crowd = settings.requests_per_s == inf and any(endpoint.is_adaptive for endpoint in settings.endpoints)
     window = OpeningWindow("run concurrency", settings.concurrency) if is_crowd else None
     run_limits = limit_set("run", settings, settings.burst, window=window)
-    quotas = {e.quota: CoolDown(f"{e.quota} cool-down") for e in settings.endpoints if e.quota}
+    quotas = {e.quota: PushBack(f"{e.quota} pause") for e in settings.endpoints if e.quota}
     endpoints = [
         Endpoint(
             index,

@@ -1,5 +1,6 @@
 """From a line's bytes to its fields, and what all formats ask of them; whatever is wrong is said in people's words."""
 
+import sys
 from collections.abc import Mapping
 
 import orjson
@@ -60,6 +61,12 @@ def needs_model(body: Mapping[str, object]) -> bool:
     if type(body["model"]) is not str:
         raise BadLine('"model" must be a text; leave it out to have the endpoint\'s')
     return False
+
+
+def model_of(body: Mapping[str, object]) -> str | None:
+    """Return the model that a body names. Equal names are one object, however many lines name them."""
+    model = body.get("model")
+    return sys.intern(model) if type(model) is str else None
 
 
 def max_tokens_of(params: Mapping[str, object]) -> int | None:

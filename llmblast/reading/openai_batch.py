@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import orjson
 
-from llmblast.reading.fields import API_PATH_OF, BadLine, max_tokens_of, needs_model
+from llmblast.reading.fields import API_PATH_OF, BadLine, max_tokens_of, model_of, needs_model
 from llmblast.records import Request
 from llmblast.settings import API_PATHS, Settings
 
@@ -50,6 +50,7 @@ class OpenAIBatch:
             path=path,
             body=body_bytes,
             needs_model=needs_model(body),
+            model=model_of(body),
             max_tokens=max_tokens_of(body),
             output_format="openai-batch",
         )

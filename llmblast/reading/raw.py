@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import orjson
 
-from llmblast.reading.fields import API_PATH_OF, BadLine, max_tokens_of, needs_model, own_id
+from llmblast.reading.fields import API_PATH_OF, BadLine, max_tokens_of, model_of, needs_model, own_id
 from llmblast.records import Request
 from llmblast.settings import Settings
 
@@ -36,5 +36,6 @@ class Raw:
             path=path,
             body=text,
             needs_model=needs_model(fields),
+            model=model_of(fields),
             max_tokens=max_tokens_of(fields),
         )

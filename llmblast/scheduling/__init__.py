@@ -1,11 +1,13 @@
 """Scheduling: who goes next, where and when. Everything in this room is synchronous."""
 
-from llmblast.scheduling.adaptive import LearnedRate, OpeningWindow
+from llmblast.scheduling.adaptive import OpeningWindow
 from llmblast.scheduling.breakers import Breaker
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
+from llmblast.scheduling.learned_rate import LearnedRate
 from llmblast.scheduling.limit_set import LimitSet, limit_set
-from llmblast.scheduling.limits import Concurrency, CoolDown, Limit, Rate, RollingQuota
+from llmblast.scheduling.limits import Concurrency, Limit, Rate, RollingQuota
+from llmblast.scheduling.push_back import PushBack
 from llmblast.scheduling.request_rate import RequestRate
 from llmblast.scheduling.routes import ROUTES, Route
 from llmblast.scheduling.scheduler import Scheduler
@@ -15,13 +17,13 @@ __all__ = [
     "ROUTES",
     "Breaker",
     "Concurrency",
-    "CoolDown",
     "Endpoint",
     "Lanes",
     "LearnedRate",
     "Limit",
     "LimitSet",
     "OpeningWindow",
+    "PushBack",
     "Rate",
     "RequestRate",
     "RollingQuota",

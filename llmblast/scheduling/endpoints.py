@@ -4,11 +4,14 @@ import math
 from collections.abc import Sequence
 
 from llmblast.records import Answer, QuotaWord, Request
-from llmblast.scheduling.adaptive import LearnedRate
 from llmblast.scheduling.breakers import Breaker, Outage
 from llmblast.scheduling.capacity import UNBOUNDED, CapacityWindow
+from llmblast.scheduling.learned_rate import LearnedRate
 from llmblast.scheduling.limit_set import limit_set
-from llmblast.scheduling.limits import CoolDown
+from llmblast.scheduling.limits import Limit
+from llmblast.scheduling.own_models import OwnModels
+from llmblast.scheduling.push_back import PushBack
+from llmblast.scheduling.refusals import RefusalBreaker
 from llmblast.scheduling.tokens import TokenEstimator
 from llmblast.scheduling.told import ToldRate, is_worth_a_look
 from llmblast.settings import EndpointSettings
@@ -23,8 +26,6 @@ _MOST_LATENESS_S = 0.004
 """The pace makes up for as much; what is later moves the schedule."""
 _MOVING_S = 1.0
 """The time in which the schedule moves once for all lateness: `RequestRate` counts what leaves in a second."""
-_LASTING_S = 5.0
-"""Push-back within so many seconds of the end of a pause goes on."""
 _TOKEN_KINDS = ("tokens", "input_tokens", "output_tokens")
 """What a provider's words are about, in the order of the kinds of a LimitSet."""
 _SHORTEST_SERVICE_S = 0.02
@@ -37,36 +38,37 @@ _WORST_LATENCY_S = 60.0
 class Endpoint:
     """One endpoint's limits, load and health. `index` is its place in the settings, `bit` the same as a bit.
 
-    Endpoints of one quota group are handed the same `cool_down`: a rate-limit reply to one pauses them all.
+    Endpoints of one quota group are handed the same `push_back`: what is used up for one is so for all.
     """
 
     __slots__ = (
-        "_first_sent_s",
+        "_exhausted_since_s",
         "_heard_s",
         "_learned_s",
         "_learns",
-        "_lifted_s",
         "_moved_s",
         "_moving_since_s",
-        "_pushed_back_s",
-        "_resumes_s",
         "_set_per_s",
         "answers",
         "bit",
         "breaker",
         "capacity",
-        "cool_down",
         "credit",
         "disabled",
         "estimator",
         "in_flight",
         "index",
         "lag_s",
+        "last_answered_sent_s",
         "latency_s",
         "learned",
         "limits",
+        "models",
         "name",
         "outage",
+        "push_back",
+        "refusals",
+        "sends",
         "told",
         "trouble",
         "weight",
@@ -77,7 +79,7 @@ class Endpoint:
         index: int,
         settings: EndpointSettings,
         burst_s: float = 0.0,
-        cool_down: CoolDown | None = None,
+        push_back: PushBack | None = None,
         *,
         is_paced: bool = False,
     ) -> None:
@@ -85,26 +87,40 @@ class Endpoint:
         self.bit = 1 << index
         self.name = settings.name
         self.weight = settings.weight
-        self.cool_down = cool_down or CoolDown(f"{settings.name} cool-down")
+        self.push_back = push_back or PushBack(f"{settings.name} pause")
+        """Opens and closes with rate-limit replies."""
+        self.refusals = RefusalBreaker(f"{settings.name} refusals")
+        """Opens when lines in a row are refused for good."""
+        self.models = OwnModels(settings.name)
         self.breaker = Breaker(f"{settings.name} breaker")
         """Opens when nobody is there."""
         self.outage = Outage(f"{settings.name} outage", threshold=FAILING_LINES)
         """Opens when somebody is there, but answers no line any more."""
-        self.learned: LearnedRate | None = None
-        """The rate that push-back has taught."""
         self.told: dict[str, ToldRate] = {}
         """The rates that the provider's own words have taught, by kind of quota."""
         self._learns = settings.adaptive is not False
         self._set_per_s = _set_per_s(settings)
         burst_s = burst_s if settings.burst is None else settings.burst
-        gates = (self.cool_down, self.breaker, self.outage)
+        self.learned: LearnedRate | None = None
+        """The rate that push-back has taught; None where nothing is to be learned."""
+        if self._learns:
+            set_per_s = self._set_per_s.get("requests", math.inf)
+            self.learned = LearnedRate(f"{settings.name} learned rate", set_per_s)
+        gates: tuple[Limit, ...] = (
+            self.push_back,
+            self.breaker,
+            self.outage,
+            *([self.learned] if self.learned else []),
+        )
         self.capacity: CapacityWindow | None = None
         """What serves it best, where no rate is set: it may be a server that gets slower with load. Where the run has a
         rate, `is_paced`, its looks at fewer in flight would cost a share of that.
         """
         if settings.is_adaptive and not is_paced:
             self.capacity = CapacityWindow(f"{settings.name} capacity", settings.concurrency or UNBOUNDED)
-        self.limits = limit_set(settings.name, settings, burst_s, gates, self.capacity)
+        self.limits = limit_set(
+            settings.name, settings, burst_s, gates, window=self.capacity, in_flight=[self.refusals]
+        )
         self.estimator = TokenEstimator(settings.charge)
         self.in_flight = 0
         self.lag_s = 0.0
@@ -118,9 +134,11 @@ class Endpoint:
         """What its last failure was, in words."""
         self.answers = 0
         """Usable answers in this run."""
-        self._first_sent_s = math.inf
-        self._resumes_s = math.inf
-        self._pushed_back_s = self._lifted_s = -math.inf
+        self.sends = 0
+        self._exhausted_since_s = math.inf
+        """Since when its quota is used up."""
+        self.last_answered_sent_s = -math.inf
+        """When the latest request that was answered had been sent."""
         self._heard_s = self._learned_s = -math.inf
 
     def listens(self, now: float) -> bool:
@@ -143,12 +161,46 @@ class Endpoint:
             elif is_worth_a_look(word):
                 self._follow(word.kind)
 
-    def sent(self, now: float) -> None:
-        """One more in flight."""
+    @property
+    def is_held(self) -> bool:
+        """Only single requests go, to see whether it takes any."""
+        return self.push_back.is_held or self.refusals.is_suspected
+
+    def blocked_until_s(self, push_back: PushBack, now: float, max_wait_s: float) -> float:
+        """Return until when a used-up quota blocks, if that is longer than `max_wait_s`; 0 where it is not. Infinity:
+        nothing was let in for that long, and no end is told.
+        """
+        if not push_back.is_held:
+            return 0.0
+        if push_back.told_until_s > now + max_wait_s:
+            return push_back.told_until_s
+        return math.inf if now - push_back.held_since_s > max_wait_s else 0.0
+
+    def has_lost(self, model: str) -> bool:
+        """Whether it takes no request for that model any more."""
+        known = self.models.get(model)
+        return known is not None and known.is_out
+
+    def model_ready_at(self, model: str | None, now: float) -> float:
+        """Return when a request for a model that its line names may go, as far as the model is concerned."""
+        known = self.models.get(model)
+        return -math.inf if known is None else known.ready_at(now)
+
+    def sent(self, request: Request, now: float) -> None:
+        """Count one more request in flight."""
         self.in_flight += 1
-        if self._resumes_s != math.inf or self._first_sent_s == math.inf:
-            self._first_sent_s = min(self._first_sent_s, now)
-            self._learn_rate(now)
+        self.sends += 1
+        request.in_flight = self.in_flight
+        if self._exhausted_since_s != math.inf:
+            self._look_for_refill(now)
+        if (model := self.models.add(request.model)) is not None:
+            model.take(now)
+
+    def released(self, request: Request, now: float) -> None:
+        """Count a request that has come back."""
+        self.in_flight -= 1
+        if request.model is not None and (model := self.models.get(request.model)):
+            model.release(now)
 
     def left_late(self, sent_s: float, lag_s: float, left_s: float) -> float:
         """By how much the schedule has to move now, since what was admitted at `sent_s`, with the schedule moved by
@@ -165,28 +217,68 @@ class Endpoint:
         self._moved_s += behind_s
         return behind_s
 
-    def answered(self, sent_s: float, latency_s: float) -> None:
-        """A usable answer came to what was sent at `sent_s`, and still has its slot. One from before a pause says
-        nothing of its end.
+    def on_answer(self, request: Request, latency_s: float, now: float) -> bool:
+        """Note a usable answer, whose request still has its slot. Return whether it shows that refused lines, not the
+        endpoint or their model, are to blame.
         """
+        sent_s = request.sent_s
         self.answers += 1
+        self.last_answered_sent_s = max(self.last_answered_sent_s, sent_s)
         self.outage.worked(sent_s)
-        if sent_s >= self.cool_down.started_s:
-            self.cool_down.in_a_row = 0
         self._observe(latency_s)
+        self.push_back.on_answer(sent_s)
+        if self._exhausted_since_s != math.inf:
+            self._look_for_refill(now)
+        clears = self.refusals.on_answer(sent_s)
+        if request.model is not None and (model := self.models.get(request.model)):
+            model.push_back.on_answer(sent_s)
+            clears = model.refusals.on_answer(sent_s) or clears
         if self.capacity is not None and latency_s >= _SHORTEST_SERVICE_S:
             self.capacity.answered(sent_s, latency_s, sent_s + latency_s)
+        return clears
 
-    def rejected(self, sent_s: float, wait_s: float, now: float) -> None:
-        """A rate-limit reply: pauses it and its quota group, and teaches the rate where none is set."""
-        self.cool_down.pause(now + wait_s, now)
+    def on_push_back(self, request: Request, wait_s: float | None, now: float) -> None:
+        """Note a rate-limit reply; `wait_s` is how long the provider asks to wait."""
+        sent_s = request.sent_s
         self.outage.probe_abandoned(now, sent_s)
+        self.breaker.probe_abandoned(now, sent_s)
+        self._count_rejection(request, is_told=wait_s is not None)
+        model = self.models.get(request.model)
+        if model is not None and self.models.are_several:
+            model.push_back.on_rejected(sent_s, wait_s, now)
+            if model.push_back.is_held and self.last_answered_sent_s > model.push_back.held_since_s:
+                return  # others pass: only this model is held back
+        was_held = self.push_back.is_held
+        self.push_back.on_rejected(sent_s, wait_s, now)
+        if self.push_back.is_exhausted:
+            self._exhausted_since_s = self.push_back.held_since_s
         if "requests" in self.told:
             self.told["requests"].settle(1.0, 0.0, now)
         if self.learned is not None:
-            self.learned.rejected(sent_s, now)
-        elif self._learns and self._is_lasting(sent_s, now, wait_s):
-            self._resumes_s = now + wait_s
+            if was_held:
+                self.learned.on_held_rejected()
+            else:
+                self.learned.on_rejected(sent_s, now)
+
+    def _look_for_refill(self, now: float) -> None:
+        """Tell the learned rate that a quota that was used up has refilled."""
+        if self.push_back.is_held:
+            return
+        if self.learned is not None:
+            self.learned.on_exhausted(self._exhausted_since_s, now)
+        self._exhausted_since_s = math.inf
+
+    def _count_rejection(self, request: Request, *, is_told: bool) -> None:
+        """Count a rejection against its line when others were let in since it was rejected last, or when it had waited
+        as told and had the quota for itself.
+        """
+        is_alone = request.was_told and self.sends == request.sends_before + 1
+        if request.rejected_sent_s == math.inf:
+            request.rejected_sent_s = request.sent_s
+        elif is_alone or self.last_answered_sent_s >= request.rejected_sent_s:
+            request.rejections += 1
+            request.rejected_sent_s = request.sent_s
+        request.was_told, request.sends_before = is_told, self.sends
 
     def unreachable(self, sent_s: float, now: float) -> None:
         """What was sent at `sent_s` never left: no connection could be opened."""
@@ -201,10 +293,13 @@ class Endpoint:
         if is_first or self.outage.is_open:
             self.outage.failed(now, sent_s)
 
-    def refused(self, sent_s: float, now: float) -> None:
-        """It answered that it does not want this line: it works."""
-        self.breaker.probe_abandoned(now, sent_s)
-        self.outage.worked(sent_s)
+    def on_refusal(self, request: Request, signature: str, now: float, *, is_blamed: bool) -> None:
+        """Note that a line was refused for good; see `RefusalBreaker`."""
+        self.breaker.probe_abandoned(now, request.sent_s)
+        self.outage.worked(request.sent_s)
+        self.refusals.on_refusal(signature, request.sent_s, is_blamed=is_blamed)
+        if model := self.models.get(request.model):
+            model.refusals.on_refusal(signature, request.sent_s, is_blamed=is_blamed)
 
     def passed_over(self, sent_s: float, now: float) -> None:
         """A send ended in a way that says nothing about the endpoint."""
@@ -218,31 +313,10 @@ class Endpoint:
         if self.breaker.is_open or self.outage.is_open:
             what = "unreachable" if self.breaker.is_open else "failing"
             return f"{what}, probing: {self.trouble}" if self.trouble else f"{what}, probing"
-        return f"cooling down {self.cool_down.ready_at(1.0, now) - now:.0f} s" if self.cool_down.is_on(now) else ""
-
-    def _is_lasting(self, sent_s: float, now: float, wait_s: float) -> bool:
-        """Whether push-back says that a rate does not hold. Of one that was set only what comes again soon after the
-        pause does: a crowd that a server let in too late, after it had stalled, is no limit.
-        """
-        if "requests" not in self._set_per_s:
-            return True
-        last_s, lifted_s = self._pushed_back_s, self._lifted_s
-        if sent_s > last_s:
-            self._pushed_back_s, self._lifted_s = now, now + wait_s
-        return sent_s > last_s and now < lifted_s + _LASTING_S
-
-    def _learn_rate(self, now: float) -> None:
-        """At the first send after the first push-back: what it accepted until then is the rate to begin with. Of a rate
-        that was set it is half at least, since the endpoint may have been idle for most of the time.
-        """
-        if self._resumes_s <= now:
-            self._resumes_s = math.inf
-            accepted_per_s = (self.answers + self.in_flight) / max(now - self._first_sent_s, 1e-3)
-            set_per_s = self._set_per_s.get("requests")
-            if set_per_s is not None:
-                accepted_per_s = min(max(accepted_per_s, set_per_s / 2), set_per_s)
-            self.learned = LearnedRate(f"{self.name} learned rate", accepted_per_s, now)
-            self.limits.add(self.learned)
+        if self.push_back.is_exhausted:
+            wait_s = self.push_back.ready_at(1.0, now) - now
+            return f"paused {wait_s:.0f} s by a rate limit" if 0.5 <= wait_s < math.inf else "paused by a rate limit"
+        return ""
 
     def _follow(self, kind: str) -> None:
         told = ToldRate(f"{self.name} told {kind.replace('_', ' ')}", self._set_per_s.get(kind))

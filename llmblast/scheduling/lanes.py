@@ -27,6 +27,7 @@ class Lanes:
         "budget",
         "held_bytes",
         "is_outage",
+        "is_probing",
         "retried",
         "size_bytes",
     )
@@ -45,6 +46,9 @@ class Lanes:
         """Requests that went again."""
         self.is_outage = False
         """Nobody answers: what has not failed yet goes first, so that probes use up no line's attempts."""
+
+        self.is_probing = False
+        """Every endpoint is held back: what was not sent yet goes first, and the line that was read last before all."""
 
     def __len__(self) -> int:
         return len(self._retries) + len(self._failed) + len(self._immediate) + len(self._deferred)
@@ -66,6 +70,8 @@ class Lanes:
 
     def peek(self, now: float) -> Request | None:
         """The request whose turn it is at `now`."""
+        if self.is_probing and (unsent := self._immediate or self._deferred):
+            return unsent[-1]
         if self._retries and self._retries[0][0] <= now:
             return self._retries[0][2]
         if self._failed and self._is_failed_next(now):
@@ -76,7 +82,10 @@ class Lanes:
 
     def pop(self, now: float) -> Request:
         """Takes out what `peek(now)` returned. Raises IndexError when nothing is due."""
-        if self._retries and self._retries[0][0] <= now:
+        if self.is_probing and (unsent := self._immediate or self._deferred):
+            request = unsent.pop()
+            self.budget.earned += EARNED_PER_SEND
+        elif self._retries and self._retries[0][0] <= now:
             request = heapq.heappop(self._retries)[2]
             self.retried += 1
         elif self._failed and self._is_failed_next(now):
@@ -88,6 +97,12 @@ class Lanes:
             self.budget.earned += EARNED_PER_SEND
         self.size_bytes -= request.size_bytes
         return request
+
+    def park(self, due_s: float, now: float) -> None:
+        """Put what `peek(now)` returned back until `due_s`: others may go meanwhile."""
+        retried, earned = self.retried, self.budget.earned
+        self.add_retry(self.pop(now), due_s)
+        self.retried, self.budget.earned = retried, earned
 
     def next_due_s(self, now: float) -> float:
         """When the next retry is due and paid for; infinity when none waits."""

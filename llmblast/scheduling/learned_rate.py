@@ -50,6 +50,7 @@ class LearnedRate(Rate):
     __slots__ = (
         "_base_per_s",
         "_blocked_sends",
+        "_event_s",
         "_evidence",
         "_expected_share",
         "_lowerings",
@@ -58,7 +59,6 @@ class LearnedRate(Rate):
         "_plateau_s",
         "_quota_accepted",
         "_quota_since_s",
-        "_event_s",
         "_rejected",
         "_rejections",
         "_sends",
@@ -90,7 +90,7 @@ class LearnedRate(Rate):
             self._plateau_s = 16 * FIRST_PLATEAU_S
             self._set(learned_per_s, _Mode.HOLD, -math.inf)
 
-    def acquire(self, cost: float, now: float) -> None:
+    def take(self, cost: float, now: float) -> None:
         """Charge a request."""
         if self._quota_since_s == math.inf:
             self._quota_since_s = now
@@ -99,8 +99,6 @@ class LearnedRate(Rate):
         if self._mode is not _Mode.FREE:
             super().take(cost, now)
             self._look(now)
-
-    take = acquire
 
     def on_rejected(self, sent_s: float, now: float) -> None:
         """Note a rate-limit reply to what was sent at `sent_s`; of what was sent before a change it says nothing."""

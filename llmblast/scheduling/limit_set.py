@@ -110,11 +110,14 @@ def limit_set(
     settings: RateSettings,
     burst_s: float,
     further: Sequence[Limit] = (),
+    *,
     window: Concurrency | None = None,
+    in_flight: Sequence[Limit] = (),
 ) -> LimitSet:
     """The limits of one level from its settings. A new kind of limit is a class in `limits` and one line here.
 
-    `window` stands in for the setting's concurrency.
+    `window` stands in for the setting's concurrency; `in_flight` are further limits that are paid back at the end of a
+    request.
     """
 
     def rate(name: str, seconds: float, kind: type[Rate] = Rate) -> list[Limit]:
@@ -122,12 +125,12 @@ def limit_set(
         return [] if amount is None else [kind(f"{owner} {name}", amount / seconds, burst_s)]
 
     daily = [] if settings.rpd is None else [RollingQuota(f"{owner} rpd", settings.rpd, _DAY_S)]
-    slots = [] if window is None else [window]
+    slots: list[Limit] = [] if window is None else [window]
     if window is None and settings.concurrency is not None:
         slots = [Concurrency(f"{owner} concurrency", settings.concurrency)]
     return LimitSet(
         per_request=[*further, *rate("rps", 1, RequestRate), *rate("rpm", 60, RequestRate), *daily],
-        slots=slots,
+        slots=[*slots, *in_flight],
         total=rate("tpm", 60),
         prompt=rate("itpm", 60),
         output=rate("otpm", 60),

@@ -80,15 +80,16 @@ class PushBack:
         """A probe was rejected, too, and so many in a row are no chance: the quota is used up."""
         return self.rejected_probes > 0 and self.share ** (self._row + self.rejected_probes) < CHANCE
 
-    def next_s(self) -> float:
-        """Return when the next request may go: the moment of the next probe during a hold."""
-        return self._probe_at_s
+    @property
+    def told_until_s(self) -> float:
+        """The moment that the provider names as the end of the present hold; minus infinity while it names none."""
+        return self._named_s if self.is_held and self.is_exhausted and self._named_s < math.inf else -math.inf
 
     def ready_at(self, cost: float, now: float) -> float:
         """Return the moment of the next probe during a hold, else the past."""
         return self._probe_at_s
 
-    def acquire(self, cost: float, now: float) -> None:
+    def take(self, cost: float, now: float) -> None:
         """Count a send; in a hold it is a probe, and the one before it, if not rejected by now, was let in."""
         if self.held_since_s == math.inf:
             self._sends += 1
@@ -99,8 +100,6 @@ class PushBack:
             self._probe_at_s = now + max(3 * self._latency_s, MIN_PATIENCE_S)
         else:
             self._release()
-
-    take = acquire
 
     def settle(self, paid: float, real: float, now: float) -> None:
         """Owe nothing."""

@@ -13,8 +13,8 @@ MAX_ROW = 10
 """Different lines in a row that are refused before an endpoint that has answered is suspected ..."""
 MAX_BLAMED_ROW = 3
 """... and where the words of the reply speak of the account or the key."""
-MAX_FIRST_ROW = 2
-"""The same before its first answer."""
+FIRST_ROW = 2
+"""The same before the first answer."""
 MAX_PROBES = 2
 """Refused probes that take an endpoint out; one is enough where nothing was ever answered."""
 ROW_SHARE = 0.5
@@ -30,13 +30,15 @@ class State(Enum):
 
 
 class RefusalBreaker:
-    """A circuit breaker for permanent refusals of one endpoint, or of one model at an endpoint.
+    """A circuit breaker for permanent refusals of one endpoint, or of one model at an endpoint. Before
+    the first answer, `first_row` lines in a row are suspicious.
 
     A limit like others, charged 1 while a request is in flight. `now` and `sent_s` are monotonic seconds.
     """
 
     __slots__ = (
         "_began_s",
+        "_first_row",
         "_in_flight",
         "_lines",
         "_max_row",
@@ -50,13 +52,14 @@ class RefusalBreaker:
         "waited_s",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, first_row: int = FIRST_ROW) -> None:
         self.name = name
         self.waited_s = 0.0
         self.state = State.CLOSED
         self.has_answered = False
         self.is_paused = False
         """Nothing goes, such as while a new key is fetched."""
+        self._first_row = first_row
         self._in_flight = 0.0
         self._signature = ""
         self._began_s = math.inf
@@ -81,13 +84,11 @@ class RefusalBreaker:
             return -math.inf
         return math.inf if self._in_flight or self.is_paused or self.state is State.OPEN else -math.inf
 
-    def acquire(self, cost: float, now: float) -> None:
+    def take(self, cost: float, now: float) -> None:
         """Count a request in flight."""
         self._in_flight += cost
         if self._lines:
             self._sends += 1
-
-    take = acquire
 
     def settle(self, paid: float, real: float, now: float) -> None:
         """Count a request that has come back."""
@@ -127,5 +128,5 @@ class RefusalBreaker:
 
     def _needed(self, is_blamed: bool) -> int:
         if not self.has_answered:
-            return MAX_FIRST_ROW
+            return self._first_row
         return MAX_BLAMED_ROW if is_blamed else MAX_ROW

@@ -21,6 +21,11 @@ from llmblast.scheduling.retry_budget import EARNED_PER_ANSWER
 from llmblast.scheduling.routes import Route
 from llmblast.scheduling.tokens import dearest
 
+Dispatch = tuple[Request, Endpoint | None]
+PARKED_S = 0.02
+MAX_PARKED_S = 1.0
+"""How long a line waits aside, at least and at most, while others go that its endpoints do not hold back."""
+
 
 class _Output:
     """The files, where nothing can be written for now: no limit, but it holds back like one."""
@@ -50,28 +55,47 @@ class Scheduler:
         self._held_by: Limit | _Output | None = None
         self._held_since = 0.0
         self._paced_until_s = -math.inf
+        self._has_trouble = False
         self.counts_tokens = any(limits.counts_tokens for limits in (run_limits, *(e.limits for e in endpoints)))
+
+    @property
+    def enabled(self) -> Sequence[Endpoint]:
+        """Those that are not disabled."""
+        return self._enabled
 
     @property
     def is_exhausted(self) -> bool:
         """Every endpoint is disabled: nothing can be sent any more."""
         return not self._enabled
 
-    def next(self, now: float) -> tuple[Request, Endpoint] | None:
-        """The request whose turn it is and its endpoint, with all limits paid; None when nothing may go at `now`."""
+    def next(self, now: float) -> Dispatch | None:
+        """The request whose turn it is and its endpoint, with all limits paid; None when nothing may go at `now`.
+
+        Where no endpoint will ever take the request, it comes without one.
+        """
         if now < self._paced_until_s:
             return None
-        request = self.lanes.peek(now)
-        if request is None:
-            self._hold(None, self.lanes.next_due_s(now), now)
-            return None
-        tokens = self._estimate(request) if self.counts_tokens else NO_TOKENS
-        if not self._run_limits.is_ready(tokens, now):
-            self._wait(*self._run_limits.last_ready(tokens, now), now)
-            return None
-        endpoint = self._find_endpoint(request, tokens, now)
-        if endpoint is None:
-            self._wait_for_an_endpoint(tokens, now)
+        if self._has_trouble:
+            self._look_at_trouble()
+        while True:
+            request = self.lanes.peek(now)
+            if request is None:
+                self._hold(None, self.lanes.next_due_s(now), now)
+                return None
+            tokens = self._estimate(request) if self.counts_tokens else NO_TOKENS
+            if not self._run_limits.is_ready(tokens, now):
+                self._wait(*self._run_limits.last_ready(tokens, now), now)
+                return None
+            endpoint = self._find_endpoint(request, tokens, now)
+            if endpoint is not None:
+                break
+            if request.refused_by or request.model is not None:
+                if not self.usable_for(request):
+                    self.lanes.pop(now)
+                    return request, None
+                if self._park(request, tokens, now):
+                    continue
+            self._wait_for_an_endpoint(request, tokens, now)
             return None
         if self._held_by is not None:
             self._hold(None, now, now)
@@ -81,6 +105,10 @@ class Scheduler:
             self._held_by, self._held_since = self._slots, now  # at full load nobody asks before a slot is free again
         return request, endpoint
 
+    def can_go(self, request: Request) -> bool:
+        """Whether some endpoint has not refused the request and takes its model."""
+        return bool(self.usable_for(request))
+
     def hedge(self, request: Request, endpoint: Endpoint, now: float) -> tuple[Request, Endpoint] | None:
         """A twin of a request that is in flight at `endpoint`, and another endpoint that can take it at this moment,
         with all limits paid; None when there is none that has not failed it.
@@ -89,7 +117,8 @@ class Scheduler:
         if not self._run_limits.is_ready(tokens, now):
             return None
         tried = request.failed_on | endpoint.bit
-        ready = [other for other in self._enabled if not tried & other.bit and other.limits.is_ready(tokens, now)]
+        usable = [other for other in self.usable_for(request) if not tried & other.bit]
+        ready = [other for other in usable if self._is_ready(other, request, tokens, now)]
         if not ready:
             return None
         twin, other = copy(request), self._route(ready, request, self._enabled)
@@ -100,7 +129,7 @@ class Scheduler:
     def release(self, request: Request, endpoint: Endpoint, tokens_real: Tokens, now: float) -> None:
         """The send has ended: frees its slots and charges the tokens that it really used."""
         self.in_flight -= 1
-        endpoint.in_flight -= 1
+        endpoint.released(request, now)
         endpoint.limits.release(request.tokens_paid, tokens_real, now)
         self._run_limits.release(request.tokens_paid, tokens_real, now)
 
@@ -111,9 +140,9 @@ class Scheduler:
             endpoint.in_flight = 0
         return abandoned
 
-    def answered(self, request: Request, endpoint: Endpoint, latency_s: float) -> None:
-        """A usable answer came: the request has come to its end."""
-        endpoint.answered(request.sent_s, latency_s)
+    def on_answer(self, request: Request, endpoint: Endpoint, latency_s: float, now: float) -> bool:
+        """Note a usable answer: the request has come to its end. Return what `Endpoint.on_answer` does."""
+        clears = endpoint.on_answer(request, latency_s, now)
         self.lanes.held_bytes -= request.size_bytes
         self.lanes.budget.earned += EARNED_PER_ANSWER
         if self.lanes.is_outage:
@@ -122,6 +151,18 @@ class Scheduler:
             self._opening.answered()
             if self._opening.is_open:
                 self._opening = None
+        return clears
+
+    def on_push_back(self, request: Request, endpoint: Endpoint, wait_s: float | None, now: float) -> None:
+        """Note a rate-limit reply; see `Endpoint.on_push_back`."""
+        self._has_trouble = True
+        endpoint.on_push_back(request, wait_s, now)
+
+    def on_refusal(self, request: Request, endpoint: Endpoint, signature: str, now: float, *, is_blamed: bool) -> None:
+        """Note that a line was refused for good; see `Endpoint.on_refusal`."""
+        self._has_trouble = True
+        request.refused_by |= endpoint.bit
+        endpoint.on_refusal(request, signature, now, is_blamed=is_blamed)
 
     def failed(self, request: Request, endpoint: Endpoint, now: float, *, is_first: bool) -> None:
         """A send failed in a way that another may not; see `Endpoint.failed`."""
@@ -177,7 +218,7 @@ class Scheduler:
     def _pay(self, request: Request, endpoint: Endpoint, tokens: Tokens, now: float) -> None:
         self._run_limits.take(tokens, now)
         endpoint.limits.take(tokens, now)
-        endpoint.sent(now)
+        endpoint.sent(request, now)
         self.in_flight += 1
         request.tokens_paid = tokens
         request.sent_s = now
@@ -191,23 +232,62 @@ class Scheduler:
             return self._enabled[0].estimator.estimate(request)
         return dearest(endpoint.estimator.estimate(request) for endpoint in self._enabled)
 
+    def usable_for(self, request: Request) -> Sequence[Endpoint]:
+        """Return the endpoints that have not refused the request and take its model."""
+        usable = self._enabled
+        if request.refused_by:
+            usable = tuple(endpoint for endpoint in usable if not request.refused_by & endpoint.bit)
+        if request.model is not None:
+            usable = tuple(endpoint for endpoint in usable if not endpoint.has_lost(request.model))
+        return usable
+
+    def _is_ready(self, endpoint: Endpoint, request: Request, tokens: Tokens, now: float) -> bool:
+        if request.model is not None and endpoint.model_ready_at(request.model, now) > now:
+            return False
+        return endpoint.limits.is_ready(tokens, now)
+
     def _find_endpoint(self, request: Request, tokens: Tokens, now: float) -> Endpoint | None:
-        if len(self._enabled) == 1:
-            (endpoint,) = self._enabled
-            return endpoint if endpoint.limits.is_ready(tokens, now) else None
-        ready = [endpoint for endpoint in self._enabled if endpoint.limits.is_ready(tokens, now)]
+        is_plain = not request.refused_by and request.model is None
+        usable = self._enabled if is_plain else self.usable_for(request)
+        if len(usable) == 1:
+            (endpoint,) = usable
+            return endpoint if self._is_ready(endpoint, request, tokens, now) else None
+        ready = [endpoint for endpoint in usable if self._is_ready(endpoint, request, tokens, now)]
         if not ready:
             return None
         if request.failed_on:
             ready = [endpoint for endpoint in ready if not request.failed_on & endpoint.bit] or ready
         return self._route(ready, request, self._enabled)
 
-    def _wait_for_an_endpoint(self, tokens: Tokens, now: float) -> None:
-        waits = [endpoint.limits.last_ready(tokens, now) for endpoint in self._enabled]
+    def _park(self, request: Request, tokens: Tokens, now: float) -> bool:
+        """Put a line aside that waits for its model, or for the endpoints that have not refused it, where others may go
+        at this moment. Return whether that was so.
+        """
+        if not any(endpoint.limits.is_ready(tokens, now) for endpoint in self._enabled):
+            return False
+        moments = (
+            max(endpoint.limits.last_ready(tokens, now)[0], endpoint.model_ready_at(request.model, now))
+            for endpoint in self.usable_for(request)
+        )
+        due_s = min(moments, default=now)
+        self.lanes.park(min(max(due_s, now + PARKED_S), now + MAX_PARKED_S), now)
+        return True
+
+    def _look_at_trouble(self) -> None:
+        held = [endpoint.is_held for endpoint in self._enabled]
+        self._has_trouble = any(held)
+        self.lanes.is_probing = bool(held) and all(held)
+
+    def _wait_for_an_endpoint(self, request: Request, tokens: Tokens, now: float) -> None:
+        waits = [endpoint.limits.last_ready(tokens, now) for endpoint in self.usable_for(request)]
         if not waits:
             self._hold(None, math.inf, now)
             return
-        self._wait(*min(waits, key=lambda wait: wait[0]), now)
+        at, limit = min(waits, key=lambda wait: wait[0])
+        if at <= now:  # the line's own model is held back
+            at = min(endpoint.model_ready_at(request.model, now) for endpoint in self.usable_for(request))
+            at = min(at, now + MAX_PARKED_S)
+        self._wait(at, limit, now)
 
     def _wait(self, at: float, limit: Limit, now: float) -> None:
         """A pace that holds whatever goes next is not asked again before its moment: nothing brings that forward."""

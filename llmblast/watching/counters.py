@@ -113,6 +113,8 @@ class Counters:
     """Sends without a usable answer that may have been paid for, among them those that a hedge made superfluous."""
     abandoned: int = 0
     """Sends cut short by a second signal or by the end of the grace."""
+    left_pending: int = 0
+    """Lines that were read and left for another run, since a rate limit of their model lasts too long."""
     in_flight: int = 0
     queued: int = 0
     """Lines that wait in memory for their turn, retries among them."""

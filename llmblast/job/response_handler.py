@@ -1,0 +1,298 @@
+"""Response handler: decide what follows from a reply, for its line, its endpoint and the whole run.
+
+An answer becomes a record. A line that failed is sent again or gets its error record. What a refusal or a rate-limit
+reply means is not decided by that reply alone: `scheduling` keeps the evidence of what other lines meet at the same
+endpoint. Nothing here waits, and nothing is sent.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from llmblast.errors import ExitCode
+from llmblast.job.hedging import Hedging
+from llmblast.job.suspects import Suspect, Suspects
+from llmblast.records import Answer, Failure, Outcome, Reply, Request, Success
+from llmblast.scheduling import Endpoint, Scheduler
+from llmblast.scheduling.refusals import State
+from llmblast.sending import Action, Backoff, Blame, Verdict, read_quotas
+from llmblast.watching import Counters
+
+_CUT_OFF_REASONS = ("length", "content_filter")
+_TOO_MANY_REQUESTS = 429
+CHANCE = 1e-7
+"""A line is rejected as often as `max_attempts`, and as makes chance less likely than this, before it fails."""
+FIRST_WAIT_S = 0.05
+MAX_DOUBLINGS = 6
+"""The wait of a rejected line that was told no moment: 0.05 s, 0.1 s, ... 3.2 s."""
+
+
+class Sink(Protocol):
+    """Where outcomes go."""
+
+    @property
+    def is_full(self) -> bool: ...
+
+    def put(self, outcome: Outcome) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class ResponseHandler:
+    """`stop` ends the run, with an exit code and the reason in words; `gives_up` says when too many lines failed."""
+
+    scheduler: Scheduler
+    sink: Sink
+    backoff: Backoff
+    counters: Counters
+    stop: Callable[[ExitCode, str], None]
+    gives_up: Callable[[Counters], bool]
+    notice: Callable[[str], None] | None
+    hedging: Hedging | None
+    max_wait_s: float
+    suspects: Suspects = field(default_factory=Suspects)
+    introduced: set[Endpoint] = field(default_factory=set)
+    """Those whose word of their limits a person was told."""
+
+    def hear(self, request: Request, endpoint: Endpoint, reply: Reply, wall_now_s: float, now: float) -> None:
+        """What the provider says of its limits; in its first reply it is for whoever has to choose ours, too."""
+        words = read_quotas(reply.headers.items(), wall_now_s)
+        self.scheduler.heard(request, endpoint, words, now)
+        if self.notice is None or endpoint in self.introduced:
+            return
+        self.introduced.add(endpoint)
+        for word in words:
+            if word.limit is not None:
+                left = "" if word.remaining is None else f", {word.remaining:,g} left"
+                self.notice(f"{endpoint.name}: the provider tells a limit of {word.limit:,g} {word.kind}{left}")
+
+    def succeed(self, request: Request, endpoint: Endpoint, reply: Reply, answer: Answer, now: float) -> None:
+        """The line has its answer."""
+        request.attempts += 1
+        counters = self.counters
+        counters.succeeded += 1
+        if answer.finish_reason in _CUT_OFF_REASONS:
+            counters.flagged += 1
+        mine = counters.endpoints[endpoint.index]
+        mine.succeeded += 1
+        mine.latency.add(reply.latency_s)
+        if answer.prompt_tokens is not None and answer.completion_tokens is not None:
+            counters.prompt_tokens += answer.prompt_tokens
+            counters.completion_tokens += answer.completion_tokens
+            mine.tokens += answer.prompt_tokens + answer.completion_tokens
+            if self.scheduler.counts_tokens:
+                endpoint.learn(request, answer, now)
+        self.sink.put(Success(request, answer, reply, endpoint.name))
+
+    def handle(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
+        """Handle everything that is no success."""
+        is_first = not request.failed_on & endpoint.bit
+        request.failed_on |= endpoint.bit
+        self._count(request, endpoint, reply, verdict)
+        if self.notice is not None:
+            self.notice(f"line {request.number}: {endpoint.name}: {verdict.action.name}: {verdict.message}")
+        if verdict.action is Action.REFUSED:
+            self._on_refusal(request, endpoint, reply, verdict, now)
+        elif verdict.action is Action.PUSH_BACK:
+            self._on_push_back(request, endpoint, reply, verdict, now)
+        elif verdict.action is Action.RESEND:
+            endpoint.passed_over(request.sent_s, now)
+            request.resent = True
+            self._again(request, now)
+        elif verdict.action is Action.NOT_SENT:
+            endpoint.unreachable(request.sent_s, now)
+            self._check_reachable(verdict)
+            self._again(request, now)
+        else:
+            if verdict.transient:
+                self.scheduler.failed(request, endpoint, now, is_first=is_first)
+            else:
+                endpoint.passed_over(request.sent_s, now)
+            self._retry_or_fail(request, endpoint, reply, verdict, now)
+
+    def clear(self, endpoint: Endpoint) -> None:
+        """The endpoint answers others: its suspects are refused for what is in them."""
+        for suspect in self.suspects.take(endpoint):
+            self._fail_refused(suspect)
+
+    def decide(self) -> None:
+        """Decide on all suspects, where no other line will show more: by what the replies say."""
+        for suspect in self.suspects.take_all():
+            request, endpoint, _, verdict, _ = suspect
+            has_answered = _has_answered(endpoint, request.model)
+            is_endpoints = verdict.blame is Blame.ENDPOINT or (
+                verdict.is_not_found and request.model is None and not has_answered
+            )
+            if is_endpoints and endpoint.disabled is None:
+                self._disable(endpoint, verdict)
+            if is_endpoints:
+                self._go_elsewhere_or_fail(suspect)
+            else:
+                self._fail_refused(suspect)
+
+    def give_up_model(self, request: Request) -> None:
+        """End a line that no endpoint takes any more, since it asks for a model that none has."""
+        known = [(e.name, model) for e in self.scheduler.endpoints if (model := e.models.get(request.model))]
+        self.scheduler.gave_up(request)
+        if any(model.until_s for _, model in known):
+            self.counters.left_pending += 1
+            return
+        reason = "; ".join(f"{name}: {model.reason}" for name, model in known if model.reason) or "all have refused it"
+        self.fail(
+            Failure(
+                line=request,
+                error=f"not sent: no endpoint takes the model {request.model}: {reason}",
+                code="model_refused",
+                transient=True,
+                attempts=request.attempts,
+            )
+        )
+
+    def fail(self, failure: Failure) -> None:
+        """The line gets no answer in this run."""
+        self.counters.failed += 1
+        self.counters.count_error(failure.code, failure.line.number, failure.error)
+        self.sink.put(failure)
+        if self.gives_up(self.counters):
+            self.stop(ExitCode.GAVE_UP, f"{self.counters.failed:,} lines failed, more than --max-errors allows")
+
+    def _count(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict) -> None:
+        mine = self.counters.endpoints[endpoint.index]
+        if verdict.action is Action.PUSH_BACK or reply.status == _TOO_MANY_REQUESTS:
+            self.counters.rate_limited += 1
+            mine.rate_limited += 1
+        elif verdict.action is not Action.RESEND:
+            mine.errors += 1
+        if verdict.action not in (Action.PUSH_BACK, Action.RESEND):
+            endpoint.trouble = verdict.message
+            endpoint.observe_failure()
+        if not verdict.was_used:
+            return
+        self.counters.maybe_billed += 1
+        if reply.cause is None:
+            request.unusable_replies += 1
+        else:
+            request.ambiguous_sends += 1
+
+    def _on_push_back(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
+        """Send the line again, elsewhere at once or here later, unless it alone is rejected time and again."""
+        self.scheduler.on_push_back(request, endpoint, verdict.wait_s, now)
+        share = endpoint.push_back.share
+        bound = math.ceil(math.log(CHANCE) / math.log(min(max(share, CHANCE), 0.9)))
+        if self.backoff.gives_up(request.rejections) and request.rejections >= bound:
+            self._fail(request, endpoint, reply, verdict)
+            return
+        others = [e for e in self.scheduler.usable_for(request) if not request.failed_on & e.bit and not e.is_held]
+        self._again(request, now if others else now + self._rejected_wait_s(request, verdict.wait_s))
+
+    def _rejected_wait_s(self, request: Request, named_s: float | None) -> float:
+        """Return the seconds to wait. A named moment is kept once: where others pass meanwhile, it says nothing."""
+        backoff_s = FIRST_WAIT_S * 2.0 ** min(request.rejections, MAX_DOUBLINGS)
+        if named_s is None or named_s > self.max_wait_s:
+            return backoff_s
+        return named_s if request.rejections == 0 else min(named_s, backoff_s)
+
+    def _on_refusal(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
+        if verdict.blame is Blame.LINE:
+            endpoint.passed_over(request.sent_s, now)
+            request.refused_by |= endpoint.bit
+            request.attempts += 1
+            self._go_elsewhere_or_fail(Suspect(request, endpoint, reply, verdict, now))
+            return
+        comes_and_goes = verdict.is_not_found and _has_answered(endpoint, request.model)
+        if not comes_and_goes:
+            request.refused_by |= endpoint.bit
+            request.attempts += 1
+        is_blamed = verdict.blame is Blame.ENDPOINT
+        self.scheduler.on_refusal(request, endpoint, verdict.signature, now, is_blamed=is_blamed)
+        if comes_and_goes:
+            later = replace(verdict, action=Action.RETRY, transient=True)
+            self._retry_or_fail(request, endpoint, reply, later, now)
+        elif self._is_left_to_its_rival(request):
+            return
+        elif self.scheduler.can_go(request):
+            self.scheduler.lanes.add_retry(request, now)
+        else:
+            self.suspects.add(Suspect(request, endpoint, reply, verdict, now))
+        self._act_on_rows(request, endpoint, verdict)
+
+    def _act_on_rows(self, request: Request, endpoint: Endpoint, verdict: Verdict) -> None:
+        """Take out the endpoint, or the model there, whose row of refusals has come to its end."""
+        if endpoint.refusals.state is State.OPEN and endpoint.disabled is None:
+            self._disable(endpoint, verdict)
+            for suspect in self.suspects.take(endpoint):
+                self._go_elsewhere_or_fail(suspect)
+        model = endpoint.models.get(request.model)
+        if model is not None and model.refusals.state is State.OPEN and not model.reason:
+            model.reason = verdict.message
+            for suspect in self.suspects.take(endpoint, model.name):
+                self._go_elsewhere_or_fail(suspect)
+
+    def _go_elsewhere_or_fail(self, suspect: Suspect) -> None:
+        """Send a refused line to an endpoint that has not refused it; keep it where all are out; else it fails."""
+        request = suspect.request
+        if self._is_left_to_its_rival(request):
+            return
+        if self.scheduler.can_go(request) or self.scheduler.is_exhausted:
+            self.scheduler.lanes.add_retry(request, suspect.since_s)
+        else:
+            self._fail_refused(suspect)
+
+    def _fail_refused(self, suspect: Suspect) -> None:
+        """Another run may try again what no answer has shown to be the line's fault."""
+        request, endpoint, reply, verdict, _ = suspect
+        is_shown = verdict.is_not_found or _has_answered(endpoint, request.model)
+        self._fail(request, endpoint, reply, replace(verdict, transient=verdict.transient or not is_shown))
+
+    def _disable(self, endpoint: Endpoint, verdict: Verdict) -> None:
+        reason = verdict.message
+        if verdict.is_not_found and not endpoint.answers:
+            reason += "; it never gave an answer: are its URL and its model right?"
+        self.scheduler.disable(endpoint, reason)
+        if self.scheduler.is_exhausted:
+            self.stop(ExitCode.REFUSED, f"every endpoint refuses us; the last one, {endpoint.name}: {reason}")
+
+    def _check_reachable(self, verdict: Verdict) -> None:
+        """An endpoint that has answered before is waited for; when none ever did, somebody has to look."""
+        enabled = [endpoint for endpoint in self.scheduler.endpoints if endpoint.disabled is None]
+        if all(endpoint.breaker.is_open for endpoint in enabled) and not any(e.breaker.has_answered for e in enabled):
+            self.stop(ExitCode.REFUSED, f"no endpoint can be reached: {verdict.message}")
+
+    def _retry_or_fail(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
+        request.attempts += 1
+        if verdict.action is Action.RETRY and not self.backoff.gives_up(request.attempts):
+            wait_s = self.backoff.retry_wait_s(request.attempts, was_used=verdict.was_used)
+            self._again(request, now + max(wait_s, verdict.wait_s or 0.0), has_failed=True)
+        elif not self._is_left_to_its_rival(request):
+            self._fail(request, endpoint, reply, verdict)
+
+    def _fail(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict) -> None:
+        self.scheduler.gave_up(request)
+        self.fail(
+            Failure(
+                line=request,
+                error=verdict.message,
+                code=verdict.code,
+                status=reply.status,
+                transient=verdict.transient,
+                endpoint=endpoint.name,
+                attempts=request.attempts + request.rejections,
+                maybe_billed=request.ambiguous_sends + request.unusable_replies,
+                body=reply.body if verdict.keeps_body else b"",
+            )
+        )
+
+    def _again(self, request: Request, due_s: float, *, has_failed: bool = False) -> None:
+        if not self._is_left_to_its_rival(request):
+            self.scheduler.lanes.add_retry(request, due_s, has_failed=has_failed)
+
+    def _is_left_to_its_rival(self, request: Request) -> bool:
+        return self.hedging is not None and self.hedging.yields(request)
+
+
+def _has_answered(endpoint: Endpoint, model: str | None) -> bool:
+    """Whether the endpoint has answered a request for that model; None is its own."""
+    if model is None:
+        return endpoint.refusals.has_answered
+    known = endpoint.models.get(model)
+    return known is not None and known.refusals.has_answered

@@ -1,0 +1,75 @@
+"""Models that lines name themselves: what an endpoint refuses or holds back for one of them, and not for others."""
+
+from collections.abc import Iterator
+
+from llmblast.scheduling.push_back import PushBack
+from llmblast.scheduling.refusals import MAX_ROW, RefusalBreaker
+
+MAX_MODELS = 256
+"""Per endpoint; lines of further models count for the endpoint only."""
+
+
+class OwnModel:
+    """One model at one endpoint: its gate for rate-limit replies, and its circuit breaker for refusals."""
+
+    __slots__ = ("name", "push_back", "reason", "refusals", "until_s")
+
+    def __init__(self, endpoint: str, name: str) -> None:
+        self.name = name
+        self.push_back = PushBack(f"{endpoint} {name} pause")
+        self.refusals = RefusalBreaker(f"{endpoint} {name} refusals", first_row=MAX_ROW)
+        self.reason = ""
+        """Why the endpoint takes no request for this model any more, once that is so."""
+        self.until_s = 0.0
+        """Where that is a rate limit that lasts longer than the run may wait: its end, in monotonic seconds."""
+
+    @property
+    def is_out(self) -> bool:
+        """The endpoint takes no request for this model any more."""
+        return bool(self.reason)
+
+    def ready_at(self, now: float) -> float:
+        """Return when a request for this model may go, as far as the model is concerned."""
+        return max(self.push_back.ready_at(1.0, now), self.refusals.ready_at(1.0, now))
+
+    def take(self, now: float) -> None:
+        """Count a request that is sent."""
+        self.push_back.take(1.0, now)
+        self.refusals.take(1.0, now)
+
+    def release(self, now: float) -> None:
+        """Count a request that has come back."""
+        self.refusals.settle(1.0, 0.0, now)
+
+
+class OwnModels:
+    """The models that lines sent to one endpoint have named."""
+
+    __slots__ = ("_endpoint", "_has_unnamed", "_models")
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        self._has_unnamed = False
+        self._models: dict[str, OwnModel] = {}
+
+    def __iter__(self) -> Iterator[OwnModel]:
+        return iter(self._models.values())
+
+    def get(self, name: str | None) -> OwnModel | None:
+        """Return what is known of a model that was asked for before."""
+        return self._models.get(name) if name is not None else None
+
+    @property
+    def are_several(self) -> bool:
+        """Lines have asked for more than one model, that of the endpoint included."""
+        return len(self._models) + self._has_unnamed > 1
+
+    def add(self, name: str | None) -> OwnModel | None:
+        """Return the model's state, new if need be; None for the endpoint's own and beyond the bound."""
+        if name is None:
+            self._has_unnamed = True
+            return None
+        model = self._models.get(name)
+        if model is None and len(self._models) < MAX_MODELS:
+            model = self._models[name] = OwnModel(self._endpoint, name)
+        return model
