@@ -178,6 +178,8 @@ class Engine:
                 until_s = endpoint.blocked_until_s(model.push_back, now, may_wait_s)
                 if until_s and not model.reason:
                     model.until_s, model.reason = until_s, self._say_blocked(until_s, now)
+                    scheduler.lanes.recall(model.name, now)
+                    self.pump()
         blocked = [e.blocked_until_s(e.push_back, now, may_wait_s) for e in scheduler.enabled]
         if blocked and all(blocked):
             name = scheduler.enabled[blocked.index(min(blocked))].name
@@ -231,6 +233,7 @@ class Engine:
                 self._tell_feed()
                 return request, endpoint
             self._handler.give_up_model(request)
+            self._check_done()
         self._arm(now)
         self._tell_feed()
         return None

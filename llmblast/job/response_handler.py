@@ -199,11 +199,11 @@ class ResponseHandler:
             request.attempts += 1
             self._go_elsewhere_or_fail(Suspect(request, endpoint, reply, verdict, now))
             return
+        is_blamed = verdict.blame is Blame.ENDPOINT
         comes_and_goes = verdict.is_not_found and _has_answered(endpoint, request.model)
         if not comes_and_goes:
             request.refused_by |= endpoint.bit
-            request.attempts += 1
-        is_blamed = verdict.blame is Blame.ENDPOINT
+            request.attempts += not is_blamed
         self.scheduler.on_refusal(request, endpoint, verdict.signature, now, is_blamed=is_blamed)
         if comes_and_goes:
             later = replace(verdict, action=Action.RETRY, transient=True)

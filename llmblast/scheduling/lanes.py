@@ -104,6 +104,13 @@ class Lanes:
         self.add_retry(self.pop(now), due_s)
         self.retried, self.budget.earned = retried, earned
 
+    def recall(self, model: str, now: float) -> None:
+        """Make retries for a model due at once."""
+        self._retries = [
+            (now if request.model == model else due_s, order, request) for due_s, order, request in self._retries
+        ]
+        heapq.heapify(self._retries)
+
     def next_due_s(self, now: float) -> float:
         """When the next retry is due and paid for; infinity when none waits."""
         due_s = self._retries[0][0] if self._retries else math.inf

@@ -230,7 +230,7 @@ async def test_a_stop_sends_nothing_more() -> None:
     assert sink.outcomes == []
 
 
-@pytest.mark.parametrize("reply", [Reply(200, {}, ANSWER), Reply(400, {}, b"{}")], ids=["answered", "failed"])
+@pytest.mark.parametrize("reply", [Reply(200, {}, ANSWER), Reply(413, {}, b"{}")], ids=["answered", "failed"])
 async def test_what_is_in_flight_is_bounded_by_bytes(reply: Reply) -> None:
     """Nothing waits, and still no more is read while so much is under way; each end makes room for another line."""
     counters, gate = Counters(endpoints=[EndpointCounters("a")]), asyncio.Semaphore(0)

@@ -171,14 +171,14 @@ def test_a_person_may_mix_or_start_anew(
 def test_without_an_answer_there_is_nothing_to_mix(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
 ) -> None:
-    """Parameters that no line was answered with are there to be mended."""
+    """Parameters that no line was answered with are there to be mended; the lines wait for that."""
     server = start_mock(script=lambda index, body: ScriptedReply(400, b"{}") if b'"n":0' in body else None)
     write_prompts(tmp_path / "prompts.jsonl", 5)
     refused = llmblast("run", "prompts.jsonl", "-u", server.url, "--params", '{"n":0}')
 
-    mended = llmblast("run", "prompts.jsonl", "-u", server.url, "--params", '{"n":1}', "--retry-errors", "all")
+    mended = llmblast("run", "prompts.jsonl", "-u", server.url, "--params", '{"n":1}')
 
-    assert (refused.returncode, mended.returncode) == (3, 0)
+    assert (refused.returncode, mended.returncode) == (77, 0)
 
 
 def test_standard_output_has_no_settings_beside_it(

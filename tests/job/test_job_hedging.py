@@ -378,14 +378,14 @@ async def test_when_one_fails_the_other_decides(reply: Reply, failed: int, attem
 
 
 async def test_an_endpoint_learns_from_a_send_whose_line_the_other_decides() -> None:
-    """A 429 pauses it, whatever becomes of the line."""
+    """A 429 holds it back, whatever becomes of the line."""
     bench = Bench()
     await bench.hedged()
 
     bench.second.fail(LIMITED)
     await bench.after(0.0)
 
-    assert bench.scheduler.endpoints[1].state(bench.clock.now) == "cooling down 7 s"
+    assert bench.scheduler.endpoints[1].push_back.is_held
     assert (bench.counters.rate_limited, bench.counters.endpoints[1].rate_limited) == (1, 1)
 
 
@@ -419,10 +419,11 @@ async def test_a_twin_goes_to_an_endpoint_that_has_not_failed_the_request() -> N
     await tried.after(0.0)
     await tried.after(10.0)
     await tried.after(0.5)
-    paused.scheduler.endpoints[1].cool_down.pause(paused.clock.now + 1.0, paused.clock.now)
+    paused.scheduler.endpoints[1].refusals.is_paused = True
     await paused.send(1)
     await paused.after(0.5)
     before = paused.counters.hedged
+    paused.scheduler.endpoints[1].refusals.is_paused = False
     await paused.after(0.6)
 
     assert [len(channel.sends) for channel in tried.channels] == [1, 1]
