@@ -232,7 +232,7 @@ class Engine:
                 self._counters.last_sent_s = now
                 self._tell_feed()
                 return request, endpoint
-            self._handler.give_up_model(request)
+            self._handler.give_up_unsendable(request)
             self._check_done()
         self._arm(now)
         self._tell_feed()

@@ -130,19 +130,21 @@ class ResponseHandler:
             else:
                 self._fail_refused(suspect)
 
-    def give_up_model(self, request: Request) -> None:
-        """End a line that no endpoint takes any more, since it asks for a model that none has."""
+    def give_up_unsendable(self, request: Request) -> None:
+        """End a line that no endpoint takes any more: those that are left have refused it, or its model."""
         known = [(e.name, model) for e in self.scheduler.endpoints if (model := e.models.get(request.model))]
         self.scheduler.gave_up(request)
         if any(model.until_s for _, model in known):
             self.counters.left_pending += 1
             return
-        reason = "; ".join(f"{name}: {model.reason}" for name, model in known if model.reason) or "all have refused it"
+        reasons = "; ".join(f"{name}: {model.reason}" for name, model in known if model.reason)
         self.fail(
             Failure(
                 line=request,
-                error=f"not sent: no endpoint takes the model {request.model}: {reason}",
-                code="model_refused",
+                error=f"no endpoint takes the model {request.model}: {reasons}"
+                if reasons
+                else "every endpoint refused it",
+                code="model_refused" if reasons else "refused",
                 transient=True,
                 attempts=request.attempts,
             )

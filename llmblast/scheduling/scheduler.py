@@ -161,7 +161,6 @@ class Scheduler:
     def on_refusal(self, request: Request, endpoint: Endpoint, signature: str, now: float, *, is_blamed: bool) -> None:
         """Note that a line was refused for good; see `Endpoint.on_refusal`."""
         self._has_trouble = True
-        request.refused_by |= endpoint.bit
         endpoint.on_refusal(request, signature, now, is_blamed=is_blamed)
 
     def failed(self, request: Request, endpoint: Endpoint, now: float, *, is_first: bool) -> None:
