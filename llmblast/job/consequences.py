@@ -12,7 +12,7 @@ from llmblast.errors import ExitCode
 from llmblast.job.hedging import Hedging
 from llmblast.records import Answer, Failure, Outcome, Reply, Request, Success
 from llmblast.scheduling import Endpoint, Scheduler
-from llmblast.sending import Action, Backoff, Verdict, read_quotas
+from llmblast.sending import Action, Backoff, Verdict, read_rate_limits
 from llmblast.watching import Counters
 
 CUT_OFF_REASONS = ("length", "content_filter")
@@ -45,7 +45,7 @@ class Consequences:
 
     def hear(self, request: Request, endpoint: Endpoint, reply: Reply, wall_now_s: float, now: float) -> None:
         """What the provider says of its limits; in its first reply it is for whoever has to choose ours, too."""
-        words = read_quotas(reply.headers.items(), wall_now_s)
+        words = read_rate_limits(reply.headers.items(), wall_now_s)
         self.scheduler.heard(request, endpoint, words, now)
         if self.notice is None or endpoint in self.introduced:
             return

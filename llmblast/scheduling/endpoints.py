@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from llmblast.records import Answer, QuotaWord, Request
+from llmblast.records import Answer, RateLimitInfo, Request
 from llmblast.scheduling.adaptive import LearnedRate
 from llmblast.scheduling.breakers import Breaker, Outage
 from llmblast.scheduling.capacity import UNBOUNDED, CapacityWindow
@@ -133,7 +133,7 @@ class Endpoint:
             self._learned_s = now
             self.estimator.learn(request, answer)
 
-    def heard(self, words: Sequence[QuotaWord], sent_s: float, now: float) -> None:
+    def heard(self, words: Sequence[RateLimitInfo], sent_s: float, now: float) -> None:
         """Follows what the reply to what was sent at `sent_s` says of its limits."""
         self._heard_s = now
         for word in words:

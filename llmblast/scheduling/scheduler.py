@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain
 
-from llmblast.records import NO_TOKENS, QuotaWord, Request, Tokens
+from llmblast.records import NO_TOKENS, RateLimitInfo, Request, Tokens
 from llmblast.scheduling.adaptive import OpeningWindow
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
@@ -132,7 +132,7 @@ class Scheduler:
         """The request has come to its end without an answer."""
         self.lanes.held_bytes -= request.size_bytes
 
-    def heard(self, request: Request, endpoint: Endpoint, words: Sequence[QuotaWord], now: float) -> None:
+    def heard(self, request: Request, endpoint: Endpoint, words: Sequence[RateLimitInfo], now: float) -> None:
         """The reply to `request` told of the provider's limits."""
         endpoint.heard(words, request.sent_s, now)
         self.counts_tokens = self.counts_tokens or endpoint.limits.counts_tokens

@@ -19,7 +19,7 @@ from collections import deque
 from enum import Enum, auto
 from typing import NamedTuple
 
-from llmblast.records import QuotaWord
+from llmblast.records import RateLimitInfo
 from llmblast.scheduling.limits import Rate
 
 SHORTEST_RESET_S = 2.0
@@ -49,7 +49,7 @@ _COST_GAIN = 0.1
 _MOST_MARKS = 2048
 
 
-def is_worth_a_look(word: QuotaWord) -> bool:
+def is_worth_a_look(word: RateLimitInfo) -> bool:
     """Whether so much of a quota is gone that its words are to be followed."""
     return word.remaining is not None and (word.limit is None or word.remaining < WORTH_A_LOOK * word.limit)
 
@@ -119,7 +119,7 @@ class ToldRate(Rate):
         super().settle(paid, real, now)
         self._charges.add(real - paid, now)
 
-    def heard(self, word: QuotaWord, sent_s: float, now: float) -> None:
+    def heard(self, word: RateLimitInfo, sent_s: float, now: float) -> None:
         """Follows the word in the reply to what was sent at `sent_s`."""
         if word.remaining is None or word.reset_s is None or word.reset_s > LONGEST_RESET_S:
             return

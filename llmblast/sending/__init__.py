@@ -5,7 +5,7 @@ from llmblast.sending.channels import TRANSPORTS, Channel
 from llmblast.sending.credentials import find_key
 from llmblast.sending.exchange import resolve
 from llmblast.sending.openai import Target, make_target
-from llmblast.sending.quota_headers import read_quotas
+from llmblast.sending.rate_limit_headers import read_rate_limits
 from llmblast.sending.verdict import Action, Verdict, judge
 
 __all__ = [
@@ -18,6 +18,6 @@ __all__ = [
     "find_key",
     "judge",
     "make_target",
-    "read_quotas",
+    "read_rate_limits",
     "resolve",
 ]

@@ -10,7 +10,7 @@ import pytest
 from llmblast.mocking.limits import POLICIES
 from llmblast.mocking.rates import Others
 from llmblast.mocking.rates import Rate as ServerRate
-from llmblast.records import NO_TOKENS, QuotaWord, Request, Tokens
+from llmblast.records import NO_TOKENS, RateLimitInfo, Request, Tokens
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.scheduling.told import ToldRate
 from tests.scheduling.scheduling_samples import Driver, EndpointOptions, make_request, make_scheduler, tokens_of
@@ -39,10 +39,10 @@ class _Provider:
         others = Others(self.stolen, START_S + STOLEN_AFTER_S if self.stolen else math.inf)
         limit = POLICIES[self.policy](ServerRate(self.per_minute, WINDOW_S, self.burst), others)
 
-        def tell() -> QuotaWord:
+        def tell() -> RateLimitInfo:
             remaining, reset_s = max(0, math.floor(limit.remaining(now()))), limit.reset_s(now())
             told_s = math.ceil((now() + reset_s) / self.resolution_s) * self.resolution_s - now()
-            return QuotaWord("requests", self.per_minute, remaining, told_s, self.resolution_s)
+            return RateLimitInfo("requests", self.per_minute, remaining, told_s, self.resolution_s)
 
         def judge(request: Request, endpoint: Endpoint) -> tuple[Tokens, float | None]:
             arrived_s = now() - LATENCY_S / 2
@@ -127,14 +127,14 @@ def test_a_limit_that_nobody_set_is_learned_from_the_words(policy: str, burst: f
 def test_tokens_are_followed_by_their_kind() -> None:
     """Nobody set a limit on output tokens; once the words say that they run out, they are estimated and paced."""
     scheduler = make_scheduler([{"adaptive": True}], requests=50)
-    endpoint, word = scheduler.endpoints[0], QuotaWord("output_tokens", 10_000, 5_000, 50.0)
+    endpoint, word = scheduler.endpoints[0], RateLimitInfo("output_tokens", 10_000, 5_000, 50.0)
     request, _ = scheduler.next(START_S) or pytest.fail("nothing went")
 
     scheduler.heard(request, endpoint, [word], START_S + 0.1)
     for n in range(1, 30):
         sent, _ = scheduler.next(START_S + n) or pytest.fail("nothing went")
         scheduler.release(sent, endpoint, tokens_of(10, 100), START_S + n + 0.5)
-        fallen = QuotaWord("output_tokens", 10_000, 5_000 - 100 * n, 50.0 - n)
+        fallen = RateLimitInfo("output_tokens", 10_000, 5_000 - 100 * n, 50.0 - n)
         scheduler.heard(sent, endpoint, [fallen], START_S + n + 0.5)
 
     assert scheduler.counts_tokens
@@ -144,13 +144,13 @@ def test_tokens_are_followed_by_their_kind() -> None:
 @pytest.mark.parametrize(
     "word",
     [
-        QuotaWord("requests", 100, 90, 50.0),
-        QuotaWord("requests", 100, None, 50.0),
-        QuotaWord("requests"),
+        RateLimitInfo("requests", 100, 90, 50.0),
+        RateLimitInfo("requests", 100, None, 50.0),
+        RateLimitInfo("requests"),
     ],
     ids=["plenty", "no remainder", "nothing"],
 )
-def test_words_that_ask_for_nothing_are_not_followed(word: QuotaWord) -> None:
+def test_words_that_ask_for_nothing_are_not_followed(word: RateLimitInfo) -> None:
     """They cost nothing at admission then."""
     scheduler = make_scheduler([{"adaptive": True}], requests=1)
     request, endpoint = scheduler.next(START_S) or pytest.fail("nothing went")
@@ -166,7 +166,7 @@ def test_a_quota_of_a_second_or_of_a_day_is_not_spread(reset_s: float | None) ->
     for n in range(100):
         now = START_S + n / 10
         told.take(1.0, now)
-        told.heard(QuotaWord("requests", 1000, 500 - n, reset_s), now, now + 0.05)
+        told.heard(RateLimitInfo("requests", 1000, 500 - n, reset_s), now, now + 0.05)
 
     assert told.pace_per_s == math.inf
     assert told.ready_at(1.0, START_S + 10) <= START_S + 10
@@ -187,9 +187,9 @@ def test_replies_that_overtake_each_other_show_when_their_words_were_written(tol
             told.take(1.0, next_s)
             next_s = next(sends, math.inf)
         moment_s = (sent_s if told_at == "admission" else min(reply_s, START_S + 54.9)) - START_S
-        word = QuotaWord("requests", 600, 599 - math.floor(10 * moment_s + 1e-6), START_S + WINDOW_S - reply_s)
+        word = RateLimitInfo("requests", 600, 599 - math.floor(10 * moment_s + 1e-6), START_S + WINDOW_S - reply_s)
         if told_at == "admission":
-            word = QuotaWord("requests", 600, word.remaining, WINDOW_S - moment_s)
+            word = RateLimitInfo("requests", 600, word.remaining, WINDOW_S - moment_s)
         told.heard(word, sent_s, reply_s)
         slowest = min(slowest, told.pace_per_s)
 
