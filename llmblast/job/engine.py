@@ -177,9 +177,9 @@ class Engine:
     def hear(self, sent_s: float, headers: Mapping[bytes, bytes]) -> None:
         """Of what was sent elsewhere, what the provider says of its limits."""
         now, (endpoint,) = self._clock(), self._scheduler.endpoints
-        if endpoint.listens(now):
+        if endpoint.should_read_headers(now):
             request = Request(0, "", b"", 0, sent_s=sent_s)
-            self._consequences.hear(request, endpoint, Reply(200, headers), self._wall_clock(), now)
+            self._consequences.on_rate_limit_headers(request, endpoint, Reply(200, headers), self._wall_clock(), now)
 
     def take_back(self, slots: int) -> None:
         """Lent slots are free again."""
@@ -337,8 +337,8 @@ class Engine:
         if reply.cause is None:
             endpoint.breaker.answered()
         wall_now_s = self._wall_clock()
-        if reply.headers and endpoint.listens(now):
-            self._consequences.hear(request, endpoint, reply, wall_now_s, now)
+        if reply.headers and endpoint.should_read_headers(now):
+            self._consequences.on_rate_limit_headers(request, endpoint, reply, wall_now_s, now)
         verdict = answer or judge(request, reply, wall_now_s)
         if isinstance(verdict, Answer):
             self._scheduler.answered(request, endpoint, reply.latency_s)

@@ -5,19 +5,19 @@ from collections.abc import Sequence
 
 from llmblast.records import Answer, RateLimitInfo, Request
 from llmblast.scheduling.adaptive import LearnedRate
+from llmblast.scheduling.advertised_rate import AdvertisedRate, should_follow
 from llmblast.scheduling.breakers import Breaker, Outage
 from llmblast.scheduling.capacity import UNBOUNDED, CapacityWindow
 from llmblast.scheduling.limit_set import limit_set
 from llmblast.scheduling.limits import CoolDown
 from llmblast.scheduling.tokens import TokenEstimator
-from llmblast.scheduling.told import ToldRate, is_worth_a_look
 from llmblast.settings import EndpointSettings
 
 FAILING_LINES = 10
 """Lines in a row that fail at one endpoint before it counts as down. Fewer may just be lines that it cannot digest,
 which must come to their end by `max_attempts`."""
-_HEARING_INTERVAL_S = 0.005
-"""Words of two replies within less say nothing new, and reading them costs some microseconds."""
+_MIN_HEADERS_INTERVAL_S = 0.005
+"""Headers of two replies within less say nothing new, and reading them costs some microseconds."""
 _LEARNING_INTERVAL_S = 0.001
 _MOST_LATENESS_S = 0.004
 """The pace makes up for as much; what is later moves the schedule."""
@@ -26,7 +26,7 @@ _MOVING_S = 1.0
 _LASTING_S = 5.0
 """Push-back within so many seconds of the end of a pause goes on."""
 _TOKEN_KINDS = ("tokens", "input_tokens", "output_tokens")
-"""What a provider's words are about, in the order of the kinds of a LimitSet."""
+"""Kinds of quota in rate-limit headers, in the order of the kinds of a LimitSet."""
 SHORTEST_SERVICE_S = 0.02
 """No model answers faster: below this, latency tells how busy this machine is."""
 _LATENCY_GAIN = 0.1
@@ -42,7 +42,7 @@ class Endpoint:
 
     __slots__ = (
         "_first_sent_s",
-        "_heard_s",
+        "_headers_read_s",
         "_learned_s",
         "_learns",
         "_lifted_s",
@@ -51,6 +51,7 @@ class Endpoint:
         "_pushed_back_s",
         "_resumes_s",
         "_set_per_s",
+        "advertised",
         "answers",
         "bit",
         "breaker",
@@ -67,7 +68,6 @@ class Endpoint:
         "limits",
         "name",
         "outage",
-        "told",
         "trouble",
         "weight",
     )
@@ -92,8 +92,8 @@ class Endpoint:
         """Opens when somebody is there, but answers no line any more."""
         self.learned: LearnedRate | None = None
         """The rate that push-back has taught."""
-        self.told: dict[str, ToldRate] = {}
-        """The rates that the provider's own words have taught, by kind of quota."""
+        self.advertised: dict[str, AdvertisedRate] = {}
+        """Rates that the rate-limit headers advertise, by kind of quota."""
         self._learns = settings.adaptive is not False
         self._set_per_s = _set_per_s(settings)
         burst_s = burst_s if settings.burst is None else settings.burst
@@ -121,11 +121,11 @@ class Endpoint:
         self._first_sent_s = math.inf
         self._resumes_s = math.inf
         self._pushed_back_s = self._lifted_s = -math.inf
-        self._heard_s = self._learned_s = -math.inf
+        self._headers_read_s = self._learned_s = -math.inf
 
-    def listens(self, now: float) -> bool:
-        """Whether what the provider says of its limits is of use at this moment."""
-        return self._learns and now >= self._heard_s + _HEARING_INTERVAL_S
+    def should_read_headers(self, now: float) -> bool:
+        """Return whether the rate-limit headers of a reply are worth reading at this moment."""
+        return self._learns and now >= self._headers_read_s + _MIN_HEADERS_INTERVAL_S
 
     def learn(self, request: Request, answer: Answer, now: float) -> None:
         """Follows how many tokens a request took: a thousand answers a second say as much as all of them."""
@@ -133,15 +133,15 @@ class Endpoint:
             self._learned_s = now
             self.estimator.learn(request, answer)
 
-    def heard(self, words: Sequence[RateLimitInfo], sent_s: float, now: float) -> None:
-        """Follows what the reply to what was sent at `sent_s` says of its limits."""
-        self._heard_s = now
-        for word in words:
-            told = self.told.get(word.kind)
-            if told is not None:
-                told.heard(word, sent_s, now)
-            elif is_worth_a_look(word):
-                self._follow(word.kind, now)
+    def on_rate_limit_headers(self, infos: Sequence[RateLimitInfo], sent_s: float, now: float) -> None:
+        """Follow the rate-limit headers of the reply to the request sent at `sent_s`."""
+        self._headers_read_s = now
+        for info in infos:
+            rate = self.advertised.get(info.kind)
+            if rate is not None:
+                rate.on_rate_limit_headers(info, sent_s, now)
+            elif should_follow(info):
+                self._follow(info.kind, now)
 
     def sent(self, now: float) -> None:
         """One more in flight."""
@@ -185,8 +185,8 @@ class Endpoint:
         """A rate-limit reply: pauses it and its quota group, and teaches the rate where none is set."""
         self.cool_down.pause(now + wait_s, now)
         self.outage.probe_abandoned(now, sent_s)
-        if "requests" in self.told:
-            self.told["requests"].settle(1.0, 0.0, now)
+        if "requests" in self.advertised:
+            self.advertised["requests"].settle(1.0, 0.0, now)
         if self.learned is not None:
             self.learned.rejected(sent_s, now)
         elif self._learns and self._is_lasting(sent_s, now, wait_s):
@@ -249,9 +249,9 @@ class Endpoint:
             self.limits.add(self.learned, now)
 
     def _follow(self, kind: str, now: float) -> None:
-        told = ToldRate(f"{self.name} told {kind.replace('_', ' ')}", self._set_per_s.get(kind))
-        self.told[kind] = told
-        self.limits.add(told, now, _TOKEN_KINDS.index(kind) if kind in _TOKEN_KINDS else None)
+        name = f"{self.name} {kind.replace('_', ' ')} limit reported by the provider"
+        rate = self.advertised[kind] = AdvertisedRate(name, self._set_per_s.get(kind, math.inf))
+        self.limits.add(rate, now, _TOKEN_KINDS.index(kind) if kind in _TOKEN_KINDS else None)
 
     def _observe(self, latency_s: float) -> None:
         """Moves the average latency, for the `fastest` route."""
