@@ -125,11 +125,11 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class QuotaWord:
-    """What a provider says of one of its limits in the headers of a reply; None for what it does not say.
+class RateLimitInfo:
+    """One rate limit as the headers of a reply report it; None for what they do not report.
 
-    `kind` is one of requests, tokens, input_tokens, output_tokens. `reset_s` are seconds from now until the quota is
-    full again, or until its window ends: providers differ in that.
+    `kind` is one of requests, tokens, input_tokens, output_tokens. `reset_s` is the time until the quota is full again
+    or until its window ends: providers differ in that.
     """
 
     kind: str
@@ -137,7 +137,7 @@ class QuotaWord:
     remaining: float | None = None
     reset_s: float | None = None
     resolution_s: float = 0.001
-    """To what the reset was rounded: some tell whole seconds."""
+    """Unit to which the reset is rounded: some providers send whole seconds."""
 
 
 @dataclass(slots=True, eq=False)

@@ -337,8 +337,8 @@ class Engine:
         if reply.cause is None:
             endpoint.breaker.answered()
         wall_now_s = self._wall_clock()
-        if reply.headers and endpoint.listens(now):
-            self._handler.hear(request, endpoint, reply, wall_now_s, now)
+        if reply.headers and endpoint.should_read_headers(now):
+            self._handler.on_rate_limit_headers(request, endpoint, reply, wall_now_s, now)
         verdict = judge(request, reply, wall_now_s)
         if isinstance(verdict, Answer):
             clears = self._scheduler.on_answer(request, endpoint, reply.latency_s, now)

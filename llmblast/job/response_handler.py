@@ -16,7 +16,7 @@ from llmblast.job.suspects import Suspect, Suspects
 from llmblast.records import Answer, Failure, Outcome, Reply, Request, Success
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.scheduling.refusals import State
-from llmblast.sending import Action, Backoff, Blame, Verdict, read_quotas
+from llmblast.sending import Action, Backoff, Blame, Verdict, read_rate_limits
 from llmblast.watching import Counters
 
 _CUT_OFF_REASONS = ("length", "content_filter")
@@ -51,20 +51,22 @@ class ResponseHandler:
     hedging: Hedging | None
     max_wait_s: float
     suspects: Suspects = field(default_factory=Suspects)
-    introduced: set[Endpoint] = field(default_factory=set)
-    """Those whose word of their limits a person was told."""
+    reported_limits: set[Endpoint] = field(default_factory=set)
+    """Endpoints whose reported limits were already logged."""
 
-    def hear(self, request: Request, endpoint: Endpoint, reply: Reply, wall_now_s: float, now: float) -> None:
-        """What the provider says of its limits; in its first reply it is for whoever has to choose ours, too."""
-        words = read_quotas(reply.headers.items(), wall_now_s)
-        self.scheduler.heard(request, endpoint, words, now)
-        if self.notice is None or endpoint in self.introduced:
+    def on_rate_limit_headers(
+        self, request: Request, endpoint: Endpoint, reply: Reply, wall_now_s: float, now: float
+    ) -> None:
+        """Hand the rate-limit headers to the scheduler; log an endpoint's first ones for the person who sets limits."""
+        infos = read_rate_limits(reply.headers.items(), wall_now_s)
+        self.scheduler.on_rate_limit_headers(request, endpoint, infos, now)
+        if self.notice is None or endpoint in self.reported_limits:
             return
-        self.introduced.add(endpoint)
-        for word in words:
-            if word.limit is not None:
-                left = "" if word.remaining is None else f", {word.remaining:,g} left"
-                self.notice(f"{endpoint.name}: the provider tells a limit of {word.limit:,g} {word.kind}{left}")
+        self.reported_limits.add(endpoint)
+        for info in infos:
+            if info.limit is not None:
+                left = "" if info.remaining is None else f", {info.remaining:,g} left"
+                self.notice(f"{endpoint.name}: the provider reports a limit of {info.limit:,g} {info.kind}{left}")
 
     def succeed(self, request: Request, endpoint: Endpoint, reply: Reply, answer: Answer, now: float) -> None:
         """The line has its answer."""

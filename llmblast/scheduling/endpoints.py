@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from llmblast.records import Answer, QuotaWord, Request
+from llmblast.records import Answer, RateLimitInfo, Request
+from llmblast.scheduling.advertised_rate import AdvertisedRate, should_follow
 from llmblast.scheduling.breakers import Breaker, Outage
 from llmblast.scheduling.capacity import UNBOUNDED, CapacityWindow
 from llmblast.scheduling.learned_rate import LearnedRate
@@ -13,21 +14,20 @@ from llmblast.scheduling.own_models import OwnModels
 from llmblast.scheduling.push_back import PushBack
 from llmblast.scheduling.refusals import RefusalBreaker
 from llmblast.scheduling.tokens import TokenEstimator
-from llmblast.scheduling.told import ToldRate, is_worth_a_look
 from llmblast.settings import EndpointSettings
 
 FAILING_LINES = 10
 """Lines in a row that fail at one endpoint before it counts as down. Fewer may just be lines that it cannot digest,
 which must come to their end by `max_attempts`."""
-_HEARING_INTERVAL_S = 0.005
-"""Words of two replies within less say nothing new, and reading them costs some microseconds."""
+_MIN_HEADERS_INTERVAL_S = 0.005
+"""Headers of two replies within less say nothing new, and reading them costs some microseconds."""
 _LEARNING_INTERVAL_S = 0.001
 _MOST_LATENESS_S = 0.004
 """The pace makes up for as much; what is later moves the schedule."""
 _MOVING_S = 1.0
 """The time in which the schedule moves once for all lateness: `RequestRate` counts what leaves in a second."""
 _TOKEN_KINDS = ("tokens", "input_tokens", "output_tokens")
-"""What a provider's words are about, in the order of the kinds of a LimitSet."""
+"""Kinds of quota in rate-limit headers, in the order of the kinds of a LimitSet."""
 _SHORTEST_SERVICE_S = 0.02
 """No model answers faster: below this, latency tells how busy this machine is."""
 _LATENCY_GAIN = 0.1
@@ -43,12 +43,13 @@ class Endpoint:
 
     __slots__ = (
         "_exhausted_since_s",
-        "_heard_s",
+        "_headers_read_s",
         "_learned_s",
         "_learns",
         "_moved_s",
         "_moving_since_s",
         "_set_per_s",
+        "advertised",
         "answers",
         "bit",
         "breaker",
@@ -69,7 +70,6 @@ class Endpoint:
         "push_back",
         "refusals",
         "sends",
-        "told",
         "trouble",
         "weight",
     )
@@ -96,8 +96,8 @@ class Endpoint:
         """Opens when nobody is there."""
         self.outage = Outage(f"{settings.name} outage", threshold=FAILING_LINES)
         """Opens when somebody is there, but answers no line any more."""
-        self.told: dict[str, ToldRate] = {}
-        """The rates that the provider's own words have taught, by kind of quota."""
+        self.advertised: dict[str, AdvertisedRate] = {}
+        """Rates that the rate-limit headers advertise, by kind of quota."""
         self._learns = settings.adaptive is not False
         self._set_per_s = _set_per_s(settings)
         burst_s = burst_s if settings.burst is None else settings.burst
@@ -139,11 +139,11 @@ class Endpoint:
         """Since when its quota is used up."""
         self.last_answered_sent_s = -math.inf
         """When the latest request that was answered had been sent."""
-        self._heard_s = self._learned_s = -math.inf
+        self._headers_read_s = self._learned_s = -math.inf
 
-    def listens(self, now: float) -> bool:
-        """Whether what the provider says of its limits is of use at this moment."""
-        return self._learns and now >= self._heard_s + _HEARING_INTERVAL_S
+    def should_read_headers(self, now: float) -> bool:
+        """Return whether the rate-limit headers of a reply are worth reading at this moment."""
+        return self._learns and now >= self._headers_read_s + _MIN_HEADERS_INTERVAL_S
 
     def learn(self, request: Request, answer: Answer, now: float) -> None:
         """Follows how many tokens a request took: a thousand answers a second say as much as all of them."""
@@ -151,15 +151,15 @@ class Endpoint:
             self._learned_s = now
             self.estimator.learn(request, answer)
 
-    def heard(self, words: Sequence[QuotaWord], sent_s: float, now: float) -> None:
-        """Follows what the reply to what was sent at `sent_s` says of its limits."""
-        self._heard_s = now
-        for word in words:
-            told = self.told.get(word.kind)
-            if told is not None:
-                told.heard(word, sent_s, now)
-            elif is_worth_a_look(word):
-                self._follow(word.kind)
+    def on_rate_limit_headers(self, infos: Sequence[RateLimitInfo], sent_s: float, now: float) -> None:
+        """Follow the rate-limit headers of the reply to the request sent at `sent_s`."""
+        self._headers_read_s = now
+        for info in infos:
+            rate = self.advertised.get(info.kind)
+            if rate is not None:
+                rate.on_rate_limit_headers(info, sent_s, now)
+            elif should_follow(info):
+                self._follow(info.kind)
 
     @property
     def is_held(self) -> bool:
@@ -252,8 +252,8 @@ class Endpoint:
         self.push_back.on_rejected(sent_s, wait_s, now)
         if self.push_back.is_exhausted:
             self._exhausted_since_s = self.push_back.held_since_s
-        if "requests" in self.told:
-            self.told["requests"].settle(1.0, 0.0, now)
+        if "requests" in self.advertised:
+            self.advertised["requests"].settle(1.0, 0.0, now)
         if self.learned is not None:
             if was_held:
                 self.learned.on_held_rejected()
@@ -319,9 +319,9 @@ class Endpoint:
         return ""
 
     def _follow(self, kind: str) -> None:
-        told = ToldRate(f"{self.name} told {kind.replace('_', ' ')}", self._set_per_s.get(kind))
-        self.told[kind] = told
-        self.limits.add(told, _TOKEN_KINDS.index(kind) if kind in _TOKEN_KINDS else None)
+        name = f"{self.name} {kind.replace('_', ' ')} limit reported by the provider"
+        rate = self.advertised[kind] = AdvertisedRate(name, self._set_per_s.get(kind, math.inf))
+        self.limits.add(rate, _TOKEN_KINDS.index(kind) if kind in _TOKEN_KINDS else None)
 
     def _observe(self, latency_s: float) -> None:
         """Moves the average latency, for the `fastest` route."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain
 
-from llmblast.records import NO_TOKENS, QuotaWord, Request, Tokens
+from llmblast.records import NO_TOKENS, RateLimitInfo, Request, Tokens
 from llmblast.scheduling.adaptive import OpeningWindow
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
@@ -172,9 +172,11 @@ class Scheduler:
         """The request has come to its end without an answer."""
         self.lanes.held_bytes -= request.size_bytes
 
-    def heard(self, request: Request, endpoint: Endpoint, words: Sequence[QuotaWord], now: float) -> None:
-        """The reply to `request` told of the provider's limits."""
-        endpoint.heard(words, request.sent_s, now)
+    def on_rate_limit_headers(
+        self, request: Request, endpoint: Endpoint, infos: Sequence[RateLimitInfo], now: float
+    ) -> None:
+        """Follow the rate-limit headers of the reply to `request`."""
+        endpoint.on_rate_limit_headers(infos, request.sent_s, now)
         self.counts_tokens = self.counts_tokens or endpoint.limits.counts_tokens
 
     def left_late(self, request: Request, endpoint: Endpoint, left_s: float, *, is_fresh: bool = True) -> None:

@@ -4,7 +4,7 @@ from llmblast.sending.backoff import Backoff
 from llmblast.sending.channels import TRANSPORTS, Channel
 from llmblast.sending.credentials import find_key
 from llmblast.sending.openai import Target, make_target
-from llmblast.sending.quota_headers import read_quotas
+from llmblast.sending.rate_limit_headers import read_rate_limits
 from llmblast.sending.verdict import Action, Blame, Verdict, judge
 
 __all__ = [
@@ -18,5 +18,5 @@ __all__ = [
     "find_key",
     "judge",
     "make_target",
-    "read_quotas",
+    "read_rate_limits",
 ]

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from llmblast.records import Answer, Cause
-from llmblast.sending import judge, read_quotas
+from llmblast.sending import judge, read_rate_limits
 from tests.sending.sending_wire import OpenChannel, Peer, Serve, a_reply, a_request, first, hop, says, settle
 
 ANSWER = b'{"choices":[{"message":{"content":"four"}}]}'
@@ -205,7 +205,7 @@ async def test_bytes_that_are_no_text(serve: Serve, open_channel: OpenChannel, j
 
     verdicts = [judge(a_request(), reply, 0.0) for reply in replies]
     assert [isinstance(verdict, Answer) or verdict.code for verdict in verdicts] == ["http_503", "unusable_reply"]
-    assert [read_quotas(reply.headers.items(), 0.0) for reply in replies] == [[], []]
+    assert [read_rate_limits(reply.headers.items(), 0.0) for reply in replies] == [[], []]
 
 
 async def test_a_nul_in_a_header_breaks_the_reply(serve: Serve, open_channel: OpenChannel) -> None:

@@ -1,4 +1,4 @@
-"""What providers say of their limits in headers, in all its forms; what cannot be read counts as not said."""
+"""Rate-limit headers in all the forms that providers send; a part that cannot be parsed counts as absent."""
 
 import time
 from datetime import UTC, datetime, timedelta, timezone
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmblast.records import QuotaWord
-from llmblast.sending import read_quotas
-from llmblast.sending.quota_headers import EXACT_S, WHOLE_S
+from llmblast.records import RateLimitInfo
+from llmblast.sending import read_rate_limits
+from llmblast.sending.rate_limit_headers import EXACT_S, WHOLE_S
 
 NOW_S = 1_735_689_600.0
 """2025-01-01T00:00:00Z."""
@@ -33,28 +33,29 @@ ANTHROPIC = tuple(
 
 def reset_s(value: bytes) -> float | None:
     """Seconds until a reset, as read from its header alone."""
-    words = read_quotas([(b"x-ratelimit-reset-tokens", value)], NOW_S)
-    return words[0].reset_s if words else None
+    infos = read_rate_limits([(b"x-ratelimit-reset-tokens", value)], NOW_S)
+    return infos[0].reset_s if infos else None
 
 
 def amount(value: bytes) -> float | None:
     """A limit, as read from its header alone."""
-    words = read_quotas([(b"x-ratelimit-limit-tokens", value)], NOW_S)
-    return words[0].limit if words else None
+    infos = read_rate_limits([(b"x-ratelimit-limit-tokens", value)], NOW_S)
+    return infos[0].limit if infos else None
 
 
-def test_openai_speaks_of_requests_and_tokens() -> None:
+def test_openai_reports_requests_and_tokens() -> None:
     """The example of its page, with Go's durations."""
-    assert read_quotas(OPENAI, NOW_S) == [
-        QuotaWord("requests", 60, 59, 1.0),
-        QuotaWord("tokens", 150_000, 149_984, 360.0),
+    assert read_rate_limits(OPENAI, NOW_S) == [
+        RateLimitInfo("requests", 60, 59, 1.0),
+        RateLimitInfo("tokens", 150_000, 149_984, 360.0),
     ]
 
 
-def test_anthropic_speaks_of_four_kinds() -> None:
+def test_anthropic_reports_four_kinds() -> None:
     """With dates for resets, and the kind before the part."""
-    assert read_quotas(ANTHROPIC, NOW_S) == [
-        QuotaWord(kind, 4000, 3999, 15.0, WHOLE_S) for kind in ("requests", "tokens", "input_tokens", "output_tokens")
+    assert read_rate_limits(ANTHROPIC, NOW_S) == [
+        RateLimitInfo(kind, 4000, 3999, 15.0, WHOLE_S)
+        for kind in ("requests", "tokens", "input_tokens", "output_tokens")
     ]
 
 
@@ -63,7 +64,7 @@ def test_no_kind_means_requests(prefix: bytes) -> None:
     """The suffix-less headers of gateways, with and without an X, in any case."""
     headers = [(prefix + b"limit", b"100, 100;w=60"), (prefix + b"Remaining", b"7"), (prefix + b"reset", b"50")]
 
-    assert read_quotas(headers, NOW_S) == [QuotaWord("requests", 100, 7, 50.0, WHOLE_S)]
+    assert read_rate_limits(headers, NOW_S) == [RateLimitInfo("requests", 100, 7, 50.0, WHOLE_S)]
 
 
 @pytest.mark.parametrize(
@@ -80,17 +81,17 @@ def test_no_kind_means_requests(prefix: bytes) -> None:
         (b"6m0s", EXACT_S),
     ],
 )
-def test_a_reset_without_a_unit_or_a_fraction_is_told_in_whole_seconds(reset: bytes, resolution_s: float) -> None:
-    """Whoever follows it knows then how far it may be off."""
-    assert read_quotas([(b"ratelimit-reset", reset)], NOW_S)[0].resolution_s == resolution_s
+def test_a_reset_without_a_unit_or_a_fraction_is_in_whole_seconds(reset: bytes, resolution_s: float) -> None:
+    """The reader learns how far the reset may be off."""
+    assert read_rate_limits([(b"ratelimit-reset", reset)], NOW_S)[0].resolution_s == resolution_s
 
 
 @pytest.mark.parametrize("kind", ["input-tokens", "output-tokens"])
 def test_kinds_of_tokens_in_openais_form(kind: str) -> None:
-    """Some servers speak of prompt and answer apart."""
+    """Some servers report input and output tokens apart."""
     headers = [(f"X-RateLimit-Remaining-{kind}".encode(), b"5")]
 
-    assert read_quotas(headers, NOW_S) == [QuotaWord(kind.replace("-", "_"), remaining=5)]
+    assert read_rate_limits(headers, NOW_S) == [RateLimitInfo(kind.replace("-", "_"), remaining=5)]
 
 
 @pytest.mark.parametrize(
@@ -103,26 +104,26 @@ def test_kinds_of_tokens_in_openais_form(kind: str) -> None:
     ],
     ids=["none", "others", "similar", "unreadable"],
 )
-def test_a_reply_that_says_nothing_has_no_words(headers: list[tuple[bytes, bytes]]) -> None:
-    """Nor has one that says nothing readable."""
-    assert read_quotas(headers, NOW_S) == []
+def test_a_reply_without_such_headers_has_no_infos(headers: list[tuple[bytes, bytes]]) -> None:
+    """Nor has one whose headers cannot be parsed."""
+    assert read_rate_limits(headers, NOW_S) == []
 
 
 def test_one_unreadable_header_does_not_spoil_the_others() -> None:
     """It alone counts as not said."""
     headers = [(b"ratelimit-limit", b"lots"), (b"ratelimit-remaining", b"9"), (b"ratelimit-reset", b"nan")]
 
-    assert read_quotas(headers, NOW_S) == [QuotaWord("requests", remaining=9)]
+    assert read_rate_limits(headers, NOW_S) == [RateLimitInfo("requests", remaining=9)]
 
 
 def test_the_first_header_that_can_be_read_counts() -> None:
     """As with every other header that must not come twice."""
     headers = [(b"ratelimit-limit", value) for value in (b"lots", b"5", b"6")]
 
-    assert read_quotas(headers, NOW_S) == [QuotaWord("requests", limit=5)]
+    assert read_rate_limits(headers, NOW_S) == [RateLimitInfo("requests", limit=5)]
 
 
-def test_a_gateway_and_its_provider_have_a_word_each() -> None:
+def test_a_gateway_and_its_provider_have_an_info_each() -> None:
     """The limit of one and the remainder of the other would make a quota that nobody has."""
     headers = [
         (b"x-ratelimit-limit-requests", b"10000"),
@@ -130,10 +131,10 @@ def test_a_gateway_and_its_provider_have_a_word_each() -> None:
         (b"x-ratelimit-remaining", b"3"),
     ]
 
-    assert read_quotas(headers, NOW_S) == [
-        QuotaWord("requests", limit=10_000),
-        QuotaWord("requests", limit=10),
-        QuotaWord("requests", remaining=3),
+    assert read_rate_limits(headers, NOW_S) == [
+        RateLimitInfo("requests", limit=10_000),
+        RateLimitInfo("requests", limit=10),
+        RateLimitInfo("requests", remaining=3),
     ]
 
 
@@ -243,7 +244,7 @@ def test_a_wall_clock_that_jumped_moves_no_reset(reset: bytes, jump_s: float, se
     """The reply's own date tells how far away its reset is; where both clocks agree, ours is the finer one."""
     headers = [(b"x-ratelimit-reset-tokens", reset), (b"Date", formatdate(NOW_S, usegmt=True).encode())]
 
-    assert read_quotas(headers, NOW_S + jump_s)[0].reset_s == seconds
+    assert read_rate_limits(headers, NOW_S + jump_s)[0].reset_s == seconds
 
 
 def test_a_date_without_a_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,9 +289,9 @@ values = st.binary(max_size=40) | st.lists(st.sampled_from(PIECES), max_size=24)
 
 
 @given(st.lists(st.tuples(st.sampled_from(NAMES) | st.binary(max_size=45), values), max_size=8), st.floats(0, 4e9))
-def test_whatever_headers_say_the_words_are_bounded(headers: list[tuple[bytes, bytes]], now_s: float) -> None:
+def test_whatever_the_headers_are_the_numbers_are_bounded(headers: list[tuple[bytes, bytes]], now_s: float) -> None:
     """Never an exception, never a negative number, no infinity, no reset beyond a day."""
-    for word in read_quotas(headers, now_s):
-        assert (word.limit, word.remaining, word.reset_s) != (None, None, None)
-        assert all(0 <= number < float("inf") for number in (word.limit, word.remaining) if number is not None)
-        assert word.reset_s is None or 0 <= word.reset_s <= DAY_S
+    for info in read_rate_limits(headers, now_s):
+        assert (info.limit, info.remaining, info.reset_s) != (None, None, None)
+        assert all(0 <= number < float("inf") for number in (info.limit, info.remaining) if number is not None)
+        assert info.reset_s is None or 0 <= info.reset_s <= DAY_S

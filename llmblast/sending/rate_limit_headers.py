@@ -1,4 +1,4 @@
-"""What providers say of their limits in the headers of a reply, in all its forms.
+"""Parser of rate-limit headers, in all the forms that providers send.
 
 | headers | who | source |
 |---|---|---|
@@ -9,8 +9,8 @@
 | ratelimit-{limit,remaining,reset}: requests | gateways | IETF draft-ietf-httpapi-ratelimit-headers, up to 07 |
 
 KIND is requests, tokens, input-tokens or output-tokens. A reset is a duration (`6m0s`), seconds from now, the Unix time
-in seconds or milliseconds, a date of RFC 3339 or one of RFC 9110 section 5.6.7. Anything that cannot be read counts as
-not said: the parser never raises.
+in seconds or milliseconds, a date of RFC 3339 or one of RFC 9110 section 5.6.7. A part that cannot be parsed counts as
+absent: the parser never raises.
 """
 
 import re
@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from functools import partial
 from math import inf
 
-from llmblast.records import QuotaWord
+from llmblast.records import RateLimitInfo
 from llmblast.sending.retry_after import agreed_time, their_time, unix_time_from, unix_time_of
 
 MAX_RESET_S = 24 * 3600.0
@@ -31,7 +31,7 @@ _KINDS = ("requests", "tokens", "input-tokens", "output-tokens")
 
 
 def _meanings() -> Iterator[tuple[bytes, tuple[tuple[str, str], int]]]:
-    """Header name -> whose word it belongs to and on which kind of limit, and the index of the part."""
+    """Yield each header name with its sender, its kind of limit and the index of its part."""
     for index, part in enumerate(_PARTS):
         yield f"x-ratelimit-{part}".encode(), (("a gateway", "requests"), index)
         yield f"ratelimit-{part}".encode(), (("the draft", "requests"), index)
@@ -47,7 +47,7 @@ _SHORTEST_NAME = min(map(len, _MEANINGS))
 # A comma before three digits separates thousands: lists are written with a space behind theirs, `100, 100;w=60`.
 _AMOUNT = re.compile(rb"\s*((?:\d{1,3}(?:,\d{3})++|\d++)(?:\.\d++)?)\s*(?:;|,(?!\d)|\Z)")
 _WHOLE_SECONDS = re.compile(rb"\s*(?:\d{1,10}|[^.]*:[^.]*)\s*")
-"""What is told without a unit and without a fraction: seconds, a Unix time, a date."""
+"""Match values without a unit and without a fraction: seconds, a Unix time, a date."""
 EXACT_S = 0.001
 WHOLE_S = 1.0
 
@@ -55,15 +55,15 @@ _NUMBER = rb"(\d++(?:\.\d++)?)"
 _DURATION = re.compile(rb"(?=\d)(?:%bd)?(?:%bh)?(?:%bm)?(?:%bs)?(?:%bms)?" % ((_NUMBER,) * 5))
 
 
-def read_quotas(headers: Collection[tuple[bytes, bytes]], wall_now_s: float) -> list[QuotaWord]:
-    """What the headers of one reply say of its limits, a word for each limit; never raises.
+def read_rate_limits(headers: Collection[tuple[bytes, bytes]], wall_now_s: float) -> list[RateLimitInfo]:
+    """Return one `RateLimitInfo` for each limit that the headers of a reply report; never raise.
 
     Limits and remainders are 0 or more, resets 0 to 24 h from `wall_now_s`, which is Unix time, or from the reply's own
-    `Date` where that is far from it. Of a header that comes
-    twice the first one counts that can be read. Where a gateway and the provider behind it both speak of requests in
-    headers of their own, each has a word: numbers of different limits are never mixed in one.
+    `Date` where that is far from it. Of a header that comes twice, the first parsable one counts. Where a gateway and
+    the provider behind it both report requests in headers of their own, each has its own info: numbers of different
+    limits are never mixed.
     """
-    said: dict[tuple[str, str], list[float | None]] = {}
+    parts: dict[tuple[str, str], list[float | None]] = {}
     resolution_s = EXACT_S
     now_of = partial(_now_s, headers, wall_now_s)
     for name, value in headers:
@@ -72,20 +72,20 @@ def read_quotas(headers: Collection[tuple[bytes, bytes]], wall_now_s: float) -> 
         meaning = _MEANINGS.get(name.lower())
         if meaning is None:
             continue
-        word, part = meaning
+        limit, part = meaning
         number = _until_reset_s(value, now_of) if part == _RESET else _amount(value)
         if number is None:
             continue
-        numbers = said.get(word)
+        numbers = parts.get(limit)
         if numbers is None:
-            numbers = said[word] = [None, None, None]
+            numbers = parts[limit] = [None, None, None]
         if numbers[part] is None:
             numbers[part] = number
         if part == _RESET and _WHOLE_SECONDS.fullmatch(value):
             resolution_s = WHOLE_S
     return [
-        QuotaWord(kind, limit, remaining, reset_s, resolution_s)
-        for (_, kind), (limit, remaining, reset_s) in said.items()
+        RateLimitInfo(kind, amount, remaining, reset_s, resolution_s)
+        for (_, kind), (amount, remaining, reset_s) in parts.items()
     ]
 
 
