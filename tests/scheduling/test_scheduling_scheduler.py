@@ -215,47 +215,53 @@ def test_a_release_frees_the_slots_of_both_levels() -> None:
     assert scheduler.next(1.0) is not None
 
 
-def test_an_endpoint_that_cools_down_gets_nothing_while_the_other_goes_on() -> None:
-    """Then it comes back at its paced rate, not with a crowd."""
-    scheduler = make_scheduler([{"rps": 10}, {"rps": 10}], requests=60)
-    scheduler.endpoints[0].cool_down.pause(1001.0, 1000.0)
-    driver = Driver(scheduler, half_a_second)
-    driver.run()
-    cooled, other = sends_to(driver, 0), sends_to(driver, 1)
+def used_up(indices: Sequence[int], until_s: float = 1001.0) -> Driver:
+    """A run in which those endpoints reject everything until then, and say so."""
+    quotas = [{"quota": "one"}, {"quota": "one"}, {"quota": "two"}, {}]
+    options = [EndpointOptions(rps=10, **quota) for quota in quotas]  # type: ignore[typeddict-item] # two kinds of dict
+    scheduler = make_scheduler(options, requests=120)
 
-    assert cooled[0] == 1001.0
-    assert most_within(cooled, 0.09) == 1
+    def judge(request: Request, endpoint: Endpoint) -> tuple[Tokens, float | None]:
+        if endpoint.index not in indices or driver.now >= until_s:
+            return NO_TOKENS, None
+        scheduler.on_push_back(request, endpoint, until_s - driver.now, driver.now)
+        return NO_TOKENS, until_s - driver.now
+
+    driver = Driver(scheduler, lambda endpoint: 0.01, judge)
+    driver.run()
+    return driver
+
+
+def test_an_endpoint_whose_quota_is_used_up_gets_probes_only_while_the_others_go_on() -> None:
+    """Then it comes back at its moment and at its paced rate, not with a crowd."""
+    driver = used_up([2])
+    held, other = sends_to(driver, 2), sends_to(driver, 3)
+
+    assert len([moment for moment in held if moment < 1001.0]) <= 6
+    assert any(1001.0 <= moment < 1001.05 for moment in held)
+    assert most_within(held, 0.09) == 1
     assert max(later - earlier for earlier, later in pairwise(other)) < 0.102
 
 
-def test_a_rate_limit_reply_to_one_endpoint_pauses_its_quota_group_only() -> None:
-    """Both of the account come back at that moment, at their paced rate; the other account never notices."""
-    scheduler = make_scheduler(
-        [{"rps": 10, "quota": "one"}, {"rps": 10, "quota": "one"}, {"rps": 10, "quota": "two"}, {"rps": 10}],
-        requests=120,
-    )
-    scheduler.endpoints[1].cool_down.pause(1001.0, 1000.0)
-    driver = Driver(scheduler, half_a_second)
-    driver.run()
-    in_group = [sends_to(driver, index) for index in (0, 1)]
-    others = [sends_to(driver, index) for index in (2, 3)]
+def test_a_quota_group_is_held_back_as_a_whole() -> None:
+    """One of the account meets the end of the quota; the other one waits, too, and a third account never notices."""
+    driver = used_up([0, 1])
+    in_group = sorted(sends_to(driver, 0) + sends_to(driver, 1))
 
-    assert [moments[0] for moments in in_group] == [1001.0, 1001.0]
-    assert [most_within(moments, 0.09) for moments in in_group] == [1, 1]
-    for moments in others:
-        assert moments[0] == 1000.0
-        assert max(later - earlier for earlier, later in pairwise(moments)) < 0.102
+    assert len([moment for moment in in_group if moment < 1001.0]) <= 8
+    for index in (2, 3):
+        assert max(later - earlier for earlier, later in pairwise(sends_to(driver, index))) < 0.102
 
 
 def test_endpoints_without_a_quota_group_share_nothing() -> None:
-    """Nor does a group share more than its pauses."""
+    """Nor does a group share more than what holds it back."""
     scheduler = make_scheduler([{}, {}, {"quota": "one", "concurrency": 1}, {"quota": "one", "concurrency": 1}], 4)
     first, second, third, fourth = scheduler.endpoints
-    first.cool_down.pause(1.0, 0.0)
+    first.push_back.on_rejected(0.0, None, 0.0)
 
-    assert [endpoint.cool_down.is_on(0.5) for endpoint in (first, second, third)] == [True, False, False]
-    assert third.cool_down is fourth.cool_down
-    assert indices(scheduler, 0.5) == [1, 2, 3, 1]
+    assert [endpoint.push_back.is_held for endpoint in (first, second, third)] == [True, False, False]
+    assert third.push_back is fourth.push_back
+    assert indices(scheduler, 0.01) == [1, 2, 3, 1]
 
 
 @pytest.mark.parametrize(

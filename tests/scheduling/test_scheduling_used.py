@@ -66,11 +66,9 @@ def test_without_two_sends_there_is_no_share(sent: int, span_s: float) -> None:
 def test_a_limit_without_a_rate_has_no_share() -> None:
     """Neither slots, nor a day's quota, nor pauses, nor what was learned: nobody knows the whole of it."""
     scheduler = make_scheduler([{"concurrency": 5, "rpd": 1000, "adaptive": True}], 2, rps=10, concurrency=9)
-    endpoint = scheduler.endpoints[0]
-    first = scheduler.next(0.0)
-    assert first is not None
-    endpoint.rejected(0.0, 0.5, 0.1)
-    scheduler.release(*first, tokens_real=NO_TOKENS, now=0.1)
+    ((first, endpoint),) = admit_all(scheduler, 0.0)
+    scheduler.on_push_back(first, endpoint, 0.5, 0.1)
+    scheduler.release(first, endpoint, NO_TOKENS, 0.1)
     assert scheduler.next(1.0) is not None
 
     assert "e0 learned rate" in scheduler.waited(2.0)
