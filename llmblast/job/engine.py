@@ -225,18 +225,22 @@ class Engine:
             return None
         if self._hedging is not None and self._hedging.due_s <= now:
             self._hedging.send_twins(self._scheduler, self._counters, self._start, now)
-        while (dispatch := self._scheduler.next(now)) is not None:
-            request, endpoint = dispatch
-            if endpoint is not None:
-                self._counters.endpoints[endpoint.index].sent += 1
-                self._counters.last_sent_s = now
-                self._tell_feed()
-                return request, endpoint
-            self._handler.give_up_unsendable(request)
-            self._check_done()
-        self._arm(now)
+        dispatch = self._scheduler.next(now)
+        if self._scheduler.unsendable:
+            self._give_up_unsendable()
+        if dispatch is None:
+            self._arm(now)
+        else:
+            self._counters.endpoints[dispatch[1].index].sent += 1
+            self._counters.last_sent_s = now
         self._tell_feed()
-        return None
+        return dispatch
+
+    def _give_up_unsendable(self) -> None:
+        unsendable, self._scheduler.unsendable = self._scheduler.unsendable, []
+        for request in unsendable:
+            self._handler.give_up_unsendable(request)
+        self._check_done()
 
     def _tell_feed(self) -> None:
         if self._feed_waits and self._has_room():

@@ -21,7 +21,6 @@ from llmblast.scheduling.retry_budget import EARNED_PER_ANSWER
 from llmblast.scheduling.routes import Route
 from llmblast.scheduling.tokens import dearest
 
-Dispatch = tuple[Request, Endpoint | None]
 PARKED_S = 0.02
 MAX_PARKED_S = 1.0
 """How long a line waits aside, at least and at most, while others go that its endpoints do not hold back."""
@@ -46,6 +45,7 @@ class Scheduler:
         self.wake_at = math.inf
         """When the answer None may change by time alone; infinity: only an event changes it."""
         self.in_flight = 0
+        self.unsendable: list[Request] = []
         self._run_limits = run_limits
         self._route = route
         self._enabled = self.endpoints
@@ -68,10 +68,10 @@ class Scheduler:
         """Every endpoint is disabled: nothing can be sent any more."""
         return not self._enabled
 
-    def next(self, now: float) -> Dispatch | None:
+    def next(self, now: float) -> tuple[Request, Endpoint] | None:
         """The request whose turn it is and its endpoint, with all limits paid; None when nothing may go at `now`.
 
-        Where no endpoint will ever take the request, it comes without one.
+        Requests that no endpoint will ever take are put into `unsendable`.
         """
         if now < self._paced_until_s:
             return None
@@ -91,8 +91,8 @@ class Scheduler:
                 break
             if request.refused_by or request.model is not None:
                 if not self.usable_for(request):
-                    self.lanes.pop(now)
-                    return request, None
+                    self.unsendable.append(self.lanes.pop(now))
+                    continue
                 if self._park(request, tokens, now):
                     continue
             self._wait_for_an_endpoint(request, tokens, now)

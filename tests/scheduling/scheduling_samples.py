@@ -94,12 +94,14 @@ def make_scheduler(
 
 def admit_all(scheduler: Scheduler, now: float) -> list[tuple[Request, Endpoint]]:
     """Everything that may go at `now`."""
-    admitted = []
-    while (dispatch := scheduler.next(now)) is not None:
-        request, endpoint = dispatch
-        assert endpoint is not None
-        admitted.append((request, endpoint))
-    return admitted
+    return list(iter(lambda: scheduler.next(now), None))
+
+
+def answer(endpoint: Endpoint, sent_s: float, latency_s: float = 0.1) -> None:
+    """An answer to a request that was sent at that time."""
+    request = make_request()
+    request.sent_s = sent_s
+    endpoint.on_answer(request, latency_s, sent_s + latency_s)
 
 
 def drain(lanes: Lanes, now: float) -> list[int]:

@@ -1,12 +1,13 @@
 """Scheduler: both levels bind, nobody waits longer than needed, and everybody knows what for."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from random import Random
 
 import pytest
 
-from llmblast.records import NO_TOKENS
+from llmblast.records import NO_TOKENS, Request, Tokens
 from llmblast.scheduling import Endpoint, Scheduler
 from tests.scheduling.scheduling_samples import (
     Driver,
@@ -359,7 +360,7 @@ def test_waiting_is_booked_on_the_limit_that_held() -> None:
     waited = scheduler.waited(10.0)
     assert waited["run rps"] == pytest.approx(0.6)
     assert waited["e0 concurrency"] == pytest.approx(1.0)
-    assert waited["e0 cool-down"] == waited["e0 breaker"] == 0.0
+    assert waited["e0 pause"] == waited["e0 breaker"] == 0.0
 
 
 def test_waiting_that_goes_on_is_counted_up_to_now() -> None:
