@@ -69,6 +69,7 @@ class Job:
             finally:
                 await self._close_writer()
                 await writing
+                await asyncio.to_thread(self._stations.keep_limits)
         return self._report()
 
     async def _send_everything(self) -> None:

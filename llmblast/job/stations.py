@@ -14,9 +14,10 @@ from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings
 from llmblast.job.hedging import Hedging
 from llmblast.job.intake import Intake
+from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.redacting import Redacting, secrets_of
 from llmblast.reading import Finished, Shaper, Source, open_source
-from llmblast.scheduling import ROUTES, Endpoint, OpeningWindow, PushBack, Scheduler, limit_set
+from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, OpeningWindow, PushBack, Scheduler, limit_set
 from llmblast.sending import TRANSPORTS, Backoff, Channel, find_key, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
 from llmblast.watching import Counters, EndpointCounters, LimitsView, Timeline, clean
@@ -38,6 +39,8 @@ class Stations:
     connections_ahead: Sequence[int]
     """How many each channel opens before the first request."""
     limits: LimitsView
+    keep_limits: Callable[[], None]
+    """Keeps what the run has learned of its endpoints for the next one; blocks."""
     timeline: Timeline | None
     notes: Sequence[str]
     """What opening the outputs put right, and what it could not do, for a person."""
@@ -55,6 +58,7 @@ class _Opened:
     counters: Counters
     timeline: Timeline | None
     notes: Sequence[str]
+    known: Sequence[KnownLimits]
 
 
 @asynccontextmanager
@@ -74,6 +78,7 @@ async def open_stations(settings: Settings, environ: Mapping[str, str]) -> Async
             stack.callback(output.close)
         unkept = await asyncio.to_thread(check_settings, settings) if outputs[0].is_resumable else None
         answered, failed = await asyncio.to_thread(_find_finished, settings, *outputs)
+        known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
         endpoints = await _start_mocks(settings.endpoints, stack)
         channels = _open_channels(settings, endpoints, keys, stack)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
@@ -82,13 +87,13 @@ async def open_stations(settings: Settings, environ: Mapping[str, str]) -> Async
             timeline = Timeline(settings.timeline, counters, time.monotonic, time.time)
             stack.callback(timeline.close)
         notes = [*(note for output in outputs for note in output.repaired), *([unkept] if unkept else [])]
-        opened = _Opened(source, outputs, answered, failed, channels, counters, timeline, notes)
+        opened = _Opened(source, outputs, answered, failed, channels, counters, timeline, notes, known)
         yield _assemble(settings, shaper, opened)
 
 
 def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
     counters = opened.counters
-    scheduler = make_scheduler(settings)
+    scheduler = make_scheduler(settings, opened.known)
     writer = Writer(
         *opened.outputs,
         echo=settings.echo,
@@ -113,6 +118,11 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         notice=_say if settings.verbose and not settings.quiet else None,
         hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
     )
+
+    def keep() -> None:
+        if opened.outputs[0].is_resumable:
+            keep_limits(settings, scheduler.endpoints, time.time())
+
     intake = Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed)
     return Stations(
         counters=counters,
@@ -127,6 +137,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
             waited=lambda: scheduler.waited(time.monotonic()),
             used=lambda: scheduler.used(counters.sent, counters.sending_s),
         ),
+        keep_limits=keep,
         timeline=opened.timeline,
         notes=opened.notes,
     )
@@ -138,8 +149,9 @@ def _say(text: str) -> None:
         sys.stderr.flush()
 
 
-def make_scheduler(settings: Settings) -> Scheduler:
-    """The scheduler with both levels of limits."""
+def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = ()) -> Scheduler:
+    """Build the scheduler with both levels of limits; `known` is what earlier runs learned of each endpoint."""
+    known = known or [KnownLimits()] * len(settings.endpoints)
     is_crowd = settings.requests_per_s == inf and any(endpoint.is_adaptive for endpoint in settings.endpoints)
     window = OpeningWindow("run concurrency", settings.concurrency) if is_crowd else None
     run_limits = limit_set("run", settings, settings.burst, window=window)
@@ -150,9 +162,10 @@ def make_scheduler(settings: Settings) -> Scheduler:
             endpoint,
             settings.burst,
             quotas[endpoint.quota] if endpoint.quota else None,
-            is_paced=settings.has_rate,
+            run=settings,
+            known=limits,
         )
-        for index, endpoint in enumerate(settings.endpoints)
+        for index, (endpoint, limits) in enumerate(zip(settings.endpoints, known, strict=True))
     ]
     return Scheduler(run_limits, endpoints, ROUTES[settings.route])
 

@@ -2,7 +2,7 @@
 
 from llmblast.scheduling.adaptive import OpeningWindow
 from llmblast.scheduling.breakers import Breaker
-from llmblast.scheduling.endpoints import Endpoint
+from llmblast.scheduling.endpoints import Endpoint, KnownLimits
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.learned_rate import LearnedRate
 from llmblast.scheduling.limit_set import LimitSet, limit_set
@@ -18,6 +18,7 @@ __all__ = [
     "Breaker",
     "Concurrency",
     "Endpoint",
+    "KnownLimits",
     "Lanes",
     "LearnedRate",
     "Limit",

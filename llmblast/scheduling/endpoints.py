@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from llmblast.records import Answer, RateLimitInfo, Request
 from llmblast.scheduling.advertised_rate import AdvertisedRate, should_follow
@@ -14,7 +15,7 @@ from llmblast.scheduling.own_models import OwnModels
 from llmblast.scheduling.push_back import PushBack
 from llmblast.scheduling.refusals import RefusalBreaker
 from llmblast.scheduling.tokens import TokenEstimator
-from llmblast.settings import EndpointSettings
+from llmblast.settings import EndpointSettings, RateSettings
 
 FAILING_LINES = 10
 """Lines in a row that fail at one endpoint before it counts as down. Fewer may just be lines that it cannot digest,
@@ -33,6 +34,23 @@ _SHORTEST_SERVICE_S = 0.02
 _LATENCY_GAIN = 0.1
 _FAILED_LATENCY_S = 0.1
 _WORST_LATENCY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLimits:
+    """What was learned of an endpoint: requests a second, infinity where no limit was met, and requests in flight."""
+
+    per_s: float = math.inf
+    slots: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing was learned."""
+        return self.per_s == math.inf and self.slots is None
+
+
+NOTHING_KNOWN = KnownLimits()
+NO_RATES = RateSettings()
 
 
 class Endpoint:
@@ -81,7 +99,8 @@ class Endpoint:
         burst_s: float = 0.0,
         push_back: PushBack | None = None,
         *,
-        is_paced: bool = False,
+        run: RateSettings = NO_RATES,
+        known: KnownLimits = NOTHING_KNOWN,
     ) -> None:
         self.index = index
         self.bit = 1 << index
@@ -104,8 +123,8 @@ class Endpoint:
         self.learned: LearnedRate | None = None
         """The rate that push-back has taught; None where nothing is to be learned."""
         if self._learns:
-            set_per_s = self._set_per_s.get("requests", math.inf)
-            self.learned = LearnedRate(f"{settings.name} learned rate", set_per_s)
+            set_per_s = min(settings.requests_per_s, run.requests_per_s)
+            self.learned = LearnedRate(f"{settings.name} learned rate", set_per_s, known.per_s)
         gates: tuple[Limit, ...] = (
             self.push_back,
             self.breaker,
@@ -114,9 +133,9 @@ class Endpoint:
         )
         self.capacity: CapacityWindow | None = None
         """What serves it best, where no rate is set: it may be a server that gets slower with load. Where the run has a
-        rate, `is_paced`, its looks at fewer in flight would cost a share of that.
+        rate, its looks at fewer in flight would cost a share of that.
         """
-        if settings.is_adaptive and not is_paced:
+        if settings.is_adaptive and not run.has_rate:
             self.capacity = CapacityWindow(f"{settings.name} capacity", settings.concurrency or UNBOUNDED)
         self.limits = limit_set(
             settings.name, settings, burst_s, gates, window=self.capacity, in_flight=[self.refusals]
@@ -160,6 +179,10 @@ class Endpoint:
                 rate.on_rate_limit_headers(info, sent_s, now)
             elif should_follow(info):
                 self._follow(info.kind)
+
+    def known_limits(self) -> KnownLimits:
+        """Return what was learned in this run."""
+        return KnownLimits() if self.learned is None else KnownLimits(self.learned.learned_per_s)
 
     @property
     def is_held(self) -> bool:
