@@ -63,6 +63,5 @@ def _known(value: object, wall_now_s: float) -> KnownLimits:
     per_s, slots, at = value.get("rps"), value.get("concurrency"), value.get("at")
     if not isinstance(at, int) or wall_now_s - at > MAX_AGE_S:
         return KnownLimits()
-    is_rate = isinstance(per_s, int | float) and per_s > 0
-    is_number = isinstance(slots, int) and slots > 0
-    return KnownLimits(float(per_s) if is_rate else inf, slots if is_number else None)
+    rate = float(per_s) if isinstance(per_s, int | float) and per_s > 0 else inf
+    return KnownLimits(rate, slots if isinstance(slots, int) and slots > 0 else None)

@@ -187,14 +187,20 @@ class ResponseHandler:
             self._fail(request, endpoint, reply, verdict)
             return
         others = [e for e in self.scheduler.usable_for(request) if not request.failed_on & e.bit and not e.is_held]
-        self._again(request, now if others else now + self._rejected_wait_s(request, verdict.wait_s))
+        self._again(request, now if others else now + self._rejected_wait_s(request, endpoint, verdict.wait_s))
 
-    def _rejected_wait_s(self, request: Request, named_s: float | None) -> float:
-        """Return the seconds to wait. A named moment is kept once: where others pass meanwhile, it says nothing."""
+    def _rejected_wait_s(self, request: Request, endpoint: Endpoint, named_s: float | None) -> float:
+        """Return the seconds that a rejected line waits.
+
+        While others pass, it waits half of what is named, since that is often rounded up to whole seconds, and once:
+        when it is rejected again all the same, the moment says nothing.
+        """
         backoff_s = FIRST_WAIT_S * 2.0 ** min(request.rejections, MAX_DOUBLINGS)
         if named_s is None or named_s > self.max_wait_s:
             return backoff_s
-        return named_s if request.rejections == 0 else min(named_s, backoff_s)
+        if endpoint.push_back.is_held:
+            return named_s
+        return named_s / 2 if request.rejections == 0 else min(named_s, backoff_s)
 
     def _on_refusal(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
         if verdict.blame is Blame.LINE:
