@@ -19,7 +19,7 @@ from llmblast.job.hedging import Hedging
 from llmblast.job.intake import Intake
 from llmblast.reading import Finished, Shaper, Source, open_source
 from llmblast.records import Failure, Request
-from llmblast.scheduling import ROUTES, CoolDown, Endpoint, OpeningWindow, Scheduler, limit_set
+from llmblast.scheduling import ROUTES, CoolDown, Endpoint, Scheduler, limit_set
 from llmblast.sending import Backoff, Channel, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
 from llmblast.watching import Counters, EndpointCounters, LimitsView, Timeline, clean
@@ -164,9 +164,7 @@ def _say(text: str) -> None:
 
 def make_scheduler(settings: Settings) -> Scheduler:
     """The scheduler with both levels of limits."""
-    is_crowd = settings.requests_per_s == inf and any(endpoint.is_adaptive for endpoint in settings.endpoints)
-    window = OpeningWindow("run concurrency", settings.concurrency) if is_crowd else None
-    run_limits = limit_set("run", settings, settings.burst, window=window)
+    run_limits = limit_set("run", settings, settings.burst)
     quotas = {e.quota: CoolDown(f"{e.quota} cool-down") for e in settings.endpoints if e.quota}
     endpoints = [
         Endpoint(
@@ -175,6 +173,7 @@ def make_scheduler(settings: Settings) -> Scheduler:
             settings.burst,
             quotas[endpoint.quota] if endpoint.quota else None,
             is_paced=settings.has_rate,
+            run_concurrency=settings.concurrency,
         )
         for index, endpoint in enumerate(settings.endpoints)
     ]

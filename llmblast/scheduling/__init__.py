@@ -1,8 +1,9 @@
 """Scheduling: who goes next, where and when. Everything in this room is synchronous."""
 
-from llmblast.scheduling.adaptive import LearnedRate, OpeningWindow
+from llmblast.scheduling.adaptive import LearnedRate
+from llmblast.scheduling.adaptive_concurrency import SHORTEST_SERVICE_S, AdaptiveConcurrency
 from llmblast.scheduling.breakers import Breaker
-from llmblast.scheduling.endpoints import SHORTEST_SERVICE_S, Endpoint
+from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.limit_set import LimitSet, limit_set
 from llmblast.scheduling.limits import Concurrency, CoolDown, Limit, Rate, RollingQuota
@@ -14,6 +15,7 @@ from llmblast.scheduling.tokens import TokenEstimator
 __all__ = [
     "ROUTES",
     "SHORTEST_SERVICE_S",
+    "AdaptiveConcurrency",
     "Breaker",
     "Concurrency",
     "CoolDown",
@@ -22,7 +24,6 @@ __all__ = [
     "LearnedRate",
     "Limit",
     "LimitSet",
-    "OpeningWindow",
     "Rate",
     "RequestRate",
     "RollingQuota",

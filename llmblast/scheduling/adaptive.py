@@ -1,23 +1,14 @@
 """Adaptive limits: for an endpoint whose limits nobody named. They start out of the way and learn from push-back.
 
-In flight: a window that opens as answers come in, twice as wide with each round trip, so that a first crowd does not
-meet a limit that is not known yet; one of thousands opens in a second, anyway. Rate: none until the first rate-limit
-reply; then what was accepted until the provider takes requests again, and from there the curve of CUBIC (RFC 9438): 5 %
-below the rate that drew the push-back, flat around it, and away from it when nothing comes. Only time in which the rate
-is really used counts.
+Rate: none until the first rate-limit reply; then what was accepted until the provider takes requests again, and from
+there the curve of CUBIC (RFC 9438): 5 % below the rate that drew the push-back, flat around it, and away from it when
+nothing comes. Only time in which the rate is really used counts.
 """
 
 import math
 
-from llmblast.scheduling.limits import Concurrency, Rate
+from llmblast.scheduling.limits import Rate
 
-FIRST_WINDOW = 64
-OPENING_S = 1.0
-WIDE = 1000
-"""A window that is wider opens by itself in this time, evenly: who asks for so many at once has a provider in mind that
-takes them, whose answers may take minutes, but whose push-back comes at once. Else every step waits for answers, whose
-latency tells whether more in flight are of use at all.
-"""
 DECREASE = 0.05
 LARGEST_IN_A_ROW = 0.2
 """Push-back that goes on takes more each time: 5 %, 7.5 %, 10 %, ... 20 %."""
@@ -26,8 +17,6 @@ FIRST_PLATEAU_S = 1.0
 LONGEST_PLATEAU_S = 20.0
 STRUCK_PLATEAU_S = 4.0
 """After push-back in a row, which may have lowered the rate too far."""
-_FULL_AGAIN_S = 0.05
-"""A window that nobody found full for so long was not: that time does not open it."""
 SLOWEST_PER_S = 0.1
 FEWEST_JUDGED = 4
 MOST_JUDGED = 30
@@ -39,46 +28,6 @@ MOST_STRIKES = 10
 SET_FREE = 4.0
 _SIGMAS = 3.0
 """Of the spread that a borne share has among few sends."""
-
-
-class OpeningWindow(Concurrency):
-    """Requests in flight, from 64 to `slots` by one with every answer; to more than 1,000 also with the time for which
-    they are too few.
-    """
-
-    __slots__ = ("_most", "_opens_s", "_step_s")
-
-    def __init__(self, name: str, slots: int) -> None:
-        super().__init__(name, min(slots, FIRST_WINDOW))
-        self._most = slots
-        self._step_s = OPENING_S / slots if slots > WIDE else math.inf
-        self._opens_s = -math.inf
-        """When it opens by one more, as long as it stays full."""
-
-    @property
-    def is_open(self) -> bool:
-        """It has reached its full width."""
-        return self._slots >= self._most
-
-    def ready_at(self, cost: float, now: float) -> float:
-        """Now, or when it opens by one more; once it is open, only a release tells."""
-        if self._taken < self._slots:
-            return now
-        if self._slots >= self._most:
-            return math.inf
-        if now > self._opens_s + _FULL_AGAIN_S:
-            self._opens_s = now + self._step_s
-        if now < self._opens_s:
-            return self._opens_s
-        steps = int((now - self._opens_s) / self._step_s) + 1
-        self._opens_s += steps * self._step_s
-        self._slots = min(self._slots + steps, self._most)
-        return now
-
-    def answered(self) -> None:
-        """An answer came: one more may be in flight."""
-        if self._slots < self._most:
-            self._slots += 1
 
 
 class LearnedRate(Rate):

@@ -1,12 +1,13 @@
 """Endpoint: all that scheduling knows about one place to send to, in one slotted object."""
 
 import math
+import sys
 from collections.abc import Sequence
 
 from llmblast.records import Answer, QuotaWord, Request
 from llmblast.scheduling.adaptive import LearnedRate
+from llmblast.scheduling.adaptive_concurrency import AdaptiveConcurrency
 from llmblast.scheduling.breakers import Breaker, Outage
-from llmblast.scheduling.capacity import UNBOUNDED, CapacityWindow
 from llmblast.scheduling.limit_set import limit_set
 from llmblast.scheduling.limits import CoolDown
 from llmblast.scheduling.tokens import TokenEstimator
@@ -27,8 +28,6 @@ _LASTING_S = 5.0
 """Push-back within so many seconds of the end of a pause goes on."""
 _TOKEN_KINDS = ("tokens", "input_tokens", "output_tokens")
 """What a provider's words are about, in the order of the kinds of a LimitSet."""
-SHORTEST_SERVICE_S = 0.02
-"""No model answers faster: below this, latency tells how busy this machine is."""
 _LATENCY_GAIN = 0.1
 _FAILED_LATENCY_S = 0.1
 _WORST_LATENCY_S = 60.0
@@ -54,7 +53,7 @@ class Endpoint:
         "answers",
         "bit",
         "breaker",
-        "capacity",
+        "concurrency",
         "cool_down",
         "credit",
         "disabled",
@@ -80,6 +79,7 @@ class Endpoint:
         cool_down: CoolDown | None = None,
         *,
         is_paced: bool = False,
+        run_concurrency: int = sys.maxsize,
     ) -> None:
         self.index = index
         self.bit = 1 << index
@@ -98,13 +98,14 @@ class Endpoint:
         self._set_per_s = _set_per_s(settings)
         burst_s = burst_s if settings.burst is None else settings.burst
         gates = (self.cool_down, self.breaker, self.outage)
-        self.capacity: CapacityWindow | None = None
-        """What serves it best, where no rate is set: it may be a server that gets slower with load. Where the run has a
-        rate, `is_paced`, its looks at fewer in flight would cost a share of that.
+        self.concurrency: AdaptiveConcurrency | None = None
+        """Learned where no rate is set. Where the run has a rate, `is_paced`, slow start and searches would cost a
+        share of that.
         """
         if settings.is_adaptive and not is_paced:
-            self.capacity = CapacityWindow(f"{settings.name} capacity", settings.concurrency or UNBOUNDED)
-        self.limits = limit_set(settings.name, settings, burst_s, gates, self.capacity)
+            slots = min(settings.concurrency or run_concurrency, run_concurrency)
+            self.concurrency = AdaptiveConcurrency(f"{settings.name} concurrency", slots)
+        self.limits = limit_set(settings.name, settings, burst_s, gates, self.concurrency)
         self.estimator = TokenEstimator(settings.charge)
         self.in_flight = 0
         self.lag_s = 0.0
@@ -171,8 +172,8 @@ class Endpoint:
         """
         self.worked(1, sent_s)
         self._observe(latency_s)
-        if self.capacity is not None and latency_s >= SHORTEST_SERVICE_S:
-            self.capacity.answered(sent_s, latency_s, sent_s + latency_s)
+        if self.concurrency is not None:
+            self.concurrency.on_answer(sent_s, latency_s, sent_s + latency_s)
 
     def worked(self, answers: int, sent_s: float) -> None:
         """So many usable answers came, the latest to what was sent at `sent_s`."""
@@ -185,6 +186,8 @@ class Endpoint:
         """A rate-limit reply: pauses it and its quota group, and teaches the rate where none is set."""
         self.cool_down.pause(now + wait_s, now)
         self.outage.probe_abandoned(now, sent_s)
+        if self.concurrency is not None:
+            self.concurrency.on_push_back(now)
         if "requests" in self.told:
             self.told["requests"].settle(1.0, 0.0, now)
         if self.learned is not None:

@@ -11,7 +11,6 @@ from copy import copy
 from itertools import chain
 
 from llmblast.records import NO_TOKENS, QuotaWord, Request, Tokens
-from llmblast.scheduling.adaptive import OpeningWindow
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.limit_set import LimitSet
@@ -45,7 +44,6 @@ class Scheduler:
         self._route = route
         self._enabled = self.endpoints
         self._slots = run_limits.concurrency
-        self._opening = self._slots if isinstance(self._slots, OpeningWindow) else None
         self._output = _Output()
         self._held_by: Limit | _Output | None = None
         self._held_since = 0.0
@@ -118,10 +116,6 @@ class Scheduler:
         self.lanes.budget.earned += EARNED_PER_ANSWER
         if self.lanes.is_outage:
             self.lanes.is_outage = endpoint.outage.is_open
-        if self._opening is not None:
-            self._opening.answered()
-            if self._opening.is_open:
-                self._opening = None
 
     def failed(self, request: Request, endpoint: Endpoint, now: float, *, is_first: bool) -> None:
         """A send failed in a way that another may not; see `Endpoint.failed`."""
@@ -148,9 +142,11 @@ class Scheduler:
 
     def may_lend(self, now: float) -> bool:
         """Whether nothing but slots can hold a request back: of one endpoint that is well and has no rate."""
-        if len(self.endpoints) != 1 or self._opening is not None:
+        if len(self.endpoints) != 1:
             return False
         (endpoint,) = self.endpoints
+        if endpoint.concurrency is not None and not endpoint.concurrency.is_open:
+            return False
         return not (self._run_limits.has_rate or endpoint.limits.has_rate or endpoint.state(now))
 
     @property
@@ -212,9 +208,9 @@ class Scheduler:
         (endpoint,) = self.endpoints
         endpoint.breaker.answered()
         endpoint.worked(answers, sent_s)
-        if endpoint.capacity is not None:
+        if endpoint.concurrency is not None:
             for slow_sent_s, latency_s in slow:
-                endpoint.capacity.answered(slow_sent_s, latency_s, slow_sent_s + latency_s)
+                endpoint.concurrency.on_answer(slow_sent_s, latency_s, slow_sent_s + latency_s)
         self.lanes.budget.earned += answers * (EARNED_PER_SEND + EARNED_PER_ANSWER)
         if self.lanes.is_outage:
             self.lanes.is_outage = endpoint.outage.is_open

@@ -158,7 +158,7 @@ async def test_what_comes_back_after_it_was_abandoned_is_no_news(
     write_prompts(tmp_path / "prompts.jsonl", 20)
     async with (
         MockServer(MockSettings.from_query("latency=0.05")) as server,
-        a_crew(monkeypatch, input="prompts.jsonl", endpoints=[server.url]) as bench,
+        a_crew(monkeypatch, input="prompts.jsonl", endpoints=[{"url": server.url, "adaptive": False}]) as bench,
     ):
         await bench.feed()
         await bench.until(lambda: server.received == 20)

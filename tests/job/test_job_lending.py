@@ -363,7 +363,7 @@ def test_whatever_crosses_slots_and_lines_are_conserved(
             await it.finish()
             it.engine.refresh_counters()
             assert it.scheduler.in_flight == it.lending.slots == it.lending.lines == 0
-            assert it.scheduler.free_slots == slots
+            assert adaptive or it.scheduler.free_slots == slots
             assert [hand.asked for hand in it.crew.hands] == [0] * processes
             assert set(it.ended.values()) <= {1}
             assert it.engine.exit_code is not None or it.ended.keys() == set(range(1, len(texts) + 1))

@@ -1,10 +1,8 @@
 """Adaptive limits: out of the way at first, taught by push-back, and close to what nobody named."""
 
-import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from random import Random
 
 import pytest
@@ -12,9 +10,9 @@ import pytest
 from llmblast.mocking.limits import POLICIES
 from llmblast.mocking.rates import Rate as ServerRate
 from llmblast.records import NO_TOKENS, Request, Tokens
-from llmblast.scheduling import ROUTES, Endpoint, LearnedRate, OpeningWindow, Scheduler, limit_set
+from llmblast.scheduling import ROUTES, Endpoint, LearnedRate, Scheduler, limit_set
 from llmblast.settings import EndpointSettings, RateSettings
-from tests.scheduling.scheduling_samples import Driver, EndpointOptions, admit_all, make_endpoint, make_request
+from tests.scheduling.scheduling_samples import Driver, EndpointOptions, admit_all, make_request
 
 START_S = 1000.0
 PER_SECOND = 300.0
@@ -22,16 +20,6 @@ LATENCY_S = 0.05
 REQUESTS = 20_000
 SETTLED_S = START_S + 5.0
 MOST_PLAYED = 100_000
-
-
-def slots_of(window: OpeningWindow) -> int:
-    """How many requests it lets go at once; what it had taken is given back."""
-    taken = 0
-    while not window.is_full:
-        window.take(1.0, START_S)
-        taken += 1
-    window.settle(taken, 0.0, START_S)
-    return taken
 
 
 def play(rate: LearnedRate, start_s: float, seconds: float) -> float:
@@ -63,66 +51,14 @@ def seconds_to_the_ceiling(rate: LearnedRate, start_s: float) -> float:
 def make_adaptive(options: EndpointOptions | None = None, slots: int = 256) -> Scheduler:
     """One endpoint, whose limits nobody named unless they are named here."""
     named: EndpointOptions = {"adaptive": True, **(options or {})}
-    window = OpeningWindow("run concurrency", slots)
-    limits = limit_set("run", RateSettings(), 0.0, window=window)
-    return Scheduler(limits, [make_endpoint(**named)], ROUTES["weighted"])
-
-
-@pytest.mark.parametrize(("slots", "first"), [(1, 1), (63, 63), (64, 64), (65, 64), (10_000, 64)])
-def test_a_window_starts_at_64_or_at_its_full_width(slots: int, first: int) -> None:
-    """Fewer slots than that are open at once."""
-    window = OpeningWindow("run concurrency", slots)
-
-    assert slots_of(window) == first
-    assert window.is_open is (slots <= 64)
-
-
-def test_a_window_opens_by_one_with_each_answer_and_no_further_than_its_slots() -> None:
-    """A hundred answers for thirty-six steps."""
-    window = OpeningWindow("run concurrency", 100)
-    widths = []
-    for _ in range(100):
-        window.answered()
-        widths.append(slots_of(window))
-
-    assert widths == [*range(65, 100), *[100] * 65]
-    assert window.is_open
-
-
-@pytest.mark.parametrize("slots", [1001, 10_000])
-def test_a_wide_window_opens_evenly_in_a_second_without_any_answer(slots: int) -> None:
-    """Answers may take minutes, and who pushes back does so at once."""
-    window = OpeningWindow("run concurrency", slots)
-    first, now = 64, START_S
-    sent_s: list[float] = []
-    while (at := window.ready_at(1.0, now)) < math.inf:
-        if at <= now:
-            window.take(1.0, now)
-            sent_s.append(now - START_S)
-        now = max(now, at)
-
-    assert len(sent_s) == slots
-    assert sent_s[first - 1] == 0.0
-    assert sent_s[-1] == pytest.approx((slots - first) / slots, rel=0.01)
-    assert max(after - before for before, after in pairwise(sent_s)) == pytest.approx(1 / slots, rel=0.01)
-
-
-def test_a_wide_window_does_not_open_while_it_is_wide_enough() -> None:
-    """After an outage of half a minute a crowd of thousands would meet a server that has just started."""
-    window = OpeningWindow("run concurrency", 10_000)
-    window.take(64.0, START_S)
-    window.ready_at(1.0, START_S)
-    window.settle(64.0, 0.0, START_S)
-    window.take(64.0, START_S + 30)
-
-    ready_s = window.ready_at(1.0, START_S + 30)
-
-    assert ready_s - START_S - 30 == pytest.approx(1 / 10_000, rel=0.01)
+    limits = limit_set("run", RateSettings(concurrency=slots), 0.0)
+    settings = EndpointSettings(url="http://127.0.0.1/v1", name="e0", **named)
+    return Scheduler(limits, [Endpoint(0, settings, run_concurrency=slots)], ROUTES["weighted"])
 
 
 def test_the_first_crowd_doubles_with_each_round_trip() -> None:
-    """64 go at once, 128 when those are answered, then all; an end without an answer opens nothing."""
-    scheduler = make_adaptive(slots=200)
+    """4 go at once, 8 when those are answered, then 16, up to what the run allows."""
+    scheduler = make_adaptive(slots=20)
     for number in range(1, 2000):
         scheduler.lanes.add(make_request(number))
     crowds = []
@@ -130,12 +66,10 @@ def test_the_first_crowd_doubles_with_each_round_trip() -> None:
         crowd = admit_all(scheduler, now)
         crowds.append(len(crowd))
         for request, endpoint in crowd:
-            scheduler.release(request, endpoint, NO_TOKENS, now + 0.5)
-            if now < 3.0:
-                scheduler.answered(request, endpoint, 0.5)
+            scheduler.answered(request, endpoint, 0.2)
+            scheduler.release(request, endpoint, NO_TOKENS, now + 0.2)
 
-    assert crowds == [64, 128, 200, 200]
-    assert len(admit_all(scheduler, 4.0)) == 200
+    assert crowds == [4, 8, 16, 20]
 
 
 def test_an_end_without_an_answer_opens_nothing() -> None:
@@ -144,9 +78,36 @@ def test_an_end_without_an_answer_opens_nothing() -> None:
     for number in range(1, 500):
         scheduler.lanes.add(make_request(number))
     for request, endpoint in admit_all(scheduler, 0.0):
-        scheduler.release(request, endpoint, NO_TOKENS, 0.5)
+        scheduler.release(request, endpoint, NO_TOKENS, 0.2)
 
-    assert len(admit_all(scheduler, 1.0)) == 64
+    assert len(admit_all(scheduler, 0.2)) == 4
+
+
+def test_a_silent_endpoint_is_asked_again_when_its_limit_doubles() -> None:
+    """The scheduler wakes by time alone; push-back puts that off for a second."""
+    scheduler = make_adaptive()
+    for number in range(1, 500):
+        scheduler.lanes.add(make_request(number))
+    admit_all(scheduler, 0.0)
+    first_s = scheduler.wake_at
+    second = len(admit_all(scheduler, first_s))
+    scheduler.endpoints[0].rejected(first_s, 0.0, first_s + 0.1)
+    admit_all(scheduler, first_s + 0.2)
+
+    assert (first_s, second) == (0.25, 4)
+    assert scheduler.wake_at == pytest.approx(first_s + 1.1)
+
+
+def test_the_run_bounds_what_an_endpoint_learns_to_hold() -> None:
+    """Of a set concurrency and the run's, the lower one holds."""
+    settings = EndpointSettings(url="http://127.0.0.1/v1", name="e0", concurrency=9)
+    endpoints = [Endpoint(0, settings, run_concurrency=run) for run in (5, 100)]
+    for endpoint in endpoints:
+        assert endpoint.concurrency is not None
+        for _ in range(100):
+            endpoint.answered(1.0, 0.001)
+
+    assert [endpoint.limits.free_slots for endpoint in endpoints] == [5, 9]
 
 
 def test_a_learned_rate_starts_five_percent_below_what_was_accepted() -> None:
