@@ -17,7 +17,7 @@ from llmblast.job.intake import Intake
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.redacting import Redacting, secrets_of
 from llmblast.reading import Finished, Shaper, Source, open_source
-from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, OpeningWindow, PushBack, Scheduler, limit_set
+from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
 from llmblast.sending import TRANSPORTS, Backoff, Channel, find_key, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
 from llmblast.watching import Counters, EndpointCounters, LimitsView, Timeline, clean
@@ -152,9 +152,7 @@ def _say(text: str) -> None:
 def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = ()) -> Scheduler:
     """Build the scheduler with both levels of limits; `known` is what earlier runs learned of each endpoint."""
     known = known or [KnownLimits()] * len(settings.endpoints)
-    is_crowd = settings.requests_per_s == inf and any(endpoint.is_adaptive for endpoint in settings.endpoints)
-    window = OpeningWindow("run concurrency", settings.concurrency) if is_crowd else None
-    run_limits = limit_set("run", settings, settings.burst, window=window)
+    run_limits = limit_set("run", settings, settings.burst)
     quotas = {e.quota: PushBack(f"{e.quota} pause") for e in settings.endpoints if e.quota}
     endpoints = [
         Endpoint(

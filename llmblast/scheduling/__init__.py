@@ -1,6 +1,6 @@
 """Scheduling: who goes next, where and when. Everything in this room is synchronous."""
 
-from llmblast.scheduling.adaptive import OpeningWindow
+from llmblast.scheduling.adaptive_concurrency import SHORTEST_SERVICE_S, AdaptiveConcurrency
 from llmblast.scheduling.breakers import Breaker
 from llmblast.scheduling.endpoints import Endpoint, KnownLimits
 from llmblast.scheduling.lanes import Lanes
@@ -15,6 +15,8 @@ from llmblast.scheduling.tokens import TokenEstimator
 
 __all__ = [
     "ROUTES",
+    "SHORTEST_SERVICE_S",
+    "AdaptiveConcurrency",
     "Breaker",
     "Concurrency",
     "Endpoint",
@@ -23,7 +25,6 @@ __all__ = [
     "LearnedRate",
     "Limit",
     "LimitSet",
-    "OpeningWindow",
     "PushBack",
     "Rate",
     "RequestRate",

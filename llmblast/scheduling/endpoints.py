@@ -1,13 +1,14 @@
 """Endpoint: all that scheduling knows about one place to send to, in one slotted object."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmblast.records import Answer, RateLimitInfo, Request
+from llmblast.scheduling.adaptive_concurrency import AdaptiveConcurrency
 from llmblast.scheduling.advertised_rate import AdvertisedRate, should_follow
 from llmblast.scheduling.breakers import Breaker, Outage
-from llmblast.scheduling.capacity import UNBOUNDED, CapacityWindow
 from llmblast.scheduling.learned_rate import LearnedRate
 from llmblast.scheduling.limit_set import limit_set
 from llmblast.scheduling.limits import Limit
@@ -29,8 +30,6 @@ _MOVING_S = 1.0
 """The time in which the schedule moves once for all lateness: `RequestRate` counts what leaves in a second."""
 _TOKEN_KINDS = ("tokens", "input_tokens", "output_tokens")
 """Kinds of quota in rate-limit headers, in the order of the kinds of a LimitSet."""
-_SHORTEST_SERVICE_S = 0.02
-"""No model answers faster: below this, latency tells how busy this machine is."""
 _LATENCY_GAIN = 0.1
 _FAILED_LATENCY_S = 0.1
 _WORST_LATENCY_S = 60.0
@@ -71,7 +70,7 @@ class Endpoint:
         "answers",
         "bit",
         "breaker",
-        "capacity",
+        "concurrency",
         "credit",
         "disabled",
         "estimator",
@@ -131,14 +130,13 @@ class Endpoint:
             self.outage,
             *([self.learned] if self.learned else []),
         )
-        self.capacity: CapacityWindow | None = None
-        """What serves it best, where no rate is set: it may be a server that gets slower with load. Where the run has a
-        rate, its looks at fewer in flight would cost a share of that.
-        """
+        self.concurrency: AdaptiveConcurrency | None = None
+        """Learned where no rate is set. Where the run has one, slow start and searches would cost a share of that."""
         if settings.is_adaptive and not run.has_rate:
-            self.capacity = CapacityWindow(f"{settings.name} capacity", settings.concurrency or UNBOUNDED)
+            slots = min(settings.concurrency or sys.maxsize, run.concurrency or sys.maxsize)
+            self.concurrency = AdaptiveConcurrency(f"{settings.name} concurrency", slots)
         self.limits = limit_set(
-            settings.name, settings, burst_s, gates, window=self.capacity, in_flight=[self.refusals]
+            settings.name, settings, burst_s, gates, window=self.concurrency, in_flight=[self.refusals]
         )
         self.estimator = TokenEstimator(settings.charge)
         self.in_flight = 0
@@ -256,8 +254,8 @@ class Endpoint:
         if request.model is not None and (model := self.models.get(request.model)):
             model.push_back.on_answer(sent_s)
             clears = model.refusals.on_answer(sent_s) or clears
-        if self.capacity is not None and latency_s >= _SHORTEST_SERVICE_S:
-            self.capacity.answered(sent_s, latency_s, sent_s + latency_s)
+        if self.concurrency is not None:
+            self.concurrency.on_answer(sent_s, latency_s, now)
         return clears
 
     def on_push_back(self, request: Request, wait_s: float | None, now: float) -> None:
@@ -271,6 +269,8 @@ class Endpoint:
             model.push_back.on_rejected(sent_s, wait_s, now)
             if model.push_back.is_held and self.last_answered_sent_s > model.push_back.held_since_s:
                 return  # others pass: only this model is held back
+        if self.concurrency is not None:
+            self.concurrency.on_push_back(now)
         was_held = self.push_back.is_held
         self.push_back.on_rejected(sent_s, wait_s, now)
         if self.push_back.is_exhausted:

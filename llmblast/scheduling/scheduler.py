@@ -11,7 +11,6 @@ from copy import copy
 from itertools import chain
 
 from llmblast.records import NO_TOKENS, RateLimitInfo, Request, Tokens
-from llmblast.scheduling.adaptive import OpeningWindow
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.limit_set import LimitSet
@@ -50,7 +49,6 @@ class Scheduler:
         self._route = route
         self._enabled = self.endpoints
         self._slots = run_limits.concurrency
-        self._opening = self._slots if isinstance(self._slots, OpeningWindow) else None
         self._output = _Output()
         self._held_by: Limit | _Output | None = None
         self._held_since = 0.0
@@ -147,10 +145,6 @@ class Scheduler:
         self.lanes.budget.earned += EARNED_PER_ANSWER
         if self.lanes.is_outage:
             self.lanes.is_outage = endpoint.outage.is_open
-        if self._opening is not None:
-            self._opening.answered()
-            if self._opening.is_open:
-                self._opening = None
         return clears
 
     def on_push_back(self, request: Request, endpoint: Endpoint, wait_s: float | None, now: float) -> None:
