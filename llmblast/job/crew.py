@@ -28,7 +28,7 @@ from llmblast.job.worker import serve
 from llmblast.reading import Shaper
 from llmblast.records import Cause, Failure, Outcome, Reply, Request, Success
 from llmblast.scheduling import Scheduler
-from llmblast.sending import resolve
+from llmblast.sending import Leave, leave_now, resolve
 from llmblast.settings import Settings
 from llmblast.watching import Counters
 from llmblast.writing import Writer
@@ -81,6 +81,7 @@ class CrewChannel:
         self._index = index
         self._endpoints = endpoints
         self._hands: Sequence[Hand] = ()
+        self.leave: Leave = leave_now
         self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
         self.on_reply: Done = lambda request, reply: None
 

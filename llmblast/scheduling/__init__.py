@@ -3,6 +3,7 @@
 from llmblast.scheduling.adaptive import LearnedRate, OpeningWindow
 from llmblast.scheduling.breakers import Breaker
 from llmblast.scheduling.endpoints import SHORTEST_SERVICE_S, Endpoint
+from llmblast.scheduling.even_rate import EvenRate
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.limit_set import LimitSet, limit_set
 from llmblast.scheduling.limits import Concurrency, CoolDown, Limit, Rate, RollingQuota
@@ -18,6 +19,7 @@ __all__ = [
     "Concurrency",
     "CoolDown",
     "Endpoint",
+    "EvenRate",
     "Lanes",
     "LearnedRate",
     "Limit",

@@ -123,6 +123,11 @@ class Endpoint:
         self._pushed_back_s = self._lifted_s = -math.inf
         self._heard_s = self._learned_s = -math.inf
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether nothing was sent to it yet."""
+        return self._first_sent_s == math.inf
+
     def listens(self, now: float) -> bool:
         """Whether what the provider says of its limits is of use at this moment."""
         return self._learns and now >= self._heard_s + _HEARING_INTERVAL_S

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from llmblast.records import Tokens
+from llmblast.scheduling.even_rate import EvenRate, is_even
 from llmblast.scheduling.limits import Concurrency, Limit, Rate, RollingQuota
 from llmblast.scheduling.request_rate import RequestRate
 from llmblast.settings import RateSettings
@@ -39,6 +40,7 @@ class LimitSet:
 
     __slots__ = (
         "_asked",
+        "_even",
         "_granted",
         "_granted_tokens",
         "_has_rates",
@@ -145,10 +147,28 @@ class LimitSet:
         if behind_s > 0 or left_s - sent_s >= _LONG_S:
             self._end_pass(left_s)
         for limit in self._rates:
-            if isinstance(limit, RequestRate):
-                limit.left_late(sent_s, left_s)
-            if behind_s > 0:
-                limit.delay(behind_s)
+            limit.left_late(sent_s, left_s, behind_s)
+
+    def delay_requests(self, seconds: float) -> None:
+        """Move the schedules of the set request rates."""
+        for limit in self._rates:
+            if isinstance(limit, EvenRate | RequestRate):
+                limit.delay(seconds)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether there is a rate at which requests leave evenly."""
+        return bool(self._even)
+
+    @property
+    def leaves_at(self) -> float:
+        """Moment from which a request that was paid for may leave."""
+        return max((limit.leaves_at for limit in self._even), default=-math.inf)
+
+    def leave(self, now: float) -> None:
+        """Record a departure."""
+        for limit in self._even:
+            limit.leave(now)
 
     def take(self, tokens: Tokens, now: float) -> None:
         """Pays all limits, or adds up what is owed to the rates."""
@@ -213,6 +233,7 @@ class LimitSet:
     def _prepare(self) -> None:
         """What is looked up once instead of for every request."""
         self._rates = tuple(limit for limit in self.all() if isinstance(limit, Rate))
+        self._even = tuple(limit for limit in self._rates if isinstance(limit, EvenRate))
         self._paced = tuple(rate for rate in self._rates if rate in self._per_request and not rate.is_learned)
         self._totals = tuple(rate for rate in self._rates if (rate, 0) in self._per_token and not rate.is_learned)
         self._asked = tuple(limit for limit in self._per_request if limit not in self._paced)
@@ -237,18 +258,27 @@ def limit_set(
     `window` stands in for the setting's concurrency.
     """
 
-    def rate(name: str, seconds: float, kind: type[Rate] = Rate) -> list[Limit]:
+    def request_rate(name: str, seconds: float) -> list[Limit]:
         amount: float | None = getattr(settings, name)
-        return [] if amount is None else [kind(f"{owner} {name}", amount / seconds, burst_s)]
+        if amount is None:
+            return []
+        per_second = amount / seconds
+        if is_even(per_second, burst_s):
+            return [EvenRate(f"{owner} {name}", per_second)]
+        return [RequestRate(f"{owner} {name}", per_second, burst_s)]
+
+    def token_rate(name: str) -> list[Limit]:
+        amount: float | None = getattr(settings, name)
+        return [] if amount is None else [Rate(f"{owner} {name}", amount / 60, burst_s)]
 
     daily = [] if settings.rpd is None else [RollingQuota(f"{owner} rpd", settings.rpd, _DAY_S)]
     slots = [] if window is None else [window]
     if window is None and settings.concurrency is not None:
         slots = [Concurrency(f"{owner} concurrency", settings.concurrency)]
     return LimitSet(
-        per_request=[*further, *rate("rps", 1, RequestRate), *rate("rpm", 60, RequestRate), *daily],
+        per_request=[*further, *request_rate("rps", 1), *request_rate("rpm", 60), *daily],
         slots=slots,
-        total=rate("tpm", 60),
-        prompt=rate("itpm", 60),
-        output=rate("otpm", 60),
+        total=token_rate("tpm"),
+        prompt=token_rate("itpm"),
+        output=token_rate("otpm"),
     )

@@ -3,7 +3,7 @@
 from llmblast.sending.backoff import Backoff
 from llmblast.sending.channels import TRANSPORTS, Channel
 from llmblast.sending.credentials import find_key
-from llmblast.sending.exchange import resolve
+from llmblast.sending.exchange import Leave, leave_now, resolve
 from llmblast.sending.openai import Target, make_target
 from llmblast.sending.quota_headers import read_quotas
 from llmblast.sending.verdict import Action, Verdict, judge
@@ -13,10 +13,12 @@ __all__ = [
     "Action",
     "Backoff",
     "Channel",
+    "Leave",
     "Target",
     "Verdict",
     "find_key",
     "judge",
+    "leave_now",
     "make_target",
     "read_quotas",
     "resolve",

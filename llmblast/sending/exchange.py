@@ -27,6 +27,14 @@ Done = Callable[[Request, Reply], None]
 """Takes a request and what came of it."""
 
 
+Leave = Callable[[Request], asyncio.Future[None] | None]
+"""Returns what ends when the request may leave; None: now."""
+
+
+def leave_now(request: Request) -> None:
+    """Let every request leave, where no rate is kept."""
+
+
 def resolve(replied: asyncio.Future[Reply], request: Request, reply: Reply) -> None:
     """A `Done` for whoever awaits the reply."""
     if not replied.done():

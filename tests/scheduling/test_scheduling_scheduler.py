@@ -8,6 +8,7 @@ import pytest
 
 from llmblast.records import NO_TOKENS
 from llmblast.scheduling import Endpoint, Scheduler
+from llmblast.scheduling.scheduler import COLD_START_S
 from tests.scheduling.scheduling_samples import (
     Driver,
     EndpointOptions,
@@ -92,7 +93,7 @@ def test_run_wide_rate_holds_over_all_endpoints() -> None:
     moments = [moment for moment, _, _ in driver.sends]
 
     assert most_within(moments, 1.0) == 5
-    assert moments[-1] - moments[0] == pytest.approx(49 / 5, rel=0.01)
+    assert moments[-1] - moments[0] == pytest.approx(49 / 5 + COLD_START_S, rel=0.01)
 
 
 def test_the_rate_of_each_endpoint_holds_below_that_of_the_run() -> None:
@@ -127,8 +128,8 @@ def test_the_head_of_the_queue_blocks_no_endpoint_that_is_ready() -> None:
     slow, fast = sends_to(driver, 0), sends_to(driver, 1)
 
     assert len(slow) == pytest.approx(10, abs=1)
-    assert max(later - earlier for earlier, later in pairwise(fast)) < 0.102
-    assert max(later - earlier for earlier, later in pairwise(slow)) < 1.01
+    assert max(later - earlier for earlier, later in pairwise(fast)) < 0.102 + COLD_START_S
+    assert max(later - earlier for earlier, later in pairwise(slow)) < 1.01 + COLD_START_S
 
 
 def test_weighted_shares_are_exact_when_both_are_ready() -> None:
@@ -157,7 +158,7 @@ def test_the_queue_wakes_at_the_earliest_endpoint() -> None:
     scheduler = make_scheduler([{"rps": 1}, {"rps": 4}], requests=5)
     assert indices(scheduler, 0.0) == [0, 1]
 
-    assert scheduler.wake_at == pytest.approx(0.25, rel=0.02)
+    assert scheduler.wake_at == pytest.approx(0.25 + COLD_START_S, rel=0.02)
     assert scheduler.next(scheduler.wake_at - 1e-6) is None
     assert indices(scheduler, scheduler.wake_at) == [1]
 
@@ -167,7 +168,7 @@ def test_the_queue_wakes_when_the_last_limit_of_the_run_lets_go() -> None:
     scheduler = make_scheduler([{}], requests=2, rps=4, rpm=60)
     assert len(admit_all(scheduler, 0.0)) == 1
 
-    assert scheduler.wake_at == pytest.approx(1.0, rel=0.02)
+    assert scheduler.wake_at == pytest.approx(1.0 + COLD_START_S, rel=0.02)
     assert scheduler.next(scheduler.wake_at) is not None
 
 
@@ -225,7 +226,7 @@ def test_an_endpoint_that_cools_down_gets_nothing_while_the_other_goes_on() -> N
 
     assert cooled[0] == 1001.0
     assert most_within(cooled, 0.09) == 1
-    assert max(later - earlier for earlier, later in pairwise(other)) < 0.102
+    assert max(later - earlier for earlier, later in pairwise(other)) < 0.102 + COLD_START_S
 
 
 def test_a_rate_limit_reply_to_one_endpoint_pauses_its_quota_group_only() -> None:
@@ -244,7 +245,7 @@ def test_a_rate_limit_reply_to_one_endpoint_pauses_its_quota_group_only() -> Non
     assert [most_within(moments, 0.09) for moments in in_group] == [1, 1]
     for moments in others:
         assert moments[0] == 1000.0
-        assert max(later - earlier for earlier, later in pairwise(moments)) < 0.102
+        assert max(later - earlier for earlier, later in pairwise(moments)) < 0.102 + COLD_START_S
 
 
 def test_endpoints_without_a_quota_group_share_nothing() -> None:
@@ -416,6 +417,6 @@ def test_a_retry_that_comes_due_does_not_wake_a_paced_queue(level: str) -> None:
     scheduler.lanes.add_retry(admitted[0], due_s=0.05)
 
     assert scheduler.next(0.01) is None
-    assert scheduler.wake_at == pytest.approx(0.1, rel=0.02)
+    assert scheduler.wake_at == pytest.approx(0.1 + COLD_START_S, rel=0.02)
     assert scheduler.next(0.06) is None
     assert scheduler.next(scheduler.wake_at) is not None

@@ -72,7 +72,7 @@ def run_against(provider: _Provider, seconds: float, **options: float) -> Schedu
     for number in range(1, round(provider.per_minute / WINDOW_S * seconds) + 200):
         scheduler.lanes.add(make_request(number))
     judge = provider.judge_with(scheduler, lambda: driver.now)
-    driver = Driver(scheduler, lambda endpoint: LATENCY_S, judge, lambda: random.uniform(0, 0.001), START_S)
+    driver = Driver(scheduler, lambda endpoint: LATENCY_S, judge, lambda: random.uniform(0, 0.0001), START_S)
     driver.run(until_s=seconds)
     return scheduler
 
