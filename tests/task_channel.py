@@ -3,12 +3,14 @@
 from collections.abc import Callable
 
 from llmblast.records import Reply, Request
+from llmblast.sending import Leave, leave_now
 
 
 class TaskChannel:
     """Sends nothing by itself."""
 
     def __init__(self) -> None:
+        self.leave: Leave = leave_now
         self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
         self.on_reply: Callable[[Request, Reply], None] = lambda request, reply: None
 

@@ -8,6 +8,7 @@ before the queue.
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
@@ -16,6 +17,7 @@ from llmblast.errors import ExitCode
 from llmblast.job.hedging import Hedging, Send
 from llmblast.job.response_handler import ResponseHandler, Sink
 from llmblast.job.suspects import MAX_WAIT_S
+from llmblast.job.wake_up import WakeUp
 from llmblast.records import NO_TOKENS, Answer, Failure, Reply, Request
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.sending import Backoff, Channel, judge
@@ -27,6 +29,8 @@ MAX_HELD_BYTES = 256 * 1024 * 1024
 the sends nothing: with so much under way none is read, and none goes, until another one has come to its end.
 """
 DEFAULT_MAX_WAIT_S = 900.0
+WRITING_S = 0.00005
+"""Time that the write of a request takes at least. One that took longer was held up, and left only at its end."""
 QUEUED_PER_SLOT = 4
 MIN_QUEUED = 64
 """Lines read ahead for each request that may be in flight: a burst of replies must not find the lanes empty."""
@@ -70,11 +74,16 @@ class Engine:
             scheduler, sink, backoff, counters, self.stop, gives_up, notice, hedging, max_wait_s
         )
         for endpoint, channel in zip(scheduler.endpoints, channels, strict=True):
+            channel.leave = partial(self._leave, endpoint)
             channel.on_late = partial(self._left_late, endpoint)
             channel.on_reply = partial(self._replied, endpoint)
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf
+        self._is_even = scheduler.is_even
+        self._wake_up = WakeUp(self.pump, clock, is_precise=self._is_even)
+        self._leaving: Sequence[deque[asyncio.Future[None]]] = [deque() for _ in channels]
+        """Requests of each endpoint that have a connection and wait until the last departure lets them follow."""
+        self._leaves_at = math.inf
+        """Moment at which one of them may leave; infinity: none waits."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
         self._feed_waits = False
@@ -129,6 +138,7 @@ class Engine:
             task.cancel()
         for channel in self._channels:
             channel.abandon()
+        self._wake_up.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._done.set()
 
@@ -144,6 +154,8 @@ class Engine:
         if self._counters.first_sent_s is None:
             self._counters.first_sent_s = now
         try:
+            if self._leaves_at <= now:
+                self._let_leave(now)
             while (dispatch := self._next(now)) is not None:
                 self._send(*dispatch)
         except Exception as error:  # noqa: BLE001 -- a timer's call, say, would lose it: `wait_until_done` raises it
@@ -207,8 +219,16 @@ class Engine:
     def _try_send(self, request: Request, endpoint: Endpoint) -> bool:
         """Sends it, and returns True, unless that has to be awaited in a task."""
         if self._hedging is None:
-            return self._channels[endpoint.index].start(request)
+            start = self._channels[endpoint.index].start
+            return self._try_leave(start, request, endpoint) if self._is_even else start(request)
         self._hedging.watch(Send(request, endpoint, self._start(request, endpoint)))
+        return True
+
+    def _try_leave(self, start: Callable[[Request], bool], request: Request, endpoint: Endpoint) -> bool:
+        now = self._clock()
+        if self._leaving[endpoint.index] or self._scheduler.leaves_at(endpoint) > now or not start(request):
+            return False
+        self._scheduler.leave(endpoint, max(now, self._clock() - WRITING_S))
         return True
 
     def _start(self, request: Request, endpoint: Endpoint) -> asyncio.Task[None]:
@@ -256,23 +276,42 @@ class Engine:
         return is_half_empty and lanes.held_bytes < MAX_HELD_BYTES
 
     def _arm(self, now: float) -> None:
-        """Sets the one timer, rounded up to the loop's resolution of 1 ms: too early would only mean waking twice."""
-        wake_at = self._scheduler.wake_at
-        if self._hedging is not None:
-            wake_at = min(wake_at, self._hedging.wake_at(now))
-        if wake_at == self._timer_at:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._timer_at = wake_at
-        if wake_at != math.inf:
-            delay_ms = math.ceil(max(wake_at - now, 0.0) * 1000)
-            self._timer = self._loop.call_later(delay_ms / 1000, self._wake)
+        """Set the one timer."""
+        wake_at = self._leaves_at
+        if self.exit_code is None and not self._sink.is_full:
+            wake_at = min(wake_at, self._scheduler.wake_at)
+            if self._hedging is not None:
+                wake_at = min(wake_at, self._hedging.wake_at(now))
+        self._wake_up.set(wake_at, now)
 
-    def _wake(self) -> None:
-        self._timer, self._timer_at = None, math.inf
-        self.pump()
+    def _leave(self, endpoint: Endpoint, request: Request) -> asyncio.Future[None] | None:
+        """Let a request that a task carries leave, or return what ends when the pace allows that."""
+        if not self._is_even:
+            return None
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._leaving[endpoint.index].append(future)
+        self._let_leave(self._clock())
+        return None if future.done() else future
+
+    def _let_leave(self, now: float) -> None:
+        self._leaves_at = math.inf
+        for endpoint, waiting in zip(self._scheduler.endpoints, self._leaving, strict=True):
+            while waiting:
+                if not waiting[0].done():  # else it was cancelled
+                    leaves_at = self._scheduler.leaves_at(endpoint)
+                    if leaves_at > now:
+                        self._leaves_at = min(self._leaves_at, leaves_at)
+                        break
+                    waiting[0].set_result(None)
+                    self._depart(endpoint, now)
+                waiting.popleft()
+        if self._leaves_at < math.inf:
+            self._arm(now)
+
+    def _depart(self, endpoint: Endpoint, now: float) -> None:
+        """Record the departure of what a task carries, now and once more when the task has written it."""
+        self._scheduler.leave(endpoint, now)
+        self._loop.call_soon(lambda: self._scheduler.leave(endpoint, self._clock()))
 
     async def _carry(self, request: Request, endpoint: Endpoint) -> None:
         dispatch: tuple[Request, Endpoint] | None = (request, endpoint)

@@ -8,7 +8,7 @@ like, may well be a word of theirs.
 from collections.abc import Callable, Iterable, Mapping
 
 from llmblast.records import Reply, Request
-from llmblast.sending import Channel
+from llmblast.sending import Channel, Leave
 
 HIDDEN = b"(hidden)"
 _SHORTEST = 8
@@ -35,6 +35,15 @@ class Redacting:
         self.start = channel.start
         self.abandon = channel.abandon
         self._on_reply = channel.on_reply
+
+    @property
+    def leave(self) -> Leave:
+        """The channel's own."""
+        return self._channel.leave
+
+    @leave.setter
+    def leave(self, call: Leave) -> None:
+        self._channel.leave = call
 
     @property
     def on_late(self) -> Callable[[Request, bool], None]:

@@ -3,6 +3,7 @@
 from llmblast.scheduling.adaptive_concurrency import SHORTEST_SERVICE_S, AdaptiveConcurrency
 from llmblast.scheduling.breakers import Breaker
 from llmblast.scheduling.endpoints import Endpoint, KnownLimits
+from llmblast.scheduling.even_rate import EvenRate
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.learned_rate import LearnedRate
 from llmblast.scheduling.limit_set import LimitSet, limit_set
@@ -20,6 +21,7 @@ __all__ = [
     "Breaker",
     "Concurrency",
     "Endpoint",
+    "EvenRate",
     "KnownLimits",
     "Lanes",
     "LearnedRate",

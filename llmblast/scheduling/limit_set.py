@@ -1,8 +1,10 @@
 """Limit sets: all limits of one level, the run or one endpoint. All are checked, then all are paid."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from llmblast.records import Tokens
+from llmblast.scheduling.even_rate import EvenRate, is_even
 from llmblast.scheduling.limits import Concurrency, Limit, Rate, RollingQuota
 from llmblast.scheduling.request_rate import RequestRate
 from llmblast.settings import RateSettings
@@ -15,7 +17,7 @@ class LimitSet:
     charged its kind: `total`, `prompt` or `output`.
     """
 
-    __slots__ = ("_per_request", "_per_token", "_rates", "_ready", "_release", "_slots", "_take")
+    __slots__ = ("_even", "_per_request", "_per_token", "_rates", "_ready", "_release", "_slots", "_take")
 
     def __init__(
         self,
@@ -78,10 +80,28 @@ class LimitSet:
     def left_late(self, sent_s: float, left_s: float, behind_s: float) -> None:
         """What was paid for at `sent_s` left only now: the schedules of all rates move by `behind_s`."""
         for limit in self._rates:
-            if isinstance(limit, RequestRate):
-                limit.left_late(sent_s, left_s)
-            if behind_s > 0:
-                limit.delay(behind_s)
+            limit.left_late(sent_s, left_s, behind_s)
+
+    def delay_requests(self, seconds: float) -> None:
+        """Move the schedules of the set request rates."""
+        for limit in self._rates:
+            if isinstance(limit, EvenRate | RequestRate):
+                limit.delay(seconds)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether there is a rate at which requests leave evenly."""
+        return bool(self._even)
+
+    @property
+    def leaves_at(self) -> float:
+        """Moment from which a request that was paid for may leave."""
+        return max((limit.leaves_at for limit in self._even), default=-math.inf)
+
+    def leave(self, now: float) -> None:
+        """Record a departure."""
+        for limit in self._even:
+            limit.leave(now)
 
     def take(self, tokens: Tokens, now: float) -> None:
         """Pays all limits."""
@@ -100,6 +120,7 @@ class LimitSet:
     def _prepare(self) -> None:
         """What is looked up once instead of for every request."""
         self._rates = tuple(limit for limit in self.all() if isinstance(limit, Rate))
+        self._even = tuple(limit for limit in self._rates if isinstance(limit, EvenRate))
         self._ready = tuple(limit.ready_at for limit in self._per_request)
         self._take = tuple(limit.take for limit in self._per_request)
         self._release = tuple(limit.settle for limit in self._slots)
@@ -120,18 +141,27 @@ def limit_set(
     request.
     """
 
-    def rate(name: str, seconds: float, kind: type[Rate] = Rate) -> list[Limit]:
+    def request_rate(name: str, seconds: float) -> list[Limit]:
         amount: float | None = getattr(settings, name)
-        return [] if amount is None else [kind(f"{owner} {name}", amount / seconds, burst_s)]
+        if amount is None:
+            return []
+        per_second = amount / seconds
+        if is_even(per_second, burst_s):
+            return [EvenRate(f"{owner} {name}", per_second)]
+        return [RequestRate(f"{owner} {name}", per_second, burst_s)]
+
+    def token_rate(name: str) -> list[Limit]:
+        amount: float | None = getattr(settings, name)
+        return [] if amount is None else [Rate(f"{owner} {name}", amount / 60, burst_s)]
 
     daily = [] if settings.rpd is None else [RollingQuota(f"{owner} rpd", settings.rpd, _DAY_S)]
     slots: list[Limit] = [] if window is None else [window]
     if window is None and settings.concurrency is not None:
         slots = [Concurrency(f"{owner} concurrency", settings.concurrency)]
     return LimitSet(
-        per_request=[*further, *rate("rps", 1, RequestRate), *rate("rpm", 60, RequestRate), *daily],
+        per_request=[*further, *request_rate("rps", 1), *request_rate("rpm", 60), *daily],
         slots=[*slots, *in_flight],
-        total=rate("tpm", 60),
-        prompt=rate("itpm", 60),
-        output=rate("otpm", 60),
+        total=token_rate("tpm"),
+        prompt=token_rate("itpm"),
+        output=token_rate("otpm"),
     )

@@ -95,8 +95,13 @@ class Rate:
             self._keep_returned(most_s if most_s > returned_s else returned_s, now)
 
     def delay(self, seconds: float) -> None:
-        """Moves the schedule: what was charged for left later than it was charged."""
+        """Move the schedule."""
         self._next_s += seconds
+
+    def left_late(self, sent_s: float, left_s: float, behind_s: float) -> None:
+        """Record that what was charged at `sent_s` left only at `left_s`: the schedule moves by `behind_s`."""
+        if behind_s > 0:
+            self.delay(behind_s)
 
     def _keep_returned(self, most_s: float, now: float) -> None:
         """Credit above the burst is what was given back: it only shrinks as it is used, no time adds to it."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from llmblast.records import Reply, Request
-from llmblast.sending.exchange import MAX_REPLY_BYTES
+from llmblast.sending.exchange import MAX_REPLY_BYTES, Leave
 from llmblast.sending.lean import LeanChannel
 from llmblast.sending.openai import Target
 
@@ -17,11 +17,13 @@ class Channel(Protocol):
     """Sends to one endpoint, in one of two ways. `start` sends at once where a connection is at hand, and `on_reply`
     gets the reply: no task is needed. Where it is False, `send` has to be awaited, which may open one.
 
+    `send` asks `leave` when it has a connection, and waits for what that returns, if anything, before it writes.
     `abandon` ends what was started; nobody is told. `on_late` is called when a request leaves later than it was
     admitted, and told whether that is since a connection had to be opened for it. `warm_up` may open connections ahead,
     and returns the Reply that says why there is none; `sweep(now)` ends what has run out of time, some times a second.
     """
 
+    leave: Leave
     on_late: Callable[[Request, bool], None]
     on_reply: Callable[[Request, Reply], None]
 

@@ -10,7 +10,7 @@ from yarl import URL
 
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.connections import new_connector
-from llmblast.sending.exchange import MAX_REPLY_BYTES, Done, Exchange
+from llmblast.sending.exchange import MAX_REPLY_BYTES, Done, Exchange, Leave, leave_now
 from llmblast.sending.files import FileShortage, shortage
 from llmblast.sending.openai import Target
 from llmblast.sending.opening import IDLE_S
@@ -43,6 +43,7 @@ class LeanChannel:
         self._shortage: FileShortage[Exchange] = FileShortage()
         self._wall_clock = wall_clock
         self._swept_s = self._swept_wall_s = inf
+        self.leave: Leave = leave_now
         self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
         self.on_reply: Done = lambda request, reply: None
 
@@ -80,6 +81,14 @@ class LeanChannel:
             if isinstance(opened, Reply):
                 return opened
             exchange, is_fresh = opened, True
+        if (leave := self.leave(request)) is not None:
+            try:
+                await leave
+            except BaseException:
+                exchange.close()
+                raise
+            if not exchange.is_kept:  # the server has closed it meanwhile
+                return await self.send(request)
         if is_fresh or time.monotonic() - request.sent_s > LATE_S:
             self.on_late(request, is_fresh)
         replied: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()

@@ -1,7 +1,11 @@
 """The engine by itself: what a defect in it does, and what it counts."""
 
 import asyncio
+import os
+import sys
 import time
+from collections.abc import Sequence
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -11,7 +15,7 @@ from llmblast.job.engine import MAX_HELD_BYTES, Engine
 from llmblast.job.stations import make_scheduler
 from llmblast.records import Outcome, Reply, Request, Success
 from llmblast.sending import Backoff
-from llmblast.settings import load
+from llmblast.settings import Settings, load
 from llmblast.watching import Counters, EndpointCounters
 from tests.task_channel import TaskChannel
 
@@ -56,9 +60,11 @@ class Sink:
     def __init__(self) -> None:
         self.is_full = False
         self.outcomes: list[Outcome] = []
+        self.has_more = asyncio.Event()
 
     def put(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
+        self.has_more.set()
 
 
 def make_engine(
@@ -265,3 +271,97 @@ async def test_a_line_beyond_every_bound_is_sent() -> None:
 
     assert len(sink.outcomes) == 1
     assert not engine.is_full
+
+
+class ConnectingChannel(TaskChannel):
+    """Opens a connection for each request, which takes longer for some, and notes when each leaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left_s: list[float] = []
+        self.waiting = asyncio.Semaphore(0)
+
+    async def send(self, request: Request) -> Reply:
+        await asyncio.sleep(0.02 * (request.number % 3))
+        if (leave := self.leave(request)) is not None:
+            self.waiting.release()
+            await leave
+        self.left_s.append(time.monotonic())
+        return Reply(200, {}, ANSWER)
+
+
+def engine_of(settings: Settings, channels: Sequence[TaskChannel], sink: Sink, counters: Counters) -> Engine:
+    return Engine(
+        make_scheduler(settings),
+        channels,
+        sink,
+        Backoff(3, Random(0)),
+        counters,
+        clock=time.monotonic,
+        wall_clock=time.time,
+        max_in_flight=100,
+        gives_up=lambda counters: False,
+    )
+
+
+def paced_engine(channel: TaskChannel, sink: Sink, counters: Counters, rps: float) -> Engine:
+    settings = load({"endpoints": ["http://127.0.0.1:1/v1"], "rps": rps})
+    return engine_of(settings, [channel], sink, counters)
+
+
+async def test_requests_whose_connections_take_time_leave_no_closer_together_than_the_rate_allows() -> None:
+    """Thirty at a hundred a second; the connections of those that are admitted one after the other open together."""
+    channel, sink, counters = ConnectingChannel(), Sink(), Counters(endpoints=[EndpointCounters("a")])
+    engine = paced_engine(channel, sink, counters, rps=100)
+    for number in range(30):
+        engine.accept(request(number))
+    counters.input_ended = True
+    engine.pump()
+
+    await asyncio.wait_for(engine.wait_until_done(), 20)
+    await engine.cut_short()
+
+    assert len(sink.outcomes) == 30
+    assert not channel.waiting.locked(), "none had to wait"
+    assert min(later - earlier for earlier, later in pairwise(channel.left_s)) >= 1 / 100
+
+
+async def test_what_waits_for_its_departure_ends_with_the_run() -> None:
+    """Its line has no record, and runs again; the timer is closed."""
+    open_files = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    channel, counters = ConnectingChannel(), Counters(endpoints=[EndpointCounters("a")])
+    engine = paced_engine(channel, Sink(), counters, rps=100)
+    engine._scheduler.leave(engine._scheduler.endpoints[0], time.monotonic() + 3600)  # none leaves for an hour
+    engine.accept(request(3))
+    engine.pump()
+    await asyncio.wait_for(channel.waiting.acquire(), 5)
+
+    await asyncio.wait_for(engine.cut_short(), 5)
+    await asyncio.wait_for(engine.wait_until_done(), 5)
+
+    assert channel.left_s == []
+    assert counters.abandoned == 1
+    assert sys.platform != "linux" or len(os.listdir("/proc/self/fd")) == open_files
+
+
+async def test_what_waits_for_its_departure_holds_back_no_other_endpoint() -> None:
+    """Nothing may leave to the slow one for an hour, and the other one answers all the same."""
+    channels, sink = [ConnectingChannel(), ConnectingChannel()], Sink()
+    counters = Counters(endpoints=[EndpointCounters("slow"), EndpointCounters("fast")])
+    settings = load({"endpoints": ["http://127.0.0.1:1/v1,rps=1", "http://127.0.0.1:2/v1"]})
+    engine = engine_of(settings, channels, sink, counters)
+    engine._scheduler.leave(engine._scheduler.endpoints[0], time.monotonic() + 3600)
+    for number in range(10):
+        engine.accept(request(number))
+    engine.pump()
+    await asyncio.wait_for(channels[0].waiting.acquire(), 5)
+    engine.accept(request(10))
+    engine.pump()
+
+    while len(sink.outcomes) < 10:
+        await asyncio.wait_for(sink.has_more.wait(), 5)
+        sink.has_more.clear()
+    await engine.cut_short()
+
+    assert channels[0].left_s == []
+    assert len(channels[1].left_s) == 10

@@ -9,6 +9,7 @@ import pytest
 
 from llmblast.records import NO_TOKENS, Request, Tokens
 from llmblast.scheduling import Endpoint, Scheduler
+from llmblast.scheduling.scheduler import COLD_START_S
 from tests.scheduling.scheduling_samples import (
     Driver,
     EndpointOptions,
@@ -93,7 +94,7 @@ def test_run_wide_rate_holds_over_all_endpoints() -> None:
     moments = [moment for moment, _, _ in driver.sends]
 
     assert most_within(moments, 1.0) == 5
-    assert moments[-1] - moments[0] == pytest.approx(49 / 5, rel=0.01)
+    assert moments[-1] - moments[0] == pytest.approx(49 / 5 + COLD_START_S, rel=0.01)
 
 
 def test_the_rate_of_each_endpoint_holds_below_that_of_the_run() -> None:
@@ -128,8 +129,8 @@ def test_the_head_of_the_queue_blocks_no_endpoint_that_is_ready() -> None:
     slow, fast = sends_to(driver, 0), sends_to(driver, 1)
 
     assert len(slow) == pytest.approx(10, abs=1)
-    assert max(later - earlier for earlier, later in pairwise(fast)) < 0.102
-    assert max(later - earlier for earlier, later in pairwise(slow)) < 1.01
+    assert max(later - earlier for earlier, later in pairwise(fast)) < 0.102 + COLD_START_S
+    assert max(later - earlier for earlier, later in pairwise(slow)) < 1.01 + COLD_START_S
 
 
 def test_weighted_shares_are_exact_when_both_are_ready() -> None:
@@ -158,7 +159,7 @@ def test_the_queue_wakes_at_the_earliest_endpoint() -> None:
     scheduler = make_scheduler([{"rps": 1}, {"rps": 4}], requests=5)
     assert indices(scheduler, 0.0) == [0, 1]
 
-    assert scheduler.wake_at == pytest.approx(0.25, rel=0.02)
+    assert scheduler.wake_at == pytest.approx(0.25 + COLD_START_S, rel=0.02)
     assert scheduler.next(scheduler.wake_at - 1e-6) is None
     assert indices(scheduler, scheduler.wake_at) == [1]
 
@@ -168,7 +169,7 @@ def test_the_queue_wakes_when_the_last_limit_of_the_run_lets_go() -> None:
     scheduler = make_scheduler([{}], requests=2, rps=4, rpm=60)
     assert len(admit_all(scheduler, 0.0)) == 1
 
-    assert scheduler.wake_at == pytest.approx(1.0, rel=0.02)
+    assert scheduler.wake_at == pytest.approx(1.0 + COLD_START_S, rel=0.02)
     assert scheduler.next(scheduler.wake_at) is not None
 
 
@@ -241,7 +242,7 @@ def test_an_endpoint_whose_quota_is_used_up_gets_probes_only_while_the_others_go
     assert len([moment for moment in held if moment < 1001.0]) <= 6
     assert any(1001.0 <= moment < 1001.05 for moment in held)
     assert most_within(held, 0.09) == 1
-    assert max(later - earlier for earlier, later in pairwise(other)) < 0.102
+    assert max(later - earlier for earlier, later in pairwise(other)) < 0.102 + COLD_START_S
 
 
 def test_a_quota_group_is_held_back_as_a_whole() -> None:
@@ -251,7 +252,7 @@ def test_a_quota_group_is_held_back_as_a_whole() -> None:
 
     assert len([moment for moment in in_group if moment < 1001.0]) <= 8
     for index in (2, 3):
-        assert max(later - earlier for earlier, later in pairwise(sends_to(driver, index))) < 0.102
+        assert max(later - earlier for earlier, later in pairwise(sends_to(driver, index))) < 0.102 + COLD_START_S
 
 
 def test_endpoints_without_a_quota_group_share_nothing() -> None:
@@ -423,6 +424,6 @@ def test_a_retry_that_comes_due_does_not_wake_a_paced_queue(level: str) -> None:
     scheduler.lanes.add_retry(admitted[0], due_s=0.05)
 
     assert scheduler.next(0.01) is None
-    assert scheduler.wake_at == pytest.approx(0.1, rel=0.02)
+    assert scheduler.wake_at == pytest.approx(0.1 + COLD_START_S, rel=0.02)
     assert scheduler.next(0.06) is None
     assert scheduler.next(scheduler.wake_at) is not None

@@ -119,7 +119,7 @@ def test_every_endpoint_has_its_share_over_a_long_run() -> None:
     scheduler = make_scheduler(
         [{"weight": 5, "rps": 60}, {"weight": 3, "concurrency": 40}, {"weight": 2, "rps": 25}], requests=6000, rps=100
     )
-    driver = Driver(scheduler, lambda endpoint: random.expovariate(2), lateness=lambda: random.uniform(0, 0.001))
+    driver = Driver(scheduler, lambda endpoint: random.expovariate(2), lateness=lambda: random.uniform(0, 0.0001))
     driver.run()
     sent = Counter(index for _, _, index in driver.sends)
 
