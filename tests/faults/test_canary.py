@@ -130,6 +130,21 @@ def test_what_counts_as_a_secret() -> None:
     assert secrets_of("EMPTY", {}) == secrets_of(None, {}) == []
 
 
+def test_replaced_keys_stay_hidden() -> None:
+    """The longest first, in whichever order they came; beyond a thousand the oldest are forgotten, the first is not."""
+    channel = TaskChannel()
+    told: list[bytes] = []
+    redacting = Redacting(channel, secrets_of("the-first-key", {}))
+    redacting.on_reply = lambda request, reply: told.append(reply.body)
+    keys = [f"key-number-{number}" for number in range(1002)]
+
+    for key in ("EMPTY", *keys, keys[-1]):
+        redacting.set_key(key)
+    channel.on_reply(request(), Reply(401, body=b"the-first-key key-number-0 key-number-2 key-number-1001 EMPTY"))
+
+    assert told == [b"(hidden) key-number-0 (hidden) (hidden) EMPTY"]
+
+
 def test_a_traceback_has_no_key(tmp_path: Path, environment: dict[str, str], start_mock: StartMock) -> None:
     """A bug of ours is told with where it is, not with what was there."""
     write_prompts(tmp_path / "prompts.jsonl", 3)
