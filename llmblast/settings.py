@@ -86,6 +86,11 @@ class EndpointSettings(RateSettings):
         return not self.has_rate if self.adaptive is None else self.adaptive
 
     @property
+    def can_refresh_key(self) -> bool:
+        """Return whether the API key can be asked for again during a run; a variable keeps the key of the start."""
+        return not (self.is_mock or self.key_env) and bool(self.key_file or self.key_command)
+
+    @property
     def is_mock(self) -> bool:
         """The built-in provider answers, no server is needed."""
         return self.url.startswith(f"{MOCK_SCHEME}:")
