@@ -15,12 +15,13 @@ from functools import partial
 
 from llmblast.errors import ExitCode
 from llmblast.job.hedging import Hedging, Send
+from llmblast.job.key_refresh import renew_key
 from llmblast.job.response_handler import ResponseHandler, Sink
 from llmblast.job.suspects import MAX_WAIT_S
 from llmblast.job.wake_up import WakeUp
 from llmblast.records import NO_TOKENS, Answer, Failure, Reply, Request
 from llmblast.scheduling import Endpoint, Scheduler
-from llmblast.sending import Backoff, Channel, judge
+from llmblast.sending import Backoff, Channel, EndpointKey, judge
 from llmblast.watching import Counters, duration
 
 MAX_QUEUED_BYTES = 8 * 1024 * 1024
@@ -28,6 +29,7 @@ MAX_HELD_BYTES = 256 * 1024 * 1024
 """Of all that was read and has no record yet. What is in flight is bounded here, where lines come in, since that costs
 the sends nothing: with so much under way none is read, and none goes, until another one has come to its end.
 """
+_UNAUTHORIZED = 401
 DEFAULT_MAX_WAIT_S = 900.0
 WRITING_S = 0.00005
 """Time that the write of a request takes at least. One that took longer was held up, and left only at its end."""
@@ -51,6 +53,7 @@ class Engine:
         wall_clock: Callable[[], float],
         max_in_flight: int,
         max_wait_s: float = DEFAULT_MAX_WAIT_S,
+        keys: Sequence[EndpointKey] = (),
         gives_up: Callable[[Counters], bool],
         notice: Callable[[str], None] | None = None,
         hedging: Hedging | None = None,
@@ -68,6 +71,7 @@ class Engine:
         self._max_queued = max(max_in_flight * QUEUED_PER_SLOT, MIN_QUEUED)
         self._hedging = hedging
         self._max_wait_s = max_wait_s
+        self._keys = keys
         self.ends_s = math.inf
         """When `--max-time` is over, in monotonic seconds."""
         self._handler = ResponseHandler(
@@ -200,6 +204,31 @@ class Engine:
         is_quiet = not scheduler.lanes and not scheduler.in_flight and not self._tasks
         if suspects and is_quiet and now - suspects.oldest_s > MAX_WAIT_S:
             self._decide_suspects()
+
+    def _can_renew_key(self, request: Request, endpoint: Endpoint) -> bool:
+        """Whether the key, which has worked, may only be too old for this request."""
+        if not self._keys or request.key_renewed or not self._keys[endpoint.index].can_refresh:
+            return False
+        key_since_s = self._keys[endpoint.index].since_s
+        return request.sent_s < key_since_s or endpoint.last_answered_sent_s >= key_since_s
+
+    def _send_with_new_key(self, request: Request, endpoint: Endpoint, now: float) -> None:
+        """Send the request again with the present key, or with one that is asked for now; the endpoint waits for it."""
+        request.key_renewed = True
+        endpoint.passed_over(request.sent_s, now)
+        if request.sent_s >= self._keys[endpoint.index].since_s and not endpoint.refusals.is_paused:
+            endpoint.refusals.is_paused = True
+            task = self._loop.create_task(self._renew_key(endpoint))
+            self._tasks.add(task)
+            task.add_done_callback(self._carried)
+        self._scheduler.lanes.add_retry(request, now)
+
+    async def _renew_key(self, endpoint: Endpoint) -> None:
+        try:
+            await renew_key(self._keys[endpoint.index], self._channels[endpoint.index])
+        finally:
+            endpoint.refusals.is_paused = False
+        self.pump()
 
     def _say_left_pending(self) -> str:
         models = [model for endpoint in self._scheduler.endpoints for model in endpoint.models if model.until_s]
@@ -394,4 +423,7 @@ class Engine:
                 self._handler.clear(endpoint)
         else:
             self._scheduler.release(request, endpoint, request.tokens_paid if verdict.was_used else NO_TOKENS, now)
+            if reply.status == _UNAUTHORIZED and self._can_renew_key(request, endpoint):
+                self._send_with_new_key(request, endpoint, now)
+                return
             self._handler.handle(request, endpoint, reply, verdict, now)

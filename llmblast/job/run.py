@@ -13,6 +13,7 @@ from typing import Literal
 import orjson
 
 from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError
+from llmblast.job.key_refresh import refresh_regularly
 from llmblast.job.loop import run_loop, tune_collector
 from llmblast.job.signals import EXIT_OF_SIGNAL, Wish, Wishes, listening
 from llmblast.job.start import STDOUT
@@ -60,7 +61,7 @@ class Job:
     async def run(self) -> ExitCode:
         """Runs to the end and reports."""
         for note in self._stations.notes:
-            self._tell(clean(note, _LONGEST_VERDICT))
+            self._notice(note)
         tune_collector(self._settings.concurrency)
         writing = asyncio.create_task(self._stations.writer.run())
         with listening(asyncio.get_running_loop(), self._on_signal, self._tell_status):
@@ -83,6 +84,7 @@ class Job:
         helpers += [asyncio.create_task(helper) for helper in (drive(display), self._tend(), self._end_in_time())]
         if stations.timeline is not None:
             helpers.append(asyncio.create_task(self._draw_timeline(stations.timeline)))
+        helpers += self._start_key_refreshes()
         try:
             await asyncio.wait(warm_ups, timeout=WARM_UP_S)
             outcomes = [warm_up.result() if warm_up.done() else None for warm_up in warm_ups]
@@ -132,6 +134,14 @@ class Job:
             await asyncio.sleep(TIMELINE_INTERVAL_S)
             self._stations.engine.refresh_counters()
             timeline.tick()
+
+    def _start_key_refreshes(self) -> Sequence[asyncio.Task[None]]:
+        stations = self._stations
+        return [
+            asyncio.create_task(refresh_regularly(key, channel, endpoint.key_refresh, asyncio.sleep, self._notice))
+            for endpoint, key, channel in zip(self._settings.endpoints, stations.keys, stations.channels, strict=True)
+            if endpoint.key_refresh is not None and key.can_refresh
+        ]
 
     async def _tend(self) -> None:
         """What is looked at a few times a second instead of at every request."""
@@ -245,6 +255,9 @@ class Job:
             return self._command if can_go_on else None
         errors = shlex.quote(self._settings.errors_path)
         return f"jq -r '\"line \\(.line): \\(.error)\"' {errors}"
+
+    def _notice(self, text: str) -> None:
+        self._tell(clean(text, _LONGEST_VERDICT))
 
     def _tell(self, text: str) -> None:
         with contextlib.suppress(OSError):  # the terminal may be gone; the files are what counts

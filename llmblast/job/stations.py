@@ -18,7 +18,7 @@ from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.redacting import Redacting, secrets_of
 from llmblast.reading import Finished, Shaper, Source, open_source
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
-from llmblast.sending import TRANSPORTS, Backoff, Channel, find_key, make_target
+from llmblast.sending import TRANSPORTS, Backoff, Channel, EndpointKey, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
 from llmblast.watching import Counters, EndpointCounters, LimitsView, Timeline, clean
 from llmblast.writing import OutputFile, Spool, Timing, Writer, should_retry
@@ -36,6 +36,8 @@ class Stations:
     engine: Engine
     writer: Writer
     channels: Sequence[Channel]
+    keys: Sequence[EndpointKey]
+    """One for each channel; `renew_key` asks for another and gives it to the channel."""
     connections_ahead: Sequence[int]
     """How many each channel opens before the first request."""
     limits: LimitsView
@@ -55,6 +57,7 @@ class _Opened:
     answered: Finished
     failed: Finished
     channels: Sequence[Channel]
+    keys: Sequence[EndpointKey]
     counters: Counters
     timeline: Timeline | None
     notes: Sequence[str]
@@ -68,7 +71,7 @@ async def open_stations(settings: Settings, environ: Mapping[str, str]) -> Async
     The settings have passed `check_start`.
     Raises UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
-    keys = [find_key(endpoint, environ) for endpoint in settings.endpoints]
+    keys = [EndpointKey(endpoint, environ, time.monotonic) for endpoint in settings.endpoints]
     shaper = Shaper(settings)
     async with AsyncExitStack() as stack:
         source = await open_source(settings.input)
@@ -87,7 +90,7 @@ async def open_stations(settings: Settings, environ: Mapping[str, str]) -> Async
             timeline = Timeline(settings.timeline, counters, time.monotonic, time.time)
             stack.callback(timeline.close)
         notes = [*(note for output in outputs for note in output.repaired), *([unkept] if unkept else [])]
-        opened = _Opened(source, outputs, answered, failed, channels, counters, timeline, notes, known)
+        opened = _Opened(source, outputs, answered, failed, channels, keys, counters, timeline, notes, known)
         yield _assemble(settings, shaper, opened)
 
 
@@ -114,6 +117,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         wall_clock=time.time,
         max_in_flight=settings.concurrency,
         max_wait_s=settings.max_wait,
+        keys=opened.keys,
         gives_up=_gives_up(settings.max_errors),
         notice=_say if settings.verbose and not settings.quiet else None,
         hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
@@ -130,6 +134,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         engine=engine,
         writer=writer,
         channels=opened.channels,
+        keys=opened.keys,
         connections_ahead=[_connections_ahead(settings, endpoint) for endpoint in settings.endpoints],
         limits=LimitsView(
             tokens_per_minute_limit=settings.together("tpm"),
@@ -231,17 +236,17 @@ async def _start_mocks(endpoints: Sequence[EndpointSettings], stack: AsyncExitSt
 
 
 def _open_channels(
-    settings: Settings, endpoints: Sequence[EndpointSettings], keys: Sequence[str | None], stack: AsyncExitStack
+    settings: Settings, endpoints: Sequence[EndpointSettings], keys: Sequence[EndpointKey], stack: AsyncExitStack
 ) -> Sequence[Channel]:
     """Open a channel to each endpoint, which `stack` closes. Raises UsageError for headers that HTTP cannot carry."""
     open_channel = TRANSPORTS[settings.transport]
     channels: list[Channel] = []
     for endpoint, key in zip(endpoints, keys, strict=True):
-        target = make_target(endpoint, settings.model, key)
+        target = make_target(endpoint, settings.model, key.value)
         channel = open_channel(target, settings.timeout, settings.connect_timeout)
         stack.push_async_callback(channel.close)
-        secrets = secrets_of(key, endpoint.headers)
-        channels.append(Redacting(channel, secrets) if secrets else channel)
+        secrets = secrets_of(key.value, endpoint.headers)
+        channels.append(Redacting(channel, secrets) if secrets or key.can_refresh else channel)
     return channels
 
 

@@ -4,6 +4,7 @@ from llmblast.sending.backoff import Backoff
 from llmblast.sending.channels import TRANSPORTS, Channel
 from llmblast.sending.credentials import find_key
 from llmblast.sending.exchange import Leave, leave_now
+from llmblast.sending.keys import EndpointKey
 from llmblast.sending.openai import Target, make_target
 from llmblast.sending.rate_limit_headers import read_rate_limits
 from llmblast.sending.verdict import Action, Blame, Verdict, judge
@@ -14,6 +15,7 @@ __all__ = [
     "Backoff",
     "Blame",
     "Channel",
+    "EndpointKey",
     "Leave",
     "Target",
     "Verdict",

@@ -21,6 +21,7 @@ class Channel(Protocol):
     `abandon` ends what was started; nobody is told. `on_late` is called when a request leaves later than it was
     admitted, and told whether that is since a connection had to be opened for it. `warm_up` may open connections ahead,
     and returns the Reply that says why there is none; `sweep(now)` ends what has run out of time, some times a second.
+    `set_key` replaces the API key in the headers of later requests; requests under way keep theirs.
     """
 
     leave: Leave
@@ -32,6 +33,8 @@ class Channel(Protocol):
     def start(self, request: Request) -> bool: ...
 
     async def send(self, request: Request) -> Reply: ...
+
+    def set_key(self, key: str) -> None: ...
 
     def abandon(self) -> None: ...
 

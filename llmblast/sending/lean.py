@@ -100,6 +100,11 @@ class LeanChannel:
                 exchange.abandon()
             raise
 
+    def set_key(self, key: str) -> None:
+        """Send later requests with this API key; those on the wire keep theirs."""
+        self._target = self._target.with_key(key)
+        self._heads.clear()
+
     def abandon(self) -> None:
         """Ends what is under way without its reply."""
         for exchange in list(self._open):

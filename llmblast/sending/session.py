@@ -146,6 +146,11 @@ class SessionChannel:
         """Aiohttp needs a task for each request."""
         return False
 
+    def set_key(self, key: str) -> None:
+        """Send later requests with this API key; those under way keep theirs: aiohttp copies the headers for each."""
+        self._target = self._target.with_key(key)
+        self._session.headers.update(self._target.headers)
+
     def abandon(self) -> None:
         """Nothing is ever started."""
 
