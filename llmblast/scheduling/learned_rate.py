@@ -20,7 +20,7 @@ RESIDUAL_SHARE = 0.005
 """The share of rejections at a rate that holds."""
 NOTICED_SHARE = 0.015
 MAX_NOTICED_SHARE = 0.1
-"""The share above the usual one that is noticed."""
+"""The share that is noticed, at least above the usual one and at most in a trial."""
 MAX_SHARE = 0.3
 """A larger share of rejections is always about the rate."""
 LATENCY_GAIN = 0.2
@@ -49,6 +49,7 @@ class LearnedRate(Rate):
         "_floor_per_s",
         "_floor_until_s",
         "_former_share",
+        "_held_s",
         "_high",
         "_latency_s",
         "_opened_s",
@@ -84,7 +85,7 @@ class LearnedRate(Rate):
         self._since_s = self._counted_s = -math.inf
         """What was sent since then is judged; what arrived since then is counted."""
         self._sends = self._rejected = 0
-        self._evidence = 0.0
+        self._evidence = self._held_s = 0.0
         self._opened_s, self._accepted, self._was_exhausted = math.inf, 0, False
         self._plateau_s, self._step = FIRST_PLATEAU_S, FIRST_STEP
         if learned_per_s < set_per_s:
@@ -154,6 +155,10 @@ class LearnedRate(Rate):
             self._set_floor(per_s, now)
             self._hold(min(per_s, self._set_per_s), now)
 
+    def on_released(self, held_since_s: float, now: float) -> None:
+        """Note that a hold ended that was not for a quota that is used up."""
+        self._held_s += max(now - max(held_since_s, self._counted_s), 0.0)
+
     def set_free(self, now: float) -> None:
         """Forget the rate: rejections were about something else."""
         self._hold(math.inf, now)
@@ -161,6 +166,10 @@ class LearnedRate(Rate):
     @property
     def _low(self) -> float:
         return max(self.borne_share, RESIDUAL_SHARE)
+
+    @property
+    def _noticed_share(self) -> float:
+        return max(self._low + NOTICED_SHARE, 1.5 * self._low)
 
     @property
     def _share(self) -> float:
@@ -172,25 +181,32 @@ class LearnedRate(Rate):
 
     def _try_lower(self, now: float) -> None:
         share = self._share
+        elapsed_s = max(now - self._counted_s, 1e-3)
+        accepted_per_s = max(self._sends - self._rejected, 1) / elapsed_s
+        is_noise = self._former_share / 2 <= share <= MAX_SHARE
         if self._trials == 0:
             self._base_per_s, self._trials = self.learned_per_s, TRIALS
-        elif self._former_share / 2 <= share <= MAX_SHARE:
-            self._trials -= 1
-            if self._trials == 0:
-                self.borne_share = max(share, self.borne_share)
-                self._hold(self._base_per_s, now)
-                return
-        per_s = MARGIN * max(self._sends - self._rejected, 1) / max(now - self._counted_s, 1e-3)
-        if self.learned_per_s < math.inf:
-            least = 0.5 if self._sends >= MIN_SENDS or share > MAX_SHARE else 0.9
-            per_s = min(max(per_s, least * self.learned_per_s), MARGIN * self.learned_per_s)
+        elif is_noise and self._trials == 1:
+            self.borne_share = min(max(share, self._former_share, self.borne_share), MAX_SHARE)
+            self._hold(self._base_per_s, now)
+            return
         else:
+            self._trials -= is_noise
+        if self.learned_per_s == math.inf:
             self._set_floor(MARGIN * self._accepted / max(now - self._opened_s, MIN_EPOCH_S), now)
+            per_s = min(MARGIN * accepted_per_s, MARGIN * self._set_per_s)
+            if self._held_s > MAX_SHARE * elapsed_s:
+                self._hold(max(per_s, self._floor_per_s), now)
+                return
+        elif share <= MAX_SHARE:
+            per_s = MARGIN * self.learned_per_s * (1 - share)
+        else:
+            per_s = min(max(MARGIN * accepted_per_s, self.learned_per_s / 2), MARGIN * self.learned_per_s)
         if now < self._floor_until_s:
             per_s = max(per_s, self._floor_per_s)
         self._former_share = share
-        self._high = self._low + min(max(share / 2, NOTICED_SHARE), MAX_NOTICED_SHARE)
-        self._set(min(per_s, self.learned_per_s, MARGIN * self._set_per_s), now)
+        self._high = max(self._noticed_share, min(share / 2, MAX_NOTICED_SHARE))
+        self._set(min(per_s, self.learned_per_s), now)
 
     def _set_floor(self, per_s: float, now: float) -> None:
         """Go no lower until the windows that were filled before are over."""
@@ -212,7 +228,7 @@ class LearnedRate(Rate):
     def _hold(self, per_s: float, now: float) -> None:
         self._base_per_s = max(per_s, MIN_PER_S)
         self._trials = 0
-        self._high = self._low + NOTICED_SHARE
+        self._high = self._noticed_share
         self._set(per_s, now)
 
     def _set(self, per_s: float, now: float) -> None:
@@ -225,4 +241,4 @@ class LearnedRate(Rate):
         self._since_s = sent_s
         self._counted_s = now
         self._sends = self._rejected = 0
-        self._evidence = 0.0
+        self._evidence = self._held_s = 0.0

@@ -294,8 +294,8 @@ class Simulation:
         self.gate.acquire(1, now)
         self.rate.acquire(1, now)
         self.concurrency.acquire(1, now)
-        if was_exhausted and not self.gate.is_held:
-            self._on_exhausted(held_since_s)
+        if held_since_s < math.inf and not self.gate.is_held:
+            self._on_hold_ended(held_since_s, was_exhausted)
         self._set_next_s = max(self._set_next_s, now - 0.002) + 1 / self.options.set_per_s
         failures = 0
         if self._fresh and (self.gate.is_held or not is_retry):
@@ -332,11 +332,14 @@ class Simulation:
         self.concurrency.settle(1, 0, self.now)
         self.concurrency.on_answer(in_flight, sent_s, self.now)
         was_exhausted, held_since_s = self.gate.is_exhausted, self.gate.held_since_s
-        if self.gate.on_answer(sent_s) and was_exhausted:
-            self._on_exhausted(held_since_s)
+        if self.gate.on_answer(sent_s):
+            self._on_hold_ended(held_since_s, was_exhausted)
 
-    def _on_exhausted(self, held_since_s: float) -> None:
-        self.rate.on_exhausted(held_since_s, self.now)
+    def _on_hold_ended(self, held_since_s: float, was_exhausted: bool) -> None:
+        if was_exhausted:
+            self.rate.on_exhausted(held_since_s, self.now)
+        else:
+            self.rate.on_released(held_since_s, self.now)
 
     def _on_rejected(self, sent_s: float, in_flight: int, failures: int, told_s: float | None) -> None:
         self._in_flight -= 1
