@@ -180,13 +180,16 @@ class ResponseHandler:
 
     def _on_push_back(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
         """Send the line again, elsewhere at once or here later, unless it alone is rejected time and again."""
-        self.scheduler.on_push_back(request, endpoint, verdict.wait_s, now)
+        is_explained = self.scheduler.on_push_back(request, endpoint, verdict.wait_s, now)
         share = endpoint.push_back.share
         bound = math.ceil(math.log(CHANCE) / math.log(min(max(share, CHANCE), 0.9)))
         if self.backoff.gives_up(request.rejections) and request.rejections >= bound:
             self._fail(request, endpoint, reply, verdict)
             return
         others = [e for e in self.scheduler.usable_for(request) if not request.failed_on & e.bit and not e.is_held]
+        if is_explained:
+            self._again(request, now if others else now + FIRST_WAIT_S)
+            return
         self._again(request, now if others else now + self._rejected_wait_s(request, endpoint, verdict.wait_s))
 
     def _rejected_wait_s(self, request: Request, endpoint: Endpoint, named_s: float | None) -> float:

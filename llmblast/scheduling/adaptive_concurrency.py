@@ -11,7 +11,9 @@ import math
 from llmblast.scheduling.latency_sample import LatencySample
 from llmblast.scheduling.limits import Concurrency
 
-FIRST, DOUBLING_S, MAX_OPENING_S, PUSH_BACK_PAUSE_S = 4, 0.25, 2.5, 1.0
+FIRST, DOUBLING_S, MAX_OPENING_S, PUSH_BACK_PAUSE_S = 2, 0.25, 2.5, 1.0
+MAX_PACED_LATENCY_S, PACING_CREDIT_S, PACED_S = 0.25, 0.001, 10.0
+"""Pacing spreads a window's requests over half of a latency, or of this; see `_pace`."""
 SHORTEST_SERVICE_S = 0.02
 """No model answers faster: below this, latency tells how busy this machine is."""
 PRICE, DOUBT = 0.05, 0.5
@@ -31,6 +33,7 @@ class AdaptiveConcurrency(Concurrency):
         self._max = self._most = self._best = self._target = slots
         self._doubling_s = min(DOUBLING_S, MAX_OPENING_S / max(math.ceil(math.log2(slots / FIRST)), 1))
         self._doubles_s = -math.inf
+        self._is_paced, self._paced_until_s, self._next_s, self._latency_s = True, 0.0, -math.inf, 0.0
         self._is_opening, self._rest, self._patience = True, 0, FIRST_PATIENCE
         self._floor, self._ceiling, self._step = 0.0, math.inf, MAX_STEP
         self._level: LatencySample | None = None
@@ -47,9 +50,9 @@ class AdaptiveConcurrency(Concurrency):
         return self._slots >= self._target
 
     def ready_at(self, cost: float, now: float) -> float:
-        """Return now, or when slow start doubles next; once open, only a release tells."""
+        """Return the moment of the pace, or when slow start doubles next; once open, only a release tells."""
         if self._taken < self._slots:
-            return now
+            return self._next_s if self._is_paced else now
         if self._slots >= self._target:
             return math.inf
         if now > self._doubles_s + DOUBLING_S:
@@ -62,14 +65,17 @@ class AdaptiveConcurrency(Concurrency):
     def take(self, cost: float, now: float) -> None:
         """Occupy slots; a sample begins when all of them are taken."""
         self._taken += cost
+        if self._is_paced:
+            self._pace(now)
         if not self._rest:
             limit = self._slots if self._is_opening else self._target
             if self._sample.has_begun or self._taken >= FULL * limit:
                 self._sample.on_send(self._taken, now)
 
     def on_push_back(self, now: float) -> None:
-        """Suspend slow start by time; answers still open the limit."""
+        """Suspend slow start by time, and pace again; answers still open the limit."""
         self._doubles_s = now + PUSH_BACK_PAUSE_S
+        self._is_paced, self._paced_until_s = True, now + PACED_S
 
     def limit_to(self, slots: int | None) -> None:
         """Set an upper bound, or lift it."""
@@ -82,12 +88,22 @@ class AdaptiveConcurrency(Concurrency):
         """Record a usable answer, whose slot is still taken."""
         if self._slots < self._target:
             self._slots += 1
+        elif self._is_paced and now >= self._paced_until_s:
+            self._is_paced = False
+        if self._is_paced:
+            self._latency_s += 0.2 * (latency_s - self._latency_s) if self._latency_s else latency_s
         if latency_s < SHORTEST_SERVICE_S and self._target >= self._most <= self._best:
             return
         if self._rest:
             self._rest -= 1
         elif self._sample.on_answer(sent_s, max(latency_s, SHORTEST_SERVICE_S)):
             self._judge(self._sample, self._level)
+
+    def _pace(self, now: float) -> None:
+        """Space requests so that a round trip brings no crowd, at twice the rate of the window, as TCP in slow start."""
+        gap_s = min(self._latency_s or MAX_PACED_LATENCY_S, MAX_PACED_LATENCY_S) / (2 * self._slots)
+        credit_s = PACING_CREDIT_S if self._slots > 8 else 0.0
+        self._next_s = max(self._next_s, now - credit_s) + gap_s
 
     def _judge(self, sample: LatencySample, level: LatencySample | None) -> None:
         is_full = sample.is_complete and sample.load >= FULL * self._target

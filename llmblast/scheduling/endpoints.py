@@ -9,6 +9,7 @@ from llmblast.records import Answer, RateLimitInfo, Request
 from llmblast.scheduling.adaptive_concurrency import AdaptiveConcurrency
 from llmblast.scheduling.advertised_rate import AdvertisedRate, should_follow
 from llmblast.scheduling.breakers import Breaker, Outage
+from llmblast.scheduling.learned_concurrency import LearnedConcurrency
 from llmblast.scheduling.learned_rate import LearnedRate
 from llmblast.scheduling.limit_set import limit_set
 from llmblast.scheduling.limits import Limit
@@ -59,8 +60,9 @@ class Endpoint:
     """
 
     __slots__ = (
-        "_exhausted_since_s",
         "_headers_read_s",
+        "_held_since_s",
+        "_is_exhausted",
         "_learned_s",
         "_learns",
         "_moved_s",
@@ -75,6 +77,7 @@ class Endpoint:
         "disabled",
         "estimator",
         "in_flight",
+        "in_flight_limit",
         "index",
         "lag_s",
         "last_answered_sent_s",
@@ -121,9 +124,12 @@ class Endpoint:
         burst_s = burst_s if settings.burst is None else settings.burst
         self.learned: LearnedRate | None = None
         """The rate that push-back has taught; None where nothing is to be learned."""
+        self.in_flight_limit: LearnedConcurrency | None = None
+        """The number in flight that push-back has taught."""
         if self._learns:
             set_per_s = min(settings.requests_per_s, run.requests_per_s)
             self.learned = LearnedRate(f"{settings.name} learned rate", set_per_s, known.per_s)
+            self.in_flight_limit = LearnedConcurrency(f"{settings.name} learned concurrency", known.slots)
         gates: tuple[Limit, ...] = (
             self.push_back,
             self.breaker,
@@ -136,7 +142,12 @@ class Endpoint:
             slots = min(settings.concurrency or sys.maxsize, run.concurrency or sys.maxsize)
             self.concurrency = AdaptiveConcurrency(f"{settings.name} concurrency", slots)
         self.limits = limit_set(
-            settings.name, settings, burst_s, gates, window=self.concurrency, in_flight=[self.refusals]
+            settings.name,
+            settings,
+            burst_s,
+            gates,
+            window=self.concurrency,
+            in_flight=[self.refusals, *([self.in_flight_limit] if self.in_flight_limit else [])],
         )
         self.estimator = TokenEstimator(settings.charge)
         self.in_flight = 0
@@ -152,8 +163,9 @@ class Endpoint:
         self.answers = 0
         """Usable answers in this run."""
         self.sends = 0
-        self._exhausted_since_s = math.inf
-        """Since when its quota is used up."""
+        self._held_since_s = math.inf
+        """Since when its requests are held back, and whether that is for a quota that is used up."""
+        self._is_exhausted = False
         self.last_answered_sent_s = -math.inf
         """When the latest request that was answered had been sent."""
         self._headers_read_s = self._learned_s = -math.inf
@@ -180,7 +192,10 @@ class Endpoint:
 
     def known_limits(self) -> KnownLimits:
         """Return what was learned in this run."""
-        return KnownLimits() if self.learned is None else KnownLimits(self.learned.learned_per_s)
+        if self.learned is None or self.in_flight_limit is None:
+            return KnownLimits()
+        slots = int(self.in_flight_limit.cap) if self.in_flight_limit.is_known else None
+        return KnownLimits(self.learned.learned_per_s, slots)
 
     @property
     def is_held(self) -> bool:
@@ -212,8 +227,8 @@ class Endpoint:
         self.in_flight += 1
         self.sends += 1
         request.in_flight = self.in_flight
-        if self._exhausted_since_s != math.inf:
-            self._look_for_refill(now)
+        if self._held_since_s != math.inf:
+            self._look_for_end_of_hold(now)
         if (model := self.models.add(request.model)) is not None:
             model.take(now)
 
@@ -247,9 +262,11 @@ class Endpoint:
         self.last_answered_sent_s = max(self.last_answered_sent_s, sent_s)
         self.outage.worked(sent_s)
         self._observe(latency_s)
+        if self.in_flight_limit is not None:
+            self.in_flight_limit.on_answer(request.in_flight, sent_s, now)
         self.push_back.on_answer(sent_s)
-        if self._exhausted_since_s != math.inf:
-            self._look_for_refill(now)
+        if self._held_since_s != math.inf:
+            self._look_for_end_of_hold(now)
         clears = self.refusals.on_answer(sent_s)
         if request.model is not None and (model := self.models.get(request.model)):
             model.push_back.on_answer(sent_s)
@@ -258,8 +275,10 @@ class Endpoint:
             self.concurrency.on_answer(sent_s, latency_s, now)
         return clears
 
-    def on_push_back(self, request: Request, wait_s: float | None, now: float) -> None:
-        """Note a rate-limit reply; `wait_s` is how long the provider asks to wait."""
+    def on_push_back(self, request: Request, wait_s: float | None, now: float) -> bool:
+        """Note a rate-limit reply; `wait_s` is how long the provider asks to wait. Return whether it is explained by
+        the number in flight, so that waiting is of no use.
+        """
         sent_s = request.sent_s
         self.outage.probe_abandoned(now, sent_s)
         self.breaker.probe_abandoned(now, sent_s)
@@ -268,13 +287,15 @@ class Endpoint:
         if model is not None and self.models.are_several:
             model.push_back.on_rejected(sent_s, wait_s, now)
             if model.push_back.is_held and self.last_answered_sent_s > model.push_back.held_since_s:
-                return  # others pass: only this model is held back
-        if self.concurrency is not None:
-            self.concurrency.on_push_back(now)
+                return False  # others pass: only this model is held back
+        if self._is_for_number_in_flight(request, now):
+            return True
         was_held = self.push_back.is_held
         self.push_back.on_rejected(sent_s, wait_s, now)
-        if self.push_back.is_exhausted:
-            self._exhausted_since_s = self.push_back.held_since_s
+        if self.push_back.is_held:
+            self._held_since_s, self._is_exhausted = self.push_back.held_since_s, self.push_back.is_exhausted
+            if self.concurrency is not None:
+                self.concurrency.on_push_back(now)
         if "requests" in self.advertised:
             self.advertised["requests"].settle(1.0, 0.0, now)
         if self.learned is not None:
@@ -282,14 +303,33 @@ class Endpoint:
                 self.learned.on_held_rejected()
             else:
                 self.learned.on_rejected(sent_s, now)
+        return False
 
-    def _look_for_refill(self, now: float) -> None:
-        """Tell the learned rate that a quota that was used up has refilled."""
+    def _is_for_number_in_flight(self, request: Request, now: float) -> bool:
+        limit = self.in_flight_limit
+        if limit is None:
+            return False
+        was_known = limit.is_known
+        if not limit.on_rejected(request.in_flight, request.sent_s, now):
+            return False
+        if not was_known and self.learned is not None:
+            self.push_back.end_hold()
+            self._held_since_s = math.inf
+            self.learned.set_free(now)
+        return True
+
+    def _look_for_end_of_hold(self, now: float) -> None:
+        """Tell the learned rate that requests are let in again; probe at once where a free slot may be all it takes."""
         if self.push_back.is_held:
+            if self.in_flight_limit is not None and self.in_flight_limit.is_suspected:
+                self.push_back.probe_now(now)
             return
         if self.learned is not None:
-            self.learned.on_exhausted(self._exhausted_since_s, now)
-        self._exhausted_since_s = math.inf
+            if self._is_exhausted:
+                self.learned.on_exhausted(self._held_since_s, now)
+            else:
+                self.learned.on_released(self._held_since_s, now)
+        self._held_since_s = math.inf
 
     def _count_rejection(self, request: Request, *, is_told: bool) -> None:
         """Count a rejection against its line when others were let in since it was rejected last, or when it had waited

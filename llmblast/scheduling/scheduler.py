@@ -21,6 +21,8 @@ from llmblast.scheduling.retry_budget import EARNED_PER_ANSWER
 from llmblast.scheduling.routes import Route
 from llmblast.scheduling.tokens import dearest
 
+RECALLED_S = 0.05
+"""How long rejected lines wait where a free slot is all that they need."""
 PARKED_S = 0.02
 MAX_PARKED_S = 1.0
 """How long a line waits aside, at least and at most, while others go that its endpoints do not hold back."""
@@ -153,10 +155,13 @@ class Scheduler:
             self.lanes.is_outage = endpoint.outage.is_open
         return clears
 
-    def on_push_back(self, request: Request, endpoint: Endpoint, wait_s: float | None, now: float) -> None:
+    def on_push_back(self, request: Request, endpoint: Endpoint, wait_s: float | None, now: float) -> bool:
         """Note a rate-limit reply; see `Endpoint.on_push_back`."""
         self._has_trouble = True
-        endpoint.on_push_back(request, wait_s, now)
+        is_explained = endpoint.on_push_back(request, wait_s, now)
+        if is_explained:
+            self.lanes.recall_all(now + RECALLED_S)
+        return is_explained
 
     def on_refusal(self, request: Request, endpoint: Endpoint, signature: str, now: float, *, is_blamed: bool) -> None:
         """Note that a line was refused for good; see `Endpoint.on_refusal`."""
