@@ -282,14 +282,14 @@ class Endpoint:
         sent_s = request.sent_s
         self.outage.probe_abandoned(now, sent_s)
         self.breaker.probe_abandoned(now, sent_s)
+        if self._is_for_number_in_flight(request, now):
+            return True
         self._count_rejection(request, is_told=wait_s is not None)
         model = self.models.get(request.model)
         if model is not None and self.models.are_several:
             model.push_back.on_rejected(sent_s, wait_s, now)
             if model.push_back.is_held and self.last_answered_sent_s > model.push_back.held_since_s:
                 return False  # others pass: only this model is held back
-        if self._is_for_number_in_flight(request, now):
-            return True
         was_held = self.push_back.is_held
         self.push_back.on_rejected(sent_s, wait_s, now)
         if self.push_back.is_held:

@@ -72,6 +72,11 @@ class PushBack:
         return self._rejected_probes > 0 and self.share ** (self._row + self._rejected_probes) < CHANCE
 
     @property
+    def told_until_s(self) -> float:
+        """Return the moment that the provider names as the end of the present hold; minus infinity without one."""
+        return self._named_s if self.is_held and self.is_exhausted else -math.inf
+
+    @property
     def share(self) -> float:
         """Return the usual share of rejections while others pass, and two standard deviations for safety."""
         most = self._rejections + 2 * math.sqrt(self._rejections) + 1
