@@ -195,7 +195,7 @@ class Endpoint:
         if self.learned is None or self.in_flight_limit is None:
             return KnownLimits()
         slots = int(self.in_flight_limit.cap) if self.in_flight_limit.is_known else None
-        return KnownLimits(self.learned.learned_per_s, slots)
+        return KnownLimits(self.learned.established_per_s, slots)
 
     @property
     def is_held(self) -> bool:

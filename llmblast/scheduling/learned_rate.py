@@ -172,6 +172,13 @@ class LearnedRate(Rate):
         self._hold(math.inf, now)
 
     @property
+    def established_per_s(self) -> float:
+        """Return the rate that has held, for another run to begin with; infinity where none has, or one is set."""
+        if self._trials or self._set_per_s < math.inf:
+            return math.inf
+        return min(self._base_per_s, self.learned_per_s)
+
+    @property
     def _share(self) -> float:
         return self._rejected / max(self._sends, self._rejected, 1)
 
