@@ -31,6 +31,8 @@ _MOVING_S = 1.0
 """The time in which the schedule moves once for all lateness: `RequestRate` counts what leaves in a second."""
 _TOKEN_KINDS = ("tokens", "input_tokens", "output_tokens")
 """Kinds of quota in rate-limit headers, in the order of the kinds of a LimitSet."""
+_RANDOM_SHARE = 0.06
+"""With more rejections than this, the rate that was held last explains them badly."""
 _LATENCY_GAIN = 0.1
 _FAILED_LATENCY_S = 0.1
 _WORST_LATENCY_S = 60.0
@@ -195,7 +197,8 @@ class Endpoint:
         if self.learned is None or self.in_flight_limit is None:
             return KnownLimits()
         slots = int(self.in_flight_limit.cap) if self.in_flight_limit.is_known else None
-        return KnownLimits(self.learned.established_per_s, slots)
+        is_random = self.push_back.share > _RANDOM_SHARE
+        return KnownLimits(math.inf if is_random else self.learned.established_per_s, slots)
 
     @property
     def is_held(self) -> bool:
