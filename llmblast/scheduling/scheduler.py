@@ -71,7 +71,7 @@ class Scheduler:
     def next(self, now: float) -> Dispatch | None:
         """The request whose turn it is and its endpoint, with all limits paid; None when nothing may go at `now`.
 
-        Where no endpoint will ever take the request, it comes without one.
+        Where no endpoint takes the request in this run any more, it comes without one.
         """
         if now < self._paced_until_s:
             return None
@@ -90,7 +90,7 @@ class Scheduler:
             if endpoint is not None:
                 break
             if request.refused_by or request.model is not None:
-                if not self.usable_for(request):
+                if all(endpoint.blocked for endpoint in self.usable_for(request)):
                     self.lanes.pop(now)
                     return request, None
                 if self._park(request, tokens, now):
