@@ -64,14 +64,10 @@ class Request(Line):
     """Rate-limit replies to it while other requests were let in."""
     rejected_sent_s: float = inf
     """When it was sent for the last rejection that counted, or for the first one."""
-    was_told: bool = False
-    """Its last rate-limit reply named a moment."""
-    sends_before: int = 0
-    """How many sends there had been to its endpoint when it was rejected last."""
-    key_renewed: bool = False
-    """It was sent again with a new key after a 401."""
     in_flight: int = 0
     """How many were in flight at its endpoint when it was sent, itself included."""
+    key_renewed: bool = False
+    """It was sent again with a new key after a 401."""
     tokens_paid: Tokens = NO_TOKENS
     """What the last admission charged."""
     sent_s: float = 0.0

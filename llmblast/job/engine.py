@@ -17,10 +17,9 @@ from llmblast.errors import ExitCode
 from llmblast.job.hedging import Hedging, Send
 from llmblast.job.key_refresh import renew_key
 from llmblast.job.response_handler import ResponseHandler, Sink
-from llmblast.job.suspects import MAX_WAIT_S
 from llmblast.job.wake_up import WakeUp
 from llmblast.records import NO_TOKENS, Answer, Failure, Reply, Request
-from llmblast.scheduling import Endpoint, Scheduler
+from llmblast.scheduling import Endpoint, OwnModel, Scheduler
 from llmblast.sending import Backoff, Channel, EndpointKey, judge
 from llmblast.watching import Counters, duration
 
@@ -123,7 +122,7 @@ class Engine:
         self._check_done()
         await self._done.wait()
         if self._counters.left_pending:
-            self.stop(ExitCode.STOPPED, self._say_left_pending())
+            self.stop(ExitCode.STOPPED, f"{self._counters.left_pending:,} lines wait for {self._handler.waits_for}")
         if self._bug is not None:
             raise self._bug
 
@@ -188,22 +187,23 @@ class Engine:
         now, scheduler = self._clock(), self._scheduler
         if self.exit_code is not None:
             return
-        may_wait_s = max(min(self._max_wait_s, self.ends_s - now), 0.0)
+        blocked = list[tuple[float, int]]()
         for endpoint in scheduler.enabled:
+            until_s = self._blocked_until_s(endpoint, now)
+            endpoint.blocked = self._say_blocked(until_s, now) if until_s else ""
+            if until_s:
+                blocked.append((until_s, endpoint.index))
             for model in endpoint.models:
-                until_s = endpoint.blocked_until_s(model.push_back, now, may_wait_s)
-                if until_s and not model.reason:
+                if not model.is_out and (until_s := self._blocked_until_s(model, now)):
                     model.until_s, model.reason = until_s, self._say_blocked(until_s, now)
                     scheduler.lanes.recall(model.name, now)
                     self.pump()
-        blocked = [e.blocked_until_s(e.push_back, now, may_wait_s) for e in scheduler.enabled]
-        if blocked and all(blocked):
-            name = scheduler.enabled[blocked.index(min(blocked))].name
-            self.stop(ExitCode.STOPPED, f"{name}: {self._say_blocked(min(blocked), now)}")
-        suspects = self._handler.suspects
-        is_quiet = not scheduler.lanes and not scheduler.in_flight and not self._tasks
-        if suspects and is_quiet and now - suspects.oldest_s > MAX_WAIT_S:
-            self._decide_suspects()
+        if blocked and len(blocked) == len(scheduler.enabled):
+            first = scheduler.endpoints[min(blocked)[1]]
+            self.stop(ExitCode.STOPPED, f"{first.name}: {first.blocked}")
+        if self._handler.suspects:
+            self._handler.decide_left_alone(now)
+            self.pump()
 
     def _can_renew_key(self, request: Request, endpoint: Endpoint) -> bool:
         """Whether the key, which has worked, may only be too old for this request."""
@@ -230,10 +230,14 @@ class Engine:
             endpoint.refusals.is_paused = False
         self.pump()
 
-    def _say_left_pending(self) -> str:
-        models = [model for endpoint in self._scheduler.endpoints for model in endpoint.models if model.until_s]
-        first = min(models, key=lambda model: model.until_s)
-        return f"{self._counters.left_pending:,} lines wait for the model {first.name}: {first.reason}"
+    def _blocked_until_s(self, held: Endpoint | OwnModel, now: float) -> float:
+        """Return until when a rate limit blocks, where that is beyond `--max-wait` or the end of the run; infinity
+        where nothing was let in for `--max-wait`; else 0.
+        """
+        told_s = held.push_back.told_until_s
+        if told_s > min(now + self._max_wait_s, self.ends_s):
+            return told_s
+        return math.inf if held.rejections.span_s > self._max_wait_s else 0.0
 
     def _say_blocked(self, until_s: float, now: float) -> str:
         if until_s == math.inf:
@@ -391,18 +395,20 @@ class Engine:
         self._done.set()  # what has failed half-way may count as in flight for ever
 
     def _check_done(self) -> None:
-        if self._tasks or self._scheduler.in_flight:
-            return
-        if self.exit_code is None and self._counters.input_ended and not self._scheduler.lanes:
-            self._decide_suspects()
-        if self.exit_code is not None or (self._counters.input_ended and not self._scheduler.lanes):
+        if self._is_quiet and self.exit_code is None and self._handler.suspects:
+            self._handler.decide_all()
+            self.pump()
+        if self._is_quiet or (self.exit_code is not None and not self._is_under_way):
             self._done.set()
 
-    def _decide_suspects(self) -> None:
-        """No other line will show more: what the replies say decides, and lines may go elsewhere."""
-        if self._handler.suspects:
-            self._handler.decide()
-            self.pump()
+    @property
+    def _is_under_way(self) -> bool:
+        return bool(self._tasks or self._scheduler.in_flight)
+
+    @property
+    def _is_quiet(self) -> bool:
+        """Nothing is under way or queued, and no more lines come."""
+        return not self._is_under_way and self._counters.input_ended and not self._scheduler.lanes
 
     def _conclude(self, request: Request, endpoint: Endpoint, reply: Reply, now: float) -> None:
         reply.latency_s = now - request.sent_s
@@ -420,7 +426,7 @@ class Engine:
                 self._hedging.end_race(request, reply, self._scheduler, self._counters, self.pump)
             self._handler.succeed(request, endpoint, reply, verdict, now)
             if clears:
-                self._handler.clear(endpoint)
+                self._handler.clear(endpoint, request)
         else:
             self._scheduler.release(request, endpoint, request.tokens_paid if verdict.was_used else NO_TOKENS, now)
             if reply.status == _UNAUTHORIZED and self._can_renew_key(request, endpoint):

@@ -157,6 +157,8 @@ class Hedging:
         rival.unusable_replies = request.unusable_replies
         rival.ambiguous_sends = request.ambiguous_sends
         rival.failed_on = request.failed_on
+        rival.refused_by = request.refused_by
+        rival.rejections = max(rival.rejections, request.rejections)
         self._races[rival] = Race(race.first_sent_s, None)
         return True
 

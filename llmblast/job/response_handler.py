@@ -6,7 +6,7 @@ endpoint. Nothing here waits, and nothing is sent.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -17,10 +17,18 @@ from llmblast.records import Answer, Failure, Outcome, Reply, Request, Success
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.scheduling.refusals import State
 from llmblast.sending import Action, Backoff, Blame, Verdict, read_rate_limits
-from llmblast.watching import Counters
+from llmblast.watching import Counters, duration
 
 _CUT_OFF_REASONS = ("length", "content_filter")
 _TOO_MANY_REQUESTS = 429
+_WORDS = {
+    Action.FAIL: "failed",
+    Action.RETRY: "failed, may be sent again",
+    Action.RESEND: "sent again",
+    Action.NOT_SENT: "not sent",
+    Action.PUSH_BACK: "paused",
+    Action.REFUSED: "refused",
+}
 CHANCE = 1e-7
 """A line is rejected as often as `max_attempts`, and as makes chance less likely than this, before it fails."""
 FIRST_WAIT_S = 0.05
@@ -53,6 +61,8 @@ class ResponseHandler:
     suspects: Suspects = field(default_factory=Suspects)
     reported_limits: set[Endpoint] = field(default_factory=set)
     """Endpoints whose reported limits were already logged."""
+    waits_for: str = ""
+    """What lines that were left pending wait for, in words."""
 
     def on_rate_limit_headers(
         self, request: Request, endpoint: Endpoint, reply: Reply, wall_now_s: float, now: float
@@ -92,9 +102,9 @@ class ResponseHandler:
         request.failed_on |= endpoint.bit
         self._count(request, endpoint, reply, verdict)
         if self.notice is not None:
-            self.notice(f"line {request.number}: {endpoint.name}: {verdict.action.name}: {verdict.message}")
+            self.notice(f"line {request.number}: {endpoint.name}: {_in_words(verdict)}: {verdict.message}")
         if verdict.action is Action.REFUSED:
-            self._on_refusal(request, endpoint, reply, verdict, now)
+            self._on_refusal(request, endpoint, reply, verdict, now, is_first=is_first)
         elif verdict.action is Action.PUSH_BACK:
             self._on_push_back(request, endpoint, reply, verdict, now)
         elif verdict.action is Action.RESEND:
@@ -112,45 +122,41 @@ class ResponseHandler:
                 endpoint.passed_over(request.sent_s, now)
             self._retry_or_fail(request, endpoint, reply, verdict, now)
 
-    def clear(self, endpoint: Endpoint) -> None:
-        """The endpoint answers others: its suspects are refused for what is in them."""
-        for suspect in self.suspects.take(endpoint):
-            self._fail_refused(suspect)
+    def clear(self, endpoint: Endpoint, answered: Request) -> None:
+        """Fail the suspects that an answer at their endpoint shows to be to blame."""
+        for suspect in self.suspects.take(lambda s: s.endpoint is endpoint and s.is_shown_by(answered)):
+            self._fail(suspect.request, endpoint, suspect.reply, suspect.verdict)
 
-    def decide(self) -> None:
-        """Decide on all suspects, where no other line will show more: by what the replies say."""
-        for suspect in self.suspects.take_all():
-            request, endpoint, _, verdict, _ = suspect
-            has_answered = _has_answered(endpoint, request.model)
-            is_endpoints = verdict.blame is Blame.ENDPOINT or (
-                verdict.is_not_found and request.model is None and not has_answered
-            )
-            if is_endpoints and endpoint.disabled is None:
-                self._disable(endpoint, verdict)
-            if is_endpoints:
-                self._go_elsewhere_or_fail(suspect)
-            else:
-                self._fail_refused(suspect)
+    def decide_left_alone(self, now: float) -> None:
+        """Decide on suspects for which no other line shows anything soon."""
+        self._decide(self.suspects.take(lambda suspect: suspect.is_left_alone(now)))
+
+    def decide_all(self) -> None:
+        """Decide on all suspects: there are no other lines."""
+        self._decide(self.suspects.take_all())
 
     def give_up_unsendable(self, request: Request) -> None:
-        """End a line that no endpoint takes any more: those that are left have refused it, or its model."""
-        known = [(e.name, model) for e in self.scheduler.endpoints if (model := e.models.get(request.model))]
+        """End a line that no endpoint takes in this run: it fails where they refuse it or its model, and stays pending
+        where one would take it but for a rate limit that lasts too long.
+        """
         self.scheduler.gave_up(request)
-        if any(model.until_s for _, model in known):
+        models = [(e.name, model) for e in self.scheduler.enabled if (model := e.models.get(request.model))]
+        waits = [f"{e.name}: {e.blocked}" for e in self.scheduler.usable_for(request)]
+        waits += [f"the model {model.name} at {name}: {model.reason}" for name, model in models if model.until_s]
+        if waits:
+            self.waits_for = waits[0]
             self.counters.left_pending += 1
             return
-        reasons = "; ".join(f"{name}: {model.reason}" for name, model in known if model.reason)
-        self.fail(
-            Failure(
-                line=request,
-                error=f"no endpoint takes the model {request.model}: {reasons}"
-                if reasons
-                else "every endpoint refused it",
-                code="model_refused" if reasons else "refused",
-                transient=True,
-                attempts=request.attempts,
-            )
-        )
+        reasons = [f"{name}: {model.reason}" for name, model in models if model.is_out]
+        if reasons:
+            code, error = "model_refused", f"no endpoint takes the model {request.model}: {'; '.join(reasons)}"
+        else:
+            states = [
+                f"{e.name} is off: {e.disabled}" if e.disabled else f"{e.name} rejected the line"
+                for e in self.scheduler.endpoints
+            ]
+            code, error = "refused", f"no endpoint is left for this line: {'; '.join(states)}"
+        self.fail(Failure(line=request, error=error, code=code, transient=True, attempts=request.attempts))
 
     def fail(self, failure: Failure) -> None:
         """The line gets no answer in this run."""
@@ -205,65 +211,74 @@ class ResponseHandler:
             return named_s
         return named_s / 2 if request.rejections == 0 else min(named_s, backoff_s)
 
-    def _on_refusal(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
-        if verdict.blame is Blame.LINE:
-            endpoint.passed_over(request.sent_s, now)
-            request.refused_by |= endpoint.bit
-            request.attempts += 1
-            self._go_elsewhere_or_fail(Suspect(request, endpoint, reply, verdict, now))
-            return
+    def _on_refusal(
+        self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float, *, is_first: bool
+    ) -> None:
+        """Send a refused line elsewhere. Where no endpoint is left that has not refused it, it waits as a suspect for
+        what others meet. One that says that nothing is there, after answers, is tried again here.
+        """
         is_blamed = verdict.blame is Blame.ENDPOINT
-        comes_and_goes = verdict.is_not_found and _has_answered(endpoint, request.model)
+        comes_and_goes = verdict.is_not_found and endpoint.breaker_of(request).has_answered
         if not comes_and_goes:
             request.refused_by |= endpoint.bit
             request.attempts += not is_blamed
-        self.scheduler.on_refusal(request, endpoint, verdict.signature, now, is_blamed=is_blamed)
+        if verdict.blame is Blame.LINE or not is_first:
+            endpoint.passed_over(request.sent_s, now)
+        else:
+            self.scheduler.on_refusal(request, endpoint, verdict.signature, now, is_blamed=is_blamed)
+        suspect = Suspect(request, endpoint, reply, verdict, now)
         if comes_and_goes:
             later = replace(verdict, action=Action.RETRY, transient=True)
             self._retry_or_fail(request, endpoint, reply, later, now)
-        elif self._is_left_to_its_rival(request):
-            return
-        elif self.scheduler.can_go(request):
-            self.scheduler.lanes.add_retry(request, now)
-        else:
-            self.suspects.add(Suspect(request, endpoint, reply, verdict, now))
-        self._act_on_rows(request, endpoint, verdict)
+        elif verdict.blame is Blame.LINE or self.scheduler.can_go(request):
+            self._go_elsewhere_or_fail(suspect, verdict)
+        elif not self._is_left_to_its_rival(request):
+            self.suspects.add(suspect)
+        self._take_out_refusing(request, endpoint, verdict)
 
-    def _act_on_rows(self, request: Request, endpoint: Endpoint, verdict: Verdict) -> None:
-        """Take out the endpoint, or the model there, whose row of refusals has come to its end."""
+    def _take_out_refusing(self, request: Request, endpoint: Endpoint, verdict: Verdict) -> None:
+        """Take out the endpoint, or the model there, whose circuit breaker has opened."""
         if endpoint.refusals.state is State.OPEN and endpoint.disabled is None:
-            self._disable(endpoint, verdict)
-            for suspect in self.suspects.take(endpoint):
-                self._go_elsewhere_or_fail(suspect)
+            self._take_out(endpoint, verdict)
         model = endpoint.models.get(request.model)
         if model is not None and model.refusals.state is State.OPEN and not model.reason:
             model.reason = verdict.message
-            for suspect in self.suspects.take(endpoint, model.name):
-                self._go_elsewhere_or_fail(suspect)
+            for suspect in self.suspects.take(lambda s: s.endpoint is endpoint and s.request.model == model.name):
+                self._go_elsewhere_or_fail(suspect, replace(suspect.verdict, transient=True))
 
-    def _go_elsewhere_or_fail(self, suspect: Suspect) -> None:
+    def _decide(self, suspects: Sequence[Suspect]) -> None:
+        """Where other lines show nothing more, a suspected endpoint is out, and the words of the reply decide for one
+        that never answered. Else such a line may be tried again by another run, unless its model is not there.
+        """
+        for suspect in suspects:
+            request, endpoint, _, verdict, _ = suspect
+            is_nowhere = verdict.is_not_found and request.model is None
+            says_so = verdict.blame is Blame.ENDPOINT or is_nowhere
+            is_endpoints = endpoint.refusals.is_suspected or (says_so and not endpoint.refusals.has_answered)
+            if is_endpoints and endpoint.disabled is None:
+                self._take_out(endpoint, verdict)
+            is_transient = verdict.transient or not verdict.is_not_found
+            self._go_elsewhere_or_fail(suspect, replace(verdict, transient=is_transient))
+
+    def _go_elsewhere_or_fail(self, suspect: Suspect, verdict: Verdict) -> None:
         """Send a refused line to an endpoint that has not refused it; keep it where all are out; else it fails."""
-        request = suspect.request
-        if self._is_left_to_its_rival(request):
-            return
+        request, endpoint, reply, _, since_s = suspect
         if self.scheduler.can_go(request) or self.scheduler.is_exhausted:
-            self.scheduler.lanes.add_retry(request, suspect.since_s)
-        else:
-            self._fail_refused(suspect)
+            self._again(request, since_s)
+        elif not self._is_left_to_its_rival(request):
+            self._fail(request, endpoint, reply, verdict)
 
-    def _fail_refused(self, suspect: Suspect) -> None:
-        """Another run may try again what no answer has shown to be the line's fault."""
-        request, endpoint, reply, verdict, _ = suspect
-        is_shown = verdict.is_not_found or _has_answered(endpoint, request.model)
-        self._fail(request, endpoint, reply, replace(verdict, transient=verdict.transient or not is_shown))
-
-    def _disable(self, endpoint: Endpoint, verdict: Verdict) -> None:
+    def _take_out(self, endpoint: Endpoint, verdict: Verdict) -> None:
+        """Send nothing to the endpoint any more. Its suspects go elsewhere, or stay pending where all are out."""
         reason = verdict.message
         if verdict.is_not_found and not endpoint.answers:
             reason += "; it never gave an answer: are its URL and its model right?"
         self.scheduler.disable(endpoint, reason)
         if self.scheduler.is_exhausted:
-            self.stop(ExitCode.REFUSED, f"every endpoint refuses us; the last one, {endpoint.name}: {reason}")
+            all_reasons = "; ".join(f"{e.name}: {e.disabled}" for e in self.scheduler.endpoints)
+            self.stop(ExitCode.REFUSED, f"all endpoints rejected the requests: {all_reasons}")
+        for suspect in self.suspects.take(lambda suspect: suspect.endpoint is endpoint):
+            self._go_elsewhere_or_fail(suspect, replace(suspect.verdict, transient=True))
 
     def _check_reachable(self, verdict: Verdict) -> None:
         """An endpoint that has answered before is waited for; when none ever did, somebody has to look."""
@@ -273,7 +288,8 @@ class ResponseHandler:
 
     def _retry_or_fail(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
         request.attempts += 1
-        if verdict.action is Action.RETRY and not self.backoff.gives_up(request.attempts):
+        is_soon = verdict.wait_s is None or verdict.wait_s <= self.max_wait_s
+        if verdict.action is Action.RETRY and is_soon and not self.backoff.gives_up(request.attempts):
             wait_s = self.backoff.retry_wait_s(request.attempts, was_used=verdict.was_used)
             self._again(request, now + max(wait_s, verdict.wait_s or 0.0), has_failed=True)
         elif not self._is_left_to_its_rival(request):
@@ -303,9 +319,8 @@ class ResponseHandler:
         return self.hedging is not None and self.hedging.yields(request)
 
 
-def _has_answered(endpoint: Endpoint, model: str | None) -> bool:
-    """Whether the endpoint has answered a request for that model; None is its own."""
-    if model is None:
-        return endpoint.refusals.has_answered
-    known = endpoint.models.get(model)
-    return known is not None and known.refusals.has_answered
+def _in_words(verdict: Verdict) -> str:
+    """Say what happens to a request, for a person."""
+    if verdict.action is Action.PUSH_BACK and verdict.wait_s is not None:
+        return f"paused {duration(verdict.wait_s)}"
+    return _WORDS[verdict.action]

@@ -1,5 +1,6 @@
 """Suspects: lines that were refused for good, as long as it is open whether they or their endpoint are to blame."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from llmblast.records import Reply, Request
@@ -7,7 +8,7 @@ from llmblast.scheduling import Endpoint
 from llmblast.sending import Verdict
 
 MAX_WAIT_S = 5.0
-"""How long a suspect waits for the replies of other lines when there are none, such as behind a quiet pipe."""
+"""How long a suspect waits for the replies of other lines when none are under way, such as behind a quiet pipe."""
 
 
 class Suspect(NamedTuple):
@@ -18,6 +19,19 @@ class Suspect(NamedTuple):
     reply: Reply
     verdict: Verdict
     since_s: float
+
+    def is_shown_by(self, answered: Request) -> bool:
+        """Return whether an answer at the same endpoint shows that this line is to blame: it was sent by then, and for
+        the same model, where this line names one.
+        """
+        breaker = self.endpoint.breaker_of(self.request)
+        is_evidence = breaker in (self.endpoint.refusals, self.endpoint.breaker_of(answered))
+        return is_evidence and self.request.sent_s <= answered.sent_s
+
+    def is_left_alone(self, now: float) -> bool:
+        """Return whether no other line shows anything soon: for some seconds none was sent that could."""
+        is_old = now - self.since_s >= MAX_WAIT_S
+        return is_old and self.endpoint.breaker_of(self.request).is_idle(now, MAX_WAIT_S)
 
 
 class Suspects:
@@ -32,19 +46,15 @@ class Suspects:
     def __len__(self) -> int:
         return len(self._suspects)
 
-    @property
-    def oldest_s(self) -> float:
-        """Return since when the first of them waits."""
-        return self._suspects[0].since_s
-
     def add(self, suspect: Suspect) -> None:
         """Keep one more."""
         self._suspects.append(suspect)
 
-    def take(self, endpoint: Endpoint, model: str | None = None) -> list[Suspect]:
-        """Remove and return those of an endpoint; only those of a model, where one is named."""
-        taken = [s for s in self._suspects if s.endpoint is endpoint and model in (None, s.request.model)]
-        self._suspects = [s for s in self._suspects if s not in taken]
+    def take(self, is_taken: Callable[[Suspect], bool]) -> list[Suspect]:
+        """Remove and return those for which `is_taken` holds."""
+        taken = [suspect for suspect in self._suspects if is_taken(suspect)]
+        if taken:
+            self._suspects = [suspect for suspect in self._suspects if not is_taken(suspect)]
         return taken
 
     def take_all(self) -> list[Suspect]:

@@ -8,6 +8,7 @@ from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.learned_rate import LearnedRate
 from llmblast.scheduling.limit_set import LimitSet, limit_set
 from llmblast.scheduling.limits import Concurrency, Limit, Rate, RollingQuota
+from llmblast.scheduling.own_models import OwnModel
 from llmblast.scheduling.push_back import PushBack
 from llmblast.scheduling.request_rate import RequestRate
 from llmblast.scheduling.routes import ROUTES, Route
@@ -27,6 +28,7 @@ __all__ = [
     "LearnedRate",
     "Limit",
     "LimitSet",
+    "OwnModel",
     "PushBack",
     "Rate",
     "RequestRate",

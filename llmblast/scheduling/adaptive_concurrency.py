@@ -100,7 +100,7 @@ class AdaptiveConcurrency(Concurrency):
             self._judge(self._sample, self._level)
 
     def _pace(self, now: float) -> None:
-        """Space requests at twice the rate of the window, as TCP in slow start, so that no round trip brings a crowd."""
+        """Space requests at twice the rate of the window, as TCP does in slow start: no round trip brings a crowd."""
         gap_s = min(self._latency_s or MAX_PACED_LATENCY_S, MAX_PACED_LATENCY_S) / (2 * self._slots)
         credit_s = PACING_CREDIT_S if self._slots > 8 else 0.0
         self._next_s = max(self._next_s, now - credit_s) + gap_s

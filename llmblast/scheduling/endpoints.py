@@ -16,6 +16,7 @@ from llmblast.scheduling.limits import Limit
 from llmblast.scheduling.own_models import OwnModels
 from llmblast.scheduling.push_back import PushBack
 from llmblast.scheduling.refusals import RefusalBreaker
+from llmblast.scheduling.rejections import RejectionStreak
 from llmblast.scheduling.tokens import TokenEstimator
 from llmblast.settings import EndpointSettings, RateSettings
 
@@ -70,9 +71,11 @@ class Endpoint:
         "_moved_s",
         "_moving_since_s",
         "_set_per_s",
+        "_told",
         "advertised",
         "answers",
         "bit",
+        "blocked",
         "breaker",
         "concurrency",
         "credit",
@@ -91,6 +94,7 @@ class Endpoint:
         "outage",
         "push_back",
         "refusals",
+        "rejections",
         "sends",
         "trouble",
         "weight",
@@ -114,6 +118,7 @@ class Endpoint:
         """Opens and closes with rate-limit replies."""
         self.refusals = RefusalBreaker(f"{settings.name} refusals")
         """Opens when lines in a row are refused for good."""
+        self.rejections = RejectionStreak()
         self.models = OwnModels(settings.name)
         self.breaker = Breaker(f"{settings.name} breaker")
         """Opens when nobody is there."""
@@ -152,22 +157,22 @@ class Endpoint:
             in_flight=[self.refusals, *([self.in_flight_limit] if self.in_flight_limit else [])],
         )
         self.estimator = TokenEstimator(settings.charge)
-        self.in_flight = 0
+        self.in_flight = self.sends = 0
         self.lag_s = 0.0
         """By how much its schedule was moved in all since sends left late."""
         self._moved_s = 0.0
         self._moving_since_s = -math.inf
-        self.latency_s = 0.0
-        self.credit = 0.0
+        self.latency_s = self.credit = 0.0
         self.disabled: str | None = None
-        self.trouble = ""
-        """What its last failure was, in words."""
+        self.trouble = self.blocked = ""
+        """What its last failure was, and which rate limit lasts for longer than the run may wait, both in words."""
         self.answers = 0
         """Usable answers in this run."""
-        self.sends = 0
         self._held_since_s = math.inf
         """Since when its requests are held back, and whether that is for a quota that is used up."""
         self._is_exhausted = False
+        self._told: tuple[Request, int] | None = None
+        """The request of its last rate-limit reply, where that named a moment, and how many were sent by then."""
         self.last_answered_sent_s = -math.inf
         """When the latest request that was answered had been sent."""
         self._headers_read_s = self._learned_s = -math.inf
@@ -204,16 +209,6 @@ class Endpoint:
     def is_held(self) -> bool:
         """Only single requests go, to see whether it takes any."""
         return self.push_back.is_held or self.refusals.is_suspected
-
-    def blocked_until_s(self, push_back: PushBack, now: float, max_wait_s: float) -> float:
-        """Return until when a used-up quota blocks, if that is longer than `max_wait_s`; 0 where it is not. Infinity:
-        nothing was let in for that long, and no end is told.
-        """
-        if not push_back.is_held:
-            return 0.0
-        if push_back.told_until_s > now + max_wait_s:
-            return push_back.told_until_s
-        return math.inf if now - push_back.held_since_s > max_wait_s else 0.0
 
     def has_lost(self, model: str) -> bool:
         """Whether it takes no request for that model any more."""
@@ -268,11 +263,13 @@ class Endpoint:
         if self.in_flight_limit is not None:
             self.in_flight_limit.on_answer(request.in_flight, sent_s, now)
         self.push_back.on_answer(sent_s)
+        self.rejections.on_answer()
         if self._held_since_s != math.inf:
             self._look_for_end_of_hold(now)
         clears = self.refusals.on_answer(sent_s)
         if request.model is not None and (model := self.models.get(request.model)):
             model.push_back.on_answer(sent_s)
+            model.rejections.on_answer()
             clears = model.refusals.on_answer(sent_s) or clears
         if self.concurrency is not None:
             self.concurrency.on_answer(sent_s, latency_s, now)
@@ -287,9 +284,11 @@ class Endpoint:
         self.breaker.probe_abandoned(now, sent_s)
         if self._is_for_number_in_flight(request, now):
             return True
-        self._count_rejection(request, is_told=wait_s is not None)
+        self._count_rejection(request, wait_s)
+        self.rejections.on_rejected(now)
         model = self.models.get(request.model)
         if model is not None and self.models.are_several:
+            model.rejections.on_rejected(now)
             model.push_back.on_rejected(sent_s, wait_s, now)
             if model.push_back.is_held and self.last_answered_sent_s > model.push_back.held_since_s:
                 return False  # others pass: only this model is held back
@@ -334,17 +333,17 @@ class Endpoint:
                 self.learned.on_released(self._held_since_s, now)
         self._held_since_s = math.inf
 
-    def _count_rejection(self, request: Request, *, is_told: bool) -> None:
+    def _count_rejection(self, request: Request, wait_s: float | None) -> None:
         """Count a rejection against its line when others were let in since it was rejected last, or when it had waited
-        as told and had the quota for itself.
+        as told and nothing else was sent meanwhile.
         """
-        is_alone = request.was_told and self.sends == request.sends_before + 1
+        was_alone = self._told == (request, self.sends - 1)
         if request.rejected_sent_s == math.inf:
             request.rejected_sent_s = request.sent_s
-        elif is_alone or self.last_answered_sent_s >= request.rejected_sent_s:
+        elif was_alone or self.last_answered_sent_s >= request.rejected_sent_s:
             request.rejections += 1
             request.rejected_sent_s = request.sent_s
-        request.was_told, request.sends_before = is_told, self.sends
+        self._told = None if wait_s is None else (request, self.sends)
 
     def unreachable(self, sent_s: float, now: float) -> None:
         """What was sent at `sent_s` never left: no connection could be opened."""
@@ -360,12 +359,22 @@ class Endpoint:
             self.outage.failed(now, sent_s)
 
     def on_refusal(self, request: Request, signature: str, now: float, *, is_blamed: bool) -> None:
-        """Note that a line was refused for good; see `RefusalBreaker`."""
+        """Note that a line was refused for good; see `RefusalBreaker`. A model that never got an answer, where others
+        did, is no evidence against its endpoint.
+        """
         self.breaker.probe_abandoned(now, request.sent_s)
         self.outage.worked(request.sent_s)
-        self.refusals.on_refusal(signature, request.sent_s, is_blamed=is_blamed)
-        if model := self.models.get(request.model):
-            model.refusals.on_refusal(signature, request.sent_s, is_blamed=is_blamed)
+        model = self.models.get(request.model)
+        if model is not None:
+            model.refusals.on_refusal(signature, request.sent_s, now, is_blamed=is_blamed)
+            if self.refusals.has_answered and not model.refusals.has_answered and not is_blamed:
+                return
+        self.refusals.on_refusal(signature, request.sent_s, now, is_blamed=is_blamed)
+
+    def breaker_of(self, request: Request) -> RefusalBreaker:
+        """Return the breaker that decides on a refusal of that line: its model's, where the line names one."""
+        model = self.models.get(request.model)
+        return self.refusals if model is None else model.refusals
 
     def passed_over(self, sent_s: float, now: float) -> None:
         """A send ended in a way that says nothing about the endpoint."""
@@ -375,10 +384,14 @@ class Endpoint:
     def state(self, now: float) -> str:
         """What is the matter with it, for a person; empty when all is well."""
         if self.disabled is not None:
-            return f"disabled: {self.disabled}"
-        if self.breaker.is_open or self.outage.is_open:
-            what = "unreachable" if self.breaker.is_open else "failing"
-            return f"{what}, probing: {self.trouble}" if self.trouble else f"{what}, probing"
+            return f"off: {self.disabled}"
+        for breaker, what in ((self.breaker, "down"), (self.outage, "failing")):
+            if breaker.is_open:
+                wait_s = breaker.ready_at(1.0, now) - now
+                next_try = f"next try in {wait_s:.0f} s" if 0.5 <= wait_s < math.inf else "being tried"
+                return f"{what}, {next_try}: {self.trouble}" if self.trouble else f"{what}, {next_try}"
+        if self.refusals.is_suspected:
+            return f"rejects lines in a row, being tried: {self.trouble}"
         if self.push_back.is_exhausted:
             wait_s = self.push_back.ready_at(1.0, now) - now
             return f"paused {wait_s:.0f} s by a rate limit" if 0.5 <= wait_s < math.inf else "paused by a rate limit"

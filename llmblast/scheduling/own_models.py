@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from llmblast.scheduling.push_back import PushBack
-from llmblast.scheduling.refusals import MAX_ROW, RefusalBreaker
+from llmblast.scheduling.refusals import RefusalBreaker
+from llmblast.scheduling.rejections import RejectionStreak
 
 MAX_MODELS = 256
 """Per endpoint; lines of further models count for the endpoint only."""
@@ -12,12 +13,13 @@ MAX_MODELS = 256
 class OwnModel:
     """One model at one endpoint: its gate for rate-limit replies, and its circuit breaker for refusals."""
 
-    __slots__ = ("name", "push_back", "reason", "refusals", "until_s")
+    __slots__ = ("name", "push_back", "reason", "refusals", "rejections", "until_s")
 
     def __init__(self, endpoint: str, name: str) -> None:
         self.name = name
         self.push_back = PushBack(f"{endpoint} {name} pause")
-        self.refusals = RefusalBreaker(f"{endpoint} {name} refusals", first_row=MAX_ROW)
+        self.refusals = RefusalBreaker(f"{endpoint} {name} refusals")
+        self.rejections = RejectionStreak()
         self.reason = ""
         """Why the endpoint takes no request for this model any more, once that is so."""
         self.until_s = 0.0

@@ -1,24 +1,43 @@
-"""Refusals: tell a line that is refused from an endpoint, an account or a model that refuses, by what others meet.
+"""Refusals: tell whether a line, its model or its endpoint is to blame for a permanent refusal, by what others meet.
 
-A permanent refusal (400, 401, 402, 403, 404, 422 ...) of one line, where another line sent at the same time or later is
-answered, is that line's. The same refusal of several different lines in a row, with no answer to what was sent since
-the row began, is suspicious: then what is in flight is awaited, and single requests probe. An answer clears the
-endpoint; refused probes take it out. The words of a reply only shorten or lengthen the row that is asked for.
+One permanent refusal (400, 401, 402, 403, 404, 412, 422 ...) does not show whose fault it is. Other lines do:
+
+1. An answer to a line that was sent at the same time as a refused one, or later, shows that the endpoint is well: the
+   refused line is to blame.
+2. Refusals of different lines without such an answer between them are a row. A row that chance does not explain makes
+   the endpoint suspected: two lines before its first answer, later ten, or more where many lines are refused anyway.
+   Answers may be slower than refusals, so a row counts only once it is as long as what is still in flight.
+3. While it is suspected, single requests probe it. An answer clears it, refused probes take it out.
+
+The words of a reply decide nothing of that: where they blame the account or the key, shorter rows are enough.
+
+The same holds for one model at an endpoint, where lines name their models themselves.
 """
 
 import math
+from bisect import bisect_right, insort
 from enum import Enum
 
-MAX_ROW = 10
-"""Different lines in a row that are refused before an endpoint that has answered is suspected ..."""
-MAX_BLAMED_ROW = 3
-"""... and where the words of the reply speak of the account or the key."""
 FIRST_ROW = 2
-"""The same before the first answer."""
-MAX_PROBES = 2
-"""Refused probes that take an endpoint out; one is enough where nothing was ever answered."""
-ROW_SHARE = 0.5
-"""A row counts when it is so much of what was sent since it began: refusals come fast, answers slowly."""
+"""Lines in a row before the first answer."""
+MIN_ROW = 10
+MIN_BLAMED_ROW = 3
+"""Lines in a row later, and where the words of the reply blame the account or the key."""
+MAX_ROW = 200
+CHANCE = 1e-6
+BLAMED_CHANCE = 1e-3
+"""Rows that are less likely than this, at the usual share of refused lines, are no chance."""
+MIXED_ROWS = 3
+"""So many times as long is a row of refusals that are not alike."""
+MIN_SHARE = 1.0
+MIN_BLAMED_SHARE = 0.25
+"""Of what is in flight: a row is as long as this."""
+PROBES = 2
+FIRST_PROBES = 5
+"""Refused probes that take an endpoint out; the latter before its first answer, unless words blame the account: a
+file may begin with bad lines."""
+PROBE_INTERVAL_S = 5.0
+"""A probe goes when everything in flight has come back, or after this time."""
 
 
 class State(Enum):
@@ -30,21 +49,22 @@ class State(Enum):
 
 
 class RefusalBreaker:
-    """A circuit breaker for permanent refusals of one endpoint, or of one model at an endpoint. Before
-    the first answer, `first_row` lines in a row are suspicious.
+    """A circuit breaker for permanent refusals of one endpoint, or of one model at an endpoint.
 
     A limit like others, charged 1 while a request is in flight. `now` and `sent_s` are monotonic seconds.
     """
 
     __slots__ = (
-        "_began_s",
-        "_first_row",
+        "_alike",
+        "_answers",
         "_in_flight",
-        "_lines",
-        "_max_row",
+        "_last_sent_s",
+        "_next_probe_s",
         "_probes",
-        "_sends",
+        "_refused_lines",
+        "_row",
         "_signature",
+        "_suspected_s",
         "has_answered",
         "is_paused",
         "name",
@@ -52,81 +72,107 @@ class RefusalBreaker:
         "waited_s",
     )
 
-    def __init__(self, name: str, first_row: int = FIRST_ROW) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.waited_s = 0.0
         self.state = State.CLOSED
         self.has_answered = False
         self.is_paused = False
         """Nothing goes, such as while a new key is fetched."""
-        self._first_row = first_row
         self._in_flight = 0.0
+        self._last_sent_s = -math.inf
+        self._answers = self._refused_lines = 0
+        """Lines answered, and lines that an answer has shown to be to blame: the usual share of refused lines."""
+        self._row: list[float] = []
+        """When the refused lines of the row were sent, in order."""
         self._signature = ""
-        self._began_s = math.inf
-        self._lines = self._sends = self._probes = 0
+        self._alike = 0
+        """How many of the last lines in the row were refused with that signature."""
+        self._suspected_s = self._next_probe_s = -math.inf
+        self._probes = 0
+        """Refused ones, since the endpoint is suspected."""
 
     def __repr__(self) -> str:
-        return f"RefusalBreaker({self.name!r}, {self.state.value}, {self._lines} lines in a row)"
+        return f"RefusalBreaker({self.name!r}, {self.state.value}, {len(self._row)} lines in a row)"
 
     @property
     def is_suspected(self) -> bool:
         """Only single probes may go."""
         return self.state is State.SUSPECTED
 
-    @property
-    def has_row(self) -> bool:
-        """Some lines were refused, and nothing sent since was answered."""
-        return self._lines > 0
+    def is_idle(self, now: float, seconds: float) -> bool:
+        """Return whether nothing is in flight and nothing was sent for that long: no reply will tell more soon."""
+        return not self._in_flight and now - self._last_sent_s >= seconds
 
     def ready_at(self, cost: float, now: float) -> float:
-        """Return the past, or infinity while a probe, or what was sent before it, is in flight."""
+        """Return the past, or when the next probe may go; infinity where nothing may."""
         if self.state is State.CLOSED and not self.is_paused:
             return -math.inf
-        return math.inf if self._in_flight or self.is_paused or self.state is State.OPEN else -math.inf
+        if self.is_paused or self.state is State.OPEN:
+            return math.inf
+        return self._next_probe_s if self._in_flight else -math.inf
 
     def take(self, cost: float, now: float) -> None:
-        """Count a request in flight."""
+        """Count a request in flight; while suspected it is a probe."""
         self._in_flight += cost
-        if self._lines:
-            self._sends += 1
+        self._last_sent_s = now
+        self._next_probe_s = now + PROBE_INTERVAL_S
 
     def settle(self, paid: float, real: float, now: float) -> None:
         """Count a request that has come back."""
         self._in_flight += real - paid
 
     def on_answer(self, sent_s: float) -> bool:
-        """Note an answer to what was sent at `sent_s`. Return whether that ends a row: those lines are to blame."""
+        """Note an answer to what was sent at `sent_s`. Return whether that shows that refused lines are to blame: those
+        that were sent by then.
+        """
         self.has_answered = True
-        if not self._lines or sent_s < self._began_s:
+        self._answers += 1
+        if not self._row or sent_s < self._row[0]:
             return False
-        self.close()
+        shown = bisect_right(self._row, sent_s)
+        del self._row[:shown]
+        self._refused_lines += shown
+        self._alike = min(self._alike, len(self._row))
+        if self.state is State.SUSPECTED:
+            self.state = State.CLOSED
         return True
 
-    def on_refusal(self, signature: str, sent_s: float, *, is_blamed: bool) -> None:
-        """Note a permanent refusal of one more line. `signature` is alike for the same refusal of different lines;
-        `is_blamed` tells that its words speak of the endpoint or the account.
+    def on_refusal(self, signature: str, sent_s: float, now: float, *, is_blamed: bool) -> None:
+        """Note a permanent refusal of one more line. `signature` is the same for the same refusal of different lines;
+        `is_blamed` tells that its words blame the account or the key.
         """
-        if self.state is State.SUSPECTED:
-            self._probes += 1
-            if self._probes >= (MAX_PROBES if self.has_answered else 1):
-                self.state = State.OPEN
+        if self.state is State.OPEN:
             return
-        if signature != self._signature:
-            self.close()
-            self._signature, self._began_s = signature, sent_s
-        self._lines += 1
-        self._sends = max(self._sends, self._lines)
-        self._began_s = min(self._began_s, sent_s)
-        if self._lines >= self._needed(is_blamed) and self._lines >= ROW_SHARE * self._sends:
-            self.state, self._probes = State.SUSPECTED, 0
+        insort(self._row, sent_s)
+        self._alike = self._alike + 1 if signature == self._signature else 1
+        self._signature = signature
+        if self.state is State.CLOSED:
+            if self._is_suspicious(is_blamed):
+                self.state, self._suspected_s, self._probes = State.SUSPECTED, now, 0
+                self._next_probe_s = now + PROBE_INTERVAL_S
+        elif sent_s >= self._suspected_s:
+            self._probes += 1
+            if self._probes >= (PROBES if self.has_answered or is_blamed else FIRST_PROBES):
+                self.state = State.OPEN
 
-    def close(self) -> None:
-        """Forget the row."""
+    def reset(self) -> None:
+        """Forget the row, such as when there is a new key."""
         self.state = State.CLOSED
-        self._signature, self._began_s = "", math.inf
-        self._lines = self._sends = self._probes = 0
+        self._row.clear()
+        self._signature, self._alike = "", 0
+
+    def _is_suspicious(self, is_blamed: bool) -> bool:
+        needed = self._needed(is_blamed)
+        if self._alike < needed and len(self._row) < MIXED_ROWS * needed:
+            return False
+        share = MIN_BLAMED_SHARE if is_blamed else MIN_SHARE
+        return not self.has_answered or len(self._row) >= share * self._in_flight
 
     def _needed(self, is_blamed: bool) -> int:
+        """Return the length of a row that chance does not explain."""
         if not self.has_answered:
-            return self._first_row
-        return MAX_BLAMED_ROW if is_blamed else MAX_ROW
+            return FIRST_ROW
+        share = (self._refused_lines + 0.5) / (self._refused_lines + self._answers + 1)
+        needed = math.ceil(math.log(BLAMED_CHANCE if is_blamed else CHANCE) / math.log(share))
+        return min(max(needed, MIN_BLAMED_ROW if is_blamed else MIN_ROW), MAX_ROW)

@@ -77,7 +77,7 @@ class Scheduler:
     def next(self, now: float) -> tuple[Request, Endpoint] | None:
         """The request whose turn it is and its endpoint, with all limits paid; None when nothing may go at `now`.
 
-        Requests that no endpoint will ever take are put into `unsendable`.
+        Requests that no endpoint takes in this run any more are put into `unsendable`.
         """
         if now < self._paced_until_s:
             return None
@@ -96,7 +96,7 @@ class Scheduler:
             if endpoint is not None:
                 break
             if request.refused_by or request.model is not None:
-                if not self.usable_for(request):
+                if all(endpoint.blocked for endpoint in self.usable_for(request)):
                     self.unsendable.append(self.lanes.pop(now))
                     continue
                 if self._park(request, tokens, now):

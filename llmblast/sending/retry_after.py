@@ -4,7 +4,7 @@ RFC 9110 section 10.2.3 has whole seconds or an HTTP date; providers also send f
 `retry-after-ms` (Azure OpenAI, OpenAI). Anything that cannot be read counts as not said: the parser never raises.
 
 A date is compared with the reply's own `Date` where our clock differs from it: a clock that is a day off, or was set
-while a request was under way, must not park a run.
+while a request was under way, must not end a run. Where a reply has no `Date` our clock is all there is.
 """
 
 from collections.abc import Collection
@@ -16,8 +16,6 @@ from llmblast.records import Reply
 
 MAX_WAIT_S = 400 * 24 * 3600.0
 """Longer waits are taken as this. Quotas of a month or a year exist, and whoever decides has to know of them."""
-MAX_WAIT_BY_OUR_CLOCK_S = 300.0
-"""The same for a date that can be compared with our clock alone. To ask too early costs one more 429."""
 EPOCH_FROM_S = 1e9
 """Nobody waits 31 years: a number from here on is a Unix time, and from a thousand times as much in milliseconds."""
 EPOCH_FROM_MS = 1e12
@@ -42,10 +40,7 @@ def retry_after_s(reply: Reply, wall_now_s: float) -> float | None:
 
 def until_s(moment_s: float, reply: Reply, wall_now_s: float) -> float:
     """Seconds until a moment that `reply` names, in Unix time; 0 for a past one."""
-    their_now_s = their_time(reply.headers.items())
-    if their_now_s is None:
-        return min(bounded_wait_s(moment_s - wall_now_s), MAX_WAIT_BY_OUR_CLOCK_S)
-    return bounded_wait_s(moment_s - agreed_time(their_now_s, wall_now_s))
+    return bounded_wait_s(moment_s - agreed_time(their_time(reply.headers.items()), wall_now_s))
 
 
 def bounded_wait_s(seconds: float) -> float:

@@ -74,7 +74,7 @@ class EndpointCounters:
     rate_limited: int = 0
     tokens: int = 0
     state: str = ""
-    """For a person: empty when all is well, else such as `cooling down` or `disabled: 401`."""
+    """For a person: empty when all is well, else such as `paused 4 s by a rate limit` or `off: HTTP 401`."""
     latency: Histogram = field(default_factory=Histogram)
 
 

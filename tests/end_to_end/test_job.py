@@ -269,7 +269,7 @@ def test_verbose_tells_every_failure(tmp_path: Path, start_mock: StartMock, llmb
 
     done = llmblast("run", "prompts.jsonl", "-u", f"{server.url},name=gpu1", "-v", "-a", "1")
 
-    assert "line 1: gpu1: RETRY: HTTP 500" in done.stderr
+    assert "line 1: gpu1: failed, may be sent again: HTTP 500" in done.stderr
 
 
 def test_verbose_tells_the_providers_limits_once(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:

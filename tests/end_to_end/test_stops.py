@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from llmblast.mocking.server import ScriptedReply
+from llmblast.scheduling.refusals import FIRST_PROBES, PROBES
 from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, write_prompts
 from tests.processes import start_run, wait_for_requests
 
@@ -118,7 +119,7 @@ def test_a_dead_endpoint_leaves_its_work_to_the_other(
 def test_endpoints_that_refuse_the_key_leave_the_lines_pending(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
 ) -> None:
-    """401 disables the endpoint; no error records; with the right key the same command completes; no key is shown."""
+    """401s take the endpoint out; no error records; with the right key the same command completes; no key is shown."""
     server = start_mock("latency=0&key=right")
     write_prompts(tmp_path / "prompts.jsonl", 40)
     arguments = ("run", "prompts.jsonl", "-u", f"{server.url},key_env=KEY", "-j", "10")
@@ -127,16 +128,17 @@ def test_endpoints_that_refuse_the_key_leave_the_lines_pending(
     done = llmblast(*arguments, KEY="right")
 
     assert refused.returncode == 77
-    assert "every endpoint refuses us" in refused.stderr
+    assert "all endpoints rejected the requests" in refused.stderr
     assert "wrong-canary" not in refused.stderr + refused.stdout
-    assert server.received <= 10 + 40
+    assert server.received <= 10 + PROBES + 1 + 40
     assert done.returncode == 0
     assert len(records(tmp_path / "save.jsonl")) == 40
 
 
 def test_max_errors_gives_up(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
     """More failed lines than allowed: nothing more is sent, exit code 4, the rest stays pending."""
-    server = start_mock(script=lambda index, body: ScriptedReply(400, b'{"error":{"message":"no"}}'))
+    too_long = b'{"error":{"message":"too long","code":"context_length_exceeded"}}'
+    server = start_mock(script=lambda index, body: ScriptedReply(400, too_long))
     write_prompts(tmp_path / "prompts.jsonl", 500)
 
     done = llmblast("run", "prompts.jsonl", "-u", server.url, "--max-errors", "10", "-j", "4")
@@ -370,21 +372,21 @@ def test_an_endpoint_that_never_answered_is_blamed_for_what_is_not_there(
     assert done.returncode == 77
     assert "are its URL and its model right?" in done.stderr
     assert f"{server.received} sent, 0 retries, 0 x 429" in done.stderr
-    assert server.received <= 8
+    assert server.received <= 8 + FIRST_PROBES + 1
     assert records(tmp_path / "errors.jsonl") == []
 
 
 def test_a_404_from_an_endpoint_that_answers_is_the_lines_own(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
 ) -> None:
-    """Once it has answered, what it does not find is the line's fault."""
-    server = start_mock(script=lambda index, body: ScriptedReply(404, b"{}") if index == 5 else None)
+    """Once it has answered, a line that it never finds fails after its attempts."""
+    server = start_mock(script=lambda index, body: ScriptedReply(404, b"{}") if b"Question 5?" in body else None)
     write_prompts(tmp_path / "prompts.jsonl", 30)
 
-    done = llmblast("run", "prompts.jsonl", "-u", server.url, "-j", "1")
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "-j", "1", "-a", "3")
 
     assert done.returncode == 3
-    assert [record["status"] for record in records(tmp_path / "errors.jsonl")] == [404]
+    assert [(r["status"], r["attempts"]) for r in records(tmp_path / "errors.jsonl")] == [(404, 3)]
 
 
 def test_records_for_a_closed_stdout_fail(tmp_path: Path, environment: dict[str, str], start_mock: StartMock) -> None:

@@ -63,8 +63,11 @@ class Refusal:
 def test_lines_that_a_provider_never_takes_are_sent_once(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
 ) -> None:
-    """A thousand that draw a 400 each time: a thousand requests, a thousand error records, exit code 3."""
-    server = start_mock(f"latency=0.01&ledger={tmp_path / 'ledger.jsonl'}", script=Refusal("400", 0).script)
+    """A thousand that draw a 400 for their own content each time: a thousand requests, a thousand error records, exit
+    code 3.
+    """
+    too_long = ScriptedReply(400, b'{"error":{"message":"too long","code":"context_length_exceeded"}}')
+    server = start_mock(f"latency=0.01&ledger={tmp_path / 'ledger.jsonl'}", script=lambda index, body: too_long)
     write_questions(tmp_path, 1000)
 
     done = llmblast("run", "prompts.jsonl", "-u", server.url, "-j", str(IN_FLIGHT))
@@ -94,7 +97,7 @@ def test_a_refusal_in_the_middle_costs_no_line(
     done = llmblast(*arguments)
 
     assert refused.returncode == 77, refused.stderr
-    assert "every endpoint refuses us" in refused.stderr
+    assert "all endpoints rejected the requests" in refused.stderr
     assert failed == []
     assert 0 < in_vain <= IN_FLIGHT
     assert done.returncode == 0, done.stderr
