@@ -46,11 +46,12 @@ class OpeningWindow(Concurrency):
     they are too few.
     """
 
+    is_learned = True
     __slots__ = ("_most", "_opens_s", "_step_s")
 
     def __init__(self, name: str, slots: int) -> None:
         super().__init__(name, min(slots, FIRST_WINDOW))
-        self._most = slots
+        self._most = self.max_slots = slots
         self._step_s = OPENING_S / slots if slots > WIDE else math.inf
         self._opens_s = -math.inf
         """When it opens by one more, as long as it stays full."""

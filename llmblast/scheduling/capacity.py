@@ -50,6 +50,7 @@ class CapacityWindow(Concurrency):
     its width while that is measured. Its state does not grow, and its hot path is `Cohort.add`, or nothing at rest.
     """
 
+    is_learned = True
     __slots__ = (
         "_climb",
         "_cohort",

@@ -1,15 +1,16 @@
 """Endpoint: all that scheduling knows about one place to send to, in one slotted object."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from llmblast.fence import Fence
 from llmblast.records import Answer, RateLimitInfo, Request
 from llmblast.scheduling.advertised_rate import AdvertisedRate, should_follow
 from llmblast.scheduling.breakers import Breaker, Outage
 from llmblast.scheduling.capacity import UNBOUNDED, CapacityWindow
 from llmblast.scheduling.learned_rate import LearnedRate
 from llmblast.scheduling.limit_set import limit_set
-from llmblast.scheduling.limits import Limit
+from llmblast.scheduling.limits import Concurrency, Limit
 from llmblast.scheduling.own_models import OwnModels
 from llmblast.scheduling.push_back import PushBack
 from llmblast.scheduling.refusals import RefusalBreaker
@@ -43,6 +44,7 @@ class Endpoint:
 
     __slots__ = (
         "_exhausted_since_s",
+        "_fence",
         "_headers_read_s",
         "_learned_s",
         "_learns",
@@ -82,7 +84,9 @@ class Endpoint:
         push_back: PushBack | None = None,
         *,
         is_paced: bool = False,
+        fence: Fence | None = None,
     ) -> None:
+        self._fence = fence or Fence()
         self.index = index
         self.bit = 1 << index
         self.name = settings.name
@@ -121,6 +125,7 @@ class Endpoint:
         self.limits = limit_set(
             settings.name, settings, burst_s, gates, window=self.capacity, in_flight=[self.refusals]
         )
+        self.limits.on_defect = self.switch_off
         self.estimator = TokenEstimator(settings.charge)
         self.in_flight = 0
         self.lag_s = 0.0
@@ -149,7 +154,11 @@ class Endpoint:
         """Follows how many tokens a request took: a thousand answers a second say as much as all of them."""
         if now >= self._learned_s + _LEARNING_INTERVAL_S:
             self._learned_s = now
-            self.estimator.learn(request, answer)
+            try:
+                self.estimator.learn(request, answer)
+            except Exception as error:  # noqa: BLE001 -- advice
+                self._learned_s, self.estimator = math.inf, TokenEstimator(self.estimator.charge)
+                self._fence.switch_off(f"the learning of token counts of {self.name}", error)
 
     def on_rate_limit_headers(self, infos: Sequence[RateLimitInfo], sent_s: float, now: float) -> None:
         """Follow the rate-limit headers of the reply to the request sent at `sent_s`."""
@@ -157,8 +166,8 @@ class Endpoint:
         for info in infos:
             rate = self.advertised.get(info.kind)
             if rate is not None:
-                rate.on_rate_limit_headers(info, sent_s, now)
-            elif should_follow(info):
+                self._notify(rate, rate.on_rate_limit_headers, info, sent_s, now)
+            elif should_follow(info) and self._headers_read_s == now:
                 self._follow(info.kind)
 
     @property
@@ -225,7 +234,10 @@ class Endpoint:
         self.answers += 1
         self.last_answered_sent_s = max(self.last_answered_sent_s, sent_s)
         self.outage.worked(sent_s)
-        self._observe(latency_s)
+        try:
+            self._observe(latency_s)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self._fence.switch_off(f"the average latency of {self.name}", error)
         self.push_back.on_answer(sent_s)
         if self._exhausted_since_s != math.inf:
             self._look_for_refill(now)
@@ -234,7 +246,10 @@ class Endpoint:
             model.push_back.on_answer(sent_s)
             clears = model.refusals.on_answer(sent_s) or clears
         if self.capacity is not None and latency_s >= _SHORTEST_SERVICE_S:
-            self.capacity.answered(sent_s, latency_s, sent_s + latency_s)
+            try:
+                self.capacity.answered(sent_s, latency_s, sent_s + latency_s)
+            except Exception as error:  # noqa: BLE001 -- advice
+                self.switch_off(self.capacity, error)
         return clears
 
     def on_push_back(self, request: Request, wait_s: float | None, now: float) -> None:
@@ -253,19 +268,19 @@ class Endpoint:
         if self.push_back.is_exhausted:
             self._exhausted_since_s = self.push_back.held_since_s
         if "requests" in self.advertised:
-            self.advertised["requests"].settle(1.0, 0.0, now)
+            self._notify(rate := self.advertised["requests"], rate.settle, 1.0, 0.0, now)
         if self.learned is not None:
             if was_held:
-                self.learned.on_held_rejected()
+                self._notify(self.learned, self.learned.on_held_rejected)
             else:
-                self.learned.on_rejected(sent_s, now)
+                self._notify(self.learned, self.learned.on_rejected, sent_s, now)
 
     def _look_for_refill(self, now: float) -> None:
         """Tell the learned rate that a quota that was used up has refilled."""
         if self.push_back.is_held:
             return
         if self.learned is not None:
-            self.learned.on_exhausted(self._exhausted_since_s, now)
+            self._notify(self.learned, self.learned.on_exhausted, self._exhausted_since_s, now)
         self._exhausted_since_s = math.inf
 
     def _count_rejection(self, request: Request, *, is_told: bool) -> None:
@@ -329,6 +344,35 @@ class Endpoint:
             self.latency_s += _LATENCY_GAIN * (latency_s - self.latency_s)
         else:
             self.latency_s = latency_s
+
+    def switch_off(self, limit: Limit, error: Exception) -> Limit | None:
+        """Replace a learned limit that raised, by the user's if there is one. Raise the error of any other limit."""
+        if not getattr(limit, "is_learned", False):
+            raise error
+        other = limit.fixed(self.in_flight) if isinstance(limit, Concurrency) else None
+        self.limits.replace(limit, other)
+        if limit is self.learned:
+            self.learned = None
+        elif limit is self.capacity:
+            self.capacity = None
+        else:
+            self.ignore_headers()
+        self._fence.switch_off(limit.name, error)
+        return other
+
+    def ignore_headers(self) -> None:
+        """Follow no rate-limit headers any more."""
+        self._headers_read_s = math.inf
+        for rate in self.advertised.values():
+            self.limits.replace(rate, None)
+        self.advertised.clear()
+
+    def _notify(self, limit: Limit, method: Callable[..., object], *arguments: object) -> None:
+        """Call a method of a learned limit."""
+        try:
+            method(*arguments)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self.switch_off(limit, error)
 
     def observe_failure(self) -> None:
         """Makes it look slower: failures are often quick, and must not attract what `fastest` sends."""

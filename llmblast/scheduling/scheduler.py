@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain
 
+from llmblast.fence import Fence
 from llmblast.records import NO_TOKENS, RateLimitInfo, Request, Tokens
 from llmblast.scheduling.adaptive import OpeningWindow
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.limit_set import LimitSet
-from llmblast.scheduling.limits import Limit
+from llmblast.scheduling.limits import Concurrency, Limit
 from llmblast.scheduling.request_rate import RequestRate
 from llmblast.scheduling.retry_budget import EARNED_PER_ANSWER
 from llmblast.scheduling.routes import Route
@@ -40,13 +41,17 @@ class _Output:
 class Scheduler:
     """Lanes in, (request, endpoint) out. `now` is always monotonic seconds, handed in by the caller."""
 
-    def __init__(self, run_limits: LimitSet, endpoints: Sequence[Endpoint], route: Route) -> None:
+    def __init__(
+        self, run_limits: LimitSet, endpoints: Sequence[Endpoint], route: Route, fence: Fence | None = None
+    ) -> None:
+        self._fence = fence or Fence()
         self.lanes = Lanes()
         self.endpoints = tuple(endpoints)
         self.wake_at = math.inf
         """When the answer None may change by time alone; infinity: only an event changes it."""
         self.in_flight = 0
         self._run_limits = run_limits
+        run_limits.on_defect = self._switch_off
         self._route = route
         self._enabled = self.endpoints
         self._slots = run_limits.concurrency
@@ -147,10 +152,13 @@ class Scheduler:
         self.lanes.budget.earned += EARNED_PER_ANSWER
         if self.lanes.is_outage:
             self.lanes.is_outage = endpoint.outage.is_open
-        if self._opening is not None:
-            self._opening.answered()
-            if self._opening.is_open:
-                self._opening = None
+        if (opening := self._opening) is not None:
+            try:
+                opening.answered()
+                if opening.is_open:
+                    self._opening = None
+            except Exception as error:  # noqa: BLE001 -- advice
+                self._switch_off(opening, error)
         return clears
 
     def on_push_back(self, request: Request, endpoint: Endpoint, wait_s: float | None, now: float) -> None:
@@ -215,6 +223,15 @@ class Scheduler:
         in_span = (1 - 1 / sent) / span_s
         rates = chain(self._run_limits.used(), *(endpoint.limits.used() for endpoint in self.endpoints))
         return {rate.name: used * in_span / rate.per_second for rate, used in rates}
+
+    def _switch_off(self, limit: Limit, error: Exception) -> Limit | None:
+        """Replace an adapted number of requests in flight by the user's. Raise the error of any other limit."""
+        if not (isinstance(limit, Concurrency) and limit.is_learned):
+            raise error
+        self._slots, self._opening = limit.fixed(self.in_flight), None
+        self._run_limits.replace(limit, self._slots)
+        self._fence.switch_off(limit.name, error)
+        return self._slots
 
     def _pay(self, request: Request, endpoint: Endpoint, tokens: Tokens, now: float) -> None:
         self._run_limits.take(tokens, now)
