@@ -6,8 +6,8 @@ plain `try`, which costs nothing in Python 3.11. A part that was switched off do
 anything depends on.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 Report = Callable[[str, Exception], None]
 
@@ -27,10 +27,24 @@ class Fence:
             self._parts.add(part)
             self._report(part, error)
 
-    @contextmanager
-    def around(self, part: str) -> Iterator[None]:
-        """Contain a defect in the body. Not for the hot path: it takes a microsecond."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 -- whatever it is, the run does not depend on it
-            self.switch_off(part, error)
+    def around(self, part: str) -> "_Fenced":
+        """Return a context in which a defect does no harm. Not for the hot path."""
+        return _Fenced(self, part)
+
+
+class _Fenced:
+    """Switches a part off where the body raises, and goes on behind it."""
+
+    def __init__(self, fence: Fence, part: str) -> None:
+        self._fence = fence
+        self._part = part
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._fence.switch_off(self._part, error)
+        return True

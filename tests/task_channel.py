@@ -8,6 +8,8 @@ from llmblast.records import Reply, Request
 class TaskChannel:
     """Sends nothing by itself."""
 
+    is_busy = False
+
     def __init__(self) -> None:
         self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
         self.on_reply: Callable[[Request, Reply], None] = lambda request, reply: None

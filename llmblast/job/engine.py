@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import partial
 
 from llmblast.errors import ExitCode
+from llmblast.fence import Fence
 from llmblast.job.hedging import Hedging, Send
 from llmblast.job.response_handler import ResponseHandler, Sink
 from llmblast.job.suspects import MAX_WAIT_S
@@ -50,10 +51,16 @@ class Engine:
         gives_up: Callable[[Counters], bool],
         notice: Callable[[str], None] | None = None,
         hedging: Hedging | None = None,
+        fence: Fence | None = None,
+        report_defect: Callable[[BaseException], str] = repr,
     ) -> None:
         self.exit_code: ExitCode | None = None
         """Set when the run was stopped before its end, with `reason` in words."""
         self.reason = ""
+        self.defect: BaseException | None = None
+        """The first defect in the path of a record; it ends the run."""
+        self._fence = fence or Fence()
+        self._report_defect = report_defect
         self._scheduler = scheduler
         self._channels = channels
         self._sink = sink
@@ -67,7 +74,17 @@ class Engine:
         self.ends_s = math.inf
         """When `--max-time` is over, in monotonic seconds."""
         self._handler = ResponseHandler(
-            scheduler, sink, backoff, counters, self.stop, gives_up, notice, hedging, max_wait_s
+            scheduler,
+            sink,
+            backoff,
+            counters,
+            self.stop,
+            gives_up,
+            notice,
+            hedging,
+            max_wait_s,
+            self._fence,
+            self._on_hedging_defect,
         )
         for endpoint, channel in zip(scheduler.endpoints, channels, strict=True):
             channel.on_late = partial(self._left_late, endpoint)
@@ -81,7 +98,6 @@ class Engine:
         self.stopping = asyncio.Event()
         """Set once nothing more is sent."""
         self._done = asyncio.Event()
-        self._bug: BaseException | None = None
 
     @property
     def is_full(self) -> bool:
@@ -111,8 +127,15 @@ class Engine:
         await self._done.wait()
         if self._counters.left_pending:
             self.stop(ExitCode.STOPPED, self._say_left_pending())
-        if self._bug is not None:
-            raise self._bug
+
+    def fail_internal(self, defect: BaseException) -> None:
+        """End the run because of a defect of ours: send nothing more; replies to what is in flight are still handled,
+        as far as the defect lets them be.
+        """
+        reason = self._report_defect(defect)
+        if self.defect is None:
+            self.defect, self.exit_code, self.reason = defect, ExitCode.DEFECT, reason
+        self.stop(ExitCode.DEFECT, reason)
 
     def stop(self, exit_code: ExitCode, reason: str) -> None:
         """Sends nothing more; what is in flight may finish. The first reason counts."""
@@ -146,8 +169,8 @@ class Engine:
         try:
             while (dispatch := self._next(now)) is not None:
                 self._send(*dispatch)
-        except Exception as error:  # noqa: BLE001 -- a timer's call, say, would lose it: `wait_until_done` raises it
-            self._fail(error)
+        except Exception as error:  # noqa: BLE001 -- a timer's call, say, would lose it
+            self.fail_internal(error)
 
     def refresh_counters(self) -> None:
         """Brings totals and gauges up to date, and what hedging knows of latencies: looked at a few times a second, not
@@ -162,7 +185,10 @@ class Engine:
         counters.in_flight = self._scheduler.in_flight
         counters.queued = len(self._scheduler.lanes)
         if self._hedging is not None:
-            self._hedging.learn(counters)
+            try:
+                self._hedging.learn(counters)
+            except Exception as error:  # noqa: BLE001 -- advice
+                self._switch_off_hedging(error)
             self._arm(self._clock())
 
     def check_waits(self) -> None:
@@ -208,7 +234,11 @@ class Engine:
         """Sends it, and returns True, unless that has to be awaited in a task."""
         if self._hedging is None:
             return self._channels[endpoint.index].start(request)
-        self._hedging.watch(Send(request, endpoint, self._start(request, endpoint)))
+        send = Send(request, endpoint, self._start(request, endpoint))
+        try:
+            self._hedging.watch(send)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self._switch_off_hedging(error)
         return True
 
     def _start(self, request: Request, endpoint: Endpoint) -> asyncio.Task[None]:
@@ -223,8 +253,12 @@ class Engine:
         if self._sink.is_full:
             self._scheduler.wait_for_output(now)
             return None
-        if self._hedging is not None and self._hedging.due_s <= now:
-            self._hedging.send_twins(self._scheduler, self._counters, self._start, now)
+        if self._hedging is not None:
+            try:
+                if self._hedging.due_s <= now:
+                    self._hedging.send_twins(self._scheduler, self._counters, self._start, now)
+            except Exception as error:  # noqa: BLE001 -- advice
+                self._switch_off_hedging(error)
         while (dispatch := self._scheduler.next(now)) is not None:
             request, endpoint = dispatch
             if endpoint is not None:
@@ -255,7 +289,10 @@ class Engine:
         """Sets the one timer, rounded up to the loop's resolution of 1 ms: too early would only mean waking twice."""
         wake_at = self._scheduler.wake_at
         if self._hedging is not None:
-            wake_at = min(wake_at, self._hedging.wake_at(now))
+            try:
+                wake_at = min(wake_at, self._hedging.wake_at(now))
+            except Exception as error:  # noqa: BLE001 -- advice
+                self._switch_off_hedging(error)
         if wake_at == self._timer_at:
             return
         if self._timer is not None:
@@ -281,9 +318,9 @@ class Engine:
             dispatch = self._go_on(request, endpoint, reply)
             if dispatch is not None:
                 self._start(*dispatch)
-        except Exception as error:  # noqa: BLE001 -- no task would hold it: `wait_until_done` raises it
-            self._fail(error)
-        if not self._scheduler.in_flight:
+        except Exception as error:  # noqa: BLE001 -- no task would hold it
+            self.fail_internal(error)
+        if not self._scheduler.in_flight or self.defect is not None:
             self._check_done()
 
     def _go_on(self, request: Request, endpoint: Endpoint, reply: Reply) -> tuple[Request, Endpoint] | None:
@@ -309,46 +346,98 @@ class Engine:
     def _carried(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(error)
+            self.fail_internal(error)
         self._check_done()
 
-    def _fail(self, bug: BaseException) -> None:
-        """A defect of ours: the run ends, and `wait_until_done` raises it."""
-        self._bug = bug
-        self.stop(ExitCode.OUTPUT_FAILED, "internal error")
-        self._done.set()  # what has failed half-way may count as in flight for ever
-
     def _check_done(self) -> None:
-        if self._tasks or self._scheduler.in_flight:
+        if self._tasks or self._has_replies_to_come():
             return
         if self.exit_code is None and self._counters.input_ended and not self._scheduler.lanes:
             self._decide_suspects()
         if self.exit_code is not None or (self._counters.input_ended and not self._scheduler.lanes):
             self._done.set()
 
+    def _has_replies_to_come(self) -> bool:
+        """After a defect only the channels know: what has failed half-way may count as in flight for ever."""
+        if self.defect is None:
+            return self._scheduler.in_flight > 0
+        return any(channel.is_busy for channel in self._channels)
+
     def _decide_suspects(self) -> None:
         """No other line will show more: what the replies say decides, and lines may go elsewhere."""
         if self._handler.suspects:
-            self._handler.decide()
+            try:
+                self._handler.decide()
+            except Exception as error:  # noqa: BLE001 -- whoever asks whether all is done would lose it
+                self.fail_internal(error)
             self.pump()
 
+    def _switch_off_hedging(
+        self, error: Exception, returned: Request | None = None, *, has_answer: bool = False
+    ) -> bool:
+        """Go on without hedging: every line keeps one send. `returned` is a request whose reply has just come. Return
+        whether its line has another send, which keeps the line where the reply was no answer.
+        """
+        hedging, self._hedging, self._handler.hedging = self._hedging, None, None
+        self._fence.switch_off("hedging", error)
+        rivals = {} if hedging is None else hedging.rivals()
+        peer = None if returned is None else rivals.pop(returned, None)
+        if peer is not None:
+            rivals.pop(peer.request, None)
+            if has_answer:
+                self._cancel(peer, self._clock())
+        while rivals:
+            _, peer_of_another = rivals.popitem()
+            rivals.pop(peer_of_another.request, None)
+            self._cancel(peer_of_another, self._clock())
+        return peer is not None
+
+    def _on_hedging_defect(self, error: Exception, failed: Request) -> bool:
+        return self._switch_off_hedging(error, failed)
+
+    def _cancel(self, send: Send, now: float) -> None:
+        """Cancel a send that is not needed any more; it may be billed all the same."""
+        send.task.add_done_callback(lambda _: self.pump())  # its slot is free then
+        send.task.cancel()
+        self._scheduler.release(send.request, send.endpoint, send.request.tokens_paid, now)
+        send.endpoint.passed_over(send.request.sent_s, now)
+        self._counters.maybe_billed += 1
+
+    def _end_race(self, winner: Request, reply: Reply, now: float) -> None:
+        """Cancel the other send of a hedged request that has its answer. The latency becomes the line's: it counts
+        from the first send.
+        """
+        if self._hedging is None:
+            return
+        try:
+            race = self._hedging.won(winner)
+        except Exception as error:  # noqa: BLE001 -- advice
+            winner.ambiguous_sends += self._switch_off_hedging(error, winner, has_answer=True)
+            return
+        if race is None:
+            return
+        reply.latency_s = now - race.first_sent_s
+        if race.rival is not None:
+            winner.ambiguous_sends += 1
+            self._cancel(race.rival, now)
+
     def _conclude(self, request: Request, endpoint: Endpoint, reply: Reply, now: float) -> None:
-        reply.latency_s = now - request.sent_s
-        if reply.cause is None:
-            endpoint.breaker.answered()
+        latency_s = reply.latency_s = now - request.sent_s
         wall_now_s = self._wall_clock()
         if reply.headers and endpoint.should_read_headers(now):
             self._handler.on_rate_limit_headers(request, endpoint, reply, wall_now_s, now)
         verdict = judge(request, reply, wall_now_s)
         if isinstance(verdict, Answer):
-            clears = self._scheduler.on_answer(request, endpoint, reply.latency_s, now)
+            self._end_race(request, reply, now)
+            self._handler.succeed(request, endpoint, reply, verdict, now)  # whatever fails below, the record is written
+            endpoint.breaker.answered()
+            clears = self._scheduler.on_answer(request, endpoint, latency_s, now)
             used = endpoint.estimator.charged(request, verdict) if self._scheduler.counts_tokens else NO_TOKENS
             self._scheduler.release(request, endpoint, used, now)
-            if self._hedging is not None:
-                self._hedging.end_race(request, reply, self._scheduler, self._counters, self.pump)
-            self._handler.succeed(request, endpoint, reply, verdict, now)
             if clears:
                 self._handler.clear(endpoint)
         else:
+            if reply.cause is None:
+                endpoint.breaker.answered()
             self._scheduler.release(request, endpoint, request.tokens_paid if verdict.was_used else NO_TOKENS, now)
             self._handler.handle(request, endpoint, reply, verdict, now)
