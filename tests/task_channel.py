@@ -9,6 +9,8 @@ from llmblast.sending import Leave, leave_now
 class TaskChannel:
     """Sends nothing by itself."""
 
+    is_busy = False
+
     def __init__(self) -> None:
         self.leave: Leave = leave_now
         self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None

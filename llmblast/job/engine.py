@@ -14,6 +14,7 @@ from datetime import datetime
 from functools import partial
 
 from llmblast.errors import ExitCode
+from llmblast.fence import Fence
 from llmblast.job.hedging import Hedging, Send
 from llmblast.job.key_refresh import renew_key
 from llmblast.job.response_handler import ResponseHandler, Sink
@@ -56,10 +57,16 @@ class Engine:
         gives_up: Callable[[Counters], bool],
         notice: Callable[[str], None] | None = None,
         hedging: Hedging | None = None,
+        fence: Fence | None = None,
+        report_defect: Callable[[BaseException], str] = repr,
     ) -> None:
         self.exit_code: ExitCode | None = None
         """Set when the run was stopped before its end, with `reason` in words."""
         self.reason = ""
+        self.defect: BaseException | None = None
+        """The first defect in the path of a record; it ends the run."""
+        self._fence = fence or Fence()
+        self._report_defect = report_defect
         self._scheduler = scheduler
         self._channels = channels
         self._sink = sink
@@ -74,7 +81,17 @@ class Engine:
         self.ends_s = math.inf
         """When `--max-time` is over, in monotonic seconds."""
         self._handler = ResponseHandler(
-            scheduler, sink, backoff, counters, self.stop, gives_up, notice, hedging, max_wait_s
+            scheduler,
+            sink,
+            backoff,
+            counters,
+            self.stop,
+            gives_up,
+            notice,
+            hedging,
+            max_wait_s,
+            self._fence,
+            self._on_hedging_defect,
         )
         for endpoint, channel in zip(scheduler.endpoints, channels, strict=True):
             channel.leave = partial(self._leave, endpoint)
@@ -93,7 +110,6 @@ class Engine:
         self.stopping = asyncio.Event()
         """Set once nothing more is sent."""
         self._done = asyncio.Event()
-        self._bug: BaseException | None = None
 
     @property
     def is_full(self) -> bool:
@@ -123,8 +139,15 @@ class Engine:
         await self._done.wait()
         if self._counters.left_pending:
             self.stop(ExitCode.STOPPED, f"{self._counters.left_pending:,} lines wait for {self._handler.waits_for}")
-        if self._bug is not None:
-            raise self._bug
+
+    def fail_internal(self, defect: BaseException) -> None:
+        """End the run because of a defect of ours: send nothing more; replies to what is in flight are still handled,
+        as far as the defect lets them be.
+        """
+        reason = self._report_defect(defect)
+        if self.defect is None:
+            self.defect, self.exit_code, self.reason = defect, ExitCode.DEFECT, reason
+        self.stop(ExitCode.DEFECT, reason)
 
     def stop(self, exit_code: ExitCode, reason: str) -> None:
         """Sends nothing more; what is in flight may finish. The first reason counts."""
@@ -161,8 +184,8 @@ class Engine:
                 self._let_leave(now)
             while (dispatch := self._next(now)) is not None:
                 self._send(*dispatch)
-        except Exception as error:  # noqa: BLE001 -- a timer's call, say, would lose it: `wait_until_done` raises it
-            self._fail(error)
+        except Exception as error:  # noqa: BLE001 -- a timer's call, say, would lose it
+            self.fail_internal(error)
 
     def refresh_counters(self) -> None:
         """Brings totals and gauges up to date, and what hedging knows of latencies: looked at a few times a second, not
@@ -177,7 +200,10 @@ class Engine:
         counters.in_flight = self._scheduler.in_flight
         counters.queued = len(self._scheduler.lanes)
         if self._hedging is not None:
-            self._hedging.learn(counters)
+            try:
+                self._hedging.learn(counters)
+            except Exception as error:  # noqa: BLE001 -- advice
+                self._switch_off_hedging(error)
             self._arm(self._clock())
 
     def check_waits(self) -> None:
@@ -254,7 +280,11 @@ class Engine:
         if self._hedging is None:
             start = self._channels[endpoint.index].start
             return self._try_leave(start, request, endpoint) if self._is_even else start(request)
-        self._hedging.watch(Send(request, endpoint, self._start(request, endpoint)))
+        send = Send(request, endpoint, self._start(request, endpoint))
+        try:
+            self._hedging.watch(send)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self._switch_off_hedging(error)
         return True
 
     def _try_leave(self, start: Callable[[Request], bool], request: Request, endpoint: Endpoint) -> bool:
@@ -276,8 +306,12 @@ class Engine:
         if self._sink.is_full:
             self._scheduler.wait_for_output(now)
             return None
-        if self._hedging is not None and self._hedging.due_s <= now:
-            self._hedging.send_twins(self._scheduler, self._counters, self._start, now)
+        if self._hedging is not None:
+            try:
+                if self._hedging.due_s <= now:
+                    self._hedging.send_twins(self._scheduler, self._counters, self._start, now)
+            except Exception as error:  # noqa: BLE001 -- advice
+                self._switch_off_hedging(error)
         dispatch = self._scheduler.next(now)
         if self._scheduler.unsendable:
             self._give_up_unsendable()
@@ -314,7 +348,10 @@ class Engine:
         if self.exit_code is None and not self._sink.is_full:
             wake_at = min(wake_at, self._scheduler.wake_at)
             if self._hedging is not None:
-                wake_at = min(wake_at, self._hedging.wake_at(now))
+                try:
+                    wake_at = min(wake_at, self._hedging.wake_at(now))
+                except Exception as error:  # noqa: BLE001 -- advice
+                    self._switch_off_hedging(error)
         self._wake_up.set(wake_at, now)
 
     def _leave(self, endpoint: Endpoint, request: Request) -> asyncio.Future[None] | None:
@@ -357,9 +394,9 @@ class Engine:
             dispatch = self._go_on(request, endpoint, reply)
             if dispatch is not None:
                 self._start(*dispatch)
-        except Exception as error:  # noqa: BLE001 -- no task would hold it: `wait_until_done` raises it
-            self._fail(error)
-        if not self._scheduler.in_flight:
+        except Exception as error:  # noqa: BLE001 -- no task would hold it
+            self.fail_internal(error)
+        if not self._scheduler.in_flight or self.defect is not None:
             self._check_done()
 
     def _go_on(self, request: Request, endpoint: Endpoint, reply: Reply) -> tuple[Request, Endpoint] | None:
@@ -385,49 +422,98 @@ class Engine:
     def _carried(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(error)
+            self.fail_internal(error)
         self._check_done()
-
-    def _fail(self, bug: BaseException) -> None:
-        """A defect of ours: the run ends, and `wait_until_done` raises it."""
-        self._bug = bug
-        self.stop(ExitCode.OUTPUT_FAILED, "internal error")
-        self._done.set()  # what has failed half-way may count as in flight for ever
 
     def _check_done(self) -> None:
         if self._is_quiet and self.exit_code is None and self._handler.suspects:
-            self._handler.decide_all()
+            try:
+                self._handler.decide_all()
+            except Exception as error:  # noqa: BLE001 -- whoever asks whether all is done would lose it
+                self.fail_internal(error)
             self.pump()
         if self._is_quiet or (self.exit_code is not None and not self._is_under_way):
             self._done.set()
 
     @property
     def _is_under_way(self) -> bool:
-        return bool(self._tasks or self._scheduler.in_flight)
+        """After a defect only the channels know: what has failed half-way may count as in flight for ever."""
+        if self.defect is None:
+            return bool(self._tasks or self._scheduler.in_flight)
+        return bool(self._tasks) or any(channel.is_busy for channel in self._channels)
 
     @property
     def _is_quiet(self) -> bool:
         """Nothing is under way or queued, and no more lines come."""
         return not self._is_under_way and self._counters.input_ended and not self._scheduler.lanes
 
+    def _switch_off_hedging(
+        self, error: Exception, returned: Request | None = None, *, has_answer: bool = False
+    ) -> bool:
+        """Go on without hedging: every line keeps one send. `returned` is a request whose reply has just come. Return
+        whether its line has another send, which keeps the line where the reply was no answer.
+        """
+        hedging, self._hedging, self._handler.hedging = self._hedging, None, None
+        self._fence.switch_off("hedging", error)
+        rivals = {} if hedging is None else hedging.rivals()
+        peer = None if returned is None else rivals.pop(returned, None)
+        if peer is not None:
+            rivals.pop(peer.request, None)
+            if has_answer:
+                self._cancel(peer, self._clock())
+        while rivals:
+            _, peer_of_another = rivals.popitem()
+            rivals.pop(peer_of_another.request, None)
+            self._cancel(peer_of_another, self._clock())
+        return peer is not None
+
+    def _on_hedging_defect(self, error: Exception, failed: Request) -> bool:
+        return self._switch_off_hedging(error, failed)
+
+    def _cancel(self, send: Send, now: float) -> None:
+        """Cancel a send that is not needed any more; it may be billed all the same."""
+        send.task.add_done_callback(lambda _: self.pump())  # its slot is free then
+        send.task.cancel()
+        self._scheduler.release(send.request, send.endpoint, send.request.tokens_paid, now)
+        send.endpoint.passed_over(send.request.sent_s, now)
+        self._counters.maybe_billed += 1
+
+    def _end_race(self, winner: Request, reply: Reply, now: float) -> None:
+        """Cancel the other send of a hedged request that has its answer. The latency becomes the line's: it counts
+        from the first send.
+        """
+        if self._hedging is None:
+            return
+        try:
+            race = self._hedging.won(winner)
+        except Exception as error:  # noqa: BLE001 -- advice
+            winner.ambiguous_sends += self._switch_off_hedging(error, winner, has_answer=True)
+            return
+        if race is None:
+            return
+        reply.latency_s = now - race.first_sent_s
+        if race.rival is not None:
+            winner.ambiguous_sends += 1
+            self._cancel(race.rival, now)
+
     def _conclude(self, request: Request, endpoint: Endpoint, reply: Reply, now: float) -> None:
-        reply.latency_s = now - request.sent_s
-        if reply.cause is None:
-            endpoint.breaker.answered()
+        latency_s = reply.latency_s = now - request.sent_s
         wall_now_s = self._wall_clock()
         if reply.headers and endpoint.should_read_headers(now):
             self._handler.on_rate_limit_headers(request, endpoint, reply, wall_now_s, now)
         verdict = judge(request, reply, wall_now_s)
         if isinstance(verdict, Answer):
-            clears = self._scheduler.on_answer(request, endpoint, reply.latency_s, now)
+            self._end_race(request, reply, now)
+            self._handler.succeed(request, endpoint, reply, verdict, now)  # whatever fails below, the record is written
+            endpoint.breaker.answered()
+            clears = self._scheduler.on_answer(request, endpoint, latency_s, now)
             used = endpoint.estimator.charged(request, verdict) if self._scheduler.counts_tokens else NO_TOKENS
             self._scheduler.release(request, endpoint, used, now)
-            if self._hedging is not None:
-                self._hedging.end_race(request, reply, self._scheduler, self._counters, self.pump)
-            self._handler.succeed(request, endpoint, reply, verdict, now)
             if clears:
                 self._handler.clear(endpoint, request)
         else:
+            if reply.cause is None:
+                endpoint.breaker.answered()
             self._scheduler.release(request, endpoint, request.tokens_paid if verdict.was_used else NO_TOKENS, now)
             if reply.status == _UNAUTHORIZED and self._can_renew_key(request, endpoint):
                 self._send_with_new_key(request, endpoint, now)

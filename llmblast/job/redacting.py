@@ -51,6 +51,16 @@ class Redacting:
         self._channel.leave = call
 
     @property
+    def is_busy(self) -> bool:
+        """As the channel says."""
+        return self._channel.is_busy
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """What must not be shown."""
+        return self._secrets
+
+    @property
     def on_late(self) -> Callable[[Request, bool], None]:
         """The channel's own."""
         return self._channel.on_late

@@ -5,11 +5,14 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from math import inf
 from random import Random
 
-from llmblast.errors import ExitCode
+from llmblast.errors import ExitCode, LlmblastError
+from llmblast.fence import Fence
+from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings
 from llmblast.job.hedging import Hedging
@@ -46,6 +49,7 @@ class Stations:
     timeline: Timeline | None
     notes: Sequence[str]
     """What opening the outputs put right, and what it could not do, for a person."""
+    defects: Defects
 
 
 @dataclass(slots=True)
@@ -62,10 +66,11 @@ class _Opened:
     timeline: Timeline | None
     notes: Sequence[str]
     known: Sequence[KnownLimits]
+    defects: Defects
 
 
 @asynccontextmanager
-async def open_stations(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Stations]:
+async def open_stations(settings: Settings, environ: Mapping[str, str], defects: Defects) -> AsyncIterator[Stations]:
     """Builds all stations, and closes what has no end of its own; the writer is closed by whoever runs it.
 
     The settings have passed `check_start`.
@@ -85,25 +90,26 @@ async def open_stations(settings: Settings, environ: Mapping[str, str]) -> Async
         endpoints = await _start_mocks(settings.endpoints, stack)
         channels = _open_channels(settings, endpoints, keys, stack)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
-        timeline = None
-        if settings.timeline:
-            timeline = Timeline(settings.timeline, counters, time.monotonic, time.time)
-            stack.callback(timeline.close)
+        defects.secrets = lambda: (secret for c in channels if isinstance(c, Redacting) for secret in c.secrets)
+        defects.progress = lambda: {entry.name: getattr(counters, entry.name) for entry in fields(counters)}
+        timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
         notes = [*(note for output in outputs for note in output.repaired), *([unkept] if unkept else [])]
-        opened = _Opened(source, outputs, answered, failed, channels, keys, counters, timeline, notes, known)
+        opened = _Opened(source, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects)
         yield _assemble(settings, shaper, opened)
 
 
 def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
     counters = opened.counters
-    scheduler = make_scheduler(settings, opened.known)
+    fence = opened.defects.fence
+    say = partial(_say, fence)
+    scheduler = make_scheduler(settings, opened.known, fence)
     writer = Writer(
         *opened.outputs,
         echo=settings.echo,
         body=settings.body,
         on_room=lambda: engine.pump(),  # noqa: PLW0108 -- the engine comes after the writer
         on_failure=lambda: engine.stop(ExitCode.OUTPUT_FAILED, str(writer.failure)),
-        notice=_say,
+        notice=say,
         spool_directory=settings.spool,
         timing=Timing(disk_wait_s=settings.disk_wait),
     )
@@ -119,8 +125,10 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         max_wait_s=settings.max_wait,
         keys=opened.keys,
         gives_up=_gives_up(settings.max_errors),
-        notice=_say if settings.verbose and not settings.quiet else None,
+        notice=say if settings.verbose and not settings.quiet else None,
         hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
+        fence=fence,
+        report_defect=opened.defects.report,
     )
 
     def keep() -> None:
@@ -145,16 +153,38 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         keep_limits=keep,
         timeline=opened.timeline,
         notes=opened.notes,
+        defects=opened.defects,
     )
 
 
-def _say(text: str) -> None:
+def _open_timeline(path: str | None, counters: Counters, stack: AsyncExitStack, fence: Fence) -> Timeline | None:
+    if not path:
+        return None
+    try:
+        timeline = Timeline(path, counters, time.monotonic, time.time)
+    except LlmblastError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- the run does not depend on it
+        fence.switch_off("the timeline", error)
+        return None
+    stack.callback(timeline.close)
+    return timeline
+
+
+def _say(fence: Fence, text: str) -> None:
     with suppress(OSError):  # the terminal may be gone; the files are what counts
-        sys.stderr.write(clean(text, 500) + "\n")
+        sys.stderr.write(shown(text, 500, fence) + "\n")
         sys.stderr.flush()
 
 
-def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = ()) -> Scheduler:
+def shown(text: str, max_length: int, fence: Fence) -> str:
+    """Return text from outside in a form that is safe on a terminal."""
+    with fence.around("the sanitizing of messages"):
+        return clean(text, max_length)
+    return "".join(character for character in text[:max_length] if character.isprintable())
+
+
+def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence: Fence | None = None) -> Scheduler:
     """Build the scheduler with both levels of limits; `known` is what earlier runs learned of each endpoint."""
     known = known or [KnownLimits()] * len(settings.endpoints)
     run_limits = limit_set("run", settings, settings.burst)
@@ -167,10 +197,11 @@ def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = ()) -> Sch
             quotas[endpoint.quota] if endpoint.quota else None,
             run=settings,
             known=limits,
+            fence=fence,
         )
         for index, (endpoint, limits) in enumerate(zip(settings.endpoints, known, strict=True))
     ]
-    return Scheduler(run_limits, endpoints, ROUTES[settings.route])
+    return Scheduler(run_limits, endpoints, ROUTES[settings.route], fence)
 
 
 def _connections_ahead(settings: Settings, endpoint: EndpointSettings) -> int:

@@ -28,9 +28,11 @@ SEARCH_SHARE, FIRST_PATIENCE, MAX_PATIENCE, MAX_PATIENCE_BOUND = 0.01, 0.36, 4.0
 class AdaptiveConcurrency(Concurrency):
     """At most `slots` requests in flight; fewer while the limit opens, and where fewer serve the endpoint best."""
 
+    is_learned = True
+
     def __init__(self, name: str, slots: int) -> None:
         super().__init__(name, min(slots, FIRST))
-        self._max = self._most = self._best = self._target = slots
+        self.max_slots = self._max = self._most = self._best = self._target = slots
         self._doubling_s = min(DOUBLING_S, MAX_OPENING_S / max(math.ceil(math.log2(slots / FIRST)), 1))
         self._doubles_s = -math.inf
         self._is_paced, self._paced_until_s, self._next_s, self._latency_s = True, 0.0, -math.inf, 0.0

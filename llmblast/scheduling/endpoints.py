@@ -2,9 +2,10 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from llmblast.fence import Fence
 from llmblast.records import Answer, RateLimitInfo, Request
 from llmblast.scheduling.adaptive_concurrency import AdaptiveConcurrency
 from llmblast.scheduling.advertised_rate import AdvertisedRate, should_follow
@@ -63,6 +64,7 @@ class Endpoint:
     """
 
     __slots__ = (
+        "_fence",
         "_headers_read_s",
         "_held_since_s",
         "_is_exhausted",
@@ -100,7 +102,7 @@ class Endpoint:
         "weight",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 -- one place for all of its state
         self,
         index: int,
         settings: EndpointSettings,
@@ -109,7 +111,9 @@ class Endpoint:
         *,
         run: RateSettings = NO_RATES,
         known: KnownLimits = NOTHING_KNOWN,
+        fence: Fence | None = None,
     ) -> None:
+        self._fence = fence or Fence()
         self.index = index
         self.bit = 1 << index
         self.name = settings.name
@@ -156,6 +160,7 @@ class Endpoint:
             window=self.concurrency,
             in_flight=[self.refusals, *([self.in_flight_limit] if self.in_flight_limit else [])],
         )
+        self.limits.on_defect = self.switch_off
         self.estimator = TokenEstimator(settings.charge)
         self.in_flight = self.sends = 0
         self.lag_s = 0.0
@@ -185,7 +190,11 @@ class Endpoint:
         """Follows how many tokens a request took: a thousand answers a second say as much as all of them."""
         if now >= self._learned_s + _LEARNING_INTERVAL_S:
             self._learned_s = now
-            self.estimator.learn(request, answer)
+            try:
+                self.estimator.learn(request, answer)
+            except Exception as error:  # noqa: BLE001 -- advice
+                self._learned_s, self.estimator = math.inf, TokenEstimator(self.estimator.charge)
+                self._fence.switch_off(f"the learning of token counts of {self.name}", error)
 
     def on_rate_limit_headers(self, infos: Sequence[RateLimitInfo], sent_s: float, now: float) -> None:
         """Follow the rate-limit headers of the reply to the request sent at `sent_s`."""
@@ -193,8 +202,8 @@ class Endpoint:
         for info in infos:
             rate = self.advertised.get(info.kind)
             if rate is not None:
-                rate.on_rate_limit_headers(info, sent_s, now)
-            elif should_follow(info):
+                self._notify(rate, rate.on_rate_limit_headers, info, sent_s, now)
+            elif should_follow(info) and self._headers_read_s == now:
                 self._follow(info.kind)
 
     def known_limits(self) -> KnownLimits:
@@ -259,9 +268,12 @@ class Endpoint:
         self.answers += 1
         self.last_answered_sent_s = max(self.last_answered_sent_s, sent_s)
         self.outage.worked(sent_s)
-        self._observe(latency_s)
+        try:
+            self._observe(latency_s)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self._fence.switch_off(f"the average latency of {self.name}", error)
         if self.in_flight_limit is not None:
-            self.in_flight_limit.on_answer(request.in_flight, sent_s, now)
+            self._notify(self.in_flight_limit, self.in_flight_limit.on_answer, request.in_flight, sent_s, now)
         self.push_back.on_answer(sent_s)
         self.rejections.on_answer()
         if self._held_since_s != math.inf:
@@ -272,7 +284,10 @@ class Endpoint:
             model.rejections.on_answer()
             clears = model.refusals.on_answer(sent_s) or clears
         if self.concurrency is not None:
-            self.concurrency.on_answer(sent_s, latency_s, now)
+            try:
+                self.concurrency.on_answer(sent_s, latency_s, now)
+            except Exception as error:  # noqa: BLE001 -- advice
+                self.switch_off(self.concurrency, error)
         return clears
 
     def on_push_back(self, request: Request, wait_s: float | None, now: float) -> bool:
@@ -297,14 +312,14 @@ class Endpoint:
         if self.push_back.is_held:
             self._held_since_s, self._is_exhausted = self.push_back.held_since_s, self.push_back.is_exhausted
             if self.concurrency is not None:
-                self.concurrency.on_push_back(now)
+                self._notify(self.concurrency, self.concurrency.on_push_back, now)
         if "requests" in self.advertised:
-            self.advertised["requests"].settle(1.0, 0.0, now)
+            self._notify(rate := self.advertised["requests"], rate.settle, 1.0, 0.0, now)
         if self.learned is not None:
             if was_held:
-                self.learned.on_held_rejected()
+                self._notify(self.learned, self.learned.on_held_rejected)
             else:
-                self.learned.on_rejected(sent_s, now)
+                self._notify(self.learned, self.learned.on_rejected, sent_s, now)
         return False
 
     def _is_for_number_in_flight(self, request: Request, now: float) -> bool:
@@ -312,12 +327,17 @@ class Endpoint:
         if limit is None:
             return False
         was_known = limit.is_known
-        if not limit.on_rejected(request.in_flight, request.sent_s, now):
+        try:
+            is_explained = limit.on_rejected(request.in_flight, request.sent_s, now)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self.switch_off(limit, error)
+            return False
+        if not is_explained:
             return False
         if not was_known and self.learned is not None:
             self.push_back.end_hold()
             self._held_since_s = math.inf
-            self.learned.set_free(now)
+            self._notify(self.learned, self.learned.set_free, now)
         return True
 
     def _look_for_end_of_hold(self, now: float) -> None:
@@ -328,9 +348,9 @@ class Endpoint:
             return
         if self.learned is not None:
             if self._is_exhausted:
-                self.learned.on_exhausted(self._held_since_s, now)
+                self._notify(self.learned, self.learned.on_exhausted, self._held_since_s, now)
             else:
-                self.learned.on_released(self._held_since_s, now)
+                self._notify(self.learned, self.learned.on_released, self._held_since_s, now)
         self._held_since_s = math.inf
 
     def _count_rejection(self, request: Request, wait_s: float | None) -> None:
@@ -408,6 +428,37 @@ class Endpoint:
             self.latency_s += _LATENCY_GAIN * (latency_s - self.latency_s)
         else:
             self.latency_s = latency_s
+
+    def switch_off(self, limit: Limit, error: Exception) -> Limit | None:
+        """Replace a learned limit that raised, by the user's if there is one. Raise the error of any other limit."""
+        if not getattr(limit, "is_learned", False):
+            raise error
+        other = limit.fixed(self.in_flight) if isinstance(limit, AdaptiveConcurrency) else None
+        self.limits.replace(limit, other)
+        if limit is self.learned:
+            self.learned = None
+        elif limit is self.in_flight_limit:
+            self.in_flight_limit = None
+        elif limit is self.concurrency:
+            self.concurrency = None
+        else:
+            self.ignore_headers()
+        self._fence.switch_off(limit.name, error)
+        return other
+
+    def ignore_headers(self) -> None:
+        """Follow no rate-limit headers any more."""
+        self._headers_read_s = math.inf
+        for rate in self.advertised.values():
+            self.limits.replace(rate, None)
+        self.advertised.clear()
+
+    def _notify(self, limit: Limit, method: Callable[..., object], *arguments: object) -> None:
+        """Call a method of a learned limit."""
+        try:
+            method(*arguments)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self.switch_off(limit, error)
 
     def observe_failure(self) -> None:
         """Makes it look slower: failures are often quick, and must not attract what `fastest` sends."""

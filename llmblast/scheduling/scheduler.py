@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain
 
+from llmblast.fence import Fence
 from llmblast.records import NO_TOKENS, RateLimitInfo, Request, Tokens
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.even_rate import EvenRate
@@ -46,7 +47,10 @@ class _Output:
 class Scheduler:
     """Lanes in, (request, endpoint) out. `now` is always monotonic seconds, handed in by the caller."""
 
-    def __init__(self, run_limits: LimitSet, endpoints: Sequence[Endpoint], route: Route) -> None:
+    def __init__(
+        self, run_limits: LimitSet, endpoints: Sequence[Endpoint], route: Route, fence: Fence | None = None
+    ) -> None:
+        self._fence = fence or Fence()
         self.lanes = Lanes()
         self.endpoints = tuple(endpoints)
         self.wake_at = math.inf

@@ -18,6 +18,7 @@ class Channel(Protocol):
     gets the reply: no task is needed. Where it is False, `send` has to be awaited, which may open one.
 
     `send` asks `leave` when it has a connection, and waits for what that returns, if anything, before it writes.
+    `is_busy` says whether something that was started has no reply yet.
     `abandon` ends what was started; nobody is told. `on_late` is called when a request leaves later than it was
     admitted, and told whether that is since a connection had to be opened for it. `warm_up` may open connections ahead,
     and returns the Reply that says why there is none; `sweep(now)` ends what has run out of time, some times a second.
@@ -27,6 +28,9 @@ class Channel(Protocol):
     leave: Leave
     on_late: Callable[[Request, bool], None]
     on_reply: Callable[[Request, Reply], None]
+
+    @property
+    def is_busy(self) -> bool: ...
 
     async def warm_up(self, connections: int = 1) -> Reply | None: ...
 

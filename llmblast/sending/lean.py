@@ -47,6 +47,11 @@ class LeanChannel:
         self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
         self.on_reply: Done = lambda request, reply: None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is under way."""
+        return any(not exchange.is_idle for exchange in self._open)
+
     async def warm_up(self, connections: int = 1) -> Reply | None:
         """Opens connections ahead: else the first requests leave a handshake later than the limits think, and come too
         close to those that follow on kept connections.

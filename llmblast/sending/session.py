@@ -142,6 +142,11 @@ class SessionChannel:
             proxy=_proxy_for(URL(target.base)),
         )
 
+    @property
+    def is_busy(self) -> bool:
+        """Nothing is ever started."""
+        return False
+
     def start(self, request: Request) -> bool:
         """Aiohttp needs a task for each request."""
         return False

@@ -73,7 +73,17 @@ def make_engine(
     return engine_on(Channel(reply, gate), sink, counters)
 
 
-def engine_on(channel: TaskChannel, sink: Sink, counters: Counters) -> Engine:
+def fail(*arguments: object) -> None:
+    raise RuntimeError("a bug")
+
+
+def engine_on(channel: TaskChannel, sink: Sink, counters: Counters, reports: list[str] | None = None) -> Engine:
+    """`reports` gets the messages of defects."""
+
+    def report(defect: BaseException) -> str:
+        (reports if reports is not None else []).append(str(defect))
+        return str(defect) if reports is not None else repr(defect)
+
     settings = load({"endpoints": ["http://127.0.0.1:1/v1"]})
     return Engine(
         make_scheduler(settings),
@@ -85,6 +95,7 @@ def engine_on(channel: TaskChannel, sink: Sink, counters: Counters) -> Engine:
         wall_clock=time.time,
         max_in_flight=4,
         gives_up=lambda counters: False,
+        report_defect=report,
     )
 
 
@@ -107,35 +118,82 @@ def test_where_a_rate_is_set_no_slow_start_comes_first(rps: float | None, admitt
 
 
 async def test_a_defect_ends_the_run_and_is_not_hidden() -> None:
-    """An exception out of a send is a bug of ours: it comes out of the run, and nobody waits for ever."""
+    """An exception out of a send is a bug of ours: the run ends with it, and nothing waits for ever."""
     counters = Counters(endpoints=[EndpointCounters("a")])
     engine = make_engine(RuntimeError("a bug"), Sink(), counters)
     engine.accept(request(1))
     engine.pump()
 
     await asyncio.wait_for(engine.stopping.wait(), 5)
+    await asyncio.wait_for(engine.wait_until_done(), 5)
 
-    with pytest.raises(RuntimeError, match="a bug"):
-        await asyncio.wait_for(engine.wait_until_done(), 5)
+    assert (engine.exit_code, engine.reason) == (ExitCode.DEFECT, "RuntimeError('a bug')")
 
 
-async def test_a_defect_where_no_task_holds_it_is_not_hidden_either() -> None:
-    """What is sent on a kept connection has no task; others that are in flight are not waited for."""
+async def test_after_a_defect_nothing_is_sent_and_what_arrives_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer whose handling failed keeps its record, too: it was put first."""
+    channel, sink, counters = KeptChannel(), Sink(), Counters(endpoints=[EndpointCounters("a")], input_ended=True)
+    engine = engine_on(channel, sink, counters)
+    for number in range(70):
+        engine.accept(request(number))
+    engine.pump()
+    in_flight = list(channel.started)
 
-    class Broken(Sink):
-        def put(self, outcome: Outcome) -> None:
-            raise RuntimeError("a bug")
+    monkeypatch.setattr(engine._scheduler, "release", fail)
+    for sent in in_flight:
+        channel.on_reply(sent, Reply(200, {}, ANSWER))
+    await asyncio.wait_for(engine.wait_until_done(), 5)
 
-    channel = KeptChannel()
-    engine = engine_on(channel, Broken(), Counters(endpoints=[EndpointCounters("a")]))
+    assert engine.exit_code is ExitCode.DEFECT
+    assert channel.started == in_flight
+    assert [outcome.request for outcome in sink.outcomes if isinstance(outcome, Success)] == in_flight
+    assert engine._scheduler.lanes
+
+
+async def test_after_a_defect_replies_to_come_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has failed half-way counts as in flight for ever; only the channel knows what still comes."""
+    channel, counters = KeptChannel(), Counters(endpoints=[EndpointCounters("a")])
+    engine = engine_on(channel, Sink(), counters)
     for number in (1, 2):
         engine.accept(request(number))
     engine.pump()
-
+    monkeypatch.setattr(engine._scheduler, "release", fail)
+    channel.is_busy = True
     channel.on_reply(channel.started[0], Reply(200, {}, ANSWER))
+    done = asyncio.create_task(engine.wait_until_done())
+    await asyncio.sleep(0)
+    was_done = done.done()
 
-    with pytest.raises(RuntimeError, match="a bug"):
-        await asyncio.wait_for(engine.wait_until_done(), 5)
+    channel.is_busy = False
+    channel.on_reply(channel.started[1], Reply(200, {}, ANSWER))
+    await asyncio.wait_for(done, 5)
+
+    assert not was_done
+
+
+async def test_each_record_that_cannot_be_rendered_is_left_out_alone() -> None:
+    """Others that arrive later are written; a defect counts more than the stop before it."""
+
+    class Broken(Sink):
+        def put(self, outcome: Outcome) -> None:
+            if isinstance(outcome, Success) and outcome.request.number < 2:
+                raise RuntimeError(f"bug {outcome.request.number}")
+            super().put(outcome)
+
+    channel, sink, reports = KeptChannel(), Broken(), list[str]()
+    engine = engine_on(channel, sink, Counters(endpoints=[EndpointCounters("a")]), reports)
+    for number in range(4):
+        engine.accept(request(number))
+    engine.pump()
+    engine.stop(ExitCode.INTERRUPTED, "interrupted")
+
+    for sent in channel.started:
+        channel.on_reply(sent, Reply(200, {}, ANSWER))
+    await asyncio.wait_for(engine.wait_until_done(), 5)
+
+    assert [outcome.request.number for outcome in sink.outcomes if isinstance(outcome, Success)] == [2, 3]
+    assert reports == ["bug 0", "bug 1"]
+    assert (engine.exit_code, engine.reason) == (ExitCode.DEFECT, "bug 0")
 
 
 async def test_a_defect_in_a_send_is_not_lost_with_whoever_asked_for_it() -> None:
@@ -149,9 +207,9 @@ async def test_a_defect_in_a_send_is_not_lost_with_whoever_asked_for_it() -> Non
     engine.accept(request(1))
 
     engine.pump()
+    await asyncio.wait_for(engine.wait_until_done(), 5)
 
-    with pytest.raises(RuntimeError, match="a bug"):
-        await asyncio.wait_for(engine.wait_until_done(), 5)
+    assert engine.exit_code is ExitCode.DEFECT
 
 
 async def test_a_reply_on_a_kept_connection_sends_the_next_request() -> None:
