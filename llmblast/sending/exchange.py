@@ -143,6 +143,8 @@ class Exchange(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            raise error.__context__ or error from None  # a defect of ours, not the server's
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.is_kept = False
             if self._reply is None:

@@ -7,6 +7,7 @@ used, since `llmblast run` in a pipeline should not wait for it.
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, TextIO
@@ -23,7 +24,7 @@ BAR_INTERVAL_S = 0.25
 PLAIN_INTERVAL_S = 10.0
 _MAX_STATES = 3
 SHOW_CURSOR = "\x1b[?25h"
-"""DECTCEM, ECMA-48 private mode 25: what hid the cursor may be broken."""
+"""DECTCEM, a private mode of DEC's terminals that all others know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ async def drive(display: Display, fence: Fence | None = None, stream: TextIO | N
     """Starts the display, ticks until it is cancelled, and stops it.
 
     Ends quietly when the stream has gone: a run of hours outlives the terminal that it was started from. After a defect
-    in the display, `stream` shows its cursor again.
+    in the display, `stream` is standard error again and shows its cursor: what should have seen to that may be broken.
     """
     with contextlib.suppress(OSError):
         try:
@@ -140,8 +141,9 @@ async def drive(display: Display, fence: Fence | None = None, stream: TextIO | N
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 -- the run does not depend on it
-            if stream is not None and stream.isatty():
-                stream.write(SHOW_CURSOR)
+            if stream is not None:
+                sys.stderr = stream
+                stream.write(f"{SHOW_CURSOR}\n" if stream.isatty() else "")
                 stream.flush()
             (fence or Fence()).switch_off("the progress display", error)
 
