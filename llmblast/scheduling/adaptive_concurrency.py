@@ -11,7 +11,7 @@ import math
 from llmblast.scheduling.latency_sample import LatencySample
 from llmblast.scheduling.limits import Concurrency
 
-FIRST, DOUBLING_S, MAX_OPENING_S, PUSH_BACK_PAUSE_S = 2, 0.25, 2.5, 1.0
+FIRST, DOUBLING_S, MAX_OPENING_S, PUSH_BACK_PAUSE_S = 4, 0.25, 2.5, 1.0
 MAX_PACED_LATENCY_S, PACING_CREDIT_S, PACED_S = 0.25, 0.001, 10.0
 """Pacing spreads a window's requests over half of a latency, or of this; see `_pace`."""
 SHORTEST_SERVICE_S = 0.02
@@ -35,7 +35,7 @@ class AdaptiveConcurrency(Concurrency):
         self.max_slots = self._max = self._most = self._best = self._target = slots
         self._doubling_s = min(DOUBLING_S, MAX_OPENING_S / max(math.ceil(math.log2(slots / FIRST)), 1))
         self._doubles_s = -math.inf
-        self._is_paced, self._paced_until_s, self._next_s, self._latency_s = True, 0.0, -math.inf, 0.0
+        self._is_paced, self._paced_until_s, self._next_s, self._latency_s = False, 0.0, -math.inf, 0.0
         self._is_opening, self._rest, self._patience = True, 0, FIRST_PATIENCE
         self._floor, self._ceiling, self._step = 0.0, math.inf, MAX_STEP
         self._level: LatencySample | None = None

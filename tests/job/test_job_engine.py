@@ -103,9 +103,9 @@ def request(number: int, body: bytes = b"{}") -> Request:
     return Request(number, "0" * 16, b"{}", number, body=body)
 
 
-@pytest.mark.parametrize(("rps", "admitted"), [(None, 4), (1e6, 100)])
+@pytest.mark.parametrize(("rps", "admitted"), [(None, 4), (1e6, 81)])
 def test_where_a_rate_is_set_no_slow_start_comes_first(rps: float | None, admitted: int) -> None:
-    """It keeps a crowd from a limit that nobody knows, and would keep a known rate from being used."""
+    """It would keep a known rate from being used; only the first request of a cold server holds back the next ones."""
     scheduler = make_scheduler(load({"endpoints": ["http://127.0.0.1:1/v1"], "rps": rps}))
     for number in range(100):
         scheduler.lanes.add(request(number))
