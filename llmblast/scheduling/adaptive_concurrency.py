@@ -38,7 +38,7 @@ class AdaptiveConcurrency(Concurrency):
         self._is_paced, self._paced_until_s, self._next_s, self._latency_s = False, 0.0, -math.inf, 0.0
         self._is_opening, self._rest, self._patience = True, 0, FIRST_PATIENCE
         self._floor, self._ceiling, self._step = 0.0, math.inf, MAX_STEP
-        self._level: LatencySample | None = None
+        self._level = LatencySample(0, 0)
         self._sample = LatencySample(OPENING_SENDS / 2, MAX_ROUNDS * min(slots, MAX_SENDS))
 
     @property
@@ -107,13 +107,13 @@ class AdaptiveConcurrency(Concurrency):
         credit_s = PACING_CREDIT_S if self._slots > 8 else 0.0
         self._next_s = max(self._next_s, now - credit_s) + gap_s
 
-    def _judge(self, sample: LatencySample, level: LatencySample | None) -> None:
+    def _judge(self, sample: LatencySample, level: LatencySample) -> None:
         is_full = sample.is_complete and sample.load >= FULL * self._target
         if self._is_opening:
-            self._judge_opening(sample, level or sample, is_full=is_full)
+            self._judge_opening(sample, level if level.answers else sample, is_full=is_full)
         elif not is_full:
             self._stay()
-        elif level is None or self._target == self._best:
+        elif self._target == self._best:
             self._level = sample
             self._search()
         else:
@@ -175,10 +175,8 @@ class AdaptiveConcurrency(Concurrency):
         self._sample = LatencySample(self._sends(step), MAX_ROUNDS * (self._sends(step) + self._taken))
 
     def _sends(self, step: float) -> float:
-        deviation = self._level.deviation if self._level else 0.0
-        return max(min((ERRORS_PER_STEP * deviation / math.log(step)) ** 2, MAX_SENDS), MIN_SENDS)
+        return max(min((ERRORS_PER_STEP * self._level.deviation / math.log(step)) ** 2, MAX_SENDS), MIN_SENDS)
 
     def _finest(self, step: float) -> float:
         """Return that step, or the smallest one that latencies so spread out let us judge."""
-        deviation = self._level.deviation if self._level else 0.0
-        return max(step, math.exp(ERRORS_PER_STEP * deviation / math.sqrt(MAX_SENDS)))
+        return max(step, math.exp(ERRORS_PER_STEP * self._level.deviation / math.sqrt(MAX_SENDS)))

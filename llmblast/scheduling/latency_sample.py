@@ -39,8 +39,8 @@ class LatencySample:
 
     @property
     def deviation(self) -> float:
-        """Return the standard deviation of log latency."""
-        return math.sqrt(self._squares / self.answers)
+        """Return the standard deviation of log latency; 0 before the first answer."""
+        return math.sqrt(self._squares / max(self.answers, 1))
 
     def on_send(self, in_flight: float, now: float) -> None:
         """Count a request sent after the first one; all that leave in one moment belong together."""
