@@ -36,7 +36,9 @@ def test_the_next_run_begins_at_the_learned_rate(tmp_path: Path) -> None:
 
     assert known_limits(settings, NOW_S + 60) == [KnownLimits(291.0)]
     assert list(orjson.loads((tmp_path / "save.jsonl.limits").read_bytes())) == [f"{URL} m"]
-    assert make_scheduler(settings, known_limits(settings, NOW_S)).endpoints[0].known_limits().per_s == 291.0
+    learned = make_scheduler(settings, known_limits(settings, NOW_S)).endpoints[0].learned
+    assert learned is not None
+    assert learned.learned_per_s == 291.0
 
 
 def test_where_no_limit_was_met_nothing_is_kept(tmp_path: Path) -> None:

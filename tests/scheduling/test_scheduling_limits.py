@@ -264,7 +264,7 @@ def test_an_endpoint_says_what_is_the_matter_with_it() -> None:
         endpoint.breaker.failed(0.0)
     assert endpoint.state(2.0).startswith("down, ")
     endpoint.disabled = "401"
-    assert endpoint.state(2.0) == "disabled: 401"
+    assert endpoint.state(2.0) == "off: 401"
 
 
 def test_an_endpoint_has_its_own_burst_or_that_of_the_run() -> None:
