@@ -124,8 +124,8 @@ class ResponseHandler:
 
     def clear(self, endpoint: Endpoint, answered: Request) -> None:
         """Fail the suspects that an answer at their endpoint shows to be to blame."""
-        for suspect in self.suspects.take(lambda s: s.endpoint is endpoint and s.is_shown_by(answered)):
-            self._fail(suspect.request, endpoint, suspect.reply, suspect.verdict)
+        for suspect in self.suspects.take(lambda suspect: suspect.is_shown_by(answered, endpoint)):
+            self._fail(suspect.request, suspect.endpoint, suspect.reply, suspect.verdict)
 
     def decide_left_alone(self, now: float) -> None:
         """Decide on suspects for which no other line shows anything soon."""
@@ -234,21 +234,23 @@ class ResponseHandler:
         model = endpoint.models.get(request.model)
         if model is not None and model.refusals.state is State.OPEN and not model.reason:
             model.reason = verdict.message
-            for suspect in self.suspects.take(lambda s: s.endpoint is endpoint and s.request.model == model.name):
+            for suspect in self.suspects.take(lambda s: s.was_refused_by(endpoint) and s.request.model == model.name):
                 self._go_elsewhere_or_fail(suspect, replace(suspect.verdict, transient=True))
 
     def _decide(self, suspects: Sequence[Suspect]) -> None:
         """Where other lines show nothing more, a suspected endpoint is out, and the words of the reply decide for one
-        that never answered. Else such a line may be tried again by another run, unless its model is not there.
+        that never answered. Else the line fails; where nothing at all points to it, another run tries it again.
         """
         for suspect in suspects:
-            request, endpoint, _, verdict, _ = suspect
+            request, _, _, verdict, _ = suspect
             is_nowhere = verdict.is_not_found and request.model is None
             says_so = verdict.blame is Blame.ENDPOINT or is_nowhere
-            is_endpoints = endpoint.refusals.is_suspected or (says_so and not endpoint.refusals.has_answered)
-            if is_endpoints and endpoint.disabled is None:
-                self._take_out(endpoint, verdict)
-            is_transient = verdict.transient or not verdict.is_not_found
+            for endpoint in self.scheduler.enabled:
+                breaker = endpoint.refusals
+                is_blamed = says_so and endpoint is suspect.endpoint and not breaker.has_answered
+                if suspect.was_refused_by(endpoint) and (breaker.is_suspected or is_blamed):
+                    self._take_out(endpoint, verdict)
+            is_transient = verdict.transient or not suspect.is_likely_to_blame
             self._go_elsewhere_or_fail(suspect, replace(verdict, transient=is_transient))
 
     def _go_elsewhere_or_fail(self, suspect: Suspect, verdict: Verdict) -> None:
@@ -260,16 +262,19 @@ class ResponseHandler:
             self._fail(request, endpoint, reply, verdict)
 
     def _take_out(self, endpoint: Endpoint, verdict: Verdict) -> None:
-        """Send nothing to the endpoint any more. Its suspects go elsewhere, or stay pending where all are out."""
-        reason = verdict.message
+        """Send nothing to the endpoint any more. Its suspects stay pending where all are out; those that others have
+        refused, too, go on waiting for what lines meet there.
+        """
+        reason = endpoint.trouble
         if verdict.is_not_found and not endpoint.answers:
             reason += "; it never gave an answer: are its URL and its model right?"
         self.scheduler.disable(endpoint, reason)
         if self.scheduler.is_exhausted:
             all_reasons = "; ".join(f"{e.name}: {e.disabled}" for e in self.scheduler.endpoints)
             self.stop(ExitCode.REFUSED, f"all endpoints rejected the requests: {all_reasons}")
-        for suspect in self.suspects.take(lambda suspect: suspect.endpoint is endpoint):
-            self._go_elsewhere_or_fail(suspect, replace(suspect.verdict, transient=True))
+        enabled = self.scheduler.enabled
+        for suspect in self.suspects.take(lambda suspect: not any(map(suspect.was_refused_by, enabled))):
+            self._again(suspect.request, suspect.since_s)
 
     def _check_reachable(self, verdict: Verdict) -> None:
         """An endpoint that has answered before is waited for; when none ever did, somebody has to look."""

@@ -17,6 +17,9 @@ from llmblast.scheduling.rejections import RejectionStreak
 from llmblast.scheduling.tokens import TokenEstimator
 from llmblast.settings import EndpointSettings
 
+ALONE_S = 15.0
+"""Rejections of a line that is alone count against it once so much time lies between them, as long as `max_attempts` of
+them take more than the minute of a usual quota."""
 FAILING_LINES = 10
 """Lines in a row that fail at one endpoint before it counts as down. Fewer may just be lines that it cannot digest,
 which must come to their end by `max_attempts`."""
@@ -45,12 +48,12 @@ class Endpoint:
     __slots__ = (
         "_exhausted_since_s",
         "_headers_read_s",
+        "_last_rejection",
         "_learned_s",
         "_learns",
         "_moved_s",
         "_moving_since_s",
         "_set_per_s",
-        "_told",
         "advertised",
         "answers",
         "bit",
@@ -140,8 +143,8 @@ class Endpoint:
         """Usable answers in this run."""
         self._exhausted_since_s = math.inf
         """Since when its quota is used up."""
-        self._told: tuple[Request, int] | None = None
-        """The request of its last rate-limit reply, where that named a moment, and how many were sent by then."""
+        self._last_rejection: tuple[Request | None, int, float] = (None, 0, 0.0)
+        """The request of its last rate-limit reply, how many were sent by then, and until when that one should wait."""
         self.last_answered_sent_s = -math.inf
         """When the latest request that was answered had been sent."""
         self._headers_read_s = self._learned_s = -math.inf
@@ -238,7 +241,7 @@ class Endpoint:
         sent_s = request.sent_s
         self.outage.probe_abandoned(now, sent_s)
         self.breaker.probe_abandoned(now, sent_s)
-        self._count_rejection(request, wait_s)
+        self._count_rejection(request, wait_s, now)
         self.rejections.on_rejected(now)
         model = self.models.get(request.model)
         if model is not None and self.models.are_several:
@@ -266,17 +269,19 @@ class Endpoint:
             self.learned.on_exhausted(self._exhausted_since_s, now)
         self._exhausted_since_s = math.inf
 
-    def _count_rejection(self, request: Request, wait_s: float | None) -> None:
-        """Count a rejection against its line when others were let in since it was rejected last, or when it had waited
-        as told and nothing else was sent meanwhile.
+    def _count_rejection(self, request: Request, wait_s: float | None, now: float) -> None:
+        """Count a rejection against its line when others were let in since it was rejected last. Where nothing else was
+        sent meanwhile, count it when it came after the moment that the last one named, or after some seconds.
         """
-        was_alone = self._told == (request, self.sends - 1)
+        rejected, sends, until_s = self._last_rejection
+        was_alone = rejected is request and sends == self.sends - 1 and request.sent_s >= until_s
         if request.rejected_sent_s == math.inf:
             request.rejected_sent_s = request.sent_s
         elif was_alone or self.last_answered_sent_s >= request.rejected_sent_s:
             request.rejections += 1
             request.rejected_sent_s = request.sent_s
-        self._told = None if wait_s is None else (request, self.sends)
+        until_s = request.rejected_sent_s + ALONE_S if wait_s is None else now + wait_s
+        self._last_rejection = request, self.sends, until_s
 
     def unreachable(self, sent_s: float, now: float) -> None:
         """What was sent at `sent_s` never left: no connection could be opened."""
