@@ -4,6 +4,7 @@
     |-- UsageError          2   wrong usage or settings; nothing was sent
     |-- InputDamagedError  65   the input broke off part-way
     |-- InputMissingError  66   the input cannot be opened
+    |-- DefectError        70   a defect of ours
     |-- OutputBlockedError 73   an output is locked or cannot be created
     |-- OutputFailedError  74   an output failed while the run was on
     `-- RefusedError       77   no endpoint takes our requests; lines are pending
@@ -25,6 +26,7 @@ class ExitCode(IntEnum):
     STOPPED = 5
     INPUT_DAMAGED = 65
     INPUT_MISSING = 66
+    DEFECT = 70
     OUTPUT_BLOCKED = 73
     OUTPUT_FAILED = 74
     REFUSED = 77
@@ -53,6 +55,12 @@ class InputMissingError(LlmblastError):
     """The input does not exist or may not be read."""
 
     exit_code = ExitCode.INPUT_MISSING
+
+
+class DefectError(LlmblastError):
+    """Something in llmblast itself is wrong. The message names the file with the details."""
+
+    exit_code = ExitCode.DEFECT
 
 
 class OutputBlockedError(LlmblastError):

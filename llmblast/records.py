@@ -64,6 +64,8 @@ class Request(Line):
     """Rate-limit replies to it while other requests were let in."""
     rejected_sent_s: float = inf
     """When it was sent for the last rejection that counted, or for the first one."""
+    in_flight: int = 0
+    """How many were in flight at its endpoint when it was sent, itself included."""
     key_renewed: bool = False
     """It was sent again with a new key after a 401."""
     tokens_paid: Tokens = NO_TOKENS

@@ -63,6 +63,7 @@ class EndpointSettings(RateSettings):
 
     `charge` says what the provider charges its token limits with: what a request really used, or its `max_tokens` up
     front. Endpoints with the same `quota` share one account: a rate-limit reply to one pauses all of them.
+    `key_refresh` is the interval at which the key is asked for again.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "str_strip_whitespace": True}
@@ -78,12 +79,18 @@ class EndpointSettings(RateSettings):
     key_env: str | None = None
     key_file: str | None = None
     key_command: str | None = None
+    key_refresh: Seconds | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_adaptive(self) -> bool:
         """Learns from push-back: what the setting says, else where no rate is set."""
         return not self.has_rate if self.adaptive is None else self.adaptive
+
+    @property
+    def can_refresh_key(self) -> bool:
+        """Return whether the API key can be asked for again during a run; a variable keeps the key of the start."""
+        return not (self.is_mock or self.key_env) and bool(self.key_file or self.key_command)
 
     @property
     def is_mock(self) -> bool:
@@ -260,6 +267,7 @@ def _validate(merged: Mapping[str, Any], config: str | None) -> Settings:
     for endpoint in settings.endpoints:
         _check_url(endpoint)
         _check_key_env(endpoint)
+        _check_key_refresh(endpoint)
     return settings
 
 
@@ -290,6 +298,16 @@ def _check_key_env(endpoint: EndpointSettings) -> None:
             f"endpoint {endpoint.name or endpoint.url}: key_env names a variable, and what stands there is no name of "
             "one. Put the key into a variable and write its name: key_env=NAME."
         )
+
+
+def _check_key_refresh(endpoint: EndpointSettings) -> None:
+    if endpoint.key_refresh is None or endpoint.is_mock or endpoint.can_refresh_key:
+        return
+    fix = "take key_env out, which goes before key_command and key_file" if endpoint.key_env else ""
+    raise UsageError(
+        f"endpoint {endpoint.name or endpoint.url}: key_refresh needs a key that can be asked for again: "
+        f"{fix or 'add key_command=COMMAND or key_file=FILE'}."
+    )
 
 
 def _explain(error: Mapping[str, Any], merged: Mapping[str, Any], config: str | None) -> str:

@@ -64,7 +64,7 @@ def schedule(scheduler: Scheduler, requests: Sequence[Request]) -> None:
         dispatch = scheduler.next(now)
         assert dispatch is not None, "a limit binds"
         endpoint = dispatch[1]
-        scheduler.answered(request, endpoint, 0.001)
+        scheduler.on_answer(request, endpoint, 0.001, now)
         scheduler.release(request, endpoint, endpoint.estimator.charged(request, answer), now)
 
 

@@ -47,6 +47,14 @@ def wait_for_requests(server: MockServer, count: int, process: Process) -> None:
         let_run(process, 0.005)
 
 
+def is_running(pid: str) -> bool:
+    """Whether it is more than a zombie, which waits for its new parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def run_measured(tmp_path: Path, environment: dict[str, str], *arguments: str) -> tuple[int, int]:
     """Runs `prompts.jsonl`: the exit code, and the most memory that the process had, in bytes.
 

@@ -3,12 +3,16 @@
 from collections.abc import Callable
 
 from llmblast.records import Reply, Request
+from llmblast.sending import Leave, leave_now
 
 
 class TaskChannel:
     """Sends nothing by itself."""
 
+    is_busy = False
+
     def __init__(self) -> None:
+        self.leave: Leave = leave_now
         self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
         self.on_reply: Callable[[Request, Reply], None] = lambda request, reply: None
 
@@ -17,6 +21,8 @@ class TaskChannel:
 
     async def send(self, request: Request) -> Reply:
         raise AssertionError("the test did not expect this send")
+
+    def set_key(self, key: str) -> None: ...
 
     def abandon(self) -> None: ...
 

@@ -13,7 +13,7 @@ from llmblast.errors import ExitCode
 from tests.conftest import ROOT
 
 STATIONS = {"reading", "scheduling", "sending", "writing", "watching", "mocking"}
-GROUND = {"settings", "records", "errors", "locks"}
+GROUND = {"settings", "records", "errors", "locks", "fence"}
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
     "job": {"job", *STATIONS, *GROUND},
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "settings": {"errors"},
     "locks": {"errors"},
     "records": set[str](),
+    "fence": set[str](),
     "errors": set[str](),
     "__main__": {"cli"},
     "__init__": set[str](),

@@ -62,6 +62,9 @@ def test_endpoints_get_names_of_their_own() -> None:
         ({"endpoints": ["http://a:99999/v1"]}, "not a URL"),
         ({"endpoints": ["ftp://a/v1"]}, "not a URL"),
         ({"endpoints": ["mock:latency=1"]}, "parameters follow a question mark"),
+        ({"endpoints": ["http://a/v1,key_refresh=0"]}, "endpoints[0].key_refresh: '0' will not do"),
+        ({"endpoints": ["http://a/v1,key_refresh=9"]}, "add key_command=COMMAND or key_file=FILE."),
+        ({"endpoints": ["http://a/v1,key_refresh=9,key_file=f,key_env=K"]}, "take key_env out, which goes before"),
         ({"endpoints": [{"weight": 1}]}, "endpoints[0].url: is missing. Add it."),
         ({"timeout": 0}, "--timeout: 0 will not do: it should be greater than 0"),
         ({"concurrency": 0}, "--concurrency: 0 will not do"),
@@ -162,6 +165,17 @@ def test_rates_together() -> None:
     one = load({"endpoints": ["mock:,rps=3", "mock:"], "rps": 10.0})
 
     assert (both.together("rps"), one.together("rps"), one.together("tpm")) == (7, 10, None)
+
+
+@pytest.mark.parametrize("source", ["key_command=c", "key_file=f"])
+def test_a_key_is_refreshed_where_it_can_be_asked_for_again(source: str) -> None:
+    """By a command or a file; where the built-in provider stands in for a server, its settings may stay."""
+    urls = ["http://a/v1", f"http://b/v1,key_refresh=1.5,{source}", "mock:,key_refresh=9", f"mock:,{source}"]
+
+    endpoints = load({"endpoints": urls}).endpoints
+
+    assert [endpoint.key_refresh for endpoint in endpoints] == [None, 1.5, 9, None]
+    assert [endpoint.can_refresh_key for endpoint in endpoints] == [False, True, False, False]
 
 
 def test_only_settings_have_defaults() -> None:

@@ -69,7 +69,7 @@ def run_command_line() -> None:
     except BrokenPipeError:
         _end_without_output()
     except OSError as error:
-        if error.filename is not None:  # not of a descriptor that is open: a defect of ours
+        if error.filename is not None:  # not of a descriptor that is open: a defect of ours, which `main` reports
             raise
         sys.stderr.write(f"llmblast: standard output: {error.strerror}. Write it somewhere else.\n")
         _end_without_output()

@@ -70,8 +70,10 @@ async def _serve(settings: MockSettings, host: str, port: int) -> None:
     import gc  # noqa: PLC0415
     import signal  # noqa: PLC0415
 
+    from llmblast.job.loop import shorten_logs  # noqa: PLC0415
     from llmblast.mocking.server import MockServer  # noqa: PLC0415
 
+    shorten_logs()
     # A collection of everything stops the server for some 10 ms, and even arrivals would look uneven to its limits.
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)

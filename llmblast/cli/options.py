@@ -58,7 +58,7 @@ Url = Annotated[
         "--request_url",
         metavar="URL[,name=VALUE...]",
         help="Endpoint, repeatable, with its own limits: name, weight, model, rps, rpm, rpd, tpm, itpm, otpm, burst, "
-        "concurrency, charge, quota, adaptive, key_env, key_file, key_command. mock: is the built-in one. "
+        "concurrency, charge, quota, adaptive, key_env, key_file, key_command, key_refresh. mock: is the built-in one. "
         "[default: $OPENAI_BASE_URL]",
     ),
 ]

@@ -8,16 +8,20 @@ before the queue.
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 
 from llmblast.errors import ExitCode
+from llmblast.fence import Fence
 from llmblast.job.hedging import Hedging, Send
+from llmblast.job.key_refresh import renew_key
 from llmblast.job.response_handler import ResponseHandler, Sink
+from llmblast.job.wake_up import WakeUp
 from llmblast.records import NO_TOKENS, Answer, Failure, Reply, Request
 from llmblast.scheduling import Endpoint, OwnModel, Scheduler
-from llmblast.sending import Backoff, Channel, judge
+from llmblast.sending import Backoff, Channel, EndpointKey, judge
 from llmblast.watching import Counters, duration
 
 MAX_QUEUED_BYTES = 8 * 1024 * 1024
@@ -25,7 +29,10 @@ MAX_HELD_BYTES = 256 * 1024 * 1024
 """Of all that was read and has no record yet. What is in flight is bounded here, where lines come in, since that costs
 the sends nothing: with so much under way none is read, and none goes, until another one has come to its end.
 """
+_UNAUTHORIZED = 401
 DEFAULT_MAX_WAIT_S = 900.0
+WRITING_S = 0.00005
+"""Time that the write of a request takes at least. One that took longer was held up, and left only at its end."""
 QUEUED_PER_SLOT = 4
 MIN_QUEUED = 64
 """Lines read ahead for each request that may be in flight: a burst of replies must not find the lanes empty."""
@@ -46,13 +53,20 @@ class Engine:
         wall_clock: Callable[[], float],
         max_in_flight: int,
         max_wait_s: float = DEFAULT_MAX_WAIT_S,
+        keys: Sequence[EndpointKey] = (),
         gives_up: Callable[[Counters], bool],
         notice: Callable[[str], None] | None = None,
         hedging: Hedging | None = None,
+        fence: Fence | None = None,
+        report_defect: Callable[[BaseException], str] = repr,
     ) -> None:
         self.exit_code: ExitCode | None = None
         """Set when the run was stopped before its end, with `reason` in words."""
         self.reason = ""
+        self.defect: BaseException | None = None
+        """The first defect in the path of a record; it ends the run."""
+        self._fence = fence or Fence()
+        self._report_defect = report_defect
         self._scheduler = scheduler
         self._channels = channels
         self._sink = sink
@@ -63,24 +77,39 @@ class Engine:
         self._max_queued = max(max_in_flight * QUEUED_PER_SLOT, MIN_QUEUED)
         self._hedging = hedging
         self._max_wait_s = max_wait_s
+        self._keys = keys
         self.ends_s = math.inf
         """When `--max-time` is over, in monotonic seconds."""
         self._handler = ResponseHandler(
-            scheduler, sink, backoff, counters, self.stop, gives_up, notice, hedging, max_wait_s
+            scheduler,
+            sink,
+            backoff,
+            counters,
+            self.stop,
+            gives_up,
+            notice,
+            hedging,
+            max_wait_s,
+            self._fence,
+            self._on_hedging_defect,
         )
         for endpoint, channel in zip(scheduler.endpoints, channels, strict=True):
+            channel.leave = partial(self._leave, endpoint)
             channel.on_late = partial(self._left_late, endpoint)
             channel.on_reply = partial(self._replied, endpoint)
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf
+        self._is_even = scheduler.is_even
+        self._wake_up = WakeUp(self.pump, clock, is_precise=self._is_even)
+        self._leaving: Sequence[deque[asyncio.Future[None]]] = [deque() for _ in channels]
+        """Requests of each endpoint that have a connection and wait until the last departure lets them follow."""
+        self._leaves_at = math.inf
+        """Moment at which one of them may leave; infinity: none waits."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
         self._feed_waits = False
         self.stopping = asyncio.Event()
         """Set once nothing more is sent."""
         self._done = asyncio.Event()
-        self._bug: BaseException | None = None
 
     @property
     def is_full(self) -> bool:
@@ -112,8 +141,15 @@ class Engine:
             count = self._counters.left_pending
             what = "1 line waits" if count == 1 else f"{count:,} lines wait"
             self.stop(ExitCode.STOPPED, f"{what} for {self._handler.waits_for}")
-        if self._bug is not None:
-            raise self._bug
+
+    def fail_internal(self, defect: BaseException) -> None:
+        """End the run because of a defect of ours: send nothing more; replies to what is in flight are still handled,
+        as far as the defect lets them be.
+        """
+        reason = self._report_defect(defect)
+        if self.defect is None:
+            self.defect, self.exit_code, self.reason = defect, ExitCode.DEFECT, reason
+        self.stop(ExitCode.DEFECT, reason)
 
     def stop(self, exit_code: ExitCode, reason: str) -> None:
         """Sends nothing more; what is in flight may finish. The first reason counts."""
@@ -130,6 +166,7 @@ class Engine:
             task.cancel()
         for channel in self._channels:
             channel.abandon()
+        self._wake_up.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._done.set()
 
@@ -145,10 +182,12 @@ class Engine:
         if self._counters.first_sent_s is None:
             self._counters.first_sent_s = now
         try:
+            if self._leaves_at <= now:
+                self._let_leave(now)
             while (dispatch := self._next(now)) is not None:
                 self._send(*dispatch)
-        except Exception as error:  # noqa: BLE001 -- a timer's call, say, would lose it: `wait_until_done` raises it
-            self._fail(error)
+        except Exception as error:  # noqa: BLE001 -- a timer's call, say, would lose it
+            self.fail_internal(error)
 
     def refresh_counters(self) -> None:
         """Brings totals and gauges up to date, and what hedging knows of latencies: looked at a few times a second, not
@@ -163,7 +202,10 @@ class Engine:
         counters.in_flight = self._scheduler.in_flight
         counters.queued = len(self._scheduler.lanes)
         if self._hedging is not None:
-            self._hedging.learn(counters)
+            try:
+                self._hedging.learn(counters)
+            except Exception as error:  # noqa: BLE001 -- advice
+                self._switch_off_hedging(error)
             self._arm(self._clock())
 
     def check_waits(self) -> None:
@@ -191,6 +233,31 @@ class Engine:
             self._handler.decide_left_alone(now)
             self.pump()
 
+    def _can_renew_key(self, request: Request, endpoint: Endpoint) -> bool:
+        """Whether the key, which has worked, may only be too old for this request."""
+        if not self._keys or request.key_renewed or not self._keys[endpoint.index].can_refresh:
+            return False
+        key_since_s = self._keys[endpoint.index].since_s
+        return request.sent_s < key_since_s or endpoint.last_answered_sent_s >= key_since_s
+
+    def _send_with_new_key(self, request: Request, endpoint: Endpoint, now: float) -> None:
+        """Send the request again with the present key, or with one that is asked for now; the endpoint waits for it."""
+        request.key_renewed = True
+        endpoint.passed_over(request.sent_s, now)
+        if request.sent_s >= self._keys[endpoint.index].since_s and not endpoint.refusals.is_paused:
+            endpoint.refusals.is_paused = True
+            task = self._loop.create_task(self._renew_key(endpoint))
+            self._tasks.add(task)
+            task.add_done_callback(self._carried)
+        self._scheduler.lanes.add_retry(request, now)
+
+    async def _renew_key(self, endpoint: Endpoint) -> None:
+        try:
+            await renew_key(self._keys[endpoint.index], self._channels[endpoint.index])
+        finally:
+            endpoint.refusals.is_paused = False
+        self.pump()
+
     def _blocked_until_s(self, held: Endpoint | OwnModel, now: float) -> float:
         """Return until when a rate limit blocks, where that is beyond `--max-wait` or the end of the run; infinity
         where nothing was let in for `--max-wait`; else 0.
@@ -213,8 +280,20 @@ class Engine:
     def _try_send(self, request: Request, endpoint: Endpoint) -> bool:
         """Sends it, and returns True, unless that has to be awaited in a task."""
         if self._hedging is None:
-            return self._channels[endpoint.index].start(request)
-        self._hedging.watch(Send(request, endpoint, self._start(request, endpoint)))
+            start = self._channels[endpoint.index].start
+            return self._try_leave(start, request, endpoint) if self._is_even else start(request)
+        send = Send(request, endpoint, self._start(request, endpoint))
+        try:
+            self._hedging.watch(send)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self._switch_off_hedging(error)
+        return True
+
+    def _try_leave(self, start: Callable[[Request], bool], request: Request, endpoint: Endpoint) -> bool:
+        now = self._clock()
+        if self._leaving[endpoint.index] or self._scheduler.leaves_at(endpoint) > now or not start(request):
+            return False
+        self._scheduler.leave(endpoint, max(now, self._clock() - WRITING_S))
         return True
 
     def _start(self, request: Request, endpoint: Endpoint) -> asyncio.Task[None]:
@@ -229,20 +308,28 @@ class Engine:
         if self._sink.is_full:
             self._scheduler.wait_for_output(now)
             return None
-        if self._hedging is not None and self._hedging.due_s <= now:
-            self._hedging.send_twins(self._scheduler, self._counters, self._start, now)
-        while (dispatch := self._scheduler.next(now)) is not None:
-            request, endpoint = dispatch
-            if endpoint is not None:
-                self._counters.endpoints[endpoint.index].sent += 1
-                self._counters.last_sent_s = now
-                self._tell_feed()
-                return request, endpoint
-            self._handler.give_up_unsendable(request)
-            self._check_done()
-        self._arm(now)
+        if self._hedging is not None:
+            try:
+                if self._hedging.due_s <= now:
+                    self._hedging.send_twins(self._scheduler, self._counters, self._start, now)
+            except Exception as error:  # noqa: BLE001 -- advice
+                self._switch_off_hedging(error)
+        dispatch = self._scheduler.next(now)
+        if self._scheduler.unsendable:
+            self._give_up_unsendable()
+        if dispatch is None:
+            self._arm(now)
+        else:
+            self._counters.endpoints[dispatch[1].index].sent += 1
+            self._counters.last_sent_s = now
         self._tell_feed()
-        return None
+        return dispatch
+
+    def _give_up_unsendable(self) -> None:
+        unsendable, self._scheduler.unsendable = self._scheduler.unsendable, []
+        for request in unsendable:
+            self._handler.give_up_unsendable(request)
+        self._check_done()
 
     def _tell_feed(self) -> None:
         if self._feed_waits and self._has_room():
@@ -258,23 +345,45 @@ class Engine:
         return is_half_empty and lanes.held_bytes < MAX_HELD_BYTES
 
     def _arm(self, now: float) -> None:
-        """Sets the one timer, rounded up to the loop's resolution of 1 ms: too early would only mean waking twice."""
-        wake_at = self._scheduler.wake_at
-        if self._hedging is not None:
-            wake_at = min(wake_at, self._hedging.wake_at(now))
-        if wake_at == self._timer_at:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._timer_at = wake_at
-        if wake_at != math.inf:
-            delay_ms = math.ceil(max(wake_at - now, 0.0) * 1000)
-            self._timer = self._loop.call_later(delay_ms / 1000, self._wake)
+        """Set the one timer."""
+        wake_at = self._leaves_at
+        if self.exit_code is None and not self._sink.is_full:
+            wake_at = min(wake_at, self._scheduler.wake_at)
+            if self._hedging is not None:
+                try:
+                    wake_at = min(wake_at, self._hedging.wake_at(now))
+                except Exception as error:  # noqa: BLE001 -- advice
+                    self._switch_off_hedging(error)
+        self._wake_up.set(wake_at, now)
 
-    def _wake(self) -> None:
-        self._timer, self._timer_at = None, math.inf
-        self.pump()
+    def _leave(self, endpoint: Endpoint, request: Request) -> asyncio.Future[None] | None:
+        """Let a request that a task carries leave, or return what ends when the pace allows that."""
+        if not self._is_even:
+            return None
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._leaving[endpoint.index].append(future)
+        self._let_leave(self._clock())
+        return None if future.done() else future
+
+    def _let_leave(self, now: float) -> None:
+        self._leaves_at = math.inf
+        for endpoint, waiting in zip(self._scheduler.endpoints, self._leaving, strict=True):
+            while waiting:
+                if not waiting[0].done():  # else it was cancelled
+                    leaves_at = self._scheduler.leaves_at(endpoint)
+                    if leaves_at > now:
+                        self._leaves_at = min(self._leaves_at, leaves_at)
+                        break
+                    waiting[0].set_result(None)
+                    self._depart(endpoint, now)
+                waiting.popleft()
+        if self._leaves_at < math.inf:
+            self._arm(now)
+
+    def _depart(self, endpoint: Endpoint, now: float) -> None:
+        """Record the departure of what a task carries, now and once more when the task has written it."""
+        self._scheduler.leave(endpoint, now)
+        self._loop.call_soon(lambda: self._scheduler.leave(endpoint, self._clock()))
 
     async def _carry(self, request: Request, endpoint: Endpoint) -> None:
         dispatch: tuple[Request, Endpoint] | None = (request, endpoint)
@@ -287,9 +396,9 @@ class Engine:
             dispatch = self._go_on(request, endpoint, reply)
             if dispatch is not None:
                 self._start(*dispatch)
-        except Exception as error:  # noqa: BLE001 -- no task would hold it: `wait_until_done` raises it
-            self._fail(error)
-        if not self._scheduler.in_flight:
+        except Exception as error:  # noqa: BLE001 -- no task would hold it
+            self.fail_internal(error)
+        if not self._scheduler.in_flight or self.defect is not None:
             self._check_done()
 
     def _go_on(self, request: Request, endpoint: Endpoint, reply: Reply) -> tuple[Request, Endpoint] | None:
@@ -315,48 +424,100 @@ class Engine:
     def _carried(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(error)
+            self.fail_internal(error)
         self._check_done()
-
-    def _fail(self, bug: BaseException) -> None:
-        """A defect of ours: the run ends, and `wait_until_done` raises it."""
-        self._bug = bug
-        self.stop(ExitCode.OUTPUT_FAILED, "internal error")
-        self._done.set()  # what has failed half-way may count as in flight for ever
 
     def _check_done(self) -> None:
         if self._is_quiet and self.exit_code is None and self._handler.suspects:
-            self._handler.decide_all()
+            try:
+                self._handler.decide_all()
+            except Exception as error:  # noqa: BLE001 -- whoever asks whether all is done would lose it
+                self.fail_internal(error)
             self.pump()
         if self._is_quiet or (self.exit_code is not None and not self._is_under_way):
             self._done.set()
 
     @property
     def _is_under_way(self) -> bool:
-        return bool(self._tasks or self._scheduler.in_flight)
+        """After a defect only the channels know: what has failed half-way may count as in flight for ever."""
+        if self.defect is None:
+            return bool(self._tasks or self._scheduler.in_flight)
+        return bool(self._tasks) or any(channel.is_busy for channel in self._channels)
 
     @property
     def _is_quiet(self) -> bool:
         """Nothing is under way or queued, and no more lines come."""
         return not self._is_under_way and self._counters.input_ended and not self._scheduler.lanes
 
+    def _switch_off_hedging(
+        self, error: Exception, returned: Request | None = None, *, has_answer: bool = False
+    ) -> bool:
+        """Go on without hedging: every line keeps one send. `returned` is a request whose reply has just come. Return
+        whether its line has another send, which keeps the line where the reply was no answer.
+        """
+        hedging, self._hedging, self._handler.hedging = self._hedging, None, None
+        self._fence.switch_off("hedging", error)
+        rivals = {} if hedging is None else hedging.rivals()
+        peer = None if returned is None else rivals.pop(returned, None)
+        if peer is not None:
+            rivals.pop(peer.request, None)
+            if has_answer:
+                self._cancel(peer, self._clock())
+        while rivals:
+            _, peer_of_another = rivals.popitem()
+            rivals.pop(peer_of_another.request, None)
+            self._cancel(peer_of_another, self._clock())
+        return peer is not None
+
+    def _on_hedging_defect(self, error: Exception, failed: Request) -> bool:
+        return self._switch_off_hedging(error, failed)
+
+    def _cancel(self, send: Send, now: float) -> None:
+        """Cancel a send that is not needed any more; it may be billed all the same."""
+        send.task.add_done_callback(lambda _: self.pump())  # its slot is free then
+        send.task.cancel()
+        self._scheduler.release(send.request, send.endpoint, send.request.tokens_paid, now)
+        send.endpoint.passed_over(send.request.sent_s, now)
+        self._counters.maybe_billed += 1
+
+    def _end_race(self, winner: Request, reply: Reply, now: float) -> None:
+        """Cancel the other send of a hedged request that has its answer. The latency becomes the line's: it counts
+        from the first send.
+        """
+        if self._hedging is None:
+            return
+        try:
+            race = self._hedging.won(winner)
+        except Exception as error:  # noqa: BLE001 -- advice
+            winner.ambiguous_sends += self._switch_off_hedging(error, winner, has_answer=True)
+            return
+        if race is None:
+            return
+        reply.latency_s = now - race.first_sent_s
+        if race.rival is not None:
+            winner.ambiguous_sends += 1
+            self._cancel(race.rival, now)
+
     def _conclude(self, request: Request, endpoint: Endpoint, reply: Reply, now: float) -> None:
-        reply.latency_s = now - request.sent_s
-        if reply.cause is None:
-            endpoint.breaker.answered()
+        latency_s = reply.latency_s = now - request.sent_s
         wall_now_s = self._wall_clock()
         if reply.headers and endpoint.should_read_headers(now):
             self._handler.on_rate_limit_headers(request, endpoint, reply, wall_now_s, now)
         verdict = judge(request, reply, wall_now_s)
         if isinstance(verdict, Answer):
-            clears = self._scheduler.on_answer(request, endpoint, reply.latency_s, now)
+            self._end_race(request, reply, now)
+            self._handler.succeed(request, endpoint, reply, verdict, now)  # whatever fails below, the record is written
+            endpoint.breaker.answered()
+            clears = self._scheduler.on_answer(request, endpoint, latency_s, now)
             used = endpoint.estimator.charged(request, verdict) if self._scheduler.counts_tokens else NO_TOKENS
             self._scheduler.release(request, endpoint, used, now)
-            if self._hedging is not None:
-                self._hedging.end_race(request, reply, self._scheduler, self._counters, self.pump)
-            self._handler.succeed(request, endpoint, reply, verdict, now)
             if clears:
                 self._handler.clear(endpoint, request)
         else:
+            if reply.cause is None:
+                endpoint.breaker.answered()
             self._scheduler.release(request, endpoint, request.tokens_paid if verdict.was_used else NO_TOKENS, now)
+            if reply.status == _UNAUTHORIZED and self._can_renew_key(request, endpoint):
+                self._send_with_new_key(request, endpoint, now)
+                return
             self._handler.handle(request, endpoint, reply, verdict, now)

@@ -10,7 +10,6 @@ Not in it: what no provider sees (limits, concurrency, routes, keys), which endp
 Endpoints may call one model by different names, so models are compared endpoint by endpoint.
 """
 
-import contextlib
 import os
 from collections.abc import Mapping
 
@@ -19,7 +18,7 @@ import orjson
 from llmblast.errors import UsageError
 from llmblast.settings import Settings
 from llmblast.watching import clean
-from llmblast.writing.rewriting import sync_directory_of
+from llmblast.writing.side_file import read_side_file, write_side_file
 
 _MODEL = "model"
 _MODEL_OF = "model of "
@@ -35,13 +34,13 @@ def check_settings(settings: Settings) -> str | None:
     `changed_settings` does not say that this is meant. Blocks.
     """
     path = f"{os.path.realpath(settings.save)}.settings"
-    kept, current = _read(path), _shaping(settings)
+    kept, current = read_side_file(path), _shaping(settings)
     if kept == current:
         return None
     if kept is not None and settings.changed_settings != "ok" and os.path.getsize(settings.save):
         _compare(settings.save, kept, current)
     try:
-        _replace(path, orjson.dumps(current, option=orjson.OPT_APPEND_NEWLINE))
+        write_side_file(path, current)
     except OSError as error:
         return f"{path}: cannot be written: {error.strerror}. A later run will not notice changed settings."
     return None
@@ -92,29 +91,3 @@ def _as_text(name: str, before: object, now: object) -> str:
         for value, text in zip((before, now), texts, strict=True)
     )
     return f"{clean(name, _SHOWN_CHARACTERS)} was {was}, is {is_now}"
-
-
-def _read(path: str) -> dict[str, object] | None:
-    """What stands there; None where it is missing or no JSON object."""
-    try:
-        with open(path, "rb") as file:
-            kept = orjson.loads(file.read())
-    except (OSError, orjson.JSONDecodeError):
-        return None
-    return kept if isinstance(kept, dict) else None
-
-
-def _replace(path: str, data: bytes) -> None:
-    """Durably, and whole at every moment; for its owner only, since a prompt may be nobody else's business."""
-    new_path = f"{path}.new"
-    try:
-        with open(new_path, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o600)) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(new_path, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(new_path)
-        raise
-    sync_directory_of(path)

@@ -15,7 +15,7 @@ from itertools import islice
 from math import inf
 from typing import NamedTuple
 
-from llmblast.records import Reply, Request
+from llmblast.records import Request
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.watching import Counters
 
@@ -33,8 +33,6 @@ LOOK_AGAIN_S = 0.01
 
 Start = Callable[[Request, Endpoint], asyncio.Task[None]]
 """Sends a request in a task of its own."""
-Pump = Callable[[], None]
-"""Starts everything that may go now."""
 
 
 class Send(NamedTuple):
@@ -64,6 +62,8 @@ class Hedging:
         self._threshold_s = inf
         self._alone: OrderedDict[Request, Send] = OrderedDict()  # its first entry is found in one step, a dict's is not
         self._races: dict[Request, Race] = {}
+        self._unpaired: tuple[Request, Send] | None = None
+        """A slow request and its hedge, while these are not paired yet."""
 
     def learn(self, counters: Counters) -> None:
         """Takes the threshold from the run's latencies so far. Those of hedged requests count from their first send:
@@ -100,29 +100,18 @@ class Hedging:
             dispatch = scheduler.hedge(straggler.request, straggler.endpoint, now)
             if dispatch is None:
                 continue
-            self.pair(straggler, Send(*dispatch, start(*dispatch)))
+            hedge = Send(*dispatch, start(*dispatch))
+            self._unpaired = straggler.request, hedge
+            self.pair(straggler, hedge)
+            self._unpaired = None
             counters.hedged += 1
             counters.endpoints[dispatch[1].index].sent += 1
             counters.last_sent_s = now
 
-    def end_race(self, winner: Request, reply: Reply, scheduler: Scheduler, counters: Counters, pump: Pump) -> None:
-        """Cancels the other send of a hedged request that has its answer. The latency becomes the line's: it counts
-        from the first send.
-        """
-        race = self.won(winner)
-        if race is None:
-            return
-        now = winner.sent_s + reply.latency_s
-        reply.latency_s = now - race.first_sent_s
-        if race.rival is None:
-            return
-        loser, endpoint, task = race.rival
-        scheduler.release(loser, endpoint, loser.tokens_paid, now)
-        endpoint.passed_over(loser.sent_s, now)
-        winner.ambiguous_sends += 1
-        counters.maybe_billed += 1
-        task.add_done_callback(lambda _: pump())  # its slot is free now
-        task.cancel()
+    def rivals(self) -> dict[Request, Send]:
+        """Return the other send of each hedged request that is in flight; a pair stands there twice."""
+        rivals = {request: race.rival for request, race in self._races.items() if race.rival is not None}
+        return rivals if self._unpaired is None else {**rivals, self._unpaired[0]: self._unpaired[1]}
 
     def stragglers(self, now: float) -> Iterator[Send]:
         """Those that are due for a twin, the oldest first, while the budget lasts; each may be paired at once."""

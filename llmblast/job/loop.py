@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import sys
 from collections.abc import Coroutine
 from typing import TypeVar
@@ -25,8 +26,24 @@ def tune_collector(max_in_flight: int) -> None:
     gc.set_threshold(max(_GC_OBJECTS, _GC_OBJECTS_PER_SLOT * max_in_flight), 20, 100)
 
 
+class _OneLine(logging.Handler):
+    """Writes what libraries log without a traceback, one line a message."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        text = f"{record.getMessage()}: {type(error).__name__}: {error}" if error else record.getMessage()
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            sys.stderr.write(f"llmblast: {''.join(c if c.isprintable() else ' ' for c in text)}\n")
+
+
+def shorten_logs() -> None:
+    """Keep tracebacks from a person who has set up no logging: aiohttp's server and asyncio log their errors."""
+    logging.lastResort = _OneLine(logging.WARNING)
+
+
 def run_loop(main: Coroutine[object, object, T]) -> T:
     """Runs a coroutine on a new loop until it is done."""
+    shorten_logs()
     _allow_open_files()
     try:
         import uvloop  # noqa: PLC0415 -- not on every platform

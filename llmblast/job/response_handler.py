@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from llmblast.errors import ExitCode
+from llmblast.fence import Fence
 from llmblast.job.hedging import Hedging
 from llmblast.job.suspects import Suspect, Suspects
 from llmblast.records import Answer, Failure, Outcome, Reply, Request, Success
@@ -58,6 +59,9 @@ class ResponseHandler:
     notice: Callable[[str], None] | None
     hedging: Hedging | None
     max_wait_s: float
+    fence: Fence
+    on_hedging_defect: Callable[[Exception, Request], bool]
+    """Switches hedging off; returns whether the line of that request, which has failed, is left to another send."""
     suspects: Suspects = field(default_factory=Suspects)
     reported_limits: set[Endpoint] = field(default_factory=set)
     """Endpoints whose reported limits were already logged."""
@@ -68,8 +72,13 @@ class ResponseHandler:
         self, request: Request, endpoint: Endpoint, reply: Reply, wall_now_s: float, now: float
     ) -> None:
         """Hand the rate-limit headers to the scheduler; log an endpoint's first ones for the person who sets limits."""
-        infos = read_rate_limits(reply.headers.items(), wall_now_s)
-        self.scheduler.on_rate_limit_headers(request, endpoint, infos, now)
+        try:
+            infos = read_rate_limits(reply.headers.items(), wall_now_s)
+            self.scheduler.on_rate_limit_headers(request, endpoint, infos, now)
+        except Exception as error:  # noqa: BLE001 -- advice
+            endpoint.ignore_headers()
+            self.fence.switch_off(f"the reading of rate-limit headers of {endpoint.name}", error)
+            return
         if self.notice is None or endpoint in self.reported_limits:
             return
         self.reported_limits.add(endpoint)
@@ -81,20 +90,23 @@ class ResponseHandler:
     def succeed(self, request: Request, endpoint: Endpoint, reply: Reply, answer: Answer, now: float) -> None:
         """The line has its answer."""
         request.attempts += 1
+        self.sink.put(Success(request, answer, reply, endpoint.name))
         counters = self.counters
         counters.succeeded += 1
         if answer.finish_reason in _CUT_OFF_REASONS:
             counters.flagged += 1
         mine = counters.endpoints[endpoint.index]
         mine.succeeded += 1
-        mine.latency.add(reply.latency_s)
+        try:
+            mine.latency.add(reply.latency_s)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self.fence.switch_off("the statistics of latencies", error)
         if answer.prompt_tokens is not None and answer.completion_tokens is not None:
             counters.prompt_tokens += answer.prompt_tokens
             counters.completion_tokens += answer.completion_tokens
             mine.tokens += answer.prompt_tokens + answer.completion_tokens
             if self.scheduler.counts_tokens:
                 endpoint.learn(request, answer, now)
-        self.sink.put(Success(request, answer, reply, endpoint.name))
 
     def handle(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
         """Handle everything that is no success."""
@@ -104,7 +116,7 @@ class ResponseHandler:
         if self.notice is not None:
             self.notice(f"line {request.number}: {endpoint.name}: {_in_words(verdict)}: {verdict.message}")
         if verdict.action is Action.REFUSED:
-            self._on_refusal(request, endpoint, reply, verdict, now, is_first=is_first)
+            self._on_refusal(request, endpoint, reply, verdict, now)
         elif verdict.action is Action.PUSH_BACK:
             self._on_push_back(request, endpoint, reply, verdict, now)
         elif verdict.action is Action.RESEND:
@@ -160,9 +172,12 @@ class ResponseHandler:
 
     def fail(self, failure: Failure) -> None:
         """The line gets no answer in this run."""
-        self.counters.failed += 1
-        self.counters.count_error(failure.code, failure.line.number, failure.error)
         self.sink.put(failure)
+        self.counters.failed += 1
+        try:
+            self.counters.count_error(failure.code, failure.line.number, failure.error)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self.fence.switch_off("the statistics of errors", error)
         if self.gives_up(self.counters):
             self.stop(ExitCode.GAVE_UP, f"{self.counters.failed:,} lines failed, more than --max-errors allows")
 
@@ -175,7 +190,10 @@ class ResponseHandler:
             mine.errors += 1
         if verdict.action not in (Action.PUSH_BACK, Action.RESEND):
             endpoint.trouble = verdict.message
-            endpoint.observe_failure()
+            try:
+                endpoint.observe_failure()
+            except Exception as error:  # noqa: BLE001 -- advice
+                self.fence.switch_off(f"the average latency of {endpoint.name}", error)
         if not verdict.was_used:
             return
         self.counters.maybe_billed += 1
@@ -186,25 +204,32 @@ class ResponseHandler:
 
     def _on_push_back(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
         """Send the line again, elsewhere at once or here later, unless it alone is rejected time and again."""
-        self.scheduler.on_push_back(request, endpoint, verdict.wait_s, now)
+        is_explained = self.scheduler.on_push_back(request, endpoint, verdict.wait_s, now)
         share = endpoint.push_back.share
         bound = math.ceil(math.log(CHANCE) / math.log(min(max(share, CHANCE), 0.9)))
         if self.backoff.gives_up(request.rejections) and request.rejections >= bound:
             self._fail(request, endpoint, reply, verdict)
             return
         others = [e for e in self.scheduler.usable_for(request) if not request.failed_on & e.bit and not e.is_held]
-        self._again(request, now if others else now + self._rejected_wait_s(request, verdict.wait_s))
+        if is_explained:
+            self._again(request, now if others else now + FIRST_WAIT_S)
+            return
+        self._again(request, now if others else now + self._rejected_wait_s(request, endpoint, verdict.wait_s))
 
-    def _rejected_wait_s(self, request: Request, named_s: float | None) -> float:
-        """Return the seconds to wait. A named moment is kept once: where others pass meanwhile, it says nothing."""
+    def _rejected_wait_s(self, request: Request, endpoint: Endpoint, named_s: float | None) -> float:
+        """Return the seconds that a rejected line waits.
+
+        While others pass, it waits half of what is named, since that is often rounded up to whole seconds, and once:
+        when it is rejected again all the same, the moment says nothing.
+        """
         backoff_s = FIRST_WAIT_S * 2.0 ** min(request.rejections, MAX_DOUBLINGS)
         if named_s is None or named_s > self.max_wait_s:
             return backoff_s
-        return named_s if request.rejections == 0 else min(named_s, backoff_s)
+        if endpoint.push_back.is_held:
+            return named_s
+        return named_s / 2 if request.rejections == 0 else min(named_s, backoff_s)
 
-    def _on_refusal(
-        self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float, *, is_first: bool
-    ) -> None:
+    def _on_refusal(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
         """Send a refused line elsewhere. Where no endpoint is left that has not refused it, it waits as a suspect for
         what others meet. One that says that nothing is there, after answers, is tried again here.
         """
@@ -213,7 +238,7 @@ class ResponseHandler:
         if not comes_and_goes:
             request.refused_by |= endpoint.bit
             request.attempts += not is_blamed
-        if verdict.blame is Blame.LINE or not is_first:
+        if verdict.blame is Blame.LINE:
             endpoint.passed_over(request.sent_s, now)
         else:
             self.scheduler.on_refusal(request, endpoint, verdict.signature, now, is_blamed=is_blamed)
@@ -312,7 +337,12 @@ class ResponseHandler:
             self.scheduler.lanes.add_retry(request, due_s, has_failed=has_failed)
 
     def _is_left_to_its_rival(self, request: Request) -> bool:
-        return self.hedging is not None and self.hedging.yields(request)
+        if self.hedging is None:
+            return False
+        try:
+            return self.hedging.yields(request)
+        except Exception as error:  # noqa: BLE001 -- advice
+            return self.on_hedging_defect(error, request)
 
 
 def _in_words(verdict: Verdict) -> str:

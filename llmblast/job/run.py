@@ -7,19 +7,21 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Literal
 
 import orjson
 
-from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError
+from llmblast.errors import DefectError, ExitCode, InputDamagedError, LlmblastError, OutputFailedError
+from llmblast.job.defects import Defects
+from llmblast.job.key_refresh import refresh_regularly
 from llmblast.job.loop import run_loop, tune_collector
 from llmblast.job.signals import EXIT_OF_SIGNAL, Wish, Wishes, listening
 from llmblast.job.start import STDOUT
-from llmblast.job.stations import Stations, open_stations
+from llmblast.job.stations import Stations, open_stations, shown
 from llmblast.records import Request
 from llmblast.settings import Settings
-from llmblast.watching import Summary, Timeline, clean, drive, make_display
+from llmblast.watching import Display, NoDisplay, Summary, Timeline, drive, make_display
 from llmblast.watching.progress import status_line
 from llmblast.watching.rates import Pace
 
@@ -27,19 +29,28 @@ TEND_INTERVAL_S = 0.25
 TIMELINE_INTERVAL_S = 1.0
 WARM_UP_S = 0.3
 """How long the first request waits for connections. Those that take longer are opened beside the run."""
+MAX_CLOSINGS = 2
+"""After a defect, closing the outputs is tried once more: what waits in memory may be written then."""
 _LONGEST_VERDICT = 4000
 _LOG_COLUMNS = 120
+_CANNOT_RESUME = "; standard output cannot be resumed, name a file with --save to be able to"
 
 
 def run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) -> ExitCode:
     """Runs one job whose settings have passed `check_start`. `command` is what the person typed, for the advice at the
     end. Raises LlmblastError.
     """
-    return run_loop(_run(settings, environ, command))
+    defects = Defects(settings, environ)
+    try:
+        return run_loop(_run(settings, environ, command, defects))
+    except LlmblastError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- whatever it is, a person gets a sentence
+        raise DefectError(f"{defects.report(error)}.") from None
 
 
-async def _run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) -> ExitCode:
-    async with open_stations(settings, environ) as stations:
+async def _run(settings: Settings, environ: Mapping[str, str], command: Sequence[str], defects: Defects) -> ExitCode:
+    async with open_stations(settings, environ, defects) as stations:
         return await Job(settings, stations, command).run()
 
 
@@ -49,10 +60,12 @@ class Job:
     def __init__(self, settings: Settings, stations: Stations, command: Sequence[str]) -> None:
         self._settings = settings
         self._stations = stations
+        self._fence = stations.defects.fence
         self._command = shlex.join(word for word in command if word != "--overwrite")  # to go on is not to start anew
         self._started_s = time.monotonic()
         self._input_error: InputDamagedError | None = None
         self._output_error: OutputFailedError | None = None
+        self._is_written = False
         self._wishes = Wishes(time.monotonic)
         self._pace = Pace(stations.counters, time.monotonic)
         self._cut_short = asyncio.Event()
@@ -60,28 +73,47 @@ class Job:
     async def run(self) -> ExitCode:
         """Runs to the end and reports."""
         for note in self._stations.notes:
-            self._tell(clean(note, _LONGEST_VERDICT))
+            self._tell(shown(note, _LONGEST_VERDICT, self._fence))
         tune_collector(self._settings.concurrency)
-        writing = asyncio.create_task(self._stations.writer.run())
-        with listening(asyncio.get_running_loop(), self._on_signal, self._tell_status):
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._on_loop_error)
+        writing = self._start(self._stations.writer.run())
+        with listening(loop, self._on_signal, self._tell_status):
             try:
                 await self._send_everything()
             finally:
                 await self._close_writer()
-                await writing
+                await asyncio.wait([writing])
+                await asyncio.to_thread(self._stations.keep_limits)
         return self._report()
 
+    def _start(self, helper: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task beside the run; a defect in it ends the run."""
+        task = asyncio.create_task(helper)
+        task.add_done_callback(self._on_helper_done)
+        return task
+
+    def _on_helper_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._stations.engine.fail_internal(error)
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback of a timer, a signal or a connection has failed; by default, asyncio prints a traceback."""
+        if (error := context.get("exception")) is not None and _is_ours(context):
+            self._stations.engine.fail_internal(error)
+        elif loop.get_debug():
+            loop.default_exception_handler(context)
+
     async def _send_everything(self) -> None:
-        settings, stations = self._settings, self._stations
-        display = make_display(
-            _progress(settings), stations.counters, stations.limits, time.monotonic, sys.stderr, quiet=settings.quiet
-        )
+        stations = self._stations
+        display = self._make_display()
         ahead = zip(stations.channels, stations.connections_ahead, strict=True)
         warm_ups = [asyncio.create_task(channel.warm_up(connections)) for channel, connections in ahead]
-        helpers: list[asyncio.Task[None]] = []
-        helpers += [asyncio.create_task(helper) for helper in (drive(display), self._tend(), self._end_in_time())]
+        shows = drive(display, self._fence, sys.stderr)
+        helpers = [self._start(helper) for helper in (shows, self._tend(), self._end_in_time())]
         if stations.timeline is not None:
-            helpers.append(asyncio.create_task(self._draw_timeline(stations.timeline)))
+            helpers.append(self._start(self._draw_timeline(stations.timeline)))
+        helpers += self._start_key_refreshes()
         try:
             await asyncio.wait(warm_ups, timeout=WARM_UP_S)
             outcomes = [warm_up.result() if warm_up.done() else None for warm_up in warm_ups]
@@ -90,14 +122,28 @@ class Job:
                     if reply is not None:
                         stations.engine.unreachable(index, reply.detail)
             await self._feed_unless_stopped()
+        except Exception as error:  # noqa: BLE001 -- the engine reports it
+            stations.engine.fail_internal(error)
+        try:
             await stations.engine.wait_until_done()
         finally:
             await stations.engine.cut_short()
-            for helper in (*helpers, *warm_ups):
-                helper.cancel()
-            for outcome in await asyncio.gather(*helpers, *warm_ups, return_exceptions=True):
-                if isinstance(outcome, Exception):
-                    raise outcome
+            for task in (*helpers, *warm_ups):
+                task.cancel()
+            await asyncio.gather(*helpers, *warm_ups, return_exceptions=True)
+
+    def _make_display(self) -> Display:
+        settings, stations = self._settings, self._stations
+        with self._fence.around("the progress display"):
+            return make_display(
+                _progress(settings),
+                stations.counters,
+                stations.limits,
+                time.monotonic,
+                sys.stderr,
+                quiet=settings.quiet,
+            )
+        return NoDisplay()
 
     async def _feed_unless_stopped(self) -> None:
         """Feeds the engine; a stop ends the feed even while it waits for a pipe."""
@@ -125,12 +171,27 @@ class Job:
         except InputDamagedError as error:
             self._input_error = error
             self._stations.counters.input_ended = True
+        except Exception as error:  # noqa: BLE001 -- the engine reports it
+            engine.fail_internal(error)
 
     async def _draw_timeline(self, timeline: Timeline) -> None:
-        while True:
-            await asyncio.sleep(TIMELINE_INTERVAL_S)
+        with self._fence.around("the timeline"):
+            while True:
+                await asyncio.sleep(TIMELINE_INTERVAL_S)
+                self._refresh_counters()
+                timeline.tick()
+
+    def _refresh_counters(self) -> None:
+        with self._fence.around("the counters"):
             self._stations.engine.refresh_counters()
-            timeline.tick()
+
+    def _start_key_refreshes(self) -> Sequence[asyncio.Task[None]]:
+        stations = self._stations
+        return [
+            asyncio.create_task(refresh_regularly(key, channel, endpoint.key_refresh, asyncio.sleep, self._notice))
+            for endpoint, key, channel in zip(self._settings.endpoints, stations.keys, stations.channels, strict=True)
+            if endpoint.key_refresh is not None and key.can_refresh
+        ]
 
     async def _tend(self) -> None:
         """What is looked at a few times a second instead of at every request."""
@@ -140,7 +201,7 @@ class Job:
             now = time.monotonic()
             for channel in stations.channels:
                 channel.sweep(now)
-            stations.engine.refresh_counters()
+            self._refresh_counters()
             stations.engine.check_waits()
 
     async def _end_in_time(self) -> None:
@@ -153,6 +214,8 @@ class Job:
                 await engine.stopping.wait()
         except TimeoutError:
             engine.stop(ExitCode.STOPPED, f"stopped after --max-time {settings.max_time:g} s")
+        except Exception as error:  # noqa: BLE001 -- the engine reports it; the grace must end all the same
+            engine.fail_internal(error)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(settings.grace):
                 await self._cut_short.wait()
@@ -169,7 +232,7 @@ class Job:
 
     def _drain(self, exit_code: ExitCode) -> None:
         self._stations.writer.hurry()
-        self._stations.engine.refresh_counters()
+        self._refresh_counters()
         in_flight = self._stations.counters.in_flight
         self._stations.engine.stop(exit_code, "interrupted")
         if in_flight:
@@ -179,23 +242,31 @@ class Job:
             )
 
     def _tell_status(self) -> None:
-        self._stations.engine.refresh_counters()
-        self._tell(status_line(self._pace.snapshot(), self._stations.counters, self._stations.limits))
+        self._refresh_counters()
+        with self._fence.around("the status line"):
+            self._tell(status_line(self._pace.snapshot(), self._stations.counters, self._stations.limits))
 
     async def _close_writer(self) -> None:
-        try:
-            await self._stations.writer.close()
-        except OutputFailedError as error:
-            self._output_error = error
+        for _ in range(MAX_CLOSINGS):
+            try:
+                await self._stations.writer.close()
+            except OutputFailedError as error:
+                self._output_error = error
+            except Exception as error:  # noqa: BLE001 -- the engine reports it
+                self._stations.engine.fail_internal(error)
+                continue
+            self._is_written = True
+            return
 
     def _judge(self) -> tuple[ExitCode, str]:
         """The exit code and one line for a person."""
         engine, counters = self._stations.engine, self._stations.counters
+        if engine.defect is not None:
+            return ExitCode.DEFECT, self._say_defect(engine.reason)
         if self._output_error is not None:
             return self._output_error.exit_code, str(self._output_error)
         if engine.exit_code is not None:
-            cannot_resume = "; standard output cannot be resumed, name a file with --save to be able to"
-            return engine.exit_code, engine.reason + (cannot_resume if self._settings.save == STDOUT else "")
+            return engine.exit_code, engine.reason + (_CANNOT_RESUME if self._settings.save == STDOUT else "")
         if self._input_error is not None:
             return self._input_error.exit_code, str(self._input_error)
         if counters.failed or _has_content(self._settings.errors_path):
@@ -204,9 +275,18 @@ class Job:
         what = "every line has its answer" if counters.lines_read else f"there are no lines in {where}"
         return ExitCode.OK, f"finished: {what}"
 
+    def _say_defect(self, reason: str) -> str:
+        if self._output_error is not None:
+            return f"{reason}. {self._output_error}"
+        if self._settings.save == STDOUT:
+            return reason + _CANNOT_RESUME
+        written = "what was received is written" if self._is_written else "not all that was received could be written"
+        return f"{reason}; {written}, run the same command again to go on"
+
     def _report(self) -> ExitCode:
-        self._stations.engine.refresh_counters()
-        self._finish_timeline()
+        self._refresh_counters()
+        with self._fence.around("the timeline"):
+            self._finish_timeline()
         exit_code, verdict = self._judge()
         summary = Summary(
             self._stations.counters,
@@ -216,13 +296,23 @@ class Job:
             self._next_command(exit_code),
         )
         if not self._settings.quiet:
-            self._tell(summary.as_text(_width()))
+            self._tell(self._text_of(summary))
         elif exit_code is not ExitCode.OK:
-            self._tell(f"llmblast: {clean(verdict, _LONGEST_VERDICT)}")
+            self._tell(f"llmblast: {shown(verdict, _LONGEST_VERDICT, self._fence)}")
         if self._settings.json:
-            sys.stdout.buffer.write(orjson.dumps({"exit_code": int(exit_code), **summary.as_json()}) + b"\n")
+            sys.stdout.buffer.write(orjson.dumps({"exit_code": int(exit_code), **self._values_of(summary)}) + b"\n")
             sys.stdout.flush()
         return exit_code
+
+    def _text_of(self, summary: Summary) -> str:
+        with self._fence.around("the summary"):
+            return summary.as_text(_width())
+        return shown(summary.verdict, _LONGEST_VERDICT, self._fence)
+
+    def _values_of(self, summary: Summary) -> dict[str, object]:
+        with self._fence.around("the summary"):
+            return summary.as_json()
+        return {"verdict": shown(summary.verdict, _LONGEST_VERDICT, self._fence)}
 
     def _finish_timeline(self) -> None:
         timeline = self._stations.timeline
@@ -245,10 +335,18 @@ class Job:
         errors = shlex.quote(self._settings.errors_path)
         return f"jq -r '\"line \\(.line): \\(.error)\"' {errors}"
 
+    def _notice(self, text: str) -> None:
+        self._tell(shown(text, _LONGEST_VERDICT, self._fence))
+
     def _tell(self, text: str) -> None:
         with contextlib.suppress(OSError):  # the terminal may be gone; the files are what counts
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
+
+
+def _is_ours(context: Mapping[str, Any]) -> bool:
+    """Return whether a failed callback is no server's that has run out of files: asyncio tries that again."""
+    return not str(context.get("message", "")).startswith("socket.accept()")
 
 
 def _progress(settings: Settings) -> Literal["auto", "bar", "plain", "none"]:

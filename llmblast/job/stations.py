@@ -5,19 +5,23 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from math import inf
 from random import Random
 
-from llmblast.errors import ExitCode
+from llmblast.errors import ExitCode, LlmblastError
+from llmblast.fence import Fence
+from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings
 from llmblast.job.hedging import Hedging
 from llmblast.job.intake import Intake
+from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.redacting import Redacting, secrets_of
 from llmblast.reading import Finished, Shaper, Source, open_source
-from llmblast.scheduling import ROUTES, Endpoint, OpeningWindow, PushBack, Scheduler, limit_set
-from llmblast.sending import TRANSPORTS, Backoff, Channel, find_key, make_target
+from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
+from llmblast.sending import TRANSPORTS, Backoff, Channel, EndpointKey, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
 from llmblast.watching import Counters, EndpointCounters, LimitsView, Timeline, clean
 from llmblast.writing import OutputFile, Spool, Timing, Writer, should_retry
@@ -35,12 +39,17 @@ class Stations:
     engine: Engine
     writer: Writer
     channels: Sequence[Channel]
+    keys: Sequence[EndpointKey]
+    """One for each channel; `renew_key` asks for another and gives it to the channel."""
     connections_ahead: Sequence[int]
     """How many each channel opens before the first request."""
     limits: LimitsView
+    keep_limits: Callable[[], None]
+    """Keeps what the run has learned of its endpoints for the next one; blocks."""
     timeline: Timeline | None
     notes: Sequence[str]
     """What opening the outputs put right, and what it could not do, for a person."""
+    defects: Defects
 
 
 @dataclass(slots=True)
@@ -52,19 +61,22 @@ class _Opened:
     answered: Finished
     failed: Finished
     channels: Sequence[Channel]
+    keys: Sequence[EndpointKey]
     counters: Counters
     timeline: Timeline | None
     notes: Sequence[str]
+    known: Sequence[KnownLimits]
+    defects: Defects
 
 
 @asynccontextmanager
-async def open_stations(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Stations]:
+async def open_stations(settings: Settings, environ: Mapping[str, str], defects: Defects) -> AsyncIterator[Stations]:
     """Builds all stations, and closes what has no end of its own; the writer is closed by whoever runs it.
 
     The settings have passed `check_start`.
     Raises UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
-    keys = [find_key(endpoint, environ) for endpoint in settings.endpoints]
+    keys = [EndpointKey(endpoint, environ, time.monotonic) for endpoint in settings.endpoints]
     shaper = Shaper(settings)
     async with AsyncExitStack() as stack:
         source = await open_source(settings.input)
@@ -74,28 +86,30 @@ async def open_stations(settings: Settings, environ: Mapping[str, str]) -> Async
             stack.callback(output.close)
         unkept = await asyncio.to_thread(check_settings, settings) if outputs[0].is_resumable else None
         answered, failed = await asyncio.to_thread(_find_finished, settings, *outputs)
+        known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
         endpoints = await _start_mocks(settings.endpoints, stack)
         channels = _open_channels(settings, endpoints, keys, stack)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
-        timeline = None
-        if settings.timeline:
-            timeline = Timeline(settings.timeline, counters, time.monotonic, time.time)
-            stack.callback(timeline.close)
+        defects.secrets = lambda: (secret for c in channels if isinstance(c, Redacting) for secret in c.secrets)
+        defects.progress = lambda: {entry.name: getattr(counters, entry.name) for entry in fields(counters)}
+        timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
         notes = [*(note for output in outputs for note in output.repaired), *([unkept] if unkept else [])]
-        opened = _Opened(source, outputs, answered, failed, channels, counters, timeline, notes)
+        opened = _Opened(source, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects)
         yield _assemble(settings, shaper, opened)
 
 
 def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
     counters = opened.counters
-    scheduler = make_scheduler(settings)
+    fence = opened.defects.fence
+    say = partial(_say, fence)
+    scheduler = make_scheduler(settings, opened.known, fence)
     writer = Writer(
         *opened.outputs,
         echo=settings.echo,
         body=settings.body,
         on_room=lambda: engine.pump(),  # noqa: PLW0108 -- the engine comes after the writer
         on_failure=lambda: engine.stop(ExitCode.OUTPUT_FAILED, str(writer.failure)),
-        notice=_say,
+        notice=say,
         spool_directory=settings.spool,
         timing=Timing(disk_wait_s=settings.disk_wait),
     )
@@ -109,10 +123,18 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         wall_clock=time.time,
         max_in_flight=settings.concurrency,
         max_wait_s=settings.max_wait,
+        keys=opened.keys,
         gives_up=_gives_up(settings.max_errors),
-        notice=_say if settings.verbose and not settings.quiet else None,
+        notice=say if settings.verbose and not settings.quiet else None,
         hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
+        fence=fence,
+        report_defect=opened.defects.report,
     )
+
+    def keep() -> None:
+        if opened.outputs[0].is_resumable:
+            keep_limits(settings, scheduler.endpoints, time.time())
+
     intake = Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed)
     return Stations(
         counters=counters,
@@ -120,6 +142,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         engine=engine,
         writer=writer,
         channels=opened.channels,
+        keys=opened.keys,
         connections_ahead=[_connections_ahead(settings, endpoint) for endpoint in settings.endpoints],
         limits=LimitsView(
             tokens_per_minute_limit=settings.together("tpm"),
@@ -127,22 +150,44 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
             waited=lambda: scheduler.waited(time.monotonic()),
             used=lambda: scheduler.used(counters.sent, counters.sending_s),
         ),
+        keep_limits=keep,
         timeline=opened.timeline,
         notes=opened.notes,
+        defects=opened.defects,
     )
 
 
-def _say(text: str) -> None:
+def _open_timeline(path: str | None, counters: Counters, stack: AsyncExitStack, fence: Fence) -> Timeline | None:
+    if not path:
+        return None
+    try:
+        timeline = Timeline(path, counters, time.monotonic, time.time)
+    except LlmblastError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- the run does not depend on it
+        fence.switch_off("the timeline", error)
+        return None
+    stack.callback(timeline.close)
+    return timeline
+
+
+def _say(fence: Fence, text: str) -> None:
     with suppress(OSError):  # the terminal may be gone; the files are what counts
-        sys.stderr.write(clean(text, 500) + "\n")
+        sys.stderr.write(shown(text, 500, fence) + "\n")
         sys.stderr.flush()
 
 
-def make_scheduler(settings: Settings) -> Scheduler:
-    """The scheduler with both levels of limits."""
-    is_crowd = settings.requests_per_s == inf and any(endpoint.is_adaptive for endpoint in settings.endpoints)
-    window = OpeningWindow("run concurrency", settings.concurrency) if is_crowd else None
-    run_limits = limit_set("run", settings, settings.burst, window=window)
+def shown(text: str, max_length: int, fence: Fence) -> str:
+    """Return text from outside in a form that is safe on a terminal."""
+    with fence.around("the sanitizing of messages"):
+        return clean(text, max_length)
+    return "".join(character for character in text[:max_length] if character.isprintable())
+
+
+def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence: Fence | None = None) -> Scheduler:
+    """Build the scheduler with both levels of limits; `known` is what earlier runs learned of each endpoint."""
+    known = known or [KnownLimits()] * len(settings.endpoints)
+    run_limits = limit_set("run", settings, settings.burst)
     quotas = {e.quota: PushBack(f"{e.quota} pause") for e in settings.endpoints if e.quota}
     endpoints = [
         Endpoint(
@@ -150,11 +195,13 @@ def make_scheduler(settings: Settings) -> Scheduler:
             endpoint,
             settings.burst,
             quotas[endpoint.quota] if endpoint.quota else None,
-            is_paced=settings.has_rate,
+            run=settings,
+            known=limits,
+            fence=fence,
         )
-        for index, endpoint in enumerate(settings.endpoints)
+        for index, (endpoint, limits) in enumerate(zip(settings.endpoints, known, strict=True))
     ]
-    return Scheduler(run_limits, endpoints, ROUTES[settings.route])
+    return Scheduler(run_limits, endpoints, ROUTES[settings.route], fence)
 
 
 def _connections_ahead(settings: Settings, endpoint: EndpointSettings) -> int:
@@ -220,17 +267,17 @@ async def _start_mocks(endpoints: Sequence[EndpointSettings], stack: AsyncExitSt
 
 
 def _open_channels(
-    settings: Settings, endpoints: Sequence[EndpointSettings], keys: Sequence[str | None], stack: AsyncExitStack
+    settings: Settings, endpoints: Sequence[EndpointSettings], keys: Sequence[EndpointKey], stack: AsyncExitStack
 ) -> Sequence[Channel]:
     """Open a channel to each endpoint, which `stack` closes. Raises UsageError for headers that HTTP cannot carry."""
     open_channel = TRANSPORTS[settings.transport]
     channels: list[Channel] = []
     for endpoint, key in zip(endpoints, keys, strict=True):
-        target = make_target(endpoint, settings.model, key)
+        target = make_target(endpoint, settings.model, key.value)
         channel = open_channel(target, settings.timeout, settings.connect_timeout)
         stack.push_async_callback(channel.close)
-        secrets = secrets_of(key, endpoint.headers)
-        channels.append(Redacting(channel, secrets) if secrets else channel)
+        secrets = secrets_of(key.value, endpoint.headers)
+        channels.append(Redacting(channel, secrets) if secrets or key.can_refresh else channel)
     return channels
 
 

@@ -1,8 +1,9 @@
 """Scheduling: who goes next, where and when. Everything in this room is synchronous."""
 
-from llmblast.scheduling.adaptive import OpeningWindow
+from llmblast.scheduling.adaptive_concurrency import SHORTEST_SERVICE_S, AdaptiveConcurrency
 from llmblast.scheduling.breakers import Breaker
-from llmblast.scheduling.endpoints import Endpoint
+from llmblast.scheduling.endpoints import Endpoint, KnownLimits
+from llmblast.scheduling.even_rate import EvenRate
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.learned_rate import LearnedRate
 from llmblast.scheduling.limit_set import LimitSet, limit_set
@@ -16,14 +17,17 @@ from llmblast.scheduling.tokens import TokenEstimator
 
 __all__ = [
     "ROUTES",
+    "SHORTEST_SERVICE_S",
+    "AdaptiveConcurrency",
     "Breaker",
     "Concurrency",
     "Endpoint",
+    "EvenRate",
+    "KnownLimits",
     "Lanes",
     "LearnedRate",
     "Limit",
     "LimitSet",
-    "OpeningWindow",
     "OwnModel",
     "PushBack",
     "Rate",

@@ -1,12 +1,16 @@
 """Endpoint: all that scheduling knows about one place to send to, in one slotted object."""
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from llmblast.fence import Fence
 from llmblast.records import Answer, RateLimitInfo, Request
+from llmblast.scheduling.adaptive_concurrency import AdaptiveConcurrency
 from llmblast.scheduling.advertised_rate import AdvertisedRate, should_follow
 from llmblast.scheduling.breakers import Breaker, Outage
-from llmblast.scheduling.capacity import UNBOUNDED, CapacityWindow
+from llmblast.scheduling.learned_concurrency import LearnedConcurrency
 from llmblast.scheduling.learned_rate import LearnedRate
 from llmblast.scheduling.limit_set import limit_set
 from llmblast.scheduling.limits import Limit
@@ -15,7 +19,7 @@ from llmblast.scheduling.push_back import PushBack
 from llmblast.scheduling.refusals import RefusalBreaker
 from llmblast.scheduling.rejections import RejectionStreak
 from llmblast.scheduling.tokens import TokenEstimator
-from llmblast.settings import EndpointSettings
+from llmblast.settings import EndpointSettings, RateSettings
 
 ALONE_S = 15.0
 """Rejections of a line that is alone count against it once so much time lies between them, as long as `max_attempts` of
@@ -32,11 +36,28 @@ _MOVING_S = 1.0
 """The time in which the schedule moves once for all lateness: `RequestRate` counts what leaves in a second."""
 _TOKEN_KINDS = ("tokens", "input_tokens", "output_tokens")
 """Kinds of quota in rate-limit headers, in the order of the kinds of a LimitSet."""
-_SHORTEST_SERVICE_S = 0.02
-"""No model answers faster: below this, latency tells how busy this machine is."""
+_RANDOM_SHARE = 0.06
+"""With more rejections than this, the rate that was held last explains them badly."""
 _LATENCY_GAIN = 0.1
 _FAILED_LATENCY_S = 0.1
 _WORST_LATENCY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLimits:
+    """What was learned of an endpoint: requests a second, infinity where no limit was met, and requests in flight."""
+
+    per_s: float = math.inf
+    slots: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing was learned."""
+        return self.per_s == math.inf and self.slots is None
+
+
+NOTHING_KNOWN = KnownLimits()
+NO_RATES = RateSettings()
 
 
 class Endpoint:
@@ -46,8 +67,10 @@ class Endpoint:
     """
 
     __slots__ = (
-        "_exhausted_since_s",
+        "_fence",
         "_headers_read_s",
+        "_held_since_s",
+        "_is_exhausted",
         "_last_rejection",
         "_learned_s",
         "_learns",
@@ -59,11 +82,12 @@ class Endpoint:
         "bit",
         "blocked",
         "breaker",
-        "capacity",
+        "concurrency",
         "credit",
         "disabled",
         "estimator",
         "in_flight",
+        "in_flight_limit",
         "index",
         "lag_s",
         "last_answered_sent_s",
@@ -81,15 +105,18 @@ class Endpoint:
         "weight",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 -- one place for all of its state
         self,
         index: int,
         settings: EndpointSettings,
         burst_s: float = 0.0,
         push_back: PushBack | None = None,
         *,
-        is_paced: bool = False,
+        run: RateSettings = NO_RATES,
+        known: KnownLimits = NOTHING_KNOWN,
+        fence: Fence | None = None,
     ) -> None:
+        self._fence = fence or Fence()
         self.index = index
         self.bit = 1 << index
         self.name = settings.name
@@ -111,24 +138,32 @@ class Endpoint:
         burst_s = burst_s if settings.burst is None else settings.burst
         self.learned: LearnedRate | None = None
         """The rate that push-back has taught; None where nothing is to be learned."""
+        self.in_flight_limit: LearnedConcurrency | None = None
+        """The number in flight that push-back has taught."""
         if self._learns:
-            set_per_s = self._set_per_s.get("requests", math.inf)
-            self.learned = LearnedRate(f"{settings.name} learned rate", set_per_s)
+            set_per_s = min(settings.requests_per_s, run.requests_per_s)
+            self.learned = LearnedRate(f"{settings.name} learned rate", set_per_s, known.per_s)
+            self.in_flight_limit = LearnedConcurrency(f"{settings.name} learned concurrency", known.slots)
         gates: tuple[Limit, ...] = (
             self.push_back,
             self.breaker,
             self.outage,
             *([self.learned] if self.learned else []),
         )
-        self.capacity: CapacityWindow | None = None
-        """What serves it best, where no rate is set: it may be a server that gets slower with load. Where the run has a
-        rate, `is_paced`, its looks at fewer in flight would cost a share of that.
-        """
-        if settings.is_adaptive and not is_paced:
-            self.capacity = CapacityWindow(f"{settings.name} capacity", settings.concurrency or UNBOUNDED)
+        self.concurrency: AdaptiveConcurrency | None = None
+        """Learned where no rate is set. Where the run has one, slow start and searches would cost a share of that."""
+        if settings.is_adaptive and not run.has_rate:
+            slots = min(settings.concurrency or sys.maxsize, run.concurrency or sys.maxsize)
+            self.concurrency = AdaptiveConcurrency(f"{settings.name} concurrency", slots)
         self.limits = limit_set(
-            settings.name, settings, burst_s, gates, window=self.capacity, in_flight=[self.refusals]
+            settings.name,
+            settings,
+            burst_s,
+            gates,
+            window=self.concurrency,
+            in_flight=[self.refusals, *([self.in_flight_limit] if self.in_flight_limit else [])],
         )
+        self.limits.on_defect = self.switch_off
         self.estimator = TokenEstimator(settings.charge)
         self.in_flight = self.sends = 0
         self.lag_s = 0.0
@@ -141,8 +176,9 @@ class Endpoint:
         """What its last failure was, and which rate limit lasts for longer than the run may wait, both in words."""
         self.answers = 0
         """Usable answers in this run."""
-        self._exhausted_since_s = math.inf
-        """Since when its quota is used up."""
+        self._held_since_s = math.inf
+        """Since when its requests are held back, and whether that is for a quota that is used up."""
+        self._is_exhausted = False
         self._last_rejection: tuple[Request | None, int, float] = (None, 0, 0.0)
         """The request of its last rate-limit reply, how many were sent by then, and until when that one should wait."""
         self.last_answered_sent_s = -math.inf
@@ -157,7 +193,11 @@ class Endpoint:
         """Follows how many tokens a request took: a thousand answers a second say as much as all of them."""
         if now >= self._learned_s + _LEARNING_INTERVAL_S:
             self._learned_s = now
-            self.estimator.learn(request, answer)
+            try:
+                self.estimator.learn(request, answer)
+            except Exception as error:  # noqa: BLE001 -- advice
+                self._learned_s, self.estimator = math.inf, TokenEstimator(self.estimator.charge)
+                self._fence.switch_off(f"the learning of token counts of {self.name}", error)
 
     def on_rate_limit_headers(self, infos: Sequence[RateLimitInfo], sent_s: float, now: float) -> None:
         """Follow the rate-limit headers of the reply to the request sent at `sent_s`."""
@@ -165,9 +205,17 @@ class Endpoint:
         for info in infos:
             rate = self.advertised.get(info.kind)
             if rate is not None:
-                rate.on_rate_limit_headers(info, sent_s, now)
-            elif should_follow(info):
+                self._notify(rate, rate.on_rate_limit_headers, info, sent_s, now)
+            elif should_follow(info) and self._headers_read_s == now:
                 self._follow(info.kind)
+
+    def known_limits(self) -> KnownLimits:
+        """Return what was learned in this run."""
+        if self.learned is None or self.in_flight_limit is None:
+            return KnownLimits()
+        slots = int(self.in_flight_limit.cap) if self.in_flight_limit.is_known else None
+        is_random = self.push_back.share > _RANDOM_SHARE
+        return KnownLimits(math.inf if is_random else self.learned.established_per_s, slots)
 
     @property
     def is_held(self) -> bool:
@@ -188,8 +236,9 @@ class Endpoint:
         """Count one more request in flight."""
         self.in_flight += 1
         self.sends += 1
-        if self._exhausted_since_s != math.inf:
-            self._look_for_refill(now)
+        request.in_flight = self.in_flight
+        if self._held_since_s != math.inf:
+            self._look_for_end_of_hold(now)
         if (model := self.models.add(request.model)) is not None:
             model.take(now)
 
@@ -222,25 +271,37 @@ class Endpoint:
         self.answers += 1
         self.last_answered_sent_s = max(self.last_answered_sent_s, sent_s)
         self.outage.worked(sent_s)
-        self._observe(latency_s)
+        try:
+            self._observe(latency_s)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self._fence.switch_off(f"the average latency of {self.name}", error)
+        if self.in_flight_limit is not None:
+            self._notify(self.in_flight_limit, self.in_flight_limit.on_answer, request.in_flight, sent_s, now)
         self.push_back.on_answer(sent_s)
         self.rejections.on_answer()
-        if self._exhausted_since_s != math.inf:
-            self._look_for_refill(now)
+        if self._held_since_s != math.inf:
+            self._look_for_end_of_hold(now)
         clears = self.refusals.on_answer(sent_s)
         if request.model is not None and (model := self.models.get(request.model)):
             model.push_back.on_answer(sent_s)
             model.rejections.on_answer()
             clears = model.refusals.on_answer(sent_s) or clears
-        if self.capacity is not None and latency_s >= _SHORTEST_SERVICE_S:
-            self.capacity.answered(sent_s, latency_s, sent_s + latency_s)
+        if self.concurrency is not None:
+            try:
+                self.concurrency.on_answer(sent_s, latency_s, now)
+            except Exception as error:  # noqa: BLE001 -- advice
+                self.switch_off(self.concurrency, error)
         return clears
 
-    def on_push_back(self, request: Request, wait_s: float | None, now: float) -> None:
-        """Note a rate-limit reply; `wait_s` is how long the provider asks to wait."""
+    def on_push_back(self, request: Request, wait_s: float | None, now: float) -> bool:
+        """Note a rate-limit reply; `wait_s` is how long the provider asks to wait. Return whether it is explained by
+        the number in flight, so that waiting is of no use.
+        """
         sent_s = request.sent_s
         self.outage.probe_abandoned(now, sent_s)
         self.breaker.probe_abandoned(now, sent_s)
+        if self._is_for_number_in_flight(request, now):
+            return True
         self._count_rejection(request, wait_s, now)
         self.rejections.on_rejected(now)
         model = self.models.get(request.model)
@@ -248,26 +309,52 @@ class Endpoint:
             model.rejections.on_rejected(now)
             model.push_back.on_rejected(sent_s, wait_s, now)
             if model.push_back.is_held and self.last_answered_sent_s > model.push_back.held_since_s:
-                return  # others pass: only this model is held back
+                return False  # others pass: only this model is held back
         was_held = self.push_back.is_held
         self.push_back.on_rejected(sent_s, wait_s, now)
-        if self.push_back.is_exhausted:
-            self._exhausted_since_s = self.push_back.held_since_s
+        if self.push_back.is_held:
+            self._held_since_s, self._is_exhausted = self.push_back.held_since_s, self.push_back.is_exhausted
+            if self.concurrency is not None:
+                self._notify(self.concurrency, self.concurrency.on_push_back, now)
         if "requests" in self.advertised:
-            self.advertised["requests"].settle(1.0, 0.0, now)
+            self._notify(rate := self.advertised["requests"], rate.settle, 1.0, 0.0, now)
         if self.learned is not None:
             if was_held:
-                self.learned.on_held_rejected()
+                self._notify(self.learned, self.learned.on_held_rejected)
             else:
-                self.learned.on_rejected(sent_s, now)
+                self._notify(self.learned, self.learned.on_rejected, sent_s, now)
+        return False
 
-    def _look_for_refill(self, now: float) -> None:
-        """Tell the learned rate that a quota that was used up has refilled."""
+    def _is_for_number_in_flight(self, request: Request, now: float) -> bool:
+        limit = self.in_flight_limit
+        if limit is None:
+            return False
+        was_known = limit.is_known
+        try:
+            is_explained = limit.on_rejected(request.in_flight, request.sent_s, now)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self.switch_off(limit, error)
+            return False
+        if not is_explained:
+            return False
+        if not was_known and self.learned is not None:
+            self.push_back.end_hold()
+            self._held_since_s = math.inf
+            self._notify(self.learned, self.learned.set_free, now)
+        return True
+
+    def _look_for_end_of_hold(self, now: float) -> None:
+        """Tell the learned rate that requests are let in again; probe at once where a free slot may be all it takes."""
         if self.push_back.is_held:
+            if self.in_flight_limit is not None and self.in_flight_limit.is_suspected:
+                self.push_back.probe_now(now)
             return
         if self.learned is not None:
-            self.learned.on_exhausted(self._exhausted_since_s, now)
-        self._exhausted_since_s = math.inf
+            if self._is_exhausted:
+                self._notify(self.learned, self.learned.on_exhausted, self._held_since_s, now)
+            else:
+                self._notify(self.learned, self.learned.on_released, self._held_since_s, now)
+        self._held_since_s = math.inf
 
     def _count_rejection(self, request: Request, wait_s: float | None, now: float) -> None:
         """Count a rejection against its line when others were let in since it was rejected last. Where nothing else was
@@ -304,10 +391,10 @@ class Endpoint:
         self.outage.worked(request.sent_s)
         model = self.models.get(request.model)
         if model is not None:
-            model.refusals.on_refusal(signature, request.sent_s, now, is_blamed=is_blamed)
+            model.refusals.on_refusal(request.number, signature, request.sent_s, now, is_blamed=is_blamed)
             if self.refusals.has_answered and not model.refusals.has_answered and not is_blamed:
                 return
-        self.refusals.on_refusal(signature, request.sent_s, now, is_blamed=is_blamed)
+        self.refusals.on_refusal(request.number, signature, request.sent_s, now, is_blamed=is_blamed)
 
     def breaker_of(self, request: Request) -> RefusalBreaker:
         """Return the breaker that decides on a refusal of that line: its model's, where the line names one."""
@@ -346,6 +433,37 @@ class Endpoint:
             self.latency_s += _LATENCY_GAIN * (latency_s - self.latency_s)
         else:
             self.latency_s = latency_s
+
+    def switch_off(self, limit: Limit, error: Exception) -> Limit | None:
+        """Replace a learned limit that raised, by the user's if there is one. Raise the error of any other limit."""
+        if not getattr(limit, "is_learned", False):
+            raise error
+        other = limit.fixed(self.in_flight) if isinstance(limit, AdaptiveConcurrency) else None
+        self.limits.replace(limit, other)
+        if limit is self.learned:
+            self.learned = None
+        elif limit is self.in_flight_limit:
+            self.in_flight_limit = None
+        elif limit is self.concurrency:
+            self.concurrency = None
+        else:
+            self.ignore_headers()
+        self._fence.switch_off(limit.name, error)
+        return other
+
+    def ignore_headers(self) -> None:
+        """Follow no rate-limit headers any more."""
+        self._headers_read_s = math.inf
+        for rate in self.advertised.values():
+            self.limits.replace(rate, None)
+        self.advertised.clear()
+
+    def _notify(self, limit: Limit, method: Callable[..., object], *arguments: object) -> None:
+        """Call a method of a learned limit."""
+        try:
+            method(*arguments)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self.switch_off(limit, error)
 
     def observe_failure(self) -> None:
         """Makes it look slower: failures are often quick, and must not attract what `fastest` sends."""

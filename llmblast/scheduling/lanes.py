@@ -111,6 +111,12 @@ class Lanes:
         ]
         heapq.heapify(self._retries)
 
+    def recall_all(self, due_s: float) -> None:
+        """Make retries due at that moment at the latest."""
+        if any(at_s > due_s for at_s, _, _ in self._retries):
+            self._retries = [(min(at_s, due_s), order, request) for at_s, order, request in self._retries]
+            heapq.heapify(self._retries)
+
     def next_due_s(self, now: float) -> float:
         """When the next retry is due and paid for; infinity when none waits."""
         due_s = self._retries[0][0] if self._retries else math.inf

@@ -1,13 +1,25 @@
-"""Limit sets: all limits of one level, the run or one endpoint. All are checked, then all are paid."""
+"""Limit sets: all limits of one level, the run or one endpoint. All are checked, then all are paid.
 
-from collections.abc import Iterator, Sequence
+A learned limit that raises is handed to `on_defect`, which replaces it; the others are paid once all the same.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 from llmblast.records import Tokens
+from llmblast.scheduling.even_rate import EvenRate, is_even
 from llmblast.scheduling.limits import Concurrency, Limit, Rate, RollingQuota
 from llmblast.scheduling.request_rate import RequestRate
 from llmblast.settings import RateSettings
 
 _DAY_S = 24 * 3600.0
+OnDefect = Callable[[Limit, Exception], Limit | None]
+"""Replaces a limit that raised, by what it returns, or by nothing. Raises the error where the limit is not learned."""
+
+
+def raise_defect(limit: Limit, error: Exception) -> Limit | None:
+    """Let the error out."""
+    raise error
 
 
 class LimitSet:
@@ -15,7 +27,20 @@ class LimitSet:
     charged its kind: `total`, `prompt` or `output`.
     """
 
-    __slots__ = ("_per_request", "_per_token", "_rates", "_ready", "_release", "_slots", "_take")
+    __slots__ = (
+        "_even",
+        "_per_request",
+        "_per_token",
+        "_rates",
+        "_ready",
+        "_ready_tokens",
+        "_release",
+        "_settle_tokens",
+        "_slots",
+        "_take",
+        "_take_tokens",
+        "on_defect",
+    )
 
     def __init__(
         self,
@@ -26,6 +51,7 @@ class LimitSet:
         prompt: Sequence[Limit] = (),
         output: Sequence[Limit] = (),
     ) -> None:
+        self.on_defect: OnDefect = raise_defect
         self._per_request = (*slots, *per_request)
         self._slots = tuple(slots)
         self._per_token = tuple(
@@ -59,50 +85,142 @@ class LimitSet:
             self._per_token = (*self._per_token, (limit, kind))
         self._prepare()
 
+    def replace(self, limit: Limit, other: Limit | None) -> None:
+        """Put `other` in place of a limit, or just leave it out."""
+        kept = () if other is None else (other,)
+
+        def replaced(limits: Sequence[Limit]) -> tuple[Limit, ...]:
+            return tuple(one for known in limits for one in (kept if known is limit else (known,)))
+
+        self._per_request, self._slots = replaced(self._per_request), replaced(self._slots)
+        self._per_token = tuple((one, kind) for known, kind in self._per_token for one in replaced([known]))
+        self._prepare()
+
     def is_ready(self, tokens: Tokens, now: float) -> bool:
         """Whether every limit lets a request of this size go now."""
-        for ready_at in self._ready:
-            if ready_at(1.0, now) > now:
-                return False
-        for limit, kind in self._per_token:  # noqa: SIM110 -- a generator costs more than all limits together
-            if limit.ready_at(tokens[kind], now) > now:
-                return False
+        ready_at = None
+        try:
+            for ready_at in self._ready:
+                if ready_at(1.0, now) > now:
+                    return False
+            for ready_at, kind in self._ready_tokens:
+                if ready_at(tokens[kind], now) > now:
+                    return False
+        except Exception as error:  # noqa: BLE001 -- raised again unless the limit is learned
+            self.on_defect(_owner_of(ready_at), error)
+            return self.is_ready(tokens, now)
         return True
 
     def last_ready(self, tokens: Tokens, now: float) -> tuple[float, Limit]:
         """The limit that lets go last, and when. Asked only while something is held back."""
-        moments: list[tuple[float, Limit]] = [(limit.ready_at(1.0, now), limit) for limit in self._per_request]
-        moments += [(limit.ready_at(tokens[kind], now), limit) for limit, kind in self._per_token]
+        moments: list[tuple[float, Limit]] = []
+        for limit, kind in self._all_with_kinds():
+            try:
+                moments.append((limit.ready_at(_cost(kind, tokens), now), limit))
+            except Exception as error:  # noqa: BLE001 -- as above
+                self.on_defect(limit, error)
+                return self.last_ready(tokens, now)
         return max(moments, key=lambda moment: moment[0])
 
     def left_late(self, sent_s: float, left_s: float, behind_s: float) -> None:
         """What was paid for at `sent_s` left only now: the schedules of all rates move by `behind_s`."""
         for limit in self._rates:
-            if isinstance(limit, RequestRate):
-                limit.left_late(sent_s, left_s)
-            if behind_s > 0:
-                limit.delay(behind_s)
+            try:
+                limit.left_late(sent_s, left_s, behind_s)
+            except Exception as error:  # noqa: BLE001 -- as above
+                self.on_defect(limit, error)
+
+    def delay_requests(self, seconds: float) -> None:
+        """Move the schedules of the set request rates."""
+        for limit in self._rates:
+            if isinstance(limit, EvenRate | RequestRate):
+                limit.delay(seconds)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether there is a rate at which requests leave evenly."""
+        return bool(self._even)
+
+    @property
+    def leaves_at(self) -> float:
+        """Moment from which a request that was paid for may leave."""
+        return max((limit.leaves_at for limit in self._even), default=-math.inf)
+
+    def leave(self, now: float) -> None:
+        """Record a departure."""
+        for limit in self._even:
+            limit.leave(now)
 
     def take(self, tokens: Tokens, now: float) -> None:
         """Pays all limits."""
-        for take in self._take:
-            take(1.0, now)
-        for limit, kind in self._per_token:
-            limit.take(tokens[kind], now)
+        take = None
+        try:
+            for take in self._take:
+                take(1.0, now)
+            for take, kind in self._take_tokens:
+                take(tokens[kind], now)
+        except Exception as error:  # noqa: BLE001 -- as above
+            failed, limits = _owner_of(take), self._all_with_kinds()
+            other = self.on_defect(failed, error)
+            if other is not None:
+                other.take(1.0, now)
+            self._call_behind(failed, limits, lambda limit, kind: limit.take(_cost(kind, tokens), now))
 
     def release(self, paid: Tokens, real: Tokens, now: float) -> None:
         """The request has ended: its slot is free, its tokens are charged as they were."""
-        for settle in self._release:
-            settle(1.0, 0.0, now)
-        for limit, kind in self._per_token:
-            limit.settle(paid[kind], real[kind], now)
+        settle = None
+        try:
+            for settle in self._release:
+                settle(1.0, 0.0, now)
+            for settle, kind in self._settle_tokens:
+                settle(paid[kind], real[kind], now)
+        except Exception as error:  # noqa: BLE001 -- as above
+            failed = _owner_of(settle)
+            limits = [pair for pair in self._all_with_kinds() if pair[0] in self._slots or pair[1] is not None]
+            self.on_defect(failed, error)
+            self._call_behind(
+                failed,
+                limits,
+                lambda limit, kind: limit.settle(_cost(kind, paid), 0.0 if kind is None else real[kind], now),
+            )
+
+    def _all_with_kinds(self) -> Sequence[tuple[Limit, int | None]]:
+        """Every limit in the order of payment, with its kind of tokens, if it is charged tokens."""
+        return (*((limit, None) for limit in self._per_request), *self._per_token)
+
+    def _call_behind(
+        self, failed: Limit, limits: Sequence[tuple[Limit, int | None]], call: Callable[[Limit, int | None], None]
+    ) -> None:
+        """Go on behind the limit that failed: those before it were called already."""
+        is_behind = False
+        for limit, kind in limits:
+            if is_behind and limit in self.all():
+                try:
+                    call(limit, kind)
+                except Exception as error:  # noqa: BLE001 -- as above
+                    self.on_defect(limit, error)
+            is_behind = is_behind or limit is failed
 
     def _prepare(self) -> None:
         """What is looked up once instead of for every request."""
         self._rates = tuple(limit for limit in self.all() if isinstance(limit, Rate))
+        self._even = tuple(limit for limit in self._rates if isinstance(limit, EvenRate))
         self._ready = tuple(limit.ready_at for limit in self._per_request)
+        self._ready_tokens = tuple((limit.ready_at, kind) for limit, kind in self._per_token)
         self._take = tuple(limit.take for limit in self._per_request)
+        self._take_tokens = tuple((limit.take, kind) for limit, kind in self._per_token)
         self._release = tuple(limit.settle for limit in self._slots)
+        self._settle_tokens = tuple((limit.settle, kind) for limit, kind in self._per_token)
+
+
+def _cost(kind: int | None, tokens: Tokens) -> float:
+    return 1.0 if kind is None else tokens[kind]
+
+
+def _owner_of(method: object) -> Limit:
+    """Return the limit that a bound method belongs to."""
+    owner: Limit = method.__self__  # type: ignore[attr-defined] # a method of a limit, by construction
+    return owner
 
 
 def limit_set(
@@ -120,18 +238,27 @@ def limit_set(
     request.
     """
 
-    def rate(name: str, seconds: float, kind: type[Rate] = Rate) -> list[Limit]:
+    def request_rate(name: str, seconds: float) -> list[Limit]:
         amount: float | None = getattr(settings, name)
-        return [] if amount is None else [kind(f"{owner} {name}", amount / seconds, burst_s)]
+        if amount is None:
+            return []
+        per_second = amount / seconds
+        if is_even(per_second, burst_s):
+            return [EvenRate(f"{owner} {name}", per_second)]
+        return [RequestRate(f"{owner} {name}", per_second, burst_s)]
+
+    def token_rate(name: str) -> list[Limit]:
+        amount: float | None = getattr(settings, name)
+        return [] if amount is None else [Rate(f"{owner} {name}", amount / 60, burst_s)]
 
     daily = [] if settings.rpd is None else [RollingQuota(f"{owner} rpd", settings.rpd, _DAY_S)]
     slots: list[Limit] = [] if window is None else [window]
     if window is None and settings.concurrency is not None:
         slots = [Concurrency(f"{owner} concurrency", settings.concurrency)]
     return LimitSet(
-        per_request=[*further, *rate("rps", 1, RequestRate), *rate("rpm", 60, RequestRate), *daily],
+        per_request=[*further, *request_rate("rps", 1), *request_rate("rpm", 60), *daily],
         slots=[*slots, *in_flight],
-        total=rate("tpm", 60),
-        prompt=rate("itpm", 60),
-        output=rate("otpm", 60),
+        total=token_rate("tpm"),
+        prompt=token_rate("itpm"),
+        output=token_rate("otpm"),
     )

@@ -24,7 +24,9 @@ CATCH_UP_S = 0.002
 
 
 class Limit(Protocol):
-    """What admission asks. `name` is for people; `waited_s` is how long the head of the queue waited for this limit."""
+    """What admission asks. `name` is for people; `waited_s` is how long the head of the queue waited for this limit.
+    A class whose `is_learned` is True has limits that nobody has set: a run goes on without them.
+    """
 
     name: str
     waited_s: float
@@ -44,7 +46,7 @@ class Rate:
     back while nothing is owed would be lost otherwise (a quarter of the rate when answers take half of their estimate).
     """
 
-    is_learned: ClassVar = False
+    is_learned: ClassVar[bool] = False
     """Nobody has set it, so nobody knows the whole of which a share is used."""
     __slots__ = (
         "_burst_s",
@@ -95,8 +97,13 @@ class Rate:
             self._keep_returned(most_s if most_s > returned_s else returned_s, now)
 
     def delay(self, seconds: float) -> None:
-        """Moves the schedule: what was charged for left later than it was charged."""
+        """Move the schedule."""
         self._next_s += seconds
+
+    def left_late(self, sent_s: float, left_s: float, behind_s: float) -> None:
+        """Record that what was charged at `sent_s` left only at `left_s`: the schedule moves by `behind_s`."""
+        if behind_s > 0:
+            self.delay(behind_s)
 
     def _keep_returned(self, most_s: float, now: float) -> None:
         """Credit above the burst is what was given back: it only shrinks as it is used, no time adds to it."""
@@ -168,11 +175,14 @@ class RollingQuota:
 class Concurrency:
     """At most `slots` requests in flight; a slot comes back through `settle(1, 0, now)`."""
 
-    __slots__ = ("_slots", "_taken", "name", "waited_s")
+    is_learned: ClassVar[bool] = False
+    """The number is adapted, up to `max_slots`, which is the user's."""
+    __slots__ = ("_slots", "_taken", "max_slots", "name", "waited_s")
 
     def __init__(self, name: str, slots: int) -> None:
         self.name = name
         self.waited_s = 0.0
+        self.max_slots = slots
         self._slots = slots
         self._taken = 0.0
 
@@ -180,6 +190,12 @@ class Concurrency:
     def is_full(self) -> bool:
         """Every slot is taken."""
         return self._taken >= self._slots
+
+    def fixed(self, in_flight: int) -> "Concurrency":
+        """Return a plain limit at the user's number, with that many slots taken."""
+        plain = Concurrency(self.name, self.max_slots)
+        plain.waited_s, plain._taken = self.waited_s, float(in_flight)
+        return plain
 
     def ready_at(self, cost: float, now: float) -> float:
         """Now or never: nobody knows when a slot frees, its release wakes the queue."""

@@ -15,8 +15,8 @@ The same holds for one model at an endpoint, where lines name their models thems
 """
 
 import math
-from bisect import bisect_right
 from enum import Enum
+from itertools import takewhile
 
 FIRST_ROW = 2
 """Lines in a row before the first answer."""
@@ -84,8 +84,8 @@ class RefusalBreaker:
         self._last_sent_s = -math.inf
         self._answers = self._refused_lines = 0
         """Lines answered, and lines that an answer has shown to be to blame: the usual share of refused lines."""
-        self._row: list[float] = []
-        """When the refusals of the row came."""
+        self._row: dict[int, float] = {}
+        """The lines of the row, and when their refusals came, in that order."""
         self._is_blamed = False
         """The words of the last one blame the account or the key."""
         self._signature = ""
@@ -133,21 +133,22 @@ class RefusalBreaker:
         self._answers += 1
         if not self._row:
             return False
-        shown = bisect_right(self._row, sent_s)
-        del self._row[:shown]
-        self._refused_lines += shown
+        shown = list(takewhile(lambda line: self._row[line] <= sent_s, self._row))
+        for line in shown:
+            del self._row[line]
+        self._refused_lines += len(shown)
         self._alike = min(self._alike, len(self._row))
         if self.state is State.SUSPECTED and not self._is_suspicious():
             self.state = State.CLOSED
-        return shown > 0
+        return bool(shown)
 
-    def on_refusal(self, signature: str, sent_s: float, now: float, *, is_blamed: bool) -> None:
-        """Note a permanent refusal, at `now`, of one more line, sent at `sent_s`. `signature` is the same for the same
-        refusal of different lines; `is_blamed` tells that its words blame the account or the key.
+    def on_refusal(self, line: int, signature: str, sent_s: float, now: float, *, is_blamed: bool) -> None:
+        """Note a permanent refusal, at `now`, of the line with that number, sent at `sent_s`. `signature` is the same
+        for the same refusal of different lines; `is_blamed` tells that its words blame the account or the key.
         """
-        if self.state is State.OPEN:
+        if self.state is State.OPEN or line in self._row:
             return
-        self._row.append(now)
+        self._row[line] = now
         self._alike = self._alike + 1 if signature == self._signature else 1
         self._signature, self._is_blamed = signature, is_blamed
         if self.state is State.CLOSED:

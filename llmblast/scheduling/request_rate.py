@@ -1,4 +1,6 @@
-"""Request rate: an even pace, and never more than allowed in any moving second, counted as requests really leave.
+"""Request rate: a steady pace, and never more than allowed in any moving second, counted as requests really leave.
+
+For rates whose interval is too short to be kept, and for those with a burst; see `EvenRate` for all others.
 
 A request leaves late when a connection has to be opened for it, and those behind it, on kept connections, do not. The
 pace alone would let a second see too many then, or would have to be held up each time. So what left within the last
@@ -65,8 +67,9 @@ class RequestRate(Rate):
         else:
             self._count(now)
 
-    def left_late(self, sent_s: float, left_s: float) -> None:
-        """What was charged at `sent_s` left only now."""
+    def left_late(self, sent_s: float, left_s: float, behind_s: float) -> None:
+        """Count what was charged at `sent_s` when it left."""
+        super().left_late(sent_s, left_s, behind_s)
         self._uncount(sent_s)
         self._count(left_s)
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain
 
+from llmblast.fence import Fence
 from llmblast.records import NO_TOKENS, RateLimitInfo, Request, Tokens
-from llmblast.scheduling.adaptive import OpeningWindow
 from llmblast.scheduling.endpoints import Endpoint
+from llmblast.scheduling.even_rate import EvenRate
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.limit_set import LimitSet
 from llmblast.scheduling.limits import Limit
@@ -21,10 +22,16 @@ from llmblast.scheduling.retry_budget import EARNED_PER_ANSWER
 from llmblast.scheduling.routes import Route
 from llmblast.scheduling.tokens import dearest
 
-Dispatch = tuple[Request, Endpoint | None]
+RECALLED_S = 0.05
+"""How long rejected lines wait where a free slot is all that they need."""
 PARKED_S = 0.02
 MAX_PARKED_S = 1.0
 """How long a line waits aside, at least and at most, while others go that its endpoints do not hold back."""
+COLD_START_S = 0.02
+"""Time by which the schedule moves after the first request to an endpoint. A server that has just started takes its
+first request 5 to 8 ms later than the next ones (measured with uvicorn; more where the machine is busy), which would
+come too close to it.
+"""
 
 
 class _Output:
@@ -40,17 +47,20 @@ class _Output:
 class Scheduler:
     """Lanes in, (request, endpoint) out. `now` is always monotonic seconds, handed in by the caller."""
 
-    def __init__(self, run_limits: LimitSet, endpoints: Sequence[Endpoint], route: Route) -> None:
+    def __init__(
+        self, run_limits: LimitSet, endpoints: Sequence[Endpoint], route: Route, fence: Fence | None = None
+    ) -> None:
+        self._fence = fence or Fence()
         self.lanes = Lanes()
         self.endpoints = tuple(endpoints)
         self.wake_at = math.inf
         """When the answer None may change by time alone; infinity: only an event changes it."""
         self.in_flight = 0
+        self.unsendable: list[Request] = []
         self._run_limits = run_limits
         self._route = route
         self._enabled = self.endpoints
         self._slots = run_limits.concurrency
-        self._opening = self._slots if isinstance(self._slots, OpeningWindow) else None
         self._output = _Output()
         self._held_by: Limit | _Output | None = None
         self._held_since = 0.0
@@ -68,10 +78,10 @@ class Scheduler:
         """Every endpoint is disabled: nothing can be sent any more."""
         return not self._enabled
 
-    def next(self, now: float) -> Dispatch | None:
+    def next(self, now: float) -> tuple[Request, Endpoint] | None:
         """The request whose turn it is and its endpoint, with all limits paid; None when nothing may go at `now`.
 
-        Where no endpoint takes the request in this run any more, it comes without one.
+        Requests that no endpoint takes in this run any more are put into `unsendable`.
         """
         if now < self._paced_until_s:
             return None
@@ -91,8 +101,8 @@ class Scheduler:
                 break
             if request.refused_by or request.model is not None:
                 if all(endpoint.blocked for endpoint in self.usable_for(request)):
-                    self.lanes.pop(now)
-                    return request, None
+                    self.unsendable.append(self.lanes.pop(now))
+                    continue
                 if self._park(request, tokens, now):
                     continue
             self._wait_for_an_endpoint(request, tokens, now)
@@ -147,16 +157,15 @@ class Scheduler:
         self.lanes.budget.earned += EARNED_PER_ANSWER
         if self.lanes.is_outage:
             self.lanes.is_outage = endpoint.outage.is_open
-        if self._opening is not None:
-            self._opening.answered()
-            if self._opening.is_open:
-                self._opening = None
         return clears
 
-    def on_push_back(self, request: Request, endpoint: Endpoint, wait_s: float | None, now: float) -> None:
+    def on_push_back(self, request: Request, endpoint: Endpoint, wait_s: float | None, now: float) -> bool:
         """Note a rate-limit reply; see `Endpoint.on_push_back`."""
         self._has_trouble = True
-        endpoint.on_push_back(request, wait_s, now)
+        is_explained = endpoint.on_push_back(request, wait_s, now)
+        if is_explained:
+            self.lanes.recall_all(now + RECALLED_S)
+        return is_explained
 
     def on_refusal(self, request: Request, endpoint: Endpoint, signature: str, now: float, *, is_blamed: bool) -> None:
         """Note that a line was refused for good; see `Endpoint.on_refusal`."""
@@ -187,6 +196,20 @@ class Scheduler:
         endpoint.limits.left_late(request.sent_s, left_s, behind_s)
         self._run_limits.left_late(request.sent_s, left_s, behind_s)
         self._paced_until_s = -math.inf
+
+    @property
+    def is_even(self) -> bool:
+        """Whether there is a rate at which requests leave evenly, so that a wake-up has to be precise."""
+        return any(limits.is_even for limits in (self._run_limits, *(e.limits for e in self.endpoints)))
+
+    def leaves_at(self, endpoint: Endpoint) -> float:
+        """Return the moment from which a request that was admitted may leave."""
+        return max(self._run_limits.leaves_at, endpoint.limits.leaves_at)
+
+    def leave(self, endpoint: Endpoint, now: float) -> None:
+        """Record the departure of a request that was admitted. Rates that are even count from there."""
+        self._run_limits.leave(now)
+        endpoint.limits.leave(now)
 
     def wait_for_output(self, now: float) -> None:
         """What waits now does so for the files, not for a limit."""
@@ -219,11 +242,19 @@ class Scheduler:
     def _pay(self, request: Request, endpoint: Endpoint, tokens: Tokens, now: float) -> None:
         self._run_limits.take(tokens, now)
         endpoint.limits.take(tokens, now)
+        if not endpoint.sends:
+            self._await_cold_start(endpoint)
         endpoint.sent(request, now)
         self.in_flight += 1
         request.tokens_paid = tokens
         request.sent_s = now
         request.lag_s = endpoint.lag_s
+
+    def _await_cold_start(self, endpoint: Endpoint) -> None:
+        """Move the endpoint's schedules, and at the first request of all the run's, which may be all there is."""
+        endpoint.limits.delay_requests(COLD_START_S)
+        if all(not other.sends for other in self.endpoints):
+            self._run_limits.delay_requests(COLD_START_S)
 
     def _limits(self) -> Iterator[Limit | _Output]:
         return chain(self._run_limits.all(), *(endpoint.limits.all() for endpoint in self.endpoints), (self._output,))
@@ -292,7 +323,7 @@ class Scheduler:
 
     def _wait(self, at: float, limit: Limit, now: float) -> None:
         """A pace that holds whatever goes next is not asked again before its moment: nothing brings that forward."""
-        if isinstance(limit, RequestRate) and len(self._enabled) == 1:
+        if isinstance(limit, EvenRate | RequestRate) and len(self._enabled) == 1:
             self._paced_until_s = at
             self._hold(limit, at, now)
         else:

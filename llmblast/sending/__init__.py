@@ -3,6 +3,8 @@
 from llmblast.sending.backoff import Backoff
 from llmblast.sending.channels import TRANSPORTS, Channel
 from llmblast.sending.credentials import find_key
+from llmblast.sending.exchange import Leave, leave_now
+from llmblast.sending.keys import EndpointKey
 from llmblast.sending.openai import Target, make_target
 from llmblast.sending.rate_limit_headers import read_rate_limits
 from llmblast.sending.verdict import Action, Blame, Verdict, judge
@@ -13,10 +15,13 @@ __all__ = [
     "Backoff",
     "Blame",
     "Channel",
+    "EndpointKey",
+    "Leave",
     "Target",
     "Verdict",
     "find_key",
     "judge",
+    "leave_now",
     "make_target",
     "read_rate_limits",
 ]

@@ -9,7 +9,7 @@ from llmblast.errors import UsageError
 from llmblast.settings import OPENAI_HOST, EndpointSettings
 
 DEFAULT_KEY_ENV = "OPENAI_API_KEY"
-_COMMAND_TIMEOUT_S = 30
+COMMAND_TIMEOUT_S = 30.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -23,9 +23,9 @@ def find_key(endpoint: EndpointSettings, environ: Mapping[str, str]) -> str | No
     if endpoint.key_env:
         return _checked(environ.get(endpoint.key_env), endpoint, f"the variable {endpoint.key_env} is not set")
     if endpoint.key_file:
-        return _checked(_read(endpoint, endpoint.key_file), endpoint, f"the file {endpoint.key_file} is empty")
+        return read_key_file(endpoint, endpoint.key_file)
     if endpoint.key_command:
-        return _checked(_ask(endpoint, endpoint.key_command), endpoint, "the key command printed nothing")
+        return check_printed_key(endpoint, _run(endpoint, endpoint.key_command))
     parts = urlsplit(endpoint.url)
     if parts.hostname == OPENAI_HOST and not environ.get(DEFAULT_KEY_ENV):
         raise UsageError(
@@ -47,14 +47,31 @@ def _checked(key: str | None, endpoint: EndpointSettings, problem: str) -> str:
     return key
 
 
-def _read(endpoint: EndpointSettings, path: str) -> str:
+def read_key_file(endpoint: EndpointSettings, path: str) -> str:
+    """Return the key in a file. Raises UsageError. Blocks."""
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8", errors="replace")
+        text = Path(path).expanduser().read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise UsageError(f"endpoint {endpoint.name}: key_file {path} cannot be read: {error.strerror}.") from None
+    return _checked(text, endpoint, f"the file {path} is empty")
 
 
-def _ask(endpoint: EndpointSettings, command: str) -> str:
+def check_printed_key(endpoint: EndpointSettings, printed: str) -> str:
+    """Return the key in what the key command printed. Raises UsageError."""
+    return _checked(printed, endpoint, "the key command printed nothing")
+
+
+def command_failed(endpoint: EndpointSettings, exit_code: int) -> UsageError:
+    """Return the error without the command itself, which may have a secret among its arguments."""
+    return UsageError(f"endpoint {endpoint.name}: key_command failed with exit code {exit_code}.")
+
+
+def command_timed_out(endpoint: EndpointSettings) -> UsageError:
+    """Return the error for a command that did not end in time."""
+    return UsageError(f"endpoint {endpoint.name}: key_command gave no key within {COMMAND_TIMEOUT_S:g} s.")
+
+
+def _run(endpoint: EndpointSettings, command: str) -> str:
     try:
         done = subprocess.run(
             command,
@@ -62,16 +79,12 @@ def _ask(endpoint: EndpointSettings, command: str) -> str:
             check=True,
             stdin=subprocess.DEVNULL,  # ours may be the prompts
             stdout=subprocess.PIPE,
-            timeout=_COMMAND_TIMEOUT_S,
+            timeout=COMMAND_TIMEOUT_S,
             encoding="utf-8",
             errors="replace",
         )
     except subprocess.CalledProcessError as error:
-        raise UsageError(
-            f"endpoint {endpoint.name}: key_command {command!r} failed with exit code {error.returncode}."
-        ) from None
+        raise command_failed(endpoint, error.returncode) from None
     except subprocess.TimeoutExpired:
-        raise UsageError(
-            f"endpoint {endpoint.name}: key_command {command!r} gave no key within {_COMMAND_TIMEOUT_S} s."
-        ) from None
+        raise command_timed_out(endpoint) from None
     return done.stdout

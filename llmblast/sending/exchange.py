@@ -27,6 +27,14 @@ Done = Callable[[Request, Reply], None]
 """Takes a request and what came of it."""
 
 
+Leave = Callable[[Request], asyncio.Future[None] | None]
+"""Returns what ends when the request may leave; None: now."""
+
+
+def leave_now(request: Request) -> None:
+    """Let every request leave, where no rate is kept."""
+
+
 class Exchange(asyncio.Protocol):
     """Sends one request after the other over a connection that is already open and secured.
 
@@ -135,6 +143,8 @@ class Exchange(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            raise error.__context__ or error from None  # a defect of ours, not the server's
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.is_kept = False
             if self._reply is None:

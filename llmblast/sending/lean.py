@@ -10,7 +10,7 @@ from yarl import URL
 
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.connections import new_connector
-from llmblast.sending.exchange import MAX_REPLY_BYTES, Done, Exchange
+from llmblast.sending.exchange import MAX_REPLY_BYTES, Done, Exchange, Leave, leave_now
 from llmblast.sending.files import FileShortage, shortage
 from llmblast.sending.openai import Target
 from llmblast.sending.opening import IDLE_S
@@ -43,8 +43,14 @@ class LeanChannel:
         self._shortage: FileShortage[Exchange] = FileShortage()
         self._wall_clock = wall_clock
         self._swept_s = self._swept_wall_s = inf
+        self.leave: Leave = leave_now
         self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
         self.on_reply: Done = lambda request, reply: None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is under way."""
+        return any(not exchange.is_idle for exchange in self._open)
 
     async def warm_up(self, connections: int = 1) -> Reply | None:
         """Opens connections ahead: else the first requests leave a handshake later than the limits think, and come too
@@ -80,6 +86,14 @@ class LeanChannel:
             if isinstance(opened, Reply):
                 return opened
             exchange, is_fresh = opened, True
+        if (leave := self.leave(request)) is not None:
+            try:
+                await leave
+            except BaseException:
+                exchange.close()
+                raise
+            if not exchange.is_kept:  # the server has closed it meanwhile
+                return await self.send(request)
         if is_fresh or time.monotonic() - request.sent_s > LATE_S:
             self.on_late(request, is_fresh)
         replied: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -90,6 +104,11 @@ class LeanChannel:
             if exchange.request is request:  # a reply of this moment may have freed it for another one
                 exchange.abandon()
             raise
+
+    def set_key(self, key: str) -> None:
+        """Send later requests with this API key; those on the wire keep theirs."""
+        self._target = self._target.with_key(key)
+        self._heads.clear()
 
     def abandon(self) -> None:
         """Ends what is under way without its reply."""

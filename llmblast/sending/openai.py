@@ -4,7 +4,7 @@ https://platform.openai.com/docs/api-reference; vLLM, llama.cpp, Ollama, TGI, Li
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 import orjson
@@ -15,6 +15,7 @@ from llmblast.sending.reply_errors import ReplyError, find_error
 from llmblast.settings import EndpointSettings, base_url
 
 USER_AGENT = "llmblast/0.1"
+KEY_HEADER = "Authorization"
 _HEADERS_OF_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 _COPIED_BYTES = 16 * 1024
 _CUT_OFF_REASONS = ("length", "content_filter")
@@ -39,6 +40,14 @@ class Target:
     headers: Mapping[str, str] = field(repr=False)
     model_prefix: bytes
     """`{"model":"...",`, which replaces the opening brace of a body that has no model; empty without a model."""
+    takes_key: bool = True
+    """False where the endpoint's settings have an Authorization header of their own."""
+
+    def with_key(self, key: str) -> "Target":
+        """Return the same target with another API key."""
+        if not self.takes_key:
+            return self
+        return replace(self, headers={**self.headers, KEY_HEADER: f"Bearer {key}"})
 
     def body_of(self, request: Request) -> bytes:
         """The JSON to send: the request's, with this endpoint's model where it names none."""
@@ -70,7 +79,7 @@ def make_target(endpoint: EndpointSettings, model: str | None, key: str | None) 
         "Content-Type": "application/json",
     }
     if key:
-        headers["Authorization"] = f"Bearer {key}"
+        headers[KEY_HEADER] = f"Bearer {key}"
     for header, value in endpoint.headers.items():
         _check_header(endpoint.name, header, value)
     theirs = {header.lower() for header in endpoint.headers}
@@ -78,7 +87,7 @@ def make_target(endpoint: EndpointSettings, model: str | None, key: str | None) 
     headers.update(endpoint.headers)
     name = endpoint.model or model
     prefix = b'{"model":' + orjson.dumps(name) + b"," if name else b""
-    return Target(endpoint.name, base_url(endpoint.url), headers, prefix)
+    return Target(endpoint.name, base_url(endpoint.url), headers, prefix, KEY_HEADER.lower() not in theirs)
 
 
 def _check_header(endpoint: str, name: str, value: str) -> None:

@@ -29,7 +29,7 @@ from yarl import URL
 
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.codings import without_coding
-from llmblast.sending.exchange import MAX_REPLY_BYTES
+from llmblast.sending.exchange import MAX_REPLY_BYTES, Leave, leave_now
 from llmblast.sending.files import FileShortage, is_out_of_files
 from llmblast.sending.openai import Target
 from llmblast.sending.resolving import new_tcp_connector, not_sent
@@ -50,10 +50,13 @@ class _FrankHandler(ResponseHandler):
 class _Trip:
     """How far one request came. It has time until `deadline_s`, of the loop's clock."""
 
-    __slots__ = ("answered", "deadline_s", "has_run_out", "on_late", "reused", "sent", "task")
+    __slots__ = ("answered", "deadline_s", "has_run_out", "leave", "on_late", "reused", "sent", "task")
 
-    def __init__(self, deadline_s: float, on_late: Callable[[], None]) -> None:
+    def __init__(
+        self, deadline_s: float, leave: Callable[[], asyncio.Future[None] | None], on_late: Callable[[], None]
+    ) -> None:
         self.deadline_s = deadline_s
+        self.leave = leave
         self.on_late = on_late
         self.task = asyncio.current_task()
         self.has_run_out = False
@@ -93,6 +96,12 @@ class _WaryConnector(TCPConnector):
         """Notes in the task's `_Trip` that the request leaves now."""
         connection = await super().connect(req, traces, timeout)
         trip = _trip.get()
+        if (leave := trip.leave()) is not None:
+            try:
+                await leave
+            except BaseException:
+                connection.close()
+                raise
         if connection.transport is not None and not connection.transport.is_closing():
             trip.sent = True
             if not trip.reused:
@@ -120,6 +129,7 @@ class SessionChannel:
         self._shortage: FileShortage[None] = FileShortage()
         self._under_way: set[_Trip] = set()
         self._urls: dict[str, URL] = {}
+        self.leave: Leave = leave_now
         self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
         self.on_reply: Callable[[Request, Reply], None] = lambda request, reply: None
         connect_s = min(connect_timeout_s, timeout_s)
@@ -132,9 +142,19 @@ class SessionChannel:
             proxy=_proxy_for(URL(target.base)),
         )
 
+    @property
+    def is_busy(self) -> bool:
+        """Nothing is ever started."""
+        return False
+
     def start(self, request: Request) -> bool:
         """Aiohttp needs a task for each request."""
         return False
+
+    def set_key(self, key: str) -> None:
+        """Send later requests with this API key; those under way keep theirs: aiohttp copies the headers for each."""
+        self._target = self._target.with_key(key)
+        self._session.headers.update(self._target.headers)
 
     def abandon(self) -> None:
         """Nothing is ever started."""
@@ -149,7 +169,7 @@ class SessionChannel:
         if self._shortage.waiting:
             await self._shortage.wait(again=False)
         while True:
-            trip = _Trip(clock() + self._timeout_s, lambda: self.on_late(request, True))
+            trip = _Trip(clock() + self._timeout_s, lambda: self.leave(request), lambda: self.on_late(request, True))
             _trip.set(trip)
             self._under_way.add(trip)
             try:

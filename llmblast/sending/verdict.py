@@ -13,7 +13,7 @@
 | 400, 403, 413, 422 for what is in the line, by name or in words; 429 if it names no wait | REFUSED, LINE |
 | 429, 529; 503 that names a wait | PUSH_BACK; other endpoint or later, not counted as an attempt |
 | the name of a rate limit or an overload, with any status but 3xx and 413 | PUSH_BACK |
-| words of a rate limit in 403; of a rate limit, an overload or a full queue in 500, 502, 503 and 2xx | PUSH_BACK |
+| words of a rate limit in 403, 500, 502, 503, 2xx; of an overload or a full queue in 500, 502, 503 | PUSH_BACK |
 | 413 | REFUSED, LINE |
 | 408, 409, 423, 424, 425, any 4xx that is not registered, 5xx | RETRY with backoff |
 | 3xx, 404, 405, an unknown model | REFUSED, UNKNOWN, nothing is there |
@@ -123,7 +123,7 @@ def judge(request: Request, reply: Reply, wall_now_s: float) -> Answer | Verdict
 
 def _judge_success(request: Request, error: ReplyError, reply: Reply, wall_now_s: float) -> Verdict:
     """Judge a 2xx reply that carries an error or no answer."""
-    told = Hint.ACCOUNT | Hint.RATE_LIMIT | Hint.RATE_WORDS | Hint.BUSY_WORDS | Hint.STATED
+    told = Hint.ACCOUNT | Hint.RATE_LIMIT | Hint.RATE_WORDS | Hint.STATED
     if error.status is None and not hints_in(error) & told:
         return _judge_unusable(request, error)
     verdict = _judge_status(error.status or reply.status, error, reply, wall_now_s)
@@ -187,10 +187,9 @@ def _pushes_back(status: int, hints: Hint, *, names_wait: bool) -> bool:
         return True
     if Hint.RATE_LIMIT in hints:
         return status != 413 and not 300 <= status < 400
-    if Hint.RATE_WORDS in hints and status == 403:
+    if status in _MAY_BE_OVERLOAD and Hint.BUSY_WORDS in hints:
         return True
-    is_overload = Hint.BUSY_WORDS in hints or Hint.RATE_WORDS in hints
-    return is_overload and (status in _MAY_BE_OVERLOAD or 200 <= status < 300)
+    return Hint.RATE_WORDS in hints and (status in (*_MAY_BE_OVERLOAD, 403) or 200 <= status < 300)
 
 
 def _is_not_found(status: int, hints: Hint) -> bool:

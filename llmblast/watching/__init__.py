@@ -2,7 +2,7 @@
 
 from llmblast.watching.counters import Counters, EndpointCounters
 from llmblast.watching.figures import duration
-from llmblast.watching.progress import Display, LimitsView, drive, make_display
+from llmblast.watching.progress import Display, LimitsView, NoDisplay, drive, make_display
 from llmblast.watching.sanitize import clean
 from llmblast.watching.summary import Summary
 from llmblast.watching.timeline import Timeline
@@ -12,6 +12,7 @@ __all__ = [
     "Display",
     "EndpointCounters",
     "LimitsView",
+    "NoDisplay",
     "Summary",
     "Timeline",
     "clean",

@@ -75,8 +75,10 @@ class BarDisplay:
 
     def stop(self) -> None:
         """Removes the display; the summary takes its place."""
-        self._clear_what_wrapped()
-        self._live.stop()
+        try:
+            self._clear_what_wrapped()
+        finally:
+            self._live.stop()
 
     def lines(self) -> list[Text]:
         """The lines of this moment, none wider than the console and all of them within its height."""

@@ -7,10 +7,12 @@ used, since `llmblast run` in a pipeline should not wait for it.
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, TextIO
 
+from llmblast.fence import Fence
 from llmblast.watching.counters import Counters, EndpointCounters
 from llmblast.watching.figures import clock_time, count, percent, rate, short
 from llmblast.watching.rates import Clock, Pace, Snapshot
@@ -21,6 +23,8 @@ Mode = Literal["auto", "bar", "plain", "none"]
 BAR_INTERVAL_S = 0.25
 PLAIN_INTERVAL_S = 10.0
 _MAX_STATES = 3
+SHOW_CURSOR = "\x1b[?25h"
+"""DECTCEM, a private mode of DEC's terminals that all others know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +123,29 @@ def make_display(
     return BarDisplay(counters, limits, clock, make_console(stream))
 
 
-async def drive(display: Display) -> None:
+async def drive(display: Display, fence: Fence | None = None, stream: TextIO | None = None) -> None:
     """Starts the display, ticks until it is cancelled, and stops it.
 
-    Ends quietly when the stream has gone: a run of hours outlives the terminal that it was started from.
+    Ends quietly when the stream has gone: a run of hours outlives the terminal that it was started from. After a defect
+    in the display, `stream` is standard error again and shows its cursor: what should have seen to that may be broken.
     """
     with contextlib.suppress(OSError):
         try:
-            display.start()
-            while display.interval_s is not None:
-                await asyncio.sleep(display.interval_s)
-                display.tick()
-        finally:
-            display.stop()
+            try:
+                display.start()
+                while display.interval_s is not None:
+                    await asyncio.sleep(display.interval_s)
+                    display.tick()
+            finally:
+                display.stop()
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- the run does not depend on it
+            if stream is not None:
+                sys.stderr = stream
+                stream.write(f"{SHOW_CURSOR}\n" if stream.isatty() else "")
+                stream.flush()
+            (fence or Fence()).switch_off("the progress display", error)
 
 
 def status_line(snapshot: Snapshot, counters: Counters, limits: LimitsView) -> str:

@@ -167,7 +167,7 @@ class Stream:
         return self._lost or error
 
     async def _write(self) -> OSError | None:
-        data = self._all_unwritten()
+        data = self._unwritten = self._all_unwritten()
         if not data:
             return None
         if self._sync_timer is None and self._file.is_resumable:
@@ -206,7 +206,11 @@ class Stream:
 
     async def _end_of_sync(self) -> None:
         if self._sync is not None:
-            await self._sync
+            sync = self._sync
+            try:
+                await sync
+            finally:
+                self._sync = None if self._sync is sync else self._sync
 
     def _all_unwritten(self) -> bytes:
         data = b"".join((self._unwritten, *self._records))

@@ -75,7 +75,11 @@ class Writer:
 
         Raises OutputFailedError when anything is not in its file.
         """
-        problems = await asyncio.shield(asyncio.gather(self._save.close(), self._errors.close()))
+        closing = asyncio.gather(self._save.close(), self._errors.close(), return_exceptions=True)
+        problems = await asyncio.shield(closing)
+        for problem in problems:  # a defect in the one file's stream must not leave the other one half-written
+            if isinstance(problem, BaseException) and not isinstance(problem, OutputFailedError):
+                raise problem
         messages = [str(problem) for problem in problems if problem is not None]
         if messages:
             raise OutputFailedError(" ".join(messages))

@@ -271,7 +271,7 @@ def test_a_second_run_on_the_same_output_stops_at_once(
     tmp_path: Path, environment: dict[str, str], start_mock: StartMock, llmblast: RunLlmblast
 ) -> None:
     """Exit code 73, and the first one is not disturbed."""
-    server = start_mock("latency=1&jitter=0")
+    server = start_mock("latency=3&jitter=0")
     write_prompts(tmp_path / "prompts.jsonl", 20)
     first = start_run(tmp_path, environment, "prompts.jsonl", "-u", server.url, "-q")
     wait_for_requests(server, 20, first)

@@ -4,6 +4,9 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import orjson
@@ -108,6 +111,91 @@ def test_a_gateway_that_repeats_the_key_is_not_repeated(
     assert canary_places([tmp_path]) == []
 
 
+class EchoServer(ThreadingHTTPServer):
+    """Answers every request with an error that repeats its key; those that came with the first key wait for another."""
+
+    daemon_threads = True
+    request_queue_size = 100
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _EchoHandler)
+        self.keys: list[str] = []
+        self.has_another = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class _EchoHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: EchoServer
+
+    def do_POST(self) -> None:
+        key = self.headers["Authorization"].removeprefix("Bearer ")
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.keys.append(key)
+        first = self.server.keys[0]
+        if key != first:
+            self.server.has_another.set()
+        assert self.server.has_another.wait(timeout=30)
+        body = orjson.dumps({"error": {"message": f"Received API Key = {key}, expected another than {first}"}})
+        self.send_response(400)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Writes no log."""
+
+
+@pytest.fixture
+def echo_server() -> Iterator[EchoServer]:
+    with EchoServer() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("transport", ["lean", "session"])
+def test_neither_a_refreshed_key_nor_the_one_before_is_repeated(
+    tmp_path: Path, echo_server: EchoServer, llmblast: RunLlmblast, transport: str
+) -> None:
+    """Every refresh brings another key; a late reply still repeats the first one, and so do replies to later ones."""
+    write_prompts(tmp_path / "prompts.jsonl", 40)
+    (tmp_path / "key.sh").write_text('echo x >> asked; n=$(wc -l < asked); echo "sk-$n-$CANARY_KEY-$n"\n')
+    source = ",key_command=sh key.sh,key_refresh=0.05"
+    telling = ["-v", "--json", "--body", "always", "--transport", transport]
+
+    done = llmblast("run", "prompts.jsonl", "-u", echo_server.url + source, "--rps", "40", *telling)
+
+    errors = [record["error"] for record in records(tmp_path / "errors.jsonl")]
+    assert done.returncode == 3, done.stderr
+    assert len(set(echo_server.keys)) > 2
+    assert all(CANARY in key for key in echo_server.keys)
+    assert len(errors) == 40
+    assert all("Received API Key = (hidden), expected another than (hidden)" in error for error in errors)
+    assert canary_places([tmp_path]) == []
+
+
+def test_a_key_that_follows_a_word_which_is_none_is_not_repeated(
+    tmp_path: Path, echo_server: EchoServer, llmblast: RunLlmblast
+) -> None:
+    """`EMPTY` is what local servers are given; it is told, and the key that a refresh brings is not."""
+    write_prompts(tmp_path / "prompts.jsonl", 20)
+    (tmp_path / "key.sh").write_text('test -e first && echo "$CANARY_KEY" || echo EMPTY; touch first\n')
+    source = ",key_command=sh key.sh,key_refresh=0.05"
+
+    done = llmblast("run", "prompts.jsonl", "-u", echo_server.url + source, "--rps", "40", "-v")
+
+    assert done.returncode == 3, done.stderr
+    assert set(echo_server.keys) == {"EMPTY", CANARY}
+    assert "Received API Key = (hidden), expected another than EMPTY" in done.stderr
+    assert canary_places([tmp_path]) == []
+
+
 async def test_an_answer_is_left_as_it_is() -> None:
     """A local server's key may be a word that its model uses."""
     body = b'{"choices":[{"message":{"content":"password"}}]}'
@@ -128,6 +216,21 @@ def test_what_counts_as_a_secret() -> None:
 
     assert secrets_of("sk-1234567", headers) == [b"sk-1234567", b"abcdefghi", b"abcdefgh"]
     assert secrets_of("EMPTY", {}) == secrets_of(None, {}) == []
+
+
+def test_replaced_keys_stay_hidden() -> None:
+    """The longest first, in whichever order they came; beyond a thousand the oldest are forgotten, the first is not."""
+    channel = TaskChannel()
+    told: list[bytes] = []
+    redacting = Redacting(channel, secrets_of("the-first-key", {}))
+    redacting.on_reply = lambda request, reply: told.append(reply.body)
+    keys = [f"key-number-{number}" for number in range(1002)]
+
+    for key in ("EMPTY", *keys, keys[-1]):
+        redacting.set_key(key)
+    channel.on_reply(request(), Reply(401, body=b"the-first-key key-number-0 key-number-2 key-number-1001 EMPTY"))
+
+    assert told == [b"(hidden) key-number-0 (hidden) (hidden) EMPTY"]
 
 
 def test_a_traceback_has_no_key(tmp_path: Path, environment: dict[str, str], start_mock: StartMock) -> None:

@@ -94,7 +94,7 @@ EXPECTED: dict[str, Expected] = {
     "500": RETRIED,
     "500-should-not-retry": FAILED,
     "502": RETRIED,
-    "503": RETRIED,
+    "503": COOLED_DOWN,
     "503-retry-after": COOLED_DOWN,
     "504": RETRIED,
     "529": COOLED_DOWN,

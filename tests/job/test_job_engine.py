@@ -1,8 +1,11 @@
 """The engine by itself: what a defect in it does, and what it counts."""
 
 import asyncio
-import math
+import os
+import sys
 import time
+from collections.abc import Sequence
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -12,7 +15,7 @@ from llmblast.job.engine import MAX_HELD_BYTES, Engine
 from llmblast.job.stations import make_scheduler
 from llmblast.records import Outcome, Reply, Request, Success
 from llmblast.sending import Backoff
-from llmblast.settings import load
+from llmblast.settings import Settings, load
 from llmblast.watching import Counters, EndpointCounters
 from tests.task_channel import TaskChannel
 
@@ -57,9 +60,11 @@ class Sink:
     def __init__(self) -> None:
         self.is_full = False
         self.outcomes: list[Outcome] = []
+        self.has_more = asyncio.Event()
 
     def put(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
+        self.has_more.set()
 
 
 def make_engine(
@@ -68,7 +73,17 @@ def make_engine(
     return engine_on(Channel(reply, gate), sink, counters)
 
 
-def engine_on(channel: TaskChannel, sink: Sink, counters: Counters) -> Engine:
+def fail(*arguments: object) -> None:
+    raise RuntimeError("a bug")
+
+
+def engine_on(channel: TaskChannel, sink: Sink, counters: Counters, reports: list[str] | None = None) -> Engine:
+    """`reports` gets the messages of defects."""
+
+    def report(defect: BaseException) -> str:
+        (reports if reports is not None else []).append(str(defect))
+        return str(defect) if reports is not None else repr(defect)
+
     settings = load({"endpoints": ["http://127.0.0.1:1/v1"]})
     return Engine(
         make_scheduler(settings),
@@ -80,6 +95,7 @@ def engine_on(channel: TaskChannel, sink: Sink, counters: Counters) -> Engine:
         wall_clock=time.time,
         max_in_flight=4,
         gives_up=lambda counters: False,
+        report_defect=report,
     )
 
 
@@ -87,49 +103,97 @@ def request(number: int, body: bytes = b"{}") -> Request:
     return Request(number, "0" * 16, b"{}", number, body=body)
 
 
-@pytest.mark.parametrize(("rps", "admitted"), [(None, 64), (1e6, 100)])
-def test_where_a_rate_is_set_no_window_has_to_open_first(rps: float | None, admitted: int) -> None:
-    """It keeps a crowd from a limit that nobody knows, and would keep a known rate from being used."""
+@pytest.mark.parametrize(("rps", "admitted"), [(None, 4), (1e6, 81)])
+def test_where_a_rate_is_set_no_slow_start_comes_first(rps: float | None, admitted: int) -> None:
+    """It would keep a known rate from being used; only the first request of a cold server holds back the next ones."""
     scheduler = make_scheduler(load({"endpoints": ["http://127.0.0.1:1/v1"], "rps": rps}))
     for number in range(100):
         scheduler.lanes.add(request(number))
     now = 1000.0
-    while scheduler.next(now) is not None or scheduler.wake_at < math.inf:
+    while now < 1000.1:
+        scheduler.next(now)
         now += 0.001
 
     assert scheduler.endpoints[0].in_flight == admitted
 
 
 async def test_a_defect_ends_the_run_and_is_not_hidden() -> None:
-    """An exception out of a send is a bug of ours: it comes out of the run, and nobody waits for ever."""
+    """An exception out of a send is a bug of ours: the run ends with it, and nothing waits for ever."""
     counters = Counters(endpoints=[EndpointCounters("a")])
     engine = make_engine(RuntimeError("a bug"), Sink(), counters)
     engine.accept(request(1))
     engine.pump()
 
     await asyncio.wait_for(engine.stopping.wait(), 5)
+    await asyncio.wait_for(engine.wait_until_done(), 5)
 
-    with pytest.raises(RuntimeError, match="a bug"):
-        await asyncio.wait_for(engine.wait_until_done(), 5)
+    assert (engine.exit_code, engine.reason) == (ExitCode.DEFECT, "RuntimeError('a bug')")
 
 
-async def test_a_defect_where_no_task_holds_it_is_not_hidden_either() -> None:
-    """What is sent on a kept connection has no task; others that are in flight are not waited for."""
+async def test_after_a_defect_nothing_is_sent_and_what_arrives_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer whose handling failed keeps its record, too: it was put first."""
+    channel, sink, counters = KeptChannel(), Sink(), Counters(endpoints=[EndpointCounters("a")], input_ended=True)
+    engine = engine_on(channel, sink, counters)
+    for number in range(70):
+        engine.accept(request(number))
+    engine.pump()
+    in_flight = list(channel.started)
 
-    class Broken(Sink):
-        def put(self, outcome: Outcome) -> None:
-            raise RuntimeError("a bug")
+    monkeypatch.setattr(engine._scheduler, "release", fail)
+    for sent in in_flight:
+        channel.on_reply(sent, Reply(200, {}, ANSWER))
+    await asyncio.wait_for(engine.wait_until_done(), 5)
 
-    channel = KeptChannel()
-    engine = engine_on(channel, Broken(), Counters(endpoints=[EndpointCounters("a")]))
+    assert engine.exit_code is ExitCode.DEFECT
+    assert channel.started == in_flight
+    assert [outcome.request for outcome in sink.outcomes if isinstance(outcome, Success)] == in_flight
+    assert engine._scheduler.lanes
+
+
+async def test_after_a_defect_replies_to_come_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has failed half-way counts as in flight for ever; only the channel knows what still comes."""
+    channel, counters = KeptChannel(), Counters(endpoints=[EndpointCounters("a")])
+    engine = engine_on(channel, Sink(), counters)
     for number in (1, 2):
         engine.accept(request(number))
     engine.pump()
-
+    monkeypatch.setattr(engine._scheduler, "release", fail)
+    channel.is_busy = True
     channel.on_reply(channel.started[0], Reply(200, {}, ANSWER))
+    done = asyncio.create_task(engine.wait_until_done())
+    await asyncio.sleep(0)
+    was_done = done.done()
 
-    with pytest.raises(RuntimeError, match="a bug"):
-        await asyncio.wait_for(engine.wait_until_done(), 5)
+    channel.is_busy = False
+    channel.on_reply(channel.started[1], Reply(200, {}, ANSWER))
+    await asyncio.wait_for(done, 5)
+
+    assert not was_done
+
+
+async def test_each_record_that_cannot_be_rendered_is_left_out_alone() -> None:
+    """Others that arrive later are written; a defect counts more than the stop before it."""
+
+    class Broken(Sink):
+        def put(self, outcome: Outcome) -> None:
+            if isinstance(outcome, Success) and outcome.request.number < 2:
+                raise RuntimeError(f"bug {outcome.request.number}")
+            super().put(outcome)
+
+    channel, sink, reports = KeptChannel(), Broken(), list[str]()
+    engine = engine_on(channel, sink, Counters(endpoints=[EndpointCounters("a")]), reports)
+    for number in range(4):
+        engine.accept(request(number))
+    engine.pump()
+    engine.stop(ExitCode.INTERRUPTED, "interrupted")
+
+    for sent in channel.started:
+        channel.on_reply(sent, Reply(200, {}, ANSWER))
+    await asyncio.wait_for(engine.wait_until_done(), 5)
+
+    assert [outcome.request.number for outcome in sink.outcomes if isinstance(outcome, Success)] == [2, 3]
+    assert reports == ["bug 0", "bug 1"]
+    assert (engine.exit_code, engine.reason) == (ExitCode.DEFECT, "bug 0")
 
 
 async def test_a_defect_in_a_send_is_not_lost_with_whoever_asked_for_it() -> None:
@@ -143,13 +207,13 @@ async def test_a_defect_in_a_send_is_not_lost_with_whoever_asked_for_it() -> Non
     engine.accept(request(1))
 
     engine.pump()
+    await asyncio.wait_for(engine.wait_until_done(), 5)
 
-    with pytest.raises(RuntimeError, match="a bug"):
-        await asyncio.wait_for(engine.wait_until_done(), 5)
+    assert engine.exit_code is ExitCode.DEFECT
 
 
 async def test_a_reply_on_a_kept_connection_sends_the_next_request() -> None:
-    """In the order of the file; the last reply ends the run."""
+    """Or two, since the limit opens, in the order of the file; the last reply ends the run."""
     channel, sink, counters = KeptChannel(), Sink(), Counters(endpoints=[EndpointCounters("a")], input_ended=True)
     engine = engine_on(channel, sink, counters)
     for number in range(6):
@@ -161,7 +225,7 @@ async def test_a_reply_on_a_kept_connection_sends_the_next_request() -> None:
         channel.on_reply(channel.started[number], Reply(200, {}, ANSWER))
     await asyncio.wait_for(engine.wait_until_done(), 5)
 
-    assert at_once == 6
+    assert at_once == 4
     assert [outcome.request.number for outcome in sink.outcomes if isinstance(outcome, Success)] == list(range(6))
 
 
@@ -265,3 +329,97 @@ async def test_a_line_beyond_every_bound_is_sent() -> None:
 
     assert len(sink.outcomes) == 1
     assert not engine.is_full
+
+
+class ConnectingChannel(TaskChannel):
+    """Opens a connection for each request, which takes longer for some, and notes when each leaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left_s: list[float] = []
+        self.waiting = asyncio.Semaphore(0)
+
+    async def send(self, request: Request) -> Reply:
+        await asyncio.sleep(0.02 * (request.number % 3))
+        if (leave := self.leave(request)) is not None:
+            self.waiting.release()
+            await leave
+        self.left_s.append(time.monotonic())
+        return Reply(200, {}, ANSWER)
+
+
+def engine_of(settings: Settings, channels: Sequence[TaskChannel], sink: Sink, counters: Counters) -> Engine:
+    return Engine(
+        make_scheduler(settings),
+        channels,
+        sink,
+        Backoff(3, Random(0)),
+        counters,
+        clock=time.monotonic,
+        wall_clock=time.time,
+        max_in_flight=100,
+        gives_up=lambda counters: False,
+    )
+
+
+def paced_engine(channel: TaskChannel, sink: Sink, counters: Counters, rps: float) -> Engine:
+    settings = load({"endpoints": ["http://127.0.0.1:1/v1"], "rps": rps})
+    return engine_of(settings, [channel], sink, counters)
+
+
+async def test_requests_whose_connections_take_time_leave_no_closer_together_than_the_rate_allows() -> None:
+    """Thirty at a hundred a second; the connections of those that are admitted one after the other open together."""
+    channel, sink, counters = ConnectingChannel(), Sink(), Counters(endpoints=[EndpointCounters("a")])
+    engine = paced_engine(channel, sink, counters, rps=100)
+    for number in range(30):
+        engine.accept(request(number))
+    counters.input_ended = True
+    engine.pump()
+
+    await asyncio.wait_for(engine.wait_until_done(), 20)
+    await engine.cut_short()
+
+    assert len(sink.outcomes) == 30
+    assert not channel.waiting.locked(), "none had to wait"
+    assert min(later - earlier for earlier, later in pairwise(channel.left_s)) >= 1 / 100
+
+
+async def test_what_waits_for_its_departure_ends_with_the_run() -> None:
+    """Its line has no record, and runs again; the timer is closed."""
+    open_files = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    channel, counters = ConnectingChannel(), Counters(endpoints=[EndpointCounters("a")])
+    engine = paced_engine(channel, Sink(), counters, rps=100)
+    engine._scheduler.leave(engine._scheduler.endpoints[0], time.monotonic() + 3600)  # none leaves for an hour
+    engine.accept(request(3))
+    engine.pump()
+    await asyncio.wait_for(channel.waiting.acquire(), 5)
+
+    await asyncio.wait_for(engine.cut_short(), 5)
+    await asyncio.wait_for(engine.wait_until_done(), 5)
+
+    assert channel.left_s == []
+    assert counters.abandoned == 1
+    assert sys.platform != "linux" or len(os.listdir("/proc/self/fd")) == open_files
+
+
+async def test_what_waits_for_its_departure_holds_back_no_other_endpoint() -> None:
+    """Nothing may leave to the slow one for an hour, and the other one answers all the same."""
+    channels, sink = [ConnectingChannel(), ConnectingChannel()], Sink()
+    counters = Counters(endpoints=[EndpointCounters("slow"), EndpointCounters("fast")])
+    settings = load({"endpoints": ["http://127.0.0.1:1/v1,rps=1", "http://127.0.0.1:2/v1"]})
+    engine = engine_of(settings, channels, sink, counters)
+    engine._scheduler.leave(engine._scheduler.endpoints[0], time.monotonic() + 3600)
+    for number in range(10):
+        engine.accept(request(number))
+    engine.pump()
+    await asyncio.wait_for(channels[0].waiting.acquire(), 5)
+    engine.accept(request(10))
+    engine.pump()
+
+    while len(sink.outcomes) < 10:
+        await asyncio.wait_for(sink.has_more.wait(), 5)
+        sink.has_more.clear()
+    await engine.cut_short()
+
+    assert channels[0].left_s == []
+    assert len(channels[1].left_s) == 10

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Literal, TypedDict, Unpack
 
 from llmblast.records import NO_TOKENS, Answer, Request, Tokens
-from llmblast.scheduling import ROUTES, CoolDown, Endpoint, Lanes, Rate, Scheduler, limit_set
+from llmblast.scheduling import ROUTES, Endpoint, Lanes, PushBack, Rate, Scheduler, limit_set
 from llmblast.settings import EndpointSettings, RateSettings
 
 
@@ -66,11 +66,11 @@ def make_request(
     )
 
 
-def make_endpoint(index: int = 0, cool_down: CoolDown | None = None, **options: Unpack[EndpointOptions]) -> Endpoint:
+def make_endpoint(index: int = 0, push_back: PushBack | None = None, **options: Unpack[EndpointOptions]) -> Endpoint:
     """An endpoint named e0, e1, ... as its index says, with no other limits than those that are named."""
     named: EndpointOptions = {"adaptive": False, **options}
     settings = EndpointSettings(url="http://127.0.0.1/v1", name=f"e{index}", **named)
-    return Endpoint(index, settings, cool_down=cool_down)
+    return Endpoint(index, settings, push_back=push_back)
 
 
 def make_scheduler(
@@ -80,10 +80,10 @@ def make_scheduler(
     burst_s: float = 0.0,
     **run: Unpack[Levels],
 ) -> Scheduler:
-    """A scheduler with that many requests queued; endpoints of one quota group share their cool-down."""
-    cool_downs = {options["quota"]: CoolDown(options["quota"]) for options in endpoints if "quota" in options}
+    """A scheduler with that many requests queued; endpoints of one quota group share what holds them back."""
+    push_backs = {options["quota"]: PushBack(options["quota"]) for options in endpoints if "quota" in options}
     made = [
-        make_endpoint(index, cool_downs.get(options.get("quota", "")), **options)
+        make_endpoint(index, push_backs.get(options.get("quota", "")), **options)
         for index, options in enumerate(endpoints)
     ]
     scheduler = Scheduler(limit_set("run", RateSettings(**run), burst_s), made, ROUTES[route])
@@ -95,6 +95,13 @@ def make_scheduler(
 def admit_all(scheduler: Scheduler, now: float) -> list[tuple[Request, Endpoint]]:
     """Everything that may go at `now`."""
     return list(iter(lambda: scheduler.next(now), None))
+
+
+def answer(endpoint: Endpoint, sent_s: float, latency_s: float = 0.1) -> None:
+    """An answer to a request that was sent at that time."""
+    request = make_request()
+    request.sent_s = sent_s
+    endpoint.on_answer(request, latency_s, sent_s + latency_s)
 
 
 def drain(lanes: Lanes, now: float) -> list[int]:
@@ -182,6 +189,8 @@ class Driver:
     def _land(self) -> None:
         _, _, request, endpoint = heapq.heappop(self._flights)
         tokens, wait_s = self._judge(request, endpoint)
+        if wait_s is None:
+            self.scheduler.on_answer(request, endpoint, 0.0, self.now)
         self.scheduler.release(request, endpoint, tokens, self.now)
         if wait_s is None:
             self.done.append(request.number)

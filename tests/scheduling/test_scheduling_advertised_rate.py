@@ -52,11 +52,9 @@ class _Provider:
             scheduler.on_rate_limit_headers(request, endpoint, [advertise()], now())
             if not wait_s:
                 self.accepted.append(arrived_s)
-                scheduler.answered(request, endpoint, LATENCY_S)
                 return NO_TOKENS, None
             self.rejected += 1
-            endpoint.cool_down.rejected(request.sent_s)
-            endpoint.rejected(request.sent_s, wait_s, now())
+            scheduler.on_push_back(request, endpoint, wait_s, now())
             return NO_TOKENS, 0.0
 
         return judge

@@ -1,4 +1,4 @@
-"""Requests that leave later than they were admitted: the schedule moves with them, and only once."""
+"""Requests at a high rate that leave later than they were admitted: the schedule moves with them, and only once."""
 
 import heapq
 from collections.abc import Callable
@@ -29,8 +29,8 @@ def ready_s(scheduler: Scheduler, now: float) -> float:
 
 @pytest.mark.parametrize("level", ["run", "endpoint"])
 def test_a_late_one_moves_the_schedule_of_its_level(level: str) -> None:
-    """Ten a second, 40 ms late: the next one goes 40 ms later than it would have."""
-    scheduler = make_scheduler([{}], 9, rps=10) if level == "run" else make_scheduler([{"rps": 10}], 9)
+    """Five hundred a second, 40 ms late: the next one goes 40 ms later than it would have."""
+    scheduler = make_scheduler([{}], 9, rps=500) if level == "run" else make_scheduler([{"rps": 500}], 9)
     request, endpoint = admit_one(scheduler, START_S)
     before_s = ready_s(scheduler, START_S)
     scheduler.left_late(request, endpoint, START_S + 0.04)
@@ -39,8 +39,8 @@ def test_a_late_one_moves_the_schedule_of_its_level(level: str) -> None:
 
 
 def test_those_that_were_late_together_move_the_schedule_once_by_the_latest() -> None:
-    """Three a hundredth apart, late by 30, 60 and 45 ms; the order in which they leave does not matter."""
-    scheduler = make_scheduler([{"rps": 100}], 9, rps=100)
+    """Three some milliseconds apart, late by 30, 60 and 45 ms; the order in which they leave does not matter."""
+    scheduler = make_scheduler([{"rps": 500}], 9, rps=500)
     crowd, now = [], START_S
     for late_s in (0.03, 0.06, 0.045):
         crowd.append((now + late_s, admit_one(scheduler, now)))
@@ -54,7 +54,7 @@ def test_those_that_were_late_together_move_the_schedule_once_by_the_latest() ->
 @pytest.mark.parametrize(("late_s", "further_s"), [(0.02, 0.0), (0.04, 0.0), (0.06, 0.02)])
 def test_in_one_second_the_schedule_moves_by_the_latest_and_no_further(late_s: float, further_s: float) -> None:
     """The first is late by 40 ms; what was admitted after that move needs only what goes beyond it."""
-    scheduler = make_scheduler([{"rps": 10}], 9)
+    scheduler = make_scheduler([{"rps": 500}], 9)
     first = admit_one(scheduler, START_S)
     scheduler.left_late(*first, START_S + 0.04)
     second_s = ready_s(scheduler, START_S + 0.04)
@@ -62,36 +62,36 @@ def test_in_one_second_the_schedule_moves_by_the_latest_and_no_further(late_s: f
     before_s = ready_s(scheduler, second_s)
     scheduler.left_late(*second, second_s + late_s)
 
-    assert ready_s(scheduler, second_s + late_s) == pytest.approx(before_s + further_s)
+    assert ready_s(scheduler, second_s) == pytest.approx(before_s + further_s)
 
 
 def test_in_the_next_second_it_moves_again() -> None:
     """Who was late a second ago makes no room for who is late now."""
-    scheduler = make_scheduler([{"rps": 1}], 9)
+    scheduler = make_scheduler([{"rps": 500}], 9)
     first = admit_one(scheduler, START_S)
     scheduler.left_late(*first, START_S + 0.04)
-    second_s = ready_s(scheduler, START_S + 0.04)
-    second = admit_one(scheduler, second_s)
+    second_s = START_S + 1.04
+    second = admit_all(scheduler, second_s)[-1]
     before_s = ready_s(scheduler, second_s)
     scheduler.left_late(*second, second_s + 0.02)
 
-    assert ready_s(scheduler, second_s + 0.02) == pytest.approx(before_s + 0.02)
+    assert ready_s(scheduler, second_s) == pytest.approx(before_s + 0.02)
 
 
 @pytest.mark.parametrize(("late_s", "is_fresh"), [(0.003, True), (0.05, False)])
 def test_what_the_pace_makes_up_for_moves_nothing(late_s: float, is_fresh: bool) -> None:
     """Some milliseconds, or a stall of this process, which holds those behind it up as well."""
-    scheduler = make_scheduler([{"rps": 10}], 9)
+    scheduler = make_scheduler([{"rps": 500}], 9)
     request, endpoint = admit_one(scheduler, START_S)
     before_s = ready_s(scheduler, START_S)
     scheduler.left_late(request, endpoint, START_S + late_s, is_fresh=is_fresh)
 
-    assert ready_s(scheduler, START_S + late_s) == pytest.approx(before_s)
+    assert ready_s(scheduler, START_S) == pytest.approx(before_s)
 
 
 def test_one_that_leaves_on_time_moves_nothing() -> None:
     """Nor does one that is less late than the schedule was moved since."""
-    scheduler = make_scheduler([{"rps": 100}], 9, rps=100)
+    scheduler = make_scheduler([{"rps": 500}], 9, rps=500)
     first = admit_one(scheduler, START_S)
     second_s = ready_s(scheduler, START_S)
     second = admit_one(scheduler, second_s)
@@ -134,7 +134,7 @@ def departures(scheduler: Scheduler, lateness_of: Callable[[int], float], *, is_
 
 @settings(deadline=None, max_examples=150)
 @given(
-    st.sampled_from([5, 20, 50, 100, 200]),
+    st.sampled_from([500, 700, 1000]),
     st.sampled_from(["run", "endpoint", "both"]),
     st.lists(LATENESS, min_size=1, max_size=60),
     st.integers(1, 120),
@@ -157,15 +157,15 @@ def test_departures_never_exceed_the_rate_however_late_some_are(
 
 def test_lateness_costs_no_more_than_the_latest() -> None:
     """Fifty in a row are late by 50 ms, as when a pool of connections is opened: the run ends 50 ms later."""
-    on_time = departures(make_scheduler([{"rps": 100}], 500), lambda number: 0.0)
-    late = departures(make_scheduler([{"rps": 100}], 500), lambda number: 0.05 if 20 <= number < 25 else 0.0)
+    on_time = departures(make_scheduler([{"rps": 500}], 500), lambda number: 0.0)
+    late = departures(make_scheduler([{"rps": 500}], 500), lambda number: 0.05 if 20 <= number < 25 else 0.0)
 
-    assert late[-1] - on_time[-1] == pytest.approx(0.05, abs=1e-6)
+    assert 0.045 < late[-1] - on_time[-1] < 0.05 + 1e-6
 
 
 def test_a_pool_of_connections_costs_what_the_latest_costs_each_second() -> None:
-    """Every other one of 1,000 opens a connection and is late by 30 ms: 5 s become longer by 30 ms for each second."""
-    on_time = departures(make_scheduler([{"rps": 200}], 1000), lambda number: 0.0)
-    late = departures(make_scheduler([{"rps": 200}], 1000), lambda number: 0.03 * (number % 2))
+    """Every other one of 2,500 opens a connection and is late by 30 ms: 5 s become longer by 30 ms for each second."""
+    on_time = departures(make_scheduler([{"rps": 500}], 2500), lambda number: 0.0)
+    late = departures(make_scheduler([{"rps": 500}], 2500), lambda number: 0.03 * (number % 2))
 
     assert late[-1] - on_time[-1] <= 7 * 0.03

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from llmblast.records import NO_TOKENS, Tokens
-from llmblast.scheduling import Concurrency, CoolDown, LearnedRate, LimitSet, Rate, RequestRate
+from llmblast.scheduling import Breaker, Concurrency, LearnedRate, LimitSet, Rate, RequestRate
 from tests.scheduling.scheduling_samples import most_within, tokens_of
 
 START_S = 1000.0
@@ -21,14 +21,14 @@ class Level(NamedTuple):
 
     limits: LimitSet
     slots: Concurrency
-    pause: CoolDown
+    breaker: Breaker
 
 
 def make_level(per_second: float = HIGH, tokens_per_s: float = 1e9, slots: int = 100_000) -> Level:
-    concurrency, pause = Concurrency("slots", slots), CoolDown("pause")
+    concurrency, breaker = Concurrency("slots", slots), Breaker("breaker")
     rates = RequestRate("rps", per_second), Rate("tpm", tokens_per_s)
-    limits = LimitSet(per_request=[pause, rates[0]], slots=[concurrency], total=[rates[1]])
-    return Level(limits, concurrency, pause)
+    limits = LimitSet(per_request=[breaker, rates[0]], slots=[concurrency], total=[rates[1]])
+    return Level(limits, concurrency, breaker)
 
 
 def send_evenly(limits: LimitSet, count: int, start_s: float = START_S, step_s: float = 100 / HIGH) -> None:
@@ -76,7 +76,7 @@ def test_what_is_learned_binds_beside_what_was_set() -> None:
     """Push-back has taught ten a second, far below the rate that was set."""
     limits = LimitSet(per_request=[RequestRate("rate", HIGH)])
     send_evenly(limits, 10)
-    limits.add(LearnedRate("learned", 10, START_S + 1))
+    limits.add(LearnedRate("learned", learned_per_s=10))
     limits.take(ONE_TOKEN, START_S + 1)
     learned_s, learned = limits.last_ready(ONE_TOKEN, START_S + 1)
 
@@ -84,15 +84,15 @@ def test_what_is_learned_binds_beside_what_was_set() -> None:
     assert learned_s == pytest.approx(START_S + 1.1, abs=0.01)
 
 
-def test_a_pause_holds_back_at_once() -> None:
-    """A rate-limit reply that comes meanwhile counts at once."""
+def test_an_open_breaker_holds_back_at_once() -> None:
+    """What is learned of an endpoint meanwhile counts at once."""
     level = make_level()
     send_evenly(level.limits, 10)
-    level.pause.pause(START_S + 5, START_S + 1)
-    is_held = not level.limits.is_ready(ONE_TOKEN, START_S + 4.9)
+    level.breaker.trip(START_S + 1)
+    is_held = not level.limits.is_ready(ONE_TOKEN, START_S + 1.9)
 
     assert is_held
-    assert level.limits.last_ready(ONE_TOKEN, START_S + 4.9) == (START_S + 5, level.pause)
+    assert level.limits.last_ready(ONE_TOKEN, START_S + 1.9) == (START_S + 2, level.breaker)
     assert level.limits.is_ready(ONE_TOKEN, START_S + 5)
 
 

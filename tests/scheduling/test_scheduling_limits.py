@@ -1,11 +1,11 @@
-"""Concurrency, cool-down, breaker, and sets of limits."""
+"""Concurrency, breaker, and sets of limits."""
 
 import math
 
 import pytest
 
 from llmblast.records import NO_TOKENS
-from llmblast.scheduling import Breaker, Concurrency, CoolDown, Endpoint, LimitSet, Rate, limit_set
+from llmblast.scheduling import Breaker, Concurrency, Endpoint, LimitSet, Rate, limit_set
 from llmblast.settings import EndpointSettings, RateSettings
 from tests.scheduling.scheduling_samples import make_endpoint, tokens_of
 
@@ -37,49 +37,6 @@ def test_a_settlement_frees_a_slot() -> None:
     limit.settle(1.0, 0.0, 1.0)
 
     assert limit.ready_at(1.0, 1.0) <= 1.0
-
-
-def test_a_cool_down_holds_until_its_moment() -> None:
-    """Then it is as if it had never been."""
-    limit = CoolDown("cool-down")
-    assert not limit.is_on(0.0)
-    limit.pause(3.0, 1.0)
-
-    assert limit.is_on(2.9)
-    assert limit.ready_at(1.0, 2.9) == 3.0
-    assert not limit.is_on(3.0)
-
-
-def test_a_shorter_pause_never_ends_a_longer_one_early() -> None:
-    """The start stays that of the pause which counts."""
-    limit = CoolDown("cool-down")
-    limit.pause(10.0, 1.0)
-    limit.pause(5.0, 2.0)
-
-    assert limit.ready_at(1.0, 2.0) == 10.0
-    assert limit.started_s == 1.0
-
-
-def test_a_cool_down_costs_nothing() -> None:
-    """Paying and settling leave it alone."""
-    limit = CoolDown("cool-down")
-    limit.pause(10.0, 1.0)
-    limit.take(1.0, 1.0)
-    limit.settle(5.0, 1.0, 1.0)
-
-    assert limit.ready_at(1.0, 1.0) == 10.0
-
-
-def test_rate_limit_replies_in_a_row_are_counted_once_for_each_pause() -> None:
-    """What was in flight when the pause began says nothing new; what was sent after it does."""
-    limit = CoolDown("cool-down")
-    for sent_s in (1.0, 1.1, 1.2):
-        limit.rejected(sent_s)
-        limit.pause(3.0, 2.0)
-    assert limit.in_a_row == 1
-    limit.rejected(3.0)
-
-    assert limit.in_a_row == 2
 
 
 def test_a_breaker_opens_after_three_failures_in_a_row() -> None:
@@ -298,13 +255,16 @@ def test_an_endpoint_says_what_is_the_matter_with_it() -> None:
     """The gravest thing first, nothing when all is well."""
     endpoint = make_endpoint()
     assert endpoint.state(0.0) == ""
-    endpoint.cool_down.pause(7.0, 0.0)
-    assert endpoint.state(2.0) == "cooling down 5 s"
+    for n in range(4):
+        endpoint.push_back.on_rejected(n / 1000, 30.0, n / 1000)
+    endpoint.push_back.take(1.0, 0.3)
+    endpoint.push_back.on_rejected(0.3, 30.0, 0.301)
+    assert endpoint.state(2.0).startswith("paused")
     for _ in range(3):
         endpoint.breaker.failed(0.0)
-    assert endpoint.state(2.0) == "unreachable, probing"
+    assert endpoint.state(2.0).startswith("down, ")
     endpoint.disabled = "401"
-    assert endpoint.state(2.0) == "disabled: 401"
+    assert endpoint.state(2.0) == "off: 401"
 
 
 def test_an_endpoint_has_its_own_burst_or_that_of_the_run() -> None:

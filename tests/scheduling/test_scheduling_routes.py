@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmblast.scheduling import ROUTES, Endpoint
-from tests.scheduling.scheduling_samples import make_endpoint, make_request, make_scheduler
+from tests.scheduling.scheduling_samples import answer, make_endpoint, make_request, make_scheduler
 
 
 def picks(endpoints: Sequence[Endpoint], times: int, ready: Sequence[Endpoint] | None = None) -> list[int]:
@@ -97,8 +97,8 @@ def test_least_loaded_fills_endpoints_by_their_weights() -> None:
 def test_the_fastest_route_goes_by_latency() -> None:
     """The one that answers sooner, at the same load."""
     endpoints = [make_endpoint(0), make_endpoint(1)]
-    endpoints[0].answered(0.0, 0.9)
-    endpoints[1].answered(0.0, 0.3)
+    answer(endpoints[0], 0.0, 0.9)
+    answer(endpoints[1], 0.0, 0.3)
 
     assert ROUTES["fastest"](endpoints, make_request(), endpoints).index == 1
 
@@ -106,8 +106,8 @@ def test_the_fastest_route_goes_by_latency() -> None:
 def test_the_fastest_route_does_not_flood_the_fastest_endpoint() -> None:
     """Three times as fast, so with three times as many in flight the next one goes to the other."""
     endpoints = [make_endpoint(0), make_endpoint(1)]
-    endpoints[0].answered(0.0, 0.9)
-    endpoints[1].answered(0.0, 0.3)
+    answer(endpoints[0], 0.0, 0.9)
+    answer(endpoints[1], 0.0, 0.3)
     endpoints[1].in_flight = 3
 
     assert ROUTES["fastest"](endpoints, make_request(), endpoints).index == 0
@@ -116,7 +116,7 @@ def test_the_fastest_route_does_not_flood_the_fastest_endpoint() -> None:
 def test_the_fastest_route_tries_what_it_does_not_know() -> None:
     """An endpoint that never answered counts as instant."""
     endpoints = [make_endpoint(0), make_endpoint(1)]
-    endpoints[0].answered(0.0, 0.001)
+    answer(endpoints[0], 0.0, 0.001)
 
     assert ROUTES["fastest"](endpoints, make_request(), endpoints).index == 1
 
@@ -124,8 +124,8 @@ def test_the_fastest_route_tries_what_it_does_not_know() -> None:
 def test_the_average_latency_follows_what_is_observed() -> None:
     """The first figure counts fully, later ones by a tenth."""
     endpoint = make_endpoint()
-    endpoint.answered(0.0, 1.0)
-    endpoint.answered(0.0, 2.0)
+    answer(endpoint, 0.0, 1.0)
+    answer(endpoint, 0.0, 2.0)
 
     assert endpoint.latency_s == pytest.approx(1.1)
 

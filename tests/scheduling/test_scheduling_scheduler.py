@@ -1,13 +1,15 @@
 """Scheduler: both levels bind, nobody waits longer than needed, and everybody knows what for."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from random import Random
 
 import pytest
 
-from llmblast.records import NO_TOKENS
+from llmblast.records import NO_TOKENS, Request, Tokens
 from llmblast.scheduling import Endpoint, Scheduler
+from llmblast.scheduling.scheduler import COLD_START_S
 from tests.scheduling.scheduling_samples import (
     Driver,
     EndpointOptions,
@@ -92,7 +94,7 @@ def test_run_wide_rate_holds_over_all_endpoints() -> None:
     moments = [moment for moment, _, _ in driver.sends]
 
     assert most_within(moments, 1.0) == 5
-    assert moments[-1] - moments[0] == pytest.approx(49 / 5, rel=0.01)
+    assert moments[-1] - moments[0] == pytest.approx(49 / 5 + COLD_START_S, rel=0.01)
 
 
 def test_the_rate_of_each_endpoint_holds_below_that_of_the_run() -> None:
@@ -127,8 +129,8 @@ def test_the_head_of_the_queue_blocks_no_endpoint_that_is_ready() -> None:
     slow, fast = sends_to(driver, 0), sends_to(driver, 1)
 
     assert len(slow) == pytest.approx(10, abs=1)
-    assert max(later - earlier for earlier, later in pairwise(fast)) < 0.102
-    assert max(later - earlier for earlier, later in pairwise(slow)) < 1.01
+    assert max(later - earlier for earlier, later in pairwise(fast)) < 0.102 + COLD_START_S
+    assert max(later - earlier for earlier, later in pairwise(slow)) < 1.01 + COLD_START_S
 
 
 def test_weighted_shares_are_exact_when_both_are_ready() -> None:
@@ -157,7 +159,7 @@ def test_the_queue_wakes_at_the_earliest_endpoint() -> None:
     scheduler = make_scheduler([{"rps": 1}, {"rps": 4}], requests=5)
     assert indices(scheduler, 0.0) == [0, 1]
 
-    assert scheduler.wake_at == pytest.approx(0.25, rel=0.02)
+    assert scheduler.wake_at == pytest.approx(0.25 + COLD_START_S, rel=0.02)
     assert scheduler.next(scheduler.wake_at - 1e-6) is None
     assert indices(scheduler, scheduler.wake_at) == [1]
 
@@ -167,7 +169,7 @@ def test_the_queue_wakes_when_the_last_limit_of_the_run_lets_go() -> None:
     scheduler = make_scheduler([{}], requests=2, rps=4, rpm=60)
     assert len(admit_all(scheduler, 0.0)) == 1
 
-    assert scheduler.wake_at == pytest.approx(1.0, rel=0.02)
+    assert scheduler.wake_at == pytest.approx(1.0 + COLD_START_S, rel=0.02)
     assert scheduler.next(scheduler.wake_at) is not None
 
 
@@ -215,47 +217,53 @@ def test_a_release_frees_the_slots_of_both_levels() -> None:
     assert scheduler.next(1.0) is not None
 
 
-def test_an_endpoint_that_cools_down_gets_nothing_while_the_other_goes_on() -> None:
-    """Then it comes back at its paced rate, not with a crowd."""
-    scheduler = make_scheduler([{"rps": 10}, {"rps": 10}], requests=60)
-    scheduler.endpoints[0].cool_down.pause(1001.0, 1000.0)
-    driver = Driver(scheduler, half_a_second)
+def used_up(indices: Sequence[int], until_s: float = 1001.0) -> Driver:
+    """A run in which those endpoints reject everything until then, and say so."""
+    quotas = [{"quota": "one"}, {"quota": "one"}, {"quota": "two"}, {}]
+    options = [EndpointOptions(rps=10, **quota) for quota in quotas]  # type: ignore[typeddict-item] # two kinds of dict
+    scheduler = make_scheduler(options, requests=120)
+
+    def judge(request: Request, endpoint: Endpoint) -> tuple[Tokens, float | None]:
+        if endpoint.index not in indices or driver.now >= until_s:
+            return NO_TOKENS, None
+        scheduler.on_push_back(request, endpoint, until_s - driver.now, driver.now)
+        return NO_TOKENS, until_s - driver.now
+
+    driver = Driver(scheduler, lambda endpoint: 0.01, judge)
     driver.run()
-    cooled, other = sends_to(driver, 0), sends_to(driver, 1)
-
-    assert cooled[0] == 1001.0
-    assert most_within(cooled, 0.09) == 1
-    assert max(later - earlier for earlier, later in pairwise(other)) < 0.102
+    return driver
 
 
-def test_a_rate_limit_reply_to_one_endpoint_pauses_its_quota_group_only() -> None:
-    """Both of the account come back at that moment, at their paced rate; the other account never notices."""
-    scheduler = make_scheduler(
-        [{"rps": 10, "quota": "one"}, {"rps": 10, "quota": "one"}, {"rps": 10, "quota": "two"}, {"rps": 10}],
-        requests=120,
-    )
-    scheduler.endpoints[1].cool_down.pause(1001.0, 1000.0)
-    driver = Driver(scheduler, half_a_second)
-    driver.run()
-    in_group = [sends_to(driver, index) for index in (0, 1)]
-    others = [sends_to(driver, index) for index in (2, 3)]
+def test_an_endpoint_whose_quota_is_used_up_gets_probes_only_while_the_others_go_on() -> None:
+    """Then it comes back at its moment and at its paced rate, not with a crowd."""
+    driver = used_up([2])
+    held, other = sends_to(driver, 2), sends_to(driver, 3)
 
-    assert [moments[0] for moments in in_group] == [1001.0, 1001.0]
-    assert [most_within(moments, 0.09) for moments in in_group] == [1, 1]
-    for moments in others:
-        assert moments[0] == 1000.0
-        assert max(later - earlier for earlier, later in pairwise(moments)) < 0.102
+    assert len([moment for moment in held if moment < 1001.0]) <= 6
+    assert any(1001.0 <= moment < 1001.05 for moment in held)
+    assert most_within(held, 0.09) == 1
+    assert max(later - earlier for earlier, later in pairwise(other)) < 0.102 + COLD_START_S
+
+
+def test_a_quota_group_is_held_back_as_a_whole() -> None:
+    """One of the account meets the end of the quota; the other one waits, too, and a third account never notices."""
+    driver = used_up([0, 1])
+    in_group = sorted(sends_to(driver, 0) + sends_to(driver, 1))
+
+    assert len([moment for moment in in_group if moment < 1001.0]) <= 8
+    for index in (2, 3):
+        assert max(later - earlier for earlier, later in pairwise(sends_to(driver, index))) < 0.102 + COLD_START_S
 
 
 def test_endpoints_without_a_quota_group_share_nothing() -> None:
-    """Nor does a group share more than its pauses."""
+    """Nor does a group share more than what holds it back."""
     scheduler = make_scheduler([{}, {}, {"quota": "one", "concurrency": 1}, {"quota": "one", "concurrency": 1}], 4)
     first, second, third, fourth = scheduler.endpoints
-    first.cool_down.pause(1.0, 0.0)
+    first.push_back.on_rejected(0.0, None, 0.0)
 
-    assert [endpoint.cool_down.is_on(0.5) for endpoint in (first, second, third)] == [True, False, False]
-    assert third.cool_down is fourth.cool_down
-    assert indices(scheduler, 0.5) == [1, 2, 3, 1]
+    assert [endpoint.push_back.is_held for endpoint in (first, second, third)] == [True, False, False]
+    assert third.push_back is fourth.push_back
+    assert indices(scheduler, 0.01) == [1, 2, 3, 1]
 
 
 @pytest.mark.parametrize(
@@ -353,7 +361,7 @@ def test_waiting_is_booked_on_the_limit_that_held() -> None:
     waited = scheduler.waited(10.0)
     assert waited["run rps"] == pytest.approx(0.6)
     assert waited["e0 concurrency"] == pytest.approx(1.0)
-    assert waited["e0 cool-down"] == waited["e0 breaker"] == 0.0
+    assert waited["e0 pause"] == waited["e0 breaker"] == 0.0
 
 
 def test_waiting_that_goes_on_is_counted_up_to_now() -> None:
@@ -416,6 +424,6 @@ def test_a_retry_that_comes_due_does_not_wake_a_paced_queue(level: str) -> None:
     scheduler.lanes.add_retry(admitted[0], due_s=0.05)
 
     assert scheduler.next(0.01) is None
-    assert scheduler.wake_at == pytest.approx(0.1, rel=0.02)
+    assert scheduler.wake_at == pytest.approx(0.1 + COLD_START_S, rel=0.02)
     assert scheduler.next(0.06) is None
     assert scheduler.next(scheduler.wake_at) is not None

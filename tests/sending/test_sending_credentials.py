@@ -66,16 +66,16 @@ def test_a_file_that_is_missing_or_empty(tmp_path: Path) -> None:
 
 
 def test_a_command_that_fails_or_says_nothing() -> None:
-    """What it printed is not repeated."""
-    assert "failed with exit code 3" in complaint(endpoint(key_command="printenv HOME; exit 3"))
+    """Neither what it printed nor the command itself is repeated: both may hold a secret."""
+    assert "failed with exit code 3" in complaint(endpoint(key_command=f"echo {KEY}; exit 3"))
     assert "printed nothing" in complaint(endpoint(key_command="true"))
 
 
 def test_a_command_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is ended."""
-    monkeypatch.setattr("llmblast.sending.credentials._COMMAND_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("llmblast.sending.credentials.COMMAND_TIMEOUT_S", 0.05)
 
-    assert "gave no key within 0.05 s" in complaint(endpoint(key_command="exec sleep 60"))
+    assert "gave no key within 0.05 s" in complaint(endpoint(key_command=f"exec sleep 60 # {KEY}"))
 
 
 def test_a_command_that_prints_no_text() -> None:

@@ -290,6 +290,13 @@ def test_an_error_in_a_success(body: object, action: Action, blame: Blame, code:
     assert len(verdict.message) > len("HTTP 200: ")
 
 
+def test_a_success_that_words_an_overload_may_have_been_worked_on() -> None:
+    """It is tried again like any reply without an answer, not for ever."""
+    verdict = verdict_on(200, err("The engine is overloaded.", type="server_error"))
+
+    assert (verdict.action, verdict.was_used) == (Action.RETRY, True)
+
+
 def test_a_push_back_with_usage_was_used() -> None:
     """Half an answer may have been paid for."""
     verdict = verdict_on(200, {"error": {"message": "x", "code": 429}, **USED})

@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from llmblast.records import Cause
+from llmblast.records import Cause, Request
 from llmblast.sending import TRANSPORTS, Channel
 from tests.sending.sending_wire import (
     BODY,
@@ -28,6 +28,7 @@ from tests.sending.sending_wire import (
     a_target,
     first,
     says,
+    settle,
 )
 
 A_MEGABYTE = 1024 * 1024
@@ -569,3 +570,80 @@ async def test_a_prompt_of_any_length_gets_its_model(serve: Serve, open_channel:
 
     assert reply.status == 200
     assert server.received[0].body == b'{"model":"m",' + body[1:]
+
+
+class Gate:
+    """A pace that lets each request leave when the test says so."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.leave: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asked = asyncio.Event()
+        channel.leave = self._ask
+
+    async def asked(self) -> None:
+        await asyncio.wait_for(self._asked.wait(), 5)
+
+    def _ask(self, request: Request) -> asyncio.Future[None]:
+        self._asked.set()
+        return self.leave
+
+
+async def test_nothing_is_written_before_the_pace_lets_it_leave(serve: Serve, open_channel: OpenChannel) -> None:
+    """The connection is open by then: what is waited for is the moment."""
+    server = await serve(says(a_reply()))
+    channel = open_channel(server.url)
+    gate = Gate(channel)
+    sending = asyncio.ensure_future(channel.send(a_request()))
+    await gate.asked()
+    await settle()
+    had_received = len(server.received)
+
+    gate.leave.set_result(None)
+    reply = await sending
+
+    assert had_received == 0
+    assert reply.status == 200
+    assert len(server.peers) == 1
+
+
+async def test_one_that_is_cancelled_before_it_left_leaves_no_connection_open(
+    serve: Serve, open_channel: OpenChannel
+) -> None:
+    """The server sees its end without a request."""
+    ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    async def script(peer: Peer) -> None:
+        ended.set_result(await peer.request())
+
+    server = await serve(script)
+    channel = open_channel(server.url)
+    gate = Gate(channel)
+    sending = asyncio.ensure_future(channel.send(a_request()))
+    await gate.asked()
+
+    sending.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert await asyncio.wait_for(ended, 5) is False
+
+
+async def test_a_connection_that_is_closed_before_the_request_left_is_replaced(
+    serve: Serve, open_lean: OpenChannel
+) -> None:
+    """Nothing was written to it, so nothing is known to have failed."""
+
+    async def close_at_once(peer: Peer) -> None: ...
+
+    server = await serve(first(close_at_once, says(a_reply())))
+    channel = open_lean(server.url)
+    gate = Gate(channel)
+    sending = asyncio.ensure_future(channel.send(a_request()))
+    await gate.asked()
+    await settle()
+    gate.leave.set_result(None)
+
+    reply = await asyncio.wait_for(sending, 5)
+
+    assert reply.status == 200
+    assert len(server.peers) == 2

@@ -1,0 +1,66 @@
+"""Even rate: no two requests leave closer together than the rate's interval, measured from departure to departure.
+
+Strict servers count intervals, not seconds: at 20 a second, nginx's `limit_req` without `burst` rejects what comes 49
+ms after the request before it. So a late request moves those behind it. Lateness is made up for only within the margin:
+the schedule runs at `1 - MARGIN` of the rate; those that follow a late request may come closer together than that, but
+never closer than the rate's own interval.
+"""
+
+import math
+
+from llmblast.scheduling.limits import Rate
+
+MAX_EVEN_PER_S = 400.0
+"""Rates up to this one are even. Above it an interval is shorter than what timers and networks jitter by, so no client
+can keep it; see `RequestRate`."""
+MARGIN = 0.006
+"""Share of the rate that is left unused. A server sees one request later after its departure than the next one: by some
+tenths of a millisecond, or by some milliseconds where it is busy, which these 6 ms of each second cover."""
+FORGIVEN_S = 0.00008
+"""Part of an interval's margin that lateness may use up: more than precise wake-ups take on average. At 20 a second,
+0.44 % of the interval is left then, as the margin for what happens on the way."""
+MIN_MARGIN = 0.001
+"""Margin of an interval that is always left: a clock is read some microseconds before the bytes are written."""
+MAX_CATCH_UP_S = 0.004
+"""Lateness that is made up for, in the course of some dozens of requests. What is later moves the schedule."""
+
+
+def is_even(per_second: float, burst_s: float) -> bool:
+    """Return whether requests leave evenly at this rate: it is not too high, and no burst may save up a request."""
+    return per_second <= MAX_EVEN_PER_S and burst_s * per_second < 1.0
+
+
+class EvenRate(Rate):
+    """At most `per_second` requests each second, the next one never earlier than `1 / per_second` after the last.
+
+    Admission and departure are two moments. `take` charges the schedule when a request is admitted, so that as many
+    connections are opened at a time as the rate needs. It may leave from `leaves_at` on, and `leave` records that it
+    does: mostly at once, later where a connection has to be opened, or where the request before it was late.
+    """
+
+    __slots__ = ("_min_interval_s", "leaves_at")
+
+    def __init__(self, name: str, per_second: float) -> None:
+        super().__init__(name, per_second)
+        self._seconds_per_unit = 1.0 / (per_second * (1.0 - MARGIN))
+        self._credit_s = self._most_s = MAX_CATCH_UP_S
+        self._min_interval_s = (1.0 + max(MARGIN - FORGIVEN_S * per_second, MIN_MARGIN)) / per_second
+        self.leaves_at = -math.inf
+        """Moment from which the last departure lets another one follow."""
+
+    def ready_at(self, cost: float, now: float) -> float:
+        """Return when the schedule admits the next one."""
+        return self._next_s
+
+    def take(self, cost: float, now: float) -> None:
+        """Charge a request that is admitted now. The first one is not late."""
+        self.used += cost
+        start_s = now if self._next_s == -math.inf else max(self._next_s, now - MAX_CATCH_UP_S)
+        self._next_s = start_s + cost * self._seconds_per_unit
+
+    def leave(self, now: float) -> None:
+        """Record a departure."""
+        self.leaves_at = max(self.leaves_at, now + self._min_interval_s)
+
+    def left_late(self, sent_s: float, left_s: float, behind_s: float) -> None:
+        """Leave the schedule as it is: departures keep apart by themselves."""

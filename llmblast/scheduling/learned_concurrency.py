@@ -1,0 +1,114 @@
+"""Learned concurrency: recognise an endpoint that rejects by the number in flight, and stay at that number.
+
+LiteLLM's `max_parallel_requests` and Ollama's queue reject whatever is one too many, at any rate, and LiteLLM names a
+minute for it. The sign is that every rejection met more in flight than every answer did, again and again. Then the
+number is held, and tried a little higher after pauses that double while it does not grow (additive increase; the
+growing pauses are those of CUBIC's plateau, RFC 9438).
+"""
+
+import math
+import sys
+
+from llmblast.scheduling.limits import Concurrency
+
+MIN_MOMENTS = 3
+MAX_DOUBTS = 3
+"""Rejections at the cap or below, between two trials, that refute it; servers free a slot after the answer has left."""
+FIRST_PAUSE = 20
+"""Answers for each slot of a trial before it: a twentieth of them may be rejected."""
+MAX_DOUBLINGS = 6
+STEP_SHARE = 0.1
+
+
+class LearnedConcurrency(Concurrency):
+    """Requests in flight at one endpoint, without a limit until rejections show one.
+
+    The caller keeps `in_flight`, read after `take`, with each request and hands it back with the outcome.
+    """
+
+    is_learned = True
+    __slots__ = ("_answers", "_cap", "_doublings", "_doubts", "_heard_s", "_highest", "_lowest", "_moments")
+
+    def __init__(self, name: str, cap: int | None = None) -> None:
+        super().__init__(name, cap or sys.maxsize)
+        self._cap = float(cap) if cap else math.inf
+        self._lowest = math.inf
+        """The number in flight that the endpoint takes, and the lowest that was rejected without one known."""
+        self._highest = self._moments = 0
+        """The highest number in flight that was answered, and how often more was rejected since."""
+        self._heard_s = -math.inf
+        self._answers = self._doublings = self._doubts = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Return the number in flight, the last one sent included."""
+        return round(self._taken)
+
+    @property
+    def cap(self) -> float:
+        """Return the number in flight that the endpoint takes; infinity while none is known."""
+        return self._cap
+
+    @property
+    def is_known(self) -> bool:
+        """Return whether the endpoint was recognised as one that limits the number in flight."""
+        return self._cap < math.inf
+
+    @property
+    def is_suspected(self) -> bool:
+        """Return whether rejections look like a cap, and fewer are in flight now than were answered: worth a probe."""
+        return self._moments > 0 and not self.is_known and self._taken < self._highest
+
+    def take(self, cost: float, now: float) -> None:
+        """Occupy a slot."""
+        self._taken += cost
+
+    def on_answer(self, in_flight: int, sent_s: float, now: float) -> None:
+        """Note that the endpoint took a request when `in_flight` were in flight, and try more when it is time to."""
+        if not self.is_known:
+            self._highest = max(self._highest, in_flight)
+            if self._highest >= self._lowest:
+                self._moments, self._lowest = 0, math.inf
+            return
+        if in_flight > self._cap:
+            self._try(in_flight, max(self._doublings - 1, 0))
+        self._answers += 1
+        step = max(1, int(STEP_SHARE * self._cap))
+        if self._answers >= FIRST_PAUSE * step * 2**self._doublings and self._slots <= self._cap:
+            self._slots = int(self._cap) + step
+            self._doubts = 0
+
+    def on_rejected(self, in_flight: int, sent_s: float, now: float) -> bool:
+        """Note a rate-limit reply. Return whether the cap explains it: then it is no news for any other limit."""
+        if self.is_known:
+            if in_flight > self._cap:
+                if self._slots > self._cap:
+                    self._try(int(self._cap), min(self._doublings + 1, MAX_DOUBLINGS))
+                return True
+            self._doubts += 1
+            if self._doubts >= MAX_DOUBTS:
+                self._forget()
+            return False
+        if in_flight <= self._highest:
+            self._moments, self._lowest = 0, math.inf
+            return False
+        self._lowest = min(self._lowest, in_flight)
+        if sent_s > self._heard_s:
+            self._moments += 1
+            self._heard_s = now
+        if self._moments < MIN_MOMENTS or self._highest < int(0.9 * self._lowest) or self._highest == 0:
+            return False  # while more and more are sent, answers lag behind
+        self._try(self._highest, 0)
+        return True
+
+    def _try(self, cap: int, doublings: int) -> None:
+        self._slots = cap
+        self._cap = float(cap)
+        self._doublings = doublings
+        self._answers = self._doubts = 0
+
+    def _forget(self) -> None:
+        self._slots = sys.maxsize
+        self._cap = self._lowest = math.inf
+        self._highest = self._moments = self._answers = self._doublings = self._doubts = 0
+        self._heard_s = -math.inf

@@ -1,0 +1,93 @@
+"""An endpoint's API key, which can be asked for again during a run: many tokens are valid for an hour."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmblast.errors import UsageError
+from llmblast.sending.credentials import find_key, read_key_file
+from llmblast.sending.key_command import run_key_command
+from llmblast.settings import EndpointSettings
+
+
+@dataclass(slots=True, eq=False)
+class _Query:
+    """One query for the key, and the number of callers that wait for it."""
+
+    task: asyncio.Task[str | UsageError]
+    waiters: int = 0
+
+
+class EndpointKey:
+    """The key of one endpoint; `value` is None where it needs none.
+
+    `since_s` is the moment, on `clock`, at which the present key was obtained. `problem` says in one sentence without a
+    secret why the last refresh gave no key; it is empty after one that did.
+    Raises UsageError where the settings name a key and there is none. Blocks, since nothing is sent without it.
+    """
+
+    def __init__(self, endpoint: EndpointSettings, environ: Mapping[str, str], clock: Callable[[], float]) -> None:
+        self._endpoint = endpoint
+        self._clock = clock
+        self._query: _Query | None = None
+        self.value = find_key(endpoint, environ)
+        self.since_s = clock()
+        self.problem = ""
+
+    @property
+    def can_refresh(self) -> bool:
+        """Return whether there is a command or a file to ask again."""
+        return self._endpoint.can_refresh_key
+
+    async def refresh(self) -> bool:
+        """Ask for the key again and return whether one was obtained, be it the same; a failure keeps the present key.
+
+        Concurrent calls share one query. The value changes when the first of them resumes, so that a caller which hands
+        it on with no `await` in between can rely on this: what is sent at `since_s` or later carries the present key.
+        """
+        if self._query is None:
+            self._query = _Query(asyncio.create_task(self._ask()))
+        query = self._query
+        query.waiters += 1
+        try:
+            outcome = await asyncio.shield(query.task)
+        finally:
+            query.waiters -= 1
+            if not query.task.done() and not query.waiters:
+                await self._cancel(query)
+        if query is self._query:
+            self._query = None
+            self._adopt(outcome)
+        return isinstance(outcome, str)
+
+    def _adopt(self, outcome: str | UsageError) -> None:
+        if isinstance(outcome, str):
+            self.value, self.since_s, self.problem = outcome, self._clock(), ""
+        else:
+            self.problem = str(outcome)
+
+    async def _cancel(self, query: _Query) -> None:
+        if query is self._query:
+            self._query = None
+        query.task.cancel()
+        await asyncio.gather(query.task, return_exceptions=True)
+
+    async def _ask(self) -> str | UsageError:
+        endpoint = self._endpoint
+        try:
+            if not endpoint.can_refresh_key:
+                return UsageError(f"endpoint {endpoint.name}: only key_command and key_file can be asked again.")
+            if endpoint.key_file:
+                return await asyncio.to_thread(_read_again, endpoint, endpoint.key_file)
+            return await run_key_command(endpoint, endpoint.key_command or "")
+        except UsageError as error:
+            return error
+
+
+def _read_again(endpoint: EndpointSettings, path: str) -> str:
+    """Return the key in a file, but do not wait for another program to write to a pipe: no timeout ends that."""
+    file = Path(path).expanduser()
+    if file.exists() and not file.is_file():
+        raise UsageError(f"endpoint {endpoint.name}: key_file {path} is not a regular file, it cannot be read again.")
+    return read_key_file(endpoint, path)
