@@ -76,6 +76,6 @@ class OutputFailedError(LlmblastError):
 
 
 class RefusedError(LlmblastError):
-    """Every endpoint refuses us or cannot be reached; lines are pending."""
+    """All endpoints rejected the requests, or none can be reached; lines are pending."""
 
     exit_code = ExitCode.REFUSED

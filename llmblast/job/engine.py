@@ -138,7 +138,9 @@ class Engine:
         self._check_done()
         await self._done.wait()
         if self._counters.left_pending:
-            self.stop(ExitCode.STOPPED, f"{self._counters.left_pending:,} lines wait for {self._handler.waits_for}")
+            count = self._counters.left_pending
+            what = "1 line waits" if count == 1 else f"{count:,} lines wait"
+            self.stop(ExitCode.STOPPED, f"{what} for {self._handler.waits_for}")
 
     def fail_internal(self, defect: BaseException) -> None:
         """End the run because of a defect of ours: send nothing more; replies to what is in flight are still handled,

@@ -116,7 +116,7 @@ class ResponseHandler:
         if self.notice is not None:
             self.notice(f"line {request.number}: {endpoint.name}: {_in_words(verdict)}: {verdict.message}")
         if verdict.action is Action.REFUSED:
-            self._on_refusal(request, endpoint, reply, verdict, now, is_first=is_first)
+            self._on_refusal(request, endpoint, reply, verdict, now)
         elif verdict.action is Action.PUSH_BACK:
             self._on_push_back(request, endpoint, reply, verdict, now)
         elif verdict.action is Action.RESEND:
@@ -136,8 +136,8 @@ class ResponseHandler:
 
     def clear(self, endpoint: Endpoint, answered: Request) -> None:
         """Fail the suspects that an answer at their endpoint shows to be to blame."""
-        for suspect in self.suspects.take(lambda s: s.endpoint is endpoint and s.is_shown_by(answered)):
-            self._fail(suspect.request, endpoint, suspect.reply, suspect.verdict)
+        for suspect in self.suspects.take(lambda suspect: suspect.is_shown_by(answered, endpoint)):
+            self._fail(suspect.request, suspect.endpoint, suspect.reply, suspect.verdict)
 
     def decide_left_alone(self, now: float) -> None:
         """Decide on suspects for which no other line shows anything soon."""
@@ -229,9 +229,7 @@ class ResponseHandler:
             return named_s
         return named_s / 2 if request.rejections == 0 else min(named_s, backoff_s)
 
-    def _on_refusal(
-        self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float, *, is_first: bool
-    ) -> None:
+    def _on_refusal(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
         """Send a refused line elsewhere. Where no endpoint is left that has not refused it, it waits as a suspect for
         what others meet. One that says that nothing is there, after answers, is tried again here.
         """
@@ -240,7 +238,7 @@ class ResponseHandler:
         if not comes_and_goes:
             request.refused_by |= endpoint.bit
             request.attempts += not is_blamed
-        if verdict.blame is Blame.LINE or not is_first:
+        if verdict.blame is Blame.LINE:
             endpoint.passed_over(request.sent_s, now)
         else:
             self.scheduler.on_refusal(request, endpoint, verdict.signature, now, is_blamed=is_blamed)
@@ -261,21 +259,23 @@ class ResponseHandler:
         model = endpoint.models.get(request.model)
         if model is not None and model.refusals.state is State.OPEN and not model.reason:
             model.reason = verdict.message
-            for suspect in self.suspects.take(lambda s: s.endpoint is endpoint and s.request.model == model.name):
+            for suspect in self.suspects.take(lambda s: s.was_refused_by(endpoint) and s.request.model == model.name):
                 self._go_elsewhere_or_fail(suspect, replace(suspect.verdict, transient=True))
 
     def _decide(self, suspects: Sequence[Suspect]) -> None:
         """Where other lines show nothing more, a suspected endpoint is out, and the words of the reply decide for one
-        that never answered. Else such a line may be tried again by another run, unless its model is not there.
+        that never answered. Else the line fails; where nothing at all points to it, another run tries it again.
         """
         for suspect in suspects:
-            request, endpoint, _, verdict, _ = suspect
+            request, _, _, verdict, _ = suspect
             is_nowhere = verdict.is_not_found and request.model is None
             says_so = verdict.blame is Blame.ENDPOINT or is_nowhere
-            is_endpoints = endpoint.refusals.is_suspected or (says_so and not endpoint.refusals.has_answered)
-            if is_endpoints and endpoint.disabled is None:
-                self._take_out(endpoint, verdict)
-            is_transient = verdict.transient or not verdict.is_not_found
+            for endpoint in self.scheduler.enabled:
+                breaker = endpoint.refusals
+                is_blamed = says_so and endpoint is suspect.endpoint and not breaker.has_answered
+                if suspect.was_refused_by(endpoint) and (breaker.is_suspected or is_blamed):
+                    self._take_out(endpoint, verdict)
+            is_transient = verdict.transient or not suspect.is_likely_to_blame
             self._go_elsewhere_or_fail(suspect, replace(verdict, transient=is_transient))
 
     def _go_elsewhere_or_fail(self, suspect: Suspect, verdict: Verdict) -> None:
@@ -287,16 +287,19 @@ class ResponseHandler:
             self._fail(request, endpoint, reply, verdict)
 
     def _take_out(self, endpoint: Endpoint, verdict: Verdict) -> None:
-        """Send nothing to the endpoint any more. Its suspects go elsewhere, or stay pending where all are out."""
-        reason = verdict.message
+        """Send nothing to the endpoint any more. Its suspects stay pending where all are out; those that others have
+        refused, too, go on waiting for what lines meet there.
+        """
+        reason = endpoint.trouble
         if verdict.is_not_found and not endpoint.answers:
             reason += "; it never gave an answer: are its URL and its model right?"
         self.scheduler.disable(endpoint, reason)
         if self.scheduler.is_exhausted:
             all_reasons = "; ".join(f"{e.name}: {e.disabled}" for e in self.scheduler.endpoints)
             self.stop(ExitCode.REFUSED, f"all endpoints rejected the requests: {all_reasons}")
-        for suspect in self.suspects.take(lambda suspect: suspect.endpoint is endpoint):
-            self._go_elsewhere_or_fail(suspect, replace(suspect.verdict, transient=True))
+        enabled = self.scheduler.enabled
+        for suspect in self.suspects.take(lambda suspect: not any(map(suspect.was_refused_by, enabled))):
+            self._again(suspect.request, suspect.since_s)
 
     def _check_reachable(self, verdict: Verdict) -> None:
         """An endpoint that has answered before is waited for; when none ever did, somebody has to look."""

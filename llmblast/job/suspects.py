@@ -12,7 +12,7 @@ MAX_WAIT_S = 5.0
 
 
 class Suspect(NamedTuple):
-    """A refused line, with what was said of it. `since_s` is monotonic."""
+    """A refused line, with what was said of it last, and where. `since_s` is monotonic."""
 
     request: Request
     endpoint: Endpoint
@@ -20,13 +20,22 @@ class Suspect(NamedTuple):
     verdict: Verdict
     since_s: float
 
-    def is_shown_by(self, answered: Request) -> bool:
-        """Return whether an answer at the same endpoint shows that this line is to blame: it was sent by then, and for
-        the same model, where this line names one.
+    def was_refused_by(self, endpoint: Endpoint) -> bool:
+        """Return whether that endpoint, among others, has refused the line."""
+        return bool(self.request.refused_by & endpoint.bit)
+
+    def is_shown_by(self, answered: Request, endpoint: Endpoint) -> bool:
+        """Return whether an answer shows that this line is to blame: the same endpoint had refused it before that was
+        sent, and for the same model, where this line names one.
         """
-        breaker = self.endpoint.breaker_of(self.request)
-        is_evidence = breaker in (self.endpoint.refusals, self.endpoint.breaker_of(answered))
-        return is_evidence and self.request.sent_s <= answered.sent_s
+        if self.since_s > answered.sent_s or not self.was_refused_by(endpoint):
+            return False
+        return endpoint.breaker_of(self.request) in (endpoint.refusals, endpoint.breaker_of(answered))
+
+    @property
+    def is_likely_to_blame(self) -> bool:
+        """Return whether a line that was sent with this one, or later, has its answer, or nothing is there."""
+        return self.verdict.is_not_found or self.endpoint.last_answered_sent_s >= self.request.sent_s
 
     def is_left_alone(self, now: float) -> bool:
         """Return whether no other line shows anything soon: for some seconds none was sent that could."""

@@ -21,6 +21,9 @@ from llmblast.scheduling.rejections import RejectionStreak
 from llmblast.scheduling.tokens import TokenEstimator
 from llmblast.settings import EndpointSettings, RateSettings
 
+ALONE_S = 15.0
+"""Rejections of a line that is alone count against it once so much time lies between them, as long as `max_attempts` of
+them take more than the minute of a usual quota."""
 FAILING_LINES = 10
 """Lines in a row that fail at one endpoint before it counts as down. Fewer may just be lines that it cannot digest,
 which must come to their end by `max_attempts`."""
@@ -68,12 +71,12 @@ class Endpoint:
         "_headers_read_s",
         "_held_since_s",
         "_is_exhausted",
+        "_last_rejection",
         "_learned_s",
         "_learns",
         "_moved_s",
         "_moving_since_s",
         "_set_per_s",
-        "_told",
         "advertised",
         "answers",
         "bit",
@@ -176,8 +179,8 @@ class Endpoint:
         self._held_since_s = math.inf
         """Since when its requests are held back, and whether that is for a quota that is used up."""
         self._is_exhausted = False
-        self._told: tuple[Request, int] | None = None
-        """The request of its last rate-limit reply, where that named a moment, and how many were sent by then."""
+        self._last_rejection: tuple[Request | None, int, float] = (None, 0, 0.0)
+        """The request of its last rate-limit reply, how many were sent by then, and until when that one should wait."""
         self.last_answered_sent_s = -math.inf
         """When the latest request that was answered had been sent."""
         self._headers_read_s = self._learned_s = -math.inf
@@ -299,7 +302,7 @@ class Endpoint:
         self.breaker.probe_abandoned(now, sent_s)
         if self._is_for_number_in_flight(request, now):
             return True
-        self._count_rejection(request, wait_s)
+        self._count_rejection(request, wait_s, now)
         self.rejections.on_rejected(now)
         model = self.models.get(request.model)
         if model is not None and self.models.are_several:
@@ -353,17 +356,19 @@ class Endpoint:
                 self._notify(self.learned, self.learned.on_released, self._held_since_s, now)
         self._held_since_s = math.inf
 
-    def _count_rejection(self, request: Request, wait_s: float | None) -> None:
-        """Count a rejection against its line when others were let in since it was rejected last, or when it had waited
-        as told and nothing else was sent meanwhile.
+    def _count_rejection(self, request: Request, wait_s: float | None, now: float) -> None:
+        """Count a rejection against its line when others were let in since it was rejected last. Where nothing else was
+        sent meanwhile, count it when it came after the moment that the last one named, or after some seconds.
         """
-        was_alone = self._told == (request, self.sends - 1)
+        rejected, sends, until_s = self._last_rejection
+        was_alone = rejected is request and sends == self.sends - 1 and request.sent_s >= until_s
         if request.rejected_sent_s == math.inf:
             request.rejected_sent_s = request.sent_s
         elif was_alone or self.last_answered_sent_s >= request.rejected_sent_s:
             request.rejections += 1
             request.rejected_sent_s = request.sent_s
-        self._told = None if wait_s is None else (request, self.sends)
+        until_s = request.rejected_sent_s + ALONE_S if wait_s is None else now + wait_s
+        self._last_rejection = request, self.sends, until_s
 
     def unreachable(self, sent_s: float, now: float) -> None:
         """What was sent at `sent_s` never left: no connection could be opened."""
@@ -386,10 +391,10 @@ class Endpoint:
         self.outage.worked(request.sent_s)
         model = self.models.get(request.model)
         if model is not None:
-            model.refusals.on_refusal(signature, request.sent_s, now, is_blamed=is_blamed)
+            model.refusals.on_refusal(request.number, signature, request.sent_s, now, is_blamed=is_blamed)
             if self.refusals.has_answered and not model.refusals.has_answered and not is_blamed:
                 return
-        self.refusals.on_refusal(signature, request.sent_s, now, is_blamed=is_blamed)
+        self.refusals.on_refusal(request.number, signature, request.sent_s, now, is_blamed=is_blamed)
 
     def breaker_of(self, request: Request) -> RefusalBreaker:
         """Return the breaker that decides on a refusal of that line: its model's, where the line names one."""

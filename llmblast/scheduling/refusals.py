@@ -2,8 +2,8 @@
 
 One permanent refusal (400, 401, 402, 403, 404, 412, 422 ...) does not show whose fault it is. Other lines do:
 
-1. An answer to a line that was sent at the same time as a refused one, or later, shows that the endpoint is well: the
-   refused line is to blame.
+1. An answer to a line that was sent after the refusal of another one shows that the endpoint is well: the refused line
+   is to blame. An answer to what was sent before shows nothing: the money may have run out in between.
 2. Refusals of different lines without such an answer between them are a row. A row that chance does not explain makes
    the endpoint suspected: two lines before its first answer, later ten, or more where many lines are refused anyway.
    Answers may be slower than refusals, so a row counts only once it is as long as what is still in flight.
@@ -15,8 +15,8 @@ The same holds for one model at an endpoint, where lines name their models thems
 """
 
 import math
-from bisect import bisect_right, insort
 from enum import Enum
+from itertools import takewhile
 
 FIRST_ROW = 2
 """Lines in a row before the first answer."""
@@ -58,6 +58,7 @@ class RefusalBreaker:
         "_alike",
         "_answers",
         "_in_flight",
+        "_is_blamed",
         "_last_sent_s",
         "_next_probe_s",
         "_probes",
@@ -83,8 +84,10 @@ class RefusalBreaker:
         self._last_sent_s = -math.inf
         self._answers = self._refused_lines = 0
         """Lines answered, and lines that an answer has shown to be to blame: the usual share of refused lines."""
-        self._row: list[float] = []
-        """When the refused lines of the row were sent, in order."""
+        self._row: dict[int, float] = {}
+        """The lines of the row, and when their refusals came, in that order."""
+        self._is_blamed = False
+        """The words of the last one blame the account or the key."""
         self._signature = ""
         self._alike = 0
         """How many of the last lines in the row were refused with that signature."""
@@ -124,31 +127,32 @@ class RefusalBreaker:
 
     def on_answer(self, sent_s: float) -> bool:
         """Note an answer to what was sent at `sent_s`. Return whether that shows that refused lines are to blame: those
-        that were sent by then.
+        whose refusal had come by then.
         """
         self.has_answered = True
         self._answers += 1
-        if not self._row or sent_s < self._row[0]:
+        if not self._row:
             return False
-        shown = bisect_right(self._row, sent_s)
-        del self._row[:shown]
-        self._refused_lines += shown
+        shown = list(takewhile(lambda line: self._row[line] <= sent_s, self._row))
+        for line in shown:
+            del self._row[line]
+        self._refused_lines += len(shown)
         self._alike = min(self._alike, len(self._row))
-        if self.state is State.SUSPECTED:
+        if self.state is State.SUSPECTED and not self._is_suspicious():
             self.state = State.CLOSED
-        return True
+        return bool(shown)
 
-    def on_refusal(self, signature: str, sent_s: float, now: float, *, is_blamed: bool) -> None:
-        """Note a permanent refusal of one more line. `signature` is the same for the same refusal of different lines;
-        `is_blamed` tells that its words blame the account or the key.
+    def on_refusal(self, line: int, signature: str, sent_s: float, now: float, *, is_blamed: bool) -> None:
+        """Note a permanent refusal, at `now`, of the line with that number, sent at `sent_s`. `signature` is the same
+        for the same refusal of different lines; `is_blamed` tells that its words blame the account or the key.
         """
-        if self.state is State.OPEN:
+        if self.state is State.OPEN or line in self._row:
             return
-        insort(self._row, sent_s)
+        self._row[line] = now
         self._alike = self._alike + 1 if signature == self._signature else 1
-        self._signature = signature
+        self._signature, self._is_blamed = signature, is_blamed
         if self.state is State.CLOSED:
-            if self._is_suspicious(is_blamed):
+            if self._is_suspicious():
                 self.state, self._suspected_s, self._probes = State.SUSPECTED, now, 0
                 self._next_probe_s = now + PROBE_INTERVAL_S
         elif sent_s >= self._suspected_s:
@@ -162,17 +166,17 @@ class RefusalBreaker:
         self._row.clear()
         self._signature, self._alike = "", 0
 
-    def _is_suspicious(self, is_blamed: bool) -> bool:
-        needed = self._needed(is_blamed)
+    def _is_suspicious(self) -> bool:
+        needed = self._needed()
         if self._alike < needed and len(self._row) < MIXED_ROWS * needed:
             return False
-        share = MIN_BLAMED_SHARE if is_blamed else MIN_SHARE
+        share = MIN_BLAMED_SHARE if self._is_blamed else MIN_SHARE
         return not self.has_answered or len(self._row) >= share * self._in_flight
 
-    def _needed(self, is_blamed: bool) -> int:
+    def _needed(self) -> int:
         """Return the length of a row that chance does not explain."""
         if not self.has_answered:
             return FIRST_ROW
         share = (self._refused_lines + 0.5) / (self._refused_lines + self._answers + 1)
-        needed = math.ceil(math.log(BLAMED_CHANCE if is_blamed else CHANCE) / math.log(share))
-        return min(max(needed, MIN_BLAMED_ROW if is_blamed else MIN_ROW), MAX_ROW)
+        chance, min_row = (BLAMED_CHANCE, MIN_BLAMED_ROW) if self._is_blamed else (CHANCE, MIN_ROW)
+        return min(max(math.ceil(math.log(chance) / math.log(share)), min_row), MAX_ROW)

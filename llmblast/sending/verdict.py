@@ -14,10 +14,10 @@
 | 429, 529; 503 that names a wait | PUSH_BACK; other endpoint or later, not counted as an attempt |
 | the name of a rate limit or an overload, with any status but 3xx and 413 | PUSH_BACK |
 | words of a rate limit in 403, 500, 502, 503, 2xx; of an overload or a full queue in 500, 502, 503 | PUSH_BACK |
-| 413, 422 | REFUSED, LINE |
+| 413 | REFUSED, LINE |
 | 408, 409, 423, 424, 425, any 4xx that is not registered, 5xx | RETRY with backoff |
 | 3xx, 404, 405, an unknown model | REFUSED, UNKNOWN, nothing is there |
-| any other status: 400, 403 | REFUSED, UNKNOWN |
+| any other status: 400, 403, 412, 422 | REFUSED, UNKNOWN |
 | 4xx or 5xx with `x-should-retry: false` | FAIL where the rows above say RETRY, and as transient as that |
 | 4xx or 5xx with `x-should-retry: true` | RETRY where the rows above say REFUSED |
 | never sent: DNS, refused, TLS, connect timeout | NOT_SENT; other endpoint or later, counts for the breaker |
@@ -102,7 +102,6 @@ MAX_RETRY_WAIT_S = 24 * 3600.0
 """Before a RETRY, longer waits are taken as this: a wrong number must not park one line for a year."""
 
 _ENDPOINT_STATUSES = (401, 402, 407)
-_LINE_STATUSES = (413, 422)
 _MAY_BE_OF_THE_LINE = (400, 403, 413, 422, 429)
 _PUSH_BACK_STATUSES = (429, 529)
 _MAY_BE_OVERLOAD = (500, 502, 503)
@@ -172,7 +171,7 @@ def _read(status: int, hints: Hint, *, names_wait: bool) -> tuple[Action, Blame]
         return Action.REFUSED, Blame.LINE
     if _pushes_back(status, hints, names_wait=names_wait):
         return Action.PUSH_BACK, Blame.UNKNOWN
-    if status in _LINE_STATUSES:
+    if status == 413:
         return Action.REFUSED, Blame.LINE
     if status >= 500 or Hint.PASSING in hints or (status >= 400 and status not in _PERMANENT):
         return Action.RETRY, Blame.UNKNOWN

@@ -159,7 +159,7 @@ def test_when_money_comes_back_is_told() -> None:
 AZURE_FILTER = err("The response was filtered due to the content management policy.", code="content_filter", status=400)
 OF_THE_LINE = {
     "413": (413, b""),
-    "422": (422, {"detail": [{"loc": ["body"], "msg": "field required"}]}),
+    "422, too long": (422, err("input is too long", code="context_length_exceeded")),
     "OpenRouter's moderation": (403, err('moderation refused this input: flagged for "violence".', code=403)),
     "a policy": (403, err("Request blocked by content policy")),
     "OpenAI's context": (400, err("This model's maximum context length is 8192", code="context_length_exceeded")),
@@ -228,6 +228,21 @@ def test_a_status_that_means_later(status: int) -> None:
     )
 
     assert (verdict.action, verdict.transient) == (Action.RETRY, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (422, {"detail": [{"loc": ["body", "top_k"], "msg": "extra fields not permitted"}]}),
+        (400, err("bad request")),
+        (412, err("precondition failed")),
+    ],
+)
+def test_a_refusal_without_a_reason_blames_nobody(status: int, body: object) -> None:
+    """A parameter that the endpoint does not know is in every line: what others meet has to show it."""
+    verdict = verdict_on(status, body)
+
+    assert (verdict.action, verdict.blame) == (Action.REFUSED, Blame.UNKNOWN)
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 406, 410, 411, 412, 414, 415, 416, 417, 421, 426, 428, 431, 451])
