@@ -18,6 +18,8 @@ FIRST_PAUSE = 20
 """Answers for each slot of a trial before it: a twentieth of them may be rejected."""
 MAX_DOUBLINGS = 6
 STEP_SHARE = 0.1
+PATIENCE_S = 0.1
+"""What is not rejected in this time was let in; answers may take a minute."""
 
 
 class LearnedConcurrency(Concurrency):
@@ -27,7 +29,18 @@ class LearnedConcurrency(Concurrency):
     """
 
     is_learned = True
-    __slots__ = ("_answers", "_cap", "_doublings", "_doubts", "_heard_s", "_highest", "_lowest", "_moments")
+    __slots__ = (
+        "_answers",
+        "_cap",
+        "_doublings",
+        "_doubts",
+        "_heard_s",
+        "_highest",
+        "_lowest",
+        "_moments",
+        "_pending",
+        "_pending_s",
+    )
 
     def __init__(self, name: str) -> None:
         super().__init__(name, sys.maxsize)
@@ -36,6 +49,7 @@ class LearnedConcurrency(Concurrency):
         self._highest = self._moments = 0
         """The highest number in flight that was answered, and how often more was rejected since."""
         self._heard_s = -math.inf
+        self._pending, self._pending_s = 0, math.inf
         self._answers = self._doublings = self._doubts = 0
 
     @property
@@ -59,8 +73,13 @@ class LearnedConcurrency(Concurrency):
         return self._moments > 0 and not self.is_known and self._taken < self._highest
 
     def acquire(self, cost: float, now: float) -> None:
-        """Occupy a slot."""
+        """Occupy a slot, and note that an earlier send that was not rejected by now was let in."""
         self._taken += cost
+        if now >= self._pending_s + PATIENCE_S:
+            self.on_answer(self._pending, self._pending_s, now)
+            self._pending_s = math.inf
+        if self._pending_s == math.inf:
+            self._pending, self._pending_s = self.in_flight, now
 
     take = acquire
 
@@ -81,6 +100,8 @@ class LearnedConcurrency(Concurrency):
 
     def on_rejected(self, in_flight: int, sent_s: float, now: float) -> bool:
         """Note a rate-limit reply. Return whether the cap explains it: then it is no news for any other limit."""
+        if sent_s == self._pending_s:
+            self._pending_s = math.inf
         if self.is_known:
             if in_flight > self._cap:
                 if self._slots > self._cap:
@@ -97,8 +118,8 @@ class LearnedConcurrency(Concurrency):
         if sent_s > self._heard_s:
             self._moments += 1
             self._heard_s = now
-        if self._moments < MIN_MOMENTS or self._highest == 0:
-            return False
+        if self._moments < MIN_MOMENTS or self._highest < int(0.9 * self._lowest) or self._highest == 0:
+            return False  # while more and more are sent, answers lag behind
         self._try(self._highest, 0)
         return True
 

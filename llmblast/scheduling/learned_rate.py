@@ -19,17 +19,18 @@ FREE_DECIDED = 10.0
 RESIDUAL_SHARE = 0.005
 """The share of rejections at a rate that holds."""
 NOTICED_SHARE = 0.015
-MAX_NOTICED_SHARE = 0.1
-"""The share that is noticed, at least above the usual one and at most in a trial."""
+"""The share above the usual one that is noticed."""
 MAX_SHARE = 0.3
-"""A larger share of rejections is always about the rate."""
+"""A larger share of rejections is always about the rate, and so is a larger share of time on hold."""
+MAX_HELD_SHARE = 0.4
+MIN_HOLDS = 2
 LATENCY_GAIN = 0.2
 TRIALS = 2
 """Lower rates that do not help, after which rejections are not about the rate."""
 MIN_EPOCH_S = 1.0
 """Windows of providers are no shorter."""
 MIN_SENDS = 20
-FIRST_STEP = 0.15
+FIRST_STEP = 0.25
 MIN_STEP = 0.01
 MAX_STEP = 0.5
 FIRST_PLATEAU_S = 0.5
@@ -44,6 +45,7 @@ class LearnedRate(Rate):
     __slots__ = (
         "_accepted",
         "_base_per_s",
+        "_changed_s",
         "_counted_s",
         "_evidence",
         "_floor_per_s",
@@ -51,7 +53,9 @@ class LearnedRate(Rate):
         "_former_share",
         "_held_s",
         "_high",
+        "_holds",
         "_latency_s",
+        "_low",
         "_opened_s",
         "_plateau_s",
         "_rejected",
@@ -76,15 +80,16 @@ class LearnedRate(Rate):
         """The rate to come back to when a lower rate does not help, or a higher one does not hold."""
         self._trials = 0
         """Lower rates still to try; 0 while none is on trial."""
-        self._high = 0.0
-        """The share of rejections that is told from the usual one."""
+        self._low = self._high = 0.0
+        """The share of rejections that is all right, and the one that is told from it."""
+        self._changed_s = -math.inf
         self._former_share = 0.0
         """The share of rejections before the present trial."""
         self._floor_per_s, self._floor_until_s = 0.0, -math.inf
         self._latency_s = 0.0
         self._since_s = self._counted_s = -math.inf
         """What was sent since then is judged; what arrived since then is counted."""
-        self._sends = self._rejected = 0
+        self._sends = self._rejected = self._holds = 0
         self._evidence = self._held_s = 0.0
         self._opened_s, self._accepted, self._was_exhausted = math.inf, 0, False
         self._plateau_s, self._step = FIRST_PLATEAU_S, FIRST_STEP
@@ -97,11 +102,11 @@ class LearnedRate(Rate):
         if self._opened_s == math.inf:
             self._opened_s = now
         self._accepted += 1
-        self._sends += 1
         if self.learned_per_s < math.inf:
             super().take(cost, now)
         if now < self._since_s + self._latency_s:
-            return  # the first ones may still be rejected
+            return  # as many as are sent now, at this rate, may still be rejected
+        self._sends += 1
         self._evidence += math.log((1 - self._high) / (1 - self._low))
         if self._trials:
             if self._evidence <= -DECIDED:
@@ -125,8 +130,10 @@ class LearnedRate(Rate):
         self._rejected += 1
         self._evidence += math.log(self._high / self._low)
         if self.learned_per_s <= self._floor_per_s and now < self._floor_until_s:
-            self._begin(now, now)
-        elif self._evidence < (DECIDED if self.learned_per_s < math.inf else FREE_DECIDED):
+            self._begin(now, now + self._latency_s)
+        elif self._evidence < (DECIDED if self.learned_per_s < math.inf else FREE_DECIDED) or (
+            self._trials and self._sends < min(MIN_SENDS, self.learned_per_s)
+        ):
             return
         elif self._is_raised:
             self._lower_again(now)
@@ -147,6 +154,8 @@ class LearnedRate(Rate):
             return
         per_s = MARGIN * self._accepted / max(elapsed_s, MIN_EPOCH_S)
         self._opened_s, self._accepted, self._was_exhausted = now, 0, True
+        if held_since_s <= self._changed_s:
+            return
         if self._is_raised:
             self._lower_again(now)
         elif self.learned_per_s < math.inf:
@@ -157,19 +166,12 @@ class LearnedRate(Rate):
 
     def on_released(self, held_since_s: float, now: float) -> None:
         """Note that a hold ended that was not for a quota that is used up."""
+        self._holds += 1
         self._held_s += max(now - max(held_since_s, self._counted_s), 0.0)
 
     def set_free(self, now: float) -> None:
         """Forget the rate: rejections were about something else."""
         self._hold(math.inf, now)
-
-    @property
-    def _low(self) -> float:
-        return max(self.borne_share, RESIDUAL_SHARE)
-
-    @property
-    def _noticed_share(self) -> float:
-        return max(self._low + NOTICED_SHARE, 1.5 * self._low)
 
     @property
     def _share(self) -> float:
@@ -183,7 +185,7 @@ class LearnedRate(Rate):
         share = self._share
         elapsed_s = max(now - self._counted_s, 1e-3)
         accepted_per_s = max(self._sends - self._rejected, 1) / elapsed_s
-        is_noise = self._former_share / 2 <= share <= MAX_SHARE
+        is_noise = share <= MAX_SHARE
         if self._trials == 0:
             self._base_per_s, self._trials = self.learned_per_s, TRIALS
         elif is_noise and self._trials == 1:
@@ -195,7 +197,7 @@ class LearnedRate(Rate):
         if self.learned_per_s == math.inf:
             self._set_floor(MARGIN * self._accepted / max(now - self._opened_s, MIN_EPOCH_S), now)
             per_s = min(MARGIN * accepted_per_s, MARGIN * self._set_per_s)
-            if self._held_s > MAX_SHARE * elapsed_s:
+            if self._holds >= MIN_HOLDS and self._held_s > MAX_HELD_SHARE * elapsed_s:
                 self._hold(max(per_s, self._floor_per_s), now)
                 return
         elif share <= MAX_SHARE:
@@ -205,8 +207,8 @@ class LearnedRate(Rate):
         if now < self._floor_until_s:
             per_s = max(per_s, self._floor_per_s)
         self._former_share = share
-        self._high = max(self._noticed_share, min(share / 2, MAX_NOTICED_SHARE))
-        self._set(min(per_s, self.learned_per_s), now)
+        low = max(share / 10, RESIDUAL_SHARE)
+        self._set(min(per_s, self.learned_per_s), low, 5 * low, now)
 
     def _set_floor(self, per_s: float, now: float) -> None:
         """Go no lower until the windows that were filled before are over."""
@@ -219,26 +221,34 @@ class LearnedRate(Rate):
     def _look_higher(self, now: float) -> None:
         if not self._is_raised:
             if self._sends >= max(self.learned_per_s * self._plateau_s, MIN_SENDS):
-                self._high = self._low + self._step / (1 + self._step)
-                self._set(self.learned_per_s * (1 + self._step), now)
-        elif self._sends >= max(self.learned_per_s * MIN_EPOCH_S, MIN_SENDS):
+                self._raise(now)
+        elif self._sends >= max(self.learned_per_s * 2 * MIN_EPOCH_S, MIN_SENDS):
             self._step, self._plateau_s = min(2 * self._step, MAX_STEP), max(self._plateau_s / 2, FIRST_PLATEAU_S)
-            self._hold(self.learned_per_s if self.learned_per_s <= self._set_per_s else math.inf, now)
+            if self.learned_per_s > self._set_per_s:
+                self._hold(math.inf, now)
+            else:
+                self._raise(now)
+
+    def _raise(self, now: float) -> None:
+        self._base_per_s = self.learned_per_s
+        low = max(self.borne_share, RESIDUAL_SHARE)
+        self._set(self.learned_per_s * (1 + self._step), low, low + self._step / (1 + self._step), now)
 
     def _hold(self, per_s: float, now: float) -> None:
         self._base_per_s = max(per_s, MIN_PER_S)
         self._trials = 0
-        self._high = self._noticed_share
-        self._set(per_s, now)
+        low = max(self.borne_share, RESIDUAL_SHARE)
+        self._set(per_s, low, max(low + NOTICED_SHARE, 1.5 * low), now)
 
-    def _set(self, per_s: float, now: float) -> None:
+    def _set(self, per_s: float, low: float, high: float, now: float) -> None:
         self.learned_per_s = max(per_s, MIN_PER_S)
         self._seconds_per_unit = 1 / self.learned_per_s
         self._next_s = min(self._next_s, now + self._seconds_per_unit)
-        self._begin(now, now)
+        self._low, self._high = low, high
+        self._changed_s = now
+        self._begin(now, now + self._latency_s)
 
-    def _begin(self, sent_s: float, now: float) -> None:
-        self._since_s = sent_s
-        self._counted_s = now
-        self._sends = self._rejected = 0
+    def _begin(self, since_s: float, counted_s: float) -> None:
+        self._since_s, self._counted_s = since_s, counted_s
+        self._sends = self._rejected = self._holds = 0
         self._evidence = self._held_s = 0.0

@@ -32,6 +32,7 @@ class PushBack:
 
     __slots__ = (
         "_first_s",
+        "_last_s",
         "_latency_s",
         "_named_s",
         "_probe_at_s",
@@ -57,8 +58,10 @@ class PushBack:
         self._latency_s = 0.0
         self._sent_s = -math.inf
         self._row = self._row_sends = self._rejected_probes = 0
-        self._first_s = self._witness_s = math.inf
-        """The sends of the row's first rejection, and of the next request whose fate shows whether others pass."""
+        self._first_s, self._last_s = math.inf, -math.inf
+        """When the first and the last rejected request of the row were sent."""
+        self._witness_s = math.inf
+        """When the next request was sent, whose fate shows whether others pass."""
         self._probe_at_s = self._named_s = -math.inf
 
     @property
@@ -101,7 +104,7 @@ class PushBack:
 
     def on_answer(self, sent_s: float) -> bool:
         """Note an answer to what was sent at `sent_s`. Return whether that ended a hold."""
-        if not self._row or sent_s <= self._first_s:
+        if not self._row or sent_s <= (self._last_s if self.is_held else self._first_s):
             return False
         was_held = self.is_held
         self._others_pass()
@@ -113,6 +116,7 @@ class PushBack:
         self._latency_s += LATENCY_GAIN * (took_s - self._latency_s) if self._latency_s else took_s
         if wait_s is not None and (self._named_s <= now or now + wait_s < self._named_s):
             self._named_s = now + wait_s
+        self._last_s = max(self._last_s, sent_s)
         if sent_s >= self._witness_s or self._row == 0:
             self._witness_s = self._sent_s if self._sent_s > sent_s else math.inf
         if self.is_held:
@@ -161,4 +165,5 @@ class PushBack:
     def _end_row(self) -> None:
         self._row = self._row_sends = self._rejected_probes = 0
         self._first_s = self._witness_s = self.held_since_s = math.inf
+        self._last_s = -math.inf
         self._probe_at_s = self._named_s = -math.inf
