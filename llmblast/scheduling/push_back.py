@@ -4,13 +4,14 @@ A rejected request says little; what later ones meet says more. So rejections ar
 the first later request that was let in: that was answered, or was not rejected in the time that rejections take, since
 answers may take a minute. A row that chance does not explain (its likelihood, as in Wald's sequential test, 1945) holds
 everything back. Then single requests probe, after pauses that grow, until one is let in. Once rejected probes show that
-the quota is used up, the moment that the provider names is obeyed, and half-way to it is tried: providers round up.
+the quota is used up, the moment that the provider names is obeyed, and parts of the way are tried: providers round up.
 """
 
 import math
 
-CHANCE = 1e-4
-"""Rejections in a row that are less likely than this by chance mean that a quota is used up."""
+CHANCE = 2e-4
+"""Rejections in a row that are less likely than this by chance mean that a quota is used up; divided by the rejections
+so far, each of which may begin such a row (Bonferroni, 1936)."""
 MAX_ROW = 6
 """A row that holds back. A hold without a reason costs little: what is in flight ends it."""
 ROW_SHARE = 0.5
@@ -19,9 +20,13 @@ FIRST_GAP_S = 0.05
 """Until the first probe; the next pauses are three times the hold so far, up to the usual pause, later a seventh."""
 USUAL_GAP_S = 0.3
 GAP_SHARE = 1 / 7
+MAX_DOUBTED_GAP_S = 0.5
+"""To the next probe where the provider names a moment, but chance is not ruled out."""
 MAX_GAP_S = 60.0
 MIN_PATIENCE_S = 0.02
 """What is not rejected within three times the latency of rejections, and this, was let in."""
+MIN_SHARE = 0.1
+"""Four in a row at least: nobody knows that no more are rejected at random, before some were."""
 PRIOR_SENDS = 10
 MEMORY_SENDS = 2000
 LATENCY_GAIN = 0.2
@@ -72,7 +77,9 @@ class PushBack:
     @property
     def is_exhausted(self) -> bool:
         """Return whether the hold is for a quota that is used up: a probe was rejected too, and chance is ruled out."""
-        return self._rejected_probes > 0 and self.share ** (self._row + self._rejected_probes) < CHANCE
+        return self._rejected_probes > 0 and max(self.share, MIN_SHARE) ** (
+            self._row + self._rejected_probes
+        ) < CHANCE / (1 + self._rejections)
 
     @property
     def share(self) -> float:
@@ -150,14 +157,15 @@ class PushBack:
 
     def _next_probe_s(self, now: float) -> float:
         held_s = now - self.held_since_s
-        if self.is_exhausted and now < self._named_s < math.inf:
-            half_s = (self.held_since_s + self._named_s) / 2
-            return half_s if half_s > now else self._named_s
+        if now < self._named_s < math.inf:
+            named_s = self._named_s - self.held_since_s
+            next_s = self.held_since_s + next(part * named_s for part in (0.25, 0.5, 1.0) if part * named_s > held_s)
+            return next_s if self.is_exhausted else min(next_s, now + MAX_DOUBTED_GAP_S)
         return now + min(max(min(3 * held_s, USUAL_GAP_S), GAP_SHARE * held_s), MAX_GAP_S)
 
     def _others_pass(self) -> None:
-        if not self._rejected_probes:
-            self._rejections += self._row
+        if self._rejected_probes < 2:
+            self._rejections += self._row + self._rejected_probes
         if self._sends > MEMORY_SENDS:
             self._sends, self._rejections = self._sends / 2, self._rejections / 2
         self._end_row()
