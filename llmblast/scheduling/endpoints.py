@@ -349,11 +349,8 @@ class Endpoint:
             if self.in_flight_limit is not None and self.in_flight_limit.is_suspected:
                 self.push_back.probe_now(now)
             return
-        if self.learned is not None:
-            if self._is_exhausted:
-                self._notify(self.learned, self.learned.on_exhausted, self._held_since_s, now)
-            else:
-                self._notify(self.learned, self.learned.on_released, self._held_since_s, now)
+        if self.learned is not None and self._is_exhausted:
+            self._notify(self.learned, self.learned.on_exhausted, self._held_since_s, now)
         self._held_since_s = math.inf
 
     def _count_rejection(self, request: Request, wait_s: float | None, now: float) -> None:

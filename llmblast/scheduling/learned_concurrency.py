@@ -18,6 +18,8 @@ FIRST_PAUSE = 20
 """Answers for each slot of a trial before it: a twentieth of them may be rejected."""
 MAX_DOUBLINGS = 6
 STEP_SHARE = 0.1
+PATIENCE_S = 0.1
+"""What is not rejected in this time was let in; answers may take a minute."""
 
 
 class LearnedConcurrency(Concurrency):
@@ -27,7 +29,18 @@ class LearnedConcurrency(Concurrency):
     """
 
     is_learned = True
-    __slots__ = ("_answers", "_cap", "_doublings", "_doubts", "_heard_s", "_highest", "_lowest", "_moments")
+    __slots__ = (
+        "_answers",
+        "_cap",
+        "_doublings",
+        "_doubts",
+        "_heard_s",
+        "_highest",
+        "_lowest",
+        "_moments",
+        "_pending",
+        "_pending_s",
+    )
 
     def __init__(self, name: str, cap: int | None = None) -> None:
         super().__init__(name, cap or sys.maxsize)
@@ -37,6 +50,7 @@ class LearnedConcurrency(Concurrency):
         self._highest = self._moments = 0
         """The highest number in flight that was answered, and how often more was rejected since."""
         self._heard_s = -math.inf
+        self._pending, self._pending_s = 0, math.inf
         self._answers = self._doublings = self._doubts = 0
 
     @property
@@ -60,8 +74,13 @@ class LearnedConcurrency(Concurrency):
         return self._moments > 0 and not self.is_known and self._taken < self._highest
 
     def take(self, cost: float, now: float) -> None:
-        """Occupy a slot."""
+        """Occupy a slot, and note that an earlier send that was not rejected by now was let in."""
         self._taken += cost
+        if now >= self._pending_s + PATIENCE_S:
+            self.on_answer(self._pending, self._pending_s, now)
+            self._pending_s = math.inf
+        if self._pending_s == math.inf:
+            self._pending, self._pending_s = self.in_flight, now
 
     def on_answer(self, in_flight: int, sent_s: float, now: float) -> None:
         """Note that the endpoint took a request when `in_flight` were in flight, and try more when it is time to."""
@@ -80,6 +99,8 @@ class LearnedConcurrency(Concurrency):
 
     def on_rejected(self, in_flight: int, sent_s: float, now: float) -> bool:
         """Note a rate-limit reply. Return whether the cap explains it: then it is no news for any other limit."""
+        if sent_s == self._pending_s:
+            self._pending_s = math.inf
         if self.is_known:
             if in_flight > self._cap:
                 if self._slots > self._cap:

@@ -2,9 +2,9 @@
 
 Slow start comes first (`adaptive_concurrency`). More rejections than usual are noticed by a cumulative sum of log
 likelihood ratios (CUSUM: Page, 1954). What was accepted since they began is the rate to try (TCP Westwood, 2001).
-Whether that helps is decided by a sequential probability ratio test (Wald, 1945): where the share of rejections stays,
-it is not about the rate, and the former rate comes back. A rate that held is raised by steps that double while nothing
-is rejected and halve when something is, ever more rarely, as on CUBIC's plateau (RFC 9438).
+Whether that helps is decided by a sequential probability ratio test (Wald, 1945): where the share of rejections stays
+through several trials, it is not about the rate, and the former rate comes back. A rate that held is raised by steps
+that double while nothing is rejected and halve when something is, ever more rarely (CUBIC's plateau, RFC 9438).
 """
 
 import math
@@ -15,26 +15,23 @@ MARGIN = 0.97
 """Of the accepted rate that is tried."""
 DECIDED = 4.0
 FREE_DECIDED = 10.0
-"""Log likelihood ratios that decide: 50 to 1, and more before the first rate is tried."""
+SET_DECIDED = 20.0
+"""Log likelihood ratios that decide: 50 to 1, more before the first rate is tried, and more against the user's word."""
 RESIDUAL_SHARE = 0.005
 """The share of rejections at a rate that holds."""
 NOTICED_SHARE = 0.015
 """The share above the usual one that is noticed."""
-MAX_SHARE = 0.3
-"""A larger share of rejections is always about the rate, and so is a larger share of time on hold."""
-MAX_HELD_SHARE = 0.4
-MIN_HOLDS = 3
-LATENCY_GAIN = 0.2
+MAX_BORNE_SHARE = 0.3
+"""A larger share of rejections is always about the rate."""
 TRIALS = 2
-"""Lower rates that do not help, after which rejections are not about the rate."""
+MIN_TRIAL_S = 0.1
+"""Lower rates that do not help in that time at least: after them rejections are not about the rate."""
+LATENCY_GAIN = 0.2
 MIN_EPOCH_S = 1.0
 """Windows of providers are no shorter."""
 MIN_SENDS = 20
-FIRST_STEP = 0.15
-MIN_STEP = 0.01
-MAX_STEP = 0.5
-FIRST_PLATEAU_S = 0.5
-MAX_PLATEAU_S = 60.0
+FIRST_STEP, MIN_STEP, MAX_STEP = 0.25, 0.01, 0.5
+FIRST_PLATEAU_S, KNOWN_PLATEAU_S, MAX_PLATEAU_S = 0.5, 8.0, 60.0
 MIN_PER_S = 0.02
 
 
@@ -51,9 +48,7 @@ class LearnedRate(Rate):
         "_floor_per_s",
         "_floor_until_s",
         "_former_share",
-        "_held_s",
         "_high",
-        "_holds",
         "_latency_s",
         "_low",
         "_opened_s",
@@ -72,41 +67,29 @@ class LearnedRate(Rate):
     def __init__(self, name: str, set_per_s: float = math.inf, learned_per_s: float = math.inf) -> None:
         super().__init__(name, math.inf)
         self._set_per_s = set_per_s
-        self.learned_per_s = math.inf
-        """The present rate; infinity while nothing is known."""
-        self.borne_share = 0.0
-        """The share of rejections that no lower rate changes."""
-        self._base_per_s = math.inf
-        """The rate to come back to when a lower rate does not help, or a higher one does not hold."""
-        self._trials = 0
-        """Lower rates still to try; 0 while none is on trial."""
-        self._low = self._high = 0.0
-        """The share of rejections that is all right, and the one that is told from it."""
-        self._changed_s = -math.inf
-        self._former_share = 0.0
-        """The share of rejections before the present trial."""
-        self._floor_per_s, self._floor_until_s = 0.0, -math.inf
+        self.borne_share = self._former_share = 0.0
+        """The share of rejections that no lower rate changes, and the one before the present trial."""
         self._latency_s = 0.0
-        self._since_s = self._counted_s = -math.inf
-        """What was sent since then is judged; what arrived since then is counted."""
-        self._sends = self._rejected = self._holds = 0
-        self._evidence = self._held_s = 0.0
         self._opened_s, self._accepted, self._was_exhausted = math.inf, 0, False
-        self._plateau_s, self._step = FIRST_PLATEAU_S, FIRST_STEP
-        if learned_per_s < set_per_s:
-            self._plateau_s *= 16
+        """Since when requests are accepted, how many were, and whether the quota was used up just before."""
+        self._floor_per_s, self._floor_until_s = 0.0, -math.inf
+        """No lower rate is tried until then: windows that were filled at a higher one are not over yet."""
+        self._step = FIRST_STEP
+        self._plateau_s = FIRST_PLATEAU_S if learned_per_s == math.inf else KNOWN_PLATEAU_S
+        self._trials = 0
+        """Lower rates still to try; none is on trial at 0."""
+        self._evidence = 0.0
         self._hold(learned_per_s if learned_per_s < set_per_s else math.inf, -math.inf)
 
     def take(self, cost: float, now: float) -> None:
         """Charge a request, and go on where the evidence suffices."""
-        if self._opened_s == math.inf:
-            self._opened_s = now
+        self._opened_s = min(self._opened_s, now)
         self._accepted += 1
-        self._sends += 1
         if self.learned_per_s < math.inf:
             super().take(cost, now)
         if now < self._since_s + self._latency_s:
-            return  # the first ones may still be rejected
+            return  # as many as are sent now may still be rejected
+        self._sends += 1
         self._evidence += math.log((1 - self._high) / (1 - self._low))
         if self._trials:
             if self._evidence <= -DECIDED:
@@ -121,26 +104,24 @@ class LearnedRate(Rate):
         self._accepted -= 1
         took_s = max(now - sent_s, 0.0)
         self._latency_s += LATENCY_GAIN * (took_s - self._latency_s) if self._latency_s else took_s
-        if sent_s < self._since_s:
+        if sent_s < self._since_s or (self.learned_per_s <= self._floor_per_s and now < self._floor_until_s):
             return
         if self._evidence == 0 and not self._trials and not self._is_raised:
             self._begin(sent_s, now)
         self._rejected += 1
         self._evidence += math.log(self._high / self._low)
-        if self.learned_per_s <= self._floor_per_s and now < self._floor_until_s:
-            self._begin(now, now)
-        elif self._evidence < (DECIDED if self.learned_per_s < math.inf else FREE_DECIDED) or (
-            self._trials and self._sends < min(MIN_SENDS, self.learned_per_s)
-        ):
+        if self._evidence < self._decided:
             return
-        elif self._is_raised:
-            self._lower_again(now)
-        else:
+        if self._is_raised:
+            self._fall_back(now)
+        elif not self._trials or now >= self._counted_s + MIN_TRIAL_S:
             self._try_lower(now)
 
     def on_held_rejected(self) -> None:
         """Note a rejected probe, or one of the crowd that met the end of the quota."""
         self._accepted -= 1
+        if not self._trials:
+            self._evidence += math.log(self._high / self._low)
 
     def on_exhausted(self, held_since_s: float, now: float) -> None:
         """Note that a quota was used up at `held_since_s` and has refilled just now.
@@ -150,22 +131,16 @@ class LearnedRate(Rate):
         elapsed_s = (now if self._was_exhausted else held_since_s) - self._opened_s
         if self._was_exhausted and elapsed_s < MIN_EPOCH_S:
             return
-        per_s = MARGIN * self._accepted / max(elapsed_s, MIN_EPOCH_S)
+        per_s = MARGIN * min(self._accepted / max(elapsed_s, MIN_EPOCH_S), self._set_per_s)
         self._opened_s, self._accepted, self._was_exhausted = now, 0, True
-        if held_since_s <= self._changed_s:
-            return
-        if self._is_raised:
-            self._lower_again(now)
-        elif self.learned_per_s < math.inf:
-            self._hold(min(max(per_s, self.learned_per_s / 2), self.learned_per_s), now)
-        else:
+        if self.learned_per_s == math.inf:
             self._set_floor(per_s, now)
-            self._hold(min(per_s, self._set_per_s), now)
-
-    def on_released(self, held_since_s: float, now: float) -> None:
-        """Note that a hold ended that was not for a quota that is used up."""
-        self._holds += 1
-        self._held_s += max(now - max(held_since_s, self._counted_s), 0.0)
+            self._hold(per_s, now)
+        elif held_since_s > self._changed_s:
+            if self._is_raised:
+                self._fall_back(now)
+            else:
+                self._hold(min(max(per_s, self.learned_per_s / 2), self.learned_per_s), now)
 
     def set_free(self, now: float) -> None:
         """Forget the rate: rejections were about something else."""
@@ -179,65 +154,54 @@ class LearnedRate(Rate):
         return min(self._base_per_s, self.learned_per_s)
 
     @property
-    def _share(self) -> float:
-        return self._rejected / max(self._sends, self._rejected, 1)
+    def _decided(self) -> float:
+        if self.learned_per_s < math.inf:
+            return DECIDED
+        return FREE_DECIDED if self._set_per_s == math.inf else SET_DECIDED
 
     @property
     def _is_raised(self) -> bool:
         return self._base_per_s < self.learned_per_s
 
     def _try_lower(self, now: float) -> None:
-        share = self._share
-        elapsed_s = max(now - self._counted_s, 1e-3)
-        accepted_per_s = max(self._sends - self._rejected, 1) / elapsed_s
-        is_noise = share <= MAX_SHARE
-        if self._trials == 0:
+        share = self._rejected / max(self._sends, self._rejected)
+        if not self._trials:
             self._base_per_s, self._trials = self.learned_per_s, TRIALS
-        elif is_noise and self._trials == 1:
-            self.borne_share = min(max(share, self._former_share, self.borne_share), MAX_SHARE)
+        elif share <= MAX_BORNE_SHARE:
+            self._trials -= 1
+        if not self._trials:
+            self.borne_share = min(max(share, self._former_share), MAX_BORNE_SHARE)
             self._hold(self._base_per_s, now)
             return
+        accepted_per_s = max(self._sends - self._rejected, 1) / max(now - self._counted_s, 1e-3)
+        per_s = MARGIN * min(accepted_per_s, self._set_per_s, self.learned_per_s)
+        if self.learned_per_s < math.inf:
+            per_s = max(per_s, self.learned_per_s / 2)
         else:
-            self._trials -= is_noise
-        if self.learned_per_s == math.inf:
             self._set_floor(MARGIN * self._accepted / max(now - self._opened_s, MIN_EPOCH_S), now)
-            per_s = min(MARGIN * accepted_per_s, MARGIN * self._set_per_s)
-            if self._holds >= MIN_HOLDS and self._held_s > MAX_HELD_SHARE * elapsed_s:
-                self._hold(max(per_s, self._floor_per_s), now)
-                return
-        elif share <= MAX_SHARE:
-            per_s = MARGIN * self.learned_per_s * (1 - share)
-        else:
-            per_s = min(max(MARGIN * accepted_per_s, self.learned_per_s / 2), MARGIN * self.learned_per_s)
         if now < self._floor_until_s:
-            per_s = max(per_s, self._floor_per_s)
+            per_s = min(max(per_s, self._floor_per_s), self.learned_per_s)
         self._former_share = share
         low = max(share / 10, RESIDUAL_SHARE)
-        self._set(min(per_s, self.learned_per_s), low, 5 * low, now)
-
-    def _set_floor(self, per_s: float, now: float) -> None:
-        """Go no lower until the windows that were filled before are over."""
-        self._floor_per_s, self._floor_until_s = per_s, now + MIN_EPOCH_S
-
-    def _lower_again(self, now: float) -> None:
-        self._plateau_s, self._step = min(2 * self._plateau_s, MAX_PLATEAU_S), max(self._step / 2, MIN_STEP)
-        self._hold(self._base_per_s, now)
+        self._set(per_s, low, 5 * low, now)
 
     def _look_higher(self, now: float) -> None:
-        if not self._is_raised:
-            if self._sends >= max(self.learned_per_s * self._plateau_s, MIN_SENDS):
-                self._raise(now)
-        elif self._sends >= max(self.learned_per_s * 2 * MIN_EPOCH_S, MIN_SENDS):
-            self._step, self._plateau_s = min(2 * self._step, MAX_STEP), max(self._plateau_s / 2, FIRST_PLATEAU_S)
-            if self.learned_per_s > self._set_per_s:
-                self._hold(math.inf, now)
-            else:
-                self._raise(now)
-
-    def _raise(self, now: float) -> None:
+        if self._is_raised:
+            if self._sends < max(self.learned_per_s * 2 * MIN_EPOCH_S, MIN_SENDS):
+                return
+            self._step, self._plateau_s = min(3 * self._step, MAX_STEP), max(self._plateau_s / 2, FIRST_PLATEAU_S)
+        elif self._sends < max(self.learned_per_s * self._plateau_s, MIN_SENDS):
+            return
+        if self.learned_per_s > self._set_per_s:
+            self._hold(math.inf, now)
+            return
         self._base_per_s = self.learned_per_s
         low = max(self.borne_share, RESIDUAL_SHARE)
-        self._set(self.learned_per_s * (1 + self._step), low, low + self._step / (1 + self._step), now)
+        self._set(self.learned_per_s * (1 + self._step), low, low + (1 - low) * self._step / (1 + self._step), now)
+
+    def _fall_back(self, now: float) -> None:
+        self._plateau_s, self._step = min(2 * self._plateau_s, MAX_PLATEAU_S), max(self._step / 2, MIN_STEP)
+        self._hold(self._base_per_s, now)
 
     def _hold(self, per_s: float, now: float) -> None:
         self._base_per_s = max(per_s, MIN_PER_S)
@@ -250,11 +214,15 @@ class LearnedRate(Rate):
         self._seconds_per_unit = 1 / self.learned_per_s
         self._next_s = min(self._next_s, now + self._seconds_per_unit)
         self._low, self._high = low, high
+        """The share of rejections that is all right, and the one that is told from it."""
         self._changed_s = now
-        self._begin(now, now)
+        self._begin(now, now + self._latency_s)
 
-    def _begin(self, sent_s: float, now: float) -> None:
-        self._since_s = sent_s
-        self._counted_s = now
-        self._sends = self._rejected = self._holds = 0
-        self._evidence = self._held_s = 0.0
+    def _set_floor(self, per_s: float, now: float) -> None:
+        self._floor_per_s, self._floor_until_s = per_s, now + MIN_EPOCH_S
+
+    def _begin(self, since_s: float, counted_s: float) -> None:
+        self._since_s, self._counted_s = since_s, counted_s
+        """What was sent since the one is judged, what was heard since the other is counted."""
+        self._sends = self._rejected = 0
+        self._evidence = 0.0

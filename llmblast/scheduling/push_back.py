@@ -4,13 +4,14 @@ A rejected request says little; what later ones meet says more. So rejections ar
 the first later request that was let in: that was answered, or was not rejected in the time that rejections take, since
 answers may take a minute. A row that chance does not explain (its likelihood, as in Wald's sequential test, 1945) holds
 everything back. Then single requests probe, after pauses that grow, until one is let in. Once rejected probes show that
-the quota is used up, the moment that the provider names is obeyed, and half-way to it is tried: providers round up.
+the quota is used up, the moment that the provider names is obeyed, and parts of the way are tried: providers round up.
 """
 
 import math
 
-CHANCE = 1e-4
-"""Rejections in a row that are less likely than this by chance mean that a quota is used up."""
+CHANCE = 2e-4
+"""Rejections in a row that are less likely than this by chance mean that a quota is used up; divided by the rejections
+so far, each of which may begin such a row (Bonferroni, 1936)."""
 MAX_ROW = 6
 """A row that holds back. A hold without a reason costs little: what is in flight ends it."""
 ROW_SHARE = 0.5
@@ -19,9 +20,13 @@ FIRST_GAP_S = 0.05
 """Until the first probe; the next pauses are three times the hold so far, up to the usual pause, later a seventh."""
 USUAL_GAP_S = 0.3
 GAP_SHARE = 1 / 7
+MAX_DOUBTED_GAP_S = 0.5
+"""To the next probe where the provider names a moment, but chance is not ruled out."""
 MAX_GAP_S = 60.0
 MIN_PATIENCE_S = 0.02
 """What is not rejected within three times the latency of rejections, and this, was let in."""
+MIN_SHARE = 0.1
+"""Four in a row at least: nobody knows that no more are rejected at random, before some were."""
 PRIOR_SENDS = 10
 MEMORY_SENDS = 2000
 LATENCY_GAIN = 0.2
@@ -32,6 +37,7 @@ class PushBack:
 
     __slots__ = (
         "_first_s",
+        "_last_s",
         "_latency_s",
         "_named_s",
         "_probe_at_s",
@@ -57,8 +63,10 @@ class PushBack:
         self._latency_s = 0.0
         self._sent_s = -math.inf
         self._row = self._row_sends = self._rejected_probes = 0
-        self._first_s = self._witness_s = math.inf
-        """The sends of the row's first rejection, and of the next request whose fate shows whether others pass."""
+        self._first_s, self._last_s = math.inf, -math.inf
+        """When the first and the last rejected request of the row were sent."""
+        self._witness_s = math.inf
+        """When the next request was sent, whose fate shows whether others pass."""
         self._probe_at_s = self._named_s = -math.inf
 
     @property
@@ -69,7 +77,9 @@ class PushBack:
     @property
     def is_exhausted(self) -> bool:
         """Return whether the hold is for a quota that is used up: a probe was rejected too, and chance is ruled out."""
-        return self._rejected_probes > 0 and self.share ** (self._row + self._rejected_probes) < CHANCE
+        return self._rejected_probes > 0 and max(self.share, MIN_SHARE) ** (
+            self._row + self._rejected_probes
+        ) < CHANCE / (1 + self._rejections)
 
     @property
     def told_until_s(self) -> float:
@@ -104,7 +114,7 @@ class PushBack:
 
     def on_answer(self, sent_s: float) -> bool:
         """Note an answer to what was sent at `sent_s`. Return whether that ended a hold."""
-        if not self._row or sent_s <= self._first_s:
+        if not self._row or sent_s <= (self._last_s if self.is_held else self._first_s):
             return False
         was_held = self.is_held
         self._others_pass()
@@ -116,6 +126,7 @@ class PushBack:
         self._latency_s += LATENCY_GAIN * (took_s - self._latency_s) if self._latency_s else took_s
         if wait_s is not None and (self._named_s <= now or now + wait_s < self._named_s):
             self._named_s = now + wait_s
+        self._last_s = max(self._last_s, sent_s)
         if sent_s >= self._witness_s or self._row == 0:
             self._witness_s = self._sent_s if self._sent_s > sent_s else math.inf
         if self.is_held:
@@ -149,14 +160,15 @@ class PushBack:
 
     def _next_probe_s(self, now: float) -> float:
         held_s = now - self.held_since_s
-        if self.is_exhausted and now < self._named_s < math.inf:
-            half_s = (self.held_since_s + self._named_s) / 2
-            return half_s if half_s > now else self._named_s
+        if now < self._named_s < math.inf:
+            named_s = self._named_s - self.held_since_s
+            next_s = self.held_since_s + next(part * named_s for part in (0.25, 0.5, 1.0) if part * named_s > held_s)
+            return next_s if self.is_exhausted else min(next_s, now + MAX_DOUBTED_GAP_S)
         return now + min(max(min(3 * held_s, USUAL_GAP_S), GAP_SHARE * held_s), MAX_GAP_S)
 
     def _others_pass(self) -> None:
-        if not self._rejected_probes:
-            self._rejections += self._row
+        if self._rejected_probes < 2:
+            self._rejections += self._row + self._rejected_probes
         if self._sends > MEMORY_SENDS:
             self._sends, self._rejections = self._sends / 2, self._rejections / 2
         self._end_row()
@@ -164,4 +176,5 @@ class PushBack:
     def _end_row(self) -> None:
         self._row = self._row_sends = self._rejected_probes = 0
         self._first_s = self._witness_s = self.held_since_s = math.inf
+        self._last_s = -math.inf
         self._probe_at_s = self._named_s = -math.inf

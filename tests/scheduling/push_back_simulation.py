@@ -338,8 +338,6 @@ class Simulation:
     def _on_hold_ended(self, held_since_s: float, was_exhausted: bool) -> None:
         if was_exhausted:
             self.rate.on_exhausted(held_since_s, self.now)
-        else:
-            self.rate.on_released(held_since_s, self.now)
 
     def _on_rejected(self, sent_s: float, in_flight: int, failures: int, told_s: float | None) -> None:
         self._in_flight -= 1
