@@ -117,8 +117,8 @@ class LearnedConcurrency(Concurrency):
         if sent_s > self._heard_s:
             self._moments += 1
             self._heard_s = now
-        if self._moments < MIN_MOMENTS or self._highest < int(0.9 * self._lowest) or self._highest == 0:
-            return False  # while more and more are sent, answers lag behind
+        if self._moments < MIN_MOMENTS or self._highest == 0:
+            return False
         self._try(self._highest, 0)
         return True
 

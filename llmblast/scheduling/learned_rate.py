@@ -30,7 +30,8 @@ LATENCY_GAIN = 0.2
 MIN_EPOCH_S = 1.0
 """Windows of providers are no shorter."""
 MIN_SENDS = 20
-FIRST_STEP, MIN_STEP, MAX_STEP = 0.25, 0.01, 0.5
+MIN_FREE_SENDS = 20
+FIRST_STEP, MIN_STEP, MAX_STEP = 0.25, 0.01, 1.0
 FIRST_PLATEAU_S, KNOWN_PLATEAU_S, MAX_PLATEAU_S = 0.5, 8.0, 60.0
 MIN_PER_S = 0.02
 
@@ -59,6 +60,7 @@ class LearnedRate(Rate):
         "_since_s",
         "_step",
         "_trials",
+        "_used",
         "_was_exhausted",
         "borne_share",
         "learned_per_s",
@@ -90,6 +92,7 @@ class LearnedRate(Rate):
         if now < self._since_s + self._latency_s:
             return  # as many as are sent now may still be rejected
         self._sends += 1
+        self._used += 1
         self._evidence += math.log((1 - self._high) / (1 - self._low))
         if self._trials:
             if self._evidence <= -DECIDED:
@@ -114,7 +117,7 @@ class LearnedRate(Rate):
             return
         if self._is_raised:
             self._fall_back(now)
-        elif not self._trials or now >= self._counted_s + MIN_TRIAL_S:
+        elif self._is_measured(now):
             self._try_lower(now)
 
     def on_held_rejected(self) -> None:
@@ -159,6 +162,11 @@ class LearnedRate(Rate):
             return DECIDED
         return FREE_DECIDED if self._set_per_s == math.inf else SET_DECIDED
 
+    def _is_measured(self, now: float) -> bool:
+        if self.learned_per_s == math.inf:
+            return self._sends >= MIN_FREE_SENDS or now >= self._counted_s + MIN_EPOCH_S
+        return not self._trials or now >= self._counted_s + MIN_TRIAL_S
+
     @property
     def _is_raised(self) -> bool:
         return self._base_per_s < self.learned_per_s
@@ -171,6 +179,7 @@ class LearnedRate(Rate):
             self._trials -= 1
         if not self._trials:
             self.borne_share = min(max(share, self._former_share), MAX_BORNE_SHARE)
+            self._step = MAX_STEP  # the former rate may have been chosen for such rejections
             self._hold(self._base_per_s, now)
             return
         accepted_per_s = max(self._sends - self._rejected, 1) / max(now - self._counted_s, 1e-3)
@@ -187,10 +196,10 @@ class LearnedRate(Rate):
 
     def _look_higher(self, now: float) -> None:
         if self._is_raised:
-            if self._sends < max(self.learned_per_s * 2 * MIN_EPOCH_S, MIN_SENDS):
+            if self._used < max(self.learned_per_s * MIN_EPOCH_S * min(2.0, 0.5 / self._step), MIN_SENDS):
                 return
             self._step, self._plateau_s = min(3 * self._step, MAX_STEP), max(self._plateau_s / 2, FIRST_PLATEAU_S)
-        elif self._sends < max(self.learned_per_s * self._plateau_s, MIN_SENDS):
+        elif self._used < max(self.learned_per_s * self._plateau_s, MIN_SENDS):
             return
         if self.learned_per_s > self._set_per_s:
             self._hold(math.inf, now)
@@ -216,6 +225,7 @@ class LearnedRate(Rate):
         self._low, self._high = low, high
         """The share of rejections that is all right, and the one that is told from it."""
         self._changed_s = now
+        self._used = 0
         self._begin(now, now + self._latency_s)
 
     def _set_floor(self, per_s: float, now: float) -> None:

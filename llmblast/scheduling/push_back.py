@@ -77,9 +77,9 @@ class PushBack:
     @property
     def is_exhausted(self) -> bool:
         """Return whether the hold is for a quota that is used up: a probe was rejected too, and chance is ruled out."""
-        return self._rejected_probes > 0 and max(self.share, MIN_SHARE) ** (
-            self._row + self._rejected_probes
-        ) < CHANCE / (1 + self._rejections)
+        in_a_row = max(2 * self._row - self._row_sends, 1) + self._rejected_probes
+        chance = CHANCE / (1 + self._rejections)
+        return self._rejected_probes > 0 and max(self.share, MIN_SHARE) ** in_a_row < chance
 
     @property
     def told_until_s(self) -> float:
@@ -105,7 +105,7 @@ class PushBack:
         self._sends += 1
         self._sent_s = now
         if self._row:
-            self._row_sends += 1
+            self._row_sends += not self.is_held
             if self._witness_s == math.inf:
                 self._witness_s = now
 

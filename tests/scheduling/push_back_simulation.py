@@ -22,7 +22,7 @@ JITTER_S = 0.0002
 FIRST_SLOTS = 2
 MAX_GAP_S = 0.25
 FIRST_BACKOFF_S = 0.05
-MAX_BACKOFF_S = 2.0
+MAX_BACKOFF_S = 0.4
 
 Told = Callable[[float], float | None]
 """The retry-after that a server sends when it knows the exact wait."""
