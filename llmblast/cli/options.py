@@ -237,7 +237,7 @@ Progress = Annotated[
 Json = Annotated[bool | None, _option("json", "--json", help="Summary as JSON on standard output.")]
 Quiet = Annotated[bool | None, _option("quiet", "-q", "--quiet", help="Say nothing unless something is wrong.")]
 Verbose = Annotated[
-    bool | None, _option("verbose", "-v", "--verbose", help="A line for every retry, cool-down and failure.")
+    bool | None, _option("verbose", "-v", "--verbose", help="A line for every retry, pause and failure.")
 ]
 TimelineFile = Annotated[
     str | None,
