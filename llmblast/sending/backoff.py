@@ -2,7 +2,7 @@
 
 Full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015): the wait is uniform between zero
 and the exponential bound. tenacity draws from the global generator, so only the bound is from its strategies.
-Only failures come here.
+Only failures come here; what follows from rate limits is decided in `scheduling`.
 """
 
 from random import Random
@@ -13,14 +13,12 @@ from tenacity.wait import wait_base
 
 RETRY_BOUND = wait_exponential(multiplier=0.5, max=60)
 """0.5 s, 1 s, 2 s, ... 60 s for the first, second, third attempt that failed."""
-COOL_DOWN_BOUND = wait_exponential(multiplier=1, max=60)
-"""1 s, 2 s, 4 s, ... 60 s for rate-limit replies in a row that name no moment."""
 
 
 class Backoff:
     """The retry policy of a run. `random` is injected."""
 
-    __slots__ = ("_cool_down_bound", "_random", "_retry_bound", "_stop")
+    __slots__ = ("_random", "_retry_bound", "_stop")
 
     def __init__(
         self,
@@ -28,12 +26,10 @@ class Backoff:
         random: Random,
         *,
         retry_bound: wait_base = RETRY_BOUND,
-        cool_down_bound: wait_base = COOL_DOWN_BOUND,
     ) -> None:
         self._stop: stop_base = stop_after_attempt(max_attempts)
         self._random = random
         self._retry_bound = retry_bound
-        self._cool_down_bound = cool_down_bound
 
     def gives_up(self, attempts: int) -> bool:
         """Whether a request that has failed so often is not sent again."""
@@ -47,13 +43,6 @@ class Backoff:
         """
         bound = self._retry_bound(_state(attempts))
         return self._random.uniform(bound / 2 if was_used else 0.0, bound)
-
-    def cool_down_s(self, in_a_row: int) -> float:
-        """Seconds that an endpoint rests after its n-th rate-limit reply in a row: half fixed, half drawn, since a
-        pause of nothing would draw the next rate-limit reply.
-        """
-        bound = self._cool_down_bound(_state(in_a_row))
-        return bound / 2 + self._random.uniform(0.0, bound / 2)
 
 
 def _state(attempts: int) -> RetryCallState:

@@ -570,7 +570,7 @@ class Field:
             self.scheduler,
             self.channels,
             self.sink,
-            Backoff(3, Random(0), retry_bound=wait_random(0, 0.02), cool_down_bound=wait_random(0, 0.02)),
+            Backoff(3, Random(0), retry_bound=wait_random(0, 0.02)),
             self.counters,
             clock=loop.time,
             wall_clock=loop.time,

@@ -38,21 +38,12 @@ def test_a_retry_may_go_at_once() -> None:
     assert Backoff(5, Lowest()).retry_wait_s(4) == 0.0
 
 
-def test_a_cool_down_is_never_nothing() -> None:
-    """Half of it is fixed: a pause of nothing would draw the next rate-limit reply."""
-    lowest, highest = Backoff(5, Lowest()), Backoff(5, Highest())
-
-    assert [lowest.cool_down_s(n) for n in (1, 2, 3, 10)] == [0.5, 1, 2, 30]
-    assert [highest.cool_down_s(n) for n in (1, 2, 3, 10)] == [1, 2, 4, 60]
-
-
 @given(st.integers(1, 10_000), st.integers())
 def test_waits_stay_within_their_bounds(attempts: int, seed: int) -> None:
     """Also after very many failures in a row."""
     backoff = Backoff(5, Random(seed))
 
     assert 0 <= backoff.retry_wait_s(attempts) <= min(0.5 * 2.0 ** min(attempts - 1, 100), 60)
-    assert 0.5 <= backoff.cool_down_s(attempts) <= 60
 
 
 def test_waits_are_spread_over_the_whole_bound() -> None:
@@ -84,6 +75,6 @@ def test_a_single_attempt_is_never_repeated() -> None:
 
 def test_the_bounds_are_policy() -> None:
     """Any of tenacity's wait strategies may stand in."""
-    backoff = Backoff(3, Highest(), retry_bound=wait_fixed(3), cool_down_bound=wait_fixed(9))
+    backoff = Backoff(3, Highest(), retry_bound=wait_fixed(3))
 
-    assert (backoff.retry_wait_s(5), backoff.cool_down_s(5)) == (3, 9)
+    assert backoff.retry_wait_s(5) == 3
