@@ -10,7 +10,6 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import partial
 
 from llmblast.errors import ExitCode
@@ -18,11 +17,12 @@ from llmblast.fence import Fence
 from llmblast.job.hedging import Hedging, Send
 from llmblast.job.key_refresh import renew_key
 from llmblast.job.response_handler import ResponseHandler, Sink
+from llmblast.job.wait_limit import WaitLimit
 from llmblast.job.wake_up import WakeUp
 from llmblast.records import NO_TOKENS, Answer, Failure, Reply, Request
-from llmblast.scheduling import Endpoint, OwnModel, Scheduler
+from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.sending import Backoff, Channel, EndpointKey, judge
-from llmblast.watching import Counters, duration
+from llmblast.watching import Counters
 
 MAX_QUEUED_BYTES = 8 * 1024 * 1024
 MAX_HELD_BYTES = 256 * 1024 * 1024
@@ -76,10 +76,8 @@ class Engine:
         self._max_in_flight = max_in_flight
         self._max_queued = max(max_in_flight * QUEUED_PER_SLOT, MIN_QUEUED)
         self._hedging = hedging
-        self._max_wait_s = max_wait_s
         self._keys = keys
-        self.ends_s = math.inf
-        """When `--max-time` is over, in monotonic seconds."""
+        self.wait_limit = WaitLimit(scheduler, self.stop, wall_clock, max_wait_s)
         self._handler = ResponseHandler(
             scheduler,
             sink,
@@ -209,28 +207,13 @@ class Engine:
             self._arm(self._clock())
 
     def check_waits(self) -> None:
-        """End the run, or leave the lines of a model, where a rate limit lasts longer than may be waited for. Called a
-        few times a second.
-        """
-        now, scheduler = self._clock(), self._scheduler
+        """Decide on what has waited for too long. Called a few times a second."""
         if self.exit_code is not None:
             return
-        blocked = list[tuple[float, int]]()
-        for endpoint in scheduler.enabled:
-            until_s = self._blocked_until_s(endpoint, now)
-            endpoint.blocked = self._say_blocked(until_s, now) if until_s else ""
-            if until_s:
-                blocked.append((until_s, endpoint.index))
-            for model in endpoint.models:
-                if not model.is_out and (until_s := self._blocked_until_s(model, now)):
-                    model.until_s, model.reason = until_s, self._say_blocked(until_s, now)
-                    scheduler.lanes.recall(model.name, now)
-                    self.pump()
-        if blocked and len(blocked) == len(scheduler.enabled):
-            first = scheduler.endpoints[min(blocked)[1]]
-            self.stop(ExitCode.STOPPED, f"{first.name}: {first.blocked}")
-        if self._handler.suspects:
+        now, has_suspects = self._clock(), bool(self._handler.suspects)
+        if has_suspects:
             self._handler.decide_left_alone(now)
+        if self.wait_limit.check(now) or has_suspects:
             self.pump()
 
     def _can_renew_key(self, request: Request, endpoint: Endpoint) -> bool:
@@ -257,21 +240,6 @@ class Engine:
         finally:
             endpoint.refusals.is_paused = False
         self.pump()
-
-    def _blocked_until_s(self, held: Endpoint | OwnModel, now: float) -> float:
-        """Return until when a rate limit blocks, where that is beyond `--max-wait` or the end of the run; infinity
-        where nothing was let in for `--max-wait`; else 0.
-        """
-        told_s = held.push_back.told_until_s
-        if told_s > min(now + self._max_wait_s, self.ends_s):
-            return told_s
-        return math.inf if held.rejections.span_s > self._max_wait_s else 0.0
-
-    def _say_blocked(self, until_s: float, now: float) -> str:
-        if until_s == math.inf:
-            return f"no request was let in for {duration(self._max_wait_s)}: HTTP 429 and the like only"
-        moment = datetime.fromtimestamp(self._wall_clock() + until_s - now).astimezone()
-        return f"its rate limit lasts until {moment:%Y-%m-%d %H:%M:%S}, for {duration(until_s - now)}"
 
     def _send(self, request: Request, endpoint: Endpoint) -> None:
         if not self._try_send(request, endpoint):

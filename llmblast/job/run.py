@@ -208,7 +208,7 @@ class Job:
         """Ends the run after `--max-time`, and what is in flight `--grace` seconds after any stop."""
         engine, settings = self._stations.engine, self._settings
         if settings.max_time is not None:
-            engine.ends_s = time.monotonic() + settings.max_time
+            engine.wait_limit.ends_s = time.monotonic() + settings.max_time
         try:
             async with asyncio.timeout(settings.max_time):  # wait_for would miss being cancelled at that very moment
                 await engine.stopping.wait()
