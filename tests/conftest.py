@@ -119,6 +119,21 @@ class _Loop:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=30)
 
 
+def used_up_for_a_second(after: int = 20) -> Callable[[int, bytes], ScriptedReply | None]:
+    """A script of a mock that rejects all for a second from its n-th request on, and says when that is over."""
+    until_s: list[float] = []
+
+    def reply(index: int, body: bytes) -> ScriptedReply | None:
+        now = time.monotonic()
+        if index >= after and not until_s:
+            until_s.append(now + 1.0)
+        if not until_s or now >= until_s[0]:
+            return None
+        return ScriptedReply(429, b"{}", {"retry-after": f"{until_s[0] - now:.3f}"})
+
+    return reply
+
+
 @pytest.fixture
 def start_mock() -> Iterator[StartMock]:
     """Starts a mock provider that keeps a ledger: `start_mock("rps=50&latency=0.2", script=...)`."""

@@ -31,8 +31,9 @@ the sends nothing: with so much under way none is read, and none goes, until ano
 """
 _UNAUTHORIZED = 401
 DEFAULT_MAX_WAIT_S = 900.0
-WRITING_S = 0.00005
-"""Time that the write of a request takes at least. One that took longer was held up, and left only at its end."""
+WRITING_S = 0.0002
+"""A request leaves when its write begins, since each write takes as long. A longer one was held up, and its request may
+have left as late as at its end."""
 QUEUED_PER_SLOT = 4
 MIN_QUEUED = 64
 """Lines read ahead for each request that may be in flight: a burst of replies must not find the lanes empty."""
@@ -98,8 +99,10 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._is_even = scheduler.is_even
         self._wake_up = WakeUp(self.pump, clock, is_precise=self._is_even)
-        self._leaving: Sequence[deque[asyncio.Future[None]]] = [deque() for _ in channels]
-        """Requests of each endpoint that have a connection and wait until the last departure lets them follow."""
+        self._leaving: Sequence[deque[tuple[asyncio.Future[None], bool]]] = [deque() for _ in channels]
+        """Requests of each endpoint that have a connection, fresh or not, and wait until the last departure lets them
+        follow.
+        """
         self._leaves_at = math.inf
         """Moment at which one of them may leave; infinity: none waits."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -324,12 +327,12 @@ class Engine:
                     self._switch_off_hedging(error)
         self._wake_up.set(wake_at, now)
 
-    def _leave(self, endpoint: Endpoint, request: Request) -> asyncio.Future[None] | None:
+    def _leave(self, endpoint: Endpoint, request: Request, is_fresh: bool) -> asyncio.Future[None] | None:
         """Let a request that a task carries leave, or return what ends when the pace allows that."""
         if not self._is_even:
             return None
         future: asyncio.Future[None] = self._loop.create_future()
-        self._leaving[endpoint.index].append(future)
+        self._leaving[endpoint.index].append((future, is_fresh))
         self._let_leave(self._clock())
         return None if future.done() else future
 
@@ -337,21 +340,27 @@ class Engine:
         self._leaves_at = math.inf
         for endpoint, waiting in zip(self._scheduler.endpoints, self._leaving, strict=True):
             while waiting:
-                if not waiting[0].done():  # else it was cancelled
+                future, is_fresh = waiting[0]
+                if not future.done():  # else it was cancelled
                     leaves_at = self._scheduler.leaves_at(endpoint)
                     if leaves_at > now:
                         self._leaves_at = min(self._leaves_at, leaves_at)
                         break
-                    waiting[0].set_result(None)
-                    self._depart(endpoint, now)
+                    future.set_result(None)
+                    self._depart(endpoint, now, is_fresh)
                 waiting.popleft()
         if self._leaves_at < math.inf:
             self._arm(now)
 
-    def _depart(self, endpoint: Endpoint, now: float) -> None:
-        """Record the departure of what a task carries, now and once more when the task has written it."""
-        self._scheduler.leave(endpoint, now)
-        self._loop.call_soon(lambda: self._scheduler.leave(endpoint, self._clock()))
+    def _depart(self, endpoint: Endpoint, now: float, is_fresh: bool) -> None:
+        """Record the departure of what a task carries: now, or when it was written, if that was held up. That is two
+        turns of the loop later: aiohttp needs one of its own.
+        """
+        self._scheduler.leave(endpoint, now, is_fresh=is_fresh)
+        self._loop.call_soon(self._loop.call_soon, self._on_written, endpoint, is_fresh)
+
+    def _on_written(self, endpoint: Endpoint, is_fresh: bool) -> None:
+        self._scheduler.leave(endpoint, self._clock() - WRITING_S, is_fresh=is_fresh)
 
     async def _carry(self, request: Request, endpoint: Endpoint) -> None:
         dispatch: tuple[Request, Endpoint] | None = (request, endpoint)

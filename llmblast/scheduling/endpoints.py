@@ -36,6 +36,8 @@ _MOVING_S = 1.0
 """The time in which the schedule moves once for all lateness: `RequestRate` counts what leaves in a second."""
 _TOKEN_KINDS = ("tokens", "input_tokens", "output_tokens")
 """Kinds of quota in rate-limit headers, in the order of the kinds of a LimitSet."""
+USED_UP_BEFORE_S = 1.0
+"""So long before a hold began its first rejected requests may have been sent."""
 _RANDOM_SHARE = 0.06
 """With more rejections than this, the rate that was held last explains them badly."""
 _LATENCY_GAIN = 0.1
@@ -77,6 +79,7 @@ class Endpoint:
         "_moved_s",
         "_moving_since_s",
         "_set_per_s",
+        "_used_up_s",
         "advertised",
         "answers",
         "bit",
@@ -179,6 +182,8 @@ class Endpoint:
         self._held_since_s = math.inf
         """Since when its requests are held back, and whether that is for a quota that is used up."""
         self._is_exhausted = False
+        self._used_up_s = (math.inf, -math.inf)
+        """From when until when a quota was used up the last time."""
         self._last_rejection: tuple[Request | None, int, float] = (None, 0, 0.0)
         """The request of its last rate-limit reply, how many were sent by then, and until when that one should wait."""
         self.last_answered_sent_s = -math.inf
@@ -349,8 +354,10 @@ class Endpoint:
             if self.in_flight_limit is not None and self.in_flight_limit.is_suspected:
                 self.push_back.probe_now(now)
             return
-        if self.learned is not None and self._is_exhausted:
-            self._notify(self.learned, self.learned.on_exhausted, self._held_since_s, now)
+        if self._is_exhausted:
+            self._used_up_s = (self._held_since_s, now)
+            if self.learned is not None:
+                self._notify(self.learned, self.learned.on_exhausted, self._held_since_s, now)
         self._held_since_s = math.inf
 
     def _count_rejection(self, request: Request, wait_s: float | None, now: float) -> None:
@@ -362,10 +369,14 @@ class Endpoint:
         if request.rejected_sent_s == math.inf:
             request.rejected_sent_s = request.sent_s
         elif was_alone or self.last_answered_sent_s >= request.rejected_sent_s:
-            request.rejections += 1
+            request.rejections += was_alone or not self._was_used_up(request.rejected_sent_s)
             request.rejected_sent_s = request.sent_s
         until_s = request.rejected_sent_s + ALONE_S if wait_s is None else now + wait_s
         self._last_rejection = request, self.sends, until_s
+
+    def _was_used_up(self, sent_s: float) -> bool:
+        """Return whether most others were rejected, too, when a request was sent."""
+        return self._used_up_s[0] - USED_UP_BEFORE_S <= sent_s <= self._used_up_s[1]
 
     def unreachable(self, sent_s: float, now: float) -> None:
         """What was sent at `sent_s` never left: no connection could be opened."""

@@ -13,12 +13,12 @@ from llmblast.scheduling.limits import Rate
 MAX_EVEN_PER_S = 400.0
 """Rates up to this one are even. Above it an interval is shorter than what timers and networks jitter by, so no client
 can keep it; see `RequestRate`."""
-MARGIN = 0.006
+MARGIN = 0.007
 """Share of the rate that is left unused. A server sees one request later after its departure than the next one: by some
-tenths of a millisecond, or by some milliseconds where it is busy, which these 6 ms of each second cover."""
+tenths of a millisecond, or by some milliseconds where it is busy, which these 7 ms of each second cover."""
 FORGIVEN_S = 0.00008
 """Part of an interval's margin that lateness may use up: more than precise wake-ups take on average. At 20 a second,
-0.44 % of the interval is left then, as the margin for what happens on the way."""
+0.54 % of the interval is left then, as the margin for what happens on the way."""
 MIN_MARGIN = 0.001
 """Margin of an interval that is always left: a clock is read some microseconds before the bytes are written."""
 MAX_CATCH_UP_S = 0.004
@@ -33,12 +33,12 @@ def is_even(per_second: float, burst_s: float) -> bool:
 class EvenRate(Rate):
     """At most `per_second` requests each second, the next one never earlier than `1 / per_second` after the last.
 
-    Admission and departure are two moments. `take` charges the schedule when a request is admitted, so that as many
-    connections are opened at a time as the rate needs. It may leave from `leaves_at` on, and `leave` records that it
-    does: mostly at once, later where a connection has to be opened, or where the request before it was late.
+    Admission and departure are two moments, though mostly the same one. `take` charges the schedule when a request is
+    admitted. It may leave from `leaves_at` on, and `leave` records that it does. A departure holds back the next
+    admission, too, unless it was on a fresh connection: of these, as many are opened at a time as the rate needs.
     """
 
-    __slots__ = ("_min_interval_s", "leaves_at")
+    __slots__ = ("_admits_at", "_min_interval_s", "leaves_at")
 
     def __init__(self, name: str, per_second: float) -> None:
         super().__init__(name, per_second)
@@ -47,10 +47,11 @@ class EvenRate(Rate):
         self._min_interval_s = (1.0 + max(MARGIN - FORGIVEN_S * per_second, MIN_MARGIN)) / per_second
         self.leaves_at = -math.inf
         """Moment from which the last departure lets another one follow."""
+        self._admits_at = -math.inf
 
     def ready_at(self, cost: float, now: float) -> float:
-        """Return when the schedule admits the next one."""
-        return self._next_s
+        """Return when both the schedule and the last departure on a kept connection admit the next one."""
+        return self._next_s if self._next_s > self._admits_at else self._admits_at
 
     def take(self, cost: float, now: float) -> None:
         """Charge a request that is admitted now. The first one is not late."""
@@ -58,9 +59,11 @@ class EvenRate(Rate):
         start_s = now if self._next_s == -math.inf else max(self._next_s, now - MAX_CATCH_UP_S)
         self._next_s = start_s + cost * self._seconds_per_unit
 
-    def leave(self, now: float) -> None:
-        """Record a departure."""
+    def leave(self, now: float, *, is_fresh: bool = False) -> None:
+        """Record a departure, on a connection that had to be opened for it if `is_fresh`."""
         self.leaves_at = max(self.leaves_at, now + self._min_interval_s)
+        if not is_fresh:
+            self._admits_at = self.leaves_at
 
     def left_late(self, sent_s: float, left_s: float, behind_s: float) -> None:
         """Leave the schedule as it is: departures keep apart by themselves."""

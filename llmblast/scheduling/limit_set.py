@@ -146,10 +146,10 @@ class LimitSet:
         """Moment from which a request that was paid for may leave."""
         return max((limit.leaves_at for limit in self._even), default=-math.inf)
 
-    def leave(self, now: float) -> None:
-        """Record a departure."""
+    def leave(self, now: float, *, is_fresh: bool = False) -> None:
+        """Record a departure, on a connection that had to be opened for it if `is_fresh`."""
         for limit in self._even:
-            limit.leave(now)
+            limit.leave(now, is_fresh=is_fresh)
 
     def take(self, tokens: Tokens, now: float) -> None:
         """Pays all limits."""

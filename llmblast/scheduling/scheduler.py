@@ -206,10 +206,10 @@ class Scheduler:
         """Return the moment from which a request that was admitted may leave."""
         return max(self._run_limits.leaves_at, endpoint.limits.leaves_at)
 
-    def leave(self, endpoint: Endpoint, now: float) -> None:
-        """Record the departure of a request that was admitted. Rates that are even count from there."""
-        self._run_limits.leave(now)
-        endpoint.limits.leave(now)
+    def leave(self, endpoint: Endpoint, now: float, *, is_fresh: bool = False) -> None:
+        """Record the departure of a request that was admitted, on a connection that was opened for it if `is_fresh`."""
+        self._run_limits.leave(now, is_fresh=is_fresh)
+        endpoint.limits.leave(now, is_fresh=is_fresh)
 
     def wait_for_output(self, now: float) -> None:
         """What waits now does so for the files, not for a limit."""

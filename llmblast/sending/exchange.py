@@ -27,11 +27,11 @@ Done = Callable[[Request, Reply], None]
 """Takes a request and what came of it."""
 
 
-Leave = Callable[[Request], asyncio.Future[None] | None]
-"""Returns what ends when the request may leave; None: now."""
+Leave = Callable[[Request, bool], asyncio.Future[None] | None]
+"""Takes a request, and whether its connection had to be opened. Returns what ends when it may leave; None: now."""
 
 
-def leave_now(request: Request) -> None:
+def leave_now(request: Request, is_fresh: bool) -> None:
     """Let every request leave, where no rate is kept."""
 
 

@@ -86,7 +86,7 @@ class LeanChannel:
             if isinstance(opened, Reply):
                 return opened
             exchange, is_fresh = opened, True
-        if (leave := self.leave(request)) is not None:
+        if (leave := self.leave(request, is_fresh)) is not None:
             try:
                 await leave
             except BaseException:

@@ -53,7 +53,7 @@ class _Trip:
     __slots__ = ("answered", "deadline_s", "has_run_out", "leave", "on_late", "reused", "sent", "task")
 
     def __init__(
-        self, deadline_s: float, leave: Callable[[], asyncio.Future[None] | None], on_late: Callable[[], None]
+        self, deadline_s: float, leave: Callable[[bool], asyncio.Future[None] | None], on_late: Callable[[], None]
     ) -> None:
         self.deadline_s = deadline_s
         self.leave = leave
@@ -96,7 +96,7 @@ class _WaryConnector(TCPConnector):
         """Notes in the task's `_Trip` that the request leaves now."""
         connection = await super().connect(req, traces, timeout)
         trip = _trip.get()
-        if (leave := trip.leave()) is not None:
+        if (leave := trip.leave(not trip.reused)) is not None:
             try:
                 await leave
             except BaseException:
@@ -169,7 +169,7 @@ class SessionChannel:
         if self._shortage.waiting:
             await self._shortage.wait(again=False)
         while True:
-            trip = _Trip(clock() + self._timeout_s, lambda: self.leave(request), lambda: self.on_late(request, True))
+            trip = _Trip(clock() + self._timeout_s, partial(self.leave, request), lambda: self.on_late(request, True))
             _trip.set(trip)
             self._under_way.add(trip)
             try:

@@ -52,6 +52,7 @@ class StrictServer:
         self._lock = threading.Lock()
         self.ledger: list[tuple[float, int]] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._listener.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)  # its connections inherit it
         self.port: int = self._listener.getsockname()[1]
 
     def serve(self) -> None:
@@ -61,7 +62,6 @@ class StrictServer:
             threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
 
     def _talk(self, connection: socket.socket) -> None:
-        connection.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         request, came_s = b"", 0.0
         with connection:

@@ -279,7 +279,7 @@ def test_verbose_tells_the_providers_limits_once(tmp_path: Path, start_mock: Sta
 
     done = llmblast("run", "prompts.jsonl", "-u", f"{server.url},name=gpu1", "-v")
 
-    told = [line for line in done.stderr.splitlines() if line.startswith("gpu1: the provider tells a limit of ")]
+    told = [line for line in done.stderr.splitlines() if line.startswith("gpu1: the provider reports a limit of ")]
     assert len(told) == 2
     assert "6,000 requests" in told[0]
     assert "900,000 tokens" in told[1]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import orjson
 
-from llmblast.mocking.server import MockServer, ScriptedReply
-from tests.conftest import RunLlmblast, StartMock, records, write_prompts
+from llmblast.mocking.server import MockServer
+from tests.conftest import RunLlmblast, StartMock, records, used_up_for_a_second, write_prompts
 
 REPLY_S = 0.05
 """What a send may have been on its way for when the 429 was read, on a busy test machine."""
@@ -15,15 +15,14 @@ def arrivals(*servers: MockServer) -> list[float]:
     return sorted(arrival.arrived_s for server in servers for arrival in server.ledger)
 
 
-def test_a_429_pauses_its_quota_group_and_no_other(
+def test_a_used_up_quota_pauses_its_quota_group_and_no_other(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
 ) -> None:
-    """`retry-after: 1` from one of an account's two endpoints: both pause, and resume at that moment at their rate."""
-
-    def once(index: int, body: bytes) -> ScriptedReply | None:
-        return ScriptedReply(429, b"{}", {"retry-after": "1"}) if index == 20 else None
-
-    limited, sibling, stranger = start_mock(script=once), start_mock(), start_mock()
+    """An account of two endpoints rejects all for a second and says so: both are left alone but for some requests that
+    ask whether that is so; another account never notices.
+    """
+    reject = used_up_for_a_second()
+    limited, sibling, stranger = start_mock(script=reject), start_mock(script=reject), start_mock()
     write_prompts(tmp_path / "prompts.jsonl", 500)
     settings = ((limited, "one"), (sibling, "one"), (stranger, "two"))
     urls = [part for server, quota in settings for part in ("-u", f"{server.url},rps=100,quota={quota}")]
@@ -31,14 +30,12 @@ def test_a_429_pauses_its_quota_group_and_no_other(
     done = llmblast("run", "prompts.jsonl", *urls)
 
     assert done.returncode == 0, done.stderr
-    rejected_s = next(arrival.arrived_s for arrival in limited.ledger if arrival.status == 429)
-    for server in (limited, sibling):
-        later = [moment - rejected_s for moment in arrivals(server) if moment > rejected_s + REPLY_S]
-        assert 1.0 <= later[0] <= 1.25
-        assert sum(moment < later[0] + 0.5 for moment in later) <= 52
-    meanwhile = [moment for moment in arrivals(stranger) if rejected_s < moment < rejected_s + 1]
-    assert len(meanwhile) >= 95
-    assert len(arrivals(limited, sibling, stranger)) == 501
+    rejected = sorted(
+        arrival.arrived_s for server in (limited, sibling) for arrival in server.ledger if arrival.status == 429
+    )
+    meanwhile = [moment for moment in arrivals(stranger) if rejected[0] < moment < rejected[0] + 1]
+    assert len(rejected) <= 6
+    assert len(meanwhile) >= 50
 
 
 def test_requests_per_day_end_the_sending(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:

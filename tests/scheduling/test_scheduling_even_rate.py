@@ -108,15 +108,24 @@ def test_a_rate_is_even_unless_it_is_high_or_may_burst(rate: RateSettings, burst
 
 
 def test_a_request_that_leaves_late_holds_back_the_next_departure_and_not_its_admission() -> None:
-    """It leaves after 80 ms. The next one is admitted in time and leaves a tenth of a second after it."""
+    """Its connection takes 80 ms. The next one is admitted in time and leaves a tenth of a second after it."""
     limits = LimitSet(per_request=[EvenRate("rps", 10)])
     limits.take(NO_TOKENS, START_S)
     was_ready = limits.is_ready(NO_TOKENS, START_S + 0.1)
-    limits.leave(START_S + 0.08)
+    limits.leave(START_S + 0.08, is_fresh=True)
 
     assert not was_ready
     assert limits.is_ready(NO_TOKENS, START_S + 0.101)
     assert START_S + 0.18 <= limits.leaves_at < START_S + 0.181
+
+
+def test_a_late_departure_on_a_kept_connection_holds_the_next_admission_back() -> None:
+    """Else it would be admitted, and no pause could hold it back any more, while it waits for its departure."""
+    rate = EvenRate("rps", 10)
+    rate.take(1.0, START_S)
+    rate.leave(START_S + 0.003)
+
+    assert rate.ready_at(1.0, START_S) == rate.leaves_at >= START_S + 0.103
 
 
 @pytest.mark.parametrize("level", ["run", "endpoint"])
@@ -137,18 +146,19 @@ def test_the_schedule_moves_after_the_first_request_to_each_endpoint(level: str)
 def departures(scheduler: Scheduler, connect_s: list[float]) -> list[float]:
     """Moments at which all that is queued leaves. The n-th request waits so long for a connection; 0: it has one."""
     now, number, left = START_S, 0, list[float]()
-    waiting: list[tuple[float, int]] = []
+    waiting: list[tuple[float, int, bool]] = []
     (endpoint,) = scheduler.endpoints
     while scheduler.lanes or waiting:
         for _ in admit_all(scheduler, now):
-            heapq.heappush(waiting, (now + connect_s[number % len(connect_s)], number))
+            wait_s = connect_s[number % len(connect_s)]
+            heapq.heappush(waiting, (now + wait_s, number, wait_s > 0))
             number += 1
         wakes = [scheduler.wake_at]
         if waiting:
             leaves_at = max(waiting[0][0], scheduler.leaves_at(endpoint))
             if leaves_at <= now:
-                heapq.heappop(waiting)
-                scheduler.leave(endpoint, now)
+                _, _, is_fresh = heapq.heappop(waiting)
+                scheduler.leave(endpoint, now, is_fresh=is_fresh)
                 left.append(now)
                 continue
             wakes.append(leaves_at)

@@ -583,7 +583,7 @@ class Gate:
     async def asked(self) -> None:
         await asyncio.wait_for(self._asked.wait(), 5)
 
-    def _ask(self, request: Request) -> asyncio.Future[None]:
+    def _ask(self, request: Request, is_fresh: bool) -> asyncio.Future[None]:
         self._asked.set()
         return self.leave
 
