@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmblast.errors import ExitCode
@@ -313,6 +313,7 @@ REPLIES = [
 replies = st.sampled_from(REPLIES)
 
 
+@settings(deadline=None)  # some runs take thousands of events
 @given(
     script=st.lists(replies, max_size=40),
     finally_=st.lists(replies, min_size=4, max_size=4),
