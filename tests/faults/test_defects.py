@@ -86,9 +86,20 @@ ADVICE = [
         Defect(target=f"{SCHEDULING}.learned_rate:LearnedRate.{name}", part=".* learned rate", mock=USED_UP)
         for name in ("on_held_rejected", "on_exhausted")
     ),
-    Defect(target=f"{SCHEDULING}.adaptive:OpeningWindow.ready_at", part="run concurrency", first=10),
-    Defect(target=f"{SCHEDULING}.adaptive:OpeningWindow.answered", part="run concurrency"),
-    Defect(target=f"{SCHEDULING}.capacity:CapacityWindow.answered", part=".* capacity"),
+    *(
+        Defect(
+            target=f"{SCHEDULING}.adaptive_concurrency:AdaptiveConcurrency.{name}", part=".* concurrency", first=first
+        )
+        for name, first in (("ready_at", 10), ("take", 10), ("on_answer", 1), ("on_push_back", 1))
+    ),
+    *(
+        Defect(
+            target=f"{SCHEDULING}.learned_concurrency:LearnedConcurrency.{name}",
+            part=".* learned concurrency",
+            first=first,
+        )
+        for name, first in (("take", 10), ("settle", 5), ("on_answer", 1), ("on_rejected", 1))
+    ),
     *(
         Defect(target=f"{SCHEDULING}.advertised_rate:AdvertisedRate.{name}", part=part, first=2, mock=ADVERTISED)
         for name in ("take", "on_rate_limit_headers")
