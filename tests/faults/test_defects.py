@@ -50,6 +50,8 @@ main()
 """
 LINES = 250
 CONCURRENCY = 40
+UNDER_WAY = CONCURRENCY + 4
+"""Answers that are lost with what renders them: those in flight, and some that wait for the writer."""
 FAULTY = "latency=0.02&jitter=0.9&errors=0.03&rate_limited=0.03&broken=0.02&retry_after=0.05"
 LIMITED = f"{FAULTY}&rps=150&policy=token-bucket"
 ADVERTISED = "latency=0.01&rpm=1000&policy=token-bucket&headers=openai"
@@ -166,27 +168,27 @@ PATH = [
     *(
         Defect(target=f"llmblast.{target}", first=first, lost=lost, mock=FAULTY)
         for target, first, lost in (
-            ("writing.records:render", 1, CONCURRENCY),
-            ("writing.records:render", 100, CONCURRENCY),
-            ("writing.safe_json:dump_line", 100, CONCURRENCY),
-            ("writing.writer:Writer.put", 100, CONCURRENCY),
+            ("writing.records:render", 1, UNDER_WAY),
+            ("writing.records:render", 100, UNDER_WAY),
+            ("writing.safe_json:dump_line", 100, UNDER_WAY),
+            ("writing.writer:Writer.put", 100, UNDER_WAY),
             ("writing.stream:Stream._bring", 2, LINES),
             ("writing.stream:Stream._write", 3, LINES),
             ("writing.output_file:OutputFile.append", 2, LINES),
             ("writing.output_file:OutputFile.sync", 1, 0),
-            ("sending.verdict:judge", 100, CONCURRENCY),
+            ("sending.verdict:judge", 100, UNDER_WAY),
             ("sending.backoff:Backoff.retry_wait_s", 3, 0),
             ("sending.lean:LeanChannel.start", 100, 0),
             ("sending.lean:LeanChannel.send", 3, 0),
             ("sending.lean:LeanChannel.sweep", 1, 0),
-            ("sending.exchange:Exchange.data_received", 100, CONCURRENCY),
-            ("sending.exchange:Exchange.on_message_complete", 100, CONCURRENCY),
-            ("job.response_handler:ResponseHandler.succeed", 100, CONCURRENCY),
+            ("sending.exchange:Exchange.data_received", 100, UNDER_WAY),
+            ("sending.exchange:Exchange.on_message_complete", 100, UNDER_WAY),
+            ("job.response_handler:ResponseHandler.succeed", 100, UNDER_WAY),
             ("job.response_handler:ResponseHandler.handle", 5, 0),
             ("job.response_handler:ResponseHandler._on_push_back", 2, 0),
             ("job.engine:Engine.check_waits", 1, 0),
             ("job.engine:Engine._next", 120, 0),
-            ("job.engine:Engine._go_on", 120, CONCURRENCY),
+            ("job.engine:Engine._go_on", 120, UNDER_WAY),
             ("job.engine:Engine.accept", 120, 0),
             ("job.intake:Intake._shape", 1, 0),
             ("reading.shaping:Shaper.shape", 100, 0),
