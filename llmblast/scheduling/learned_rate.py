@@ -50,10 +50,10 @@ class LearnedRate(Rate):
         "_floor_per_s",
         "_floor_until_s",
         "_former_share",
-        "_high",
         "_latency_s",
-        "_low",
         "_opened_s",
+        "_per_rejection",
+        "_per_send",
         "_plateau_s",
         "_rejected",
         "_sends",
@@ -94,7 +94,7 @@ class LearnedRate(Rate):
             return  # as many as are sent now may still be rejected
         self._sends += 1
         self._used += 1
-        self._evidence += math.log((1 - self._high) / (1 - self._low))
+        self._evidence += self._per_send
         if self._trials:
             if self._evidence <= -DECIDED:
                 self._hold(self.learned_per_s, now)
@@ -115,7 +115,7 @@ class LearnedRate(Rate):
         if self._evidence == 0 and not self._trials and not self._is_raised:
             self._begin(sent_s, now)
         self._rejected += 1
-        self._evidence += math.log(self._high / self._low)
+        self._evidence += self._per_rejection
         if self._evidence < self._decided:
             return
         if self._is_raised:
@@ -127,7 +127,7 @@ class LearnedRate(Rate):
         """Note a rejected probe, or one of the crowd that met the end of the quota."""
         self._accepted -= 1
         if not self._trials:
-            self._evidence += math.log(self._high / self._low)
+            self._evidence += self._per_rejection
 
     def on_exhausted(self, held_since_s: float, now: float) -> None:
         """Note that a quota was used up at `held_since_s` and has refilled just now.
@@ -218,8 +218,8 @@ class LearnedRate(Rate):
         self.learned_per_s = max(MIN_PER_S, per_s)
         self._seconds_per_unit = 1 / self.learned_per_s
         self._next_s = min(self._next_s, now + self._seconds_per_unit)
-        self._low, self._high = low, high
-        """The share of rejections that is all right, and the one that is told from it."""
+        self._per_send, self._per_rejection = math.log((1 - high) / (1 - low)), math.log(high / low)
+        """Log likelihood ratios of a share of rejections that is too high and one that is all right."""
         self._changed_s = now
         self._used = 0
         self._begin(now, now + self._latency_s)

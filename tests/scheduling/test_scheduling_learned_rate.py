@@ -44,6 +44,33 @@ def test_it_is_free_until_something_is_rejected() -> None:
     assert rate.learned_per_s == math.inf
 
 
+def test_what_was_accepted_until_the_quota_was_used_up_is_the_first_rate() -> None:
+    """The probe that was let in at the end belongs to the next window; a window is a second long at least."""
+    rate = LearnedRate("rate")
+    for n in range(201):
+        rate.acquire(1, 10 + n / 100)
+    rate.on_exhausted(12.0, 12.5)
+    assert 95 <= rate.learned_per_s <= 100
+
+
+def test_then_what_is_accepted_from_one_refill_to_the_next_is_the_rate() -> None:
+    """A window of 10 s that is used up in the first one."""
+    rate = LearnedRate("rate")
+    for window in range(8):
+        for n in range(100):
+            rate.acquire(1, 10 * window + n / 100)
+        rate.on_exhausted(10 * window + 1.0, 10 * window + 10.0)
+    assert 9 <= rate.learned_per_s <= 13
+
+
+def test_rejections_that_come_long_after_all_sends_are_no_trouble() -> None:
+    rate = LearnedRate("rate")
+    rate.acquire(1, 0.0)
+    for n in range(20):
+        rate.on_rejected(0.0, 100.0 + n)
+    assert 0.02 <= rate.learned_per_s <= 1
+
+
 @pytest.mark.parametrize("name", SERVERS)
 @pytest.mark.parametrize("told", [untold, exactly, constant(0.5)])
 def test_an_unknown_limit_is_found_in_a_second(name: str, told: Told) -> None:
