@@ -12,8 +12,11 @@ import sys
 from llmblast.scheduling.limits import Concurrency
 
 MIN_MOMENTS = 3
+MIN_ABOVE = 3
+"""Answers above the cap that raise it by one; one or two are let in while another answer is under way."""
 MAX_DOUBTS = 3
-"""Rejections at the cap or below, between two trials, that refute it; servers free a slot after the answer has left."""
+DOUBT_FADING = 0.01
+"""So many rejections at the cap or below lower it by one, and the next time refute it; each fades with 100 answers."""
 FIRST_PAUSE = 20
 """Answers for each slot of a trial before it: a twentieth of them may be rejected."""
 MAX_DOUBLINGS = 6
@@ -30,6 +33,7 @@ class LearnedConcurrency(Concurrency):
 
     is_learned = True
     __slots__ = (
+        "_above",
         "_answers",
         "_cap",
         "_doublings",
@@ -40,6 +44,8 @@ class LearnedConcurrency(Concurrency):
         "_moments",
         "_pending",
         "_pending_s",
+        "_proved_s",
+        "_was_lowered",
     )
 
     def __init__(self, name: str, cap: int | None = None) -> None:
@@ -49,9 +55,11 @@ class LearnedConcurrency(Concurrency):
         """The number in flight that the endpoint takes, and the lowest that was rejected without one known."""
         self._highest = self._moments = 0
         """The highest number in flight that was answered, and how often more was rejected since."""
-        self._heard_s = -math.inf
+        self._heard_s = self._proved_s = -math.inf
+        """When the last of those rejections came, and when the last request that is known to be let in was sent."""
         self._pending, self._pending_s = 0, math.inf
-        self._answers = self._doublings = self._doubts = 0
+        self._answers = self._doublings = self._above = 0
+        self._doubts, self._was_lowered = 0.0, False
 
     @property
     def in_flight(self) -> int:
@@ -84,18 +92,22 @@ class LearnedConcurrency(Concurrency):
 
     def on_answer(self, in_flight: int, sent_s: float, now: float) -> None:
         """Note that the endpoint took a request when `in_flight` were in flight, and try more when it is time to."""
+        self._proved_s = max(self._proved_s, sent_s)
         if not self.is_known:
             self._highest = max(self._highest, in_flight)
             if self._highest >= self._lowest:
                 self._moments, self._lowest = 0, math.inf
             return
         if in_flight > self._cap:
-            self._try(in_flight, max(self._doublings - 1, 0))
+            self._above += 1
+            if self._above >= MIN_ABOVE:
+                self._was_lowered = False
+                self._set(int(self._cap) + 1, max(self._doublings - 1, 0))
         self._answers += 1
+        self._doubts = max(self._doubts - DOUBT_FADING, 0.0)
         step = max(1, int(STEP_SHARE * self._cap))
         if self._answers >= FIRST_PAUSE * step * 2**self._doublings and self._slots <= self._cap:
             self._slots = int(self._cap) + step
-            self._doubts = 0
 
     def on_rejected(self, in_flight: int, sent_s: float, now: float) -> bool:
         """Note a rate-limit reply. Return whether the cap explains it: then it is no news for any other limit."""
@@ -104,32 +116,37 @@ class LearnedConcurrency(Concurrency):
         if self.is_known:
             if in_flight > self._cap:
                 if self._slots > self._cap:
-                    self._try(int(self._cap), min(self._doublings + 1, MAX_DOUBLINGS))
+                    self._set(int(self._cap), min(self._doublings + 1, MAX_DOUBLINGS))
                 return True
             self._doubts += 1
-            if self._doubts >= MAX_DOUBTS:
+            if self._doubts < MAX_DOUBTS:
+                return False
+            if self._was_lowered or self._cap == 1:
                 self._forget()
+            else:
+                self._set(int(self._cap) - 1, self._doublings)
+                self._was_lowered, self._doubts = True, 0.0
             return False
         if in_flight <= self._highest:
             self._moments, self._lowest = 0, math.inf
             return False
         self._lowest = min(self._lowest, in_flight)
-        if sent_s > self._heard_s:
+        if min(sent_s, self._proved_s) > self._heard_s or not self._moments:
             self._moments += 1
             self._heard_s = now
         if self._moments < MIN_MOMENTS or self._highest == 0:
             return False
-        self._try(self._highest, 0)
+        self._set(self._highest, 0)
         return True
 
-    def _try(self, cap: int, doublings: int) -> None:
+    def _set(self, cap: int, doublings: int) -> None:
         self._slots = cap
         self._cap = float(cap)
         self._doublings = doublings
-        self._answers = self._doubts = 0
+        self._answers = self._above = 0
 
     def _forget(self) -> None:
         self._slots = sys.maxsize
         self._cap = self._lowest = math.inf
-        self._highest = self._moments = self._answers = self._doublings = self._doubts = 0
-        self._heard_s = -math.inf
+        self._highest = self._moments = 0
+        self._doubts, self._was_lowered = 0.0, False

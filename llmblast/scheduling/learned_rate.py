@@ -25,11 +25,12 @@ MAX_BORNE_SHARE = 0.3
 """A larger share of rejections is always about the rate."""
 TRIALS = 2
 MIN_TRIAL_S = 0.1
+MIN_TRIAL_SENDS = 12
 """Lower rates that do not help in that time at least: after them rejections are not about the rate."""
 LATENCY_GAIN = 0.2
 MIN_EPOCH_S = 1.0
 """Windows of providers are no shorter."""
-MIN_SENDS = 20
+MIN_SENDS = 30
 MIN_FREE_SENDS = 20
 FIRST_STEP, MIN_STEP, MAX_STEP = 0.25, 0.01, 1.0
 FIRST_PLATEAU_S, KNOWN_PLATEAU_S, MAX_PLATEAU_S = 0.5, 8.0, 60.0
@@ -49,10 +50,10 @@ class LearnedRate(Rate):
         "_floor_per_s",
         "_floor_until_s",
         "_former_share",
-        "_high",
         "_latency_s",
-        "_low",
         "_opened_s",
+        "_per_rejection",
+        "_per_send",
         "_plateau_s",
         "_rejected",
         "_sends",
@@ -93,7 +94,7 @@ class LearnedRate(Rate):
             return  # as many as are sent now may still be rejected
         self._sends += 1
         self._used += 1
-        self._evidence += math.log((1 - self._high) / (1 - self._low))
+        self._evidence += self._per_send
         if self._trials:
             if self._evidence <= -DECIDED:
                 self._hold(self.learned_per_s, now)
@@ -112,7 +113,7 @@ class LearnedRate(Rate):
         if self._evidence == 0 and not self._trials and not self._is_raised:
             self._begin(sent_s, now)
         self._rejected += 1
-        self._evidence += math.log(self._high / self._low)
+        self._evidence += self._per_rejection
         if self._evidence < self._decided:
             return
         if self._is_raised:
@@ -124,7 +125,7 @@ class LearnedRate(Rate):
         """Note a rejected probe, or one of the crowd that met the end of the quota."""
         self._accepted -= 1
         if not self._trials:
-            self._evidence += math.log(self._high / self._low)
+            self._evidence += self._per_rejection
 
     def on_exhausted(self, held_since_s: float, now: float) -> None:
         """Note that a quota was used up at `held_since_s` and has refilled just now.
@@ -134,8 +135,8 @@ class LearnedRate(Rate):
         elapsed_s = (now if self._was_exhausted else held_since_s) - self._opened_s
         if self._was_exhausted and elapsed_s < MIN_EPOCH_S:
             return
-        per_s = MARGIN * min(self._accepted / max(elapsed_s, MIN_EPOCH_S), self._set_per_s)
-        self._opened_s, self._accepted, self._was_exhausted = now, 0, True
+        per_s = MARGIN * min(max(self._accepted - 1, 1) / max(elapsed_s, MIN_EPOCH_S), self._set_per_s)
+        self._opened_s, self._accepted, self._was_exhausted = now, 1, True  # the probe that was let in
         if self.learned_per_s == math.inf:
             self._set_floor(per_s, now)
             self._hold(per_s, now)
@@ -165,7 +166,7 @@ class LearnedRate(Rate):
     def _is_measured(self, now: float) -> bool:
         if self.learned_per_s == math.inf:
             return self._sends >= MIN_FREE_SENDS or now >= self._counted_s + MIN_EPOCH_S
-        return not self._trials or now >= self._counted_s + MIN_TRIAL_S
+        return self._sends >= MIN_TRIAL_SENDS and now >= self._counted_s + MIN_TRIAL_S
 
     @property
     def _is_raised(self) -> bool:
@@ -185,7 +186,7 @@ class LearnedRate(Rate):
         accepted_per_s = max(self._sends - self._rejected, 1) / max(now - self._counted_s, 1e-3)
         per_s = MARGIN * min(accepted_per_s, self._set_per_s, self.learned_per_s)
         if self.learned_per_s < math.inf:
-            per_s = max(per_s, self.learned_per_s / 2)
+            per_s = max(per_s, 0.5 * self.learned_per_s * max(1 - share, 0.5))
         else:
             self._set_floor(MARGIN * self._accepted / max(now - self._opened_s, MIN_EPOCH_S), now)
         if now < self._floor_until_s:
@@ -213,17 +214,17 @@ class LearnedRate(Rate):
         self._hold(self._base_per_s, now)
 
     def _hold(self, per_s: float, now: float) -> None:
-        self._base_per_s = max(per_s, MIN_PER_S)
+        self._base_per_s = max(MIN_PER_S, per_s)
         self._trials = 0
         low = max(self.borne_share, RESIDUAL_SHARE)
         self._set(per_s, low, max(low + NOTICED_SHARE, 1.5 * low), now)
 
     def _set(self, per_s: float, low: float, high: float, now: float) -> None:
-        self.learned_per_s = max(per_s, MIN_PER_S)
+        self.learned_per_s = max(MIN_PER_S, per_s)
         self._seconds_per_unit = 1 / self.learned_per_s
         self._next_s = min(self._next_s, now + self._seconds_per_unit)
-        self._low, self._high = low, high
-        """The share of rejections that is all right, and the one that is told from it."""
+        self._per_send, self._per_rejection = math.log((1 - high) / (1 - low)), math.log(high / low)
+        """Log likelihood ratios of a share of rejections that is too high and one that is all right."""
         self._changed_s = now
         self._used = 0
         self._begin(now, now + self._latency_s)

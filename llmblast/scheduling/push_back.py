@@ -20,6 +20,8 @@ FIRST_GAP_S = 0.05
 """Until the first probe; the next pauses are three times the hold so far, up to the usual pause, later a seventh."""
 USUAL_GAP_S = 0.3
 GAP_SHARE = 1 / 7
+PROBED_PARTS = (0.25, 0.5)
+"""Of the hold that the provider names, when requests probe."""
 MAX_DOUBTED_GAP_S = 0.5
 """To the next probe where the provider names a moment, but chance is not ruled out."""
 MAX_GAP_S = 60.0
@@ -139,7 +141,7 @@ class PushBack:
         self._row += 1
         if self._row >= needed and self._row >= ROW_SHARE * self._row_sends:
             self.held_since_s = now
-            self._probe_at_s = min(now + FIRST_GAP_S, self._named_s if self._named_s > now else math.inf)
+            self._probe_at_s = now + FIRST_GAP_S
 
     def probe_now(self, now: float) -> None:
         """Let the next probe go, for the caller knows that something has changed."""
@@ -162,7 +164,8 @@ class PushBack:
         held_s = now - self.held_since_s
         if now < self._named_s < math.inf:
             named_s = self._named_s - self.held_since_s
-            next_s = self.held_since_s + next(part * named_s for part in (0.25, 0.5, 1.0) if part * named_s > held_s)
+            part = next((part for part in PROBED_PARTS if part * named_s > held_s), 1.0)
+            next_s = self.held_since_s + part * named_s
             return next_s if self.is_exhausted else min(next_s, now + MAX_DOUBTED_GAP_S)
         return now + min(max(min(3 * held_s, USUAL_GAP_S), GAP_SHARE * held_s), MAX_GAP_S)
 
