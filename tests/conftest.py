@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 import pytest
 
-from llmblast.mocking.server import MockServer
+from llmblast.mocking.server import MockServer, ScriptedReply
 from llmblast.mocking.settings import MockSettings
 
 ROOT = Path(__file__).parent.parent

@@ -128,8 +128,8 @@ def test_weights_are_exact(tmp_path: Path, start_mock: StartMock, llmblast: RunL
 def test_a_used_up_quota_pauses_its_endpoint_and_no_other(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
 ) -> None:
-    """One of two rejects all for a second and says so: some requests ask whether that is so, then it is left alone until
-    that moment; the other one goes on at its rate.
+    """One of two rejects all for a second and says so: some requests ask whether that is so, then it is left alone
+    until that moment; the other one goes on at its rate.
     """
     limited, healthy = start_mock(script=used_up_for_a_second()), start_mock()
     write_prompts(tmp_path / "prompts.jsonl", 400)
