@@ -263,8 +263,9 @@ class ResponseHandler:
                 self._go_elsewhere_or_fail(suspect, replace(suspect.verdict, transient=True))
 
     def _decide(self, suspects: Sequence[Suspect]) -> None:
-        """Where other lines show nothing more, a suspected endpoint is out, and the words of the reply decide for one
-        that never answered. Else the line fails; where nothing at all points to it, another run tries it again.
+        """Where other lines show nothing more, a suspected endpoint is out, unless it has answered a line that was sent
+        with this one or later, and the words of the reply decide for one that never answered. Else the line fails;
+        where nothing at all points to it, another run tries it again.
         """
         for suspect in suspects:
             request, _, _, verdict, _ = suspect
@@ -273,7 +274,8 @@ class ResponseHandler:
             for endpoint in self.scheduler.enabled:
                 breaker = endpoint.refusals
                 is_blamed = says_so and endpoint is suspect.endpoint and not breaker.has_answered
-                if suspect.was_refused_by(endpoint) and (breaker.is_suspected or is_blamed):
+                is_suspected = breaker.is_suspected and endpoint.last_answered_sent_s < request.sent_s
+                if suspect.was_refused_by(endpoint) and (is_suspected or is_blamed):
                     self._take_out(endpoint, verdict)
             is_transient = verdict.transient or not suspect.is_likely_to_blame
             self._go_elsewhere_or_fail(suspect, replace(verdict, transient=is_transient))

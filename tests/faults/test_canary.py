@@ -112,7 +112,11 @@ def test_a_gateway_that_repeats_the_key_is_not_repeated(
 
 
 class EchoServer(ThreadingHTTPServer):
-    """Answers every request with an error that repeats its key; those that came with the first key wait for another."""
+    """Answers every request with an error that repeats its key; those that came with the first key wait for another.
+
+    It says that the line is too long: so every line gets its record, where one refusal after the other would take the
+    endpoint out.
+    """
 
     daemon_threads = True
     request_queue_size = 100
@@ -140,7 +144,7 @@ class _EchoHandler(BaseHTTPRequestHandler):
             self.server.has_another.set()
         assert self.server.has_another.wait(timeout=30)
         body = orjson.dumps({"error": {"message": f"Received API Key = {key}, expected another than {first}"}})
-        self.send_response(400)
+        self.send_response(413)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -68,9 +68,10 @@ BROKEN_OFF = replace(RETRIED, always_sends=3)
 """A kept connection may have been stale: it is sent again once more, at once."""
 COOLED_DOWN = Expected(sends=2, always_exit_code=None)
 FAILED = Expected(exit_code=3, always_exit_code=3)
-REFUSED = Expected(exit_code=77, always_exit_code=77, rule="", is_mixable=False)
-NOTHING_THERE = replace(REFUSED, always_exit_code=3)
-"""An endpoint that never answered is to blame, later the line is."""
+REFUSED = Expected(exit_code=77, always_exit_code=3, rule="", is_mixable=False)
+"""Where all lines meet it the endpoint is to blame, where others are answered in between the line is."""
+NOTHING_THERE = replace(REFUSED, always_sends=ATTEMPTS)
+"""The same, but where others are answered the line is tried again first."""
 MUCH = replace(FAILED, lines=0.25, concurrency=4, is_heavy=True)
 
 EXPECTED: dict[str, Expected] = {
