@@ -457,14 +457,12 @@ class Engine:
         send.endpoint.passed_over(send.request.sent_s, now)
         self._counters.maybe_billed += 1
 
-    def _end_race(self, winner: Request, reply: Reply, now: float) -> None:
+    def _end_race(self, hedging: Hedging, winner: Request, reply: Reply, now: float) -> None:
         """Cancel the other send of a hedged request that has its answer. The latency becomes the line's: it counts
         from the first send.
         """
-        if self._hedging is None:
-            return
         try:
-            race = self._hedging.won(winner)
+            race = hedging.won(winner)
         except Exception as error:  # noqa: BLE001 -- advice
             winner.ambiguous_sends += self._switch_off_hedging(error, winner, has_answer=True)
             return
@@ -482,7 +480,8 @@ class Engine:
             self._handler.on_rate_limit_headers(request, endpoint, reply, wall_now_s, now)
         verdict = judge(request, reply, wall_now_s)
         if isinstance(verdict, Answer):
-            self._end_race(request, reply, now)
+            if self._hedging is not None:
+                self._end_race(self._hedging, request, reply, now)
             self._handler.succeed(request, endpoint, reply, verdict, now)  # whatever fails below, the record is written
             endpoint.breaker.answered()
             clears = self._scheduler.on_answer(request, endpoint, latency_s, now)

@@ -42,14 +42,19 @@ def run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) 
     """
     defects = Defects(settings, environ)
     try:
-        return run_loop(_run(settings, environ, command, defects))
+        exit_code, told = run_loop(_run(settings, environ, command, defects))
     except LlmblastError:
         raise
     except Exception as error:  # noqa: BLE001 -- whatever it is, a person gets a sentence
         raise DefectError(f"{defects.report(error)}.") from None
+    sys.stdout.buffer.write(told)  # a full device is no defect: `cli` says so
+    sys.stdout.flush()
+    return exit_code
 
 
-async def _run(settings: Settings, environ: Mapping[str, str], command: Sequence[str], defects: Defects) -> ExitCode:
+async def _run(
+    settings: Settings, environ: Mapping[str, str], command: Sequence[str], defects: Defects
+) -> tuple[ExitCode, bytes]:
     async with open_stations(settings, environ, defects) as stations:
         return await Job(settings, stations, command).run()
 
@@ -70,8 +75,8 @@ class Job:
         self._pace = Pace(stations.counters, time.monotonic)
         self._cut_short = asyncio.Event()
 
-    async def run(self) -> ExitCode:
-        """Runs to the end and reports."""
+    async def run(self) -> tuple[ExitCode, bytes]:
+        """Runs to the end and reports; returns the exit code, and what is for standard output."""
         for note in self._stations.notes:
             self._tell(shown(note, _LONGEST_VERDICT, self._fence))
         tune_collector(self._settings.concurrency)
@@ -283,7 +288,7 @@ class Job:
         written = "what was received is written" if self._is_written else "not all that was received could be written"
         return f"{reason}; {written}, run the same command again to go on"
 
-    def _report(self) -> ExitCode:
+    def _report(self) -> tuple[ExitCode, bytes]:
         self._refresh_counters()
         with self._fence.around("the timeline"):
             self._finish_timeline()
@@ -299,10 +304,9 @@ class Job:
             self._tell(self._text_of(summary))
         elif exit_code is not ExitCode.OK:
             self._tell(f"llmblast: {shown(verdict, _LONGEST_VERDICT, self._fence)}")
-        if self._settings.json:
-            sys.stdout.buffer.write(orjson.dumps({"exit_code": int(exit_code), **self._values_of(summary)}) + b"\n")
-            sys.stdout.flush()
-        return exit_code
+        if not self._settings.json:
+            return exit_code, b""
+        return exit_code, orjson.dumps({"exit_code": int(exit_code), **self._values_of(summary)}) + b"\n"
 
     def _text_of(self, summary: Summary) -> str:
         with self._fence.around("the summary"):

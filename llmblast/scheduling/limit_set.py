@@ -33,12 +33,9 @@ class LimitSet:
         "_per_token",
         "_rates",
         "_ready",
-        "_ready_tokens",
         "_release",
-        "_settle_tokens",
         "_slots",
         "_take",
-        "_take_tokens",
         "on_defect",
     )
 
@@ -98,16 +95,16 @@ class LimitSet:
 
     def is_ready(self, tokens: Tokens, now: float) -> bool:
         """Whether every limit lets a request of this size go now."""
-        ready_at = None
+        limit = None
         try:
             for ready_at in self._ready:
                 if ready_at(1.0, now) > now:
                     return False
-            for ready_at, kind in self._ready_tokens:
-                if ready_at(tokens[kind], now) > now:
+            for limit, kind in self._per_token:
+                if limit.ready_at(tokens[kind], now) > now:
                     return False
         except Exception as error:  # noqa: BLE001 -- raised again unless the limit is learned
-            self.on_defect(_owner_of(ready_at), error)
+            self.on_defect(limit or _owner_of(ready_at), error)
             return self.is_ready(tokens, now)
         return True
 
@@ -153,36 +150,41 @@ class LimitSet:
 
     def take(self, tokens: Tokens, now: float) -> None:
         """Pays all limits."""
-        take = None
+        limit = None
         try:
             for take in self._take:
                 take(1.0, now)
-            for take, kind in self._take_tokens:
-                take(tokens[kind], now)
+            for limit, kind in self._per_token:
+                limit.take(tokens[kind], now)
         except Exception as error:  # noqa: BLE001 -- as above
-            failed, limits = _owner_of(take), self._all_with_kinds()
-            other = self.on_defect(failed, error)
-            if other is not None:
-                other.take(1.0, now)
-            self._call_behind(failed, limits, lambda limit, kind: limit.take(_cost(kind, tokens), now))
+            self._take_behind(limit or _owner_of(take), error, tokens, now)
 
     def release(self, paid: Tokens, real: Tokens, now: float) -> None:
         """The request has ended: its slot is free, its tokens are charged as they were."""
-        settle = None
+        limit = None
         try:
             for settle in self._release:
                 settle(1.0, 0.0, now)
-            for settle, kind in self._settle_tokens:
-                settle(paid[kind], real[kind], now)
+            for limit, kind in self._per_token:
+                limit.settle(paid[kind], real[kind], now)
         except Exception as error:  # noqa: BLE001 -- as above
-            failed = _owner_of(settle)
-            limits = [pair for pair in self._all_with_kinds() if pair[0] in self._slots or pair[1] is not None]
-            self.on_defect(failed, error)
-            self._call_behind(
-                failed,
-                limits,
-                lambda limit, kind: limit.settle(_cost(kind, paid), 0.0 if kind is None else real[kind], now),
-            )
+            self._release_behind(limit or _owner_of(settle), error, paid, real, now)
+
+    def _take_behind(self, failed: Limit, error: Exception, tokens: Tokens, now: float) -> None:
+        limits = self._all_with_kinds()
+        other = self.on_defect(failed, error)
+        if other is not None:
+            other.take(1.0, now)
+        self._call_behind(failed, limits, lambda limit, kind: limit.take(_cost(kind, tokens), now))
+
+    def _release_behind(self, failed: Limit, error: Exception, paid: Tokens, real: Tokens, now: float) -> None:
+        limits = [pair for pair in self._all_with_kinds() if pair[0] in self._slots or pair[1] is not None]
+        self.on_defect(failed, error)
+        self._call_behind(
+            failed,
+            limits,
+            lambda limit, kind: limit.settle(_cost(kind, paid), 0.0 if kind is None else real[kind], now),
+        )
 
     def _all_with_kinds(self) -> Sequence[tuple[Limit, int | None]]:
         """Every limit in the order of payment, with its kind of tokens, if it is charged tokens."""
@@ -206,11 +208,8 @@ class LimitSet:
         self._rates = tuple(limit for limit in self.all() if isinstance(limit, Rate))
         self._even = tuple(limit for limit in self._rates if isinstance(limit, EvenRate))
         self._ready = tuple(limit.ready_at for limit in self._per_request)
-        self._ready_tokens = tuple((limit.ready_at, kind) for limit, kind in self._per_token)
         self._take = tuple(limit.take for limit in self._per_request)
-        self._take_tokens = tuple((limit.take, kind) for limit, kind in self._per_token)
         self._release = tuple(limit.settle for limit in self._slots)
-        self._settle_tokens = tuple((limit.settle, kind) for limit, kind in self._per_token)
 
 
 def _cost(kind: int | None, tokens: Tokens) -> float:
