@@ -176,6 +176,7 @@ class LearnedRate(Rate):
         share = self._rejected / max(self._sends, self._rejected)
         if not self._trials:
             self._base_per_s, self._trials = self.learned_per_s, TRIALS
+            self._raise_less()  # what was taken to hold did not
         elif share <= MAX_BORNE_SHARE:
             self._trials -= 1
         if not self._trials:
@@ -210,8 +211,11 @@ class LearnedRate(Rate):
         self._set(self.learned_per_s * (1 + self._step), low, low + (1 - low) * self._step / (1 + self._step), now)
 
     def _fall_back(self, now: float) -> None:
-        self._plateau_s, self._step = min(2 * self._plateau_s, MAX_PLATEAU_S), max(self._step / 2, MIN_STEP)
+        self._raise_less()
         self._hold(self._base_per_s, now)
+
+    def _raise_less(self) -> None:
+        self._plateau_s, self._step = min(2 * self._plateau_s, MAX_PLATEAU_S), max(self._step / 2, MIN_STEP)
 
     def _hold(self, per_s: float, now: float) -> None:
         self._base_per_s = max(MIN_PER_S, per_s)

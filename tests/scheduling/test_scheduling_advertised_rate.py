@@ -105,11 +105,11 @@ def test_what_others_take_of_a_counter_is_left_to_them(resolution_s: float) -> N
 
 @pytest.mark.parametrize(("policy", "burst"), [("sliding", None), ("token-bucket", None), ("quantised", None)])
 def test_where_headers_are_of_no_use_push_back_teaches_the_same(policy: str, burst: float | None) -> None:
-    """At most one in a hundred is rejected when others begin to use half."""
+    """At most three in two hundred are rejected when others begin to use half."""
     provider = _Provider(policy, 6000, burst, stolen=0.5)
     run_against(provider, 120.0, rpm=6000)
 
-    assert provider.rejected <= 0.01 * len(provider.accepted)
+    assert provider.rejected <= 0.015 * len(provider.accepted)
     assert provider.used(60, 115) >= 0.85
 
 
