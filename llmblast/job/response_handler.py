@@ -265,7 +265,7 @@ class ResponseHandler:
     def _decide(self, suspects: Sequence[Suspect]) -> None:
         """Where other lines show nothing more, a suspected endpoint is out, unless it has answered a line that was sent
         with this one or later, and the words of the reply decide for one that never answered. Else the line fails;
-        where nothing at all points to it, another run tries it again.
+        where little or nothing points to it, another run tries it again.
         """
         for suspect in suspects:
             request, _, _, verdict, _ = suspect
@@ -277,7 +277,8 @@ class ResponseHandler:
                 is_suspected = breaker.is_suspected and endpoint.last_answered_sent_s < request.sent_s
                 if suspect.was_refused_by(endpoint) and (is_suspected or is_blamed):
                     self._take_out(endpoint, verdict)
-            is_transient = verdict.transient or not suspect.is_likely_to_blame
+            is_unclear = suspect.endpoint.refusals.is_suspected or not suspect.is_likely_to_blame
+            is_transient = verdict.transient or is_unclear
             self._go_elsewhere_or_fail(suspect, replace(verdict, transient=is_transient))
 
     def _go_elsewhere_or_fail(self, suspect: Suspect, verdict: Verdict) -> None:
