@@ -116,7 +116,7 @@ class ResponseHandler:
         if self.notice is not None:
             self.notice(f"line {request.number}: {endpoint.name}: {_in_words(verdict)}: {verdict.message}")
         if verdict.action is Action.REFUSED:
-            self._on_refusal(request, endpoint, reply, verdict, now)
+            self._on_refusal(request, endpoint, reply, verdict, now, is_first=is_first)
         elif verdict.action is Action.PUSH_BACK:
             self._on_push_back(request, endpoint, reply, verdict, now)
         elif verdict.action is Action.RESEND:
@@ -229,16 +229,19 @@ class ResponseHandler:
             return named_s
         return named_s / 2 if request.rejections == 0 else min(named_s, backoff_s)
 
-    def _on_refusal(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
+    def _on_refusal(
+        self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float, *, is_first: bool
+    ) -> None:
         """Send a refused line elsewhere. Where no endpoint is left that has not refused it, it waits as a suspect for
-        what others meet. One that says that nothing is there, after answers, is tried again here.
+        what others meet. One that says that nothing is there, after answers, is tried again here, and counts for a row
+        the first time only: answers may have shown already that it is to blame.
         """
         is_blamed = verdict.blame is Blame.ENDPOINT
         comes_and_goes = verdict.is_not_found and endpoint.breaker_of(request).has_answered
         if not comes_and_goes:
             request.refused_by |= endpoint.bit
             request.attempts += not is_blamed
-        if verdict.blame is Blame.LINE:
+        if verdict.blame is Blame.LINE or (comes_and_goes and not is_first):
             endpoint.passed_over(request.sent_s, now)
         else:
             self.scheduler.on_refusal(request, endpoint, verdict.signature, now, is_blamed=is_blamed)
@@ -265,7 +268,7 @@ class ResponseHandler:
     def _decide(self, suspects: Sequence[Suspect]) -> None:
         """Where other lines show nothing more, a suspected endpoint is out, unless it has answered a line that was sent
         with this one or later, and the words of the reply decide for one that never answered. Else the line fails;
-        where nothing at all points to it, another run tries it again.
+        where little or nothing points to it, another run tries it again.
         """
         for suspect in suspects:
             request, _, _, verdict, _ = suspect
@@ -277,7 +280,8 @@ class ResponseHandler:
                 is_suspected = breaker.is_suspected and endpoint.last_answered_sent_s < request.sent_s
                 if suspect.was_refused_by(endpoint) and (is_suspected or is_blamed):
                     self._take_out(endpoint, verdict)
-            is_transient = verdict.transient or not suspect.is_likely_to_blame
+            is_unclear = suspect.endpoint.refusals.is_suspected or not suspect.is_likely_to_blame
+            is_transient = verdict.transient or is_unclear
             self._go_elsewhere_or_fail(suspect, replace(verdict, transient=is_transient))
 
     def _go_elsewhere_or_fail(self, suspect: Suspect, verdict: Verdict) -> None:

@@ -154,7 +154,7 @@ def test_a_disk_that_fills_up_at_any_write_loses_nothing(
     tmp_path: Path, place: Path, start_mock: StartMock, llmblast: RunLlmblast, failing: Failing, first: int, name: str
 ) -> None:
     """Half of the batch is written, the rest and all that was in flight is spooled, the exit code is 74."""
-    refusal = ScriptedReply(400, delay_s=0.03) if name == "errors.jsonl" else None
+    refusal = ScriptedReply(413, delay_s=0.03) if name == "errors.jsonl" else None
     server = start_mock("latency=0.03", script=lambda index, body: refusal)
     write_prompts(tmp_path / "prompts.jsonl", LINES)
 
