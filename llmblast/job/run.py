@@ -374,14 +374,3 @@ def _has_content(path: str) -> bool:
         return os.path.getsize(path) > 0
     except OSError:
         return False
-
-
-def _print(data: bytes) -> None:
-    """Write to standard output; that it is full or gone is told in a sentence."""
-    try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
-    except OSError as error:
-        # Of what is still to be written Python would complain once more while it shuts down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OutputFailedError(f"standard output: {error.strerror}. Write it somewhere else.") from None

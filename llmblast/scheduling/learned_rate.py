@@ -16,7 +16,9 @@ MARGIN = 0.97
 DECIDED = 4.0
 FREE_DECIDED = 10.0
 SET_DECIDED = 20.0
-"""Log likelihood ratios that decide: 50 to 1, more before the first rate is tried, and more against the user's word."""
+RAISE_DECIDED = 2.0
+"""Log likelihood ratios that decide: 50 to 1; more before the first rate is tried, and against the user's word; less
+against a raised rate, which mostly is one rejection."""
 RESIDUAL_SHARE = 0.005
 """The share of rejections at a rate that holds."""
 NOTICED_SHARE = 0.015
@@ -32,7 +34,7 @@ MIN_EPOCH_S = 1.0
 """Windows of providers are no shorter."""
 MIN_SENDS = 30
 MIN_FREE_SENDS = 20
-FIRST_STEP, MIN_STEP, MAX_STEP = 0.25, 0.01, 1.0
+FIRST_STEP, KNOWN_STEP, MIN_STEP, MAX_STEP = 0.25, 0.05, 0.01, 1.0
 FIRST_PLATEAU_S, KNOWN_PLATEAU_S, MAX_PLATEAU_S = 0.5, 8.0, 60.0
 MIN_PER_S = 0.02
 
@@ -77,8 +79,9 @@ class LearnedRate(Rate):
         """Since when requests are accepted, how many were, and whether the quota was used up just before."""
         self._floor_per_s, self._floor_until_s = 0.0, -math.inf
         """No lower rate is tried until then: windows that were filled at a higher one are not over yet."""
-        self._step = FIRST_STEP
-        self._plateau_s = FIRST_PLATEAU_S if learned_per_s == math.inf else KNOWN_PLATEAU_S
+        self._step, self._plateau_s = FIRST_STEP, FIRST_PLATEAU_S
+        if learned_per_s < math.inf:
+            self._step, self._plateau_s = KNOWN_STEP, KNOWN_PLATEAU_S
         self._trials = 0
         """Lower rates still to try; none is on trial at 0."""
         self._evidence = 0.0
@@ -160,7 +163,7 @@ class LearnedRate(Rate):
     @property
     def _decided(self) -> float:
         if self.learned_per_s < math.inf:
-            return DECIDED
+            return RAISE_DECIDED if self._is_raised else DECIDED
         return FREE_DECIDED if self._set_per_s == math.inf else SET_DECIDED
 
     def _is_measured(self, now: float) -> bool:

@@ -238,7 +238,8 @@ class Simulation:
         self.gate = PushBack("gate")
         self.rate = LearnedRate("rate", options.set_per_s, options.learned_per_s)
         self.concurrency = LearnedConcurrency("in flight")
-        self.slow_start = _SlowStart(options.slots, is_open=options.set_per_s < math.inf)
+        is_rate_known = min(options.set_per_s, options.learned_per_s) < math.inf
+        self.slow_start = _SlowStart(options.slots, is_open=is_rate_known)
         self.run = Run()
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
