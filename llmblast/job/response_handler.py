@@ -33,8 +33,8 @@ _WORDS = {
 CHANCE = 1e-7
 """A line is rejected as often as `max_attempts`, and as makes chance less likely than this, before it fails."""
 FIRST_WAIT_S = 0.05
-MAX_DOUBLINGS = 6
-"""The wait of a rejected line that was told no moment: 0.05 s, 0.1 s, ... 3.2 s."""
+MAX_DOUBLINGS = 3
+"""The wait of a rejected line that was told no moment: 0.05 s, 0.1 s, ... 0.4 s; a used-up quota holds it back as well."""
 
 
 class Sink(Protocol):

@@ -154,8 +154,8 @@ class Endpoint:
             *([self.learned] if self.learned else []),
         )
         self.concurrency: AdaptiveConcurrency | None = None
-        """Learned where no rate is set. Where the run has one, slow start and searches would cost a share of that."""
-        if settings.is_adaptive and not run.has_rate:
+        """Learned where no rate is set or known. Where one is, slow start and searches would cost a share of that."""
+        if settings.is_adaptive and not run.has_rate and known.per_s == math.inf:
             slots = min(settings.concurrency or sys.maxsize, run.concurrency or sys.maxsize)
             self.concurrency = AdaptiveConcurrency(f"{settings.name} concurrency", slots)
         self.limits = limit_set(
