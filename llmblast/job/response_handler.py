@@ -34,7 +34,7 @@ CHANCE = 1e-7
 """A line is rejected as often as `max_attempts`, and as makes chance less likely than this, before it fails."""
 FIRST_WAIT_S = 0.05
 MAX_DOUBLINGS = 3
-"""The wait of a rejected line that was told no moment: 0.05 s, 0.1 s, ... 0.4 s; a used-up quota holds it back as well."""
+"""The wait of a rejected line that was told no moment: 0.05 s, 0.1 s, ... 0.4 s; a used-up quota holds it back, too."""
 
 
 class Sink(Protocol):
