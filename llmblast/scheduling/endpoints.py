@@ -244,7 +244,9 @@ class Endpoint:
         request.in_flight = self.in_flight
         if self._held_since_s != math.inf:
             self._look_for_end_of_hold(now)
-        if (model := self.models.add(request.model)) is not None:
+        if request.model is None:
+            self.models.has_unnamed = True
+        elif (model := self.models.add(request.model)) is not None:
             model.take(now)
 
     def released(self, request: Request, now: float) -> None:
@@ -281,7 +283,10 @@ class Endpoint:
         except Exception as error:  # noqa: BLE001 -- advice
             self._fence.switch_off(f"the average latency of {self.name}", error)
         if self.in_flight_limit is not None:
-            self._notify(self.in_flight_limit, self.in_flight_limit.on_answer, request.in_flight, sent_s, now)
+            try:
+                self.in_flight_limit.on_answer(request.in_flight, sent_s, now)
+            except Exception as error:  # noqa: BLE001 -- advice
+                self.switch_off(self.in_flight_limit, error)
         self.push_back.on_answer(sent_s)
         self.rejections.on_answer()
         if self._held_since_s != math.inf:

@@ -93,7 +93,7 @@ class LearnedConcurrency(Concurrency):
     def on_answer(self, in_flight: int, sent_s: float, now: float) -> None:
         """Note that the endpoint took a request when `in_flight` were in flight, and try more when it is time to."""
         self._proved_s = max(self._proved_s, sent_s)
-        if not self.is_known:
+        if self._cap == math.inf:
             self._highest = max(self._highest, in_flight)
             if self._highest >= self._lowest:
                 self._moments, self._lowest = 0, math.inf

@@ -47,11 +47,12 @@ class OwnModel:
 class OwnModels:
     """The models that lines sent to one endpoint have named."""
 
-    __slots__ = ("_endpoint", "_has_unnamed", "_models")
+    __slots__ = ("_endpoint", "_models", "has_unnamed")
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
-        self._has_unnamed = False
+        self.has_unnamed = False
+        """Lines have asked for the endpoint's own model."""
         self._models: dict[str, OwnModel] = {}
 
     def __iter__(self) -> Iterator[OwnModel]:
@@ -64,13 +65,10 @@ class OwnModels:
     @property
     def are_several(self) -> bool:
         """Lines have asked for more than one model, that of the endpoint included."""
-        return len(self._models) + self._has_unnamed > 1
+        return len(self._models) + self.has_unnamed > 1
 
-    def add(self, name: str | None) -> OwnModel | None:
-        """Return the model's state, new if need be; None for the endpoint's own and beyond the bound."""
-        if name is None:
-            self._has_unnamed = True
-            return None
+    def add(self, name: str) -> OwnModel | None:
+        """Return the model's state, new if need be; None beyond the bound."""
         model = self._models.get(name)
         if model is None and len(self._models) < MAX_MODELS:
             model = self._models[name] = OwnModel(self._endpoint, name)
