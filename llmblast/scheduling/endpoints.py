@@ -70,9 +70,11 @@ class Endpoint:
 
     __slots__ = (
         "_fence",
+        "_first_sent_s",
         "_headers_read_s",
         "_held_since_s",
         "_is_exhausted",
+        "_is_learning",
         "_last_rejection",
         "_learned_s",
         "_learns",
@@ -147,12 +149,7 @@ class Endpoint:
             set_per_s = min(settings.requests_per_s, run.requests_per_s)
             self.learned = LearnedRate(f"{settings.name} learned rate", set_per_s, known.per_s)
             self.in_flight_limit = LearnedConcurrency(f"{settings.name} learned concurrency", known.slots)
-        gates: tuple[Limit, ...] = (
-            self.push_back,
-            self.breaker,
-            self.outage,
-            *([self.learned] if self.learned else []),
-        )
+        gates = (self.push_back, self.breaker, self.outage)
         self.concurrency: AdaptiveConcurrency | None = None
         """Learned where no rate is set or known. Where one is, slow start and searches would cost a share of that."""
         if settings.is_adaptive and not run.has_rate and known.per_s == math.inf:
@@ -164,7 +161,7 @@ class Endpoint:
             burst_s,
             gates,
             window=self.concurrency,
-            in_flight=[self.refusals, *([self.in_flight_limit] if self.in_flight_limit else [])],
+            in_flight=[self.refusals],
         )
         self.limits.on_defect = self.switch_off
         self.estimator = TokenEstimator(settings.charge)
@@ -179,6 +176,11 @@ class Endpoint:
         """What its last failure was, and which rate limit lasts for longer than the run may wait, both in words."""
         self.answers = 0
         """Usable answers in this run."""
+        self._first_sent_s = math.inf
+        self._is_learning = False
+        """It has rejected a request, or is known to: until then nothing is charged for what is learned."""
+        if not known.is_empty:
+            self._start_learning()
         self._held_since_s = math.inf
         """Since when its requests are held back, and whether that is for a quota that is used up."""
         self._is_exhausted = False
@@ -239,6 +241,8 @@ class Endpoint:
 
     def sent(self, request: Request, now: float) -> None:
         """Count one more request in flight."""
+        if not self.sends:
+            self._first_sent_s = now
         self.in_flight += 1
         self.sends += 1
         request.in_flight = self.in_flight
@@ -282,7 +286,7 @@ class Endpoint:
             self._observe(latency_s)
         except Exception as error:  # noqa: BLE001 -- advice
             self._fence.switch_off(f"the average latency of {self.name}", error)
-        if self.in_flight_limit is not None:
+        if self._is_learning and self.in_flight_limit is not None:
             try:
                 self.in_flight_limit.on_answer(request.in_flight, sent_s, now)
             except Exception as error:  # noqa: BLE001 -- advice
@@ -310,6 +314,8 @@ class Endpoint:
         sent_s = request.sent_s
         self.outage.probe_abandoned(now, sent_s)
         self.breaker.probe_abandoned(now, sent_s)
+        if not self._is_learning:
+            self._start_learning()
         if self._is_for_number_in_flight(request, now):
             return True
         self._count_rejection(request, wait_s, now)
@@ -334,6 +340,15 @@ class Endpoint:
             else:
                 self._notify(self.learned, self.learned.on_rejected, sent_s, now)
         return False
+
+    def _start_learning(self) -> None:
+        self._is_learning = True
+        if self.learned is not None:
+            self.learned.start(self._first_sent_s, self.sends)
+            self.limits.add(self.learned)
+        if self.in_flight_limit is not None:
+            self.in_flight_limit.start(self.in_flight)
+            self.limits.add_slots(self.in_flight_limit)
 
     def _is_for_number_in_flight(self, request: Request, now: float) -> bool:
         limit = self.in_flight_limit

@@ -61,6 +61,10 @@ class LearnedConcurrency(Concurrency):
         self._answers = self._doublings = self._above = 0
         self._doubts, self._was_lowered = 0.0, False
 
+    def start(self, in_flight: int) -> None:
+        """Begin with that many in flight, before the first rejection."""
+        self._taken = float(in_flight)
+
     @property
     def in_flight(self) -> int:
         """Return the number in flight, the last one sent included."""

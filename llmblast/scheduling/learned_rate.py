@@ -87,6 +87,10 @@ class LearnedRate(Rate):
         self._evidence = 0.0
         self._hold(learned_per_s if learned_per_s < set_per_s else math.inf, -math.inf)
 
+    def start(self, opened_s: float, accepted: int) -> None:
+        """Begin with what was accepted since `opened_s`, before the first rejection."""
+        self._opened_s, self._accepted = opened_s, accepted
+
     def take(self, cost: float, now: float) -> None:
         """Charge a request, and go on where the evidence suffices."""
         self._opened_s = min(self._opened_s, now)

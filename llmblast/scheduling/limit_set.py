@@ -82,6 +82,12 @@ class LimitSet:
             self._per_token = (*self._per_token, (limit, kind))
         self._prepare()
 
+    def add_slots(self, limit: Concurrency) -> None:
+        """Add a limit that is charged 1 a request and paid back at its end."""
+        self._slots = (*self._slots, limit)
+        self._per_request = (limit, *self._per_request)
+        self._prepare()
+
     def replace(self, limit: Limit, other: Limit | None) -> None:
         """Put `other` in place of a limit, or just leave it out."""
         kept = () if other is None else (other,)

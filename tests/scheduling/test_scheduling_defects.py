@@ -7,7 +7,7 @@ import pytest
 
 from llmblast.fence import Fence
 from llmblast.records import Answer, RateLimitInfo, Request
-from llmblast.scheduling import Concurrency, Endpoint, Limit, LimitSet, Rate, Scheduler, limit_set
+from llmblast.scheduling import Concurrency, Endpoint, KnownLimits, Limit, LimitSet, Rate, Scheduler, limit_set
 from llmblast.scheduling.adaptive_concurrency import AdaptiveConcurrency
 from llmblast.scheduling.advertised_rate import AdvertisedRate
 from llmblast.scheduling.learned_rate import LearnedRate
@@ -141,7 +141,7 @@ def test_a_defect_in_a_limit_that_was_set_comes_out() -> None:
 def test_without_a_report_a_defect_in_advice_comes_out(break_method: Break) -> None:
     """So that tests of a part see its defects."""
     break_method(LearnedRate, "take")()
-    endpoint = Endpoint(0, EndpointSettings(url="http://a/v1", name="a"))
+    endpoint = Endpoint(0, EndpointSettings(url="http://a/v1", name="a"), known=KnownLimits(5.0))
 
     with pytest.raises(ZeroDivisionError):
         endpoint.limits.take(TOKENS, 0.0)
