@@ -220,7 +220,7 @@ class Engine:
             self.pump()
 
     def _can_renew_key(self, request: Request, endpoint: Endpoint) -> bool:
-        """Whether the key, which has worked, may only be too old for this request."""
+        """Return whether a key that has worked may have expired, so that a new one is worth asking for."""
         if not self._keys or request.key_renewed or not self._keys[endpoint.index].can_refresh:
             return False
         key_since_s = self._keys[endpoint.index].since_s

@@ -57,7 +57,7 @@ class Redacting:
 
     @property
     def secrets(self) -> tuple[bytes, ...]:
-        """What must not be shown."""
+        """Return the secrets that must not be shown."""
         return self._secrets
 
     @property

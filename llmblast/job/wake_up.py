@@ -46,7 +46,7 @@ class WakeUp:
             self._handle = self._loop.call_later(delay_ms / 1000, self._wake)
 
     def close(self) -> None:
-        """Wake nobody any more."""
+        """Cancel the wake-up."""
         self.set(math.inf, 0.0)
         if self._kernel_timer is not None:
             self._kernel_timer.close()
