@@ -32,7 +32,7 @@ MAX_VALUE = 200
 MIN_SECRET = 8
 _HIDDEN = "(hidden)"
 _TELLING = ("auth", "key", "token", "secret", "cookie", "passw", "credential")
-_LOOKS_SECRET = re.compile(r"\bsk-[\w-]{8,}|(?<=Bearer )[^\s'\"]+|(?<=://)[^\s/@'\"]+@|(?<=\?)[^\s'\"]+")
+_LOOKS_SECRET = r"\bsk-[\w-]{8,}|(?<=Bearer )[^\s'\"]+|(?<=://)[^\s/@'\"]+@|(?<=\?)[^\s'\"]+"
 """Keys as OpenAI and Anthropic name them, credentials in headers and URLs, and queries of URLs."""
 _PRIVATE = ("headers", "key_command", "params", "system", "prompt")
 """Settings that may hold secrets, or what people ask for; whether they are set is shown."""
@@ -105,7 +105,7 @@ class Defects:
         secrets.update(secret.decode(errors="replace") for secret in self.secrets())
         for secret in sorted(secrets, key=len, reverse=True):
             text = text.replace(secret, _HIDDEN)
-        return _LOOKS_SECRET.sub(_HIDDEN, text)
+        return re.sub(_LOOKS_SECRET, _HIDDEN, text)
 
 
 def _details_path(settings: Settings | None) -> str:

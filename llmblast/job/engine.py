@@ -175,7 +175,7 @@ class Engine:
         """No connection to an endpoint could be opened ahead: only probes go there, instead of the first crowd."""
         endpoint = self._scheduler.endpoints[index]
         endpoint.trouble = why
-        endpoint.breaker.trip(self._clock())
+        endpoint.trip(self._clock())
 
     def pump(self) -> None:
         """Starts everything that may go now."""
@@ -231,7 +231,7 @@ class Engine:
         request.key_renewed = True
         endpoint.passed_over(request.sent_s, now)
         if request.sent_s >= self._keys[endpoint.index].since_s and not endpoint.refusals.is_paused:
-            endpoint.refusals.is_paused = True
+            endpoint.pause()
             task = self._loop.create_task(self._renew_key(endpoint))
             self._tasks.add(task)
             task.add_done_callback(self._carried)
@@ -483,7 +483,6 @@ class Engine:
             if self._hedging is not None:
                 self._end_race(self._hedging, request, reply, now)
             self._handler.succeed(request, endpoint, reply, verdict, now)  # whatever fails below, the record is written
-            endpoint.breaker.answered()
             clears = self._scheduler.on_answer(request, endpoint, latency_s, now)
             used = endpoint.estimator.charged(request, verdict) if self._scheduler.counts_tokens else NO_TOKENS
             self._scheduler.release(request, endpoint, used, now)

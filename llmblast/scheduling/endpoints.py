@@ -75,7 +75,9 @@ class Endpoint:
         "_held_since_s",
         "_is_exhausted",
         "_is_learning",
+        "_is_watched",
         "_last_rejection",
+        "_last_sent_s",
         "_learned_s",
         "_learns",
         "_moved_s",
@@ -149,20 +151,12 @@ class Endpoint:
             set_per_s = min(settings.requests_per_s, run.requests_per_s)
             self.learned = LearnedRate(f"{settings.name} learned rate", set_per_s, known.per_s)
             self.in_flight_limit = LearnedConcurrency(f"{settings.name} learned concurrency", known.slots)
-        gates = (self.push_back, self.breaker, self.outage)
         self.concurrency: AdaptiveConcurrency | None = None
         """Learned where no rate is set or known. Where one is, slow start and searches would cost a share of that."""
         if settings.is_adaptive and not run.has_rate and known.per_s == math.inf:
             slots = min(settings.concurrency or sys.maxsize, run.concurrency or sys.maxsize)
             self.concurrency = AdaptiveConcurrency(f"{settings.name} concurrency", slots)
-        self.limits = limit_set(
-            settings.name,
-            settings,
-            burst_s,
-            gates,
-            window=self.concurrency,
-            in_flight=[self.refusals],
-        )
+        self.limits = limit_set(settings.name, settings, burst_s, window=self.concurrency)
         self.limits.on_defect = self.switch_off
         self.estimator = TokenEstimator(settings.charge)
         self.in_flight = self.sends = 0
@@ -177,10 +171,9 @@ class Endpoint:
         self.answers = 0
         """Usable answers in this run."""
         self._first_sent_s = math.inf
-        self._is_learning = False
-        """It has rejected a request, or is known to: until then nothing is charged for what is learned."""
-        if not known.is_empty:
-            self._start_learning()
+        self._last_sent_s = -math.inf
+        self._is_watched = self._is_learning = False
+        """Something went wrong there, and it has rejected a request, or is known to: see `watch`."""
         self._held_since_s = math.inf
         """Since when its requests are held back, and whether that is for a quota that is used up."""
         self._is_exhausted = False
@@ -191,6 +184,25 @@ class Endpoint:
         self.last_answered_sent_s = -math.inf
         """When the latest request that was answered had been sent."""
         self._headers_read_s = self._learned_s = -math.inf
+        if not known.is_empty:
+            self._start_learning()
+        if push_back is not None:
+            self.watch()
+
+    def watch(self) -> None:
+        """Charge the breakers from now on, and note what answers show. Until something goes wrong there, or in its
+        quota group, all of that says nothing, and a run without trouble does not pay for it.
+        """
+        if self._is_watched:
+            return
+        self._is_watched = True
+        self.push_back.start(self.sends, self._last_sent_s)
+        self.refusals.start(self.in_flight, self._last_sent_s, self.answers)
+        self.outage.worked(self.last_answered_sent_s)
+        self.breaker.has_answered = self.breaker.has_answered or self.answers > 0
+        self.limits.add_slots(self.refusals)
+        for gate in (self.push_back, self.breaker, self.outage):
+            self.limits.add(gate)
 
     def should_read_headers(self, now: float) -> bool:
         """Return whether the rate-limit headers of a reply are worth reading at this moment."""
@@ -245,6 +257,7 @@ class Endpoint:
             self._first_sent_s = now
         self.in_flight += 1
         self.sends += 1
+        self._last_sent_s = now
         request.in_flight = self.in_flight
         if self._held_since_s != math.inf:
             self._look_for_end_of_hold(now)
@@ -281,11 +294,23 @@ class Endpoint:
         sent_s = request.sent_s
         self.answers += 1
         self.last_answered_sent_s = max(self.last_answered_sent_s, sent_s)
-        self.outage.worked(sent_s)
         try:
             self._observe(latency_s)
         except Exception as error:  # noqa: BLE001 -- advice
             self._fence.switch_off(f"the average latency of {self.name}", error)
+        clears = self._clear(request, now) if self._is_watched else False
+        if self.concurrency is not None:
+            try:
+                self.concurrency.on_answer(sent_s, latency_s, now)
+            except Exception as error:  # noqa: BLE001 -- advice
+                self.switch_off(self.concurrency, error)
+        return clears
+
+    def _clear(self, request: Request, now: float) -> bool:
+        """Tell the breakers of an answer. Return whether it shows that refused lines are to blame."""
+        sent_s = request.sent_s
+        self.breaker.answered()
+        self.outage.worked(sent_s)
         if self._is_learning and self.in_flight_limit is not None:
             try:
                 self.in_flight_limit.on_answer(request.in_flight, sent_s, now)
@@ -300,11 +325,6 @@ class Endpoint:
             model.push_back.on_answer(sent_s)
             model.rejections.on_answer()
             clears = model.refusals.on_answer(sent_s) or clears
-        if self.concurrency is not None:
-            try:
-                self.concurrency.on_answer(sent_s, latency_s, now)
-            except Exception as error:  # noqa: BLE001 -- advice
-                self.switch_off(self.concurrency, error)
         return clears
 
     def on_push_back(self, request: Request, wait_s: float | None, now: float) -> bool:
@@ -312,6 +332,7 @@ class Endpoint:
         the number in flight, so that waiting is of no use.
         """
         sent_s = request.sent_s
+        self.watch()
         self.outage.probe_abandoned(now, sent_s)
         self.breaker.probe_abandoned(now, sent_s)
         if not self._is_learning:
@@ -398,8 +419,19 @@ class Endpoint:
         """Return whether most others were rejected, too, when a request was sent."""
         return self._used_up_s[0] - USED_UP_BEFORE_S <= sent_s <= self._used_up_s[1]
 
+    def trip(self, now: float) -> None:
+        """Nobody is there, as was seen before the first request: only probes go."""
+        self.watch()
+        self.breaker.trip(now)
+
+    def pause(self) -> None:
+        """Send nothing, such as while a new key is fetched."""
+        self.watch()
+        self.refusals.is_paused = True
+
     def unreachable(self, sent_s: float, now: float) -> None:
         """What was sent at `sent_s` never left: no connection could be opened."""
+        self.watch()
         self.breaker.failed(now, sent_s)
         self.outage.probe_abandoned(now, sent_s)
 
@@ -407,6 +439,7 @@ class Endpoint:
         """A request failed in a way that another send may not. `is_first`: it had not failed here before, since one bad
         line that is tried five times says less than five lines.
         """
+        self.watch()
         self.breaker.probe_abandoned(now, sent_s)
         if is_first or self.outage.is_open:
             self.outage.failed(now, sent_s)
@@ -415,6 +448,7 @@ class Endpoint:
         """Note that a line was refused for good; see `RefusalBreaker`. A model that never got an answer, where others
         did, is no evidence against its endpoint.
         """
+        self.watch()
         self.breaker.probe_abandoned(now, request.sent_s)
         self.outage.worked(request.sent_s)
         model = self.models.get(request.model)
@@ -426,6 +460,7 @@ class Endpoint:
 
     def breaker_of(self, request: Request) -> RefusalBreaker:
         """Return the breaker that decides on a refusal of that line: its model's, where the line names one."""
+        self.watch()
         model = self.models.get(request.model)
         return self.refusals if model is None else model.refusals
 

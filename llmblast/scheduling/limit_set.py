@@ -82,7 +82,7 @@ class LimitSet:
             self._per_token = (*self._per_token, (limit, kind))
         self._prepare()
 
-    def add_slots(self, limit: Concurrency) -> None:
+    def add_slots(self, limit: Limit) -> None:
         """Add a limit that is charged 1 a request and paid back at its end."""
         self._slots = (*self._slots, limit)
         self._per_request = (limit, *self._per_request)
@@ -232,15 +232,12 @@ def limit_set(
     owner: str,
     settings: RateSettings,
     burst_s: float,
-    further: Sequence[Limit] = (),
     *,
     window: Concurrency | None = None,
-    in_flight: Sequence[Limit] = (),
 ) -> LimitSet:
     """The limits of one level from its settings. A new kind of limit is a class in `limits` and one line here.
 
-    `window` stands in for the setting's concurrency; `in_flight` are further limits that are paid back at the end of a
-    request.
+    `window` stands in for the setting's concurrency.
     """
 
     def request_rate(name: str, seconds: float) -> list[Limit]:
@@ -261,8 +258,8 @@ def limit_set(
     if window is None and settings.concurrency is not None:
         slots = [Concurrency(f"{owner} concurrency", settings.concurrency)]
     return LimitSet(
-        per_request=[*further, *request_rate("rps", 1), *request_rate("rpm", 60), *daily],
-        slots=[*slots, *in_flight],
+        per_request=[*request_rate("rps", 1), *request_rate("rpm", 60), *daily],
+        slots=slots,
         total=token_rate("tpm"),
         prompt=token_rate("itpm"),
         output=token_rate("otpm"),

@@ -71,6 +71,11 @@ class PushBack:
         """When the next request was sent, whose fate shows whether others pass."""
         self._probe_at_s = self._named_s = -math.inf
 
+    def start(self, sends: int, sent_s: float) -> None:
+        """Take over what was sent before anything went wrong, the last of it at `sent_s`."""
+        self._sends += min(sends, MEMORY_SENDS)
+        self._sent_s = max(self._sent_s, sent_s)
+
     @property
     def is_held(self) -> bool:
         """Return whether only probes may go."""

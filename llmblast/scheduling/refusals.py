@@ -98,6 +98,11 @@ class RefusalBreaker:
     def __repr__(self) -> str:
         return f"RefusalBreaker({self.name!r}, {self.state.value}, {len(self._row)} lines in a row)"
 
+    def start(self, in_flight: int, sent_s: float, answers: int) -> None:
+        """Take over what is in flight, the last of it sent at `sent_s`, and what was answered before."""
+        self._in_flight, self._last_sent_s = float(in_flight), sent_s
+        self._answers, self.has_answered = answers, self.has_answered or answers > 0
+
     @property
     def is_suspected(self) -> bool:
         """Only single probes may go."""

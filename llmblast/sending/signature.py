@@ -8,10 +8,8 @@ MAX_SIGNATURE_CHARS = 200
 _MAX_CODE_CHARS = 60
 _MAX_WORD_CHARS = 40
 
-_QUOTED = re.compile(
-    r'"[^"]{0,200}"|`[^`]{0,200}`|“[^”]{0,200}”|‘[^’]{0,200}’|(?<!\w)\'[^\']{0,200}\'(?!\w)'  # noqa: RUF001 -- quotes
-)
-_ID = re.compile(r"\W*(?:org|proj|req|key|sk|user|team|acct|chatcmpl|gen|msg|run)[-_]")
+_QUOTED = r'"[^"]{0,200}"|`[^`]{0,200}`|“[^”]{0,200}”|‘[^’]{0,200}’|(?<!\w)\'[^\']{0,200}\'(?!\w)'  # noqa: RUF001 -- quotes
+_ID = r"\W*(?:org|proj|req|key|sk|user|team|acct|chatcmpl|gen|msg|run)[-_]"
 
 
 def signature_of(status: int, code: str, message: str) -> str:
@@ -19,11 +17,11 @@ def signature_of(status: int, code: str, message: str) -> str:
 
     What is quoted, numbers, ids and links differ between lines, and are left out.
     """
-    text = _QUOTED.sub(" ", message[:MAX_MESSAGE_CHARS]).casefold()
+    text = re.sub(_QUOTED, " ", message[:MAX_MESSAGE_CHARS]).casefold()
     words = " ".join(word for word in text.split() if _is_common(word))
     return f"{status} {code[:_MAX_CODE_CHARS]} {words}"[:MAX_SIGNATURE_CHARS].rstrip()
 
 
 def _is_common(word: str) -> bool:
-    is_own = len(word) > _MAX_WORD_CHARS or "://" in word or _ID.match(word) or any(map(str.isdigit, word))
+    is_own = len(word) > _MAX_WORD_CHARS or "://" in word or re.match(_ID, word) or any(map(str.isdigit, word))
     return not is_own

@@ -31,19 +31,19 @@ _SECONDS_IN_MEMBERS = {
     "retryafterms": 0.001,
     "retryaftermilliseconds": 0.001,
 }
-_NOT_IN_NAMES = re.compile(r"[^a-z]+")
+_NOT_IN_NAMES = r"[^a-z]+"
 
 _SECONDS_IN_UNITS = {"ms": 0.001, "millisecond": 0.001, "s": 1.0, "sec": 1.0, "second": 1.0, "m": 60.0, "min": 60.0}
 _SECONDS_IN_UNITS |= {"minute": 60.0, "h": 3600.0, "hr": 3600.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0}
 _UNIT = r"(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)"
 _PART = rf"\d{{1,10}}(?:\.\d{{1,12}})?\s?{_UNIT}"
 _PARTS = rf"{_PART}(?:(?:,|,? and)? ?{_PART}){{0,4}}(?![a-z])"
-_NAMED_IN_WORDS = re.compile(
+_NAMED_IN_WORDS = (
     r"\b(?:try(?: your request)? again|retry(?: your request)?|wait|resets?|available)"
     rf"(?: (?:again|later|in|after|for|at|least|about|approximately|another)){{0,4}}:? ?~?({_PARTS})"
 )
-_ONE_PART = re.compile(r"(\d{1,10}(?:\.\d{1,12})?)\s?([a-z]{1,12})")
-_MOMENT = re.compile(
+_ONE_PART = r"(\d{1,10}(?:\.\d{1,12})?)\s?([a-z]{1,12})"
+_MOMENT = (
     r"\b(?:access|resets?|again|available|until)(?: (?:on|at|after))? "
     r"(\d{4}-\d\d-\d\d)(?:t| at |,? )(\d\d:\d\d(?::\d\d)?)(?:\.\d{1,9})? ?(?:z|utc|gmt|\+00:00)(?![a-z])"
 )
@@ -57,17 +57,17 @@ def named_wait_s(error: ReplyError, reply: Reply, wall_now_s: float) -> float | 
     for seconds in _waits_in_members(error, reply, wall_now_s):
         return seconds
     text = error.message[:MAX_MESSAGE_CHARS].lower()
-    in_words = _NAMED_IN_WORDS.search(text)
+    in_words = re.search(_NAMED_IN_WORDS, text)
     if in_words is not None:
         return _duration_s(in_words[1])
-    moment = _MOMENT.search(text)
+    moment = re.search(_MOMENT, text)
     return None if moment is None else _until_moment_s(moment[1], moment[2], reply, wall_now_s)
 
 
 def _waits_in_members(error: ReplyError, reply: Reply, wall_now_s: float) -> Iterator[float]:
     for members in error.objects:
         for name, value in members.items():
-            factor = _SECONDS_IN_MEMBERS.get(_NOT_IN_NAMES.sub("", name[:40].lower()))
+            factor = _SECONDS_IN_MEMBERS.get(re.sub(_NOT_IN_NAMES, "", name[:40].lower()))
             seconds = None if factor is None else _member_s(value, factor)
             if seconds is not None:
                 yield seconds
@@ -103,7 +103,7 @@ def _duration_s(text: str) -> float | None:
     """Return the seconds in `1m26.4s`, `2 minutes` and the like; None where the text has none."""
     parts = [
         float(number) * factor
-        for number, unit in _ONE_PART.findall(text[:80])
+        for number, unit in re.findall(_ONE_PART, text[:80])
         if (factor := _SECONDS_IN_UNITS.get(unit) or _SECONDS_IN_UNITS.get(unit.removesuffix("s")))
     ]
     return bounded_wait_s(sum(parts)) if parts else None

@@ -419,7 +419,7 @@ async def test_a_twin_goes_to_an_endpoint_that_has_not_failed_the_request() -> N
     await tried.after(0.0)
     await tried.after(10.0)
     await tried.after(0.5)
-    paused.scheduler.endpoints[1].refusals.is_paused = True
+    paused.scheduler.endpoints[1].pause()
     await paused.send(1)
     await paused.after(0.5)
     before = paused.counters.hedged
@@ -509,7 +509,7 @@ async def test_a_probe_that_is_cancelled_does_not_close_its_endpoint_for_good() 
     bench = Bench()
     first = bench.scheduler.endpoints[0]
     for _ in range(3):
-        first.breaker.failed(bench.clock.now)
+        first.unreachable(bench.clock.now, bench.clock.now)
     await bench.after(60.0)
     await bench.hedged()
 
