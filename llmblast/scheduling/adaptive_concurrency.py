@@ -1,9 +1,10 @@
 """Adaptive concurrency: limit the requests in flight at one endpoint whose limits nobody has set.
 
-Slow start (RFC 5681) opens the limit. Latency that meanwhile rises nearly as fast as the number in flight shows a full
-server: the limit goes to twice the bandwidth-delay product, as in BBR (ACM Queue 14(5), 2016). From time to time a
-bracketing search (Kiefer 1953) looks for the number in flight with the best power (Kleinrock, ICC 1979): throughput, by
-Little's law in flight / latency, less a price for each request in flight. Searches cost a hundredth of the throughput.
+Slow start (RFC 5681) opens the limit, paced so that no round trip brings a crowd. Latency that meanwhile rises nearly
+as fast as the number in flight shows a full server: the limit goes to twice the bandwidth-delay product, as in BBR (ACM
+Queue 14(5), 2016). From time to time a bracketing search (Kiefer 1953) looks for the number in flight with the best
+power (Kleinrock, ICC 1979): throughput, by Little's law in flight / latency, less a price for each request in flight.
+Searches cost a hundredth of the throughput.
 """
 
 import math
@@ -35,7 +36,7 @@ class AdaptiveConcurrency(Concurrency):
         self.max_slots = self._max = self._most = self._best = self._target = slots
         self._doubling_s = min(DOUBLING_S, MAX_OPENING_S / max(math.ceil(math.log2(slots / FIRST)), 1))
         self._doubles_s = -math.inf
-        self._is_paced, self._paced_until_s, self._next_s, self._latency_s = False, 0.0, -math.inf, 0.0
+        self._is_paced, self._paced_until_s, self._next_s, self._latency_s = True, 0.0, -math.inf, 0.0
         self._is_opening, self._rest, self._patience = True, 0, FIRST_PATIENCE
         self._floor, self._ceiling, self._step = 0.0, math.inf, MAX_STEP
         self._level = LatencySample(0, 0)
@@ -90,6 +91,7 @@ class AdaptiveConcurrency(Concurrency):
         """Record a usable answer, whose slot is still taken."""
         if self._slots < self._target:
             self._slots += 1
+            self._paced_until_s = max(self._paced_until_s, now + latency_s)
         elif self._is_paced and now >= self._paced_until_s:
             self._is_paced = False
         if self._is_paced:
@@ -103,7 +105,7 @@ class AdaptiveConcurrency(Concurrency):
 
     def _pace(self, now: float) -> None:
         """Space requests at twice the rate of the window, as TCP does in slow start: no round trip brings a crowd."""
-        gap_s = min(self._latency_s or MAX_PACED_LATENCY_S, MAX_PACED_LATENCY_S) / (2 * self._slots)
+        gap_s = min(self._latency_s, MAX_PACED_LATENCY_S) / (2 * self._slots)
         credit_s = PACING_CREDIT_S if self._slots > 8 else 0.0
         self._next_s = max(self._next_s, now - credit_s) + gap_s
 

@@ -151,7 +151,8 @@ class LearnedRate(Rate):
             if self._is_raised:
                 self._fall_back(now)
             else:
-                self._hold(min(max(per_s, self.learned_per_s / 2), self.learned_per_s), now)
+                least_per_s = self._floor_per_s if now < self._floor_until_s else self.learned_per_s / 2
+                self._hold(min(max(per_s, least_per_s), self.learned_per_s), now)
 
     def set_free(self, now: float) -> None:
         """Forget the rate: rejections were about something else."""
@@ -219,6 +220,8 @@ class LearnedRate(Rate):
 
     def _fall_back(self, now: float) -> None:
         self._raise_less()
+        if self._set_per_s == math.inf:
+            self._set_floor(self._base_per_s, now)
         self._hold(self._base_per_s, now)
 
     def _raise_less(self) -> None:
