@@ -25,6 +25,8 @@ NOTICED_SHARE = 0.015
 """The share above the usual one that is noticed."""
 MAX_BORNE_SHARE = 0.3
 """A larger share of rejections is always about the rate."""
+HELPED = 0.75
+"""A lower rate that leaves more than this part of the share has not helped, however large the share is."""
 TRIALS = 2
 MIN_TRIAL_S = 0.1
 MIN_TRIAL_SENDS = 12
@@ -185,7 +187,7 @@ class LearnedRate(Rate):
         if not self._trials:
             self._base_per_s, self._trials = self.learned_per_s, TRIALS
             self._raise_less()  # what was taken to hold did not
-        elif share <= MAX_BORNE_SHARE:
+        elif share <= MAX_BORNE_SHARE or share >= HELPED * self._former_share:
             self._trials -= 1
         if not self._trials:
             self.borne_share = min(max(share, self._former_share), MAX_BORNE_SHARE)
