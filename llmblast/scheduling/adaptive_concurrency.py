@@ -33,7 +33,7 @@ class AdaptiveConcurrency(Concurrency):
 
     def __init__(self, name: str, slots: int) -> None:
         super().__init__(name, min(slots, FIRST))
-        self.max_slots = self._max = self._most = self._best = self._target = slots
+        self.max_slots = self._best = self._target = slots
         self._doubling_s = min(DOUBLING_S, MAX_OPENING_S / max(math.ceil(math.log2(slots / FIRST)), 1))
         self._doubles_s = -math.inf
         self._is_paced, self._paced_until_s, self._next_s, self._latency_s = True, 0.0, -math.inf, 0.0
@@ -45,7 +45,7 @@ class AdaptiveConcurrency(Concurrency):
     @property
     def bound(self) -> int | None:
         """How many in flight serve the endpoint best; None when nothing is held back."""
-        return self._best if self._best < self._most else None
+        return self._best if self._best < self.max_slots else None
 
     @property
     def is_open(self) -> bool:
@@ -80,13 +80,6 @@ class AdaptiveConcurrency(Concurrency):
         self._doubles_s = now + PUSH_BACK_PAUSE_S
         self._is_paced, self._paced_until_s = True, now + PACED_S
 
-    def limit_to(self, slots: int | None) -> None:
-        """Set an upper bound, or lift it."""
-        most = min(slots or self._max, self._max)
-        if most != self._most:
-            self._best, self._most = most if self.bound is None else min(self._best, most), most
-            self._stay()
-
     def on_answer(self, sent_s: float, latency_s: float, now: float) -> None:
         """Record a usable answer, whose slot is still taken."""
         if self._slots < self._target:
@@ -96,7 +89,7 @@ class AdaptiveConcurrency(Concurrency):
             self._is_paced = False
         if self._is_paced:
             self._latency_s += 0.2 * (latency_s - self._latency_s) if self._latency_s else latency_s
-        if latency_s < SHORTEST_SERVICE_S and self._target >= self._most <= self._best:
+        if latency_s < SHORTEST_SERVICE_S and self._target >= self.max_slots <= self._best:
             return
         if self._rest:
             self._rest -= 1
@@ -129,7 +122,7 @@ class AdaptiveConcurrency(Concurrency):
         self._level = first
         if rise - 2 * error > SATURATED * max(growth, math.log(2)):
             product = max(first.load, sample.load * math.exp(-rise))
-            self._best = min(round(2 * product), round(sample.load), self._most)
+            self._best = min(round(2 * product), round(sample.load), self.max_slots)
             self._patience = 0.0
             self._stay()
         elif is_full:
@@ -151,7 +144,7 @@ class AdaptiveConcurrency(Concurrency):
         best, step = self._best, self._step
         below = round(math.sqrt(best * self._floor) if self._floor else min(best / step, best - 1))
         above = round(math.sqrt(best * self._ceiling) if self._ceiling < math.inf else max(best * step, best + 1))
-        above = self._most if above * MIN_STEP > self._most else above
+        above = self.max_slots if above * MIN_STEP > self.max_slots else above
         down, up = max(below, 1) if below > self._floor else best, above if above < self._ceiling else best
         trial = down if best / down >= up / best else up
         step = max(trial / best, best / trial)

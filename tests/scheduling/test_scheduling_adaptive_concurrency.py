@@ -265,30 +265,6 @@ def test_time_in_which_the_limit_is_not_full_does_not_open_it() -> None:
     assert limit.ready_at(1.0, 30.0) == 30.25
 
 
-def test_a_cap_is_never_exceeded_and_opens_again_step_by_step_when_it_is_lifted() -> None:
-    """It comes at once, whatever is in flight, and is no bound that latency has taught."""
-    limit = AdaptiveConcurrency("concurrency", 256)
-    Run(Server(jitter(), with_slots(None)), limit).play(2000)
-    limit.limit_to(20)
-    capped = Run(Server(jitter(), with_slots(None)), limit).play(2000)
-    capped_bound = limit.bound
-    limit.limit_to(None)
-    lifted = Run(Server(jitter(), with_slots(None)), limit).play(20_000)
-
-    assert capped.most_in_flight == 20
-    assert capped_bound is None
-    assert lifted.most_in_flight == 256
-    assert sum(sent_s < 0.075 for sent_s in lifted.sends) == 20
-
-
-def test_a_cap_above_the_slots_changes_nothing() -> None:
-    """Slots that somebody has set hold."""
-    limit = AdaptiveConcurrency("concurrency", 40)
-    limit.limit_to(1000)
-
-    assert Run(Server(jitter(), with_slots(None)), limit).play(2000).most_in_flight == 40
-
-
 @pytest.mark.parametrize("kind", [Server, SharedServer])
 @pytest.mark.parametrize("seed", [1, 7, 10])
 def test_a_server_that_collapses_is_soon_brought_near_its_best(kind: type[Server], seed: int) -> None:
