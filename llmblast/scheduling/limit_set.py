@@ -74,6 +74,15 @@ class LimitSet:
         """Every rate that was set, with the units that it was charged in all."""
         return ((rate, rate.used) for rate in self._rates if not rate.is_learned)
 
+    def set_rates(self) -> Iterator[tuple[Rate, int | None]]:
+        """Return every rate that was set, with its kind of tokens; None where it is charged 1 a request."""
+        pairs = self._all_with_kinds()
+        return ((limit, kind) for limit, kind in pairs if isinstance(limit, Rate) and not limit.is_learned)
+
+    def quotas(self) -> Sequence[RollingQuota]:
+        """Return the quotas of a day."""
+        return [limit for limit in self._per_request if isinstance(limit, RollingQuota)]
+
     def add(self, limit: Limit, kind: int | None = None) -> None:
         """One more limit, charged 1 a request, or its kind of tokens: 0 all, 1 the prompt's, 2 the answer's."""
         if kind is None:

@@ -69,6 +69,11 @@ class Scheduler:
         self.counts_tokens = any(limits.counts_tokens for limits in (run_limits, *(e.limits for e in endpoints)))
 
     @property
+    def run_limits(self) -> LimitSet:
+        """The limits over all endpoints."""
+        return self._run_limits
+
+    @property
     def enabled(self) -> Sequence[Endpoint]:
         """Those that are not disabled."""
         return self._enabled

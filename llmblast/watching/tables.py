@@ -54,11 +54,11 @@ def align(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
 def endpoint_table(
     endpoints: Sequence[EndpointCounters], width: int, max_rows: int = MAX_ENDPOINT_ROWS, with_in_flight: bool = False
 ) -> list[str]:
-    """A header, a line for each of the first `max_rows` endpoints, and a line that counts the others.
+    """A header, a line for each of the endpoints to show, and a line that counts the others.
 
     Where it is too wide, large counts are shortened first, then names and states are cut, then columns left out.
     """
-    shown = endpoints[:max_rows]
+    shown = endpoints_to_show(endpoints, max_rows)
     sent_in_all = sum(endpoint.sent for endpoint in endpoints)
     lines: list[str] = []
     for left_out in (None, *range(len(_DISPENSABLE) + 1)):
@@ -69,8 +69,17 @@ def endpoint_table(
         if max(map(cell_width, lines)) <= width:
             break
     if len(endpoints) > len(shown):
-        lines.append(f"... and {count(len(endpoints) - len(shown))} more")
+        hidden = sum(bool(e.state) for e in endpoints) - sum(bool(e.state) for e in shown)
+        trouble = f", {count(hidden)} of them in trouble" if hidden else ""
+        lines.append(f"... and {count(len(endpoints) - len(shown))} more{trouble}")
     return [cut(line, width) for line in lines]
+
+
+def endpoints_to_show(endpoints: Sequence[EndpointCounters], max_rows: int) -> Sequence[EndpointCounters]:
+    """Return all endpoints in their order; where they are too many, those in trouble first, then those with errors."""
+    if len(endpoints) <= max_rows:
+        return endpoints
+    return sorted(endpoints, key=lambda endpoint: (not endpoint.state, not endpoint.errors))[:max_rows]
 
 
 def _header(with_in_flight: bool) -> list[str]:

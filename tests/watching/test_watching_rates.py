@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast.watching.counters import Counters
-from llmblast.watching.rates import Pace, RateMeter, TotalLines, total_lines
+from llmblast.watching.rate_meter import RateMeter
+from llmblast.watching.rates import Pace, TotalLines, total_lines
 from tests.watching.watching_helpers import FakeClock
 
 
