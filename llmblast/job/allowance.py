@@ -29,6 +29,7 @@ def allowance_of(
         lines_per_s=_lines_per_s(scheduler, usable, counters),
         paced_s=sum(waited_s.get(rate.name, 0.0) for level in levels for rate, _ in level.set_rates()),
         blocked_s=max(run_wait_s, min(waits, default=0.0)),
+        is_rate_limited=any(endpoint.push_back.is_exhausted for endpoint in enabled),
         quota_wait_s=partial(_quota_wait_s, scheduler, now),
         finished_before=finished_before,
         held_back=_held_back([quota for level in levels for quota in level.quotas()], now, wall_now),
