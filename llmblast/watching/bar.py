@@ -25,6 +25,7 @@ from llmblast.watching.sanitize import clean
 from llmblast.watching.tables import MAX_ENDPOINT_ROWS, cut, endpoint_table, endpoints_to_show
 
 _WIDEST = 120
+"""Bar and figures are read at one glance; names and states may need more."""
 _LINES_AROUND_ENDPOINTS = 4
 """A blank line, the header, a count of the endpoints not shown, and the line that the cursor ends on."""
 _SHORTEST_BAR = 10
@@ -89,11 +90,11 @@ class BarDisplay:
         snapshot = self._pace.snapshot()
         lines = [self._bar_line(snapshot, width), *self._figure_lines(snapshot, width)]
         if snapshot.held_back:
-            lines.append(Text(cut(clean(snapshot.held_back), width), "yellow", no_wrap=True))
+            lines.append(Text(cut(clean(snapshot.held_back), size.width), "yellow", no_wrap=True))
         del lines[max(size.height - 1, 1) :]
         max_rows = min(size.height - len(lines) - _LINES_AROUND_ENDPOINTS, MAX_ENDPOINT_ROWS)
         if self._counters.endpoints and max_rows > 0:
-            lines += [Text(), *self._endpoint_lines(width, max_rows)]
+            lines += [Text(), *self._endpoint_lines(size.width, max_rows)]
         return lines
 
     def _clear_what_wrapped(self) -> None:
