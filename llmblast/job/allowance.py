@@ -27,7 +27,7 @@ def allowance_of(
     levels = [scheduler.run_limits, *(endpoint.limits for endpoint in scheduler.endpoints)]
     return Allowance(
         lines_per_s=_lines_per_s(scheduler, usable, counters),
-        paced_s=sum(waited_s.get(rate.name, 0.0) for level in levels for rate, _ in level.set_rates()),
+        paced_s=sum(waited_s.get(rate.name, 0.0) for level in levels for rate, _ in level.rates()),
         blocked_s=max(run_wait_s, min(waits, default=0.0)),
         is_rate_limited=any(endpoint.push_back.is_exhausted for endpoint in enabled),
         quota_wait_s=partial(_quota_wait_s, scheduler, now),
@@ -48,12 +48,14 @@ def _lines_per_s(scheduler: Scheduler, usable: Sequence[Endpoint], counters: Cou
 
 
 def _rate_of(limits: LimitSet, sends: int, counters: Counters, *, counts_usage: bool) -> float | None:
-    """Return the lines a second that the set rates of one level allow; None where a line's tokens are not known."""
+    """Return the lines a second that the rates of one level allow; None where a line's tokens are not known."""
     allowed = math.inf
     finished = counters.succeeded + counters.failed - counters.malformed
     ended = counters.sent - counters.in_flight
     sends_per_line = max(ended / finished, 1.0) if finished > 0 else 1.0
-    for rate, kind in limits.set_rates():
+    for rate, kind in limits.rates():
+        if rate.pace_per_s == math.inf:
+            continue
         if kind is None:
             cost = sends_per_line
         elif not counters.succeeded:
@@ -64,7 +66,7 @@ def _rate_of(limits: LimitSet, sends: int, counters: Counters, *, counts_usage: 
         else:
             cost = rate.used / sends * sends_per_line if sends else 0.0
         if cost > 0:
-            allowed = min(allowed, rate.per_second / cost)
+            allowed = min(allowed, rate.pace_per_s / cost)
     return allowed
 
 

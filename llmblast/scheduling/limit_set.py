@@ -74,10 +74,9 @@ class LimitSet:
         """Every rate that was set, with the units that it was charged in all."""
         return ((rate, rate.used) for rate in self._rates if not rate.is_learned)
 
-    def set_rates(self) -> Iterator[tuple[Rate, int | None]]:
-        """Return every rate that was set, with its kind of tokens; None where it is charged 1 a request."""
-        pairs = self._all_with_kinds()
-        return ((limit, kind) for limit, kind in pairs if isinstance(limit, Rate) and not limit.is_learned)
+    def rates(self) -> Iterator[tuple[Rate, int | None]]:
+        """Return every rate, learned ones too, with its kind of tokens; None where it is charged 1 a request."""
+        return ((limit, kind) for limit, kind in self._all_with_kinds() if isinstance(limit, Rate))
 
     def quotas(self) -> Sequence[RollingQuota]:
         """Return the quotas of a day."""

@@ -71,6 +71,11 @@ class Rate:
         self._credit_s = self._most_s = burst_s + CATCH_UP_S
         self._next_s = -math.inf
 
+    @property
+    def pace_per_s(self) -> float:
+        """Units per second at present; infinite while nothing is held back."""
+        return 1.0 / self._seconds_per_unit if self._seconds_per_unit else math.inf
+
     def ready_at(self, cost: float, now: float) -> float:
         """When the credit covers `cost`, or the burst is full; what is credited for lateness is never waited for."""
         needed_s = cost * self._seconds_per_unit

@@ -1,6 +1,6 @@
 """Time left: how long a run still takes, by what the limits allow, what was finished lately, and what is in flight.
 
-A set rate that holds the run back is the best that can be known of its speed. Else the speed is measured, between two
+A rate limit that holds the run back is the best that can be known of its speed. Else it is measured, between two
 moments at which lines were finished, since slow models answer in waves. Before enough was measured, Little's law gives
 it: throughput = number in flight / latency. Pauses are no part of the speed. The end is that of the slowest request
 among those that are in flight then.
@@ -19,7 +19,7 @@ from llmblast.watching.rate_meter import Clock, RateMeter
 MIN_PAUSE_S = 3.0
 """Shorter pauses are part of the speed."""
 PACED_SHARE = 0.7
-"""With so much of the time spent on waiting for set rates, they are the speed."""
+"""With so much of the time spent on waiting for rate limits, they are the speed."""
 MIN_SHARE_OF_ALLOWED = 0.8
 """Unless less than this share of what they allow was measured for `LONG_S`, and for `MANY_LATENCIES`."""
 LONG_S, MANY_LATENCIES = 20.0, 5.0
@@ -44,9 +44,9 @@ class Allowance:
     """What is known of the time to come; the default is a run without limits."""
 
     lines_per_s: float | None = math.inf
-    """By the set rates; None: it depends on the tokens of a line, which nobody knows yet."""
+    """By the rate limits; None: it depends on the tokens of a line, which nobody knows yet."""
     paced_s: float = 0.0
-    """Seconds so far in which set rates held the run back."""
+    """Seconds so far in which rate limits held the run back."""
     blocked_s: float = 0.0
     """Nothing can be sent for so long."""
     is_rate_limited: bool = False
@@ -131,7 +131,7 @@ class TimeLeft:
         return min(max(finished / ended, MIN_YIELD), 1.0) if ended > 0 and finished > 0 else 1.0
 
     def _lines_per_s(self) -> tuple[float | None, bool]:
-        """Return the speed, and whether it is that of a set rate."""
+        """Return the speed, and whether it is that of a rate limit."""
         allowed, measured = self._allowance.lines_per_s, self._measured_per_s()
         if allowed is not None and allowed < math.inf and self._paced.now_per_s >= PACED_SHARE:
             is_explained = measured is None or measured >= MIN_SHARE_OF_ALLOWED * allowed
