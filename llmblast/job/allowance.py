@@ -22,18 +22,31 @@ def allowance_of(
     enabled = scheduler.enabled
     waits = [endpoint.blocked_until_s(now) - now for endpoint in enabled]
     usable = [endpoint for endpoint, wait_s in zip(enabled, waits, strict=True) if wait_s < MIN_BLOCKED_S] or enabled
-    run_wait_s = max((quota.ready_at(1.0, now) - now for quota in scheduler.run_limits.quotas()), default=0.0)
-    waited_s = scheduler.waited(now)
+    run_wait_s = max((quota.ready_at(1.0, now) - now for quota in scheduler.run_limits.quotas), default=0.0)
+    scheduler.count_wait(now)
     levels = [scheduler.run_limits, *(endpoint.limits for endpoint in scheduler.endpoints)]
     return Allowance(
         lines_per_s=_lines_per_s(scheduler, usable, counters),
-        paced_s=sum(waited_s.get(rate.name, 0.0) for level in levels for rate, _ in level.rates()),
+        paced_s=sum(rate.waited_s for level in levels for rate, _ in level.rates_with_kinds),
         blocked_s=max(run_wait_s, min(waits, default=0.0)),
         is_rate_limited=any(endpoint.push_back.is_exhausted for endpoint in enabled),
         quota_wait_s=partial(_quota_wait_s, scheduler, now),
         finished_before=finished_before,
-        held_back=_held_back([quota for level in levels for quota in level.quotas()], now, wall_now),
+        held_back=_held_back([quota for level in levels for quota in level.quotas], now, wall_now),
     )
+
+
+def kept_for(seconds: float, make: Callable[[], Allowance], clock: Callable[[], float]) -> Callable[[], Allowance]:
+    """Return a function that returns what `make` does, and the same for some time."""
+    kept: list[tuple[float, Allowance]] = []
+
+    def get() -> Allowance:
+        now = clock()
+        if not kept or now >= kept[0][0] + seconds:
+            kept[:] = [(now, make())]
+        return kept[0][1]
+
+    return get
 
 
 def _lines_per_s(scheduler: Scheduler, usable: Sequence[Endpoint], counters: Counters) -> float | None:
@@ -53,7 +66,7 @@ def _rate_of(limits: LimitSet, sends: int, counters: Counters, *, counts_usage: 
     finished = counters.succeeded + counters.failed - counters.malformed
     ended = counters.sent - counters.in_flight
     sends_per_line = max(ended / finished, 1.0) if finished > 0 else 1.0
-    for rate, kind in limits.rates():
+    for rate, kind in limits.rates_with_kinds:
         if rate.pace_per_s == math.inf:
             continue
         if kind is None:
@@ -76,8 +89,8 @@ def _known(rates: Iterable[float | None]) -> list[float]:
 
 def _quota_wait_s(scheduler: Scheduler, now: float, sends: float) -> float:
     """Return the seconds until so many more requests are within the quotas of the run and of its endpoints."""
-    free_at = [quota.free_at(sends, now) for quota in scheduler.run_limits.quotas()]
-    quotas = [endpoint.limits.quotas() for endpoint in scheduler.enabled]
+    free_at = [quota.free_at(sends, now) for quota in scheduler.run_limits.quotas]
+    quotas = [endpoint.limits.quotas for endpoint in scheduler.enabled]
     if quotas and all(quotas):
         units = sum(mine[0].units for mine in quotas)
         free_at += [mine[0].free_at(sends * mine[0].units / units, now) for mine in quotas]

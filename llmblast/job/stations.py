@@ -12,7 +12,7 @@ from random import Random
 
 from llmblast.errors import ExitCode, LlmblastError
 from llmblast.fence import Fence
-from llmblast.job.allowance import allowance_of
+from llmblast.job.allowance import allowance_of, kept_for
 from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings
@@ -28,6 +28,8 @@ from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView,
 from llmblast.writing import OutputFile, Spool, Timing, Writer, should_retry
 
 AHEAD_S = 0.1
+ALLOWANCE_S = 0.5
+"""With hundreds of endpoints, it takes a millisecond to find out what they allow."""
 MOST_AHEAD = 1000
 
 
@@ -140,7 +142,8 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
 
     def allowance() -> Allowance:
         finished_before = len(opened.answered) + len(opened.failed)
-        return allowance_of(scheduler, counters, finished_before, time.monotonic(), time.time)
+        now_allowed = allowance_of(scheduler, counters, finished_before, time.monotonic(), time.time)
+        return replace(now_allowed, is_ending=engine.stopping.is_set())
 
     intake = Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed)
     return Stations(
@@ -156,7 +159,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
             requests_per_second_limit=settings.together("rps"),
             waited=lambda: scheduler.waited(time.monotonic()),
             used=lambda: scheduler.used(counters.sent, counters.sending_s),
-            allowance=allowance,
+            allowance=kept_for(ALLOWANCE_S, allowance, time.monotonic),
         ),
         keep_limits=keep,
         timeline=opened.timeline,

@@ -442,7 +442,7 @@ class Endpoint:
         if self.push_back.is_exhausted:
             named_s = max(self.push_back.told_until_s, self.push_back.ready_at(1.0, now))
         gates = [breaker.ready_at(1.0, now) for breaker in (self.breaker, self.outage)]
-        quotas = [quota.ready_at(1.0, now) for quota in self.limits.quotas()]
+        quotas = [quota.ready_at(1.0, now) for quota in self.limits.quotas]
         until_s = max(now, named_s, *gates, *quotas)
         return now + PROBED_S if until_s == math.inf else until_s
 

@@ -37,6 +37,8 @@ class LimitSet:
         "_slots",
         "_take",
         "on_defect",
+        "quotas",
+        "rates_with_kinds",
     )
 
     def __init__(
@@ -73,14 +75,6 @@ class LimitSet:
     def used(self) -> Iterator[tuple[Rate, float]]:
         """Every rate that was set, with the units that it was charged in all."""
         return ((rate, rate.used) for rate in self._rates if not rate.is_learned)
-
-    def rates(self) -> Iterator[tuple[Rate, int | None]]:
-        """Return every rate, learned ones too, with its kind of tokens; None where it is charged 1 a request."""
-        return ((limit, kind) for limit, kind in self._all_with_kinds() if isinstance(limit, Rate))
-
-    def quotas(self) -> Sequence[RollingQuota]:
-        """Return the quotas of a day."""
-        return [limit for limit in self._per_request if isinstance(limit, RollingQuota)]
 
     def add(self, limit: Limit, kind: int | None = None) -> None:
         """One more limit, charged 1 a request, or its kind of tokens: 0 all, 1 the prompt's, 2 the answer's."""
@@ -220,6 +214,11 @@ class LimitSet:
     def _prepare(self) -> None:
         """What is looked up once instead of for every request."""
         self._rates = tuple(limit for limit in self.all() if isinstance(limit, Rate))
+        self.rates_with_kinds = tuple(
+            (limit, kind) for limit, kind in self._all_with_kinds() if isinstance(limit, Rate)
+        )
+        """Every rate, learned ones too, with its kind of tokens; None where it is charged 1 a request."""
+        self.quotas = tuple(limit for limit in self._per_request if isinstance(limit, RollingQuota))
         self._even = tuple(limit for limit in self._rates if isinstance(limit, EvenRate))
         self._ready = tuple(limit.ready_at for limit in self._per_request)
         self._take = tuple(limit.take for limit in self._per_request)

@@ -9,8 +9,6 @@ latency is not at risk; so no request need be looked at, only how many had been 
 from bisect import bisect_right
 from collections import deque
 
-from llmblast.watching.counters import Counters
-
 MAX_SAMPLES = 4096
 
 
@@ -33,12 +31,10 @@ class EarlyLatency:
         self._ended_integral += step_s * (self._ended + ended) / 2
         self._ended = ended
 
-    def mean_s(self, counters: Counters) -> float | None:
-        """Return the mean latency; None before the first answer."""
-        leasts = [least for e in counters.endpoints if (least := e.latency.quantile(0.0)) is not None]
-        if not leasts or not self._ended:
+    def mean_s(self, least_s: float | None) -> float | None:
+        """Return the mean latency, where the least one is known; None before the first answer."""
+        if not least_s or not self._ended:
             return None
-        least_s = min(leasts)
         at_risk_s = self._sends_integral(self._now_s - least_s) - self._ended_integral
         return least_s + max(at_risk_s, 0.0) / self._ended
 

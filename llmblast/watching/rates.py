@@ -74,12 +74,14 @@ class Pace:
             requests_per_s=self._requests.now_per_s,
             average_per_s=self._requests.average_per_s,
             tokens_per_min=self._tokens.now_per_s * 60,
-            eta_s=self._eta_s(total, allowance.finished_before),
+            eta_s=self._eta_s(total, allowance),
             held_back=allowance.held_back,
         )
 
-    def _eta_s(self, total: TotalLines | None, finished_before: int) -> float | None:
-        counters = self._counters
+    def _eta_s(self, total: TotalLines | None, allowance: Allowance) -> float | None:
+        counters, finished_before = self._counters, allowance.finished_before
+        if allowance.is_ending:
+            return self._time_left.seconds(counters.in_flight)
         if total is None:
             return None
         if counters.done >= total.lines:

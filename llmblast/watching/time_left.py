@@ -30,8 +30,8 @@ MIN_FINISHES, MAX_FINISHES = 8, 40
 MIN_YIELD = 0.01
 PAUSE_DOUBT = 0.15
 """Share of the lines between two pauses by which there may be more the next time."""
-LATENCIES_EVERY = 16
-"""Observations after which the latencies of all endpoints are put together again."""
+MORE_LATENCIES = 1.05
+"""So many times the latencies of all endpoints are put together again: that takes some microseconds for each."""
 
 
 def no_wait(sends: float) -> float:
@@ -55,6 +55,8 @@ class Allowance:
     """Seconds until so many more requests are within the quotas of a day."""
     finished_before: int = 0
     """Lines that earlier runs finished and that were not read yet, at most."""
+    is_ending: bool = False
+    """Nothing more is sent: what is in flight is all that is left."""
     held_back: str = ""
     """For a person: which quota holds the run back for long, and until when."""
 
@@ -79,7 +81,7 @@ class TimeLeft:
         self._finishes: deque[tuple[float, int]] = deque()
         self._longest_gap_s = 0.0
         self._sent, self._last_sent_s = 0, 0.0
-        self._latencies, self._latencies_age = Histogram(), 0
+        self._latencies = Histogram()
 
     def observe(self, allowance: Allowance) -> None:
         """Take in the counters as they are, and what is allowed from now on."""
@@ -166,7 +168,7 @@ class TimeLeft:
     def _early_per_s(self) -> float | None:
         """Return what the number in flight and the latency so far say; without them, the average so far."""
         counters = self._counters
-        latency_s = self._early.mean_s(counters)
+        latency_s = self._early.mean_s(self._latencies.quantile(0.0))
         if latency_s and counters.in_flight:
             return counters.in_flight / latency_s * self._yield
         finished = self._finished
@@ -211,12 +213,9 @@ class TimeLeft:
             finishes.popleft()
 
     def _observe_latencies(self) -> None:
-        self._latencies_age += 1
-        if self._latencies_age < LATENCIES_EVERY and self._latencies.count:
-            return
         answers = sum(endpoint.latency.count for endpoint in self._counters.endpoints)
-        if answers > self._latencies.count:
-            self._latencies, self._latencies_age = self._counters.latency, 0
+        if answers > MORE_LATENCIES * self._latencies.count:
+            self._latencies = self._counters.latency
 
 
 class _Moment(NamedTuple):

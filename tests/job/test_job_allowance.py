@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from llmblast.job.allowance import allowance_of
+from llmblast.job.allowance import allowance_of, kept_for
 from llmblast.scheduling import Rate, Scheduler
 from llmblast.watching import Allowance, Counters, EndpointCounters
 from tests.scheduling.scheduling_samples import make_scheduler
@@ -76,3 +76,20 @@ def test_limits_are_told_in_lines(limits: dict[str, float], per_s: float) -> Non
 def test_a_token_limit_says_nothing_before_the_first_answer() -> None:
     """An estimate of the tokens may be off by far."""
     assert allowed(make_scheduler([{}], tpm=6000)).lines_per_s is None
+
+
+def test_what_is_allowed_is_found_out_twice_a_second_at_most() -> None:
+    """Several displays may ask for it at each tick."""
+    made, now = list[Allowance](), [NOW]
+
+    def make() -> Allowance:
+        made.append(Allowance(finished_before=len(made)))
+        return made[-1]
+
+    get = kept_for(0.5, make, lambda: now[0])
+
+    told = []
+    for moment in (0.0, 0.25, 0.49, 0.5, 0.75, 1.1):
+        now[0] = NOW + moment
+        told.append(get().finished_before)
+    assert told == [0, 0, 0, 1, 1, 2]
