@@ -117,6 +117,11 @@ class Engine:
         """Whether the intake should wait."""
         return self._sink.is_full or len(self._scheduler.lanes) >= self._max_queued or self._holds_much()
 
+    @property
+    def has_endpoints(self) -> bool:
+        """Whether any endpoint is left that may take requests."""
+        return not self._scheduler.is_exhausted
+
     def accept(self, request: Request) -> None:
         """Queues a request. Call `pump` after the last one of a batch."""
         self._scheduler.lanes.add(request)

@@ -8,14 +8,16 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
 from llmblast.errors import DefectError, ExitCode, InputDamagedError, LlmblastError, OutputFailedError
+from llmblast.job.closing_words import next_command, next_when, output_files, say_finished
 from llmblast.job.defects import Defects
 from llmblast.job.key_refresh import refresh_regularly
 from llmblast.job.loop import run_loop, tune_collector
+from llmblast.job.progress_mode import progress_mode
 from llmblast.job.signals import EXIT_OF_SIGNAL, Wish, Wishes, listening
 from llmblast.job.start import STDOUT
 from llmblast.job.stations import Stations, open_stations, shown
@@ -72,7 +74,7 @@ class Job:
         self._output_error: OutputFailedError | None = None
         self._is_written = False
         self._wishes = Wishes(time.monotonic)
-        self._pace = Pace(stations.counters, time.monotonic)
+        self._pace = Pace(stations.counters, time.monotonic, stations.limits.allowance)
         self._cut_short = asyncio.Event()
 
     async def run(self) -> tuple[ExitCode, bytes]:
@@ -141,7 +143,7 @@ class Job:
         settings, stations = self._settings, self._stations
         with self._fence.around("the progress display"):
             return make_display(
-                _progress(settings),
+                progress_mode(settings, sys.stderr),
                 stations.counters,
                 stations.limits,
                 time.monotonic,
@@ -208,6 +210,8 @@ class Job:
                 channel.sweep(now)
             self._refresh_counters()
             stations.engine.check_waits()
+            with self._fence.around("the progress display"):
+                self._pace.snapshot()  # whoever asks for the status wants rates of now
 
     async def _end_in_time(self) -> None:
         """Ends the run after `--max-time`, and what is in flight `--grace` seconds after any stop."""
@@ -229,21 +233,22 @@ class Job:
     def _on_signal(self, number: signal.Signals) -> None:
         wish = self._wishes.heard(number)
         if wish is Wish.DRAIN:
-            self._drain(EXIT_OF_SIGNAL[number])
+            self._drain(number)
         elif wish is Wish.CUT_SHORT:
             self._cut_short.set()
         elif wish is Wish.EXIT:
             os._exit(EXIT_OF_SIGNAL[number])  # a reader that never reads holds up even the closing of our pipe
 
-    def _drain(self, exit_code: ExitCode) -> None:
+    def _drain(self, number: signal.Signals) -> None:
         self._stations.writer.hurry()
         self._refresh_counters()
         in_flight = self._stations.counters.in_flight
-        self._stations.engine.stop(exit_code, "interrupted")
+        self._stations.engine.stop(EXIT_OF_SIGNAL[number], "interrupted")
         if in_flight:
+            again = "press Ctrl-C again" if number is signal.SIGINT else "send the signal again"
             self._tell(
                 f"stopping: waiting up to {self._settings.grace:g} s for {in_flight:,} requests in flight; "
-                "once more to abandon them"
+                f"{again} to drop them (they may be billed)"
             )
 
     def _tell_status(self) -> None:
@@ -274,11 +279,7 @@ class Job:
             return engine.exit_code, engine.reason + (_CANNOT_RESUME if self._settings.save == STDOUT else "")
         if self._input_error is not None:
             return self._input_error.exit_code, str(self._input_error)
-        if counters.failed or _has_content(self._settings.errors_path):
-            return ExitCode.SOME_FAILED, f"finished: some lines have no answer, see {self._settings.errors_path}"
-        where = "standard input" if self._settings.input == "-" else self._settings.input
-        what = "every line has its answer" if counters.lines_read else f"there are no lines in {where}"
-        return ExitCode.OK, f"finished: {what}"
+        return say_finished(self._settings, counters)
 
     def _say_defect(self, reason: str) -> str:
         if self._output_error is not None:
@@ -293,12 +294,15 @@ class Job:
         with self._fence.around("the timeline"):
             self._finish_timeline()
         exit_code, verdict = self._judge()
+        counters = self._stations.counters
         summary = Summary(
-            self._stations.counters,
+            counters,
             time.monotonic() - self._started_s,
             self._stations.limits,
             verdict,
-            self._next_command(exit_code),
+            next_command(self._settings, counters, exit_code, self._command),
+            next_when(counters, exit_code, has_endpoints=self._stations.engine.has_endpoints),
+            output_files(self._settings, *self._stations.records_before),
         )
         if not self._settings.quiet:
             self._tell(self._text_of(summary))
@@ -327,18 +331,6 @@ class Job:
         if timeline.failure:
             self._tell(timeline.failure)
 
-    def _next_command(self, exit_code: ExitCode) -> str | None:
-        save, counters = self._settings.save, self._stations.counters
-        if exit_code is ExitCode.OK:
-            return f"jq -r .response {shlex.quote(save)}" if save != STDOUT and counters.done else None
-        if exit_code is ExitCode.INPUT_DAMAGED and not counters.lines_read:
-            return None  # the verdict says what to do with an input of another kind
-        if exit_code is not ExitCode.SOME_FAILED:
-            can_go_on = STDOUT not in (save, self._settings.input)
-            return self._command if can_go_on else None
-        errors = shlex.quote(self._settings.errors_path)
-        return f"jq -r '\"line \\(.line): \\(.error)\"' {errors}"
-
     def _notice(self, text: str) -> None:
         self._tell(shown(text, _LONGEST_VERDICT, self._fence))
 
@@ -353,12 +345,6 @@ def _is_ours(context: Mapping[str, Any]) -> bool:
     return not str(context.get("message", "")).startswith("socket.accept()")
 
 
-def _progress(settings: Settings) -> Literal["auto", "bar", "plain", "none"]:
-    """Other lines on the same terminal would tear a bar apart."""
-    is_shared = settings.verbose or (settings.save == STDOUT and sys.stdout.isatty())
-    return "plain" if is_shared and settings.progress == "auto" else settings.progress
-
-
 def _width() -> int:
     """Of the terminal that the summary goes to, if it is one; in a log or a mail lines may be longer."""
     wanted = os.environ.get("COLUMNS", "")
@@ -367,10 +353,3 @@ def _width() -> int:
     except (OSError, ValueError):
         columns = 0
     return columns or _LOG_COLUMNS
-
-
-def _has_content(path: str) -> bool:
-    try:
-        return os.path.getsize(path) > 0
-    except OSError:
-        return False

@@ -12,6 +12,7 @@ from random import Random
 
 from llmblast.errors import ExitCode, LlmblastError
 from llmblast.fence import Fence
+from llmblast.job.allowance import allowance_of, kept_for
 from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings
@@ -23,10 +24,12 @@ from llmblast.reading import Finished, Shaper, Source, open_source
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
 from llmblast.sending import TRANSPORTS, Backoff, Channel, EndpointKey, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
-from llmblast.watching import Counters, EndpointCounters, LimitsView, Timeline, clean
+from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, clean
 from llmblast.writing import OutputFile, Spool, Timing, Writer, should_retry
 
 AHEAD_S = 0.1
+ALLOWANCE_S = 0.5
+"""With hundreds of endpoints, it takes a millisecond to find out what they allow."""
 MOST_AHEAD = 1000
 
 
@@ -49,6 +52,8 @@ class Stations:
     timeline: Timeline | None
     notes: Sequence[str]
     """What opening the outputs put right, and what it could not do, for a person."""
+    records_before: tuple[int, int]
+    """Answers and errors that earlier runs have left in the outputs."""
     defects: Defects
 
 
@@ -135,6 +140,11 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         if opened.outputs[0].is_resumable:
             keep_limits(settings, scheduler.endpoints, time.time())
 
+    def allowance() -> Allowance:
+        finished_before = len(opened.answered) + len(opened.failed)
+        now_allowed = allowance_of(scheduler, counters, finished_before, time.monotonic(), time.time)
+        return replace(now_allowed, is_ending=engine.stopping.is_set())
+
     intake = Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed)
     return Stations(
         counters=counters,
@@ -149,10 +159,12 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
             requests_per_second_limit=settings.together("rps"),
             waited=lambda: scheduler.waited(time.monotonic()),
             used=lambda: scheduler.used(counters.sent, counters.sending_s),
+            allowance=kept_for(ALLOWANCE_S, allowance, time.monotonic),
         ),
         keep_limits=keep,
         timeline=opened.timeline,
         notes=opened.notes,
+        records_before=(len(opened.answered), len(opened.failed)),
         defects=opened.defects,
     )
 

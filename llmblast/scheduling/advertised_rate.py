@@ -71,11 +71,6 @@ class AdvertisedRate(Rate):
         self._is_bucket: bool | None = None
         self._base: _Reading | None = None
 
-    @property
-    def pace_per_s(self) -> float:
-        """Units per second; infinite while nothing is held back."""
-        return 1.0 / self._seconds_per_unit if self._seconds_per_unit else math.inf
-
     def take(self, cost: float, now: float) -> None:
         """Charge `cost`. Allow the pace of a full quota if its reset is over and no reply said more since."""
         super().take(cost, now)

@@ -40,6 +40,8 @@ USED_UP_BEFORE_S = 1.0
 """So long before a hold began its first rejected requests may have been sent."""
 _RANDOM_SHARE = 0.06
 """With more rejections than this, the rate that was held last explains them badly."""
+PROBED_S = 0.1
+"""How long an endpoint counts as blocked while a probe is under way."""
 _LATENCY_GAIN = 0.1
 _FAILED_LATENCY_S = 0.1
 _WORST_LATENCY_S = 60.0
@@ -468,6 +470,16 @@ class Endpoint:
         """A send ended in a way that says nothing about the endpoint."""
         self.breaker.probe_abandoned(now, sent_s)
         self.outage.probe_abandoned(now, sent_s)
+
+    def blocked_until_s(self, now: float) -> float:
+        """Return when it is of use again, as far as anything tells; `now` where it is."""
+        named_s = -math.inf
+        if self.push_back.is_exhausted:
+            named_s = max(self.push_back.told_until_s, self.push_back.ready_at(1.0, now))
+        gates = [breaker.ready_at(1.0, now) for breaker in (self.breaker, self.outage)]
+        quotas = [quota.ready_at(1.0, now) for quota in self.limits.quotas]
+        until_s = max(now, named_s, *gates, *quotas)
+        return now + PROBED_S if until_s == math.inf else until_s
 
     def state(self, now: float) -> str:
         """What is the matter with it, for a person; empty when all is well."""

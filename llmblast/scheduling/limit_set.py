@@ -37,6 +37,8 @@ class LimitSet:
         "_slots",
         "_take",
         "on_defect",
+        "quotas",
+        "rates_with_kinds",
     )
 
     def __init__(
@@ -212,6 +214,11 @@ class LimitSet:
     def _prepare(self) -> None:
         """What is looked up once instead of for every request."""
         self._rates = tuple(limit for limit in self.all() if isinstance(limit, Rate))
+        self.rates_with_kinds = tuple(
+            (limit, kind) for limit, kind in self._all_with_kinds() if isinstance(limit, Rate)
+        )
+        """Every rate, learned ones too, with its kind of tokens; None where it is charged 1 a request."""
+        self.quotas = tuple(limit for limit in self._per_request if isinstance(limit, RollingQuota))
         self._even = tuple(limit for limit in self._rates if isinstance(limit, EvenRate))
         self._ready = tuple(limit.ready_at for limit in self._per_request)
         self._take = tuple(limit.take for limit in self._per_request)

@@ -71,6 +71,11 @@ class Rate:
         self._credit_s = self._most_s = burst_s + CATCH_UP_S
         self._next_s = -math.inf
 
+    @property
+    def pace_per_s(self) -> float:
+        """Units per second at present; infinite while nothing is held back."""
+        return 1.0 / self._seconds_per_unit if self._seconds_per_unit else math.inf
+
     def ready_at(self, cost: float, now: float) -> float:
         """When the credit covers `cost`, or the burst is full; what is credited for lateness is never waited for."""
         needed_s = cost * self._seconds_per_unit
@@ -119,12 +124,12 @@ class RollingQuota:
     one part on the safe side.
     """
 
-    __slots__ = ("_counted", "_part_s", "_parts", "_units", "_window_s", "name", "waited_s")
+    __slots__ = ("_counted", "_part_s", "_parts", "_window_s", "name", "units", "waited_s")
 
     def __init__(self, name: str, units: float, window_s: float, slots: int = 1440) -> None:
         self.name = name
         self.waited_s = 0.0
-        self._units = units
+        self.units = units
         self._window_s = window_s
         self._part_s = window_s / slots
         self._parts: deque[tuple[float, float]] = deque()
@@ -133,13 +138,27 @@ class RollingQuota:
     def ready_at(self, cost: float, now: float) -> float:
         """When enough of the oldest sends have left the window."""
         self._forget(now)
-        missing = self._counted + min(cost, self._units) - self._units
+        missing = self._counted + min(cost, self.units) - self.units
         for end_s, count in self._parts:
             if missing <= 0:
                 break
             missing -= count
             now = end_s
         return now
+
+    def free_at(self, units: float, now: float) -> float:
+        """Return when so many more units will have been let go, where nothing else holds them back."""
+        self._forget(now)
+        missing = self._counted + units - self.units
+        if missing <= 0:
+            return now
+        windows = max(math.ceil(missing / self.units) - 1, 0)
+        missing -= windows * self.units
+        for end_s, count in self._parts:
+            missing -= count
+            if missing <= 0:
+                return end_s + windows * self._window_s
+        return now + (windows + 1) * self._window_s  # what is still free is let go before long
 
     def take(self, cost: float, now: float) -> None:
         """Counts it in the present part of the window."""

@@ -69,6 +69,11 @@ class Scheduler:
         self.counts_tokens = any(limits.counts_tokens for limits in (run_limits, *(e.limits for e in endpoints)))
 
     @property
+    def run_limits(self) -> LimitSet:
+        """The limits over all endpoints."""
+        return self._run_limits
+
+    @property
     def enabled(self) -> Sequence[Endpoint]:
         """Those that are not disabled."""
         return self._enabled
@@ -224,9 +229,13 @@ class Scheduler:
 
     def waited(self, now: float) -> Mapping[str, float]:
         """Seconds for which the head of the queue waited, by the name of the limit that held it, or for the output."""
+        self.count_wait(now)
+        return {limit.name: limit.waited_s for limit in self._limits()}
+
+    def count_wait(self, now: float) -> None:
+        """Add the present wait, so far, to what its limit held back."""
         if self._held_by is not None:
             self._hold(self._held_by, self.wake_at, now)
-        return {limit.name: limit.waited_s for limit in self._limits()}
 
     def used(self, sent: int, span_s: float) -> Mapping[str, float]:
         """The share of each set rate that `sent` requests used in the `span_s` seconds from the first to the last.

@@ -2,21 +2,27 @@
 
 from llmblast.watching.counters import Counters, EndpointCounters
 from llmblast.watching.figures import duration
-from llmblast.watching.progress import Display, LimitsView, NoDisplay, drive, make_display
+from llmblast.watching.limit_names import limit_in_words
+from llmblast.watching.progress import Display, LimitsView, Mode, NoDisplay, drive, make_display
 from llmblast.watching.sanitize import clean
-from llmblast.watching.summary import Summary
+from llmblast.watching.summary import OutputFiles, Summary
+from llmblast.watching.time_left import Allowance
 from llmblast.watching.timeline import Timeline
 
 __all__ = [
+    "Allowance",
     "Counters",
     "Display",
     "EndpointCounters",
     "LimitsView",
+    "Mode",
     "NoDisplay",
+    "OutputFiles",
     "Summary",
     "Timeline",
     "clean",
     "drive",
     "duration",
+    "limit_in_words",
     "make_display",
 ]

@@ -19,10 +19,13 @@ from rich.text import Text
 from llmblast.watching.counters import Counters
 from llmblast.watching.figures import clock_time, count, rate, short
 from llmblast.watching.progress import BAR_INTERVAL_S, LimitsView, progress_text
-from llmblast.watching.rates import Clock, Pace, Snapshot
-from llmblast.watching.tables import MAX_ENDPOINT_ROWS, cut, endpoint_table
+from llmblast.watching.rate_meter import Clock
+from llmblast.watching.rates import Pace, Snapshot
+from llmblast.watching.sanitize import clean
+from llmblast.watching.tables import MAX_ENDPOINT_ROWS, cut, endpoint_table, endpoints_to_show
 
 _WIDEST = 120
+"""Bar and figures are read at one glance; names and states may need more."""
 _LINES_AROUND_ENDPOINTS = 4
 """A blank line, the header, a count of the endpoints not shown, and the line that the cursor ends on."""
 _SHORTEST_BAR = 10
@@ -56,7 +59,7 @@ class BarDisplay:
     def __init__(self, counters: Counters, limits: LimitsView, clock: Clock, console: Console) -> None:
         self._counters = counters
         self._limits = limits
-        self._pace = Pace(counters, clock)
+        self._pace = Pace(counters, clock, limits.allowance)
         self._console = console
         self._drawn_widths: list[int] = []
         self._live = Live(console=console, transient=True, auto_refresh=False, redirect_stdout=False)
@@ -86,10 +89,12 @@ class BarDisplay:
         width = min(size.width, _WIDEST)
         snapshot = self._pace.snapshot()
         lines = [self._bar_line(snapshot, width), *self._figure_lines(snapshot, width)]
+        if snapshot.held_back:
+            lines.append(Text(cut(clean(snapshot.held_back), size.width), "yellow", no_wrap=True))
         del lines[max(size.height - 1, 1) :]
         max_rows = min(size.height - len(lines) - _LINES_AROUND_ENDPOINTS, MAX_ENDPOINT_ROWS)
         if self._counters.endpoints and max_rows > 0:
-            lines += [Text(), *self._endpoint_lines(width, max_rows)]
+            lines += [Text(), *self._endpoint_lines(size.width, max_rows)]
         return lines
 
     def _clear_what_wrapped(self) -> None:
@@ -136,7 +141,8 @@ class BarDisplay:
 
     def _endpoint_lines(self, width: int, max_rows: int) -> list[Text]:
         header, *rows = endpoint_table(self._counters.endpoints, width, max_rows, with_in_flight=True)
-        styles = ["yellow" if endpoint.state else "" for endpoint in self._counters.endpoints[:max_rows]]
+        shown = endpoints_to_show(self._counters.endpoints, max_rows)
+        styles = ["yellow" if endpoint.state else "" for endpoint in shown]
         styles += ["dim"] * (len(rows) - len(styles))
         lines = [Text(header, "dim", no_wrap=True)]
         return lines + [Text(row, style, no_wrap=True) for row, style in zip(rows, styles, strict=True)]

@@ -50,6 +50,13 @@ class Histogram:
                 return _SHORTEST_S * 2 ** ((index - 0.5) / _BUCKETS_PER_DOUBLING)
         return None
 
+    def share_above(self, latency_s: float) -> float:
+        """Share of the latencies that were longer."""
+        if not self.count:
+            return 0.0
+        index = int(math.log2(max(latency_s, _SHORTEST_S) / _SHORTEST_S) * _BUCKETS_PER_DOUBLING) + 1
+        return sum(self._buckets[index + 1 :]) / self.count
+
 
 @dataclass(slots=True)
 class ErrorKind:

@@ -1,6 +1,6 @@
 """Progress on stderr while a run is on: which display, what it says, and the timer that draws it.
 
-A bar where a person looks on, else one plain line every 10 s. The bar and with it rich are imported only when it is
+A bar where a person looks on, else plain lines, ever more rarely. The bar and with it rich are imported only when it is
 used, since `llmblast run` in a pipeline should not wait for it.
 """
 
@@ -8,20 +8,26 @@ import asyncio
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, Protocol, TextIO
 
 from llmblast.fence import Fence
 from llmblast.watching.counters import Counters, EndpointCounters
 from llmblast.watching.figures import clock_time, count, percent, rate, short
-from llmblast.watching.rates import Clock, Pace, Snapshot
+from llmblast.watching.rate_meter import Clock
+from llmblast.watching.rates import Pace, Snapshot
 from llmblast.watching.sanitize import clean
+from llmblast.watching.time_left import Allowance
 
 Mode = Literal["auto", "bar", "plain", "none"]
 
 BAR_INTERVAL_S = 0.25
-PLAIN_INTERVAL_S = 10.0
+PLAIN_INTERVALS_S = ((0, 2), (2, 8), (10, 10), (60, 30), (600, 60), (3600, 300))
+"""From so many seconds of a run on, so many lie between two plain lines: the first one says that all is well, and the
+log of a night is no longer than a person reads."""
 _MAX_STATES = 3
 SHOW_CURSOR = "\x1b[?25h"
 """DECTCEM, a private mode of DEC's terminals that all others know."""
@@ -40,6 +46,8 @@ class LimitsView:
     waited: Callable[[], Mapping[str, float]] = dict
     used: Callable[[], Mapping[str, float]] = dict
     """Share of each rate limit that was used between the first and the last send, by the limit's name."""
+    allowance: Callable[[], Allowance] = Allowance
+    """What the limits say of the time to come."""
 
 
 class Display(Protocol):
@@ -79,22 +87,32 @@ class NoDisplay:
 
 
 class PlainDisplay:
-    """One line every 10 s, for logs; a run that is over sooner prints none."""
+    """One line after 2 s, then ever more rarely, for logs; a run that is over sooner prints none."""
 
-    interval_s = PLAIN_INTERVAL_S
+    interval_s = BAR_INTERVAL_S
+    """It looks as often as the bar, for the sake of the rates, and writes when a line is due."""
 
-    def __init__(self, counters: Counters, limits: LimitsView, clock: Clock, stream: TextIO) -> None:
+    def __init__(
+        self, counters: Counters, limits: LimitsView, clock: Clock, stream: TextIO, wall_clock: Clock = time.time
+    ) -> None:
         self._counters = counters
         self._limits = limits
-        self._pace = Pace(counters, clock)
+        self._pace = Pace(counters, clock, limits.allowance)
         self._stream = stream
+        self._wall_clock = wall_clock
+        self._due_s = _next_line_s(0.0)
 
     def start(self) -> None:
-        """Nothing to do: the first line comes with the first tick."""
+        """Nothing to do: the first line comes when it is due."""
 
     def tick(self) -> None:
-        """Writes one line."""
-        self._stream.write(status_line(self._pace.snapshot(), self._counters, self._limits) + "\n")
+        """Writes a line if one is due."""
+        snapshot = self._pace.snapshot()
+        if snapshot.elapsed_s < self._due_s:
+            return
+        self._due_s = _next_line_s(snapshot.elapsed_s)
+        moment = datetime.fromtimestamp(self._wall_clock()).astimezone().isoformat(timespec="seconds")
+        self._stream.write(f"{moment}  {status_line(snapshot, self._counters, self._limits)}\n")
         self._stream.flush()
 
     def stop(self) -> None:
@@ -110,6 +128,7 @@ def make_display(
     *,
     quiet: bool = False,
     environ: Mapping[str, str] = os.environ,
+    wall_clock: Clock = time.time,
 ) -> Display:
     """The display for `settings.progress` and `settings.quiet` on `stream`; the run's time counts from here."""
     if mode == "auto":
@@ -117,7 +136,7 @@ def make_display(
     if quiet or mode == "none":
         return NoDisplay()
     if mode == "plain":
-        return PlainDisplay(counters, limits, clock, stream)
+        return PlainDisplay(counters, limits, clock, stream, wall_clock)
     from llmblast.watching.bar import BarDisplay, make_console  # noqa: PLC0415 -- rich costs more than all the rest
 
     return BarDisplay(counters, limits, clock, make_console(stream))
@@ -166,6 +185,8 @@ def status_line(snapshot: Snapshot, counters: Counters, limits: LimitsView) -> s
     ]
     if snapshot.eta_s is not None:
         parts.append(f"ETA {clock_time(snapshot.eta_s)}")
+    if snapshot.held_back:
+        parts.append(clean(snapshot.held_back))
     return "  ".join(parts + _states([endpoint for endpoint in counters.endpoints if endpoint.state]))
 
 
@@ -182,6 +203,14 @@ def _states(troubled: list[EndpointCounters]) -> list[str]:
     shown = [f"{clean(endpoint.name, 40)}: {clean(endpoint.state, 80)}" for endpoint in troubled[:_MAX_STATES]]
     more = len(troubled) - len(shown)
     return [*shown, f"and {count(more)} more"] if more else shown
+
+
+def _next_line_s(elapsed_s: float) -> float:
+    """Return when the next plain line is due, in seconds since the start: at multiples, so that lateness adds up to
+    nothing.
+    """
+    since_s, interval_s = next(step for step in reversed(PLAIN_INTERVALS_S) if elapsed_s >= step[0])
+    return since_s + (elapsed_s - since_s) // interval_s * interval_s + interval_s
 
 
 def _somebody_looks_on(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -1,57 +1,17 @@
 """How fast a run goes and how long it will still take, from totals that are looked at once a tick."""
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from llmblast.watching.counters import Counters
+from llmblast.watching.rate_meter import Clock, RateMeter
+from llmblast.watching.time_left import Allowance, TimeLeft
 
-Clock = Callable[[], float]
-"""Monotonic seconds."""
-
-_NOW_WINDOW_S = 5.0
-_STEADY_WINDOW_S = 60.0
-"""For tokens per minute, and for the ETA: slow models answer in waves, over 5 s it would jump."""
-_SAMPLES_PER_WINDOW = 20
-
-
-class RateMeter:
-    """The rate of a growing total: over the last `window_s` seconds (or since the last tick, when that is longer ago)
-    and on average since it began to grow. Its memory does not depend on how often or how long it is fed.
-    """
-
-    __slots__ = ("_clock", "_first", "_samples", "_spacing_s", "_window_s")
-
-    def __init__(self, clock: Clock, window_s: float = _NOW_WINDOW_S) -> None:
-        self._clock = clock
-        self._window_s = window_s
-        self._spacing_s = window_s / _SAMPLES_PER_WINDOW
-        self._first = (clock(), 0.0)
-        self._samples = deque([self._first])
-
-    def feed(self, total: float) -> None:
-        """Takes the total as of now."""
-        sample = (self._clock(), total)
-        if total <= self._first[1]:
-            self._first = sample
-        samples = self._samples
-        if len(samples) > 1 and sample[0] - samples[-2][0] < self._spacing_s:
-            samples[-1] = sample
-        else:
-            samples.append(sample)
-        while len(samples) > 2 and samples[1][0] <= sample[0] - self._window_s:
-            samples.popleft()
-
-    @property
-    def now_per_s(self) -> float:
-        """The rate of the last few seconds."""
-        return _rate(self._samples[0], self._samples[-1])
-
-    @property
-    def average_per_s(self) -> float:
-        """The rate since the total began to grow, up to the last tick."""
-        return _rate(self._first, self._samples[-1])
+_TOKENS_WINDOW_S = 60.0
+"""Tokens are limited per minute."""
+_MIN_READ = 64
+"""Lines after which a resumed run has come across some that are finished, if they are of this input at all."""
 
 
 class TotalLines(NamedTuple):
@@ -83,26 +43,29 @@ class Snapshot:
     tokens_per_min: float
     eta_s: float | None
     """None while nothing says how long."""
+    held_back: str = ""
+    """For a person: which quota holds the run back for long, and until when."""
 
 
 class Pace:
     """Turns counters into a Snapshot, once a tick. The clock's first reading is the start of the run."""
 
-    def __init__(self, counters: Counters, clock: Clock) -> None:
+    def __init__(self, counters: Counters, clock: Clock, allowance: Callable[[], Allowance] = Allowance) -> None:
         self._counters = counters
         self._clock = clock
+        self._allowance = allowance
         self._start_s = clock()
         self._requests = RateMeter(clock)
-        self._tokens = RateMeter(clock, _STEADY_WINDOW_S)
-        self._finished = RateMeter(clock, _STEADY_WINDOW_S)
+        self._tokens = RateMeter(clock, _TOKENS_WINDOW_S)
+        self._time_left = TimeLeft(counters, clock)
 
     def snapshot(self) -> Snapshot:
         """Feeds the meters with the counters as they are, and reads them."""
         counters = self._counters
         self._requests.feed(counters.sent)
         self._tokens.feed(counters.tokens)
-        # Lines that an earlier run finished fly past: they say nothing about how long the others take.
-        self._finished.feed(counters.succeeded + counters.failed)
+        allowance = self._allowance()
+        self._time_left.observe(allowance)
         total = total_lines(counters)
         return Snapshot(
             elapsed_s=self._clock() - self._start_s,
@@ -111,18 +74,19 @@ class Pace:
             requests_per_s=self._requests.now_per_s,
             average_per_s=self._requests.average_per_s,
             tokens_per_min=self._tokens.now_per_s * 60,
-            eta_s=_eta_s(counters.done, total, self._finished.now_per_s),
+            eta_s=self._eta_s(total, allowance),
+            held_back=allowance.held_back,
         )
 
-
-def _rate(start: tuple[float, float], end: tuple[float, float]) -> float:
-    span_s = end[0] - start[0]
-    return (end[1] - start[1]) / span_s if span_s > 0 else 0.0
-
-
-def _eta_s(done: int, total: TotalLines | None, finished_per_s: float) -> float | None:
-    if total is None:
-        return None
-    if done >= total.lines:
-        return 0.0 if total.is_exact else None
-    return (total.lines - done) / finished_per_s if finished_per_s > 0 else None
+    def _eta_s(self, total: TotalLines | None, allowance: Allowance) -> float | None:
+        counters, finished_before = self._counters, allowance.finished_before
+        if allowance.is_ending:
+            return self._time_left.seconds(counters.in_flight)
+        if total is None:
+            return None
+        if counters.done >= total.lines:
+            return 0.0 if total.is_exact else None
+        if counters.lines_read >= _MIN_READ and not counters.skipped:
+            finished_before = 0  # of another input, which has the same outputs
+        to_skip = min(finished_before, total.lines - counters.lines_read)
+        return self._time_left.seconds(total.lines - counters.done - to_skip)

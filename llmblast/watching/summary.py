@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmblast.watching.counters import Counters, EndpointCounters, ErrorKind
-from llmblast.watching.figures import count, duration, latency, percent, rate, short, utilisation
+from llmblast.watching.figures import count, duration, latency, rate, short, utilisation
+from llmblast.watching.limit_names import limit_in_words, waits_in_words
 from llmblast.watching.progress import LimitsView
 from llmblast.watching.sanitize import clean
-from llmblast.watching.tables import MAX_ENDPOINT_ROWS, align, cell_width, cut, endpoint_table
+from llmblast.watching.tables import MAX_ENDPOINT_ROWS, align, cell_width, cut, endpoint_table, endpoints_to_show
 
 QUANTILES = (0.5, 0.95, 0.99)
 _TOP_ERRORS = 5
@@ -25,21 +26,39 @@ _PLACE = re.compile(r"^line \d+, column \d+: ")
 
 
 @dataclass(frozen=True, slots=True)
+class OutputFiles:
+    """Where the answers and the errors are; None: not in a file. With them, what earlier runs have left there."""
+
+    answers: str | None = None
+    errors: str | None = None
+    answers_before: int = 0
+    errors_before: int = 0
+    flagged_command: str | None = None
+    """Shows the answers that were cut off or filtered."""
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
-    """The end of a run. `verdict` says in one line how it ended, `next_command` is what to type next."""
+    """The end of a run. `verdict` says in one line how it ended, `next_command` is what to type next, `next_when` what
+    has to be so first.
+    """
 
     counters: Counters
     duration_s: float
     limits: LimitsView
     verdict: str
     next_command: str | None = None
+    next_when: str = ""
+    files: OutputFiles = OutputFiles()
 
     def as_text(self, width: int = 80) -> str:
         """Plain text in lines of at most `width` columns.
 
-        Verdict, command and messages of errors are not cut to it: they say what to mend, or are there to be copied.
+        Verdict, paths, commands and messages of errors are not cut to it: they say what to mend, or are there to be
+        copied.
         """
-        lines = [clean(self.verdict, _LONGEST_TEXT)]
+        lines = [clean(self.verdict, _LONGEST_TEXT), *_wrapped("lines", self._line_facts(), width)]
+        lines += self._file_lines(width)
         for label, facts in self._facts():
             lines += _wrapped(label, facts, width)
         endpoints = self.counters.endpoints
@@ -48,7 +67,8 @@ class Summary:
         if self.counters.error_kinds:
             lines += ["", *self._error_lines(width)]
         if self.next_command:
-            lines += ["", f"next: {clean(self.next_command, _LONGEST_TEXT)}"]
+            when = f"{clean(self.next_when)}: " if self.next_when else ""
+            lines += ["", f"next: {when}{clean(self.next_command, _LONGEST_TEXT)}"]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, object]:
@@ -119,7 +139,7 @@ class Summary:
         return sorted(kinds, key=lambda item: (-item[1].count, item[1].first_line))[:_TOP_ERRORS]
 
     def _facts(self) -> list[tuple[str, list[str]]]:
-        facts = [("lines", self._line_facts()), ("requests", self._request_facts()), ("time", self._time_facts())]
+        facts = [("requests", self._request_facts()), ("time", self._time_facts())]
         if self.counters.tokens:
             facts.append(("tokens", self._token_facts()))
         if self.counters.latency.count:
@@ -127,7 +147,7 @@ class Summary:
             facts.append(("latency", [f"p{share * 100:.0f} {latency(value)}" for share, value in values]))
         if self.counters.sent:
             facts.append(("waiting", self._wait_facts()))
-        facts.append(("used", self._used_facts()))
+        facts.append(("limits", self._used_facts()))
         return [(label, parts) for label, parts in facts if parts]
 
     def _line_facts(self) -> list[str]:
@@ -135,11 +155,31 @@ class Summary:
         facts = [f"{count(counters.lines_read)} read"]
         if counters.skipped:
             facts.append(f"{count(counters.skipped)} skipped ({self._skipped_how})")
-        flagged = f" ({count(counters.flagged)} cut off or filtered)" if counters.flagged else ""
-        facts.append(f"{count(counters.succeeded)} answered{flagged}")
+        facts.append(f"{count(counters.succeeded)} answered")
         malformed = f" ({count(counters.malformed)} malformed)" if counters.malformed else ""
         facts.append(f"{count(counters.failed)} failed{malformed}")
         return facts + self._pending_facts()
+
+    def _file_lines(self, width: int) -> list[str]:
+        """How many answers and errors stand where, and how to see those that are not whole. Paths are never cut."""
+        counters, files = self.counters, self.files
+        answers = counters.succeeded + files.answers_before
+        errors = counters.failed + files.errors_before
+        facts = (
+            [_plural(answers, "answer", "answers") + f" in {_path(files.answers)}"] if files.answers and answers else []
+        )
+        if files.errors and errors:
+            facts.append(_plural(errors, "error", "errors") + f" in {_path(files.errors)}")
+        lines = _wrapped("files", facts, width, may_cut=False) if facts else []
+        return lines + (self._flagged_lines(width) if counters.flagged else [])
+
+    def _flagged_lines(self, width: int) -> list[str]:
+        command = clean(self.files.flagged_command or "", _LONGEST_TEXT)
+        what = f"{count(self.counters.flagged)} hit max_tokens or a filter{':' if command else ''}"
+        *lines, last = _wrapped("cut off", [what], width)
+        if cell_width(last) + 1 + cell_width(command) > width:
+            return [*lines, last, " " * _LABEL_WIDTH + command] if command else [*lines, last]
+        return [*lines, f"{last} {command}".rstrip()]
 
     @property
     def _skipped_how(self) -> str:
@@ -179,20 +219,16 @@ class Summary:
         return facts + ([f"{short(per_min)}/min"] if per_min is not None else [])
 
     def _wait_facts(self) -> list[str]:
-        """The longest wait first."""
-        waited = sorted(self.limits.waited().items(), key=lambda item: -item[1])
-        facts = [
-            f"{clean(name, 60)} {duration(waited_s)} ({percent(waited_s, self.duration_s)})"
-            for name, waited_s in waited
-            if waited_s > _NOTEWORTHY_WAIT * self.duration_s
-        ]
+        least_s = _NOTEWORTHY_WAIT * self.duration_s
+        facts = waits_in_words(self.limits.waited(), self.duration_s, least_s)
         return facts or ["limits did not hold the run back"]
 
     def _used_facts(self) -> list[str]:
         """The most used first: what to raise for more speed."""
         used = sorted(self.limits.used().items(), key=lambda item: -item[1])
-        facts = [f"{clean(name, 60)} {utilisation(share)}" for name, share in used if share > 0]
+        facts = [f"{limit_in_words(name)} {utilisation(share)}" for name, share in used if share > 0]
         others = len(facts) - _MOST_USED
+        facts[:1] = [f"used: {fact}" for fact in facts[:1]]
         return [*facts[:_MOST_USED], f"and {count(others)} more"] if others > 0 else facts
 
     def _error_lines(self, width: int) -> list[str]:
@@ -214,7 +250,8 @@ class Summary:
 def _endpoint_lines(endpoints: Sequence[EndpointCounters], width: int) -> list[str]:
     """The table, and below it the states that it had to cut: they say what to mend."""
     table = endpoint_table(endpoints, width)
-    told = [endpoint for endpoint in endpoints[:MAX_ENDPOINT_ROWS] if endpoint.state]
+    shown = endpoints_to_show(endpoints, MAX_ENDPOINT_ROWS)
+    told = [endpoint for endpoint in shown if endpoint.state]
     states = [(clean(endpoint.name), clean(endpoint.state)) for endpoint in told]
     return table + [f"{name}: {state}" for name, state in states if not any(row.endswith(state) for row in table)]
 
@@ -248,13 +285,18 @@ def _plural(number: int, one: str, many: str) -> str:
     return f"{count(number)} {one if number == 1 else many}"
 
 
-def _wrapped(label: str, facts: list[str], width: int) -> list[str]:
+def _path(path: str) -> str:
+    return clean(path, _LONGEST_TEXT)
+
+
+def _wrapped(label: str, facts: list[str], width: int, *, may_cut: bool = True) -> list[str]:
     """The facts behind their label, in as many lines as they need; a line breaks between two facts if that will do."""
     lines = [label.ljust(_LABEL_WIDTH)]
     for index, fact in enumerate(facts):
         text = fact + ("," if index < len(facts) - 1 else "")
-        for piece in [text] if cell_width(text) <= width - _LABEL_WIDTH else text.split():
+        is_whole = cell_width(text) <= width - _LABEL_WIDTH or not may_cut
+        for piece in [text] if is_whole else text.split():
             if len(lines[-1]) > _LABEL_WIDTH and cell_width(lines[-1]) + 1 + cell_width(piece) > width:
                 lines.append(" " * _LABEL_WIDTH)
             lines[-1] += piece if len(lines[-1]) == _LABEL_WIDTH else f" {piece}"
-    return [cut(line, width) for line in lines]
+    return [cut(line, width) for line in lines] if may_cut else lines

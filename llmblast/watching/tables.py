@@ -11,6 +11,8 @@ MAX_ENDPOINT_ROWS = 10
 _GAP = "  "
 _NAME_LENGTH = 40
 _NARROWEST_NAME = 8
+_LONGEST_DISTINCT = 24
+"""So much of the names is kept where that tells them apart, before columns are left out."""
 _NARROWEST_STATE = 8
 _TELLING_STATE = 32
 """So much of a state says more than the rest of a name."""
@@ -54,23 +56,35 @@ def align(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
 def endpoint_table(
     endpoints: Sequence[EndpointCounters], width: int, max_rows: int = MAX_ENDPOINT_ROWS, with_in_flight: bool = False
 ) -> list[str]:
-    """A header, a line for each of the first `max_rows` endpoints, and a line that counts the others.
+    """A header, a line for each of the endpoints to show, and a line that counts the others.
 
     Where it is too wide, large counts are shortened first, then names and states are cut, then columns left out.
     """
-    shown = endpoints[:max_rows]
+    shown = endpoints_to_show(endpoints, max_rows)
     sent_in_all = sum(endpoint.sent for endpoint in endpoints)
+    distinct_width = _distinct_width([clean(endpoint.name, _NAME_LENGTH) for endpoint in shown])
     lines: list[str] = []
     for left_out in (None, *range(len(_DISPENSABLE) + 1)):
         number = count if left_out is None else short
         rows = [_header(with_in_flight)]
         rows += [_row(endpoint, sent_in_all, number, with_in_flight) for endpoint in shown]
-        lines = _fitted(rows, None) if left_out is None else _fitted(_without(rows, _DISPENSABLE[:left_out]), width)
+        shortest_name = _NARROWEST_NAME if left_out == len(_DISPENSABLE) else distinct_width
+        rows = _without(rows, _DISPENSABLE[: left_out or 0])
+        lines = _fitted(rows, None if left_out is None else width, shortest_name)
         if max(map(cell_width, lines)) <= width:
             break
     if len(endpoints) > len(shown):
-        lines.append(f"... and {count(len(endpoints) - len(shown))} more")
+        hidden = sum(bool(e.state) for e in endpoints) - sum(bool(e.state) for e in shown)
+        trouble = f", {count(hidden)} of them in trouble" if hidden else ""
+        lines.append(f"... and {count(len(endpoints) - len(shown))} more{trouble}")
     return [cut(line, width) for line in lines]
+
+
+def endpoints_to_show(endpoints: Sequence[EndpointCounters], max_rows: int) -> Sequence[EndpointCounters]:
+    """Return all endpoints in their order; where they are too many, those in trouble first, then those with errors."""
+    if len(endpoints) <= max_rows:
+        return endpoints
+    return sorted(endpoints, key=lambda endpoint: (not endpoint.state, not endpoint.errors))[:max_rows]
 
 
 def _header(with_in_flight: bool) -> list[str]:
@@ -98,7 +112,7 @@ def _without(rows: list[list[str]], columns: Sequence[str]) -> list[list[str]]:
     return [[row[index] for index in kept] for row in rows]
 
 
-def _fitted(rows: list[list[str]], width: int | None) -> list[str]:
+def _fitted(rows: list[list[str]], width: int | None, shortest_name: int) -> list[str]:
     """The rows as lines, their first and last column cut to `width`; without a last column when nobody has a state."""
     has_state = any(row[-1] for row in rows[1:])
     if not has_state:
@@ -106,13 +120,21 @@ def _fitted(rows: list[list[str]], width: int | None) -> list[str]:
     right = [False] + [True] * (len(rows[0]) - 1 - has_state) + [False] * has_state
     if width is None:
         return align(rows, right)
-    states = ((-1, _TELLING_STATE), (0, _NARROWEST_NAME), (-1, _NARROWEST_STATE))
-    for index, narrowest in states if has_state else ((0, _NARROWEST_NAME),):
+    states = ((-1, _TELLING_STATE), (0, shortest_name), (-1, _NARROWEST_STATE))
+    for index, narrowest in states if has_state else ((0, shortest_name),):
         widest = max(cell_width(row[index]) for row in rows)
         excess = max(map(cell_width, align(rows, right))) - width
         for row in rows:
             row[index] = cut(row[index], max(widest - max(excess, 0), narrowest))
     return align(rows, right)
+
+
+def _distinct_width(names: Sequence[str]) -> int:
+    """Return the least width to which the names can be cut without two of them becoming the same."""
+    for width in range(_NARROWEST_NAME, _LONGEST_DISTINCT):
+        if len({cut(name, width) for name in names}) == len(names):
+            return width
+    return _NARROWEST_NAME
 
 
 def _character_width(character: str) -> int:

@@ -17,7 +17,7 @@ import orjson
 
 from llmblast.errors import OutputBlockedError
 from llmblast.watching.counters import Counters, EndpointCounters
-from llmblast.watching.rates import Clock
+from llmblast.watching.rate_meter import Clock
 from llmblast.watching.sanitize import clean
 
 _HEAD_BYTES = 64

@@ -149,7 +149,7 @@ ADVICE = [
         )
     ),
     Defect(target=f"{WATCHING}.counters:Histogram.add", part="the statistics of latencies", first=5),
-    Defect(target=f"{WATCHING}.counters:Histogram.quantile", part="the summary"),
+    Defect(target=f"{WATCHING}.counters:Histogram.quantile", part="the (summary|progress display)"),
     Defect(target=f"{WATCHING}.counters:Counters.count_error", part="the statistics of errors", options=("-a", "1")),
     Defect(target=f"{JOB}.engine:Engine.refresh_counters", part="the counters"),
     Defect(target=f"{SCHEDULING}.scheduler:Scheduler.waited", part="the summary"),
@@ -157,6 +157,8 @@ ADVICE = [
     Defect(target=f"{WATCHING}.progress:make_display", part="the progress display"),
     Defect(target=f"{WATCHING}.bar:BarDisplay.tick", part="the progress display", options=("--progress", "bar")),
     Defect(target=f"{WATCHING}.bar:BarDisplay.stop", part="the progress display", options=("--progress", "bar")),
+    Defect(target=f"{JOB}.allowance:allowance_of", part="the progress display", options=("--progress", "bar")),
+    Defect(target=f"{WATCHING}.time_left:TimeLeft.seconds", part="the progress display"),
     Defect(target=f"{WATCHING}.rates:Pace.snapshot", part="the progress display", options=("--progress", "bar")),
     Defect(target=f"{WATCHING}.summary:Summary.as_text", part="the summary"),
     Defect(target=f"{WATCHING}.summary:Summary.as_json", part="the summary", options=("--json", "-q")),

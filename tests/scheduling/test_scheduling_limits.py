@@ -5,7 +5,7 @@ import math
 import pytest
 
 from llmblast.records import NO_TOKENS
-from llmblast.scheduling import Breaker, Concurrency, Endpoint, LimitSet, Rate, limit_set
+from llmblast.scheduling import Breaker, Concurrency, Endpoint, LimitSet, Rate, RollingQuota, limit_set
 from llmblast.settings import EndpointSettings, RateSettings
 from tests.scheduling.scheduling_samples import make_endpoint, tokens_of
 
@@ -276,3 +276,16 @@ def test_an_endpoint_has_its_own_burst_or_that_of_the_run() -> None:
 
     assert not own.limits.is_ready(NO_TOKENS, 0.0)
     assert inherited.limits.is_ready(NO_TOKENS, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("units", "free_s"),
+    [(4, 0.0), (5, 9.0), (10, 9.0), (14, 10.0), (24, 20.0), (34, 30.0)],
+    ids=["what is left", "one of the first", "all of the first", "a whole window", "two windows", "three windows"],
+)
+def test_a_quota_tells_when_it_will_have_let_so_many_go(units: int, free_s: float) -> None:
+    """10 in 10 s, 6 of which were used a second ago: what is still free is used now."""
+    quota = RollingQuota("run rpd", 10, 10.0, slots=10_000)
+    quota.take(6, 99.0)
+
+    assert quota.free_at(units, 100.0) - 100.0 == pytest.approx(free_s, abs=0.01)

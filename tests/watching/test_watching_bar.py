@@ -14,6 +14,7 @@ from rich.console import Console
 from llmblast.watching.bar import BarDisplay, make_console
 from llmblast.watching.counters import Counters
 from llmblast.watching.progress import LimitsView, drive
+from llmblast.watching.time_left import Allowance
 from tests.watching.watching_helpers import FakeClock, busy_counters, endpoint
 
 LIMITS = LimitsView(tokens_per_minute_limit=200_000, requests_per_second_limit=200.0)
@@ -260,3 +261,14 @@ async def test_a_terminal_that_has_gone_ends_the_display_and_nothing_else(
 
     assert sys.stderr is stderr
     assert os.path.samestat(os.fstat(1), stdout_before)
+
+
+def test_a_quota_that_is_used_up_has_a_line_below_the_figures() -> None:
+    """Cut to the width, and without what a terminal would obey."""
+    limits = LimitsView(allowance=lambda: Allowance(held_back="gpu\x1b[2J1 rpd is used up until 2026-11-29 04:18:31"))
+    display = BarDisplay(Counters(endpoints=[endpoint("gpu1")]), limits, FakeClock(), console_of(80))
+
+    lines = [line.plain for line in display.lines()]
+
+    assert lines[4] == "gpu1 rpd is used up until 2026-11-29 04:18:31"
+    assert lines[5] == ""

@@ -75,3 +75,14 @@ def test_done_counts_every_line_that_has_its_record() -> None:
 def test_pending_lines_are_read_and_have_no_record() -> None:
     """Records of this run and of an earlier one count alike."""
     assert Counters(lines_read=9, skipped=5, succeeded=1, failed=1).pending == 2
+
+
+@pytest.mark.parametrize(("latency_s", "share"), [(0.0, 1.0), (0.5, 1.0), (1.5, 0.75), (3.0, 0.25), (5000.0, 0.0)])
+def test_the_share_of_longer_latencies(latency_s: float, share: float) -> None:
+    """To a bucket's width."""
+    histogram = Histogram()
+    for seconds in (1.0, 2.0, 2.0, 4.0):
+        histogram.add(seconds)
+
+    assert histogram.share_above(latency_s) == share
+    assert Histogram().share_above(latency_s) == 0

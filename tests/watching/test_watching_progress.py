@@ -4,6 +4,7 @@ import asyncio
 import io
 import subprocess
 import sys
+from datetime import datetime
 
 import pytest
 
@@ -112,23 +113,65 @@ def test_endpoints_in_trouble_are_named_at_the_end_of_the_plain_line() -> None:
     assert "fine" not in line
 
 
-def test_the_plain_display_writes_one_line_a_tick_and_none_before() -> None:
-    """Runs of less than ten seconds leave no line in the log."""
-    clock, stream, counters = FakeClock(), io.StringIO(), Counters()
-    display = make_display("plain", counters, LimitsView(), clock, stream)
-
+def plain_lines(clock: FakeClock, counters: Counters, until_s: float) -> list[str]:
+    """What the plain display writes in a run that sends 50 requests a second."""
+    stream, start_s = io.StringIO(), clock.now
+    display = make_display("plain", counters, LimitsView(), clock, stream, wall_clock=lambda: 1_790_000_000 + clock())
     display.start()
-    before = stream.getvalue()
-    for _ in range(2):
-        clock.advance(10)
-        counters.sent += 500
+    while clock.now - start_s < until_s:
+        clock.advance(0.25)
+        counters.sent = round(50 * (clock.now - start_s))
         display.tick()
     display.stop()
+    return stream.getvalue().splitlines()
 
-    lines = stream.getvalue().splitlines()
-    assert before == ""
-    assert [line.split("  ")[0] for line in lines] == ["00:10", "00:20"]
+
+def test_plain_lines_begin_after_two_seconds_and_get_rarer() -> None:
+    """The first one says that all is well, and a night fills no more than some pages."""
+    lines = plain_lines(FakeClock(), Counters(), 8000)
+
+    times = [line.split("  ")[1] for line in lines]
+    assert times[:9] == ["00:02", "00:10", "00:20", "00:30", "00:40", "00:50", "01:00", "01:30", "02:00"]
+    assert times[times.index("10:00") :][:3] == ["10:00", "11:00", "12:00"]
+    assert times[times.index("1:00:00") :][:3] == ["1:00:00", "1:05:00", "1:10:00"]
     assert "  50.0/s  " in lines[1]
+
+
+def test_plain_lines_have_the_wall_clocks_date_and_time() -> None:
+    """A log is read together with others."""
+    clock = FakeClock()
+
+    line = plain_lines(clock, Counters(), 2)[0]
+
+    moment = datetime.fromisoformat(line.split("  ")[0])
+    assert moment.timestamp() == 1_790_000_000 + clock.now
+    assert moment.tzinfo is not None
+
+
+def test_a_run_of_less_than_two_seconds_leaves_no_line() -> None:
+    """Its summary says it all."""
+    assert plain_lines(FakeClock(), Counters(), 1.75) == []
+
+
+def test_lines_are_written_when_ticks_come_late() -> None:
+    """One for all that were missed."""
+    clock, stream = FakeClock(), io.StringIO()
+    display = make_display("plain", Counters(), LimitsView(), clock, stream)
+
+    for seconds in (35, 1, 4, 1):
+        clock.advance(seconds)
+        display.tick()
+
+    assert [line.split("  ")[1] for line in stream.getvalue().splitlines()] == ["00:35", "00:40"]
+
+
+def test_a_quota_that_is_used_up_is_told_in_the_plain_line() -> None:
+    """Else a run that waits for hours looks like one that hangs."""
+    snapshot = Snapshot(10.0, 7, None, 1.0, 1.0, 0.0, None, "--rpd is used up until 12:00")
+
+    line = status_line(snapshot, Counters(), LimitsView())
+
+    assert line == "00:10  7 done  1.00/s  in flight 0  retries 0  429s 0  errors 0  --rpd is used up until 12:00"
 
 
 def test_plain_progress_and_the_summary_do_not_import_rich() -> None:

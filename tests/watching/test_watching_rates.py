@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast.watching.counters import Counters
-from llmblast.watching.rates import Pace, RateMeter, TotalLines, total_lines
-from tests.watching.watching_helpers import FakeClock
+from llmblast.watching.rate_meter import RateMeter
+from llmblast.watching.rates import Pace, TotalLines, total_lines
+from llmblast.watching.time_left import Allowance
+from tests.watching.watching_helpers import FakeClock, endpoint
 
 
 def test_the_rate_now_forgets_what_is_older_than_its_window() -> None:
@@ -132,3 +134,24 @@ def test_a_snapshot_tells_requests_per_second_and_tokens_per_minute() -> None:
 def test_an_eta_is_only_told_when_something_says_how_long(counters: Counters, eta_s: float | None) -> None:
     """No division by zero and no false promise."""
     assert Pace(counters, FakeClock()).snapshot().eta_s == eta_s
+
+
+def test_a_run_that_is_stopping_takes_as_long_as_what_is_in_flight() -> None:
+    """Nothing more is sent: the other lines are left to the next run."""
+    clock, allowance = FakeClock(), Allowance()
+    counters = Counters(endpoints=[endpoint("gpu")], lines_read=10_000, input_ended=True, sent=10, in_flight=10)
+    pace = Pace(counters, clock, lambda: allowance)
+    for _ in range(40):
+        clock.advance(0.25)
+        pace.snapshot()
+        if clock.now % 2 == 0:
+            counters.sent += 10
+            counters.succeeded += 10
+            for _ in range(10):
+                counters.endpoints[0].latency.add(2.0)
+    before = pace.snapshot().eta_s
+
+    allowance = Allowance(is_ending=True)
+
+    assert before == pytest.approx(1990, rel=0.05)
+    assert pace.snapshot().eta_s == pytest.approx(2, abs=0.2)

@@ -5,8 +5,8 @@ import pytest
 
 from llmblast.watching.counters import Counters, EndpointCounters
 from llmblast.watching.progress import LimitsView
-from llmblast.watching.summary import Summary
-from llmblast.watching.tables import cell_width
+from llmblast.watching.summary import OutputFiles, Summary
+from llmblast.watching.tables import cell_width, endpoint_table
 from tests.watching.watching_helpers import busy_counters, endpoint
 
 
@@ -34,9 +34,10 @@ def test_the_figures_of_a_run_are_told() -> None:
     assert lines[0] == "finished: some lines have no answer"
     assert lines[1].split(maxsplit=1) == [
         "lines",
-        "1,205 read, 200 skipped (finished earlier), 990 answered (3 cut off or filtered), "
-        "10 failed (2 malformed), 5 pending",
+        "1,205 read, 200 skipped (finished earlier), 990 answered, 10 failed (2 malformed), 5 pending",
     ]
+    assert lines[2] == "cut off   3 hit max_tokens or a filter"
+    del lines[2]
     assert lines[2].split(maxsplit=1) == [
         "requests",
         "1,001 sent, 1 retry, 4 x 429, 5 hedged, 6 maybe billed",
@@ -151,7 +152,90 @@ def test_waiting_is_told_for_limits_that_held_the_run_back() -> None:
     """The longest first; less than half a percent of the time is noise."""
     text = text_of(finished_run(), run_rps=3.0, gpu1_tpm=6.0, run_concurrency=0.05)
 
-    assert "waiting   gpu1 tpm 6.0 s (50 %), run rps 3.0 s (25 %)\n" in text + "\n"
+    assert "waiting   held back by gpu1 tpm 6.0 s (50 %), --rps 3.0 s (25 %)\n" in text + "\n"
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ("run rps", "held back by --rps 6.0 s (50 %)"),
+        ("run concurrency", "held back by --concurrency 6.0 s (50 %)"),
+        ("my gpu tpm", "held back by my gpu tpm 6.0 s (50 %)"),
+        ("output", "held back by the output files 6.0 s (50 %)"),
+        ("gpu1 breaker", "gpu1 was down 6.0 s (50 %)"),
+        ("gpu1 outage", "gpu1 was failing 6.0 s (50 %)"),
+        ("gpu1 pause", "gpu1 paused after 429s 6.0 s (50 %)"),
+        ("gpu1 learned rate", "gpu1 slowed after 429s 6.0 s (50 %)"),
+        ("gpu1 learned concurrency", "gpu1 took fewer at once after 429s 6.0 s (50 %)"),
+        ("gpu1 refusals", "gpu1 was tried with single lines 6.0 s (50 %)"),
+    ],
+)
+def test_what_held_the_run_back_is_told_in_words(limit: str, words: str) -> None:
+    """Options by their names, and what happened to an endpoint as an event."""
+    limits = LimitsView(waited=lambda: {limit: 6.0})
+
+    assert f"waiting   {words}\n" in Summary(finished_run(), 12.0, limits, "finished").as_text(200) + "\n"
+
+
+def test_limits_are_told_before_what_happened_to_endpoints() -> None:
+    """They can be changed; each of the two the longest first."""
+    text = text_of(finished_run(), gpu1_breaker=6.0, run_rps=1.2, gpu2_breaker=3.0, run_tpm=2.4)
+
+    assert (
+        "held back by --tpm 2.4 s (20 %), --rps 1.2 s (10 %), gpu1 was down 6.0 s (50 %), gpu2 was down 3.0 s (25 %)"
+    ) in text
+
+
+FILES = OutputFiles("out/save.jsonl", "out/save.errors.jsonl", 200, 5, "jq -c 'select(...)' out/save.jsonl")
+
+
+def files_text(counters: Counters, files: OutputFiles, width: int = 200) -> list[str]:
+    return Summary(counters, 12.0, LimitsView(), "finished", files=files).as_text(width).splitlines()
+
+
+def test_the_files_are_told_with_what_is_in_each() -> None:
+    """With what earlier runs have left there, since that is what a person finds."""
+    assert files_text(finished_run(), FILES)[2:4] == [
+        "files     1,190 answers in out/save.jsonl, 15 errors in out/save.errors.jsonl",
+        "cut off   3 hit max_tokens or a filter: jq -c 'select(...)' out/save.jsonl",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (OutputFiles("a", "b"), "files     1 answer in a"),
+        (OutputFiles(None, "b", 0, 1), "files     1 error in b"),
+        (OutputFiles(None, "b"), "requests  none sent"),
+    ],
+)
+def test_a_file_without_records_is_not_told(files: OutputFiles, expected: str) -> None:
+    """Nor are answers that went to standard output: they were seen there."""
+    assert files_text(Counters(succeeded=1), files)[2] == expected
+
+
+def test_paths_and_commands_are_never_cut() -> None:
+    """They are there to be copied."""
+    path = "a-long-path/" * 8 + "save.jsonl"
+    files = OutputFiles(path, path + "2", 0, 0, f"jq . {path}")
+
+    lines = files_text(finished_run(), files, 40)
+
+    assert [line for line in lines if path in line] == [
+        f"files     990 answers in {path},",
+        f"          10 errors in {path}2",
+        f"          jq . {path}",
+    ]
+
+
+def test_what_has_to_be_so_first_stands_before_the_command() -> None:
+    """Where it makes no sense to type it at once; the command alone is what scripts get."""
+    summary = Summary(
+        finished_run(), 12.0, LimitsView(), "stopped", "llmblast run x", "once gpu1 is reachable, run again"
+    )
+
+    assert summary.as_text().endswith("\n\nnext: once gpu1 is reachable, run again: llmblast run x")
+    assert summary.as_json()["next_command"] == "llmblast run x"
 
 
 def test_a_run_that_no_limit_held_back_says_so() -> None:
@@ -168,7 +252,7 @@ def test_how_far_limits_were_used_is_told_right_after_the_waiting() -> None:
     lines = used_text({"gpu1 tpm": 0.96, "run rps": 0.9937, "gpu2 tpm": 0.0, "gpu1 rps": 0.421})
 
     assert lines[-2].startswith("waiting")
-    assert lines[-1] == "used      run rps 99.4 %, gpu1 tpm 96 %, gpu1 rps 42 %"
+    assert lines[-1] == "limits    used: --rps 99.4 %, gpu1 tpm 96 %, gpu1 rps 42 %"
 
 
 @pytest.mark.parametrize("used", [{}, {"run rps": 0.0}])
@@ -358,3 +442,27 @@ def test_a_state_that_the_table_cuts_is_told_below_it() -> None:
     assert lines[-3].endswith("  cooling down 12 s")
     assert lines[-2].startswith("b ")
     assert "failing, probing: HTTP 501" in lines[-2]
+
+
+def test_endpoints_in_trouble_come_first_where_there_are_too_many() -> None:
+    """What is off has to be seen; those that do not fit are counted."""
+    counters = finished_run()
+    counters.endpoints = [endpoint(f"gpu{n}", 10, 10, state="off: HTTP 401" if n >= 8 else "") for n in range(20)]
+    counters.endpoints[5].errors = 3
+
+    lines = text_of(counters).splitlines()
+    rows = lines[lines.index(next(line for line in lines if line.startswith("endpoint "))) + 1 :]
+
+    assert [row.split()[0] for row in rows] == [*(f"gpu{n}" for n in range(8, 18)), "..."]
+    assert rows[-1] == "... and 10 more, 2 of them in trouble"
+
+
+def test_endpoints_with_errors_come_before_those_without() -> None:
+    """Where there are too many; else they stand in their order."""
+    endpoints = [endpoint(f"gpu{n}", 10, 10) for n in range(12)]
+    endpoints[11].errors, endpoints[7].state = 3, "down"
+
+    many, few = endpoint_table(endpoints, 100, 3), endpoint_table(endpoints, 100, 12)
+
+    assert [row.split()[0] for row in many[1:]] == ["gpu7", "gpu11", "gpu0", "..."]
+    assert [row.split()[0] for row in few[1:]] == [f"gpu{n}" for n in range(12)]

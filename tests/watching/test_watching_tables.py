@@ -92,3 +92,22 @@ def test_what_ten_rows_cannot_show_is_counted() -> None:
 def test_a_hostile_name_is_cleaned() -> None:
     """Names come from a file that somebody else may have written."""
     assert endpoint_table([endpoint("\x1b[2Jgpu\n1")], 80)[1].startswith("gpu 1 ")
+
+
+@pytest.mark.parametrize("state", ["", "down, next try in 2 s: nobody listens at 127.0.0.1:9 (connection refused)"])
+def test_names_stay_distinct_as_long_as_there_are_columns_to_leave_out(state: str) -> None:
+    """Eleven rows called `endpoin…` say nothing."""
+    endpoints = [endpoint(f"endpoint-{n}.inference.example.com", 314, 314) for n in range(11)]
+    endpoints[10].state = state
+
+    lines = endpoint_table(endpoints, 60, 11, with_in_flight=True)
+
+    assert len({line.split()[0] for line in lines[1:]}) == 11
+    assert max(map(cell_width, lines)) <= 60
+
+
+def test_names_that_differ_only_at_their_end_cost_no_columns() -> None:
+    """They are cut as ever: nothing is gained."""
+    endpoints = [endpoint(f"a-very-long-name-of-an-endpoint-{n}", 314, 314) for n in range(2)]
+
+    assert "share" in endpoint_table(endpoints, 60, with_in_flight=True)[0]

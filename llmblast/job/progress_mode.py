@@ -1,0 +1,48 @@
+"""Progress mode: no bar where answers may appear on the same terminal, since each would tear the other apart.
+
+A bar is drawn over itself several times a second. Where answers go to a pipe, its reader may print them on the same
+terminal, so there are whole lines instead; on the terminal itself the answers are the progress.
+"""
+
+import os
+import stat
+from enum import Enum, auto
+from typing import TextIO
+
+from llmblast.job.start import STDOUT
+from llmblast.settings import Settings
+from llmblast.watching import Mode
+
+
+class _Kind(Enum):
+    """Where an output ends up."""
+
+    FILE = auto()
+    TERMINAL = auto()
+    PIPE = auto()
+
+
+def progress_mode(settings: Settings, stderr: TextIO, stdout_fd: int = 1) -> Mode:
+    """Return the mode that was asked for; for `auto` the one that leaves answers readable."""
+    if settings.progress != "auto":
+        return settings.progress
+    if settings.verbose or not stderr.isatty():
+        return "plain"
+    kinds = {_kind(path, stdout_fd) for path in (settings.save, settings.errors_path)}
+    if _Kind.TERMINAL in kinds:
+        return "none"
+    return "plain" if _Kind.PIPE in kinds else "auto"
+
+
+def _kind(path: str, stdout_fd: int) -> _Kind:
+    """Return where an output ends up; one that does not exist yet becomes a file, and one that is closed is
+    no matter of the display.
+    """
+    try:
+        status = os.fstat(stdout_fd) if path == STDOUT else os.stat(path)
+        null_device = os.stat(os.devnull).st_rdev
+    except (OSError, ValueError):
+        return _Kind.FILE
+    if stat.S_ISREG(status.st_mode) or status.st_rdev == null_device:
+        return _Kind.FILE
+    return _Kind.TERMINAL if stat.S_ISCHR(status.st_mode) else _Kind.PIPE

@@ -1,0 +1,47 @@
+"""Limit names: how the limits that held a run back, or were used, are called where a person reads of them."""
+
+from collections.abc import Mapping
+
+from llmblast.watching.figures import duration, percent
+from llmblast.watching.sanitize import clean
+
+_RUN = "run "
+_LONGEST_NAME = 60
+_OUTPUT = "output"
+_EVENTS = {
+    " breaker": "was down",
+    " outage": "was failing",
+    " refusals": "was tried with single lines",
+    " pause": "paused after 429s",
+    " learned rate": "slowed after 429s",
+    " learned concurrency": "took fewer at once after 429s",
+}
+"""What is no limit that somebody has set, but happened to an endpoint or a quota."""
+
+
+def limit_in_words(name: str) -> str:
+    """Return the option of a limit of the run, `--rps`; `gpu1 rps` for one of an endpoint."""
+    name = clean(name, _LONGEST_NAME)
+    return f"--{name.removeprefix(_RUN)}" if name.startswith(_RUN) else name
+
+
+def waits_in_words(waited: Mapping[str, float], whole_s: float, least_s: float) -> list[str]:
+    """Say what held the run back for more than `least_s`, how long, and which share of the whole that is: limits first,
+    then what happened to endpoints, each the longest first.
+    """
+    longest_first = sorted(waited.items(), key=lambda item: -item[1])
+    told = [
+        (name, f"{duration(wait_s)} ({percent(wait_s, whole_s)})") for name, wait_s in longest_first if wait_s > least_s
+    ]
+    limits = [f"{_limit(name)} {how_long}" for name, how_long in told if _event(name) is None]
+    events = [f"{event} {how_long}" for name, how_long in told if (event := _event(name)) is not None]
+    return ([f"held back by {limits[0]}", *limits[1:]] if limits else []) + events
+
+
+def _limit(name: str) -> str:
+    return "the output files" if name == _OUTPUT else limit_in_words(name)
+
+
+def _event(name: str) -> str | None:
+    suffix = next((suffix for suffix in _EVENTS if name.endswith(suffix)), None)
+    return None if suffix is None else f"{clean(name.removesuffix(suffix), _LONGEST_NAME)} {_EVENTS[suffix]}"

@@ -1,0 +1,264 @@
+"""Time left: how long a run still takes, by what the limits allow, what was finished lately, and what is in flight.
+
+A rate limit that holds the run back is the best that can be known of its speed. Else it is measured, between two
+moments at which lines were finished, since slow models answer in waves. Before enough was measured, Little's law gives
+it: throughput = number in flight / latency. Pauses are no part of the speed. The end is that of the slowest request
+among those that are in flight then.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from llmblast.watching.counters import Counters, Histogram
+from llmblast.watching.early_latency import EarlyLatency
+from llmblast.watching.rate_meter import Clock, RateMeter
+
+MIN_PAUSE_S = 3.0
+"""Shorter pauses are part of the speed."""
+PACED_SHARE = 0.7
+"""With so much of the time spent on waiting for rate limits, they are the speed."""
+MIN_SHARE_OF_ALLOWED = 0.8
+"""Unless less than this share of what they allow was measured for `LONG_S`, and for `MANY_LATENCIES`."""
+LONG_S, MANY_LATENCIES = 20.0, 5.0
+MIN_MEASURED_S, MIN_LATENCIES = 2.0, 2.0
+MIN_WINDOW_S, MAX_WINDOW_S = 10.0, 60.0
+MIN_FINISHES, MAX_FINISHES = 8, 40
+"""Moments at which lines were finished that a measurement keeps."""
+MIN_YIELD = 0.01
+PAUSE_DOUBT = 0.15
+"""Share of the lines between two pauses by which there may be more the next time."""
+MORE_LATENCIES = 1.05
+"""So many times the latencies of all endpoints are put together again: that takes some microseconds for each."""
+
+
+def no_wait(sends: float) -> float:
+    """Return the seconds that no quota takes."""
+    return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What is known of the time to come; the default is a run without limits."""
+
+    lines_per_s: float | None = math.inf
+    """By the rate limits; None: it depends on the tokens of a line, which nobody knows yet."""
+    paced_s: float = 0.0
+    """Seconds so far in which rate limits held the run back."""
+    blocked_s: float = 0.0
+    """Nothing can be sent for so long."""
+    is_rate_limited: bool = False
+    """That is for a rate limit of the provider, which may hold again before long."""
+    quota_wait_s: Callable[[float], float] = no_wait
+    """Seconds until so many more requests are within the quotas of a day."""
+    finished_before: int = 0
+    """Lines that earlier runs finished and that were not read yet, at most."""
+    is_ending: bool = False
+    """Nothing more is sent: what is in flight is all that is left."""
+    held_back: str = ""
+    """For a person: which quota holds the run back for long, and until when."""
+
+
+class TimeLeft:
+    """Follows the counters: `observe` a few times a second, then ask for the seconds that a number of lines takes.
+
+    Its memory and its cost do not depend on how long the run is.
+    """
+
+    def __init__(self, counters: Counters, clock: Clock) -> None:
+        self._counters = counters
+        self._clock = clock
+        self._seen_s = clock()
+        self._active_s = 0.0
+        """Seconds in which the run was not blocked: the time that speed is measured by."""
+        self._allowance = Allowance()
+        self._is_blocked = False
+        self._pauses = _Pauses()
+        self._paced = RateMeter(lambda: self._active_s)
+        self._early = EarlyLatency()
+        self._finishes: deque[tuple[float, int]] = deque()
+        self._longest_gap_s = 0.0
+        self._sent, self._last_sent_s = 0, 0.0
+        self._latencies = Histogram()
+
+    def observe(self, allowance: Allowance) -> None:
+        """Take in the counters as they are, and what is allowed from now on."""
+        now = self._clock()
+        step_s, self._seen_s = now - self._seen_s, now
+        was_blocked, self._allowance = self._is_blocked, allowance
+        self._is_blocked = allowance.blocked_s >= MIN_PAUSE_S or (was_blocked and allowance.blocked_s > 0)
+        if self._is_blocked and was_blocked:
+            self._pauses.last(step_s)
+        else:
+            self._active_s += step_s
+            self._observe_sends()
+            self._observe_finishes()
+            self._paced.feed(allowance.paced_s)
+        if self._is_blocked and not was_blocked and allowance.is_rate_limited:
+            self._pauses.begin(self._active_s, self._finished)
+        self._observe_latencies()
+
+    def seconds(self, lines: int) -> float | None:
+        """Return how long so many more lines take; None where nothing says so."""
+        allowance, in_flight = self._allowance, self._counters.in_flight
+        unsent = max(lines - in_flight, 0)
+        quota_s = allowance.quota_wait_s(unsent / self._yield)
+        per_s, is_paced = self._lines_per_s()
+        if per_s is None and quota_s > 0:
+            per_s = math.inf
+        if per_s is None or per_s <= 0:
+            return None
+        pause_s = allowance.blocked_s if self._is_blocked else 0.0
+        if not unsent:
+            return pause_s + self._last_s(in_flight, per_s, self._active_s - self._last_sent_s)
+        sending_s = unsent / per_s
+        moment = _Moment(self._finished, self._active_s, pause_s)
+        sending_s += self._pauses.expected_s(unsent, sending_s, moment)
+        gone_s = 0.0 if is_paced else self._since_finish_s
+        waiting_s = max(sending_s - gone_s, quota_s - pause_s, 0.0)
+        return pause_s + waiting_s + self._last_s(max(in_flight, 1), per_s, 0.0)
+
+    @property
+    def _finished(self) -> int:
+        return self._counters.succeeded + self._counters.failed
+
+    @property
+    def _yield(self) -> float:
+        """Lines finished for each request that ended."""
+        counters = self._counters
+        ended = counters.sent - counters.in_flight
+        finished = self._finished - counters.malformed
+        return min(max(finished / ended, MIN_YIELD), 1.0) if ended > 0 and finished > 0 else 1.0
+
+    def _lines_per_s(self) -> tuple[float | None, bool]:
+        """Return the speed, and whether it is that of a rate limit."""
+        allowed, measured = self._allowance.lines_per_s, self._measured_per_s()
+        if allowed is not None and allowed < math.inf and self._paced.now_per_s >= PACED_SHARE:
+            is_explained = measured is None or measured >= MIN_SHARE_OF_ALLOWED * allowed
+            if is_explained or self._measured_s < max(LONG_S, MANY_LATENCIES * self._latency_s):
+                return allowed, True
+        seen = self._early_per_s() if measured is None else measured
+        if allowed is None or allowed == math.inf:
+            return seen, False
+        return (allowed, True) if seen is None or seen >= allowed else (seen, False)
+
+    @property
+    def _measured_s(self) -> float:
+        return self._finishes[-1][0] - self._finishes[0][0] if self._finishes else 0.0
+
+    @property
+    def _since_finish_s(self) -> float:
+        """Time since the last line was finished, as far as that is usual: so much of a wave has gone by."""
+        return min(self._active_s - self._finishes[-1][0], self._latency_s) if self._finishes else 0.0
+
+    def _measured_per_s(self) -> float | None:
+        """Return the lines a second between the first and the last finish in the window; None before it is long enough.
+
+        Where nothing has been finished for much longer than usual, the time since then counts, too.
+        """
+        if self._measured_s < max(MIN_MEASURED_S, MIN_LATENCIES * self._latency_s):
+            return None
+        (first_s, first), (last_s, last) = self._finishes[0], self._finishes[-1]
+        if self._active_s - last_s > max(MIN_PAUSE_S, 2 * self._longest_gap_s, 2 * self._latency_s):
+            last_s = self._active_s
+        return (last - first) / (last_s - first_s)
+
+    def _early_per_s(self) -> float | None:
+        """Return what the number in flight and the latency so far say; without them, the average so far."""
+        counters = self._counters
+        latency_s = self._early.mean_s(self._latencies.quantile(0.0))
+        if latency_s and counters.in_flight:
+            return counters.in_flight / latency_s * self._yield
+        finished = self._finished
+        return finished / self._active_s if finished and self._active_s > 0 else None
+
+    @property
+    def _latency_s(self) -> float:
+        """The mean latency of the answers so far."""
+        return self._latencies.total_s / self._latencies.count if self._latencies.count else 0.0
+
+    def _last_s(self, in_flight: int, per_s: float, age_s: float) -> float:
+        """Return how long the slowest of so many requests, which were sent `age_s` ago, will take from now on."""
+        if not self._latencies.count:
+            return self._counters.in_flight / per_s
+        older = self._latencies.share_above(age_s) or 1 / (self._latencies.count + 1)
+        slowest_s = self._latencies.quantile(1.0 - older / 2 / in_flight) or 0.0
+        return max(slowest_s - age_s, self._latency_s / self._latencies.count)
+
+    def _observe_sends(self) -> None:
+        counters = self._counters
+        self._early.observe(self._active_s, counters.sent, counters.sent - counters.in_flight)
+        if counters.sent > self._sent:
+            self._sent, self._last_sent_s = counters.sent, self._active_s
+
+    def _observe_finishes(self) -> None:
+        finished, finishes = self._finished, self._finishes
+        sample = (self._active_s, finished)
+        if not finishes:
+            if finished:
+                finishes.append(sample)
+            return
+        if finished == finishes[-1][1]:
+            return
+        self._longest_gap_s = max(self._longest_gap_s, self._active_s - finishes[-1][0])
+        window_s = min(max(self._active_s / 2, MIN_WINDOW_S), MAX_WINDOW_S)
+        window_s = max(window_s, 2 * MIN_LATENCIES * self._latency_s)
+        if len(finishes) > 1 and sample[0] - finishes[-2][0] < window_s / MAX_FINISHES:
+            finishes[-1] = sample
+        else:
+            finishes.append(sample)
+        while len(finishes) > MIN_FINISHES and finishes[1][0] <= self._active_s - window_s:
+            finishes.popleft()
+
+    def _observe_latencies(self) -> None:
+        answers = sum(endpoint.latency.count for endpoint in self._counters.endpoints)
+        if answers > MORE_LATENCIES * self._latencies.count:
+            self._latencies = self._counters.latency
+
+
+class _Moment(NamedTuple):
+    """How far a run is: lines finished, seconds without pauses, and what the present pause still lasts."""
+
+    finished: int
+    active_s: float
+    pause_s: float
+
+
+class _Pauses:
+    """Pauses that rate limits of the provider make, and what they tell of those to come."""
+
+    __slots__ = ("_count", "_first", "_first_active_s", "_last", "_paused_before_s", "_paused_s")
+
+    def __init__(self) -> None:
+        self._count = self._first = self._last = 0
+        """Pauses, and lines that were finished when the first and the last one began."""
+        self._first_active_s = 0.0
+        self._paused_s = self._paused_before_s = 0.0
+
+    def begin(self, active_s: float, finished: int) -> None:
+        """Note a pause, after so much time without, and so many lines."""
+        self._count += 1
+        if self._count == 1:
+            self._first_active_s, self._first = active_s, finished
+        self._last, self._paused_before_s = finished, self._paused_s
+
+    def last(self, seconds: float) -> None:
+        """Note that the pause goes on."""
+        if self._count:
+            self._paused_s += seconds
+
+    def expected_s(self, unsent: int, sending_s: float, moment: _Moment) -> float:
+        """Return the seconds of pauses while so many lines are sent, beside what the present one still lasts.
+
+        Pauses that came several times go on to come. One may come again each time, or never: the mean of both, as a
+        factor, is never far off. It was the only one when it has not come again in as much time as was before it.
+        """
+        if self._last > self._first:
+            lines_each = (self._last - self._first) / (self._count - 1)
+            pauses = math.floor(max((unsent + moment.finished - self._last) / lines_each - PAUSE_DOUBT, 0.0))
+            return pauses * self._paused_before_s / (self._count - 1)
+        if self._count == 0 or not 0 < moment.active_s <= 2 * self._first_active_s:
+            return 0.0
+        return sending_s * (math.sqrt((moment.active_s + self._paused_s + moment.pause_s) / moment.active_s) - 1)

@@ -1,0 +1,119 @@
+"""What the end of a run says, by its counters and the files that it finds."""
+
+from pathlib import Path
+
+import pytest
+
+from llmblast.errors import ExitCode
+from llmblast.job.closing_words import next_command, next_when, output_files, say_finished
+from llmblast.settings import Settings
+from llmblast.watching import Counters
+from tests.watching.watching_helpers import endpoint
+
+
+@pytest.mark.parametrize(
+    ("counters", "limit", "said"),
+    [
+        (Counters(lines_read=40, input_ended=True), None, "every line has its answer"),
+        (Counters(), None, "there are no lines in prompts.jsonl"),
+        (Counters(lines_read=10, bytes_read=100, input_bytes=900), 10, "the first 10 lines are answered"),
+        (Counters(lines_read=1, bytes_read=10, input_bytes=900), 1, "the first line is answered"),
+        (Counters(lines_read=10_000, bytes_read=100), 10_000, "the first 10,000 lines are answered"),
+        (Counters(lines_read=10, bytes_read=900, input_bytes=900), 10, "every line has its answer"),
+        (Counters(lines_read=9, bytes_read=900, input_bytes=900), 10, "every line has its answer"),
+    ],
+)
+def test_a_run_says_which_lines_are_answered(tmp_path: Path, counters: Counters, limit: int | None, said: str) -> None:
+    """With --limit it is not every line, unless there are no more."""
+    settings = Settings(input="prompts.jsonl", save=str(tmp_path / "save.jsonl"), limit=limit)
+
+    assert say_finished(settings, counters) == (ExitCode.OK, f"finished: {said}")
+
+
+@pytest.mark.parametrize(
+    ("counters", "limit", "said"),
+    [
+        (Counters(lines_read=40, failed=2), None, "some lines have no answer, see e.jsonl"),
+        (Counters(lines_read=10, failed=2), 10, "some of the first 10 lines have no answer, see e.jsonl"),
+        (Counters(lines_read=494, failed=494, malformed=494), None, "no line could be used: is bin.dat JSONL?"),
+        (Counters(lines_read=494, failed=494, malformed=493), None, "some lines have no answer, see e.jsonl"),
+    ],
+)
+def test_a_run_says_which_lines_have_no_answer(counters: Counters, limit: int | None, said: str) -> None:
+    """Where not one line could be read, the file is to be looked at, not the lines."""
+    settings = Settings(input="bin.dat", errors="e.jsonl", limit=limit)
+
+    assert say_finished(settings, counters) == (ExitCode.SOME_FAILED, f"finished: {said}")
+
+
+def test_errors_of_earlier_runs_are_lines_without_an_answer(tmp_path: Path) -> None:
+    """They were skipped in this one."""
+    errors = tmp_path / "errors.jsonl"
+    errors.write_text("{}\n")
+
+    exit_code, _ = say_finished(Settings(errors=str(errors)), Counters(lines_read=3, skipped=3))
+
+    assert exit_code is ExitCode.SOME_FAILED
+
+
+@pytest.mark.parametrize(
+    ("names", "has_endpoints", "expected"),
+    [
+        (["gpu1"], True, "once gpu1 is reachable, run again"),
+        (["gpu1"], False, "once gpu1 accepts requests, run again"),
+        (["gpu1", "gpu2"], True, "once one of the endpoints is reachable, run again"),
+    ],
+)
+def test_the_same_command_is_worth_typing_once_its_endpoint_is_there(
+    names: list[str], has_endpoints: bool, expected: str
+) -> None:
+    """At once it would only fail again."""
+    counters = Counters(endpoints=[endpoint(name) for name in names])
+
+    assert next_when(counters, ExitCode.REFUSED, has_endpoints=has_endpoints) == expected
+    assert next_when(counters, ExitCode.STOPPED, has_endpoints=has_endpoints) == ""
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "save", "expected"),
+    [
+        (ExitCode.OK, "my save.jsonl", "jq -r .response 'my save.jsonl'"),
+        (ExitCode.OK, "-", None),
+        (ExitCode.STOPPED, "save.jsonl", "llmblast run prompts.jsonl"),
+        (ExitCode.STOPPED, "-", None),
+        (ExitCode.SOME_FAILED, "s.jsonl", "jq -r '\"line \\(.line): \\(.error)\"' s.errors.jsonl"),
+    ],
+)
+def test_the_next_command_follows_from_the_end(exit_code: ExitCode, save: str, expected: str | None) -> None:
+    """Ready to be copied."""
+    settings = Settings(input="prompts.jsonl", save=save)
+
+    assert next_command(settings, Counters(succeeded=1), exit_code, "llmblast run prompts.jsonl") == expected
+
+
+@pytest.mark.parametrize(
+    ("record", "field"),
+    [
+        ('{"key":"0123456789abcdef","response":"x","finish_reason":"length"}', ".finish_reason"),
+        (
+            '{"key":"0123456789abcdef","response":{"status_code":200,"body":{}}}',
+            ".response.body.choices[]?.finish_reason",
+        ),
+    ],
+)
+def test_the_command_that_shows_cut_off_answers_fits_their_format(tmp_path: Path, record: str, field: str) -> None:
+    """A batch output keeps its finish_reason within the reply."""
+    save = tmp_path / "save.jsonl"
+    save.write_text(record + "\n")
+
+    files = output_files(Settings(save=str(save)), 3, 4)
+
+    assert files.flagged_command == f'jq -c \'select({field}|IN("length","content_filter"))\' {save}'
+    assert (files.answers, files.answers_before, files.errors_before) == (str(save), 3, 4)
+
+
+def test_answers_on_standard_output_have_no_file() -> None:
+    """Nor a command that shows some of them."""
+    files = output_files(Settings(save="-"), 0, 0)
+
+    assert (files.answers, files.flagged_command) == (None, None)
