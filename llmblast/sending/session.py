@@ -23,7 +23,7 @@ from aiohttp import (
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey
 from aiohttp.connector import Connection
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.tracing import Trace
 from yarl import URL
 
@@ -31,6 +31,7 @@ from llmblast.records import Cause, Reply, Request
 from llmblast.sending.codings import without_coding
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Leave, leave_now
 from llmblast.sending.files import FileShortage, is_out_of_files
+from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS, ReplyRewriter, UnreadableHttpError
 from llmblast.sending.openai import Target
 from llmblast.sending.resolving import new_tcp_connector, not_sent
 
@@ -45,6 +46,75 @@ class _FrankHandler(ResponseHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(None)
+
+    def set_response_params(self, **params: Any) -> None:
+        """Have the reply parsed by a `_LenientParser`. `_parser` and `_tail` are no documented API, either."""
+        early, self._tail = self._tail, b""
+        parser: Any = _LenientParser(self, params)
+        self._parser = parser
+        if early:
+            self.data_received(early)
+
+    def new_parser(self, params: dict[str, Any]) -> Any:
+        """Return a parser of aiohttp's own."""
+        mine = self._parser
+        super().set_response_params(**params)
+        parser, self._parser = self._parser, mine
+        return parser
+
+
+class _LenientParser:
+    """Reads a reply with aiohttp's parser and, if that refuses its head, once more rewritten. Then the connection ends.
+
+    Once aiohttp has been given the head it cannot be read again: chunks of an odd form have to come with it.
+    """
+
+    def __init__(self, handler: _FrankHandler, params: dict[str, Any]) -> None:
+        self._handler = handler
+        self._params = params
+        self._parser = handler.new_parser(params)
+        self._rewriter: ReplyRewriter | None = None
+        self._head = b""
+        self._is_head_done = False
+
+    def __getattr__(self, name: str) -> Any:
+        """All but `feed_data` is the parser's own."""
+        return getattr(self._parser, name)
+
+    def feed_data(self, data: bytes) -> tuple[Any, bool, bytes]:
+        """Return the replies whose heads are whole now, as aiohttp's parser does."""
+        if self._rewriter is not None:
+            return self._feed_rewritten(data)
+        try:
+            fed: tuple[Any, bool, bytes] = self._parser.feed_data(data)
+        except LineTooLong:
+            raise
+        except HttpProcessingError:
+            if self._is_head_done:
+                raise
+            self._rewriter = ReplyRewriter()
+            self._parser = self._handler.new_parser(self._params)
+            self._handler.force_close()
+            return self._feed_rewritten(self._head + data)
+        if not self._is_head_done:
+            self._count_head(data, fed)
+        return fed
+
+    def _feed_rewritten(self, data: bytes) -> tuple[Any, bool, bytes]:
+        assert self._rewriter is not None
+        try:
+            fed: tuple[Any, bool, bytes] = self._parser.feed_data(self._rewriter.feed(data))
+        except UnreadableHttpError as error:
+            raise BadHttpMessage(str(error)) from None
+        if not self._is_head_done:
+            self._count_head(data, fed)
+        return fed
+
+    def _count_head(self, data: bytes, fed: tuple[Any, bool, bytes]) -> None:
+        self._is_head_done = any(message.code >= 200 for message, _ in fed[0])
+        self._head = b"" if self._is_head_done else self._head + data
+        if len(self._head) > MAX_HEAD_BYTES:
+            raise LineTooLong(self._head[:100] + b"...", MAX_HEAD_BYTES)
 
 
 class _Trip:
@@ -138,6 +208,9 @@ class SessionChannel:
             timeout=ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s),
             headers=target.headers,
             auto_decompress=False,
+            max_line_size=MAX_HEAD_BYTES,
+            max_field_size=MAX_HEAD_BYTES,
+            max_headers=MAX_HEADERS,
             cookie_jar=DummyCookieJar(),
             proxy=_proxy_for(URL(target.base)),
         )
