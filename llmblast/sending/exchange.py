@@ -15,9 +15,9 @@ import httptools
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.codings import without_coding
 from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS, ReplyRewriter, UnreadableHttpError
+from llmblast.sending.reply_budget import MAX_REPLY_BYTES, UNCOUNTED_BYTES, reply_budget
 
 _FRAMING = (b"content-length", b"transfer-encoding")
-MAX_REPLY_BYTES = 64 * 1024 * 1024
 _MAX_REREAD_BYTES = 64 * 1024
 """So much of a reply can be read a second time, leniently, once its head is known."""
 JOINED_WRITE_BYTES = 64 * 1024
@@ -56,6 +56,7 @@ class Exchange(asyncio.Protocol):
 
     __slots__ = (
         "_body_is_large",
+        "_budget",
         "_chunks",
         "_done",
         "_headers",
@@ -67,6 +68,7 @@ class Exchange(asyncio.Protocol):
         "_received_bytes",
         "_reply",
         "_transport",
+        "_uncounted_bytes",
         "_used",
         "deadline_s",
         "is_kept",
@@ -91,6 +93,8 @@ class Exchange(asyncio.Protocol):
         self._transport = transport
         self._on_lost = on_lost
         self._max_reply_bytes = max_reply_bytes
+        self._uncounted_bytes = min(UNCOUNTED_BYTES, max_reply_bytes)
+        self._budget = reply_budget()
         self._done: Done | None = None
         self._body_is_large = False
         self._used = False
@@ -152,8 +156,7 @@ class Exchange(asyncio.Protocol):
             self.close()  # nobody asked: the server says good-bye, or speaks out of turn
             return
         self._received_bytes += len(data)  # as received, so that endless headers and interim replies count too
-        if self._received_bytes > self._max_reply_bytes:
-            self.cut_off(Cause.TOO_LARGE, f"the reply is larger than {self._max_reply_bytes} bytes and was cut off")
+        if self._received_bytes > self._uncounted_bytes and not self._may_grow(len(data)):
             return
         try:
             self._parser.feed_data(data)
@@ -185,6 +188,14 @@ class Exchange(asyncio.Protocol):
         del self._parser  # it holds this object, which would live on until a collection with all that it received
         self._on_lost(self, exc)
 
+    def pause(self) -> None:
+        """Read no more of the reply: the budget of all replies is full."""
+        self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._transport.resume_reading()
+
     def on_message_begin(self) -> None:
         """A reply's first byte. RFC 9112 section 9.2: what follows a whole reply unasked answers no request of ours."""
         if self._reply is not None:
@@ -203,6 +214,15 @@ class Exchange(asyncio.Protocol):
         elif self._reply is None:
             self.is_kept = self.is_kept and self._parser.should_keep_alive()
             self._reply = self._whole(status)
+
+    def _may_grow(self, size_bytes: int) -> bool:
+        """Count what has come of a long reply, which may pause it; cut it off where it is too long."""
+        if self._received_bytes > self._max_reply_bytes:
+            self.cut_off(Cause.TOO_LARGE, f"the reply is larger than {self._max_reply_bytes} bytes and was cut off")
+            return False
+        is_first = self._received_bytes - size_bytes <= self._uncounted_bytes
+        self._budget.grow(self, self._received_bytes if is_first else size_bytes)
+        return True
 
     def _keep_for_rereading(self, data: bytes) -> None:
         if self._received_bytes <= _MAX_REREAD_BYTES or not self._headers_done:
@@ -236,6 +256,8 @@ class Exchange(asyncio.Protocol):
     def _finish(self, reply: Reply) -> None:
         request, done = self.request, self._done
         self.request = self._done = self._reply = None
+        if self._received_bytes > self._uncounted_bytes:
+            self._budget.release(self)
         self._headers.clear()
         self._packets.clear()
         self._chunks.clear()  # an idle connection keeps no body alive

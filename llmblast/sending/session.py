@@ -29,14 +29,22 @@ from yarl import URL
 
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.codings import without_coding
-from llmblast.sending.exchange import MAX_REPLY_BYTES, Leave, leave_now
+from llmblast.sending.exchange import Leave, leave_now
 from llmblast.sending.files import FileShortage, is_out_of_files
 from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS, ReplyRewriter, UnreadableHttpError
 from llmblast.sending.openai import Target
+from llmblast.sending.reply_budget import MAX_REPLY_BYTES, UNCOUNTED_BYTES, reply_budget
 from llmblast.sending.resolving import new_tcp_connector, not_sent
 
 _LARGE_BODY_BYTES = 512 * 1024
 """Longer ones go as a file: aiohttp writes that in pieces, and warns of bytes beyond 1 MiB."""
+
+
+_READ_AHEAD_BYTES = 16 * 1024
+_UNREAD_BYTES = 512 * 1024
+"""What a paused reply holds unread, roughly: aiohttp reads on until that is twice `_READ_AHEAD_BYTES`, in packets of up
+to 256 KiB.
+"""
 
 
 class _FrankHandler(ResponseHandler):
@@ -208,6 +216,7 @@ class SessionChannel:
             timeout=ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s),
             headers=target.headers,
             auto_decompress=False,
+            read_bufsize=_READ_AHEAD_BYTES,
             max_line_size=MAX_HEAD_BYTES,
             max_field_size=MAX_HEAD_BYTES,
             max_headers=MAX_HEADERS,
@@ -335,11 +344,40 @@ def _first_of_each(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]
     return first
 
 
+class _LongReply:
+    """A reply that is read in a task, which waits while it is paused."""
+
+    def __init__(self) -> None:
+        self._resumed: asyncio.Future[None] | None = None
+
+    def pause(self) -> None:
+        self._resumed = asyncio.get_running_loop().create_future()
+
+    def resume(self) -> None:
+        if self._resumed is not None and not self._resumed.done():
+            self._resumed.set_result(None)
+        self._resumed = None
+
+    async def wait(self) -> None:
+        """Wait until the reply may go on."""
+        if self._resumed is not None:
+            await self._resumed
+
+
 async def _read_capped(content: StreamReader, max_bytes: int) -> bytes | None:
-    chunks, size = [], 0
-    async for chunk in content.iter_any():
-        size += len(chunk)
-        if size > max_bytes:
-            return None
-        chunks.append(chunk)
+    chunks, size, counted = [], 0, 0
+    budget, reply = reply_budget(), _LongReply()
+    try:
+        async for chunk in content.iter_any():
+            size += len(chunk)
+            if size > max_bytes:
+                return None
+            chunks.append(chunk)
+            if size > UNCOUNTED_BYTES:
+                budget.grow(reply, size - counted if counted else size + _UNREAD_BYTES)
+                counted = size
+                await reply.wait()
+    finally:
+        if counted:
+            budget.release(reply)
     return b"".join(chunks)
