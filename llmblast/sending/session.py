@@ -119,7 +119,8 @@ class _LenientParser:
         return fed
 
     def _count_head(self, data: bytes, fed: tuple[Any, bool, bytes]) -> None:
-        self._is_head_done = any(message.code >= 200 for message, _ in fed[0])
+        messages = fed[0]
+        self._is_head_done = bool(messages) and messages[-1][0].code >= 200
         self._head = b"" if self._is_head_done else self._head + data
         if len(self._head) > MAX_HEAD_BYTES:
             raise LineTooLong(self._head[:100] + b"...", MAX_HEAD_BYTES)
@@ -344,11 +345,22 @@ def _first_of_each(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]
     return first
 
 
-class _LongReply:
-    """A reply that is read in a task, which waits while it is paused."""
+class _CountedReply:
+    """A long reply, which is read in a task: that waits while the budget of all replies has it paused."""
 
     def __init__(self) -> None:
+        self._budget = reply_budget()
+        self._counted_bytes = -_UNREAD_BYTES
         self._resumed: asyncio.Future[None] | None = None
+
+    def grow_to(self, size_bytes: int) -> None:
+        """Count what has come since the last time."""
+        self._budget.grow(self, size_bytes - self._counted_bytes)
+        self._counted_bytes = size_bytes
+
+    def end(self) -> None:
+        """Give back what it held."""
+        self._budget.release(self)
 
     def pause(self) -> None:
         self._resumed = asyncio.get_running_loop().create_future()
@@ -365,8 +377,8 @@ class _LongReply:
 
 
 async def _read_capped(content: StreamReader, max_bytes: int) -> bytes | None:
-    chunks, size, counted = [], 0, 0
-    budget, reply = reply_budget(), _LongReply()
+    chunks, size = [], 0
+    counted: _CountedReply | None = None
     try:
         async for chunk in content.iter_any():
             size += len(chunk)
@@ -374,10 +386,10 @@ async def _read_capped(content: StreamReader, max_bytes: int) -> bytes | None:
                 return None
             chunks.append(chunk)
             if size > UNCOUNTED_BYTES:
-                budget.grow(reply, size - counted if counted else size + _UNREAD_BYTES)
-                counted = size
-                await reply.wait()
+                counted = counted or _CountedReply()
+                counted.grow_to(size)
+                await counted.wait()
     finally:
-        if counted:
-            budget.release(reply)
+        if counted is not None:
+            counted.end()
     return b"".join(chunks)
