@@ -227,7 +227,8 @@ def _was_generated(data: Mapping[str, object]) -> bool:
     details = usage.get("completion_tokens_details")
     counts = [usage.get("completion_tokens"), usage.get("output_tokens"), usage.get("reasoning_tokens")]
     counts.append(details.get("reasoning_tokens") if type(details) is dict else None)
-    return any(_count(count) for count in counts)
+    in_all, in_prompt = _count(usage.get("total_tokens")), _count(usage.get("prompt_tokens"))
+    return any(_count(count) for count in counts) or (in_all or 0) > (in_prompt or 0) > 0
 
 
 def _embeddings(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:

@@ -82,7 +82,9 @@ def test_other_reasons_do_not_spoil_an_answer(reason: str | None, native: str | 
     assert (answer.text, answer.finish_reason) == ("4", reason)
 
 
-@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 5, "completion_tokens": 0}, {"completion_tokens": None}])
+@pytest.mark.parametrize(
+    "usage", [None, {}, {"prompt_tokens": 5, "completion_tokens": 0}, {"prompt_tokens": 5, "total_tokens": 5}]
+)
 @pytest.mark.parametrize(("retried", "action"), [(0, Action.RETRY), (2, Action.FAIL)])
 def test_an_empty_text_without_tokens_is_no_answer(usage: object, retried: int, action: Action) -> None:
     """Nothing was generated: it is tried again twice, and told."""
@@ -100,6 +102,7 @@ def test_an_empty_text_without_tokens_is_no_answer(usage: object, retried: int, 
         {"output_tokens": 1},
         {"completion_tokens": 0, "completion_tokens_details": {"reasoning_tokens": 9}},
         {"completion_tokens": 0, "reasoning_tokens": 9},
+        {"prompt_tokens": 5, "total_tokens": 6},
     ],
 )
 def test_an_empty_text_that_was_generated_is_an_answer(usage: object) -> None:
