@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from llmblast.records import Reply, Request
-from llmblast.sending.exchange import Leave
+from llmblast.sending.exchange import MAX_REPLY_BYTES, Leave
 from llmblast.sending.lean import LeanChannel
 from llmblast.sending.openai import Target
-from llmblast.sending.reply_budget import MAX_REPLY_BYTES
 
 
 class Channel(Protocol):

@@ -7,8 +7,7 @@ from yarl import URL
 
 from llmblast.records import Reply
 from llmblast.sending.direct import DirectConnector, can_be_direct
-from llmblast.sending.exchange import Exchange
-from llmblast.sending.reply_budget import MAX_REPLY_BYTES
+from llmblast.sending.exchange import MAX_REPLY_BYTES, Exchange
 
 
 class Connector(Protocol):

@@ -15,9 +15,10 @@ import httptools
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.codings import without_coding
 from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS, ReplyRewriter, UnreadableHttpError
-from llmblast.sending.reply_budget import MAX_REPLY_BYTES, UNCOUNTED_BYTES, reply_budget
+from llmblast.sending.reply_budget import UNCOUNTED_BYTES, reply_budget
 
 _FRAMING = (b"content-length", b"transfer-encoding")
+MAX_REPLY_BYTES = 64 * 1024 * 1024
 _MAX_REREAD_BYTES = 64 * 1024
 """So much of a reply can be read a second time, leniently, once its head is known."""
 JOINED_WRITE_BYTES = 64 * 1024

@@ -1,8 +1,8 @@
 """One budget of memory for all replies under way: a cap for each one alone would let a hundred fill the machine.
 
 Long replies are counted as they arrive. When the budget is full, all of them are paused but the longest one, so that
-the sender waits as TCP has it wait, and nothing is lost. A part of the budget as large as a whole reply is kept for
-that one: it always comes to its end, or to its cap, and gives back what it held.
+the sender waits as TCP has it wait, and nothing is lost. A quarter of the budget, as much as one reply may have, is
+kept for that one: it always comes to its end, or to its cap, and gives back what it held.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ from heapq import nlargest
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_BUFFERED_BYTES = 256 * 1024 * 1024
 UNCOUNTED_BYTES = 64 * 1024
 """Shorter replies are neither counted nor paused: nearly all are shorter, and often arrive in one packet."""
@@ -33,8 +32,8 @@ class ReplyBudget:
 
     __slots__ = ("_free_for_all", "_going_on", "_paused", "_sizes", "_used")
 
-    def __init__(self, max_bytes: int, max_reply_bytes: int) -> None:
-        self._free_for_all = max_bytes - max_reply_bytes
+    def __init__(self, max_bytes: int) -> None:
+        self._free_for_all = max_bytes - max_bytes // 4
         self._used = 0
         self._sizes: dict[LongReply, int] = {}
         self._paused: set[LongReply] = set()
@@ -95,5 +94,5 @@ def reply_budget() -> ReplyBudget:
     loop = asyncio.get_running_loop()
     budget = _budgets.get(loop)
     if budget is None:
-        budget = _budgets[loop] = ReplyBudget(MAX_BUFFERED_BYTES, MAX_REPLY_BYTES)
+        budget = _budgets[loop] = ReplyBudget(MAX_BUFFERED_BYTES)
     return budget

@@ -29,11 +29,11 @@ from yarl import URL
 
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.codings import without_coding
-from llmblast.sending.exchange import Leave, leave_now
+from llmblast.sending.exchange import MAX_REPLY_BYTES, Leave, leave_now
 from llmblast.sending.files import FileShortage, is_out_of_files
 from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS, ReplyRewriter, UnreadableHttpError
 from llmblast.sending.openai import Target
-from llmblast.sending.reply_budget import MAX_REPLY_BYTES, UNCOUNTED_BYTES, reply_budget
+from llmblast.sending.reply_budget import UNCOUNTED_BYTES, reply_budget
 from llmblast.sending.resolving import new_tcp_connector, not_sent
 
 _LARGE_BODY_BYTES = 512 * 1024

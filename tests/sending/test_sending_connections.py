@@ -19,8 +19,7 @@ from yarl import URL
 from llmblast.records import Cause, Reply
 from llmblast.sending.connections import Connector
 from llmblast.sending.direct import DirectConnector
-from llmblast.sending.exchange import Exchange
-from llmblast.sending.reply_budget import MAX_REPLY_BYTES
+from llmblast.sending.exchange import MAX_REPLY_BYTES, Exchange
 from llmblast.sending.resolving import ResolvingConnector, new_tcp_connector
 from tests.sending.sending_wire import OpenChannel, Peer, Serve, a_reply, a_request, first, says, settle
 

@@ -46,7 +46,7 @@ def replies_of(budget: ReplyBudget, count: int) -> list[FakeReply]:
 
 def test_all_go_on_while_there_is_room() -> None:
     """A quarter of the budget is kept for one whole reply."""
-    budget = ReplyBudget(4 * MIB, MIB)
+    budget = ReplyBudget(4 * MIB)
     replies = replies_of(budget, 3)
 
     for reply in replies:
@@ -58,7 +58,7 @@ def test_all_go_on_while_there_is_room() -> None:
 
 def test_only_the_longest_goes_on_when_the_budget_is_full() -> None:
     """It is the one that ends first, or comes to its cap first."""
-    budget = ReplyBudget(4 * MIB, MIB)
+    budget = ReplyBudget(4 * MIB)
     short, longest, late = replies_of(budget, 3)
     short.read(MIB)
     longest.read(2 * MIB)
@@ -70,7 +70,7 @@ def test_only_the_longest_goes_on_when_the_budget_is_full() -> None:
 
 def test_when_it_ends_others_go_on() -> None:
     """There is room again for all of them."""
-    budget = ReplyBudget(4 * MIB, MIB)
+    budget = ReplyBudget(4 * MIB)
     short, longest, late = replies_of(budget, 3)
     short.read(MIB)
     longest.read(2 * MIB)
@@ -84,7 +84,7 @@ def test_when_it_ends_others_go_on() -> None:
 
 def test_when_one_that_waits_is_given_up_nothing_hangs() -> None:
     """A reply may time out while it is paused."""
-    budget = ReplyBudget(4 * MIB, MIB)
+    budget = ReplyBudget(4 * MIB)
     short, longest, late = replies_of(budget, 3)
     short.read(MIB)
     longest.read(2 * MIB)
@@ -100,7 +100,7 @@ def test_when_one_that_waits_is_given_up_nothing_hangs() -> None:
 def test_one_always_goes_on_and_all_come_to_their_end() -> None:
     """Whatever the order: the budget is kept but for one packet of each, and everything is given back."""
     random = Random(7)
-    budget = ReplyBudget(20 * MIB, 5 * MIB)
+    budget = ReplyBudget(20 * MIB)
     replies = replies_of(budget, 50)
     most = 0
     while replies:
@@ -119,8 +119,7 @@ def test_one_always_goes_on_and_all_come_to_their_end() -> None:
 
 @pytest.fixture
 def small_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reply_budget, "MAX_BUFFERED_BYTES", 3 * LONG)
-    monkeypatch.setattr(reply_budget, "MAX_REPLY_BYTES", LONG)
+    monkeypatch.setattr(reply_budget, "MAX_BUFFERED_BYTES", 4 * LONG)
 
 
 @pytest.mark.usefixtures("small_budget")
