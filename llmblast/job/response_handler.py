@@ -17,10 +17,9 @@ from llmblast.job.suspects import Suspect, Suspects
 from llmblast.records import Answer, Failure, Outcome, Reply, Request, Success
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.scheduling.refusals import State
-from llmblast.sending import Action, Backoff, Blame, Verdict, read_rate_limits
+from llmblast.sending import Action, Backoff, Blame, Verdict, is_flagged, read_rate_limits
 from llmblast.watching import Counters, duration
 
-_CUT_OFF_REASONS = ("length", "content_filter")
 _TOO_MANY_REQUESTS = 429
 _WORDS = {
     Action.FAIL: "failed",
@@ -93,7 +92,7 @@ class ResponseHandler:
         self.sink.put(Success(request, answer, reply, endpoint.name))
         counters = self.counters
         counters.succeeded += 1
-        if answer.finish_reason in _CUT_OFF_REASONS:
+        if is_flagged(answer.finish_reason):
             counters.flagged += 1
         mine = counters.endpoints[endpoint.index]
         mine.succeeded += 1

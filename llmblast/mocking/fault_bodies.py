@@ -44,9 +44,9 @@ def _text(text: str) -> Fault:
     return reply
 
 
-def _no_json_text(text: bytes) -> Fault:
-    """An answer whose text is no JSON."""
-    return lambda incident: ScriptedReply(body=with_text(incident.answer, text))
+def _no_json_text(text: bytes, meaning: str | None = None) -> Fault:
+    """An answer whose text is no JSON, and what a client can read in it all the same."""
+    return lambda incident: ScriptedReply(body=with_text(incident.answer, text), text=meaning)
 
 
 def _half(incident: Incident) -> ScriptedReply:
@@ -68,17 +68,6 @@ def _usage(value: bytes) -> Fault:
     return reply
 
 
-def _without_text(fault: Fault) -> Fault:
-    """The same, where no client can read the answer."""
-
-    def reply(incident: Incident) -> ScriptedReply:
-        made = fault(incident)
-        made.text = None
-        return made
-
-    return reply
-
-
 BODIES: Mapping[str, Fault] = {
     "empty": _body(b""),
     "html": _body(b"<!doctype html><script>alert(1)</script><h1>Sign in to this network</h1>", "text/html"),
@@ -87,11 +76,11 @@ BODIES: Mapping[str, Fault] = {
     "error-status": _body(error_body("Upstream said 503.", "server_error", None, "503")),
     "no-choices": _no_choices,
     "half": _half,
-    "invalid-utf8": _no_json_text(b'"caf\xe9 \xff\xfe"'),
-    "nul-bytes": _no_json_text(b'"nul\x00nul"'),
-    "lone-surrogate": _no_json_text(b'"half a pair: \\ud83d"'),
+    "invalid-utf8": _no_json_text(b'"caf\xe9 \xff\xfe"', "caf\ufffd \ufffd\ufffd"),
+    "nul-bytes": _no_json_text(b'"nul\x00nul"', "nul\0nul"),
+    "lone-surrogate": _no_json_text(b'"half a pair: \\ud83d"', "half a pair: \ufffd"),
     "deep-nesting": _no_json_text(b"[" * _NESTED + b"]" * _NESTED),
-    "nan": _without_text(_usage(b"NaN")),
+    "nan": _usage(b"NaN"),
     "huge-number": _usage(b"1" + b"0" * 300),
     "escapes": _text(_ESCAPES),
     "bidi": _text(_BIDI),

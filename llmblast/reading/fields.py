@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import orjson
 
 from llmblast.reading.diagnosis import diagnose
+from llmblast.reading.exact_numbers import read_huge_numbers
 
 MAX_DEPTH = 240
 """Levels of nesting. orjson reads 1,024 and writes 254; records nest a line's fields a few levels deeper."""
@@ -28,12 +29,14 @@ class BadLine(Exception):  # noqa: N818 -- not an error of the program: a value 
 def parse_fields(text: bytes) -> dict[str, object]:
     """Reads a JSON object whose every part orjson can write again. Raises BadLine.
 
-    Integers beyond 64 bits become floats, as orjson reads them.
+    Integers beyond 64 bits become floats, as orjson reads them: see `exact_numbers`.
     """
     try:
         fields = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise BadLine(*diagnose(text, error)) from None
+        fields = read_huge_numbers(text, error)
+        if fields is None:
+            raise BadLine(*diagnose(text, error)) from None
     if type(fields) is not dict:
         raise BadLine('not a JSON object: write one object a line, such as {"input": "..."}')
     if len(text) > MAX_DEPTH and text.count(b"[") + text.count(b"{") > MAX_DEPTH:

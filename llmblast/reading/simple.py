@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import orjson
 
 from llmblast.errors import UsageError
+from llmblast.reading.exact_numbers import with_exact_numbers
 from llmblast.reading.fields import STREAM_REFUSAL, BadLine, max_tokens_of, own_id
 from llmblast.reading.images import Images
 from llmblast.reading.template import Template
@@ -48,7 +49,7 @@ class Simple:
         """Raises BadLine. A field of ours that is null counts as left out; an empty `system` means none."""
         own_fields = _OWN_FIELDS
         if self._template is not None:
-            prompt = self._template.render(fields)
+            prompt = self._template.render(with_exact_numbers(text, fields))
         else:
             name = "input" if "input" in fields else "prompt"
             prompt = _prompt(fields, name)
@@ -65,13 +66,14 @@ class Simple:
         if (images := fields.get("images")) is not None and (parts := self._images.parts(images)):
             content = [{"type": "text", "text": prompt}, *parts]
 
+        extra = {name: value for name, value in fields.items() if name not in own_fields}
         return Request(
             number,
             key,
             text,
             own_id(fields, number),
             prompt,
-            {name: value for name, value in fields.items() if name not in own_fields} or None,
+            with_exact_numbers(text, extra) if extra else None,
             body=b"".join((head, orjson.dumps(content), tail)),
             needs_model=True,
             max_tokens=max_tokens,

@@ -4,6 +4,7 @@ from llmblast.sending.backoff import Backoff
 from llmblast.sending.channels import TRANSPORTS, Channel
 from llmblast.sending.credentials import find_key
 from llmblast.sending.exchange import Leave, leave_now
+from llmblast.sending.finish_reasons import is_flagged
 from llmblast.sending.keys import EndpointKey
 from llmblast.sending.openai import Target, make_target
 from llmblast.sending.rate_limit_headers import read_rate_limits
@@ -20,6 +21,7 @@ __all__ = [
     "Target",
     "Verdict",
     "find_key",
+    "is_flagged",
     "judge",
     "leave_now",
     "make_target",

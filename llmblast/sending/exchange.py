@@ -8,17 +8,19 @@ reuse section 9.3.
 import asyncio
 from collections.abc import Callable
 from math import inf
+from typing import Protocol
 
 import httptools
 
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.codings import without_coding
+from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS, ReplyRewriter, UnreadableHttpError
+from llmblast.sending.reply_budget import UNCOUNTED_BYTES, reply_budget
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-MAX_HEAD_BYTES = 256 * 1024
-_MOST_HEADERS = 2000
-"""A header costs forty times its bytes: those of a reply at its cap would fill gigabytes."""
+_MAX_REREAD_BYTES = 64 * 1024
+"""So much of a reply can be read a second time, leniently, once its head is known."""
 JOINED_WRITE_BYTES = 64 * 1024
 """Longer bodies are handed to the kernel beside their head instead of copied behind it."""
 _TLS_ALERT = b"\x15\x03"
@@ -29,6 +31,16 @@ Done = Callable[[Request, Reply], None]
 
 Leave = Callable[[Request, bool], asyncio.Future[None] | None]
 """Takes a request, and whether its connection had to be opened. Returns what ends when it may leave; None: now."""
+
+
+class _Parser(Protocol):
+    """What an exchange uses of httptools."""
+
+    def feed_data(self, data: bytes, /) -> None: ...
+
+    def get_status_code(self) -> int: ...
+
+    def should_keep_alive(self) -> bool: ...
 
 
 def leave_now(request: Request, is_fresh: bool) -> None:
@@ -45,16 +57,19 @@ class Exchange(asyncio.Protocol):
 
     __slots__ = (
         "_body_is_large",
+        "_budget",
         "_chunks",
         "_done",
         "_headers",
         "_headers_done",
         "_max_reply_bytes",
         "_on_lost",
+        "_packets",
         "_parser",
         "_received_bytes",
         "_reply",
         "_transport",
+        "_uncounted_bytes",
         "_used",
         "deadline_s",
         "is_kept",
@@ -79,6 +94,8 @@ class Exchange(asyncio.Protocol):
         self._transport = transport
         self._on_lost = on_lost
         self._max_reply_bytes = max_reply_bytes
+        self._uncounted_bytes = min(UNCOUNTED_BYTES, max_reply_bytes)
+        self._budget = reply_budget()
         self._done: Done | None = None
         self._body_is_large = False
         self._used = False
@@ -91,7 +108,9 @@ class Exchange(asyncio.Protocol):
         # repeated the first one counts.
         self.on_header = self._headers.setdefault
         self.on_body = self._chunks.append
-        self._parser = httptools.HttpResponseParser(self)
+        self._packets: list[bytes] = []
+        """What has come of a reply that is not whole yet, for a second reading."""
+        self._parser: _Parser = _new_parser(self)
         transport.set_protocol(self)
 
     @property
@@ -138,22 +157,23 @@ class Exchange(asyncio.Protocol):
             self.close()  # nobody asked: the server says good-bye, or speaks out of turn
             return
         self._received_bytes += len(data)  # as received, so that endless headers and interim replies count too
-        if self._received_bytes > self._max_reply_bytes:
-            self.cut_off(Cause.TOO_LARGE, f"the reply is larger than {self._max_reply_bytes} bytes and was cut off")
+        if self._received_bytes > self._uncounted_bytes and not self._may_grow(len(data)):
             return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
             raise error.__context__ or error from None  # a defect of ours, not the server's
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, UnreadableHttpError) as error:
             self.is_kept = False
-            if self._reply is None:
-                self.cut_off(*self._explain(error, data))
+            if self._reply is None and (reason := self._read_leniently(data, error)) is not None:
+                self.cut_off(*self._explain(reason, data))
                 return
         if (reply := self._reply) is not None:
             self._finish(reply)
         elif self._has_too_much_head():
             self.cut_off(Cause.TOO_LARGE, "the headers of the reply are too large and were cut off")
+        else:
+            self._keep_for_rereading(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Ends an exchange under way: complete if the connection's end was to mark the reply's end, else broken."""
@@ -168,6 +188,14 @@ class Exchange(asyncio.Protocol):
                 self._finish(Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}"))
         del self._parser  # it holds this object, which would live on until a collection with all that it received
         self._on_lost(self, exc)
+
+    def pause(self) -> None:
+        """Read no more of the reply: the budget of all replies is full."""
+        self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._transport.resume_reading()
 
     def on_message_begin(self) -> None:
         """A reply's first byte. RFC 9112 section 9.2: what follows a whole reply unasked answers no request of ours."""
@@ -188,6 +216,39 @@ class Exchange(asyncio.Protocol):
             self.is_kept = self.is_kept and self._parser.should_keep_alive()
             self._reply = self._whole(status)
 
+    def _may_grow(self, size_bytes: int) -> bool:
+        """Count what has come of a long reply, which may pause it; cut it off where it is too long."""
+        if self._received_bytes > self._max_reply_bytes:
+            self.cut_off(Cause.TOO_LARGE, f"the reply is larger than {self._max_reply_bytes} bytes and was cut off")
+            return False
+        is_first = self._received_bytes - size_bytes <= self._uncounted_bytes
+        self._budget.grow(self, self._received_bytes if is_first else size_bytes)
+        return True
+
+    def _keep_for_rereading(self, data: bytes) -> None:
+        if self._received_bytes <= _MAX_REREAD_BYTES or not self._headers_done:
+            self._packets.append(data)
+        else:
+            self._packets.clear()
+
+    def _read_leniently(self, data: bytes, error: Exception) -> Exception | None:
+        """Read the reply once more from its first byte, rewritten. Return why it cannot be read, or None."""
+        received = b"".join((*self._packets, data))
+        if not isinstance(error, httptools.HttpParserError) or len(received) < self._received_bytes:
+            return error
+        self._headers.clear()
+        self._chunks.clear()
+        self._packets.clear()
+        self._headers_done = False
+        self._parser = _RewritingParser(self)
+        try:
+            self._parser.feed_data(received)
+        except httptools.HttpParserCallbackError as defect:
+            raise defect.__context__ or defect from None
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, UnreadableHttpError) as reason:
+            return reason if self._reply is None else None
+        return None
+
     def _whole(self, status: int) -> Reply:
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -196,7 +257,10 @@ class Exchange(asyncio.Protocol):
     def _finish(self, reply: Reply) -> None:
         request, done = self.request, self._done
         self.request = self._done = self._reply = None
+        if self._received_bytes > self._uncounted_bytes:
+            self._budget.release(self)
         self._headers.clear()
+        self._packets.clear()
         self._chunks.clear()  # an idle connection keeps no body alive
         self._headers_done = False
         self._used = True
@@ -231,7 +295,30 @@ class Exchange(asyncio.Protocol):
 
     def _has_too_much_head(self) -> bool:
         is_over = not self._headers_done and self._received_bytes > MAX_HEAD_BYTES
-        return is_over or len(self._headers) > _MOST_HEADERS
+        return is_over or len(self._headers) > MAX_HEADERS
 
     def _ends_with_the_connection(self) -> bool:
         return not any(name.lower() in _FRAMING for name in self._headers)
+
+
+class _RewritingParser:
+    """Parses one reply that the strict parser has refused. Its connection ends with it."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._rewriter = ReplyRewriter()
+        self._parser = _new_parser(exchange)
+
+    def feed_data(self, data: bytes, /) -> None:
+        self._parser.feed_data(self._rewriter.feed(data))
+
+    def get_status_code(self) -> int:
+        return self._parser.get_status_code()
+
+    def should_keep_alive(self) -> bool:
+        return False
+
+
+def _new_parser(exchange: Exchange) -> _Parser:
+    parser = httptools.HttpResponseParser(exchange)
+    parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
+    return parser

@@ -3,7 +3,7 @@
 https://platform.openai.com/docs/api-reference; vLLM, llama.cpp, Ollama, TGI, LiteLLM and others follow it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
@@ -11,6 +11,8 @@ import orjson
 
 from llmblast.errors import UsageError
 from llmblast.records import Answer, Reply, Request
+from llmblast.sending.finish_reasons import failure_in, is_flagged
+from llmblast.sending.lenient_json import UnreadableReplyError, repaired_json
 from llmblast.sending.reply_errors import ReplyError, find_error
 from llmblast.settings import EndpointSettings, base_url
 
@@ -18,8 +20,10 @@ USER_AGENT = "llmblast/0.1"
 KEY_HEADER = "Authorization"
 _HEADERS_OF_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 _COPIED_BYTES = 16 * 1024
-_CUT_OFF_REASONS = ("length", "content_filter")
+_TEXT_PARTS = ("text", "output_text", None)
+_PLAIN_PART = ("type", "text")
 _PLAIN_MESSAGE = ("role", "content")
+_EMPTY_TEXT = "the answer is empty, and no token was generated for it"
 _MORE_IN_A_MESSAGE = (
     "tool_calls",
     "function_call",
@@ -99,23 +103,43 @@ def _check_header(endpoint: str, name: str, value: str) -> None:
 
 
 def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
-    """The answer in a 2xx reply, or what is wrong with it. Never raises, whatever the body is."""
+    """The answer in a 2xx reply, or what is wrong with it. Never raises, whatever the body is.
+
+    Where strict JSON refuses the body and an answer is in it all the same, `reply.body` becomes strict JSON.
+    """
     try:
         data = orjson.loads(reply.body)
     except orjson.JSONDecodeError:
-        what = "an empty body" if not reply.body.strip() else "a body that is not JSON"
-        told = reply.detail or f"HTTP {reply.status} with {what}"
-        return ReplyError(told, "unusable_reply")
+        return _read_repaired(request, reply)
+    return _read_data(request, reply.status, data)
+
+
+def _read_repaired(request: Request, reply: Reply) -> Answer | ReplyError:
+    if reply.detail:
+        return ReplyError(reply.detail, "unusable_reply")
+    try:
+        body = repaired_json(reply)
+        data = orjson.loads(body)
+    except (UnreadableReplyError, orjson.JSONDecodeError) as error:
+        what = error if isinstance(error, UnreadableReplyError) else "JSON that is nested too deeply"
+        return ReplyError(f"HTTP {reply.status} with {what}", "unusable_reply")
+    answer = _read_data(request, reply.status, data)
+    if isinstance(answer, Answer):
+        reply.body = body
+    return answer
+
+
+def _read_data(request: Request, status: int, data: object) -> Answer | ReplyError:
     if type(data) is not dict:
-        told = f"HTTP {reply.status} with JSON that is no object"
-        return _error_in_success(data) or ReplyError(told, "unusable_reply")
+        return _error_in_success(data) or ReplyError(f"HTTP {status} with JSON that is no object", "unusable_reply")
     if data.get("error"):
         error = find_error(data)
         error.has_usage = _has_usage(data)
         return error
-    answer = _embeddings(data) if request.path == "embeddings" else _first_choice(data)
-    if answer is None:
-        error = _error_in_success(data) or ReplyError(f"HTTP {reply.status} without an answer in it", "unusable_reply")
+    answer = READERS.get(request.path, _first_choice)(request, data)
+    if not isinstance(answer, Answer):
+        missing = ReplyError(f"HTTP {status} without an answer in it", "unusable_reply")
+        error = answer or _error_in_success(data) or missing
         error.has_usage = _has_usage(data)
         return error
     usage = data.get("usage")
@@ -140,11 +164,13 @@ def _has_usage(data: Mapping[str, object]) -> bool:
     return isinstance(usage, dict) and any(isinstance(count, int) and count > 0 for count in usage.values())
 
 
-def _first_choice(data: Mapping[str, object]) -> Answer | None:
+def _first_choice(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:
     choices = data.get("choices")
     if type(choices) is not list or not choices or type(choices[0]) is not dict:
         return None
     choice = choices[0]
+    if (failure := failure_in(choice)) is not None:
+        return _failed_generation(choice, failure)
     message = choice.get("message")
     if type(message) is dict:
         text = message.get("content")
@@ -152,24 +178,96 @@ def _first_choice(data: Mapping[str, object]) -> Answer | None:
         says_more = may_say_more and any(message.get(name) for name in _MORE_IN_A_MESSAGE)
     else:
         text, says_more = choice.get("text"), False
+    if type(text) is list or type(text) is dict:
+        text, has_other_parts = _text_in(text if type(text) is list else [text])
+        says_more = says_more or has_other_parts
     finish_reason = choice.get("finish_reason")
-    if text is None and not says_more and finish_reason not in _CUT_OFF_REASONS:
-        return None
-    answer = Answer(text, finish_reason if type(finish_reason) is str else None)
+    finish_reason = finish_reason if type(finish_reason) is str else None
+    if not text and not says_more and not is_flagged(finish_reason) and (text is None or not _was_generated(data)):
+        return None if text is None else ReplyError(_EMPTY_TEXT, "empty_answer")
+    answer = Answer(text, finish_reason)
     if says_more or len(choices) > 1 or choice.get("logprobs") is not None:
         answer.says_more = True
     return answer
 
 
-def _embeddings(data: Mapping[str, object]) -> Answer | None:
+def _failed_generation(choice: Mapping[str, object], reason: str) -> ReplyError:
+    """Return what is known of a generation that failed: its message and, unless it is a server's own fault, status.
+
+    A server's own fault is judged like any other unusable reply, since a part of the answer may have been paid for.
+    """
+    details = choice.get("finish_reason")
+    error = find_error(choice if choice.get("error") else details if type(details) is dict else {})
+    error.message = f"the generation failed (finish_reason {reason!r}){error.message and f': {error.message}'}"
+    error.code = "generation_failed"
+    if error.status is not None and error.status >= 500:
+        error.status = None
+    return error
+
+
+def _text_in(parts: Sequence[object]) -> tuple[str, bool]:
+    """Return the text of a content that comes in parts, and whether they hold more: thinking, images, citations."""
+    texts, has_more = [], False
+    for part in parts:
+        if type(part) is str:
+            texts.append(part)
+        elif type(part) is dict and part.get("type") in _TEXT_PARTS and type(part.get("text")) is str:
+            texts.append(part["text"])
+            has_more = has_more or any(value for name, value in part.items() if name not in _PLAIN_PART)
+        else:
+            has_more = True
+    return "".join(texts), has_more
+
+
+def _was_generated(data: Mapping[str, object]) -> bool:
+    """Return whether the usage of a reply counts a token beyond the prompt: the model said nothing, and meant it."""
+    usage = data.get("usage")
+    if type(usage) is not dict:
+        return False
+    details = usage.get("completion_tokens_details")
+    counts = [usage.get("completion_tokens"), usage.get("output_tokens"), usage.get("reasoning_tokens")]
+    counts.append(details.get("reasoning_tokens") if type(details) is dict else None)
+    in_all, in_prompt = _count(usage.get("total_tokens")), _count(usage.get("prompt_tokens"))
+    return any(_count(count) for count in counts) or (in_all or 0) > (in_prompt or 0) > 0
+
+
+def _embeddings(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:
+    """Return the vectors in the order of the texts, as many as there are texts."""
     items = data.get("data")
     if not isinstance(items, list) or not items:
         return None
     vectors = [item.get("embedding") if isinstance(item, dict) else None for item in items]
     if any(vector is None for vector in vectors):
         return None
+    expected = _count_of_texts(request.body)
+    if expected is not None and expected != len(items):
+        return ReplyError(f"{len(items)} embeddings came for {expected} texts", "wrong_embeddings")
+    indexes = [item.get("index") for item in items]
+    if indexes != list(range(len(items))) and any(index is not None for index in indexes):
+        order: dict[object, int] = {index: n for n, index in enumerate(indexes) if type(index) is int}
+        if any(index not in order for index in range(len(items))):
+            return ReplyError("the indexes of the embeddings are not those of the texts", "wrong_embeddings")
+        vectors = [vectors[order[index]] for index in range(len(items))]
     return Answer(text=vectors[0] if len(vectors) == 1 else vectors)
+
+
+def _count_of_texts(body: bytes) -> int | None:
+    """Return how many texts a request asks embeddings for, or None if it does not show. A list of tokens is one."""
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    texts = fields.get("input") if type(fields) is dict else None
+    if type(texts) is not list:
+        return 1 if type(texts) is str else None
+    return 1 if texts and all(type(text) is int for text in texts) else len(texts)
 
 
 def _count(value: object) -> int | None:
     return value if type(value) is int and value >= 0 else None
+
+
+READERS: dict[str, Callable[[Request, Mapping[str, object]], Answer | ReplyError | None]] = {
+    "embeddings": _embeddings,
+}
+"""How the answer is found in the reply to a path; all others have `choices`. None: there is no answer."""

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from llmblast.records import Reply
+from llmblast.sending.lenient_json import UnreadableReplyError, repaired_json
 
 MAX_MESSAGE_CHARS = 2000
 MAX_PLAIN_BODY_BYTES = 300
@@ -73,7 +74,10 @@ def read_error(reply: Reply) -> ReplyError:
     try:
         data = orjson.loads(reply.body)
     except orjson.JSONDecodeError:
-        return ReplyError(reply.detail or _plain(reply.body), "")
+        try:
+            data = orjson.loads(repaired_json(reply))
+        except (UnreadableReplyError, orjson.JSONDecodeError):
+            return ReplyError(reply.detail or _plain(reply.body), "")
     error = find_error(data)
     if not error.message and data:
         error.message = _plain(reply.body)

@@ -23,7 +23,7 @@ from aiohttp import (
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey
 from aiohttp.connector import Connection
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.tracing import Trace
 from yarl import URL
 
@@ -31,11 +31,20 @@ from llmblast.records import Cause, Reply, Request
 from llmblast.sending.codings import without_coding
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Leave, leave_now
 from llmblast.sending.files import FileShortage, is_out_of_files
+from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS, ReplyRewriter, UnreadableHttpError
 from llmblast.sending.openai import Target
+from llmblast.sending.reply_budget import UNCOUNTED_BYTES, reply_budget
 from llmblast.sending.resolving import new_tcp_connector, not_sent
 
 _LARGE_BODY_BYTES = 512 * 1024
 """Longer ones go as a file: aiohttp writes that in pieces, and warns of bytes beyond 1 MiB."""
+
+
+_READ_AHEAD_BYTES = 16 * 1024
+_UNREAD_BYTES = 512 * 1024
+"""What a paused reply holds unread, roughly: aiohttp reads on until that is twice `_READ_AHEAD_BYTES`, in packets of up
+to 256 KiB.
+"""
 
 
 class _FrankHandler(ResponseHandler):
@@ -45,6 +54,76 @@ class _FrankHandler(ResponseHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(None)
+
+    def set_response_params(self, **params: Any) -> None:
+        """Have the reply parsed by a `_LenientParser`. `_parser` and `_tail` are no documented API, either."""
+        early, self._tail = self._tail, b""
+        parser: Any = _LenientParser(self, params)
+        self._parser = parser
+        if early:
+            self.data_received(early)
+
+    def new_parser(self, params: dict[str, Any]) -> Any:
+        """Return a parser of aiohttp's own."""
+        mine = self._parser
+        super().set_response_params(**params)
+        parser, self._parser = self._parser, mine
+        return parser
+
+
+class _LenientParser:
+    """Reads a reply with aiohttp's parser and, if that refuses its head, once more rewritten. Then the connection ends.
+
+    Once aiohttp has been given the head it cannot be read again: chunks of an odd form have to come with it.
+    """
+
+    def __init__(self, handler: _FrankHandler, params: dict[str, Any]) -> None:
+        self._handler = handler
+        self._params = params
+        self._parser = handler.new_parser(params)
+        self._rewriter: ReplyRewriter | None = None
+        self._head = b""
+        self._is_head_done = False
+
+    def __getattr__(self, name: str) -> Any:
+        """All but `feed_data` is the parser's own."""
+        return getattr(self._parser, name)
+
+    def feed_data(self, data: bytes) -> tuple[Any, bool, bytes]:
+        """Return the replies whose heads are whole now, as aiohttp's parser does."""
+        if self._rewriter is not None:
+            return self._feed_rewritten(data)
+        try:
+            fed: tuple[Any, bool, bytes] = self._parser.feed_data(data)
+        except LineTooLong:
+            raise
+        except HttpProcessingError:
+            if self._is_head_done:
+                raise
+            self._rewriter = ReplyRewriter()
+            self._parser = self._handler.new_parser(self._params)
+            self._handler.force_close()
+            return self._feed_rewritten(self._head + data)
+        if not self._is_head_done:
+            self._count_head(data, fed)
+        return fed
+
+    def _feed_rewritten(self, data: bytes) -> tuple[Any, bool, bytes]:
+        assert self._rewriter is not None
+        try:
+            fed: tuple[Any, bool, bytes] = self._parser.feed_data(self._rewriter.feed(data))
+        except UnreadableHttpError as error:
+            raise BadHttpMessage(str(error)) from None
+        if not self._is_head_done:
+            self._count_head(data, fed)
+        return fed
+
+    def _count_head(self, data: bytes, fed: tuple[Any, bool, bytes]) -> None:
+        messages = fed[0]
+        self._is_head_done = bool(messages) and messages[-1][0].code >= 200
+        self._head = b"" if self._is_head_done else self._head + data
+        if len(self._head) > MAX_HEAD_BYTES:
+            raise LineTooLong(self._head[:100] + b"...", MAX_HEAD_BYTES)
 
 
 class _Trip:
@@ -138,6 +217,10 @@ class SessionChannel:
             timeout=ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s),
             headers=target.headers,
             auto_decompress=False,
+            read_bufsize=_READ_AHEAD_BYTES,
+            max_line_size=MAX_HEAD_BYTES,
+            max_field_size=MAX_HEAD_BYTES,
+            max_headers=MAX_HEADERS,
             cookie_jar=DummyCookieJar(),
             proxy=_proxy_for(URL(target.base)),
         )
@@ -262,11 +345,51 @@ def _first_of_each(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]
     return first
 
 
+class _CountedReply:
+    """A long reply, which is read in a task: that waits while the budget of all replies has it paused."""
+
+    def __init__(self) -> None:
+        self._budget = reply_budget()
+        self._counted_bytes = -_UNREAD_BYTES
+        self._resumed: asyncio.Future[None] | None = None
+
+    def grow_to(self, size_bytes: int) -> None:
+        """Count what has come since the last time."""
+        self._budget.grow(self, size_bytes - self._counted_bytes)
+        self._counted_bytes = size_bytes
+
+    def end(self) -> None:
+        """Give back what it held."""
+        self._budget.release(self)
+
+    def pause(self) -> None:
+        self._resumed = asyncio.get_running_loop().create_future()
+
+    def resume(self) -> None:
+        if self._resumed is not None and not self._resumed.done():
+            self._resumed.set_result(None)
+        self._resumed = None
+
+    async def wait(self) -> None:
+        """Wait until the reply may go on."""
+        if self._resumed is not None:
+            await self._resumed
+
+
 async def _read_capped(content: StreamReader, max_bytes: int) -> bytes | None:
     chunks, size = [], 0
-    async for chunk in content.iter_any():
-        size += len(chunk)
-        if size > max_bytes:
-            return None
-        chunks.append(chunk)
+    counted: _CountedReply | None = None
+    try:
+        async for chunk in content.iter_any():
+            size += len(chunk)
+            if size > max_bytes:
+                return None
+            chunks.append(chunk)
+            if size > UNCOUNTED_BYTES:
+                counted = counted or _CountedReply()
+                counted.grow_to(size)
+                await counted.wait()
+    finally:
+        if counted is not None:
+            counted.end()
     return b"".join(chunks)

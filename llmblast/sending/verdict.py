@@ -6,6 +6,7 @@
 | 2xx that carries an error with a status of its own | judged as that status |
 | 2xx that carries a rate limit or account trouble by name or in words | judged as below; not used without usage |
 | 2xx that is no JSON, is empty, has no answer, or carries an error | RETRY twice, then FAIL; the raw body is kept |
+| 2xx whose generation failed or broke off, without a token, with embeddings of other texts | the same |
 | 2xx in a content coding that cannot be taken off | the same, without the body |
 | 413, 429 whose numbers say that it never fits (requested > limit) | REFUSED, LINE, never fits |
 | 401, 402, 407 | REFUSED, ENDPOINT |

@@ -1,5 +1,7 @@
 """Which records of errors.jsonl a resumed run takes back, to send their lines again."""
 
+import json
+
 import orjson
 
 _TRANSIENT = b'"transient":true'
@@ -11,8 +13,17 @@ def should_retry(record: bytes, mode: str) -> bool:
         return mode == "all"
     if _TRANSIENT not in record:
         return False
-    try:
-        failure = orjson.loads(record)
-    except orjson.JSONDecodeError:
-        return False
+    failure = _parse(record)
     return isinstance(failure, dict) and failure.get("transient") is True
+
+
+def _parse(record: bytes) -> object:
+    """Return the record, or None for a damaged one. orjson reads no number that is larger than any float."""
+    try:
+        return orjson.loads(record)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(record, parse_int=str)
+    except (ValueError, RecursionError):
+        return None

@@ -32,7 +32,7 @@ MALFORMED = (
     b'{"input":"x","images":["../%d.png"]}',
     b'{"custom_id":"%d","url":"http://evil/admin","body":{}}',
     b'{"model":"m","n":%d}',
-    b'{"input":"x","n":1e%d}',
+    b'{"input":"x","n":01%d}',
     b"\x1f\x8b\x08 %d",
     b"[" * 2000 + b"%d",
     b'{"input":"x","deep":' + b"[" * 500 + b"%d" + b"]" * 500 + b"}",

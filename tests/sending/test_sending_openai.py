@@ -67,6 +67,60 @@ def test_embeddings_that_are_none(data: object) -> None:
     assert isinstance(read({"data": data}, "embeddings"), ReplyError)
 
 
+def embeddings_for(texts: object, *indexes: object) -> Answer | ReplyError:
+    """What comes of vectors with these indexes; the vector of the text n is [n]."""
+    items = [{"embedding": [index], "index": index} for index in indexes]
+    request = Request(1, "0" * 16, b"", 1, path="embeddings", body=orjson.dumps({"input": texts}))
+    return read_answer(request, Reply(200, body=orjson.dumps({"data": items, "usage": {"prompt_tokens": 2}})))
+
+
+def test_embeddings_come_in_the_order_of_the_texts() -> None:
+    """A server may send them in another one, and says by their index whose each is."""
+    answer = embeddings_for(["a", "b", "c"], 2, 0, 1)
+
+    assert isinstance(answer, Answer)
+    assert answer.text == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("texts", "indexes"),
+    [
+        ("a", (0,)),
+        (["a"], (0,)),
+        ([1, 2, 3], (0,)),
+        ([[1, 2], [3]], (0, 1)),
+        (["a", "b"], (None, None)),
+        (None, (0, 1)),
+        ([{"text": "a"}, {"image": "b"}], (1, 0)),
+    ],
+)
+def test_there_are_as_many_embeddings_as_texts(texts: object, indexes: tuple[object, ...]) -> None:
+    """A list of tokens is one text; without an index the order is taken as it is."""
+    assert isinstance(embeddings_for(texts, *indexes), Answer)
+
+
+@pytest.mark.parametrize(
+    ("texts", "indexes", "message"),
+    [
+        ("a", (0, 1), "2 embeddings came for 1 texts"),
+        (["a", "b", "c"], (0, 1), "2 embeddings came for 3 texts"),
+        ([1, 2, 3], (0, 1, 2), "3 embeddings came for 1 texts"),
+        ([[1, 2], [3]], (0,), "1 embeddings came for 2 texts"),
+        (["a", "b"], (0, 0), "indexes"),
+        (["a", "b"], (1, 2), "indexes"),
+        (["a", "b"], (0, None), "indexes"),
+        (["a", "b"], ("0", "1"), "indexes"),
+    ],
+)
+def test_embeddings_of_other_texts_are_no_answer(texts: object, indexes: tuple[object, ...], message: str) -> None:
+    """A vector must not go to the wrong text."""
+    error = embeddings_for(texts, *indexes)
+
+    assert isinstance(error, ReplyError)
+    assert message in error.message
+    assert (error.code, error.has_usage) == ("wrong_embeddings", True)
+
+
 CALL = [{"id": "t1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
 
 
@@ -118,11 +172,29 @@ def test_several_choices_and_logprobs_say_more() -> None:
     assert with_logprobs.says_more
 
 
-def test_content_may_be_a_list_of_parts() -> None:
-    """It is kept as it came."""
-    parts = [{"type": "text", "text": "4"}]
+THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "Let me see."}]}
 
-    assert answer_to(chat({"role": "assistant", "content": parts})).text == parts
+
+@pytest.mark.parametrize(
+    ("content", "text", "says_more"),
+    [
+        ([{"type": "text", "text": "4"}], "4", False),
+        ([{"type": "text", "text": "4"}, {"type": "text", "text": "2"}], "42", False),
+        ([{"text": "4"}], "4", False),
+        ([{"type": "output_text", "text": "4", "annotations": []}], "4", False),
+        ([{"type": "output_text", "text": "4", "annotations": [{"url": "x"}]}], "4", True),
+        (["4", "2"], "42", False),
+        ({"type": "text", "text": "4"}, "4", False),
+        ([THINKING, {"type": "text", "text": "4"}], "4", True),
+        ([{"type": "image_url", "image_url": {"url": "data:"}}, {"type": "text", "text": "4"}], "4", True),
+        ([THINKING], "", True),
+    ],
+)
+def test_content_may_be_a_list_of_parts(content: object, text: str, says_more: bool) -> None:
+    """The text is that of the text parts; what else there is stays in the body."""
+    answer = answer_to(chat({"role": "assistant", "content": content}))
+
+    assert (answer.text, answer.says_more) == (text, says_more)
 
 
 @pytest.mark.parametrize(

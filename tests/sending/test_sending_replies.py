@@ -185,13 +185,3 @@ async def test_a_switch_to_another_protocol_is_no_reply(serve: Serve, open_lean:
 
     assert reply.cause is Cause.BROKEN
     assert "switched to another protocol" in reply.detail
-
-
-async def test_a_length_and_chunks_at_once_are_refused(serve: Serve, open_lean: OpenChannel) -> None:
-    """RFC 9112 section 6.3: such a message ought to be handled as an error."""
-    packet = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n" + OK + b"\r\n0\r\n\r\n"
-    server = await serve(says(packet))
-
-    reply = await open_lean(server.url).send(a_request())
-
-    assert reply.cause is Cause.BROKEN

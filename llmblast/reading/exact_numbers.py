@@ -1,0 +1,63 @@
+"""Exact numbers: carry the numbers of a user's own fields into the record digit by digit.
+
+orjson reads integers beyond 64 bits and decimals of more than 17 digits as floats, which rounds them, and refuses what
+is larger than any float. Such a number is kept as a fragment of JSON, which orjson writes as it stands. Only lines
+whose own fields hold a float, an object or a list are looked at, and only those with a long number are parsed again.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from math import isfinite
+
+import orjson
+
+_MAY_HOLD_FLOATS = (float, dict, list)
+_LONG_NUMBER = re.compile(rb"[0-9](?:[0-9.]{15}|[eE][+-]?[0-9]{3})")
+_EXACT_FLOAT_CHARS = 16
+"""A decimal of 15 digits comes back from a float as it was."""
+_MAX_INT_CHARS = 20
+_TOO_LARGE_FOR_A_FLOAT = "infinity"
+
+
+def with_exact_numbers(text: bytes, fields: Mapping[str, object]) -> Mapping[str, object]:
+    """Return `fields`, which are of the line `text`, with all numbers that floats cannot hold as fragments."""
+    if not any(type(value) in _MAY_HOLD_FLOATS for value in fields.values()) or not _LONG_NUMBER.search(text):
+        return fields
+    try:
+        exact = _parse(text)
+    except (ValueError, RecursionError):
+        return fields
+    return {name: exact[name] for name in fields} if isinstance(exact, dict) else fields
+
+
+def read_huge_numbers(text: bytes, error: orjson.JSONDecodeError) -> object:
+    """Return the value of a line that orjson refuses only for a number too large for a float, else None."""
+    if _TOO_LARGE_FOR_A_FLOAT not in error.msg:
+        return None
+    try:
+        value = _parse(text)
+        orjson.dumps(value)
+    except (ValueError, RecursionError, orjson.JSONEncodeError):
+        return None
+    return value
+
+
+def _parse(text: bytes) -> object:
+    return json.loads(text, parse_float=_read_float, parse_int=_read_int, parse_constant=_refuse)
+
+
+def _read_float(text: str) -> float | orjson.Fragment:
+    value = float(text)
+    is_exact = isfinite(value) and (repr(value) == text or (len(text) <= _EXACT_FLOAT_CHARS and "." in text))
+    return value if is_exact and "e" not in text.lower() else orjson.Fragment(text)
+
+
+def _read_int(text: str) -> int | orjson.Fragment:
+    if len(text) <= _MAX_INT_CHARS and -(2**63) <= int(text) < 2**64:
+        return int(text)
+    return orjson.Fragment(text)
+
+
+def _refuse(text: str) -> object:
+    raise ValueError(text)

@@ -1,0 +1,56 @@
+"""Finish reasons: read from a choice why the model stopped, in the words of many providers.
+
+`stop`, `length`, `tool_calls` and `content_filter` are OpenAI's. Others hand on words of their own:
+
+| words | who |
+|---|---|
+| `abort`, `error` | vLLM, SGLang (also as `{"type": "abort", "message": ...}`), OpenRouter, Mistral |
+| `cancelled`, `time_limit` | IBM watsonx |
+| `network_error`, `sensitive` | Zhipu |
+| `insufficient_system_resource` | DeepSeek |
+| `SAFETY`, `PROHIBITED_CONTENT`, `BLOCKLIST`, `SPII`, `RECITATION`, `MALFORMED_FUNCTION_CALL` | Gemini |
+| `content_filter: PROHIBITED_CONTENT`, `function_call_filter: MALFORMED_FUNCTION_CALL` | Gemini's OpenAI endpoint |
+| `content_filtered`, `guardrail_intervened`, `refusal`, `model_context_window_exceeded` | Bedrock, Anthropic |
+| `max_tokens`, `model_length`, `token_limit` | Cohere, Mistral, watsonx |
+
+Sources: the API references of those providers, OpenRouter's list of standardised reasons, LiteLLM's
+`map_finish_reason`, and `_FINISHED_REASON_MAP` in vLLM's vllm/v1/request.py.
+"""
+
+import re
+from collections.abc import Mapping
+
+_FILTERED = re.compile(
+    r"content_?filter|safety|prohibited|blocklist|blocked|recitation|spii|sensitive|guardrail|moderation|toxic|refusal"
+)
+_CUT_OFF = re.compile(r"length|max_|model_(?:length|context)|token_limit|time_limit|context_(?:length|window)")
+_FAILED = re.compile(
+    r"error|abort|cancel|fail|interrupt|timeout|timed_out|overload|rate_?limit|insufficient_system_resource"
+    r"|\w+_error\b|(?:function_call_filter: *)?(?:malformed_|unexpected_tool_call|too_many_tool_calls)"
+)
+_SAYS_LITTLE = (None, "stop")
+
+
+def is_flagged(finish_reason: str | None) -> bool:
+    """Return whether an answer was cut off at a limit or stopped by a filter."""
+    if finish_reason is None or finish_reason in ("stop", "tool_calls"):
+        return False
+    reason = finish_reason.lower()
+    return _FILTERED.search(reason) is not None or _CUT_OFF.match(reason) is not None
+
+
+def failure_in(choice: Mapping[str, object]) -> str | None:
+    """Return the reason of a generation that failed or was aborted, or None: what text there is, is no answer."""
+    reason = choice.get("finish_reason")
+    if type(reason) is dict:
+        reason = reason.get("type")
+    if type(reason) is str and reason != "stop" and _is_failure(reason):
+        return reason
+    if choice.get("error"):
+        return "error"
+    native = choice.get("native_finish_reason")
+    return native if reason in _SAYS_LITTLE and type(native) is str and _is_failure(native) else None
+
+
+def _is_failure(reason: str) -> bool:
+    return not is_flagged(reason) and _FAILED.match(reason.lower()) is not None

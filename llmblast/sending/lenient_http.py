@@ -1,0 +1,192 @@
+"""Lenient framing: write a reply that strict parsers refuse as the HTTP/1.1 that it means, as RFC 9112 lets a client.
+
+| what the reply has | what becomes of it | RFC 9112 |
+|---|---|---|
+| line ends of a bare LF, also in chunked data | CRLF | 2.2 |
+| an odd or missing reason phrase, spaces, `http/1.1` in lower case, HTTP/1.2 | a plain status line | 4 |
+| control characters in a header, a header over several lines | spaces, one line | 5.2, RFC 9110 5.5 |
+| white space before the colon of a header, a name that is none | taken off; the header is left out | 5.1 |
+| the same Content-Length several times | one | RFC 9110 8.6 |
+| Transfer-Encoding and Content-Length at once | only the chunks count | 6.3 |
+| white space around a chunk's size, extensions of any kind | left out | 7.1 |
+
+Different lengths, NUL, a line without a colon and whatever is no HTTP/1 at all stay errors. Such a reply is the last
+one on its connection. Used only after a strict parser has refused the same bytes, so that other replies cost nothing.
+"""
+
+import re
+from collections.abc import Callable
+
+MAX_HEAD_BYTES = 256 * 1024
+MAX_HEADERS = 2000
+"""A header costs forty times its bytes: those of a reply at its cap would fill gigabytes."""
+
+_MAX_CHUNK_LINE_BYTES = 64 * 1024
+_PREFIX = b"HTTP/"
+_LINE_END = re.compile(rb"\r?\n")
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_STATUS_LINE = re.compile(rb"HTTP/1(?:\.(\d))?[ \t]+(\d{3})(?:[ \t].*)?", re.IGNORECASE | re.DOTALL)
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROLS = re.compile(rb"[\x01-\x08\x0a-\x1f\x7f]")
+_CHUNK_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?\r?", re.DOTALL)
+_LENGTH, _CODING = b"content-length", b"transfer-encoding"
+
+
+class UnreadableHttpError(Exception):
+    """What arrived is no HTTP/1 reply, or one whose end cannot be told; the text says why."""
+
+
+class ReplyRewriter:
+    """Rewrites one reply as it arrives. What follows its end is dropped."""
+
+    def __init__(self) -> None:
+        self._pending = b""
+        self._is_head_done = False
+        self._chunks: _ChunkRewriter | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the next bytes of the rewritten reply, which may be none. Raises UnreadableHttpError."""
+        if self._is_head_done:
+            return data if self._chunks is None else self._chunks.feed(data)
+        self._pending += data
+        while (end := self._head_end()) is not None:
+            head, self._pending = self._pending[: end[0]], self._pending[end[1] :]
+            status, lines = _rewrite_head(head.lstrip(b"\r\n"))
+            if 100 <= status < 200 and status != 101:
+                continue
+            self._is_head_done = True
+            self._chunks = _ChunkRewriter() if b"transfer-encoding: chunked" in lines else None
+            rest, self._pending = self._pending, b""
+            return b"\r\n".join([*lines, b"", self.feed(rest)])
+        return b""
+
+    def _head_end(self) -> tuple[int, int] | None:
+        """Return where the head ends and where the body begins, or None where more has to come."""
+        start = self._pending.lstrip(b"\r\n")
+        if start[: len(_PREFIX)].upper() != _PREFIX[: len(start)]:
+            raise UnreadableHttpError("it does not begin with a status line")
+        found = _HEAD_END.search(self._pending, len(self._pending) - len(start))
+        return found and found.span()
+
+
+class _ChunkRewriter:
+    """Rewrites chunked data without extensions and trailers, with CRLF line ends."""
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._at = 0
+        """Where in the data the next step begins."""
+        self._left = 0
+        """Bytes that the present chunk still has."""
+        self._step: Callable[[], bytes | None] = self._read_size
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what can be rewritten of all that has come. Raises UnreadableHttpError."""
+        self._data, self._at = self._data[self._at :] + data, 0
+        pieces = []
+        while (piece := self._step()) is not None:
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _read_size(self) -> bytes | None:
+        line = self._line()
+        if line is None:
+            return None
+        size = _CHUNK_SIZE.fullmatch(line)
+        if size is None:
+            raise UnreadableHttpError("the size of a chunk is no number")
+        self._left = int(size[1], 16)
+        self._step = self._read_data if self._left else self._read_trailer
+        return b"%x\r\n" % self._left if self._left else b""
+
+    def _read_data(self) -> bytes | None:
+        piece = self._data[self._at : self._at + self._left]
+        self._at += len(piece)
+        self._left -= len(piece)
+        if not self._left:
+            self._step = self._read_end_of_data
+        return piece or None
+
+    def _read_end_of_data(self) -> bytes | None:
+        end = _LINE_END.match(self._data, self._at)
+        if end is None and self._data[self._at :] in (b"", b"\r"):
+            return None
+        if end is None:
+            raise UnreadableHttpError("a chunk is longer than its size says")
+        self._at = end.end()
+        self._step = self._read_size
+        return b"\r\n"
+
+    def _read_trailer(self) -> bytes | None:
+        line = self._line()
+        if line is None or line not in (b"", b"\r"):
+            return None if line is None else b""
+        self._step = self._read_nothing
+        return b"0\r\n\r\n"
+
+    def _read_nothing(self) -> bytes | None:
+        self._at = len(self._data)
+        return None
+
+    def _line(self) -> bytes | None:
+        """Return the next line without its LF, or None where its end has not come."""
+        end = self._data.find(b"\n", self._at)
+        if (len(self._data) if end < 0 else end) - self._at > _MAX_CHUNK_LINE_BYTES:
+            raise UnreadableHttpError("the line of a chunk's size has no end")
+        if end < 0:
+            return None
+        line, self._at = self._data[self._at : end], end + 1
+        return line
+
+
+def _rewrite_head(head: bytes) -> tuple[int, list[bytes]]:
+    """Return the status and the lines of a head, without the empty one at its end."""
+    if b"\0" in head:
+        raise UnreadableHttpError("there is a NUL in its headers")
+    status_line, *lines = _LINE_END.split(head)
+    found = _STATUS_LINE.fullmatch(status_line)
+    if found is None:
+        raise UnreadableHttpError("its status line is none of HTTP/1.1")
+    headers = _read_headers(lines)
+    version = b"0" if found[1] == b"0" else b"1"
+    rewritten = [b"HTTP/1.%b %b OK" % (version, found[2])]
+    rewritten += [
+        b"%b: %b" % header for header in headers if header[0].lower() not in (_LENGTH, _CODING, b"connection")
+    ]
+    return int(found[2]), [*rewritten, b"Connection: close", *_framing(headers)]
+
+
+def _read_headers(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
+    unfolded: list[bytes] = []
+    for line in lines:
+        if line[:1] in (b" ", b"\t") and unfolded:
+            unfolded[-1] += b" " + line.strip()
+        else:
+            unfolded.append(line)
+    headers = []
+    for line in unfolded:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            raise UnreadableHttpError("a line of its headers has no colon")
+        name = name.strip(b" \t")
+        if _TOKEN.fullmatch(name):
+            headers.append((name, _CONTROLS.sub(b" ", value).strip()))
+    return headers
+
+
+def _framing(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
+    """Return the one header that says where the body ends, or none where the connection's end does."""
+    codings, lengths = (
+        {value.strip().lower() for name, values in headers if name.lower() == wanted for value in values.split(b",")}
+        for wanted in (_CODING, _LENGTH)
+    )
+    codings.discard(b"identity")
+    if codings:
+        if codings != {b"chunked"}:
+            raise UnreadableHttpError("its Transfer-Encoding is not chunked")
+        return [b"transfer-encoding: chunked"]
+    if not all(length.isdigit() for length in lengths):
+        raise UnreadableHttpError("its Content-Length is no number")
+    if len({int(length) for length in lengths}) > 1:
+        raise UnreadableHttpError("it has several Content-Lengths that differ")
+    return [b"content-length: %d" % int(length) for length in list(lengths)[:1]]

@@ -1,0 +1,159 @@
+"""Lenient reading of a reply that strict JSON refuses: an answer was paid for, whatever its spelling.
+
+| what stands in it | what becomes of it |
+|---|---|
+| half of a surrogate pair, invalid or cut UTF-8 | U+FFFD |
+| `NaN`, `Infinity`, `-Infinity`, a number beyond 64-bit floating point | a text with that spelling |
+| a raw control character inside a text | kept |
+| a byte order mark, UTF-16, UTF-32, the charset of the Content-Type | decoded |
+| NUL padding, keep-alive white space and comment lines in front; anything behind a whole object | left out |
+| an event stream, or one JSON object a line | joined into one reply, see `streams` |
+
+Called only when orjson has refused the body, so that other replies cost nothing.
+"""
+
+import codecs
+import json
+import re
+from math import isfinite
+
+from llmblast.records import Reply
+from llmblast.sending.streams import UnreadableStreamError, join_chunks
+
+_PADDING = "\0\ufeff \t\r\n"
+_COMMENTS = re.compile(r"(?::[^\r\n]*(?:[\r\n]\s*|\Z))+")
+_EVENTS = re.compile(r"(?:data|event|id|retry):")
+_LINE_ENDS = re.compile(r"\r\n|\r|\n")
+_CHARSET = re.compile(rb"charset *= *\"?([\w.:-]+)")
+_END_OF_STREAM = "[DONE]"
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16's, which it begins with
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_NUL_PATTERNS = (
+    (re.compile(rb"(?:\0\0\0[^\0]){2}"), "utf-32-be"),
+    (re.compile(rb"(?:[^\0]\0\0\0){2}"), "utf-32-le"),
+    (re.compile(rb"(?:\0[^\0]){2}"), "utf-16-be"),
+    (re.compile(rb"(?:[^\0]\0){2}"), "utf-16-le"),
+)
+"""RFC 4627 section 3: JSON begins with two ASCII characters."""
+
+
+class UnreadableReplyError(Exception):
+    """No JSON can be found in the reply; the text says what it has instead."""
+
+
+def repaired_json(reply: Reply) -> bytes:
+    """Return what the body of the reply means, as strict JSON. Raises UnreadableReplyError, and nothing else."""
+    try:
+        text = _decode(reply.body, reply.header(b"content-type") or b"").strip(_PADDING)
+        return _strict(_read(text))
+    except UnreadableStreamError as error:
+        raise UnreadableReplyError(str(error)) from None
+    except (ValueError, RecursionError):
+        raise UnreadableReplyError("a body that is not JSON") from None
+
+
+def _read(text: str) -> object:
+    if not text:
+        raise UnreadableReplyError("an empty body")
+    if comments := _COMMENTS.match(text):
+        text = text[comments.end() :].lstrip(_PADDING)
+    if text[:1] in ("{", "["):
+        return _read_whole(text)
+    if _EVENTS.match(text) or (comments and not text):
+        return _read_events(text)
+    raise UnreadableReplyError("a body that is not JSON")
+
+
+def _decode(body: bytes, content_type: bytes) -> str:
+    for mark, name in _BYTE_ORDER_MARKS:
+        if body.startswith(mark):
+            return body.decode(name, "replace")
+    for pattern, name in _NUL_PATTERNS:
+        if pattern.match(body):
+            return body.decode(name, "replace")
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return body.decode(_charset_of(content_type), "replace")
+
+
+def _charset_of(content_type: bytes) -> str:
+    """Return the name of the declared charset where it is one of text, else UTF-8."""
+    declared = _CHARSET.search(content_type.lower())
+    name = declared[1].decode("ascii") if declared else "utf-8"
+    try:
+        b"{}".decode(name)
+    except (LookupError, ValueError):
+        return "utf-8"
+    return name
+
+
+def _read_whole(text: str) -> object:
+    """Return the first value in `text`; where it is a chunk and others follow, all of them joined."""
+    value, end = _DECODER.raw_decode(text)
+    if not (isinstance(value, dict) and text[end:].lstrip(_PADDING).startswith("{")):
+        return value
+    values = [value]
+    while (end := _skip_padding(text, end)) < len(text) and text[end] == "{":
+        value, end = _DECODER.raw_decode(text, end)
+        values.append(value)
+    is_stream = any(name in values[0] for name in ("done", "choices"))
+    return join_chunks(values, is_ended=_END_OF_STREAM in text[end:]) if is_stream else values[0]
+
+
+def _skip_padding(text: str, start: int) -> int:
+    while start < len(text) and text[start] in _PADDING:
+        start += 1
+    return start
+
+
+def _read_events(text: str) -> object:
+    """Join an event stream: https://html.spec.whatwg.org/multipage/server-sent-events.html.
+
+    A `data` line that is JSON by itself is a chunk, since some servers leave out the empty line between events.
+    """
+    chunks: list[object] = []
+    is_ended, event, pending = False, "", ""
+    for line in _LINE_ENDS.split(text):
+        name, _, value = line.partition(":")
+        if not line:
+            event = ""
+        elif name == "event":
+            event = value.strip()
+        elif name == "data":
+            pending += value.strip(_PADDING)
+            if pending == _END_OF_STREAM:
+                is_ended, pending = True, ""
+            elif pending and (chunk := _chunk_in(pending)) is not None:
+                chunks.append({"error": chunk} if event == "error" and "error" not in chunk else chunk)
+                pending = ""
+    if pending:
+        raise UnreadableStreamError("a stream that breaks off in the middle of a chunk")
+    return join_chunks(chunks, is_ended=is_ended)
+
+
+def _chunk_in(text: str) -> dict[str, object] | None:
+    try:
+        value = _DECODER.decode(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else {}
+
+
+def _strict(value: object) -> bytes:
+    """Write JSON that every parser reads. Halves of pairs are joined, lone ones replaced."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+
+
+def _finite(text: str) -> float | str:
+    value = float(text)
+    return value if isfinite(value) else text
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=str, strict=False)
