@@ -23,8 +23,34 @@ Count = Annotated[int, Ge(1)]
 
 MOCK_SCHEME = "mock"
 OPENAI_HOST = "api.openai.com"
-API_PATHS = ("chat/completions", "completions", "embeddings")
-"""What a request may ask for, relative to an endpoint's base URL."""
+API_PATHS: Mapping[str, tuple[str, ...]] = {
+    "chat/completions": ("messages",),
+    "completions": ("prompt", "prompt_embeds"),
+    "embeddings": ("input", "messages"),
+    "responses": ("input", "prompt"),
+    "moderations": ("input",),
+    "rerank": ("query",),
+    "v2/rerank": ("query",),
+    "score": ("text_1", "data_1", "queries"),
+    "images/generations": ("prompt",),
+    "images/edits": ("prompt",),
+    "videos": ("prompt",),
+    "audio/transcriptions": (),
+    "audio/translations": (),
+    "fim/completions": ("prompt",),
+    "agents/completions": ("messages",),
+    "chat/moderations": ("input", "messages"),
+    "classifications": ("input",),
+    "classify": ("input", "messages"),
+    "pooling": ("input", "messages"),
+    "contextualizedembeddings": ("inputs",),
+    "ocr": ("document",),
+}
+"""What a request may ask for, relative to an endpoint's base URL, and the members of which its body needs one.
+
+These are the paths that the batch APIs of OpenAI, Mistral and Voyage and vLLM's run-batch take, and those of vLLM's
+pooling models.
+"""
 _HINTS = {
     "url": 'Endpoints are tables: write [[endpoints]], and below it url = "http://127.0.0.1:8000/v1".',
     "api_key": "A key stands in no file of settings: name its variable or its file with key_env or key_file.",
@@ -115,6 +141,8 @@ class Settings(RateSettings):
     system: str | None = None
     prompt: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    own_fields: tuple[str, ...] = ()
+    """Fields of a line that are never sent and go into the record."""
     media_root: str | None = None
     limit: Count | None = None
 

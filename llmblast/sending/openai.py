@@ -3,6 +3,7 @@
 https://platform.openai.com/docs/api-reference; vLLM, llama.cpp, Ollama, TGI, LiteLLM and others follow it.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
@@ -11,12 +12,16 @@ import orjson
 
 from llmblast.errors import UsageError
 from llmblast.records import Answer, Reply, Request
+from llmblast.sending.passed_through import READERS, read_anything
 from llmblast.sending.reply_errors import ReplyError, find_error
 from llmblast.settings import EndpointSettings, base_url
 
 USER_AGENT = "llmblast/0.1"
 KEY_HEADER = "Authorization"
 _HEADERS_OF_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+_VERSION = re.compile(r"/v\d+$")
+_OWN_VERSION = re.compile(r"v\d+/")
+"""Paths such as `v2/rerank` take the place of the base's own version."""
 _COPIED_BYTES = 16 * 1024
 _CUT_OFF_REASONS = ("length", "content_filter")
 _PLAIN_MESSAGE = ("role", "content")
@@ -64,7 +69,8 @@ class Target:
     def url_of(self, path: str) -> str:
         """Where requests for `path` go; a query in the base URL, such as `?api-version=`, stays behind the path."""
         parts = urlsplit(self.base)
-        return parts._replace(path=f"{parts.path}/{path}").geturl()
+        base = _VERSION.sub("", parts.path) if _OWN_VERSION.match(path) else parts.path
+        return parts._replace(path=f"{base}/{path}").geturl()
 
 
 def make_target(endpoint: EndpointSettings, model: str | None, key: str | None) -> Target:
@@ -108,12 +114,15 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
         return ReplyError(told, "unusable_reply")
     if type(data) is not dict:
         told = f"HTTP {reply.status} with JSON that is no object"
-        return _error_in_success(data) or ReplyError(told, "unusable_reply")
+        error = _error_in_success(data)
+        if error is None and type(data) is list and data and READERS.get(request.path) is read_anything:
+            return Answer(says_more=True)
+        return error or ReplyError(told, "unusable_reply")
     if data.get("error"):
         error = find_error(data)
         error.has_usage = _has_usage(data)
         return error
-    answer = _embeddings(data) if request.path == "embeddings" else _first_choice(data)
+    answer = _embeddings(data) if request.path == "embeddings" else _read_by_path(request.path, data)
     if answer is None:
         error = _error_in_success(data) or ReplyError(f"HTTP {reply.status} without an answer in it", "unusable_reply")
         error.has_usage = _has_usage(data)
@@ -121,12 +130,25 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
     usage = data.get("usage")
     if type(usage) is dict:
         answer.usage = usage
-        answer.prompt_tokens = _count(usage.get("prompt_tokens"))
-        answer.completion_tokens = _count(usage.get("completion_tokens")) or 0
+        answer.prompt_tokens = _count(usage.get("prompt_tokens", usage.get("input_tokens")))
+        answer.completion_tokens = _count(usage.get("completion_tokens", usage.get("output_tokens"))) or 0
     model = data.get("model")
     if type(model) is str:
         answer.model = model
     return answer
+
+
+def _read_by_path(path: str, data: Mapping[str, object]) -> Answer | None:
+    """Return the answer in a reply of any path; one that has `choices` is read as what it is, and kept whole."""
+    reader = READERS.get(path)
+    if reader is None:
+        return _first_choice(data)
+    if data.get("choices"):
+        answer = _first_choice(data)
+        if answer is not None:
+            answer.says_more = True
+        return answer
+    return None if reader is read_anything and _error_in_success(data) else reader(data)
 
 
 def _error_in_success(data: object) -> ReplyError | None:
