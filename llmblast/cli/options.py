@@ -92,6 +92,15 @@ Params = Annotated[
     str | None,
     _option("params", "--params", metavar="JSON", help="Sampling parameters, such as '{\"temperature\": 0}'."),
 ]
+OwnFields = Annotated[
+    str | None,
+    _option(
+        "own_fields",
+        "--own-fields",
+        metavar="NAME[,NAME...]",
+        help="Fields of a line that are never sent and go into the record; id is one anyway.",
+    ),
+]
 MediaRoot = Annotated[
     str | None,
     _option("media_root", "--media-root", metavar="DIR", help="Lets lines name image files below this directory."),
@@ -262,6 +271,8 @@ def settings_of(options: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
         raise UsageError("no input: name a JSONL file, such as llmblast run prompts.jsonl, or pipe one in.")
     if flags.get("params") is not None:
         flags["params"] = _parse_params(flags["params"])
+    if flags.get("own_fields") is not None:
+        flags["own_fields"] = [name for text in flags["own_fields"].split(",") if (name := text.strip())]
     return load(flags, config, environ)
 
 
