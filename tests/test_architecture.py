@@ -17,8 +17,11 @@ GROUND = {"settings", "records", "errors", "locks", "fence"}
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
     "job": {"job", *STATIONS, *GROUND},
-    "cli": {"cli", "job", "mocking", *GROUND},
-    "settings": {"errors"},
+    "cli": {"cli", "job", "mocking", "setting_places", "setting_values", *GROUND},
+    "settings": {"errors", "setting_places", "setting_values", "units"},
+    "setting_places": set[str](),
+    "setting_values": {"units"},
+    "units": set[str](),
     "locks": {"errors"},
     "records": set[str](),
     "fence": set[str](),

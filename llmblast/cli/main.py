@@ -10,9 +10,9 @@ from typer.core import TyperGroup
 from llmblast.cli.check import check
 from llmblast.cli.config import config
 from llmblast.cli.mock import mock
-from llmblast.cli.options import ENV_PREFIX
 from llmblast.cli.run import run
 from llmblast.errors import ExitCode, LlmblastError
+from llmblast.setting_places import ENV_PREFIX
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 ENVIRONMENT = f"Every option can also be set by a variable, such as {ENV_PREFIX}RPS, or in the file of --config."
