@@ -4,7 +4,6 @@ Also the words for a value that is not allowed, so that no library's wording rea
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from math import isfinite
 from typing import Any
 
@@ -108,6 +107,8 @@ def may_be_secret(name: str) -> bool:
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Return `; did you mean NAME?`, or the known names where none is close."""
+    from difflib import get_close_matches  # noqa: PLC0415 -- only needed for a person's typing error
+
     names = list(known)
     close = get_close_matches(name, names, n=1)
     return f"; did you mean {prefix}{close[0]}?" if close else f"; known are {', '.join(names)}"

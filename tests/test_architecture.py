@@ -17,7 +17,7 @@ GROUND = {"settings", "records", "errors", "locks", "fence"}
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
     "job": {"job", *STATIONS, *GROUND},
-    "cli": {"cli", "job", "mocking", "setting_places", "setting_values", *GROUND},
+    "cli": {"cli", "job", "mocking", "setting_places", "units", *GROUND},
     "settings": {"errors", "setting_places", "setting_values", "units"},
     "setting_places": set[str](),
     "setting_values": {"units"},
