@@ -12,7 +12,7 @@ import orjson
 
 from llmblast.errors import UsageError
 from llmblast.records import Answer, Reply, Request
-from llmblast.sending.passed_through import READERS, read_anything
+from llmblast.sending.passed_through import PASSED_THROUGH, Reader, read_list
 from llmblast.sending.reply_errors import ReplyError, find_error
 from llmblast.settings import EndpointSettings, base_url
 
@@ -114,17 +114,15 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
         return ReplyError(told, "unusable_reply")
     if type(data) is not dict:
         told = f"HTTP {reply.status} with JSON that is no object"
-        error = _error_in_success(data)
-        if error is None and type(data) is list and data and READERS.get(request.path) is read_anything:
-            return Answer(says_more=True)
-        return error or ReplyError(told, "unusable_reply")
+        return read_list(request, data) or _error_in_success(data) or ReplyError(told, "unusable_reply")
     if data.get("error"):
         error = find_error(data)
         error.has_usage = _has_usage(data)
         return error
-    answer = _embeddings(data) if request.path == "embeddings" else _read_by_path(request.path, data)
-    if answer is None:
-        error = _error_in_success(data) or ReplyError(f"HTTP {reply.status} without an answer in it", "unusable_reply")
+    answer = _READERS.get(request.path, _first_choice)(request, data)
+    if not isinstance(answer, Answer):
+        missing = ReplyError(f"HTTP {reply.status} without an answer in it", "unusable_reply")
+        error = answer or _error_in_success(data) or missing
         error.has_usage = _has_usage(data)
         return error
     usage = data.get("usage")
@@ -138,19 +136,6 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
     return answer
 
 
-def _read_by_path(path: str, data: Mapping[str, object]) -> Answer | None:
-    """Return the answer in a reply of any path; one that has `choices` is read as what it is, and kept whole."""
-    reader = READERS.get(path)
-    if reader is None:
-        return _first_choice(data)
-    if data.get("choices"):
-        answer = _first_choice(data)
-        if answer is not None:
-            answer.says_more = True
-        return answer
-    return None if reader is read_anything and _error_in_success(data) else reader(data)
-
-
 def _error_in_success(data: object) -> ReplyError | None:
     """What a 2xx reply without an answer says is wrong, in shapes that have no `error` member."""
     error = find_error(data)
@@ -162,7 +147,7 @@ def _has_usage(data: Mapping[str, object]) -> bool:
     return isinstance(usage, dict) and any(isinstance(count, int) and count > 0 for count in usage.values())
 
 
-def _first_choice(data: Mapping[str, object]) -> Answer | None:
+def _first_choice(request: Request, data: Mapping[str, object]) -> Answer | None:
     choices = data.get("choices")
     if type(choices) is not list or not choices or type(choices[0]) is not dict:
         return None
@@ -183,7 +168,7 @@ def _first_choice(data: Mapping[str, object]) -> Answer | None:
     return answer
 
 
-def _embeddings(data: Mapping[str, object]) -> Answer | None:
+def _embeddings(request: Request, data: Mapping[str, object]) -> Answer | None:
     items = data.get("data")
     if not isinstance(items, list) or not items:
         return None
@@ -195,3 +180,7 @@ def _embeddings(data: Mapping[str, object]) -> Answer | None:
 
 def _count(value: object) -> int | None:
     return value if type(value) is int and value >= 0 else None
+
+
+_READERS: dict[str, Reader] = {"embeddings": _embeddings, **PASSED_THROUGH}
+"""How the answer is found in the reply to a path; all others have `choices`. None: there is no answer."""

@@ -6,23 +6,24 @@ transcriptions have, `response` is that text. Formats: https://platform.openai.c
 
 from collections.abc import Callable, Iterator, Mapping
 
-from llmblast.records import Answer
+from llmblast.records import Answer, Request
+from llmblast.sending.reply_errors import ReplyError, find_error
 
 _FINISH_REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
 _CALLS = ("function_call", "custom_tool_call", "mcp_approval_request")
 _PLAIN_PART = ("text", "type")
 
-Reader = Callable[[Mapping[str, object]], Answer | None]
-"""Returns the answer in a reply; None where there is none in it."""
+Reader = Callable[[Request, Mapping[str, object]], Answer | ReplyError | None]
+"""Returns the answer in a reply, or what is wrong with it; None where there is no answer in it."""
 
 
-def read_response(data: Mapping[str, object]) -> Answer | None:
+def read_response(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:
     """Return the joined texts of a response's messages; None for one that failed or is not complete yet."""
     output, status = data.get("output"), data.get("status")
     if type(output) is not list:
-        return None
+        return Answer(says_more=True) if data.get("choices") else None  # it is of another API, and may be paid for
     if status not in (None, "completed", "incomplete"):
-        return None
+        return ReplyError(f"the response is {status}", "unusable_reply")
     if not output and status != "incomplete":
         return None
     items = [item for item in output if type(item) is dict]
@@ -32,18 +33,27 @@ def read_response(data: Mapping[str, object]) -> Answer | None:
     return answer
 
 
-def read_text(data: Mapping[str, object]) -> Answer | None:
+def read_text(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:
     """Return the text of a transcription, which has one beside its other members or nothing else."""
     text = data.get("text")
     return Answer(text, says_more=len(data) > 1) if type(text) is str else None
 
 
-def read_anything(data: Mapping[str, object]) -> Answer | None:
+def read_anything(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:
     """Return an answer without a text: what it says is in the raw reply."""
+    error = find_error(data)
+    if error.message and error.objects:
+        return error
     return Answer(says_more=True) if data else None
 
 
-READERS: Mapping[str, Reader] = {
+def read_list(request: Request, data: object) -> Answer | None:
+    """Return the answer in a reply that is a list, as some servers answer to rerank; None if it is none."""
+    is_kept = PASSED_THROUGH.get(request.path) is read_anything and type(data) is list and bool(data)
+    return Answer(says_more=True) if is_kept and not find_error(data).message else None
+
+
+PASSED_THROUGH: Mapping[str, Reader] = {
     "responses": read_response,
     "audio/transcriptions": read_text,
     "audio/translations": read_text,

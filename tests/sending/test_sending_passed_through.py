@@ -125,13 +125,13 @@ def test_an_error_is_no_reply_to_keep(data: object) -> None:
     assert isinstance(read(data, "rerank"), ReplyError)
 
 
-def test_a_chat_completion_on_another_path_is_read_as_one() -> None:
-    """Its raw form is kept, since it was not expected."""
+def test_a_chat_completion_on_another_path_is_an_answer() -> None:
+    """Its raw form is kept where it was not expected."""
     data = {"choices": [{"message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}]}
 
     answers = [answer_to(data, path) for path in ("responses", "moderations", "agents/completions")]
 
-    assert [(answer.text, answer.says_more) for answer in answers] == [("x", True), ("x", True), ("x", False)]
+    assert [(answer.text, answer.says_more) for answer in answers] == [(None, True), (None, True), ("x", False)]
 
 
 def test_a_transcription_is_its_text() -> None:
