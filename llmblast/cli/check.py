@@ -11,6 +11,8 @@ from llmblast.cli.options import settings_of
 def check(  # noqa: PLR0917 -- one parameter an option
     input: options.Input = None,
     requests_filepath: options.RequestsFilepath = None,
+    save: options.Save = None,
+    errors: options.Errors = None,
     url: options.Url = None,
     config: options.Config = None,
     model: options.Model = None,
@@ -24,6 +26,11 @@ def check(  # noqa: PLR0917 -- one parameter an option
     rps: options.Rps = None,
     rpm: options.Rpm = None,
     tpm: options.Tpm = None,
+    rpd: options.Rpd = None,
+    itpm: options.Itpm = None,
+    otpm: options.Otpm = None,
+    retry_errors: options.RetryErrors = None,
+    overwrite: options.Overwrite = None,
     json: options.Json = None,
     quiet: options.Quiet = None,
 ) -> None:

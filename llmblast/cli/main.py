@@ -64,7 +64,7 @@ def run_command_line() -> None:
     """Runs the command line and ends the process with its exit code."""
     _open_missing_descriptors()
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(prog_name=app.info.name, standalone_mode=False))
     except UsageProblem as problem:
         _explain_usage(problem)
     except typer.Abort:

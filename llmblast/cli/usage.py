@@ -34,11 +34,11 @@ def sentence_of(error: Any, words: Sequence[str]) -> str:
         return _wrong_value(error.param, message, words)
     if hasattr(error, "option_name"):
         return _misused_option(error, message)
-    named = next(("".join(found) for found in reversed(_QUOTED.findall(message))), "")
-    if message.startswith("No such command"):
-        return _unknown_command(named, error)
-    if message.startswith("Got unexpected extra argument"):
-        return f"{named}: one argument too many. Several files go together with cat: cat A B | llmblast run -"
+    named = ["".join(found) for found in _QUOTED.findall(message)]
+    if message.startswith("No such command") and named:
+        return _unknown_command(named[0], error)
+    if message.startswith("Got unexpected extra argument") and named:
+        return f"{named[-1]}: one argument too many. Several files go together with cat: cat A B | llmblast run -"
     return message.rstrip(".")
 
 
