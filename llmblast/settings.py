@@ -221,8 +221,8 @@ def load(flags: Mapping[str, Any], config: str | None = None, environ: Mapping[s
     environ = environ or {}
     _check_variables(environ)
     given = {name: value for name, value in flags.items() if value is not None and value != []}
-    if config is not None and "\0" in config:
-        raise UsageError("--config: holds a zero byte: take it out.")
+    if config is not None and (not config or "\0" in config):
+        raise UsageError(f"--config: {'holds a zero byte: take it out' if config else 'is empty. Name a TOML file'}.")
     merged: dict[str, Any] = {**(_read_toml(config) if config else {}), **given}
     if not merged.get("endpoints") and environ.get("OPENAI_BASE_URL"):
         merged["endpoints"] = [environ["OPENAI_BASE_URL"]]

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil, sqrt
 
-MARK = b";base64,"
 MIN_BODY_BYTES = 1024
 """Smaller bodies hold no image that is worth a look."""
 FLAT_TOKENS = 1000.0
@@ -78,6 +77,18 @@ _BY_NAME: Mapping[str, Tiles | Patches] = {
     "computer-use-preview": Tiles(65, 129),
 }
 _NAMES = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(_BY_NAME, key=len, reverse=True)))})(?![a-z0-9])")
+
+
+def may_hold_images(fields: Mapping[str, object]) -> bool:
+    """Return whether a line's request has a message in parts: to search each body for images would cost too much."""
+    body = fields.get("body")
+    asked: Mapping[str, object] = body if type(body) is dict else fields
+    if asked.get("images"):
+        return True
+    messages = asked.get("messages", asked.get("input"))
+    return type(messages) is list and any(
+        type(message) is dict and type(message.get("content")) is list for message in messages
+    )
 
 
 def measure(body: bytes, model: str | None) -> tuple[int, float]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import orjson
 
 from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model, own_id
-from llmblast.reading.members import take_out
+from llmblast.reading.members import take_out, take_out_id
 from llmblast.reading.paths import PathFinder
 from llmblast.records import Request
 from llmblast.settings import Settings
@@ -31,10 +31,10 @@ class Raw:
 
     def shape(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
         """Raises BadLine."""
-        line_id, body, extra = own_id(fields, number), text, None
+        line_id, body = own_id(fields, number), text
+        extra: dict[str, orjson.Fragment] | None = None
         if not self._own_fields.isdisjoint(fields):
-            body, taken = take_out(text, self._own_fields)
-            extra = {name: value for name, value in taken.items() if name not in _IDS}
+            body, extra = self._split(text, fields)
             fields = {name: value for name, value in fields.items() if name not in self._own_fields}
         path = self._paths.find(fields)
         if path is None:
@@ -52,3 +52,11 @@ class Raw:
             model=model_of(fields),
             max_tokens=max_tokens_of(fields),
         )
+
+    def _split(self, text: bytes, fields: Mapping[str, object]) -> tuple[bytes, dict[str, orjson.Fragment]]:
+        """Return what is sent, and what is the user's own but no id."""
+        own = self._own_fields.intersection(fields)
+        if len(own) == 1 and own <= _IDS and (body := take_out_id(text, *own)) is not None:
+            return body, {}
+        body, taken = take_out(text, own)
+        return body, {name: value for name, value in taken.items() if name not in _IDS}

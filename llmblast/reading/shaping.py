@@ -2,7 +2,7 @@
 
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
-from llmblast.reading.image_tokens import MARK, MIN_BODY_BYTES, measure
+from llmblast.reading.image_tokens import MIN_BODY_BYTES, may_hold_images, measure
 from llmblast.reading.lines import OversizedLine
 from llmblast.records import Failure, Line, Request
 from llmblast.settings import Settings
@@ -32,7 +32,7 @@ class Shaper:
             request = self._detector.format_of(fields).shape(number, key, text, fields)
         except BadLine as bad:
             return _failure(Line(number, key, text, _readable_id(fields, number)), bad)
-        if len(request.body) > MIN_BODY_BYTES and MARK in request.body:
+        if len(request.body) > MIN_BODY_BYTES and may_hold_images(fields):
             request.image_bytes, request.image_tokens = measure(request.body, request.model or self._model)
         return request
 

@@ -113,12 +113,24 @@ def test_detail_may_stand_before_the_url_and_slashes_may_be_escaped() -> None:
     assert measure(part, "gpt-4o")[1] == 85
 
 
-@pytest.mark.parametrize("endpoints", [(), (EndpointSettings(url="mock:", model="gpt-4o"),)])
-def test_the_estimate_of_a_request_counts_its_images(endpoints: tuple[EndpointSettings, ...]) -> None:
-    """With the model of the line, or of the run, or of its only endpoint."""
-    line = body(png(1024, 1024))
+URL = f"data:image/png;base64,{b64encode(png(1024, 1024)).decode()}"
 
-    request = Shaper(Settings(model="gpt-4o", endpoints=endpoints)).shape(1, "0" * 16, line)
+
+@pytest.mark.parametrize("endpoints", [(), (EndpointSettings(url="mock:", model="gpt-4o"),)])
+@pytest.mark.parametrize(
+    "line",
+    [
+        orjson.loads(body(png(1024, 1024))),
+        {"custom_id": "a", "body": orjson.loads(body(png(1024, 1024)))},
+        {"input": "What?", "images": [URL]},
+        {"model": "gpt-4o", "input": [{"role": "user", "content": [{"type": "input_image", "image_url": URL}]}]},
+    ],
+)
+def test_the_estimate_of_a_request_counts_its_images(
+    endpoints: tuple[EndpointSettings, ...], line: dict[str, object]
+) -> None:
+    """With the model of the line, or of the run, or of its only endpoint; in all formats."""
+    request = Shaper(Settings(model="gpt-4o", endpoints=endpoints)).shape(1, "0" * 16, orjson.dumps(line))
 
     assert isinstance(request, Request)
     assert request.image_tokens == 765

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast.reading import Shaper
-from llmblast.reading.members import take_out
+from llmblast.reading.members import take_out, take_out_id
 from llmblast.records import Failure, Request
 from llmblast.settings import API_PATHS, EndpointSettings, Settings
 
@@ -190,3 +190,27 @@ def test_taking_out_members_leaves_all_others(fields: dict[str, object], is_spac
 
     assert json.loads(left) == {name: value for name, value in fields.items() if name not in ("id", "own")}
     assert taken.keys() == fields.keys() & {"id", "own"}
+
+
+@given(st.dictionaries(st.text(max_size=3) | st.just("id"), json_values), st.booleans(), st.sampled_from([0, -1, 1]))
+def test_an_id_is_taken_out_the_same_in_the_quick_way(fields: dict[str, object], is_spaced: bool, place: int) -> None:
+    """Where it can be: first or last."""
+    import json
+
+    names = [name for name in fields if name != "id"]
+    names.insert(len(names) if place < 0 else place, "id")
+    line = {name: fields.get(name, "row 1") for name in names}
+    text = json.dumps(line, separators=(" , ", " : ") if is_spaced else (",", ":")).encode()
+
+    quick, (thorough, _) = take_out_id(text, "id"), take_out(text, {"id"})
+
+    assert quick is None or json.loads(quick) == json.loads(thorough)
+
+
+def test_the_usual_places_of_an_id_are_quick() -> None:
+    """The first and the last."""
+    first, last = b'{"id":"a","messages":[]}', b'{ "messages" : [] , "id" : 5 }'
+    others = [b'{"n":1,"id":"a","messages":[]}', b'{"id":"a"}', b'{"id":"\\u0022","n":1}', b'{"n":{"id":1}}']
+
+    assert (take_out_id(first, "id"), take_out_id(last, "id")) == (b'{"messages":[]}', b'{ "messages" : [] }')
+    assert [take_out_id(text, "id") for text in others] == [None] * 4
