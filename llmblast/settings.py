@@ -248,8 +248,8 @@ def parse_endpoint(spec: str) -> dict[str, Any]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         name = name.strip().replace("-", "_")
-        if not equals:
-            what = repr(pair) if name in known else "a part without ="
+        if not equals or not name:
+            what = repr(pair) if name in known else "a part without a name"
             raise UsageError(f"--url {shown_url}: {what} is no setting: write name=value, such as {shown_url},rps=50.")
         place = f"--url {shown_url},{name}={'...' if may_be_secret(name) else value}"
         if name in _HINTS and name not in known:

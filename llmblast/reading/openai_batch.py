@@ -14,6 +14,7 @@ from llmblast.reading.paths import PathFinder, fits, path_of_url
 from llmblast.records import Request
 from llmblast.settings import API_PATHS, Settings
 
+_ALLOWED = ", ".join(f"/{path}" if path.startswith("v2/") else f"/v1/{path}" for path in API_PATHS)
 _MEMBERS = frozenset({"custom_id", "method", "url", "body"})
 
 
@@ -66,8 +67,7 @@ class OpenAIBatch:
             return path
         path = path_of_url(url) if type(url) is str else None
         if path is None:
-            allowed = ", ".join(f"/v1/{path}" for path in API_PATHS)
-            raise BadLine(f'"url" must be one of {allowed}')
+            raise BadLine(f'"url" must be one of {_ALLOWED}')
         if not fits(path, body):
             raise BadLine(f'"body" has no "{API_PATHS[path][0]}", which {path} needs')
         return path

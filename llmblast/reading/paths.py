@@ -10,9 +10,11 @@ from functools import lru_cache
 
 from llmblast.settings import API_PATHS, Settings
 
-_PATH = re.compile(r"(?:https?://[^/?#]*)?([^?#]*)", re.DOTALL | re.IGNORECASE)
-_LONGEST_FIRST = sorted(API_PATHS, key=len, reverse=True)
-"""`/v1/fim/completions` ends in `completions`, too."""
+_SEGMENT = r"[\w~+@=-][\w.~+@:=%-]*/"
+_KNOWN = "|".join(map(re.escape, sorted(API_PATHS, key=len, reverse=True)))
+"""The longest first: `/v1/fim/completions` ends in `completions`, too."""
+_URL = re.compile(rf"(?:(?i:https?)://[^/?#]+/)?/?(?:{_SEGMENT})*?({_KNOWN})/?(?:[?#].*)?", re.ASCII | re.DOTALL)
+_MAX_URL_CHARACTERS = 2000
 _RESPONSES = "responses"
 _ONLY_IN_RESPONSES = frozenset(
     {
@@ -44,9 +46,8 @@ def path_of_url(url: str) -> str | None:
 
     So `/v1/chat/completions`, `/openai/deployments/NAME/chat/completions?api-version=...` and a whole URL are one.
     """
-    match = _PATH.match(url)
-    path = "/" + match[1].strip("/") if match else ""
-    return next((known for known in _LONGEST_FIRST if path.endswith(f"/{known}")), None)
+    match = _URL.fullmatch(url) if len(url) <= _MAX_URL_CHARACTERS else None
+    return match[1] if match else None
 
 
 class PathFinder:

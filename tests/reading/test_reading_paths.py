@@ -12,6 +12,7 @@ from llmblast.reading.members import take_out, take_out_id
 from llmblast.records import Failure, Request
 from llmblast.settings import API_PATHS, EndpointSettings, Settings
 
+LONG_URL = f"/v1/{'a' * 2000}/rerank"
 CHAT = {"messages": [{"role": "user", "content": "Hello"}]}
 
 
@@ -75,7 +76,17 @@ def test_a_batch_lines_url_names_the_path(url: str, body: dict[str, Any], path: 
 
 
 @pytest.mark.parametrize(
-    "url", ["/v1/files", "/v1/xrerank", "chat", "", "/v1/responses/abc", "/v1/responses#x/rerank/y"]
+    "url",
+    [
+        "/v1/files",
+        "/v1/xrerank",
+        "chat",
+        "",
+        "/v1/responses/abc",
+        "/v1/responses#x/rerank/y",
+        LONG_URL,
+        "/../rerank",
+    ],
 )
 def test_a_url_of_no_known_path_is_told(url: str) -> None:
     """Answers of other paths cannot be read."""
