@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 ENV_PREFIX = "LLMBLAST_"
+MAX_SHOWN_VALUE = 16
+"""Longer values may be keys in the wrong place."""
 _MOCK = "mock:"
 
 
@@ -47,7 +49,8 @@ def _place_in_url(spec: str, location: Sequence[str]) -> str:
     if not location:
         return place
     value = next((value for name, _, value in (pair.partition("=") for pair in pairs) if name == location[0]), None)
-    return f"{place}: {location[0]}" if value is None else f"{place},{location[0]}={value}"
+    is_shown = value is not None and len(value) <= MAX_SHOWN_VALUE
+    return f"{place},{location[0]}={value}" if is_shown else f"{place}: {location[0]}"
 
 
 def without_secrets(url: str) -> str:

@@ -25,7 +25,7 @@ PATHS = frozenset({"input", "save", "errors", "media_root", "spool", "timeline",
 """Any bytes but zero may stand in them."""
 
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-_PARTS_OF_SECRET_NAMES = ("key", "token", "secret", "auth", "pass", "bearer", "credential")
+_PARTS_OF_SECRET_NAMES = ("key", "token", "secret", "auth", "pass", "bearer", "credential", "proxy", "cert")
 
 
 class SettingValueError(ValueError):

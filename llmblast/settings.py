@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from annotated_types import Ge, Gt, Lt
 
 from llmblast.errors import UsageError
-from llmblast.setting_places import ENV_PREFIX, Places, without_secrets
+from llmblast.setting_places import ENV_PREFIX, MAX_SHOWN_VALUE, Places, without_secrets
 from llmblast.setting_values import SettingValueError, convert, did_you_mean, explain, may_be_secret, shown
 from llmblast.units import UnitError, parse_count
 
@@ -251,7 +251,7 @@ def parse_endpoint(spec: str) -> dict[str, Any]:
         if not equals or not name:
             what = repr(pair) if name in known else "a part without a name"
             raise UsageError(f"--url {shown_url}: {what} is no setting: write name=value, such as {shown_url},rps=50.")
-        place = f"--url {shown_url},{name}={'...' if may_be_secret(name) else value}"
+        place = f"--url {shown_url},{name}={'...' if may_be_secret(name) or len(value) > MAX_SHOWN_VALUE else value}"
         if name in _HINTS and name not in known:
             raise UsageError(f"{place}: {_HINTS[name]}")
         if name not in known:

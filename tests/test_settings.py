@@ -104,6 +104,7 @@ def test_endpoints_get_names_of_their_own() -> None:
         ({"endpoints": ["mock:,adaptive=maybe"]}, "--url mock:,adaptive=maybe: 'maybe' is neither true nor false"),
         ({"endpoints": ["http://u:secret@a/v1?key=secret,api_key=secret"]}, "--url http://a/v1,api_key=...: Keys are"),
         ({"endpoints": ["mock:,secret"]}, "a part without a name is no setting"),
+        ({"endpoints": ["mock:,rsp=sk-secret-0123456789"]}, "--url mock:,rsp=...: unknown setting rsp"),
         ({"endpoints": ["mock:,=secret"]}, "a part without a name is no setting"),
         ({"endpoints": ["mock:,authorization=Bearer secret"]}, "authorization=...: unknown setting authorization"),
         ({"disk_wait": float("nan")}, "--disk-wait: nan is not a finite number"),
