@@ -45,6 +45,10 @@ class Request(Line):
     model: str | None = None
     """The model that the line itself names, if it does."""
     max_tokens: int | None = None
+    image_bytes: int = 0
+    """Bytes of its body that are images as base64, and"""
+    image_tokens: float = 0.0
+    """what these cost, as far as that is known."""
     deferred: bool = False
     output_format: str = "llmblast"
 

@@ -16,20 +16,52 @@ from urllib.parse import urlsplit
 from annotated_types import Ge, Gt, Lt
 
 from llmblast.errors import UsageError
+from llmblast.setting_places import ENV_PREFIX, MAX_SHOWN_VALUE, Places, without_secrets
+from llmblast.setting_values import SettingValueError, convert, did_you_mean, explain, may_be_secret, shown
+from llmblast.units import UnitError, parse_count
 
 Rate = Annotated[float, Gt(0), Lt(1e12)] | None
 Seconds = Annotated[float, Gt(0), Lt(1e9)]
-Count = Annotated[int, Ge(1)]
+_MAX_COUNT = 10**12
+Count = Annotated[int, Ge(1), Lt(_MAX_COUNT)]
 
 MOCK_SCHEME = "mock"
 OPENAI_HOST = "api.openai.com"
-API_PATHS = ("chat/completions", "completions", "embeddings")
-"""What a request may ask for, relative to an endpoint's base URL."""
+API_PATHS: Mapping[str, tuple[str, ...]] = {
+    "chat/completions": ("messages",),
+    "completions": ("prompt", "prompt_embeds"),
+    "embeddings": ("input", "messages"),
+    "responses": ("input", "prompt"),
+    "moderations": ("input",),
+    "rerank": ("query",),
+    "v2/rerank": ("query",),
+    "score": ("text_1", "data_1", "queries"),
+    "images/generations": ("prompt",),
+    "images/edits": ("prompt",),
+    "videos": ("prompt",),
+    "audio/transcriptions": (),
+    "audio/translations": (),
+    "fim/completions": ("prompt",),
+    "agents/completions": ("messages",),
+    "chat/moderations": ("input", "messages"),
+    "classifications": ("input",),
+    "classify": ("input", "messages"),
+    "pooling": ("input", "messages"),
+    "contextualizedembeddings": ("inputs",),
+    "ocr": ("document",),
+}
+"""What a request may ask for, relative to an endpoint's base URL, and the members of which its body needs one.
+
+These are the paths that the batch APIs of OpenAI, Mistral and Voyage and vLLM's run-batch take, and those of vLLM's
+pooling models.
+"""
 _HINTS = {
     "url": 'Endpoints are tables: write [[endpoints]], and below it url = "http://127.0.0.1:8000/v1".',
-    "api_key": "A key stands in no file of settings: name its variable or its file with key_env or key_file.",
+    "api_key": "Keys are not allowed here: name the variable that holds it with key_env, or a file with key_file.",
 }
 """For names that a person would expect to be known."""
+_KIND_OF_PATH = {"spool": "directory", "media_root": "directory"}
+_USUAL_NAMES = {"save": "save.jsonl", "errors": "errors.jsonl", "timeline": "timeline.jsonl"}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -115,6 +147,8 @@ class Settings(RateSettings):
     system: str | None = None
     prompt: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    own_fields: tuple[str, ...] = ()
+    """Fields of a line that are never sent and go into the record."""
     media_root: str | None = None
     limit: Count | None = None
 
@@ -181,30 +215,50 @@ def load(flags: Mapping[str, Any], config: str | None = None, environ: Mapping[s
     """Merges flags (None: not given) over the TOML file over the defaults, and checks the whole.
 
     `flags["endpoints"]` holds `--url` texts or mappings, which replace the file's endpoints. Without any of either,
-    OPENAI_BASE_URL counts.
+    OPENAI_BASE_URL counts. `environ` names what stands behind a flag's value that a variable has set.
     Raises UsageError with one sentence that names the place and the fix.
     """
-    merged: dict[str, Any] = _read_toml(config) if config else {}
-    merged.update({name: value for name, value in flags.items() if value is not None and value != []})
-    if not merged.get("endpoints") and environ and environ.get("OPENAI_BASE_URL"):
+    environ = environ or {}
+    _check_variables(environ)
+    given = {name: value for name, value in flags.items() if value is not None and value != []}
+    if config is not None and (not config or "\0" in config):
+        raise UsageError(f"--config: {'holds a zero byte: take it out' if config else 'is empty. Name a TOML file'}.")
+    merged: dict[str, Any] = {**(_read_toml(config) if config else {}), **given}
+    if not merged.get("endpoints") and environ.get("OPENAI_BASE_URL"):
         merged["endpoints"] = [environ["OPENAI_BASE_URL"]]
+    places = Places(given, config, environ, merged)
     specs = merged.get("endpoints", [])
     if not isinstance(specs, Sequence) or isinstance(specs, str):
         raise UsageError(f"{config}: endpoints: write one [[endpoints]] table for each endpoint.")
-    merged["endpoints"] = [parse_endpoint(spec) if isinstance(spec, str) else spec for spec in specs]
-    settings = _validate(merged, config)
+    merged = {name: _convert(name, value, places.of([name])) for name, value in merged.items()}
+    merged["endpoints"] = [_endpoint(spec, places.of(["endpoints", index])) for index, spec in enumerate(specs)]
+    settings = _validate(merged, places)
     return replace(settings, endpoints=_named(settings.endpoints))
 
 
 def parse_endpoint(spec: str) -> dict[str, Any]:
-    """Reads `URL[,name=value...]`, the text of one `--url`. The values are checked with all the others."""
+    """Reads `URL[,name=value...]`, the text of one `--url`. Raises UsageError.
+
+    The values are checked with all the others. No message repeats what may be a key.
+    """
     url, *pairs = spec.split(",")
     endpoint: dict[str, Any] = {"url": url}
+    known = [entry.name for entry in fields(EndpointSettings) if entry.name not in ("url", "headers")]
+    shown_url = without_secrets(url)
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not equals:
-            raise UsageError(f"--url {spec!r}: {pair!r} is no setting: write name=value, such as {url},rps=50.")
-        endpoint[name.strip().replace("-", "_")] = value.strip()
+        name = name.strip().replace("-", "_")
+        if not equals or not name:
+            what = repr(pair) if name in known else "a part without a name"
+            raise UsageError(f"--url {shown_url}: {what} is no setting: write name=value, such as {shown_url},rps=50.")
+        place = f"--url {shown_url},{name}={'...' if may_be_secret(name) or len(value) > MAX_SHOWN_VALUE else value}"
+        if name in _HINTS and name not in known:
+            raise UsageError(f"{place}: {_HINTS[name]}")
+        if name not in known:
+            raise UsageError(f"{place}: unknown setting {name}{did_you_mean(name, known)}")
+        if name in endpoint:
+            raise UsageError(f"{place}: {name} is given twice. Leave one out.")
+        endpoint[name] = _convert(name, value.strip(), place)
     return endpoint
 
 
@@ -212,10 +266,10 @@ def parse_max_errors(text: str) -> tuple[float, bool]:
     """`100` is (100, False); `5%` is (5, True). Raises UsageError."""
     number, is_share = (text[:-1], True) if text.endswith("%") else (text, False)
     try:
-        value = float(number)
-    except ValueError:
+        value = parse_count(number)
+    except UnitError:
         value = -1.0
-    if value < 0 or (is_share and value > 100) or (not is_share and value != int(value)):
+    if not 0 <= value <= (100 if is_share else _MAX_COUNT) or (not is_share and not value.is_integer()):
         raise UsageError(f"--max-errors {text!r}: write a count such as 100 or a share such as 5%.")
     return value, is_share
 
@@ -247,17 +301,45 @@ def _read_toml(config: str) -> dict[str, Any]:
         raise UsageError(f"{config}: not TOML: {error}.") from None
     except UnicodeDecodeError:
         raise UsageError(f"{config}: not TOML: it is not UTF-8 text.") from None
+    except (ValueError, RecursionError):  # of a number of thousands of digits, or of lists in lists
+        raise UsageError(f"{config}: cannot be read: a number is too long, or it is nested too deep.") from None
     except OSError as error:
         raise UsageError(f"{config}: cannot be read: {error.strerror}. Name an existing file with --config.") from None
 
 
-def _validate(merged: Mapping[str, Any], config: str | None) -> Settings:
+def _check_variables(environ: Mapping[str, str]) -> None:
+    """A misspelt variable would be a limit that is not kept."""
+    known = [f"{ENV_PREFIX}{name.upper()}" for name in ("config", *(entry.name for entry in fields(Settings)))]
+    for variable in environ:
+        if variable.startswith(ENV_PREFIX) and variable not in known:
+            raise UsageError(f"{variable}: unknown variable{did_you_mean(variable, known)}")
+
+
+def _convert(name: str, value: object, place: str) -> object:
+    try:
+        return convert(name, value)
+    except (UnitError, SettingValueError) as problem:
+        hides_value = isinstance(value, str) and (may_be_secret(name) or "\0" in value or not value.isprintable())
+        raise UsageError(f"{place}: {'' if hides_value else f'{shown(value)} '}{problem}.") from None
+
+
+def _endpoint(spec: object, place: str) -> object:
+    """Return what an endpoint's settings are made of; what is no table is refused later."""
+    if isinstance(spec, str):
+        return parse_endpoint(spec)
+    if not isinstance(spec, Mapping):
+        return spec
+    return {name: _convert(str(name), value, f"{place}.{name}") for name, value in spec.items()}
+
+
+def _validate(merged: Mapping[str, Any], places: Places) -> Settings:
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 -- costs 50 ms, which `--help` need not wait for
 
     try:
         settings = TypeAdapter(Settings).validate_python(merged)
     except ValidationError as error:
-        raise UsageError(_explain(error.errors()[0], merged, config)) from None
+        raise UsageError(_explain(error.errors()[0], places)) from None
+    _check_paths(settings)
     if settings.max_errors is not None:
         parse_max_errors(settings.max_errors)
     if settings.hedge is not None:
@@ -310,38 +392,29 @@ def _check_key_refresh(endpoint: EndpointSettings) -> None:
     )
 
 
-def _explain(error: Mapping[str, Any], merged: Mapping[str, Any], config: str | None) -> str:
+def _check_paths(settings: Settings) -> None:
+    for name in ("input", "save", "spool", "timeline", "media_root"):
+        if getattr(settings, name) == "":
+            raise UsageError(f"--{name.replace('_', '-')}: is empty. Name a {_KIND_OF_PATH.get(name, 'file')}.")
+    for name in ("save", "errors", "timeline"):
+        path = getattr(settings, name)
+        if path and (path.endswith("/") or Path(path).name in ("", ".", "..")):
+            inside = f"{path.rstrip('/') or ''}/{_USUAL_NAMES[name]}"
+            raise UsageError(f"--{name} {path}: is a directory. Name a file in it, such as {inside}")
+
+
+def _explain(error: Mapping[str, Any], places: Places) -> str:
     """One sentence for pydantic's first finding."""
-    place = [part for part in error["loc"] if not (isinstance(part, str) and "[" in part)]
-    names = [f.name for f in fields(EndpointSettings if place and place[0] == "endpoints" else Settings)]
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
-    if config and _stands_in(config, place):
-        where = f"{config}: {where}"
-    elif len(place) == 1:
-        where = f"--{where.replace('_', '-')}"
-    last = str(place[-1]) if place else ""
+    location = [part for part in error["loc"] if not (isinstance(part, str) and "[" in part)]
+    last = str(location[-1]) if location else ""
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        from difflib import get_close_matches  # noqa: PLC0415 -- only needed for a person's typing error
-
-        close = get_close_matches(last, names, n=1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"Known are: {', '.join(names)}."
-        hint = _HINTS.get(last, hint)
-        return f"{where}: unknown setting. {hint}"
+        names = [f.name for f in fields(EndpointSettings if location[0] == "endpoints" else Settings)]
+        hint = f". {_HINTS[last]}" if last in _HINTS and last not in names else did_you_mean(last, names)
+        return f"{places.of_owner(location)}: unknown setting {last}{hint}"
+    place = places.of(location)
     if error["type"] in ("missing", "missing_argument"):
-        return f"{where}: is missing. Add it."
-    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    return f"{where}: {error['input']!r} will not do: it {message}."
-
-
-def _stands_in(config: str, place: Sequence[Any]) -> bool:
-    """Whether the offending value came from the file rather than from a flag."""
-    value: Any = _read_toml(config)
-    for part in place:
-        try:
-            value = value[part]
-        except (KeyError, IndexError, TypeError):
-            return False
-    return True
+        return f"{place}: is missing. Add it."
+    return f"{place}: {explain({**error, 'loc': location})}."
 
 
 def _named(endpoints: Sequence[EndpointSettings]) -> tuple[EndpointSettings, ...]:

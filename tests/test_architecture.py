@@ -16,9 +16,12 @@ STATIONS = {"reading", "scheduling", "sending", "writing", "watching", "mocking"
 GROUND = {"settings", "records", "errors", "locks", "fence"}
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
-    "job": {"job", *STATIONS, *GROUND},
-    "cli": {"cli", "job", "mocking", *GROUND},
-    "settings": {"errors"},
+    "job": {"job", "units", *STATIONS, *GROUND},
+    "cli": {"cli", "job", "mocking", "setting_places", "units", *GROUND},
+    "settings": {"errors", "setting_places", "setting_values", "units"},
+    "setting_places": set[str](),
+    "setting_values": {"units"},
+    "units": set[str](),
     "locks": {"errors"},
     "records": set[str](),
     "fence": set[str](),

@@ -1,11 +1,13 @@
 """Settings: what they are made of, and what a person is told when one is wrong."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from llmblast import setting_values
 from llmblast.errors import UsageError
-from llmblast.settings import Settings, base_url, default_of, load, parse_endpoint, parse_max_errors
+from llmblast.settings import EndpointSettings, Settings, base_url, default_of, load, parse_endpoint, parse_max_errors
 
 
 def test_defaults_need_nothing() -> None:
@@ -62,17 +64,51 @@ def test_endpoints_get_names_of_their_own() -> None:
         ({"endpoints": ["http://a:99999/v1"]}, "not a URL"),
         ({"endpoints": ["ftp://a/v1"]}, "not a URL"),
         ({"endpoints": ["mock:latency=1"]}, "parameters follow a question mark"),
-        ({"endpoints": ["http://a/v1,key_refresh=0"]}, "endpoints[0].key_refresh: '0' will not do"),
+        (
+            {"endpoints": ["http://a/v1,key_refresh=0"]},
+            "--url http://a/v1,key_refresh=0: 0 is not allowed: it must be greater than 0.",
+        ),
         ({"endpoints": ["http://a/v1,key_refresh=9"]}, "add key_command=COMMAND or key_file=FILE."),
         ({"endpoints": ["http://a/v1,key_refresh=9,key_file=f,key_env=K"]}, "take key_env out, which goes before"),
         ({"endpoints": [{"weight": 1}]}, "endpoints[0].url: is missing. Add it."),
-        ({"timeout": 0}, "--timeout: 0 will not do: it should be greater than 0"),
-        ({"concurrency": 0}, "--concurrency: 0 will not do"),
+        ({"timeout": 0}, "--timeout: 0 is not allowed: it must be greater than 0"),
+        ({"concurrency": 0}, "--concurrency: 0 is not allowed: it must be at least 1"),
         ({"max_errors": "101%"}, "--max-errors '101%'"),
-        ({"disk_wait": -1}, "--disk-wait: -1 will not do: it should be greater than or equal to 0"),
-        ({"disk_wait": "5m"}, "--disk-wait: '5m' will not do: it should be a valid number"),
-        ({"disk_wait": float("nan")}, "--disk-wait: nan will not do"),
-        ({"disk_wait": float("inf")}, "--disk-wait: inf will not do: it should be less than 1000000000"),
+        ({"disk_wait": -1}, "--disk-wait: -1 is not allowed: it must be at least 0"),
+        ({"disk_wait": "5x"}, "--disk-wait: '5x' is not a duration: write seconds, or one such as 90s, 5m or 1h30m"),
+        ({"rps": "abc"}, "--rps: 'abc' is not a number"),
+        ({"rps": True}, "--rps: true is not a number"),
+        ({"limit": "2.5"}, "--limit: '2.5' is not a whole number"),
+        ({"limit": "9" * 5000}, "is not a whole number"),
+        ({"limit": 10**12}, "--limit: 1000000000000 is not allowed: it must be less than 1000000000000."),
+        ({"limit": 10**5000}, "--limit: the number is not allowed: it must be less than 1000000000000."),
+        ({"rps": "1e300"}, "--rps: 1e+300 is not allowed: it must be less than 1000000000000"),
+        ({"quiet": "perhaps"}, "--quiet: 'perhaps' is neither true nor false"),
+        ({"route": "best"}, "--route: 'best' is not one of weighted, least-loaded, fastest"),
+        ({"save": ""}, "--save: is empty. Name a file."),
+        ({"save": "."}, "--save .: is a directory. Name a file in it, such as ./save.jsonl"),
+        ({"save": "out/"}, "--save out/: is a directory. Name a file in it, such as out/save.jsonl"),
+        ({"errors": "/"}, "--errors /: is a directory. Name a file in it, such as /errors.jsonl"),
+        ({"input": ""}, "--input: is empty"),
+        ({"max_errors": "nan"}, "--max-errors 'nan': write a count"),
+        ({"max_errors": "inf"}, "--max-errors 'inf': write a count"),
+        ({"system": "a\0b"}, "--system: holds a zero byte: take it out"),
+        ({"save": "a\0b"}, "--save: holds a zero byte"),
+        ({"model": "\udcff"}, "--model: is not valid UTF-8"),
+        ({"params": {"a": [float("nan")]}}, "holds nan or inf, which JSON does not have"),
+        ({"endpoints": [3]}, "endpoints[0]: 3 is not a table"),
+        ({"endpoints": [{"url": "mock:", "headers": 3}]}, "endpoints[0].headers: is not a table"),
+        ({"endpoints": ["mock:,rsp=5"]}, "--url mock:,rsp=5: unknown setting rsp; did you mean rps?"),
+        ({"endpoints": ["mock:,rps=5,rps=6"]}, "--url mock:,rps=6: rps is given twice"),
+        ({"endpoints": ["mock:,rps=abc"]}, "--url mock:,rps=abc: 'abc' is not a number"),
+        ({"endpoints": ["mock:,adaptive=maybe"]}, "--url mock:,adaptive=maybe: 'maybe' is neither true nor false"),
+        ({"endpoints": ["http://u:secret@a/v1?key=secret,api_key=secret"]}, "--url http://a/v1,api_key=...: Keys are"),
+        ({"endpoints": ["mock:,secret"]}, "a part without a name is no setting"),
+        ({"endpoints": ["mock:,rsp=sk-secret-0123456789"]}, "--url mock:,rsp=...: unknown setting rsp"),
+        ({"endpoints": ["mock:,=secret"]}, "a part without a name is no setting"),
+        ({"endpoints": ["mock:,authorization=Bearer secret"]}, "authorization=...: unknown setting authorization"),
+        ({"disk_wait": float("nan")}, "--disk-wait: nan is not a finite number"),
+        ({"disk_wait": float("inf")}, "--disk-wait: inf is not a finite number"),
     ],
 )
 def test_a_wrong_value_is_named(flags: dict[str, object], sentence: str) -> None:
@@ -85,17 +121,85 @@ def test_a_wrong_value_is_named(flags: dict[str, object], sentence: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("max_time", "1h30m", 5400),
+        ("timeout", "90s", 90),
+        ("grace", "0", 0),
+        ("burst", "500ms", 0.5),
+        ("tpm", "200k", 200_000),
+        ("tpm", "2M/h", 2_000_000 / 60),
+        ("rps", "5/s", 5),
+        ("rps", "120/m", 2),
+        ("rpm", "1200/h", 20),
+        ("rpd", "1/s", 86_400),
+        ("limit", "10k", 10_000),
+        ("quiet", "on", True),
+        ("max_errors", 5, "5"),
+        ("own_fields", "a, b,", ("a", "b")),
+    ],
+)
+def test_values_have_units(tmp_path: Path, name: str, value: object, expected: object) -> None:
+    """As a flag, as a variable's text, in `--url` and as a text in a file."""
+    path = tmp_path / "mine.toml"
+    path.write_text(f"{name} = {value!r}\n")
+
+    assert getattr(load({name: value}), name) == expected
+    assert getattr(load({}, str(path)), name) == expected
+
+
+def test_values_of_url_have_units() -> None:
+    """The same grammar."""
+    (endpoint,) = load({"endpoints": ["http://a/v1,rps=120/m,tpm=2M,key_refresh=1h,key_file=f,weight=2k"]}).endpoints
+
+    assert (endpoint.rps, endpoint.tpm, endpoint.key_refresh, endpoint.weight) == (2, 2e6, 3600, 2000)
+
+
+def test_every_number_has_its_kind() -> None:
+    """A new setting with a number needs a line in the tables of `setting_values`."""
+    kinds = {*setting_values.RATES, *setting_values.DURATIONS, *setting_values.WHOLE, *setting_values.COUNTS}
+    types = {entry.name: str(entry.type) for owner in (Settings, EndpointSettings) for entry in fields(owner)}
+
+    assert {name for name, kind in types.items() if "float" in kind or "int," in kind} == kinds
+    assert {name for name, kind in types.items() if "bool" in kind} == setting_values.SWITCHES
+
+
+def test_an_unknown_variable_is_refused() -> None:
+    """A misspelt one would be a limit that is not kept."""
+    with pytest.raises(UsageError, match="LLMBLAST_RSP: unknown variable; did you mean LLMBLAST_RPS"):
+        load({}, environ={"LLMBLAST_RSP": "5", "LLMBLAST_CONFIG": "x"})
+
+
+def test_a_value_from_a_variable_names_it() -> None:
+    """The flag was not typed."""
+    with pytest.raises(UsageError, match=r"^LLMBLAST_RPS: 'abc' is not a number"):
+        load({"rps": "abc"}, environ={"LLMBLAST_RPS": "abc"})
+
+
+@pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        ("rps = true\n", "rps: true is not a number"),
+        ("rps = [5]\n", "rps: [5] is not a number"),
+        ("timeout = 2024-01-01\n", "is not a number"),
+        ("limit = 2.5\n", "limit: 2.5 is not a whole number"),
+        ("overwrite = 3\n", "overwrite: 3 is neither true nor false"),
+        ("params = 3\n", "params: 3 is not a table"),
+        ("[params]\na = nan\n", "params: {'a': nan} holds nan or inf"),
+        ('save = "a\\u0000b"\n', "save: holds a zero byte"),
+        ('[[endpoints]]\nurl = "mock:"\nname = "\\u0000"\n', "endpoints[0].name: holds a zero byte"),
+        ("own_fields = [1]\n", "own_fields[0]: 1 is not a string"),
         ("endpoints = 3\n", "write one [[endpoints]] table for each"),
-        ("rps = 'fast'\n", "rps: 'fast' will not do"),
-        ("[[endpoints]]\nurl = 'http://a/v1'\nrsp = 3\n", "endpoints[0].rsp: unknown setting. Did you mean 'rps'?"),
-        ("zzzzzz = 3\n", "zzzzzz: unknown setting. Known are: rps, rpm"),
-        ("disk_wait = -0.5\n", "disk_wait: -0.5 will not do: it should be greater than or equal to 0"),
-        ("disk_wait = '1 min'\n", "disk_wait: '1 min' will not do: it should be a valid number"),
-        ("spool = 3\n", "spool: 3 will not do: it should be a valid string"),
-        ("spol = 'place'\n", "spol: unknown setting. Did you mean 'spool'?"),
+        ("rps = 'fast'\n", "rps: 'fast' is not a number: write one such as 5, 200k, 5/s, 100/m or 1k/h"),
+        ("[[endpoints]]\nurl = 'http://a/v1'\nrsp = 3\n", "endpoints[0]: unknown setting rsp; did you mean rps?"),
+        ("zzzzzz = 3\n", "unknown setting zzzzzz; known are rps, rpm"),
+        ("disk_wait = -0.5\n", "disk_wait: -0.5 is not allowed: it must be at least 0"),
+        ("disk_wait = '1 min'\n", "disk_wait: '1 min' is not a duration"),
+        ("spool = 3\n", "spool: 3 is not a string"),
+        ("spol = 'place'\n", "unknown setting spol; did you mean spool?"),
         ("rps = \n", "not TOML"),
+        (f"limit = {'9' * 5000}\n", "a number is too long"),
+        (f"limit = {'[' * 5000}\n", "nested too deep"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, text: str, sentence: str) -> None:
@@ -143,7 +247,7 @@ def test_a_flag_goes_before_the_file(tmp_path: Path) -> None:
 
 def test_what_url_takes() -> None:
     """Names with a dash or an underscore; values are checked with all the others."""
-    assert parse_endpoint("http://a/v1,key-env=K, rps = 5") == {"url": "http://a/v1", "key_env": "K", "rps": "5"}
+    assert parse_endpoint("http://a/v1,key-env=K, rps = 5") == {"url": "http://a/v1", "key_env": "K", "rps": 5.0}
 
 
 @pytest.mark.parametrize(("text", "bound"), [("100", (100, False)), ("5%", (5, True)), ("0", (0, False))])

@@ -10,10 +10,12 @@ from typer.core import TyperGroup
 from llmblast.cli.check import check
 from llmblast.cli.config import config
 from llmblast.cli.mock import mock
-from llmblast.cli.options import ENV_PREFIX
 from llmblast.cli.run import run
 from llmblast.errors import ExitCode, LlmblastError
+from llmblast.setting_places import ENV_PREFIX
 
+UsageProblem: type[Exception] = typer.BadParameter.__mro__[1]
+"""typer's class for a command line that it cannot take; which package it comes from has changed in its history."""
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 ENVIRONMENT = f"Every option can also be set by a variable, such as {ENV_PREFIX}RPS, or in the file of --config."
 
@@ -48,7 +50,7 @@ app.add_typer(config, name="config")
 
 @app.callback(invoke_without_command=True)
 def version(
-    show: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    show: bool = typer.Option(False, "--version", "-V", help="Print the version and exit."),
 ) -> None:
     """Sends a JSONL file of prompts to LLM endpoints as fast as their limits allow."""
     if show:
@@ -62,7 +64,11 @@ def run_command_line() -> None:
     """Runs the command line and ends the process with its exit code."""
     _open_missing_descriptors()
     try:
-        app()
+        sys.exit(app(prog_name=app.info.name, standalone_mode=False))
+    except UsageProblem as problem:
+        _explain_usage(problem)
+    except typer.Abort:
+        sys.exit(ExitCode.INTERRUPTED)
     except LlmblastError as error:
         sys.stderr.write(f"llmblast: {_printable(str(error))}\n")
         sys.exit(error.exit_code)
@@ -73,6 +79,16 @@ def run_command_line() -> None:
             raise
         sys.stderr.write(f"llmblast: standard output: {error.strerror}. Write it somewhere else.\n")
         _end_without_output()
+
+
+def _explain_usage(problem: Any) -> NoReturn:
+    from llmblast.cli.usage import sentence_of  # noqa: PLC0415 -- only needed for a person's typing error
+
+    if len(problem.format_message().splitlines()) > 1:  # the help of a command that needs another one
+        sys.stderr.write(f"{problem.format_message()}\n")
+    else:
+        sys.stderr.write(f"llmblast: {_printable(sentence_of(problem, sys.argv[1:]))}\n")
+    sys.exit(ExitCode.USAGE)
 
 
 def _end_without_output() -> NoReturn:

@@ -10,9 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from llmblast.errors import UsageError
+from llmblast.setting_places import ENV_PREFIX
 from llmblast.settings import Settings, default_of, load
-
-ENV_PREFIX = "LLMBLAST_"
 
 
 def _option(name: str, *flags: str, help: str, metavar: str | None = None) -> Any:
@@ -33,11 +32,13 @@ Input = Annotated[
 ]
 RequestsFilepath = Annotated[
     str | None,
-    _option("input", "--requests_filepath", metavar="FILE", help="The same as INPUT."),
+    _option("input", "-i", "--input", "--requests_filepath", metavar="FILE", help="The same as INPUT."),
 ]
 Save = Annotated[
     str | None,
-    _option("save", "-o", "--save", "--save_filepath", metavar="FILE", help="Answers; - writes standard output."),
+    _option(
+        "save", "-o", "--save", "--output", "--save_filepath", metavar="FILE", help="Answers; - writes standard output."
+    ),
 ]
 Errors = Annotated[
     str | None,
@@ -92,42 +93,45 @@ Params = Annotated[
     str | None,
     _option("params", "--params", metavar="JSON", help="Sampling parameters, such as '{\"temperature\": 0}'."),
 ]
+OwnFields = Annotated[
+    str | None,
+    _option(
+        "own_fields",
+        "--own-fields",
+        metavar="NAME[,NAME...]",
+        help="Fields of a line that are never sent and go into the record; id is one anyway.",
+    ),
+]
 MediaRoot = Annotated[
     str | None,
     _option("media_root", "--media-root", metavar="DIR", help="Lets lines name image files below this directory."),
 ]
-Limit = Annotated[int | None, _option("limit", "--limit", metavar="N", help="Only the first N lines.")]
+Limit = Annotated[str | None, _option("limit", "--limit", metavar="N", help="Only the first N lines.")]
 Rps = Annotated[
-    float | None,
+    str | None,
     _option(
         "rps", "-r", "--rps", "--max_requests_per_second", metavar="N", help="Requests a second, over all endpoints."
     ),
 ]
 Rpm = Annotated[
-    float | None,
+    str | None,
     _option("rpm", "--rpm", "--max_requests_per_minute", metavar="N", help="Requests a minute, over all endpoints."),
 ]
 Tpm = Annotated[
-    float | None,
+    str | None,
     _option("tpm", "--tpm", "--max_tokens_per_minute", metavar="N", help="Tokens a minute, over all endpoints."),
 ]
-Rpd = Annotated[
-    float | None, _option("rpd", "--rpd", metavar="N", help="Requests in any 24 hours, over all endpoints.")
-]
-Itpm = Annotated[
-    float | None, _option("itpm", "--itpm", metavar="N", help="Prompt tokens a minute, over all endpoints.")
-]
-Otpm = Annotated[
-    float | None, _option("otpm", "--otpm", metavar="N", help="Answer tokens a minute, over all endpoints.")
-]
+Rpd = Annotated[str | None, _option("rpd", "--rpd", metavar="N", help="Requests in any 24 hours, over all endpoints.")]
+Itpm = Annotated[str | None, _option("itpm", "--itpm", metavar="N", help="Prompt tokens a minute, over all endpoints.")]
+Otpm = Annotated[str | None, _option("otpm", "--otpm", metavar="N", help="Answer tokens a minute, over all endpoints.")]
 Burst = Annotated[
-    float | None,
+    str | None,
     _option(
-        "burst", "--burst", metavar="SECONDS", help="Seconds of unused rate that may be caught up; 0 is strictly even."
+        "burst", "--burst", metavar="DURATION", help="Seconds of unused rate that may be caught up; 0 is strictly even."
     ),
 ]
 Concurrency = Annotated[
-    int | None, _option("concurrency", "-j", "--concurrency", metavar="N", help="In flight, over all endpoints.")
+    str | None, _option("concurrency", "-j", "--concurrency", metavar="N", help="In flight, over all endpoints.")
 ]
 Route = Annotated[
     str | None,
@@ -143,7 +147,7 @@ Hedge = Annotated[
     ),
 ]
 MaxAttempts = Annotated[
-    int | None,
+    str | None,
     _option(
         "max_attempts",
         "-a",
@@ -154,23 +158,23 @@ MaxAttempts = Annotated[
     ),
 ]
 Timeout = Annotated[
-    float | None,
-    _option("timeout", "--timeout", metavar="SECONDS", help="Seconds for one whole try, connecting included."),
+    str | None,
+    _option("timeout", "--timeout", metavar="DURATION", help="Seconds for one whole try, connecting included."),
 ]
 ConnectTimeout = Annotated[
-    float | None,
-    _option("connect_timeout", "--connect-timeout", metavar="SECONDS", help="Seconds for opening a connection."),
+    str | None,
+    _option("connect_timeout", "--connect-timeout", metavar="DURATION", help="Seconds for opening a connection."),
 ]
 MaxTime = Annotated[
-    float | None,
-    _option("max_time", "--max-time", metavar="SECONDS", help="Stop after so many seconds; run it again to go on."),
+    str | None,
+    _option("max_time", "--max-time", metavar="DURATION", help="Stop after so many seconds; run it again to go on."),
 ]
 MaxWait = Annotated[
-    float | None,
+    str | None,
     _option(
         "max_wait",
         "--max-wait",
-        metavar="SECONDS",
+        metavar="DURATION",
         help="Longest wait for a rate limit; where it lasts longer, stop and say until when.",
     ),
 ]
@@ -179,22 +183,22 @@ MaxErrors = Annotated[
     _option("max_errors", "--max-errors", metavar="N|P%", help="Give up when more lines fail than this."),
 ]
 Grace = Annotated[
-    float | None,
-    _option("grace", "--grace", metavar="SECONDS", help="Seconds that what is in flight may take after a stop."),
+    str | None,
+    _option("grace", "--grace", metavar="DURATION", help="Seconds that what is in flight may take after a stop."),
 ]
 Transport = Annotated[
     str | None,
     _option("transport", "--transport", metavar="TRANSPORT", help="lean, or session where a proxy is needed."),
 ]
 Processes = Annotated[
-    int | None,
+    str | None,
     _option(
         "processes", "--processes", metavar="N", help="More than 1: not in this version; returns with shared quotas."
     ),
 ]
 DiskWait = Annotated[
-    float | None,
-    _option("disk_wait", "--disk-wait", metavar="SECONDS", help="Wait so long for room on a full disk, then spool."),
+    str | None,
+    _option("disk_wait", "--disk-wait", metavar="DURATION", help="Wait so long for room on a full disk, then spool."),
 ]
 SpoolDirectory = Annotated[
     str | None,
@@ -254,10 +258,11 @@ def settings_of(options: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
     config = flags.pop("config", None)
     flags["endpoints"] = flags.pop("url", None)
     requests_filepath = flags.pop("requests_filepath", None)
-    if requests_filepath is not None:
-        if flags.get("input") is not None:
-            raise UsageError("INPUT and --requests_filepath name the input twice. Leave one out.")
+    is_variable = requests_filepath is not None and requests_filepath == environ.get(f"{ENV_PREFIX}INPUT")
+    if flags.get("input") is None:
         flags["input"] = requests_filepath
+    elif requests_filepath is not None and not is_variable:
+        raise UsageError("INPUT and --input name the input twice. Leave one out.")
     if flags.get("input") is None and sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("no input: name a JSONL file, such as llmblast run prompts.jsonl, or pipe one in.")
     if flags.get("params") is not None:

@@ -21,6 +21,7 @@ def run(  # noqa: PLR0917 -- one parameter an option
     system: options.System = None,
     prompt: options.Prompt = None,
     params: options.Params = None,
+    own_fields: options.OwnFields = None,
     format: options.Format = None,
     media_root: options.MediaRoot = None,
     limit: options.Limit = None,

@@ -2,34 +2,46 @@
 
 import sys
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Literal
 
 import orjson
 
 from llmblast.errors import ExitCode
+from llmblast.job.earlier_runs import find_finished
 from llmblast.job.intake import Intake
 from llmblast.job.loop import run_loop
 from llmblast.reading import Shaper, open_source
 from llmblast.records import Failure, Request
 from llmblast.scheduling import TokenEstimator
 from llmblast.settings import Settings
+from llmblast.units import DAY_S
 from llmblast.watching import Counters, clean, duration
 
 
 @dataclass(slots=True)
 class Estimate:
-    """What the lines add up to."""
+    """What the lines add up to. Tokens are those of the lines that a run would send."""
 
     good: int = 0
     malformed: int = 0
-    tokens: float = 0.0
+    answered: int = 0
+    failed: int = 0
+    prompt_tokens: float = 0.0
+    answer_tokens: float = 0.0
     longest_bytes: int = 0
     estimator: TokenEstimator = field(default_factory=TokenEstimator)
 
+    @property
+    def to_send(self) -> int:
+        """Lines that a run would send."""
+        return self.good - self.answered - self.failed
+
     def add(self, request: Request) -> None:
-        """Counts one request."""
-        self.good += 1
-        self.tokens += self.estimator.estimate(request)[0]
+        """Counts one request that a run would send."""
+        _, prompt, answer = self.estimator.estimate(request)
+        self.prompt_tokens += prompt
+        self.answer_tokens += answer
         self.longest_bytes = max(self.longest_bytes, len(request.body))
 
 
@@ -44,6 +56,7 @@ async def _check(settings: Settings) -> ExitCode:
     shaper = Shaper(settings)
     source = await open_source(settings.input)
     estimate = Estimate()
+    answered, failed = find_finished(settings)
     name = clean(settings.input, 500)
     try:
         async for shaped in Intake(source, shaper, Counters(), settings.limit).slices():
@@ -51,7 +64,13 @@ async def _check(settings: Settings) -> ExitCode:
                 if isinstance(item, Failure):
                     estimate.malformed += 1
                     (sys.stderr if settings.json else sys.stdout).write(f"{name}: {clean(item.error, 500)}\n")
-                elif isinstance(item, Request):
+                    continue
+                estimate.good += 1
+                if answered.take(item.key):
+                    estimate.answered += 1
+                elif failed.take(item.key):
+                    estimate.failed += 1
+                else:
                     estimate.add(item)
     finally:
         await source.close()
@@ -66,8 +85,17 @@ async def _check(settings: Settings) -> ExitCode:
 
 def _summary_json(settings: Settings, estimate: Estimate) -> dict[str, object]:
     return {
-        "lines": {"read": estimate.good + estimate.malformed, "good": estimate.good, "bad": estimate.malformed},
-        "tokens": round(estimate.tokens),
+        "lines": {
+            "read": estimate.good + estimate.malformed,
+            "good": estimate.good,
+            "bad": estimate.malformed,
+            "answered": estimate.answered,
+            "failed": estimate.failed,
+            "to_send": estimate.to_send,
+        },
+        "tokens": round(estimate.prompt_tokens + estimate.answer_tokens),
+        "prompt_tokens": round(estimate.prompt_tokens),
+        "answer_tokens": round(estimate.answer_tokens),
         "longest_bytes": estimate.longest_bytes,
         "at_least_s": {name: round(seconds, 3) for name, _, seconds in _times_at_limits(settings, estimate)},
     }
@@ -77,8 +105,15 @@ def _summary(settings: Settings, estimate: Estimate) -> list[str]:
     lines = [
         f"lines     {estimate.good + estimate.malformed:,} read, {estimate.good:,} good, {estimate.malformed:,} bad"
     ]
-    if estimate.good:
-        lines.append(f"tokens    about {estimate.tokens:,.0f} (prompts and answers, before anything is learned)")
+    if estimate.answered or estimate.failed:
+        parts = [f"{estimate.answered:,} are answered already"]
+        if estimate.failed:
+            parts.append(f"{estimate.failed:,} failed for good, see --retry-errors")
+        lines.append(f"to send   {estimate.to_send:,}; {', '.join(parts)}")
+    if estimate.to_send:
+        lines.append(
+            f"tokens    roughly {estimate.prompt_tokens:,.0f} in prompts and {estimate.answer_tokens:,.0f} in answers"
+        )
         lines.append(f"longest   {estimate.longest_bytes:,} bytes")
     times = _times_at_limits(settings, estimate)
     waits = [f"at {limit:,.12g} {name} {duration(seconds)}" for name, limit, seconds in times]
@@ -88,15 +123,23 @@ def _summary(settings: Settings, estimate: Estimate) -> list[str]:
 
 
 def _times_at_limits(settings: Settings, estimate: Estimate) -> list[tuple[str, float, float]]:
-    """Each limit's name, its figure, and the seconds that it makes of the good lines."""
-    amounts: tuple[tuple[Literal["rps", "rpm", "tpm"], float, int], ...] = (
-        ("rps", estimate.good, 1),
-        ("rpm", estimate.good, 60),
-        ("tpm", estimate.tokens, 60),
+    """Each limit's name, its figure, and the seconds that it makes of the lines to send."""
+    if not estimate.to_send:
+        return []
+    tokens = estimate.prompt_tokens + estimate.answer_tokens
+    amounts: tuple[tuple[Literal["rps", "rpm", "tpm", "itpm", "otpm"], float, int], ...] = (
+        ("rps", estimate.to_send, 1),
+        ("rpm", estimate.to_send, 60),
+        ("tpm", tokens, 60),
+        ("itpm", estimate.prompt_tokens, 60),
+        ("otpm", estimate.answer_tokens, 60),
     )
     times: list[tuple[str, float, float]] = []
     for name, amount, seconds in amounts:
         limit = settings.together(name)
-        if limit is not None and estimate.good:
+        if limit is not None:
             times.append((name, limit, amount / limit * seconds))
+    per_day = settings.together("rpd")
+    if per_day is not None:  # what is allowed in 24 hours may be sent at their start
+        times.append(("rpd", per_day, (ceil(estimate.to_send / per_day) - 1) * DAY_S))
     return times

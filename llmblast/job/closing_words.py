@@ -8,7 +8,8 @@ from llmblast.job.start import STDOUT
 from llmblast.settings import Settings
 from llmblast.watching import Counters, OutputFiles
 
-_IS_CUT_OFF = 'IN("length","content_filter")'
+_IS_CUT_OFF = 'IN("stop","tool_calls",null)|not'
+"""Providers have many words for a limit or a filter."""
 _FLAGGED = f"jq -c 'select(.finish_reason|{_IS_CUT_OFF})'"
 _FLAGGED_IN_BATCH = f"jq -c 'select(.response.body.choices[]?.finish_reason|{_IS_CUT_OFF})'"
 _BATCH_RECORD = b'"response":{"status_code":'

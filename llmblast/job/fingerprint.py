@@ -52,6 +52,7 @@ def _shaping(settings: Settings) -> dict[str, object]:
         "format": settings.format,
         "system": settings.system or None,
         "prompt": settings.prompt,
+        "own fields": sorted(settings.own_fields) or None,
         **{f"params.{name}": value for name, value in settings.params.items()},
         _MODEL: settings.model,
         **{f"{_MODEL_OF}{endpoint.name}": endpoint.model or settings.model for endpoint in settings.endpoints},

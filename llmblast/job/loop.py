@@ -4,13 +4,20 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import sys
 from collections.abc import Coroutine
+from errno import EMFILE
 from typing import TypeVar
+
+from llmblast.errors import UsageError
 
 T = TypeVar("T")
 _ALWAYS_ALLOWED = 10_240
 """macOS names no hard limit and refuses more than this OPEN_MAX."""
+
+MIN_FREE_FILES = 24
+"""The loop, the input, two outputs, their side files and libraries take 16; some are left for connections."""
 
 _GC_OBJECTS = 20_000
 _GC_OBJECTS_PER_SLOT = 40
@@ -44,13 +51,44 @@ def shorten_logs() -> None:
 def run_loop(main: Coroutine[object, object, T]) -> T:
     """Runs a coroutine on a new loop until it is done."""
     shorten_logs()
-    _allow_open_files()
+    try:
+        _allow_open_files()
+        _check_open_files()
+    except UsageError:
+        main.close()
+        raise
     try:
         import uvloop  # noqa: PLC0415 -- not on every platform
     except ImportError:
         return asyncio.run(main)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
+
+
+def _check_open_files() -> None:
+    """With fewer than these, what breaks is the loop, the outputs or the very report of what broke.
+
+    Raises UsageError.
+    """
+    if sys.platform == "win32":
+        return
+    import resource  # noqa: PLC0415 -- not on every platform
+
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if most == resource.RLIM_INFINITY or most - _open_files() >= MIN_FREE_FILES:
+        return
+    raise UsageError(
+        f"this process may have {most} files open at a time, and needs {_open_files() + MIN_FREE_FILES} or more, one "
+        "for each request in flight besides. Raise the limit: ulimit -n 1024"
+    )
+
+
+def _open_files() -> int:
+    """Return how many files are open, as far as the system tells."""
+    try:
+        return len(os.listdir("/dev/fd"))
+    except OSError as error:
+        return MIN_FREE_FILES if error.errno == EMFILE else 3
 
 
 def _allow_open_files() -> None:

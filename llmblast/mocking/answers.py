@@ -17,6 +17,7 @@ import orjson
 
 from llmblast.mocking.settings import MockSettings
 
+OPERATIONS = ("chat/completions", "completions", "embeddings")
 DEFAULT_MODEL = "mock"
 DEFAULT_DIMENSIONS = 8
 MAX_DIMENSIONS = 10_000

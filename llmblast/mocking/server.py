@@ -19,7 +19,7 @@ from typing import Self
 from aiohttp import web
 
 from llmblast.errors import UsageError
-from llmblast.mocking.answers import Answer, Answers, error_body, models_body
+from llmblast.mocking.answers import OPERATIONS, Answer, Answers, error_body, models_body
 from llmblast.mocking.capacity import slowdown
 from llmblast.mocking.fault_file import read_rules
 from llmblast.mocking.faults import FAULTS, Faults
@@ -31,7 +31,6 @@ from llmblast.mocking.quota import Quota
 from llmblast.mocking.replies import Decision, ScriptedReply, Step
 from llmblast.mocking.settings import MockSettings
 from llmblast.mocking.wire import Sent, is_kept, play, send
-from llmblast.settings import API_PATHS
 
 __all__ = ["MAX_BODY_BYTES", "Arrival", "MockServer", "Script", "ScriptedReply"]
 
@@ -41,7 +40,7 @@ _CLOSE_S = 0.01
 """Handlers are cancelled before aiohttp is asked to shut down, so this only bounds what should take no time."""
 
 _PREFIXES = ("", "/v1")
-_OPERATIONS = {f"{prefix}/{path}": path for prefix in _PREFIXES for path in API_PATHS}
+_OPERATIONS = {f"{prefix}/{path}": path for prefix in _PREFIXES for path in OPERATIONS}
 _MODELS = {f"{prefix}/models" for prefix in _PREFIXES}
 
 

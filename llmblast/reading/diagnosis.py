@@ -9,7 +9,15 @@ _UTF16_SAMPLE_BYTES = 16
 _SEPARATORS = (b",", b";", b"\t")
 _INSIDE_OF_AN_OBJECT = re.compile(rb'[}\]]|"[^"]*"\s*:')
 _STARTS_OF_A_LIST = (b"[", b"[{")
+_MEANINGS = {
+    "no low surrogate in string": "a broken escape: half of a pair such as \\ud83d\\ude00",
+    "invalid high surrogate in string": "a broken escape: half of a pair such as \\ud83d\\ude00",
+    "unexpected content after document": "more than one object on the line: write one object a line",
+    "depth limit exceeded": "nested too deep: flatten it",
+}
+"""For orjson's messages whose words say little."""
 _NO_NUMBERS = ("NaN", "Infinity")
+_LINES_TO_JSON = "jq -Rc '{input:.}' FILE | llmblast run -"
 _HOWTO = 'write one JSON object a line, such as {"input": "..."}'
 
 
@@ -61,7 +69,7 @@ def _wrong_format(text: bytes) -> str | None:
     if _INSIDE_OF_AN_OBJECT.match(text):
         return "not JSON: one object is spread over several lines: join them, such as with jq -c . FILE"
     kind = "CSV" if any(separator in text for separator in _SEPARATORS) else "plain text"
-    return f"not JSON: it looks like {kind}: {_HOWTO}"
+    return f"not JSON: it looks like {kind}: {_HOWTO}. To send each line as a prompt: {_LINES_TO_JSON}"
 
 
 def _mistake(text: bytes, error: orjson.JSONDecodeError) -> str:
@@ -71,7 +79,7 @@ def _mistake(text: bytes, error: orjson.JSONDecodeError) -> str:
         return "lines end with CR alone: end them with LF, such as with tr '\\r' '\\n' < FILE"
     if text.decode().startswith(_NO_NUMBERS, error.pos):
         return "JSON has no NaN and no Infinity: write null or leave it out"
-    return error.msg
+    return _MEANINGS.get(error.msg.split(",")[0], error.msg)
 
 
 def _column(text: bytes, at: int) -> int:

@@ -11,9 +11,6 @@ from llmblast.reading.exact_numbers import read_huge_numbers
 MAX_DEPTH = 240
 """Levels of nesting. orjson reads 1,024 and writes 254; records nest a line's fields a few levels deeper."""
 
-API_PATH_OF = {"messages": "chat/completions", "input": "embeddings", "prompt": "completions"}
-"""The member that a request body cannot do without, and the path that takes it."""
-
 STREAM_REFUSAL = '"stream": true is not supported, since replies are read whole: remove it'
 
 
@@ -52,17 +49,19 @@ def own_id(fields: Mapping[str, object], number: int) -> str | int:
     if type(value) is str or type(value) is int:
         return value
     name = "id" if fields.get("custom_id") is None else "custom_id"
-    raise BadLine(f'"{name}" must be a text or an integer of at most 64 bits')
+    raise BadLine(f'"{name}" must be a string or an integer of at most 64 bits')
 
 
 def needs_model(body: Mapping[str, object]) -> bool:
     """Whether a request body leaves the model to the endpoint. Raises BadLine for one that cannot be sent as it is."""
     if body.get("stream") is True:
         raise BadLine(STREAM_REFUSAL)
+    if body.get("background") is True:
+        raise BadLine('"background": true is not supported, since replies are not asked for again: remove it')
     if "model" not in body:
         return True
     if type(body["model"]) is not str:
-        raise BadLine('"model" must be a text; leave it out to have the endpoint\'s')
+        raise BadLine('"model" must be a string; leave it out to have the endpoint\'s')
     return False
 
 
@@ -74,7 +73,7 @@ def model_of(body: Mapping[str, object]) -> str | None:
 
 def max_tokens_of(params: Mapping[str, object]) -> int | None:
     """The cap on completion tokens that a body sets, where it is one."""
-    for name in ("max_completion_tokens", "max_tokens"):
+    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
         value = params.get(name)
         if type(value) is int and value > 0:
             return value

@@ -57,6 +57,13 @@ class Finished:
                 ) from None
         return cls(groups)
 
+    @classmethod
+    def of_records(cls, records: Iterable[bytes]) -> "Finished":
+        """Return the keys of single records; lines that are none are ignored."""
+        groups = [bytearray() for _ in range(_GROUPS)]
+        _add_keys(list(records), groups)
+        return cls(groups)
+
     def __len__(self) -> int:
         return self._left
 

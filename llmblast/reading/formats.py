@@ -5,6 +5,7 @@ from typing import Protocol
 
 from llmblast.reading.fields import BadLine
 from llmblast.reading.openai_batch import OpenAIBatch
+from llmblast.reading.paths import path_of_body
 from llmblast.reading.raw import Raw
 from llmblast.reading.simple import Simple
 from llmblast.records import Request
@@ -27,6 +28,12 @@ FORMATS: dict[str, type[Format]] = {"openai-batch": OpenAIBatch, "raw": Raw, "si
 """By the name that `settings.format` knows, in the order in which they are asked."""
 
 
+_NOT_IN_A_PLACE = frozenset(".[]{}!:'")
+"""What a shell or a template would take for something else."""
+_SHOWN_FIELDS = 8
+_SHOWN_CHARACTERS = 40
+
+
 class Detector:
     """Finds a line's format; `settings.format` forces one. Raises UsageError where a format refuses the settings."""
 
@@ -34,20 +41,34 @@ class Detector:
         formats = {name: make(settings) for name, make in FORMATS.items()}
         self._formats = tuple(formats.values())
         self._forced = formats.get(settings.format)
+        self._raw = formats["raw"]
+        self._own_fields = frozenset(settings.own_fields)
 
     def format_of(self, fields: Mapping[str, object]) -> Format:
         """Raises BadLine."""
         if self._forced is not None:
             return self._forced
+        if not self._own_fields.isdisjoint(fields):
+            fields = {name: value for name, value in fields.items() if name not in self._own_fields}
         for candidate in self._formats:
             if candidate.claims(fields):
                 return candidate
+        if path_of_body(fields) is not None:
+            return self._raw
         if "custom_id" in fields and "params" in fields:
             raise BadLine(
                 "Anthropic batch lines are not supported: convert it to "
                 '{"custom_id": "...", "method": "POST", "url": "/v1/chat/completions", "body": {...}}'
             )
-        raise BadLine(
-            'nothing to send: write {"input": "..."}, a request body with "messages", or "custom_id" with "body"; '
-            "or name the line's fields with --prompt"
-        )
+        raise BadLine(_nothing_to_send(fields))
+
+
+def _nothing_to_send(fields: Mapping[str, object]) -> str:
+    """Return what to do with a line of no known format: its own fields tell best."""
+    texts = [name for name, value in fields.items() if type(value) is str and name not in ("id", "custom_id")]
+    if not texts:
+        return 'nothing to send: write {"input": "..."}, a request body with "messages", or "custom_id" with "body"'
+    longest = max(texts, key=lambda name: len(str(fields[name])))
+    place = f"{{{longest}}}" if _NOT_IN_A_PLACE.isdisjoint(longest) else "{FIELD}"
+    names = ", ".join(name[:_SHOWN_CHARACTERS] for name in list(fields)[:_SHOWN_FIELDS])
+    return f"nothing to send: the line has no \"input\". It has: {names}. Try --prompt '{place}'"

@@ -1,44 +1,51 @@
 """The OpenAI batch format: `{"custom_id", "method", "url", "body"}`, answered in that API's output format.
 
-Source of the format: OpenAI, Batch API, "Preparing your batch file". Where a request goes is the endpoint's affair:
-of `url` only the path counts, and only paths that llmblast can read the answers of.
+Source of the format: OpenAI, Batch API, "Preparing your batch file"; Mistral and Together document it without `method`
+and `url`. Where a request goes is the endpoint's affair: of `url` only the path counts, and only paths that llmblast
+can read the answers of.
 """
 
-import re
 from collections.abc import Mapping
 
 import orjson
 
-from llmblast.reading.fields import API_PATH_OF, BadLine, max_tokens_of, model_of, needs_model
+from llmblast.reading.exact_numbers import with_exact_numbers
+from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model
+from llmblast.reading.paths import PathFinder, fits, path_of_url
 from llmblast.records import Request
 from llmblast.settings import API_PATHS, Settings
 
-_URL = re.compile(rf"(?:https?://[^/?#]+)?/?(?:v1/)?({'|'.join(map(re.escape, API_PATHS))})/?(?:[?#].*)?", re.DOTALL)
-_MEMBER_OF = {path: member for member, path in API_PATH_OF.items()}
+_ALLOWED = ", ".join(f"/{path}" if path.startswith("v2/") else f"/v1/{path}" for path in API_PATHS)
+_MEMBERS = frozenset({"custom_id", "method", "url", "body"})
 
 
 class OpenAIBatch:
-    """Takes lines with `custom_id` and `body`."""
+    """Takes lines with `custom_id` and `body`; all other members of the line are the user's own."""
 
     def __init__(self, settings: Settings) -> None:
-        """No setting changes a batch line."""
+        self._paths = PathFinder(settings)
+        self._own_fields = frozenset(settings.own_fields)
 
     def claims(self, fields: Mapping[str, object]) -> bool:
         return "custom_id" in fields and "body" in fields
 
     def shape(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
-        """Raises BadLine."""
+        """Raises BadLine. A `method` or `url` that is null counts as left out."""
         custom_id = fields.get("custom_id")
-        if type(custom_id) is not str:
-            raise BadLine('a batch line needs a "custom_id" that is a text')
-        if fields.get("method", "POST") != "POST":
-            raise BadLine('"method" must be "POST"')
-        path = _path_of(fields.get("url"))
+        if type(custom_id) is not str and type(custom_id) is not int:
+            raise BadLine('a batch line needs a "custom_id" that is a string or an integer of at most 64 bits')
+        _check_method(fields.get("method"))
         body = fields.get("body")
         if type(body) is not dict:
             raise BadLine('"body" must be an object: the request to send')
-        if _MEMBER_OF[path] not in body:
-            raise BadLine(f'"body" has no "{_MEMBER_OF[path]}", which {path} needs')
+        extra: dict[str, object] = {}
+        if len(fields) > 2:
+            beside = {name: value for name, value in fields.items() if name not in _MEMBERS}
+            extra.update(with_exact_numbers(text, beside))
+        if not self._own_fields.isdisjoint(body):
+            extra.update({name: value for name, value in body.items() if name in self._own_fields})
+            body = {name: value for name, value in body.items() if name not in self._own_fields}
+        path = self._path_of(fields.get("url"), body)
         # A copy: what orjson returns keeps the place that it was written into, many times its size, and lines wait.
         body_bytes = bytes(memoryview(orjson.dumps(body)))
         return Request(
@@ -47,6 +54,7 @@ class OpenAIBatch:
             text,
             custom_id,
             orjson.Fragment(body_bytes),
+            extra or None,
             path=path,
             body=body_bytes,
             needs_model=needs_model(body),
@@ -55,10 +63,22 @@ class OpenAIBatch:
             output_format="openai-batch",
         )
 
+    def _path_of(self, url: object, body: Mapping[str, object]) -> str:
+        if url is None:
+            path = self._paths.find(body)
+            if path is None:
+                raise BadLine('"body" must have "messages", "input" or "prompt", or the line a "url"')
+            return path
+        path = path_of_url(url) if type(url) is str else None
+        if path is None:
+            raise BadLine(f'"url" must be one of {_ALLOWED}')
+        if not fits(path, body):
+            raise BadLine(f'"body" has no "{API_PATHS[path][0]}", which {path} needs')
+        return path
 
-def _path_of(url: object) -> str:
-    match = _URL.fullmatch(url) if type(url) is str else None
-    if match is None:
-        allowed = ", ".join(f"/v1/{path}" for path in API_PATHS)
-        raise BadLine(f'"url" must be one of {allowed}')
-    return match[1]
+
+def _check_method(method: object) -> None:
+    if method is None or method == "POST":
+        return
+    if type(method) is not str or method.upper() != "POST":
+        raise BadLine('"method" must be "POST"')

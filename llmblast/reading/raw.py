@@ -1,4 +1,4 @@
-"""The raw format: the line is a request body and is sent byte for byte.
+"""The raw format: the line is a request body and is sent byte for byte, but for what is the user's own.
 
 Without a `model` of its own the endpoint's is put in front when it is sent: the line is a JSON object with at least one
 member, so `{"model":"m",` followed by all that comes after its first brace is that object with a model.
@@ -8,34 +8,55 @@ from collections.abc import Mapping
 
 import orjson
 
-from llmblast.reading.fields import API_PATH_OF, BadLine, max_tokens_of, model_of, needs_model, own_id
+from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model, own_id
+from llmblast.reading.members import take_out, take_out_id
+from llmblast.reading.paths import PathFinder
 from llmblast.records import Request
 from llmblast.settings import Settings
 
+_IDS = frozenset({"id", "custom_id"})
+
 
 class Raw:
-    """Takes lines with `model` or `messages`. A line's own `id` or `custom_id` is its id and is sent, too."""
+    """Takes lines with `model` or `messages`. A line's own `id` or `custom_id` is its id; many providers refuse a
+    request with one, so it is not sent, and neither are the fields named by `own_fields`.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        """No setting changes a raw line."""
+        self._paths = PathFinder(settings)
+        self._own_fields = _IDS.union(settings.own_fields)
 
     def claims(self, fields: Mapping[str, object]) -> bool:
         return "messages" in fields or "model" in fields
 
     def shape(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
         """Raises BadLine."""
-        path = next((path for member, path in API_PATH_OF.items() if member in fields), None)
+        line_id, body = own_id(fields, number), text
+        extra: dict[str, orjson.Fragment] | None = None
+        if not self._own_fields.isdisjoint(fields):
+            body, extra = self._split(text, fields)
+            fields = {name: value for name, value in fields.items() if name not in self._own_fields}
+        path = self._paths.find(fields)
         if path is None:
             raise BadLine('a raw request needs "messages", "input" or "prompt"')
         return Request(
             number,
             key,
             text,
-            own_id(fields, number),
-            orjson.Fragment(text),
+            line_id,
+            orjson.Fragment(body),
+            extra or None,
             path=path,
-            body=text,
+            body=body,
             needs_model=needs_model(fields),
             model=model_of(fields),
             max_tokens=max_tokens_of(fields),
         )
+
+    def _split(self, text: bytes, fields: Mapping[str, object]) -> tuple[bytes, dict[str, orjson.Fragment]]:
+        """Return what is sent, and what is the user's own but no id."""
+        own = self._own_fields.intersection(fields)
+        if len(own) == 1 and own <= _IDS and (body := take_out_id(text, *own)) is not None:
+            return body, {}
+        body, taken = take_out(text, own)
+        return body, {name: value for name, value in taken.items() if name not in _IDS}

@@ -2,6 +2,7 @@
 
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
+from llmblast.reading.image_tokens import MIN_BODY_BYTES, may_hold_images, measure
 from llmblast.reading.lines import OversizedLine
 from llmblast.records import Failure, Line, Request
 from llmblast.settings import Settings
@@ -14,6 +15,8 @@ class Shaper:
 
     def __init__(self, settings: Settings) -> None:
         self._detector = Detector(settings)
+        models = {endpoint.model or settings.model for endpoint in settings.endpoints} or {settings.model}
+        self._model = models.pop() if len(models) == 1 else None
 
     def shape(self, number: int, key: str, text: bytes) -> Request | Failure:
         """Never raises for what stands in a line: a bad one is a Failure with the code `bad_line`."""
@@ -26,9 +29,12 @@ class Shaper:
         except BadLine as bad:
             return _failure(Line(number, key, text, number), bad)
         try:
-            return self._detector.format_of(fields).shape(number, key, text, fields)
+            request = self._detector.format_of(fields).shape(number, key, text, fields)
         except BadLine as bad:
             return _failure(Line(number, key, text, _readable_id(fields, number)), bad)
+        if len(request.body) > MIN_BODY_BYTES and may_hold_images(fields):
+            request.image_bytes, request.image_tokens = measure(request.body, request.model or self._model)
+        return request
 
 
 def _readable_id(fields: dict[str, object], number: int) -> str | int:

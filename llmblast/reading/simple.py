@@ -16,8 +16,8 @@ from llmblast.reading.template import Template
 from llmblast.records import Request
 from llmblast.settings import Settings
 
-_OWN_FIELDS = frozenset(("input", "system", "images", "params", "priority", "id", "custom_id"))
-_OWN_FIELDS_AND_PROMPT = _OWN_FIELDS | {"prompt"}
+_OUR_FIELDS = frozenset(("input", "system", "images", "params", "priority", "id", "custom_id"))
+_PROMPT = frozenset(("prompt",))
 
 
 class Simple:
@@ -39,6 +39,7 @@ class Simple:
             raise UsageError(f"--system or --params: cannot be sent as JSON: {error}.") from None
         self._template = None if settings.prompt is None else Template(settings.prompt)
         self._images = Images(settings.media_root)
+        self._never_sent = frozenset(settings.own_fields) - {"id", "custom_id"}
 
     def claims(self, fields: Mapping[str, object]) -> bool:
         if "input" in fields or "prompt" in fields:
@@ -47,26 +48,30 @@ class Simple:
 
     def shape(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
         """Raises BadLine. A field of ours that is null counts as left out; an empty `system` means none."""
-        own_fields = _OWN_FIELDS
+        ours, never_sent = _OUR_FIELDS, self._never_sent
+        asked = fields
+        if never_sent and not never_sent.isdisjoint(fields):
+            asked = {name: value for name, value in fields.items() if name not in never_sent}
+            ours -= never_sent
         if self._template is not None:
             prompt = self._template.render(with_exact_numbers(text, fields))
         else:
-            name = "input" if "input" in fields else "prompt"
-            prompt = _prompt(fields, name)
+            name = "input" if "input" in asked else "prompt"
+            prompt = _prompt(asked, name)
             if name == "prompt":
-                own_fields = _OWN_FIELDS_AND_PROMPT
+                ours |= _PROMPT
 
         head, tail, max_tokens = self._head, self._tail, self._max_tokens
         content: object = prompt
-        if (system := fields.get("system")) is not None:
+        if (system := asked.get("system")) is not None:
             head = _head(_checked_system(system))
-        if (line_params := fields.get("params")) is not None:
+        if (line_params := asked.get("params")) is not None:
             params = {**self._params, **_checked_params(line_params)}
             tail, max_tokens = _tail(params), max_tokens_of(params)
-        if (images := fields.get("images")) is not None and (parts := self._images.parts(images)):
+        if (images := asked.get("images")) is not None and (parts := self._images.parts(images)):
             content = [{"type": "text", "text": prompt}, *parts]
 
-        extra = {name: value for name, value in fields.items() if name not in own_fields}
+        extra = {name: value for name, value in fields.items() if name not in ours}
         return Request(
             number,
             key,
@@ -77,7 +82,7 @@ class Simple:
             body=b"".join((head, orjson.dumps(content), tail)),
             needs_model=True,
             max_tokens=max_tokens,
-            deferred=_is_deferred(fields.get("priority")),
+            deferred=_is_deferred(asked.get("priority")),
         )
 
 
@@ -95,9 +100,9 @@ def _tail(params: Mapping[str, object]) -> bytes:
 def _refusal(params: Mapping[str, object]) -> str | None:
     """What is wrong with parameters, in a few words."""
     if "model" in params:
-        return '"model" does not belong into params: give it with --model or write a raw line'
+        return 'params must not contain "model": give it with --model or write a raw line'
     if "messages" in params:
-        return '"messages" do not belong into params: they are made of the line'
+        return 'params must not contain "messages": they are made of the line'
     return STREAM_REFUSAL if params.get("stream") is True else None
 
 
@@ -106,13 +111,13 @@ def _prompt(fields: Mapping[str, object], name: str) -> str:
         raise BadLine('a simple line needs "input" or "prompt"')
     value = fields[name]
     if type(value) is not str:
-        raise BadLine(f'"{name}" must be a text')
+        raise BadLine(f'"{name}" must be a string')
     return value
 
 
 def _checked_system(value: object) -> str:
     if type(value) is not str:
-        raise BadLine('"system" must be a text')
+        raise BadLine('"system" must be a string')
     return value
 
 

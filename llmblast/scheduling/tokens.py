@@ -29,7 +29,7 @@ class TokenEstimator:
 
     def estimate(self, request: Request) -> Tokens:
         """What a request will be charged, the answer bounded by `max_tokens`."""
-        prompt = len(request.body) * self._tokens_per_byte
+        prompt = (len(request.body) - request.image_bytes) * self._tokens_per_byte + request.image_tokens
         bound, output = request.max_tokens, self._output_tokens
         if bound is not None and (bound < output or self.charge == "max_tokens"):
             output = bound
@@ -49,7 +49,7 @@ class TokenEstimator:
         """
         if answer.prompt_tokens is None or answer.completion_tokens is None:
             return
-        if request.body:
+        if request.body and not request.image_bytes:
             ratio = answer.prompt_tokens / len(request.body)
             self._tokens_per_byte += _RATIO_GAIN * (ratio - self._tokens_per_byte)
         step = _QUANTILE_STEP * max(self._output_tokens, 1.0)

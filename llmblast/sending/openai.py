@@ -3,7 +3,8 @@
 https://platform.openai.com/docs/api-reference; vLLM, llama.cpp, Ollama, TGI, LiteLLM and others follow it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
@@ -13,12 +14,16 @@ from llmblast.errors import UsageError
 from llmblast.records import Answer, Reply, Request
 from llmblast.sending.finish_reasons import failure_in, is_flagged
 from llmblast.sending.lenient_json import UnreadableReplyError, repaired_json
+from llmblast.sending.passed_through import PASSED_THROUGH, Reader, read_list
 from llmblast.sending.reply_errors import ReplyError, find_error
 from llmblast.settings import EndpointSettings, base_url
 
 USER_AGENT = "llmblast/0.1"
 KEY_HEADER = "Authorization"
 _HEADERS_OF_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+_VERSION = re.compile(r"/v\d+$")
+_OWN_VERSION = re.compile(r"v\d+/")
+"""Paths such as `v2/rerank` take the place of the base's own version."""
 _COPIED_BYTES = 16 * 1024
 _TEXT_PARTS = ("text", "output_text", None)
 _PLAIN_PART = ("type", "text")
@@ -68,7 +73,8 @@ class Target:
     def url_of(self, path: str) -> str:
         """Where requests for `path` go; a query in the base URL, such as `?api-version=`, stays behind the path."""
         parts = urlsplit(self.base)
-        return parts._replace(path=f"{parts.path}/{path}").geturl()
+        base = _VERSION.sub("", parts.path) if _OWN_VERSION.match(path) else parts.path
+        return parts._replace(path=f"{base}/{path}").geturl()
 
 
 def make_target(endpoint: EndpointSettings, model: str | None, key: str | None) -> Target:
@@ -131,12 +137,13 @@ def _read_repaired(request: Request, reply: Reply) -> Answer | ReplyError:
 
 def _read_data(request: Request, status: int, data: object) -> Answer | ReplyError:
     if type(data) is not dict:
-        return _error_in_success(data) or ReplyError(f"HTTP {status} with JSON that is no object", "unusable_reply")
+        told = f"HTTP {status} with JSON that is no object"
+        return read_list(request, data) or _error_in_success(data) or ReplyError(told, "unusable_reply")
     if data.get("error"):
         error = find_error(data)
         error.has_usage = _has_usage(data)
         return error
-    answer = READERS.get(request.path, _first_choice)(request, data)
+    answer = _READERS.get(request.path, _first_choice)(request, data)
     if not isinstance(answer, Answer):
         missing = ReplyError(f"HTTP {status} without an answer in it", "unusable_reply")
         error = answer or _error_in_success(data) or missing
@@ -145,8 +152,8 @@ def _read_data(request: Request, status: int, data: object) -> Answer | ReplyErr
     usage = data.get("usage")
     if type(usage) is dict:
         answer.usage = usage
-        answer.prompt_tokens = _count(usage.get("prompt_tokens"))
-        answer.completion_tokens = _count(usage.get("completion_tokens")) or 0
+        answer.prompt_tokens = _count(usage.get("prompt_tokens", usage.get("input_tokens")))
+        answer.completion_tokens = _count(usage.get("completion_tokens", usage.get("output_tokens"))) or 0
     model = data.get("model")
     if type(model) is str:
         answer.model = model
@@ -267,7 +274,5 @@ def _count(value: object) -> int | None:
     return value if type(value) is int and value >= 0 else None
 
 
-READERS: dict[str, Callable[[Request, Mapping[str, object]], Answer | ReplyError | None]] = {
-    "embeddings": _embeddings,
-}
+_READERS: dict[str, Reader] = {"embeddings": _embeddings, **PASSED_THROUGH}
 """How the answer is found in the reply to a path; all others have `choices`. None: there is no answer."""

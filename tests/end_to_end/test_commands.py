@@ -54,7 +54,7 @@ def test_check_may_be_quiet_or_for_machines(llmblast: RunLlmblast) -> None:
 
     summary = orjson.loads(told.stdout)
     assert (told.returncode, summary["exit_code"], summary["at_least_s"]) == (3, 3, {"rps": 2.0})
-    assert summary["lines"] == {"read": 28, "good": 8, "bad": 20}
+    assert summary["lines"] == {"read": 28, "good": 8, "bad": 20, "answered": 0, "failed": 0, "to_send": 8}
     assert len(told.stderr.splitlines()) == len(quiet_of_bad.stdout.splitlines()) == 20
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
@@ -126,7 +126,7 @@ def test_what_a_full_disk_leads_to_has_variables(llmblast: RunLlmblast) -> None:
     assert shown.returncode == 0, shown.stderr
     assert (tomllib.loads(shown.stdout)["disk_wait"], tomllib.loads(shown.stdout)["spool"]) == (0.5, "place")
     assert wrong.returncode == 2
-    assert "--disk-wait: -1.0 will not do: it should be greater than or equal to 0" in wrong.stderr
+    assert "LLMBLAST_DISK_WAIT: -1 is not allowed: it must be at least 0" in wrong.stderr
 
 
 def test_variables_serve_run(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
@@ -143,6 +143,7 @@ def test_variables_serve_run(tmp_path: Path, start_mock: StartMock, llmblast: Ru
 def test_version_is_told(llmblast: RunLlmblast) -> None:
     """As every tool does."""
     assert llmblast("--version").stdout.startswith("llmblast 0.")
+    assert llmblast("-V").stdout == llmblast("--version").stdout
 
 
 def test_no_arguments_show_the_help(llmblast: RunLlmblast) -> None:
@@ -151,3 +152,80 @@ def test_no_arguments_show_the_help(llmblast: RunLlmblast) -> None:
 
     assert "run" in done.stdout + done.stderr
     assert "check" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["prompts.jsonl"], "prompts.jsonl: is no command. To send a file: llmblast run prompts.jsonl"),
+        (["runn"], "runn: unknown command; did you mean run?"),
+        (["frobnicate"], "frobnicate: unknown command; there are run, check, mock, config"),
+        (["config", "shwo"], "shwo: unknown command; did you mean show?"),
+        (["mock", "--port", "x"], "--port: 'x' is not a whole number"),
+        (["mock", "--port", "99999"], "--port: '99999' is not allowed: it must be from 0 to 65535"),
+        (["mock", "--sigma=x"], "--sigma: 'x' is not a number"),
+        (["run", "p", "--api-key", "sk-secret"], "--api-key: keys are not taken from the command line: export OPENAI_"),
+        (["run", "p", "--api_key=sk-secret"], "--api_key: keys are not taken from the command line"),
+        (["run", "p", "--retries", "3"], "--retries: write --max-attempts 4: tries in all, the first one included"),
+        (["run", "p", "--max-retries=x"], "--max-retries: write --max-attempts N"),
+        (["run", "p", "--workers", "3"], "--workers: write --concurrency N"),
+        (
+            ["run", "p", "--max_tokens", "50"],
+            "--max_tokens: sampling parameters go together: write --params",
+        ),
+        (
+            ["run", "p", "--temperature", "0"],
+            "--temperature: sampling parameters go together: write",
+        ),
+        (["check", "p", "--base-url", "x"], "--base-url: write --url URL"),
+    ],
+)
+def test_a_wrong_command_line_gets_one_sentence(llmblast: RunLlmblast, arguments: list[str], sentence: str) -> None:
+    """In the style of all errors; a key is never repeated."""
+    done = llmblast(*arguments)
+
+    (told,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told.startswith(f"llmblast: {sentence}")
+    assert "secret" not in told
+
+
+def test_a_switch_in_a_variable_is_checked(llmblast: RunLlmblast) -> None:
+    """The message names the variable."""
+    done = llmblast("config", "show", LLMBLAST_QUIET="maybe")
+
+    assert (done.returncode, done.stderr) == (2, "llmblast: LLMBLAST_QUIET: 'maybe' is neither true nor false\n")
+
+
+def test_files_may_be_named_as_in_other_tools(tmp_path: Path, llmblast: RunLlmblast) -> None:
+    """`--input` and `--output`; an argument goes before a variable."""
+    write_prompts(tmp_path / "prompts.jsonl", 2)
+
+    done = llmblast("run", "-i", "prompts.jsonl", "--output", "out.jsonl", "-u", "mock:?latency=0", "--max-time", "1m")
+    again = llmblast("run", "prompts.jsonl", "-o", "out.jsonl", "-u", "mock:", LLMBLAST_INPUT="other.jsonl")
+
+    assert (done.returncode, again.returncode) == (0, 0), done.stderr + again.stderr
+    assert len((tmp_path / "out.jsonl").read_bytes().splitlines()) == 2
+
+
+@pytest.mark.parametrize("limit", [8, 14, 20])
+@pytest.mark.parametrize("command", [["run", "prompts.jsonl", "-u", "mock:"], ["check", "prompts.jsonl"]])
+def test_too_few_files_are_told(tmp_path: Path, environment: dict[str, str], command: list[str], limit: int) -> None:
+    """The limit and how to raise it; nothing is sent."""
+    write_prompts(tmp_path / "prompts.jsonl", 2)
+    script = f'ulimit -n {limit}; exec "$@"'
+
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *LLMBLAST, *command],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2, done.stderr
+    assert f"llmblast: this process may have {limit} files open at a time, and needs " in done.stderr
+    assert done.stderr.endswith("Raise the limit: ulimit -n 1024\n")
+    assert len(done.stderr.splitlines()) == 1

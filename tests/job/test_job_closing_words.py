@@ -108,7 +108,7 @@ def test_the_command_that_shows_cut_off_answers_fits_their_format(tmp_path: Path
 
     files = output_files(Settings(save=str(save)), 3, 4)
 
-    assert files.flagged_command == f'jq -c \'select({field}|IN("length","content_filter"))\' {save}'
+    assert files.flagged_command == f'jq -c \'select({field}|IN("stop","tool_calls",null)|not)\' {save}'
     assert (files.answers, files.answers_before, files.errors_before) == (str(save), 3, 4)
 
 

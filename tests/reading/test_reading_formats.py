@@ -93,17 +93,17 @@ def test_a_priority_below_zero_defers_the_line() -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"input": 5}, '"input" must be a text'),
-        ({"prompt": ["x"]}, '"prompt" must be a text'),
-        ({"input": "x", "system": 5}, '"system" must be a text'),
+        ({"input": 5}, '"input" must be a string'),
+        ({"prompt": ["x"]}, '"prompt" must be a string'),
+        ({"input": "x", "system": 5}, '"system" must be a string'),
         ({"input": "x", "params": []}, '"params" must be an object'),
         ({"input": "x", "params": {"model": "m"}}, "--model"),
         ({"input": "x", "params": {"messages": []}}, "made of the line"),
         ({"input": "x", "params": {"stream": True}}, '"stream": true is not supported'),
         ({"input": "x", "priority": "high"}, '"priority" must be an integer'),
         ({"input": "x", "priority": True}, '"priority" must be an integer'),
-        ({"input": "x", "id": 1.5}, '"id" must be a text or an integer'),
-        ({"input": "x", "custom_id": False}, '"custom_id" must be a text or an integer'),
+        ({"input": "x", "id": 1.5}, '"id" must be a string or an integer'),
+        ({"input": "x", "custom_id": False}, '"custom_id" must be a string or an integer'),
         ({"input": "x", "images": "a.png"}, '"images" must be a list'),
     ],
 )
@@ -189,21 +189,29 @@ def test_a_template_that_is_more_than_field_names_is_refused(template: str) -> N
 @pytest.mark.parametrize(
     ("line", "path", "needs_model"),
     [
-        ({"model": "m", "messages": [], "max_tokens": 8, "id": "mine"}, "chat/completions", False),
-        ({"messages": [], "max_tokens": 8, "custom_id": "mine"}, "chat/completions", True),
-        ({"model": "m", "input": ["a"], "max_tokens": 8, "id": "mine"}, "embeddings", False),
-        ({"model": "m", "prompt": "a", "max_tokens": 8, "id": "mine"}, "completions", False),
+        ({"model": "m", "messages": [], "max_tokens": 8}, "chat/completions", False),
+        ({"messages": [], "max_tokens": 8}, "chat/completions", True),
+        ({"model": "m", "input": ["a"], "max_tokens": 8}, "embeddings", False),
+        ({"model": "m", "prompt": "a", "max_tokens": 8}, "completions", False),
+        ({"model": "m", "input": "a", "max_output_tokens": 8}, "responses", False),
+        ({"model": "m", "input": "a", "instructions": "b", "max_tokens": 8}, "responses", False),
+        ({"model": "m", "input": [{"role": "user", "content": "a"}], "max_tokens": 8}, "responses", False),
+        ({"model": "m", "prompt": {"id": "pmpt_1"}, "max_output_tokens": 8}, "responses", False),
+        ({"model": "m", "query": "a", "documents": ["b"], "max_tokens": 8}, "rerank", False),
+        ({"query": "a", "documents": ["b"], "max_tokens": 8}, "rerank", True),
+        ({"model": "m", "text_1": "a", "text_2": ["b"], "max_tokens": 8}, "score", False),
+        ({"queries": "a", "documents": ["b"], "max_tokens": 8}, "score", True),
     ],
 )
 def test_a_raw_line_is_sent_byte_for_byte(line: dict[str, object], path: str, needs_model: bool) -> None:
-    """Its path follows from its shape; an id of its own names the record and is sent, too."""
+    """Its path follows from its shape."""
     text = orjson.dumps(line, option=orjson.OPT_INDENT_2).replace(b"\n", b" ")
 
-    request = Shaper(Settings(system="S", params={"n": 1}, prompt="{x}")).shape(3, "0" * 16, text)
+    request = Shaper(Settings(system="S", params={"n": 1})).shape(3, "0" * 16, text)
 
     assert isinstance(request, Request)
     assert request.body is text
-    assert (request.path, request.needs_model, request.max_tokens, request.id) == (path, needs_model, 8, "mine")
+    assert (request.path, request.needs_model, request.max_tokens, request.id) == (path, needs_model, 8, 3)
     assert orjson.dumps(request.input) == text
     assert request.extra is None
 
@@ -217,7 +225,7 @@ def test_a_raw_line_without_an_id_is_known_by_its_number() -> None:
     ("line", "reason"),
     [
         ({"model": "m"}, '"messages", "input" or "prompt"'),
-        ({"model": None, "messages": []}, '"model" must be a text'),
+        ({"model": None, "messages": []}, '"model" must be a string'),
         ({"messages": [], "stream": True}, '"stream": true is not supported, since replies are read whole: remove it'),
     ],
 )
@@ -263,15 +271,20 @@ def test_a_batch_line_is_sent_as_its_body_and_answered_as_a_batch_line() -> None
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"custom_id": 5}, '"custom_id" that is a text'),
+        ({"custom_id": 1.5}, '"custom_id" that is a string or an integer'),
         ({"method": "GET"}, '"method" must be "POST"'),
         ({"url": "/v1/files"}, '"url" must be one of /v1/chat/completions, /v1/completions, /v1/embeddings'),
         ({"url": "/v1/chat/completions/../../admin"}, '"url" must be one of'),
         ({"url": "https://[::1/x"}, '"url" must be one of'),
-        ({"url": None}, '"url" must be one of'),
+        ({"url": 5}, '"url" must be one of'),
+        ({"method": 5}, '"method" must be "POST"'),
+        (
+            {"url": None, "body": {"model": "m"}},
+            '"body" must have "messages", "input" or "prompt", or the line a "url"',
+        ),
         ({"body": "{}"}, '"body" must be an object'),
         ({"body": {}}, '"body" has no "messages", which chat/completions needs'),
-        ({"body": {"messages": [], "model": 1}}, '"model" must be a text'),
+        ({"body": {"messages": [], "model": 1}}, '"model" must be a string'),
         ({"body": {"messages": [], "stream": True}}, '"stream": true is not supported'),
     ],
 )

@@ -51,7 +51,8 @@ def assert_usable(result: Request | Failure, text: bytes) -> None:
     body = result.body if not result.needs_model else b'{"model":"m",' + result.body[1:]
     assert type(json.loads(body, parse_int=str)["model"]) is str
     if result.output_format == "llmblast" and result.body != text:
-        assert record["input"] == result.input
+        is_raw = isinstance(result.input, orjson.Fragment)
+        assert record["input"] == (json.loads(result.body, parse_int=str) if is_raw else result.input)
 
 
 @settings(deadline=None)
@@ -100,8 +101,12 @@ def test_every_result_can_be_written(fields: dict[str, object]) -> None:
         (b'text,"label"', 'column 1: not JSON: it looks like CSV: write one JSON object a line, such as {"input": '),
         (b'"say ""hi""";5', "it looks like CSV"),
         (b"1\tNaN", "it looks like CSV"),
-        (b"What is the capital of France?", "column 1: not JSON: it looks like plain text: write one JSON object"),
-        (b'{"input": "x"}, {', "column 15: not JSON: unexpected content"),
+        (
+            b"What is the capital of France?",
+            'column 1: not JSON: it looks like plain text: write one JSON object a line, such as {"input": "..."}. '
+            "To send each line as a prompt: jq -Rc '{input:.}' FILE | llmblast run -",
+        ),
+        (b'{"input": "x"}, {', "column 15: not JSON: more than one object on the line"),
         (b'{"input": "x"}\r{"input": "y"}', "column 16: not JSON: lines end with CR alone"),
         (b'"input": "x",', "column 1: not JSON: one object is spread over several lines: join them"),
         (b"},", "one object is spread over several lines"),
@@ -109,9 +114,12 @@ def test_every_result_can_be_written(fields: dict[str, object]) -> None:
         (b"[{", "column 1: a JSON array"),
         (b'"text"', "column 1: not a JSON object: write one object a line"),
         (b'{"input":"x","y":' + b"[" * 240 + b"]" * 240 + b"}", "nested more than 240 levels deep"),
-        (b"[" * 2000, "column 1026: not JSON: depth limit exceeded"),
+        (b"[" * 2000, "column 1026: not JSON: nested too deep"),
         (b"{}", 'nothing to send: write {"input": "..."}'),
-        (b'{"text":"x"}', "--prompt"),
+        (b'{"text":"x"}', "the line has no \"input\". It has: text. Try --prompt '{text}'"),
+        (b'{"q":"why?","id":"abcdefghi","n":1}', "It has: q, id, n. Try --prompt '{q}'"),
+        (b'{"my text":"x"}', "It has: my text. Try --prompt '{my text}'"),
+        (b'{"input":"\\ud800"}', "column 11: not JSON: a broken escape: half of a pair such as"),
         (b'{"custom_id":"a","params":{"messages":[]}}', "Anthropic batch lines are not supported: convert it to"),
     ],
 )

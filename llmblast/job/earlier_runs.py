@@ -1,0 +1,53 @@
+"""What earlier runs have finished, for a look that changes nothing: a run locks and repairs its outputs."""
+
+import os
+from collections.abc import Iterator
+
+from llmblast.errors import OutputBlockedError
+from llmblast.reading import Finished
+from llmblast.settings import Settings
+from llmblast.writing import is_json, should_retry
+
+_END_BYTES = 64 * 1024
+_KEY = slice(8, 24)
+"""Where a record has its key."""
+
+
+def find_finished(settings: Settings) -> tuple[Finished, Finished]:
+    """Return the keys of lines that are answered, and of those that failed and would not be tried again. Blocks.
+
+    Raises OutputBlockedError for an output that cannot be read.
+    """
+    if settings.overwrite:
+        return Finished([]), Finished([])
+    answered = Finished.scan([settings.save] if os.path.isfile(settings.save) else [])
+    for torn in _torn_ends(settings.save):
+        if answered.has_key_of(torn):
+            answered.take(torn[_KEY].decode())
+    failed = Finished.of_records(
+        record
+        for record in _lines(settings.errors_path)
+        if not should_retry(record, settings.retry_errors) and not answered.has_key_of(record)
+    )
+    return answered, failed
+
+
+def _torn_ends(path: str) -> Iterator[bytes]:
+    """Yield the last line of a file where a crash has torn it: a run cuts it off, and sends its line again."""
+    if not os.path.isfile(path):
+        return
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - _END_BYTES))
+        end = file.read().rpartition(b"\n")[2]
+    if end and not is_json(end):
+        yield end
+
+
+def _lines(path: str) -> Iterator[bytes]:
+    if not os.path.isfile(path):
+        return
+    try:
+        with open(path, "rb") as file:
+            yield from file
+    except OSError as error:
+        raise OutputBlockedError(f"{path}: cannot be read: {error.strerror}. Make it readable.") from None

@@ -1,0 +1,177 @@
+"""Tokens of images that a request carries as base64: a picture costs by its size in pixels, not by its bytes.
+
+Formulas and figures: https://platform.openai.com/docs/guides/images-vision, "Calculating costs". Models that are not
+known by name get a flat figure, which is in the middle of what providers count for a photograph.
+"""
+
+import re
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import ceil, sqrt
+
+MIN_BODY_BYTES = 1024
+"""Smaller bodies hold no image that is worth a look."""
+FLAT_TOKENS = 1000.0
+_DATA_URL = re.compile(rb"data:[\w.+-]+\\?/[\w.+-]+;base64,([A-Za-z0-9+/=_\\-]*)")
+_DETAIL_BEHIND = re.compile(rb'"\s*\}?\s*,\s*"detail"\s*:\s*"(\w+)"')
+_DETAIL_BEFORE = re.compile(rb'"detail"\s*:\s*"(\w+)"\s*,\s*"(?:url|image_url)"\s*:\s*"$')
+_NEAR_BYTES = 100
+_HEADER_CHARACTERS = 128 * 1024
+"""A JPEG's size stands behind its metadata, which may hold a preview."""
+_TILE = 512
+_PATCH = 32
+_MAX_PATCHES = 1536
+_MAX_SIDE = 2048
+_SHORT_SIDE = 768
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """A price for the picture, and one for each tile of 512 by 512 pixels in high detail."""
+
+    base: float
+    tile: float
+
+    def tokens(self, width: int, height: int, detail: str) -> float:
+        """Return the tokens of a picture of this size."""
+        if detail == "low":
+            return self.base
+        scale = min(1.0, _MAX_SIDE / max(width, height))
+        scale = min(scale, _SHORT_SIDE / min(width, height))
+        tiles = ceil(round(width * scale, 3) / _TILE) * ceil(round(height * scale, 3) / _TILE)
+        return self.base + self.tile * tiles
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """A price for each patch of 32 by 32 pixels, 1,536 at most."""
+
+    factor: float
+
+    def tokens(self, width: int, height: int, detail: str) -> float:
+        """Return the tokens of a picture of this size, whatever its detail."""
+        across, down = width / _PATCH, height / _PATCH
+        if ceil(across) * ceil(down) > _MAX_PATCHES:
+            scale = sqrt(_MAX_PATCHES / (across * down))
+            across, down = across * scale, down * scale
+            scale = min(int(across) / across, int(down) / down) or 1.0
+            across, down = round(across * scale, 6), round(down * scale, 6)
+        return min(ceil(across) * ceil(down), _MAX_PATCHES) * self.factor
+
+
+_BY_NAME: Mapping[str, Tiles | Patches] = {
+    "gpt-4.1-mini": Patches(1.62),
+    "gpt-4.1-nano": Patches(2.46),
+    "gpt-5-mini": Patches(1.62),
+    "gpt-5-nano": Patches(2.46),
+    "o4-mini": Patches(1.72),
+    "gpt-4o-mini": Tiles(2833, 5667),
+    "gpt-4o": Tiles(85, 170),
+    "gpt-4.1": Tiles(85, 170),
+    "gpt-4.5": Tiles(85, 170),
+    "gpt-4-turbo": Tiles(85, 170),
+    "gpt-5": Tiles(70, 140),
+    "o1": Tiles(75, 150),
+    "o3": Tiles(75, 150),
+    "computer-use-preview": Tiles(65, 129),
+}
+_NAMES = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(_BY_NAME, key=len, reverse=True)))})(?![a-z0-9])")
+
+
+def may_hold_images(fields: Mapping[str, object]) -> bool:
+    """Return whether a line's request has a message in parts: to search each body for images would cost too much."""
+    body = fields.get("body")
+    asked: Mapping[str, object] = body if type(body) is dict else fields
+    if asked.get("images"):
+        return True
+    messages = asked.get("messages", asked.get("input"))
+    return type(messages) is list and any(
+        type(message) is dict and type(message.get("content")) is list for message in messages
+    )
+
+
+def measure(body: bytes, model: str | None) -> tuple[int, float]:
+    """Return how many bytes of a request's body are base64 data, and the tokens of what they hold."""
+    data_bytes, tokens = 0, 0.0
+    for found in _DATA_URL.finditer(body):
+        data_bytes += len(found[0])
+        size = _size_of(found[1]) if found[0].startswith(b"data:image") else None
+        price = _price_of(model)
+        tokens += FLAT_TOKENS if size is None or price is None else price.tokens(*size, _detail_of(body, found))
+    return data_bytes, tokens
+
+
+def _price_of(model: str | None) -> Tiles | Patches | None:
+    """Return the formula of a model; a prefix such as `openai/` and a suffix such as `-2024-08-06` do not matter."""
+    match = _NAMES.match(model.rpartition("/")[2].lower()) if model else None
+    return _BY_NAME[match[0]] if match else None
+
+
+def _detail_of(body: bytes, found: re.Match[bytes]) -> str:
+    detail = _DETAIL_BEHIND.match(body, found.end(), found.end() + _NEAR_BYTES)
+    if detail is None:
+        detail = _DETAIL_BEFORE.search(body[max(0, found.start() - _NEAR_BYTES) : found.start()])
+    return detail[1].decode() if detail else "auto"
+
+
+def _size_of(data: bytes) -> tuple[int, int] | None:
+    """Return width and height of the picture that starts with this base64 data."""
+    text = data[:_HEADER_CHARACTERS].replace(b"\\", b"").translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
+    try:
+        head = b64decode(text[: len(text) // 4 * 4])
+    except ValueError:
+        return None
+    for magic, read in _READERS.items():
+        if head.startswith(magic):
+            size = read(head)
+            return size if size is not None and min(size) > 0 else None
+    return None
+
+
+def _png(head: bytes) -> tuple[int, int] | None:
+    return (int.from_bytes(head[16:20]), int.from_bytes(head[20:24])) if len(head) >= 24 else None
+
+
+def _gif(head: bytes) -> tuple[int, int] | None:
+    return (int.from_bytes(head[6:8], "little"), int.from_bytes(head[8:10], "little")) if len(head) >= 10 else None
+
+
+def _bmp(head: bytes) -> tuple[int, int] | None:
+    if len(head) < 26:
+        return None
+    return abs(int.from_bytes(head[18:22], "little", signed=True)), abs(
+        int.from_bytes(head[22:26], "little", signed=True)
+    )
+
+
+def _webp(head: bytes) -> tuple[int, int] | None:
+    kind = head[12:16]
+    if len(head) < 30 or head[8:12] != b"WEBP":
+        return None
+    if kind == b"VP8X":
+        return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return int.from_bytes(head[26:28], "little") & 0x3FFF, int.from_bytes(head[28:30], "little") & 0x3FFF
+
+
+def _jpeg(head: bytes) -> tuple[int, int] | None:
+    """Go from segment to segment up to the frame header (ITU-T T.81, B.2.2)."""
+    at = 2
+    while at + 9 <= len(head) and head[at] == 0xFF:
+        marker = head[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(head[at + 7 : at + 9]), int.from_bytes(head[at + 5 : at + 7])
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(head[at + 2 : at + 4])
+    return None
+
+
+_READERS: Mapping[bytes, Callable[[bytes], tuple[int, int] | None]] = {
+    b"\x89PNG\r\n\x1a\n": _png,
+    b"\xff\xd8": _jpeg,
+    b"GIF8": _gif,
+    b"RIFF": _webp,
+    b"BM": _bmp,
+}

@@ -1,0 +1,101 @@
+"""Reads the replies of APIs other than chat, completions and embeddings: the raw reply is the answer.
+
+It is kept as `body` in the record. Where a reply has a natural text, as those of the Responses API and of
+transcriptions have, `response` is that text. Formats: https://platform.openai.com/docs/api-reference/responses
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from llmblast.records import Answer, Request
+from llmblast.sending.reply_errors import ReplyError, find_error
+
+_FINISH_REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
+_CALLS = ("function_call", "custom_tool_call", "mcp_approval_request")
+_PLAIN_PART = ("text", "type")
+
+Reader = Callable[[Request, Mapping[str, object]], Answer | ReplyError | None]
+"""Returns the answer in a reply, or what is wrong with it; None where there is no answer in it."""
+
+
+def read_response(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:
+    """Return the joined texts of a response's messages; None for one that failed or is not complete yet."""
+    output, status = data.get("output"), data.get("status")
+    if type(output) is not list:
+        return Answer(says_more=True) if data.get("choices") else None  # it is of another API, and may be paid for
+    if status not in (None, "completed", "incomplete"):
+        return ReplyError(f"the response is {status}", "unusable_reply")
+    if not output and status != "incomplete":
+        return None
+    items = [item for item in output if type(item) is dict]
+    texts = [text for part in _parts(items) if type(text := part.get("text")) is str and part.get("type") != "refusal"]
+    answer = Answer("".join(texts) if texts else None, _finish_reason(data, items))
+    answer.says_more = not texts or len(items) != len(output) or not all(map(_is_plain, items))
+    return answer
+
+
+def read_text(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:
+    """Return the text of a transcription, which has one beside its other members or nothing else."""
+    text = data.get("text")
+    return Answer(text, says_more=len(data) > 1) if type(text) is str else None
+
+
+def read_anything(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:
+    """Return an answer without a text: what it says is in the raw reply."""
+    error = find_error(data)
+    if error.message and error.objects:
+        return error
+    return Answer(says_more=True) if data else None
+
+
+def read_list(request: Request, data: object) -> Answer | None:
+    """Return the answer in a reply that is a list, as some servers answer to rerank; None if it is none."""
+    is_kept = PASSED_THROUGH.get(request.path) is read_anything and type(data) is list and bool(data)
+    return Answer(says_more=True) if is_kept and not find_error(data).message else None
+
+
+PASSED_THROUGH: Mapping[str, Reader] = {
+    "responses": read_response,
+    "audio/transcriptions": read_text,
+    "audio/translations": read_text,
+    "moderations": read_anything,
+    "chat/moderations": read_anything,
+    "rerank": read_anything,
+    "v2/rerank": read_anything,
+    "score": read_anything,
+    "images/generations": read_anything,
+    "images/edits": read_anything,
+    "videos": read_anything,
+    "classifications": read_anything,
+    "classify": read_anything,
+    "pooling": read_anything,
+    "contextualizedembeddings": read_anything,
+    "ocr": read_anything,
+}
+"""By path. What answers like chat is not among them."""
+
+
+def _parts(items: list[dict[str, object]]) -> Iterator[dict[str, object]]:
+    for item in items:
+        content = item.get("content")
+        if item.get("type") in (None, "message") and type(content) is list:
+            yield from (part for part in content if type(part) is dict)
+
+
+def _finish_reason(data: Mapping[str, object], items: list[dict[str, object]]) -> str | None:
+    """Return the word that a chat completion has for it, so that one query finds all answers that are cut off."""
+    if data.get("status") == "incomplete":
+        details = data.get("incomplete_details")
+        reason = details.get("reason") if type(details) is dict else None
+        return _FINISH_REASONS.get(str(reason), "length")
+    return "tool_calls" if any(item.get("type") in _CALLS for item in items) else "stop"
+
+
+def _is_plain(item: dict[str, object]) -> bool:
+    """Return whether an item of the output says nothing but its text."""
+    if item.get("type") == "reasoning":
+        return not (item.get("summary") or item.get("content") or item.get("encrypted_content"))
+    content = item.get("content")
+    return type(content) is list and all(
+        type(part) is dict and not any(value for name, value in part.items() if name not in _PLAIN_PART)
+        for part in content
+    )

@@ -1,0 +1,171 @@
+"""Values of settings by their kind: a text from the command line, a variable or `--url`, or what a TOML file holds.
+
+Also the words for a value that is not allowed, so that no library's wording reaches a person.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+from llmblast.units import DAY_S, parse_count, parse_duration, parse_rate, parse_whole
+
+RATES = {"rps": 1.0, "rpm": 60.0, "rpd": DAY_S, "tpm": 60.0, "itpm": 60.0, "otpm": 60.0}
+"""The seconds that each rate's name says."""
+DURATIONS = frozenset(
+    {"burst", "timeout", "connect_timeout", "max_time", "max_wait", "grace", "disk_wait", "key_refresh"}
+)
+WHOLE = frozenset({"concurrency", "limit", "max_attempts", "processes"})
+COUNTS = frozenset({"weight"})
+SWITCHES = frozenset({"adaptive", "overwrite", "echo", "json", "quiet", "verbose"})
+TEXTS_OF_NUMBERS = frozenset({"max_errors"})
+"""Texts that may look like a number in a TOML file."""
+LISTS = frozenset({"own_fields"})
+"""Their texts are names with commas between them."""
+PATHS = frozenset({"input", "save", "errors", "media_root", "spool", "timeline", "key_file", "key_command"})
+"""Any bytes but zero may stand in them."""
+
+_SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_PARTS_OF_SECRET_NAMES = ("key", "token", "secret", "auth", "pass", "bearer", "credential", "proxy", "cert")
+
+
+class SettingValueError(ValueError):
+    """A value is not allowed; the message says why in a few words, without the value."""
+
+
+def convert(name: str, value: object) -> object:
+    """Return the value that setting `name` has, whether it is given as a text or as what it is.
+
+    Raises UnitError or SettingValueError.
+    """
+    if isinstance(value, str):
+        return _from_text(name, value)
+    if name in TEXTS_OF_NUMBERS and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if (name in RATES or name in DURATIONS or name in COUNTS or name in WHOLE) and not is_number:
+        raise SettingValueError("is not a number")
+    if isinstance(value, float):
+        return _from_float(name, value)
+    if name == "params" and not _is_json(value):
+        raise SettingValueError("holds nan or inf, which JSON does not have")
+    return value
+
+
+def _from_text(name: str, text: str) -> object:
+    if name in RATES:
+        return parse_rate(text, RATES[name])
+    parse = _PARSERS.get(name)
+    if parse is not None:
+        return parse(text)
+    if "\0" in text:
+        raise SettingValueError("holds a zero byte: take it out")
+    if name not in PATHS and not _is_utf8(text):
+        raise SettingValueError("is not valid UTF-8: write it in UTF-8")
+    return [part for field in text.split(",") if (part := field.strip())] if name in LISTS else text
+
+
+def _from_float(name: str, value: float) -> object:
+    if not isfinite(value):
+        raise SettingValueError("is not a finite number")
+    if name in WHOLE and not value.is_integer():
+        raise SettingValueError("is not a whole number")
+    return int(value) if name in WHOLE else value
+
+
+def _parse_switch(text: str) -> bool:
+    value = _SWITCH.get(text.strip().lower())
+    if value is None:
+        raise SettingValueError("is neither true nor false")
+    return value
+
+
+_PARSERS: Mapping[str, Callable[[str], object]] = {
+    **dict.fromkeys(DURATIONS, parse_duration),
+    **dict.fromkeys(WHOLE, parse_whole),
+    **dict.fromkeys(COUNTS, parse_count),
+    **dict.fromkeys(SWITCHES, _parse_switch),
+}
+
+
+def shown(value: object) -> str:
+    """Return a value as a person wrote it, cut short."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    try:
+        text = repr(value)
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        return "the number"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def may_be_secret(name: str) -> bool:
+    """Return whether what stands behind a name is not to be repeated in a message."""
+    return any(part in name.lower() for part in _PARTS_OF_SECRET_NAMES)
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return `; did you mean NAME?`, or the known names where none is close."""
+    from difflib import get_close_matches  # noqa: PLC0415 -- only needed for a person's typing error
+
+    names = list(known)
+    close = get_close_matches(name, names, n=1)
+    return f"; did you mean {prefix}{close[0]}?" if close else f"; known are {', '.join(names)}"
+
+
+def explain(error: Mapping[str, Any]) -> str:
+    """Return in a few words what is wrong with a value, for one finding of pydantic."""
+    kind, context = str(error["type"]), error.get("ctx", {})
+    if kind in _BOUNDS:
+        words, bound = _BOUNDS[kind]
+        return f"{shown(error['input'])} is not allowed: it must be {words} {context[bound]:.13g}"
+    if kind == "literal_error":
+        choices = str(context["expected"]).replace("'", "").replace(" or ", ", ")
+        return f"{shown(error['input'])} is not one of {choices}"
+    words = _KINDS.get(kind, "is not allowed")
+    place: Sequence[Any] = error["loc"]
+    return words if may_be_secret(str(place[-1])) or "headers" in place else f"{shown(error['input'])} {words}"
+
+
+_BOUNDS = {
+    "greater_than": ("greater than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+_KINDS = {
+    "string_type": "is not a string",
+    "string_unicode": "is not valid UTF-8",
+    "bool_type": "is neither true nor false",
+    "bool_parsing": "is neither true nor false",
+    "int_type": "is not a whole number",
+    "int_from_float": "is not a whole number",
+    "int_parsing": "is not a whole number",
+    "int_parsing_size": "is too large",
+    "float_type": "is not a number",
+    "float_parsing": "is not a number",
+    "finite_number": "is not a finite number",
+    "dict_type": "is not a table",
+    "mapping_type": "is not a table",
+    "dataclass_type": "is not a table: write [[endpoints]], and below it url = ...",
+    "dataclass_exact_type": "is not a table: write [[endpoints]], and below it url = ...",
+    "tuple_type": "is not a list",
+    "list_type": "is not a list",
+}
+
+
+def _is_json(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_json, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    return not isinstance(value, float) or isfinite(value)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

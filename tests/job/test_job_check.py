@@ -1,0 +1,90 @@
+"""Check: what the lines add up to, and what the outputs hold already."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from llmblast.job.check import check
+from llmblast.job.earlier_runs import find_finished
+from llmblast.reading import key_of
+from llmblast.settings import Settings
+
+LINES = [orjson.dumps({"input": f"prompt {number}"}) for number in range(10)]
+
+
+def record(line: bytes, **more: object) -> bytes:
+    return orjson.dumps({"key": key_of(line), **more}) + b"\n"
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> dict[str, Any]:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_bytes(b"\n".join(LINES))
+    return {"input": str(prompts), "save": str(tmp_path / "save.jsonl"), "errors": str(tmp_path / "errors.jsonl")}
+
+
+def summary(capsys: pytest.CaptureFixture[str], **settings: Any) -> dict[str, Any]:
+    check(Settings(json=True, **settings))
+    told: dict[str, Any] = orjson.loads(capsys.readouterr().out)
+    return told
+
+
+def test_every_limit_has_its_time(paths: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """Prompts and answers apart; what a day allows goes at its start."""
+    limits = {"rps": 2.0, "rpm": 60.0, "rpd": 4.0, "tpm": 600.0, "itpm": 60.0, "otpm": 256.0}
+
+    told = summary(capsys, **paths, **limits)
+
+    assert told["at_least_s"] == {
+        "rps": 5.0,
+        "rpm": 10.0,
+        "tpm": pytest.approx((told["prompt_tokens"] + 2560) / 10, abs=0.1),
+        "itpm": pytest.approx(told["prompt_tokens"], abs=1),
+        "otpm": 600.0,
+        "rpd": 172_800.0,
+    }
+    assert told["tokens"] == told["prompt_tokens"] + told["answer_tokens"]
+    assert told["answer_tokens"] == 2560
+
+
+def test_what_earlier_runs_finished_is_not_counted_as_to_be_sent(
+    paths: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Answered lines, and those that failed for good; the outputs stay as they are."""
+    torn = record(LINES[2], response="x")[:-5]
+    Path(paths["save"]).write_bytes(record(LINES[0]) + record(LINES[1]) + record(b"other") + torn)
+    failures = record(LINES[3], transient=False) + record(LINES[4], transient=True) + record(LINES[0], transient=False)
+    Path(paths["errors"]).write_bytes(failures)
+
+    told = summary(capsys, **paths, rps=1.0)
+    check(Settings(**paths))
+
+    lines = {"read": 10, "good": 10, "bad": 0, "answered": 2, "failed": 1, "to_send": 7}
+    assert (told["lines"], told["at_least_s"]) == (lines, {"rps": 7.0})
+    assert "to send   7; 2 are answered already, 1 failed for good" in capsys.readouterr().out
+    assert Path(paths["errors"]).read_bytes() == failures
+    assert Path(paths["save"]).read_bytes().endswith(torn)
+
+
+def test_all_lines_are_sent_anew_with_overwrite(paths: dict[str, Any]) -> None:
+    """And with `--retry-errors all` those that failed."""
+    Path(paths["save"]).write_bytes(record(LINES[0]))
+    Path(paths["errors"]).write_bytes(record(LINES[1], transient=False))
+
+    counts = [
+        [len(keys) for keys in find_finished(Settings(**paths, **more))]
+        for more in ({}, {"retry_errors": "all"}, {"overwrite": True})
+    ]
+
+    assert counts == [[1, 1], [1, 0], [0, 0]]
+
+
+def test_a_finished_input_needs_no_time(paths: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is left to send."""
+    Path(paths["save"]).write_bytes(b"".join(map(record, LINES)))
+
+    check(Settings(**paths, rps=1.0))
+
+    assert capsys.readouterr().out == ("lines     10 read, 10 good, 0 bad\nto send   0; 10 are answered already\n")
