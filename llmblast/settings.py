@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from annotated_types import Ge, Gt, Lt
 
 from llmblast.errors import UsageError
+from llmblast.hiding import HIDDEN, shown_url
+from llmblast.urls import base_of
 
 Rate = Annotated[float, Gt(0), Lt(1e12)] | None
 Seconds = Annotated[float, Gt(0), Lt(1e9)]
@@ -30,6 +32,11 @@ _HINTS = {
     "api_key": "A key stands in no file of settings: name its variable or its file with key_env or key_file.",
 }
 """For names that a person would expect to be known."""
+_MAY_HOLD_SECRETS = frozenset(
+    ("endpoints", "url", "key_env", "key_file", "key_command", "auth", "headers", "proxy", "client_cert", "client_key")
+)
+"""Settings whose values are not repeated in a message."""
+_SETTING_NAME = re.compile(r"[a-z_-]{1,24}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -63,7 +70,9 @@ class EndpointSettings(RateSettings):
 
     `charge` says what the provider charges its token limits with: what a request really used, or its `max_tokens` up
     front. Endpoints with the same `quota` share one account: a rate-limit reply to one pauses all of them.
-    `key_refresh` is the interval at which the key is asked for again.
+    `key_refresh` is the interval at which the key is asked for again. `auth` says how it is sent: `bearer`, or the name
+    of the header that takes it. `proxy` is a URL, or `none` for a direct connection whatever the environment says.
+    `ca_file` has certificates that are trusted beside the system's.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "str_strip_whitespace": True}
@@ -80,7 +89,17 @@ class EndpointSettings(RateSettings):
     key_file: str | None = None
     key_command: str | None = None
     key_refresh: Seconds | None = None
+    auth: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    proxy: str | None = None
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+
+    @property
+    def names_key(self) -> bool:
+        """Return whether a setting names where the API key comes from."""
+        return bool(self.key_env or self.key_file or self.key_command)
 
     @property
     def is_adaptive(self) -> bool:
@@ -169,6 +188,9 @@ class Settings(RateSettings):
         return min((rate for rate in (own, theirs) if rate is not None), default=None)
 
 
+_ENDPOINT_SETTINGS = frozenset(entry.name for entry in fields(EndpointSettings))
+
+
 def default_of(name: str) -> Any:
     """The default of a run setting, for help texts."""
     for entry in fields(Settings):
@@ -200,10 +222,15 @@ def parse_endpoint(spec: str) -> dict[str, Any]:
     """Reads `URL[,name=value...]`, the text of one `--url`. The values are checked with all the others."""
     url, *pairs = spec.split(",")
     endpoint: dict[str, Any] = {"url": url}
-    for pair in pairs:
+    for number, pair in enumerate(pairs, 1):
         name, equals, value = pair.partition("=")
         if not equals:
-            raise UsageError(f"--url {spec!r}: {pair!r} is no setting: write name=value, such as {url},rps=50.")
+            place = shown_url(url)
+            what = repr(pair) if pair.strip() in _ENDPOINT_SETTINGS else f"what follows comma {number}"
+            raise UsageError(
+                f"--url {place}: {what} is no setting: write name=value, such as {place},rps=50. A value with a comma "
+                "in it is for the file of --config."
+            )
         endpoint[name.strip().replace("-", "_")] = value.strip()
     return endpoint
 
@@ -232,11 +259,8 @@ def parse_hedge(text: str) -> float:
 
 
 def base_url(url: str) -> str:
-    """The base of an endpoint's URL: no trailing slash, no API path, `/v1` where the URL names a host only."""
-    base = url.rstrip("/")
-    for path in API_PATHS:
-        base = base.removesuffix(f"/{path}")
-    return base if urlsplit(base).path else f"{base}/v1"
+    """Return the base of an endpoint's URL, which API paths are appended to."""
+    return base_of(url, API_PATHS)
 
 
 def _read_toml(config: str) -> dict[str, Any]:
@@ -272,9 +296,10 @@ def _validate(merged: Mapping[str, Any], config: str | None) -> Settings:
 
 
 def _check_url(endpoint: EndpointSettings) -> None:
+    shown = shown_url(endpoint.url)
     if endpoint.is_mock:
         if endpoint.url != f"{MOCK_SCHEME}:" and not endpoint.url.startswith(f"{MOCK_SCHEME}:?"):
-            raise UsageError(f"endpoint {endpoint.url!r}: parameters follow a question mark: mock:?rps=50&latency=0.2.")
+            raise UsageError(f"endpoint {shown!r}: parameters follow a question mark: mock:?rps=50&latency=0.2.")
         return
     try:
         parts = urlsplit(endpoint.url)
@@ -283,9 +308,9 @@ def _check_url(endpoint: EndpointSettings) -> None:
         is_usable = False
     if not is_usable:
         raise UsageError(
-            f"endpoint {endpoint.url!r}: not a URL: write http://HOST:PORT/v1, https://HOST/v1 or {MOCK_SCHEME}:."
+            f"endpoint {shown!r}: not a URL: write http://HOST:PORT/v1, https://HOST/v1 or {MOCK_SCHEME}:."
         )
-    if parts.username or parts.password:
+    if "@" in parts.netloc:
         raise UsageError(
             f"endpoint {parts.hostname!r}: no key in a URL: put it into a variable and name it: key_env=NAME."
         )
@@ -295,8 +320,8 @@ def _check_key_env(endpoint: EndpointSettings) -> None:
     """A key in place of the variable's name is a likely slip; it must not be repeated in a log."""
     if endpoint.key_env and not _VARIABLE.fullmatch(endpoint.key_env):
         raise UsageError(
-            f"endpoint {endpoint.name or endpoint.url}: key_env names a variable, and what stands there is no name of "
-            "one. Put the key into a variable and write its name: key_env=NAME."
+            f"endpoint {endpoint.name or shown_url(endpoint.url)}: key_env names a variable, and what stands there is "
+            "no name of one. Put the key into a variable and write its name: key_env=NAME."
         )
 
 
@@ -305,7 +330,7 @@ def _check_key_refresh(endpoint: EndpointSettings) -> None:
         return
     fix = "take key_env out, which goes before key_command and key_file" if endpoint.key_env else ""
     raise UsageError(
-        f"endpoint {endpoint.name or endpoint.url}: key_refresh needs a key that can be asked for again: "
+        f"endpoint {endpoint.name or shown_url(endpoint.url)}: key_refresh needs a key that can be asked for again: "
         f"{fix or 'add key_command=COMMAND or key_file=FILE'}."
     )
 
@@ -314,7 +339,7 @@ def _explain(error: Mapping[str, Any], merged: Mapping[str, Any], config: str | 
     """One sentence for pydantic's first finding."""
     place = [part for part in error["loc"] if not (isinstance(part, str) and "[" in part)]
     names = [f.name for f in fields(EndpointSettings if place and place[0] == "endpoints" else Settings)]
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{_shown_name(part)}" for part in place).lstrip(".")
     if config and _stands_in(config, place):
         where = f"{config}: {where}"
     elif len(place) == 1:
@@ -330,7 +355,15 @@ def _explain(error: Mapping[str, Any], merged: Mapping[str, Any], config: str | 
     if error["type"] in ("missing", "missing_argument"):
         return f"{where}: is missing. Add it."
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    return f"{where}: {error['input']!r} will not do: it {message}."
+    is_secret = not isinstance(error["input"], str | int | float) or _MAY_HOLD_SECRETS & {
+        str(part) for part in place[1:]
+    }
+    return f"{where}: {HIDDEN if is_secret else repr(error['input'])} will not do: it {message}."
+
+
+def _shown_name(name: str) -> str:
+    """Return the name of a setting as it was written, unless a key may stand there by mistake."""
+    return name if _SETTING_NAME.fullmatch(name) else HIDDEN
 
 
 def _stands_in(config: str, place: Sequence[Any]) -> bool:

@@ -13,12 +13,14 @@ from llmblast.errors import ExitCode
 from tests.conftest import ROOT
 
 STATIONS = {"reading", "scheduling", "sending", "writing", "watching", "mocking"}
-GROUND = {"settings", "records", "errors", "locks", "fence"}
+GROUND = {"settings", "records", "errors", "locks", "fence", "hiding", "urls"}
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
     "job": {"job", *STATIONS, *GROUND},
     "cli": {"cli", "job", "mocking", *GROUND},
-    "settings": {"errors"},
+    "settings": {"errors", "hiding", "urls"},
+    "hiding": set[str](),
+    "urls": set[str](),
     "locks": {"errors"},
     "records": set[str](),
     "fence": set[str](),
@@ -31,6 +33,7 @@ AT_HOME = {
     "rich": {"watching"},
     "aiohttp": {"sending", "mocking"},
     "yarl": {"sending"},
+    "python_socks": {"sending"},
     "httptools": {"sending"},
     "backports": {"sending"},
     "compression": {"sending"},

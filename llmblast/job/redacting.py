@@ -8,6 +8,7 @@ like, may well be a word of theirs. A key that was replaced stays hidden: a late
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
+from llmblast.hiding import may_hold_key
 from llmblast.records import Reply, Request
 from llmblast.sending import Channel, Leave
 
@@ -16,13 +17,12 @@ _SHORTEST = 8
 """Characters from which on a credential is taken for one: `EMPTY` and `x` are none."""
 MAX_REPLACED_KEYS = 1000
 """More than can be replaced while one request is under way: one a second for the default timeout of 600 s."""
-_TELLING = ("auth", "key", "token", "secret", "cookie")
 
 
-def secrets_of(key: str | None, headers: Mapping[str, str]) -> list[bytes]:
-    """The endpoint's key, and what its own headers have of one, longest first."""
-    telling = (value for name, value in headers.items() if any(part in name.lower() for part in _TELLING))
-    words = {word for text in (key or "", *telling) for word in text.split()}
+def secrets_of(key: str | None, headers: Mapping[str, str], others: Iterable[str] = ()) -> list[bytes]:
+    """The endpoint's key, what its own headers have of one, and other secrets, longest first."""
+    telling = (value for name, value in headers.items() if may_hold_key(name))
+    words = {word for text in (key or "", *telling) for word in text.split()} | set(others)
     return sorted((word.encode() for word in words if len(word) >= _SHORTEST), key=len, reverse=True)
 
 

@@ -8,11 +8,14 @@ reuse section 9.3.
 import asyncio
 from collections.abc import Callable
 from math import inf
+from ssl import SSLError
 
 import httptools
 
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.codings import without_coding
+from llmblast.sending.foreign_protocols import explain_first_bytes
+from llmblast.sending.tls import explain_tls
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 MAX_REPLY_BYTES = 64 * 1024 * 1024
@@ -21,7 +24,6 @@ _MOST_HEADERS = 2000
 """A header costs forty times its bytes: those of a reply at its cap would fill gigabytes."""
 JOINED_WRITE_BYTES = 64 * 1024
 """Longer bodies are handed to the kernel beside their head instead of copied behind it."""
-_TLS_ALERT = b"\x15\x03"
 
 Done = Callable[[Request, Reply], None]
 """Takes a request and what came of it."""
@@ -57,6 +59,7 @@ class Exchange(asyncio.Protocol):
         "_transport",
         "_used",
         "deadline_s",
+        "foreign",
         "is_kept",
         "on_body",
         "on_free",
@@ -74,6 +77,8 @@ class Exchange(asyncio.Protocol):
         """Whether the connection will take another request, or the end of the present one."""
         self.request: Request | None = None
         """What is under way, if anything is."""
+        self.foreign = ""
+        """What the server speaks instead of HTTP, in words, where it greeted before anything was sent."""
         self.deadline_s = inf
         self.on_free: Callable[[Exchange], None] = lambda exchange: None
         self._transport = transport
@@ -135,6 +140,8 @@ class Exchange(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Feeds the parser, which calls the `on_...` methods; a reply is handed over when they are through."""
         if self.request is None:
+            if not self._used:
+                self.foreign = explain_first_bytes(data)
             self.close()  # nobody asked: the server says good-bye, or speaks out of turn
             return
         self._received_bytes += len(data)  # as received, so that endless headers and interim replies count too
@@ -163,6 +170,8 @@ class Exchange(asyncio.Protocol):
                 self._finish(self._whole(self._parser.get_status_code()))
             elif self._used and not self._received_bytes:
                 self._finish(Reply(cause=Cause.STALE, detail="the server had closed the kept connection"))
+            elif isinstance(exc, SSLError) and not self._used and not self._received_bytes:
+                self._finish(Reply(cause=Cause.NOT_SENT, detail=f"no TLS connection: {explain_tls(exc)}"))
             else:
                 how_far = "in the middle of the reply" if self._received_bytes else "before a reply came"
                 self._finish(Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}"))
@@ -225,8 +234,8 @@ class Exchange(asyncio.Protocol):
     def _explain(self, error: Exception, data: bytes) -> tuple[Cause, str]:
         if isinstance(error, httptools.HttpParserUpgrade):
             return Cause.BROKEN, "the server switched to another protocol, which nobody asked for"
-        if data.startswith(_TLS_ALERT) and self._received_bytes == len(data):
-            return Cause.NOT_SENT, "the server speaks TLS: its URL has to begin with https://"
+        if not self._used and self._received_bytes == len(data) and (foreign := explain_first_bytes(data)):
+            return Cause.NOT_SENT, foreign
         return Cause.BROKEN, f"the reply is not HTTP/1.1: {error}"
 
     def _has_too_much_head(self) -> bool:

@@ -1,12 +1,12 @@
 """The session transport: aiohttp's own client, for what the lean exchange does not do, such as proxies."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from io import BytesIO
+from ssl import SSLError
 from typing import Any
-from urllib.request import getproxies, proxy_bypass
 
 from aiohttp import (
     BytesPayload,
@@ -18,7 +18,6 @@ from aiohttp import (
     DummyCookieJar,
     ServerDisconnectedError,
     StreamReader,
-    TCPConnector,
 )
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey
@@ -31,8 +30,19 @@ from llmblast.records import Cause, Reply, Request
 from llmblast.sending.codings import without_coding
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Leave, leave_now
 from llmblast.sending.files import FileShortage, is_out_of_files
+from llmblast.sending.foreign_protocols import explain_first_bytes
 from llmblast.sending.openai import Target
-from llmblast.sending.resolving import new_tcp_connector, not_sent
+from llmblast.sending.opening import place_of
+from llmblast.sending.proxies import Proxy, forwarder
+from llmblast.sending.proxy_replies import without_proxy_refusal
+from llmblast.sending.resolving import (
+    ProxyingConnector,
+    headers_for_proxy,
+    new_tcp_connector,
+    not_sent,
+    url_of_http_proxy,
+)
+from llmblast.sending.tls import explain_tls
 
 _LARGE_BODY_BYTES = 512 * 1024
 """Longer ones go as a file: aiohttp writes that in pieces, and warns of bytes beyond 1 MiB."""
@@ -41,16 +51,28 @@ _LARGE_BODY_BYTES = 512 * 1024
 class _FrankHandler(ResponseHandler):
     """Tells of a reset what it tells of an orderly end: whether a reply had begun. aiohttp forgets that, and a request
     that had reached the server would be taken for one that met a stale connection.
+
+    `first_data` is what the server began with on this connection, `tls_error` why TLS ended it.
     """
 
+    first_data = b""
+    tls_error: SSLError | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if not self.first_data:
+            self.first_data = data
+        super().data_received(data)
+
     def connection_lost(self, exc: BaseException | None) -> None:
+        if isinstance(exc, SSLError):
+            self.tls_error = exc
         super().connection_lost(None)
 
 
 class _Trip:
     """How far one request came. It has time until `deadline_s`, of the loop's clock."""
 
-    __slots__ = ("answered", "deadline_s", "has_run_out", "leave", "on_late", "reused", "sent", "task")
+    __slots__ = ("answered", "deadline_s", "handler", "has_run_out", "leave", "on_late", "reused", "sent", "task")
 
     def __init__(
         self, deadline_s: float, leave: Callable[[bool], asyncio.Future[None] | None], on_late: Callable[[], None]
@@ -60,6 +82,7 @@ class _Trip:
         self.on_late = on_late
         self.task = asyncio.current_task()
         self.has_run_out = False
+        self.handler: ResponseHandler | None = None
         self.reused = False
         self.sent = False
         self.answered = False
@@ -79,7 +102,7 @@ _trip: ContextVar[_Trip] = ContextVar("trip")
 """The present task's. What aiohttp tells through its tracing takes a third of the whole exchange."""
 
 
-class _WaryConnector(TCPConnector):
+class _WaryConnector(ProxyingConnector):
     """Never reuses a connection on which the server spoke while it was idle: RFC 9112 section 9.2.
 
     aiohttp looks at that when a connection is given back, not when it is taken out again, and would hand those bytes
@@ -87,8 +110,8 @@ class _WaryConnector(TCPConnector):
     called any more.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, socks: Proxy | None = None, **options: Any) -> None:
+        super().__init__(socks, **options)
         handler: type[ResponseHandler] = _FrankHandler
         self._factory = partial(handler, loop=self._loop)
 
@@ -96,6 +119,7 @@ class _WaryConnector(TCPConnector):
         """Notes in the task's `_Trip` that the request leaves now."""
         connection = await super().connect(req, traces, timeout)
         trip = _trip.get()
+        trip.handler = connection.protocol
         if (leave := trip.leave(not trip.reused)) is not None:
             try:
                 await leave
@@ -118,7 +142,7 @@ class _WaryConnector(TCPConnector):
 
 
 class SessionChannel:
-    """One endpoint's `ClientSession`. Proxies are taken from the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."""
+    """One endpoint's `ClientSession`."""
 
     def __init__(
         self, target: Target, timeout_s: float, connect_timeout_s: float, max_reply_bytes: int = MAX_REPLY_BYTES
@@ -126,6 +150,7 @@ class SessionChannel:
         self._target = target
         self._timeout_s = timeout_s
         self._max_reply_bytes = max_reply_bytes
+        self._forwarder = forwarder(target.proxy, target.base)
         self._shortage: FileShortage[None] = FileShortage()
         self._under_way: set[_Trip] = set()
         self._urls: dict[str, URL] = {}
@@ -134,12 +159,12 @@ class SessionChannel:
         self.on_reply: Callable[[Request, Reply], None] = lambda request, reply: None
         connect_s = min(connect_timeout_s, timeout_s)
         self._session = ClientSession(
-            connector=new_tcp_connector(_WaryConnector),
+            connector=new_tcp_connector(_WaryConnector, target.proxy, target.tls),
             timeout=ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s),
-            headers=target.headers,
+            headers=target.headers if target.proxy is None else None,
             auto_decompress=False,
             cookie_jar=DummyCookieJar(),
-            proxy=_proxy_for(URL(target.base)),
+            proxy=url_of_http_proxy(target.proxy),
         )
 
     @property
@@ -154,7 +179,19 @@ class SessionChannel:
     def set_key(self, key: str) -> None:
         """Send later requests with this API key; those under way keep theirs: aiohttp copies the headers for each."""
         self._target = self._target.with_key(key)
-        self._session.headers.update(self._target.headers)
+        if self._target.proxy is None:
+            self._session.headers.clear()
+            self._session.headers.update(self._target.headers)
+
+    def _headers(self) -> tuple[Mapping[str, str] | None, Mapping[str, str] | None]:
+        """Return the headers of a request and of a CONNECT. Those of the session would go to the proxy as well: aiohttp
+        makes `Proxy-Authorization` of their `Authorization`.
+        """
+        proxy, headers = self._target.proxy, self._target.headers
+        if proxy is None:
+            return None, None
+        for_proxy = headers_for_proxy(proxy)
+        return (headers, for_proxy) if self._forwarder is None else ({**headers, **(for_proxy or {})}, None)
 
     def abandon(self) -> None:
         """Nothing is ever started."""
@@ -196,20 +233,29 @@ class SessionChannel:
 
     async def _post(self, url: URL, body: bytes, trip: _Trip) -> Reply:
         data = BytesPayload(body) if len(body) <= _LARGE_BODY_BYTES else BytesIO(body)
-        async with self._session.post(url, data=data, allow_redirects=False) as response:
+        headers, proxy_headers = self._headers()
+        async with self._session.post(
+            url, data=data, headers=headers, allow_redirects=False, proxy_headers=proxy_headers
+        ) as response:
             trip.answered = True
             content = await _read_capped(response.content, self._max_reply_bytes)
             if content is None:
                 detail = f"the reply is larger than {self._max_reply_bytes} bytes and was cut off"
                 return Reply(cause=Cause.TOO_LARGE, detail=detail)
             reply = Reply(response.status, _first_of_each(response.raw_headers), content)
+            if self._forwarder is not None:
+                reply = without_proxy_refusal(reply, self._forwarder, place_of(url.host, url.port))
             return without_coding(reply, self._max_reply_bytes)
 
     def _explain(self, url: URL, error: Exception, trip: _Trip) -> Reply:
         if trip.reused and not trip.answered and _is_silent_end(error):
             return Reply(cause=Cause.STALE, detail="the server had closed the kept connection")
         if not trip.sent:
-            return not_sent(url, error)
+            return not_sent(url, error, self._target.proxy)
+        foreign = "" if trip.reused else _explain_first_use(trip.handler)
+        return Reply(cause=Cause.NOT_SENT, detail=foreign) if foreign else self._explain_reply(error, trip)
+
+    def _explain_reply(self, error: Exception, trip: _Trip) -> Reply:
         if isinstance(error, TimeoutError):
             return Reply(cause=Cause.TIMED_OUT, detail=f"no complete reply within {self._timeout_s:g} s")
         if _has_too_much_head(error):
@@ -248,11 +294,13 @@ def _is_silent_end(error: Exception) -> bool:
     return isinstance(error, ClientOSError)
 
 
-def _proxy_for(url: URL) -> str | None:
-    """Looked up once: aiohttp's `trust_env` asks at every request, and sends what ~/.netrc has for the host, too."""
-    if proxy_bypass(url.host or ""):
-        return None
-    return getproxies().get(url.scheme)
+def _explain_first_use(handler: ResponseHandler | None) -> str:
+    """Return why a new connection carried no HTTP, in words for a person; empty where that is not known."""
+    if not isinstance(handler, _FrankHandler):
+        return ""
+    if handler.tls_error is not None and not handler.first_data:
+        return f"no TLS connection: {explain_tls(handler.tls_error)}"
+    return explain_first_bytes(handler.first_data)
 
 
 def _first_of_each(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
