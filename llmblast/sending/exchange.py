@@ -222,6 +222,8 @@ class Exchange(asyncio.Protocol):
             done(request, reply)
 
     def _close_transport(self) -> None:
+        if self._transport.is_closing():
+            return
         if self._is_writing():
             self._transport.abort()  # a peer that reads no more would never let it end
         else:

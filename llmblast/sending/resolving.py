@@ -25,7 +25,7 @@ from llmblast.sending.exchange import Exchange
 from llmblast.sending.files import is_out_of_files
 from llmblast.sending.proxies import Proxy
 from llmblast.sending.proxy_errors import explain_proxy
-from llmblast.sending.tls import explain_certificate, explain_tls
+from llmblast.sending.tls import CUT_HANDSHAKE, explain_certificate, explain_tls
 
 _DNS_TTL_S = 60
 
@@ -152,13 +152,16 @@ def not_sent(url: URL, error: BaseException, proxy: Proxy | None = None) -> Repl
         return opening.not_sent(url.host, url.port, error)
     if isinstance(error, ClientConnectorDNSError):
         return opening.unresolved(error.host)
-    if problem := _explain_handshake(error):
+    if problem := _explain_handshake(error, is_tls=url.scheme == "https"):
         return Reply(cause=Cause.NOT_SENT, detail=f"{opening.place_of(error.host, error.port)}: {problem}")
     return opening.not_sent(error.host, error.port, error.os_error)
 
 
-def _explain_handshake(error: ClientConnectorError) -> str:
+def _explain_handshake(error: ClientConnectorError, *, is_tls: bool) -> str:
     if isinstance(error, ClientConnectorCertificateError):
         problem = explain_certificate(error.certificate_error, error.host)
         return f"the TLS certificate cannot be verified: {problem}"
-    return f"no TLS connection: {explain_tls(error.os_error)}" if isinstance(error, ClientSSLError) else ""
+    if isinstance(error, ClientSSLError):
+        return f"no TLS connection: {explain_tls(error.os_error)}"
+    is_cut = is_tls and isinstance(error.os_error, (ConnectionResetError, BrokenPipeError))
+    return f"no TLS connection: {CUT_HANDSHAKE}" if is_cut else ""

@@ -16,6 +16,9 @@ _UNKNOWN_ISSUER = (2, 20, 21)
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _WRONG_NAME = (62, 64)
 """X509_V_ERR_... of OpenSSL: https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/"""
+CUT_HANDSHAKE = (
+    "the server ended the handshake: it may want a client certificate (set client_cert=FILE), or shares no cipher"
+)
 _PROBLEMS = (
     (
         (
@@ -49,7 +52,7 @@ _PROBLEMS = (
     ),
     (
         ("HANDSHAKE_FAILURE",),
-        "the server ended the handshake: it may want a client certificate (set client_cert=FILE), or shares no cipher",
+        CUT_HANDSHAKE,
     ),
     (
         ("UNSUPPORTED_PROTOCOL", "PROTOCOL_VERSION", "NO_PROTOCOLS_AVAILABLE"),
