@@ -13,6 +13,7 @@ from llmblast.cli.mock import mock
 from llmblast.cli.options import ENV_PREFIX
 from llmblast.cli.run import run
 from llmblast.errors import ExitCode, LlmblastError
+from llmblast.hiding import hide_user
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 ENVIRONMENT = f"Every option can also be set by a variable, such as {ENV_PREFIX}RPS, or in the file of --config."
@@ -64,7 +65,7 @@ def run_command_line() -> None:
     try:
         app()
     except LlmblastError as error:
-        sys.stderr.write(f"llmblast: {_printable(str(error))}\n")
+        sys.stderr.write(f"llmblast: {_printable(hide_user(str(error)))}\n")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         _end_without_output()

@@ -12,6 +12,7 @@ from random import Random
 
 from llmblast.errors import ExitCode, LlmblastError
 from llmblast.fence import Fence
+from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings
@@ -180,6 +181,7 @@ def _say(fence: Fence, text: str) -> None:
 
 def shown(text: str, max_length: int, fence: Fence) -> str:
     """Return text from outside in a form that is safe on a terminal."""
+    text = hide_user(text)
     with fence.around("the sanitizing of messages"):
         return clean(text, max_length)
     return "".join(character for character in text[:max_length] if character.isprintable())
@@ -281,7 +283,8 @@ def _open_channels(
         target = make_target(endpoint, settings.model, key.value, environ)
         channel = open_channel(target, settings.timeout, settings.connect_timeout)
         stack.push_async_callback(channel.close)
-        secrets = secrets_of(key.value, endpoint.headers, target.proxy.secrets if target.proxy else ())
+        others = (*(target.proxy.secrets if target.proxy else ()), *secrets_in_query(endpoint.url))
+        secrets = secrets_of(key.value, endpoint.headers, others)
         channels.append(Redacting(channel, secrets) if secrets or key.can_refresh else channel)
     return channels
 

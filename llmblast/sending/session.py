@@ -216,6 +216,8 @@ class SessionChannel:
                     raise
                 reply = self._explain(url, TimeoutError(), trip)
             except (ClientError, TimeoutError, OSError, UnicodeError) as error:
+                self._under_way.discard(trip)
+                await asyncio.sleep(0)  # uvloop refuses to write before it says why the connection is lost
                 reply = None
                 if trip.sent or not is_out_of_files(error) or not self._may_wait(begun_s):
                     reply = self._explain(url, error, trip)
