@@ -78,7 +78,8 @@ class HttpProxy(_Server):
             method, url, version = line.split(" ")
             path = urlsplit(url)._replace(scheme="", netloc="").geturl()
             kept = [field for field in fields if not field.startswith("Proxy-")]
-            await self._tunnel(reader, writer, "\r\n".join([f"{method} {path} {version}", *kept, "", ""]).encode())
+            lines = [f"{method} {path} {version}", *kept, "Connection: close", "", ""]  # each request is read here
+            await self._tunnel(reader, writer, "\r\n".join(lines).encode())
 
 
 class SocksProxy(_Server):
