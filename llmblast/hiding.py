@@ -12,8 +12,9 @@ _USER_PART_BYTES = re.compile(rb"(?:(?<=://)|(?<=:\\/\\/))(?:[^\s/?#\"'<>@\\]*@)
 _NAME_OF_A_SECRET = re.compile(
     r"(?:[A-Z0-9]+_)*(?:[A-Z]{0,8}KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|PAT|AUTH|CREDENTIALS?|BEARER|JWT)"
     r"(?:_[A-Z0-9]{1,12}){0,3}"
+    r"|[A-Z]{1,12}(?:_[A-Z]{1,12})*"
 )
-"""How people name variables that hold keys. Keys have no such word in capitals between underscores."""
+"""How people name variables, above all those that hold keys. No key is made of short words in capitals."""
 _FILE_SUFFIXES = (".txt", ".key", ".pem", ".json", ".secret", ".token", ".env", ".cfg", ".conf")
 _LONG_WORD = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9_+=-]{16,}")
 _KEY_PREFIX = re.compile(r"(?:(?:sk|pk|rk|gsk|xai|hf|r8|nvapi|pplx|fw|csk|ghp|gho|github_pat|glpat)[-_]|AIza|AKIA|eyJ)")

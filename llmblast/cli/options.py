@@ -185,9 +185,7 @@ Grace = Annotated[
 ]
 Transport = Annotated[
     str | None,
-    _option(
-        "transport", "--transport", metavar="TRANSPORT", help="lean, or session, which is aiohttp's client and slower."
-    ),
+    _option("transport", "--transport", metavar="TRANSPORT", help="lean, or session: aiohttp's client, slower."),
 ]
 Processes = Annotated[
     int | None,

@@ -14,7 +14,7 @@ import httptools
 
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.codings import without_coding
-from llmblast.sending.foreign_protocols import explain_first_bytes
+from llmblast.sending.foreign_protocols import explain_first_bytes, hint_at_tls
 from llmblast.sending.tls import explain_tls
 
 _FRAMING = (b"content-length", b"transfer-encoding")
@@ -174,7 +174,7 @@ class Exchange(asyncio.Protocol):
                 self._finish(Reply(cause=Cause.NOT_SENT, detail=f"no TLS connection: {explain_tls(exc)}"))
             else:
                 how_far = "in the middle of the reply" if self._received_bytes else "before a reply came"
-                self._finish(Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}"))
+                self._finish(Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}{self._hint()}"))
         del self._parser  # it holds this object, which would live on until a collection with all that it received
         self._on_lost(self, exc)
 
@@ -239,6 +239,11 @@ class Exchange(asyncio.Protocol):
         if not self._used and self._received_bytes == len(data) and (foreign := explain_first_bytes(data)):
             return Cause.NOT_SENT, foreign
         return Cause.BROKEN, f"the reply is not HTTP/1.1: {error}"
+
+    def _hint(self) -> str:
+        is_plain_and_new = not (self._used or self._received_bytes or self._transport.get_extra_info("sslcontext"))
+        peer = self._transport.get_extra_info("peername") if is_plain_and_new else None
+        return hint_at_tls(peer[1]) if isinstance(peer, tuple) else ""
 
     def _has_too_much_head(self) -> bool:
         is_over = not self._headers_done and self._received_bytes > MAX_HEAD_BYTES

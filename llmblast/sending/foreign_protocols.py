@@ -7,6 +7,8 @@ HTTP2_ONLY = (
     "the server speaks HTTP/2 only: llmblast speaks HTTP/1.1; enable that at the server, or put a proxy in front of it"
 )
 SPEAKS_TLS = "the server speaks TLS: its URL has to begin with https://"
+TLS_PORTS = (443, 4443, 8443, 9443)
+"""What people use for TLS."""
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
 _HTTP2_SETTINGS, _HTTP2_GOAWAY = 4, 7
 _HTTP2_HEAD_BYTES = 9
@@ -31,6 +33,11 @@ _GREETINGS = (
 )
 """How servers of other protocols begin, unasked or as their answer to a line that they do not know."""
 _MYSQL_PACKET = (b"\x00\x00\x00\n", b"\x00\x00\x00\xff")
+
+
+def hint_at_tls(port: object) -> str:
+    """Return what to try where a new connection without TLS is closed: most TLS servers say nothing to plain HTTP."""
+    return "; if it speaks TLS, its URL has to begin with https://" if port in TLS_PORTS else ""
 
 
 def explain_first_bytes(data: bytes) -> str:

@@ -30,7 +30,7 @@ from llmblast.records import Cause, Reply, Request
 from llmblast.sending.codings import without_coding
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Leave, leave_now
 from llmblast.sending.files import FileShortage, is_out_of_files
-from llmblast.sending.foreign_protocols import explain_first_bytes
+from llmblast.sending.foreign_protocols import explain_first_bytes, hint_at_tls
 from llmblast.sending.openai import Target
 from llmblast.sending.opening import place_of
 from llmblast.sending.proxies import Proxy, forwarder
@@ -255,9 +255,9 @@ class SessionChannel:
         if not trip.sent:
             return not_sent(url, error, self._target.proxy)
         foreign = "" if trip.reused else _explain_first_use(trip.handler)
-        return Reply(cause=Cause.NOT_SENT, detail=foreign) if foreign else self._explain_reply(error, trip)
+        return Reply(cause=Cause.NOT_SENT, detail=foreign) if foreign else self._explain_reply(url, error, trip)
 
-    def _explain_reply(self, error: Exception, trip: _Trip) -> Reply:
+    def _explain_reply(self, url: URL, error: Exception, trip: _Trip) -> Reply:
         if isinstance(error, TimeoutError):
             return Reply(cause=Cause.TIMED_OUT, detail=f"no complete reply within {self._timeout_s:g} s")
         if _has_too_much_head(error):
@@ -266,7 +266,8 @@ class SessionChannel:
             what = error.message.strip().partition("\n")[0].rstrip(":")
             return Reply(cause=Cause.BROKEN, detail=f"the reply is not HTTP/1.1: {what}")
         how_far = "before a reply came" if _is_silent_end(error) and not trip.answered else "in the middle of the reply"
-        return Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}")
+        hint = hint_at_tls(url.port) if url.scheme == "http" and not (trip.reused or trip.answered) else ""
+        return Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}{hint}")
 
     async def warm_up(self, connections: int = 1) -> Reply | None:
         """Aiohttp opens a connection when a request needs one."""

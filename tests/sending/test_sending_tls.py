@@ -371,3 +371,18 @@ async def test_a_greeting_before_the_turn_of_the_first_request(serve: Serve, sta
 async def _pause() -> None:
     for _ in range(50):
         await asyncio.sleep(0)
+
+
+async def test_http_on_a_port_for_tls(serve: Serve, open_channel: OpenChannel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that closes at plain HTTP: the port says what it may be."""
+
+    async def read_and_close(peer: Peer) -> None:
+        await peer.request()
+
+    server = await serve(read_and_close)
+    monkeypatch.setattr("llmblast.sending.foreign_protocols.TLS_PORTS", (server.port,))
+
+    reply = await open_channel(server.url).send(a_request())
+
+    assert reply.cause is Cause.BROKEN
+    assert reply.detail.endswith("; if it speaks TLS, its URL has to begin with https://")
