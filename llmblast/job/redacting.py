@@ -29,7 +29,7 @@ def secrets_of(key: str | None, headers: Mapping[str, str], others: Iterable[str
     telling = (value for name, value in headers.items() if may_hold_key(name))
     words = {word for text in (key or "", *telling) for word in text.split() if len(word) >= _SHORTEST}
     words.update(word for word in others if len(word) >= _SHORTEST_PASSWORD)
-    return sorted((word.encode() for word in words if len(word) >= _SHORTEST), key=len, reverse=True)
+    return sorted((word.encode() for word in words), key=len, reverse=True)
 
 
 class Redacting:
@@ -110,7 +110,7 @@ class Redacting:
 
     def _redact(self, reply: Reply) -> Reply:
         """Costs an answer less than 1 us, however many keys there were."""
-        if reply.status != 200 or (self._has_weak and b'"error"' in reply.body):
+        if reply.status != 200 or reply.detail or (self._has_weak and b'"error"' in reply.body):
             if self._search is None:
                 self._search = SecretSearch(self._secrets)
             search = self._search

@@ -47,13 +47,14 @@ class SecretSearch:
 
     def may_show(self, body: bytes) -> bool:
         """Return whether a search may find anything; written so that it costs a short answer less than 1 us."""
+        find = body.find  # half the cost of `in`, which tries its argument as a number first
         for plain, first, second, third in self._usual_forms:
-            if plain in body or first in body or second in body or third in body:
+            if find(plain) >= 0 or find(first) >= 0 or find(second) >= 0 or find(third) >= 0:
                 return True
         for form in self._other_forms:
-            if form in body:
+            if find(form) >= 0:
                 return True
-        has_escapes = b"%" in body or b"&" in body or (b"\\" in body and b"\\u00" in body)
+        has_escapes = find(b"%") >= 0 or find(b"&") >= 0 or (find(b"\\") >= 0 and find(b"\\u00") >= 0)
         return has_escapes and _ASCII_ESCAPE.search(body) is not None
 
     def hide(self, text: str) -> str:
