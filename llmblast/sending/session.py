@@ -1,4 +1,4 @@
-"""The session transport: aiohttp's own client, for what the lean exchange does not do, such as proxies."""
+"""The session transport: the client of aiohttp itself, slower than the lean exchange and independent of it."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
