@@ -3,6 +3,7 @@
 Also the words for a value that is not allowed, so that no library's wording reaches a person.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from typing import Any
@@ -21,7 +22,10 @@ TEXTS_OF_NUMBERS = frozenset({"max_errors"})
 """Texts that may look like a number in a TOML file."""
 LISTS = frozenset({"own_fields"})
 """Their texts are names with commas between them."""
-PATHS = frozenset({"input", "save", "errors", "media_root", "spool", "timeline", "key_file", "key_command"})
+PATHS = frozenset(
+    {"input", "save", "errors", "media_root", "spool", "timeline"}
+    | {"key_file", "key_command", "ca_file", "client_cert", "client_key"}
+)
 """Any bytes but zero may stand in them."""
 
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -100,6 +104,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def shown_name(name: str) -> str:
+    """Return the name of a setting as it was written, unless a key may stand there by mistake."""
+    return name if re.fullmatch(r"[A-Za-z_-]{1,24}", name) else "..."
+
+
 def may_be_secret(name: str) -> bool:
     """Return whether what stands behind a name is not to be repeated in a message."""
     return any(part in name.lower() for part in _PARTS_OF_SECRET_NAMES)
@@ -125,7 +134,8 @@ def explain(error: Mapping[str, Any]) -> str:
         return f"{shown(error['input'])} is not one of {choices}"
     words = _KINDS.get(kind, "is not allowed")
     place: Sequence[Any] = error["loc"]
-    return words if may_be_secret(str(place[-1])) or "headers" in place else f"{shown(error['input'])} {words}"
+    is_hidden = may_be_secret(str(place[-1])) or "headers" in place or not isinstance(error["input"], str | int | float)
+    return words if is_hidden else f"{shown(error['input'])} {words}"
 
 
 _BOUNDS = {

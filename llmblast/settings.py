@@ -16,9 +16,11 @@ from urllib.parse import urlsplit
 from annotated_types import Ge, Gt, Lt
 
 from llmblast.errors import UsageError
+from llmblast.hiding import shown_url
 from llmblast.setting_places import ENV_PREFIX, MAX_SHOWN_VALUE, Places, without_secrets
-from llmblast.setting_values import SettingValueError, convert, did_you_mean, explain, may_be_secret, shown
+from llmblast.setting_values import SettingValueError, convert, did_you_mean, explain, may_be_secret, shown, shown_name
 from llmblast.units import UnitError, parse_count
+from llmblast.urls import base_of
 
 Rate = Annotated[float, Gt(0), Lt(1e12)] | None
 Seconds = Annotated[float, Gt(0), Lt(1e9)]
@@ -62,6 +64,7 @@ _HINTS = {
 """For names that a person would expect to be known."""
 _KIND_OF_PATH = {"spool": "directory", "media_root": "directory"}
 _USUAL_NAMES = {"save": "save.jsonl", "errors": "errors.jsonl", "timeline": "timeline.jsonl"}
+_AMOUNT = re.compile(r"[0-9.]{1,12}[a-zA-Z/%]{0,3}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -95,7 +98,9 @@ class EndpointSettings(RateSettings):
 
     `charge` says what the provider charges its token limits with: what a request really used, or its `max_tokens` up
     front. Endpoints with the same `quota` share one account: a rate-limit reply to one pauses all of them.
-    `key_refresh` is the interval at which the key is asked for again.
+    `key_refresh` is the interval at which the key is asked for again. `auth` says how it is sent: `bearer`, or the name
+    of the header that takes it. `proxy` is a URL, or `none` for a direct connection whatever the environment says.
+    `ca_file` has certificates that are trusted beside the system's.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "str_strip_whitespace": True}
@@ -112,7 +117,17 @@ class EndpointSettings(RateSettings):
     key_file: str | None = None
     key_command: str | None = None
     key_refresh: Seconds | None = None
+    auth: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    proxy: str | None = None
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+
+    @property
+    def names_key(self) -> bool:
+        """Return whether a setting names where the API key comes from."""
+        return bool(self.key_env or self.key_file or self.key_command)
 
     @property
     def is_adaptive(self) -> bool:
@@ -244,18 +259,20 @@ def parse_endpoint(spec: str) -> dict[str, Any]:
     url, *pairs = spec.split(",")
     endpoint: dict[str, Any] = {"url": url}
     known = [entry.name for entry in fields(EndpointSettings) if entry.name not in ("url", "headers")]
-    shown_url = without_secrets(url)
+    base = without_secrets(url)
     for pair in pairs:
         name, equals, value = pair.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or not name:
             what = repr(pair) if name in known else "a part without a name"
-            raise UsageError(f"--url {shown_url}: {what} is no setting: write name=value, such as {shown_url},rps=50.")
-        place = f"--url {shown_url},{name}={'...' if may_be_secret(name) or len(value) > MAX_SHOWN_VALUE else value}"
+            raise UsageError(f"--url {base}: {what} is no setting: write name=value, such as {base},rps=50.")
+        is_amount = _AMOUNT.fullmatch(value) is not None
+        may_show = is_amount or (name in known and not may_be_secret(name) and len(value) <= MAX_SHOWN_VALUE)
+        place = f"--url {base},{shown_name(name)}={value if may_show else '...'}"
         if name in _HINTS and name not in known:
             raise UsageError(f"{place}: {_HINTS[name]}")
         if name not in known:
-            raise UsageError(f"{place}: unknown setting {name}{did_you_mean(name, known)}")
+            raise UsageError(f"{place}: unknown setting {shown_name(name)}{did_you_mean(name, known)}")
         if name in endpoint:
             raise UsageError(f"{place}: {name} is given twice. Leave one out.")
         endpoint[name] = _convert(name, value.strip(), place)
@@ -286,11 +303,8 @@ def parse_hedge(text: str) -> float:
 
 
 def base_url(url: str) -> str:
-    """The base of an endpoint's URL: no trailing slash, no API path, `/v1` where the URL names a host only."""
-    base = url.rstrip("/")
-    for path in API_PATHS:
-        base = base.removesuffix(f"/{path}")
-    return base if urlsplit(base).path else f"{base}/v1"
+    """Return the base of an endpoint's URL, which API paths are appended to."""
+    return base_of(url, tuple(API_PATHS))
 
 
 def _read_toml(config: str) -> dict[str, Any]:
@@ -354,9 +368,10 @@ def _validate(merged: Mapping[str, Any], places: Places) -> Settings:
 
 
 def _check_url(endpoint: EndpointSettings) -> None:
+    shown = shown_url(endpoint.url)
     if endpoint.is_mock:
         if endpoint.url != f"{MOCK_SCHEME}:" and not endpoint.url.startswith(f"{MOCK_SCHEME}:?"):
-            raise UsageError(f"endpoint {endpoint.url!r}: parameters follow a question mark: mock:?rps=50&latency=0.2.")
+            raise UsageError(f"endpoint {shown!r}: parameters follow a question mark: mock:?rps=50&latency=0.2.")
         return
     try:
         parts = urlsplit(endpoint.url)
@@ -365,9 +380,9 @@ def _check_url(endpoint: EndpointSettings) -> None:
         is_usable = False
     if not is_usable:
         raise UsageError(
-            f"endpoint {endpoint.url!r}: not a URL: write http://HOST:PORT/v1, https://HOST/v1 or {MOCK_SCHEME}:."
+            f"endpoint {shown!r}: not a URL: write http://HOST:PORT/v1, https://HOST/v1 or {MOCK_SCHEME}:."
         )
-    if parts.username or parts.password:
+    if "@" in parts.netloc:
         raise UsageError(
             f"endpoint {parts.hostname!r}: no key in a URL: put it into a variable and name it: key_env=NAME."
         )
@@ -377,8 +392,8 @@ def _check_key_env(endpoint: EndpointSettings) -> None:
     """A key in place of the variable's name is a likely slip; it must not be repeated in a log."""
     if endpoint.key_env and not _VARIABLE.fullmatch(endpoint.key_env):
         raise UsageError(
-            f"endpoint {endpoint.name or endpoint.url}: key_env names a variable, and what stands there is no name of "
-            "one. Put the key into a variable and write its name: key_env=NAME."
+            f"endpoint {endpoint.name or shown_url(endpoint.url)}: key_env names a variable, and what stands there is "
+            "no name of one. Put the key into a variable and write its name: key_env=NAME."
         )
 
 
@@ -387,7 +402,7 @@ def _check_key_refresh(endpoint: EndpointSettings) -> None:
         return
     fix = "take key_env out, which goes before key_command and key_file" if endpoint.key_env else ""
     raise UsageError(
-        f"endpoint {endpoint.name or endpoint.url}: key_refresh needs a key that can be asked for again: "
+        f"endpoint {endpoint.name or shown_url(endpoint.url)}: key_refresh needs a key that can be asked for again: "
         f"{fix or 'add key_command=COMMAND or key_file=FILE'}."
     )
 
@@ -410,7 +425,7 @@ def _explain(error: Mapping[str, Any], places: Places) -> str:
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         names = [f.name for f in fields(EndpointSettings if location[0] == "endpoints" else Settings)]
         hint = f". {_HINTS[last]}" if last in _HINTS and last not in names else did_you_mean(last, names)
-        return f"{places.of_owner(location)}: unknown setting {last}{hint}"
+        return f"{places.of_owner(location)}: unknown setting {shown_name(last)}{hint}"
     place = places.of(location)
     if error["type"] in ("missing", "missing_argument"):
         return f"{place}: is missing. Add it."

@@ -151,9 +151,13 @@ def start_mock() -> Iterator[StartMock]:
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """The environment of a person who has a key, a terminal and no llmblast settings, also where CI runs the tests."""
+    """The environment of a person who has a key, a terminal, no proxy and no llmblast settings, also where CI runs."""
     others = ("LLMBLAST_", "OPENAI_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(others) and name != "CI"}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not (name.startswith(others) or name.lower().endswith("_proxy") or name == "CI")
+    }
     keys = {"OPENAI_API_KEY": CANARY, "CANARY_KEY": CANARY}
     return {**kept, **keys, "PYTHONWARNINGS": "error::ResourceWarning", "COLUMNS": "100", "TERM": "xterm"}
 

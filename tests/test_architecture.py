@@ -13,15 +13,17 @@ from llmblast.errors import ExitCode
 from tests.conftest import ROOT
 
 STATIONS = {"reading", "scheduling", "sending", "writing", "watching", "mocking"}
-GROUND = {"settings", "records", "errors", "locks", "fence"}
+GROUND = {"settings", "records", "errors", "locks", "fence", "hiding", "urls"}
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
     "job": {"job", "units", *STATIONS, *GROUND},
     "cli": {"cli", "job", "mocking", "setting_places", "units", *GROUND},
-    "settings": {"errors", "setting_places", "setting_values", "units"},
+    "settings": {"errors", "hiding", "setting_places", "setting_values", "units", "urls"},
     "setting_places": set[str](),
     "setting_values": {"units"},
     "units": set[str](),
+    "hiding": set[str](),
+    "urls": set[str](),
     "locks": {"errors"},
     "records": set[str](),
     "fence": set[str](),
@@ -34,6 +36,7 @@ AT_HOME = {
     "rich": {"watching"},
     "aiohttp": {"sending", "mocking"},
     "yarl": {"sending"},
+    "python_socks": {"sending"},
     "httptools": {"sending"},
     "backports": {"sending"},
     "compression": {"sending"},

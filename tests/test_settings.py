@@ -7,7 +7,16 @@ import pytest
 
 from llmblast import setting_values
 from llmblast.errors import UsageError
-from llmblast.settings import EndpointSettings, Settings, base_url, default_of, load, parse_endpoint, parse_max_errors
+from llmblast.settings import (
+    API_PATHS,
+    EndpointSettings,
+    Settings,
+    base_url,
+    default_of,
+    load,
+    parse_endpoint,
+    parse_max_errors,
+)
 
 
 def test_defaults_need_nothing() -> None:
@@ -42,11 +51,71 @@ def test_errors_go_beside_the_save_file(save: str, errors: str, path: str) -> No
         ("https://host/openai/v1/chat/completions", "https://host/openai/v1"),
         ("https://host/v1/completions", "https://host/v1"),
         ("https://host/v1/embeddings", "https://host/v1"),
+        ("https://host/v1/chat/completions/", "https://host/v1"),
+        ("https://host/chat/completions", "https://host"),
+        ("https://host/v1/chat/completions?x=1", "https://host/v1?x=1"),
+        ("https://host?x=1", "https://host/v1?x=1"),
+        ("https://host/v1#part", "https://host/v1"),
+        ("https://host/v1/completions-lab", "https://host/v1/completions-lab"),
+        ("https://r.openai.azure.com", "https://r.openai.azure.com/openai/v1"),
+        ("https://r.openai.azure.com/openai/v1/", "https://r.openai.azure.com/openai/v1"),
+        (
+            "https://r.openai.azure.com/openai/deployments/d/chat/completions?api-version=2024-10-21",
+            "https://r.openai.azure.com/openai/deployments/d?api-version=2024-10-21",
+        ),
+        (
+            "https://r.openai.azure.com/openai/deployments/d?api-version=2024-10-21",
+            "https://r.openai.azure.com/openai/deployments/d?api-version=2024-10-21",
+        ),
     ],
 )
 def test_the_base_of_a_url(url: str, base: str) -> None:
     """People paste what they have: with or without /v1, with or without the path."""
     assert base_url(url) == base
+
+
+@pytest.mark.parametrize("path", API_PATHS)
+def test_every_api_path_at_the_end_of_a_url_is_taken_off(path: str) -> None:
+    """Once, and before a query."""
+    assert base_url(f"https://host/v1/{path}") == "https://host/v1"
+    assert base_url(f"https://host/v1/{path}/?q=1") == "https://host/v1?q=1"
+    assert base_url(f"https://host/{path}/{path}") == f"https://host/{path}"
+
+
+def test_a_new_api_path_needs_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table is all that is looked at."""
+    monkeypatch.setattr("llmblast.settings.API_PATHS", ("generations", "images/generations"))
+
+    assert base_url("https://host/v1/images/generations?a=b") == "https://host/v1?a=b"
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://user:s3cret@h/v1",
+        "htp://user:s3cret@h/v1",
+        "user:s3cret@h/v1",
+        "http://user:s3/cret@h:x/v1",
+        "https://h/v1,s3cret",
+        "https://user:s3cret@h/v1,rps",
+        "https://h/v1,s3cretabc=",
+        "https://h/v1,headers=X-Key: s3cret",
+        {"url": "https://h/v1", "headers": ["Authorization: s3cret"]},
+        {"url": "https://h/v1", "headers": {"Authorization": ["s3cret"]}},
+        {"url": ["https://user:s3cret@h/v1"]},
+        {"url": "https://h/v1", "key_env": ["s3cret"]},
+        {"url": "https://h/v1", "proxy": {"password": "s3cret"}},
+        {"url": "https://h/v1", "key_env": "s3cret-s3cret"},
+        {"url": "https://h/v1", "proxy": 3, "name": "s3cret"},
+        ["s3cret"],
+    ],
+)
+def test_a_secret_in_a_wrong_setting_is_not_repeated(endpoint: object) -> None:
+    """Wherever it stands."""
+    with pytest.raises(UsageError) as caught:
+        load({"endpoints": [endpoint]})
+
+    assert "s3" not in str(caught.value)
 
 
 def test_endpoints_get_names_of_their_own() -> None:

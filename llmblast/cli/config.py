@@ -10,6 +10,7 @@ import typer
 
 from llmblast.cli.options import settings_of
 from llmblast.cli.run import run
+from llmblast.hiding import HIDDEN, hide_query, shown_file, shown_url, shown_variable
 from llmblast.settings import EndpointSettings
 
 config = typer.Typer(help="Show the settings.", no_args_is_help=True, rich_markup_mode=None)
@@ -21,7 +22,7 @@ def _group() -> None:
 
 
 def show(**given: Any) -> None:
-    """Print the settings that a run would have, as TOML; headers, which may hold keys, are hidden."""
+    """Print the settings that a run would have, as TOML; what may hold keys or passwords is hidden."""
     del given["dry_run"]
     settings = settings_of(
         {"input": "-", **{name: value for name, value in given.items() if value is not None}}, os.environ
@@ -42,7 +43,15 @@ config.command()(show)
 
 def _shown(endpoint: EndpointSettings) -> dict[str, Any]:
     values = {entry.name: getattr(endpoint, entry.name) for entry in fields(endpoint)}
-    return {**values, "headers": dict.fromkeys(endpoint.headers, "(hidden)")}
+    shown = {
+        name: show(values[name])
+        for name, show in (("proxy", shown_url), ("key_env", shown_variable), ("key_file", shown_file))
+        if values[name]
+    }
+    if endpoint.key_command:
+        shown["key_command"] = HIDDEN
+    headers = dict.fromkeys(endpoint.headers, HIDDEN)
+    return {**values, **shown, "url": hide_query(endpoint.url), "headers": headers}
 
 
 def _table(values: Mapping[str, Any]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from llmblast.cli.config import config
 from llmblast.cli.mock import mock
 from llmblast.cli.run import run
 from llmblast.errors import ExitCode, LlmblastError
+from llmblast.hiding import hide_user
 from llmblast.setting_places import ENV_PREFIX
 
 UsageProblem: type[Exception] = typer.BadParameter.__mro__[1]
@@ -70,7 +71,7 @@ def run_command_line() -> None:
     except typer.Abort:
         sys.exit(ExitCode.INTERRUPTED)
     except LlmblastError as error:
-        sys.stderr.write(f"llmblast: {_printable(str(error))}\n")
+        sys.stderr.write(f"llmblast: {_printable(hide_user(str(error)))}\n")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         _end_without_output()

@@ -59,7 +59,8 @@ Url = Annotated[
         "--request_url",
         metavar="URL[,name=VALUE...]",
         help="Endpoint, repeatable, with its own limits: name, weight, model, rps, rpm, rpd, tpm, itpm, otpm, burst, "
-        "concurrency, charge, quota, adaptive, key_env, key_file, key_command, key_refresh. mock: is the built-in one. "
+        "concurrency, charge, quota, adaptive, key_env, key_file, key_command, key_refresh, auth, proxy, ca_file, "
+        "client_cert, client_key. mock: is the built-in one. "
         "[default: $OPENAI_BASE_URL]",
     ),
 ]
@@ -188,7 +189,7 @@ Grace = Annotated[
 ]
 Transport = Annotated[
     str | None,
-    _option("transport", "--transport", metavar="TRANSPORT", help="lean, or session where a proxy is needed."),
+    _option("transport", "--transport", metavar="TRANSPORT", help="lean, or session: aiohttp's client, slower."),
 ]
 Processes = Annotated[
     str | None,

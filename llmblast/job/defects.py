@@ -34,7 +34,7 @@ _HIDDEN = "(hidden)"
 _TELLING = ("auth", "key", "token", "secret", "cookie", "passw", "credential")
 _LOOKS_SECRET = r"\bsk-[\w-]{8,}|(?<=Bearer )[^\s'\"]+|(?<=://)[^\s/@'\"]+@|(?<=\?)[^\s'\"]+"
 """Keys as OpenAI and Anthropic name them, credentials in headers and URLs, and queries of URLs."""
-_PRIVATE = ("headers", "key_command", "params", "system", "prompt")
+_PRIVATE = ("headers", "key_command", "key_env", "key_file", "proxy", "params", "system", "prompt")
 """Settings that may hold secrets, or what people ask for; whether they are set is shown."""
 
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from math import inf, isfinite
 
+from llmblast.hiding import hide_query
 from llmblast.scheduling import Endpoint, KnownLimits
 from llmblast.settings import EndpointSettings, Settings
 from llmblast.writing.side_file import read_side_file, write_side_file
@@ -53,8 +54,8 @@ def _path_of(settings: Settings) -> str:
 
 
 def _name_of(endpoint: EndpointSettings, settings: Settings) -> str:
-    model = endpoint.model or settings.model
-    return f"{endpoint.url} {model}" if model else endpoint.url
+    model, url = endpoint.model or settings.model, hide_query(endpoint.url)
+    return f"{url} {model}" if model else url
 
 
 def _known(value: object, wall_now_s: float) -> KnownLimits:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from llmblast.errors import ExitCode
 from llmblast.fence import Fence
+from llmblast.hiding import hide_user, hide_user_bytes
 from llmblast.job.hedging import Hedging
 from llmblast.job.suspects import Suspect, Suspects
 from llmblast.records import Answer, Failure, Outcome, Reply, Request, Success
@@ -109,6 +110,7 @@ class ResponseHandler:
 
     def handle(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float) -> None:
         """Handle everything that is no success."""
+        verdict.message = hide_user(verdict.message)
         is_first = not request.failed_on & endpoint.bit
         request.failed_on |= endpoint.bit
         self._count(request, endpoint, reply, verdict)
@@ -333,7 +335,7 @@ class ResponseHandler:
                 endpoint=endpoint.name,
                 attempts=request.attempts + request.rejections,
                 maybe_billed=request.ambiguous_sends + request.unusable_replies,
-                body=reply.body if verdict.keeps_body else b"",
+                body=hide_user_bytes(reply.body) if verdict.keeps_body else b"",
             )
         )
 

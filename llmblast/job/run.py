@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from llmblast.errors import DefectError, ExitCode, InputDamagedError, LlmblastError, OutputFailedError
+from llmblast.hiding import shown_command
 from llmblast.job.closing_words import next_command, next_when, output_files, say_finished
 from llmblast.job.defects import Defects
 from llmblast.job.key_refresh import refresh_regularly
@@ -68,7 +69,8 @@ class Job:
         self._settings = settings
         self._stations = stations
         self._fence = stations.defects.fence
-        self._command = shlex.join(word for word in command if word != "--overwrite")  # to go on is not to start anew
+        words = [word for word in command if word != "--overwrite"]  # to go on is not to start anew
+        self._command = shlex.join(shown_command(words))
         self._started_s = time.monotonic()
         self._input_error: InputDamagedError | None = None
         self._output_error: OutputFailedError | None = None

@@ -12,6 +12,7 @@ from random import Random
 
 from llmblast.errors import ExitCode, LlmblastError
 from llmblast.fence import Fence
+from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.allowance import allowance_of, kept_for
 from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
@@ -22,7 +23,7 @@ from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.redacting import Redacting, secrets_of
 from llmblast.reading import Finished, Shaper, Source, open_source
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
-from llmblast.sending import TRANSPORTS, Backoff, Channel, EndpointKey, make_target
+from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey, connection_notes, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
 from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, clean
 from llmblast.writing import OutputFile, Spool, Timing, Writer, should_retry
@@ -93,12 +94,13 @@ async def open_stations(settings: Settings, environ: Mapping[str, str], defects:
         answered, failed = await asyncio.to_thread(_find_finished, settings, *outputs)
         known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
         endpoints = await _start_mocks(settings.endpoints, stack)
-        channels = _open_channels(settings, endpoints, keys, stack)
+        channels = _open_channels(settings, endpoints, keys, environ, stack)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
         defects.secrets = lambda: (secret for c in channels if isinstance(c, Redacting) for secret in c.secrets)
         defects.progress = lambda: {entry.name: getattr(counters, entry.name) for entry in fields(counters)}
         timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
         notes = [*(note for output in outputs for note in output.repaired), *([unkept] if unkept else [])]
+        notes += connection_notes(endpoints, environ, verbose=settings.verbose)
         opened = _Opened(source, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects)
         yield _assemble(settings, shaper, opened)
 
@@ -191,6 +193,7 @@ def _say(fence: Fence, text: str) -> None:
 
 def shown(text: str, max_length: int, fence: Fence) -> str:
     """Return text from outside in a form that is safe on a terminal."""
+    text = hide_user(text)
     with fence.around("the sanitizing of messages"):
         return clean(text, max_length)
     return "".join(character for character in text[:max_length] if character.isprintable())
@@ -274,21 +277,26 @@ async def _start_mocks(endpoints: Sequence[EndpointSettings], stack: AsyncExitSt
             continue
         mock_settings = MockSettings.from_query(endpoint.url.partition("?")[2])
         server = await stack.enter_async_context(MockServer(mock_settings))
-        started.append(replace(endpoint, url=server.url))
+        started.append(replace(endpoint, url=server.url, proxy=NO_PROXY))
     return started
 
 
 def _open_channels(
-    settings: Settings, endpoints: Sequence[EndpointSettings], keys: Sequence[EndpointKey], stack: AsyncExitStack
+    settings: Settings,
+    endpoints: Sequence[EndpointSettings],
+    keys: Sequence[EndpointKey],
+    environ: Mapping[str, str],
+    stack: AsyncExitStack,
 ) -> Sequence[Channel]:
-    """Open a channel to each endpoint, which `stack` closes. Raises UsageError for headers that HTTP cannot carry."""
+    """Open a channel to each endpoint, which `stack` closes. Raises UsageError for what `make_target` cannot use."""
     open_channel = TRANSPORTS[settings.transport]
     channels: list[Channel] = []
     for endpoint, key in zip(endpoints, keys, strict=True):
-        target = make_target(endpoint, settings.model, key.value)
+        target = make_target(endpoint, settings.model, key.value, environ)
         channel = open_channel(target, settings.timeout, settings.connect_timeout)
         stack.push_async_callback(channel.close)
-        secrets = secrets_of(key.value, endpoint.headers)
+        others = (*(target.proxy.secrets if target.proxy else ()), *secrets_in_query(endpoint.url))
+        secrets = secrets_of(key.value, endpoint.headers, others)
         channels.append(Redacting(channel, secrets) if secrets or key.can_refresh else channel)
     return channels
 

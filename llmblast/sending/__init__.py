@@ -6,11 +6,14 @@ from llmblast.sending.credentials import find_key
 from llmblast.sending.exchange import Leave, leave_now
 from llmblast.sending.finish_reasons import is_flagged
 from llmblast.sending.keys import EndpointKey
+from llmblast.sending.network import connection_notes
 from llmblast.sending.openai import Target, make_target
+from llmblast.sending.proxies import NO_PROXY
 from llmblast.sending.rate_limit_headers import read_rate_limits
 from llmblast.sending.verdict import Action, Blame, Verdict, judge
 
 __all__ = [
+    "NO_PROXY",
     "TRANSPORTS",
     "Action",
     "Backoff",
@@ -20,6 +23,7 @@ __all__ = [
     "Leave",
     "Target",
     "Verdict",
+    "connection_notes",
     "find_key",
     "is_flagged",
     "judge",

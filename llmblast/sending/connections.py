@@ -1,6 +1,7 @@
 """Connections: which way they are opened, by the loop where it can do it alone, else by aiohttp."""
 
 from collections.abc import Callable
+from ssl import SSLContext
 from typing import Protocol
 
 from yarl import URL
@@ -8,6 +9,7 @@ from yarl import URL
 from llmblast.records import Reply
 from llmblast.sending.direct import DirectConnector, can_be_direct
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Exchange
+from llmblast.sending.proxies import Proxy
 
 
 class Connector(Protocol):
@@ -22,11 +24,17 @@ class Connector(Protocol):
         """Closes what is still open."""
 
 
-def new_connector(url: str, connect_timeout_s: float, max_reply_bytes: int = MAX_REPLY_BYTES) -> Connector:
+def new_connector(
+    url: str,
+    connect_timeout_s: float,
+    max_reply_bytes: int = MAX_REPLY_BYTES,
+    proxy: Proxy | None = None,
+    tls: SSLContext | None = None,
+) -> Connector:
     """The connector that the URL needs; called on the running loop."""
     parsed = URL(url)
-    if can_be_direct(parsed):
+    if proxy is None and can_be_direct(parsed):
         return DirectConnector(parsed, connect_timeout_s, max_reply_bytes)
     from llmblast.sending.resolving import ResolvingConnector  # noqa: PLC0415 -- 110 ms that a direct one does without
 
-    return ResolvingConnector(parsed, connect_timeout_s, max_reply_bytes)
+    return ResolvingConnector(parsed, connect_timeout_s, max_reply_bytes, proxy, tls)

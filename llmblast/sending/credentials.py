@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from llmblast.errors import UsageError
+from llmblast.hiding import HIDDEN, may_hold_key, shown_file, shown_variable
 from llmblast.settings import OPENAI_HOST, EndpointSettings
 
 DEFAULT_KEY_ENV = "OPENAI_API_KEY"
@@ -16,16 +17,23 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 def find_key(endpoint: EndpointSettings, environ: Mapping[str, str]) -> str | None:
     """The endpoint's key, or None where it has none. Raises UsageError naming the endpoint and the fix, never a key.
 
-    OPENAI_API_KEY serves where nothing else is named, but never goes over plain http to another machine.
+    OPENAI_API_KEY serves where nothing else is named and no header of the endpoint's own may hold a key, but never goes
+    over plain http to another machine.
     """
     if endpoint.is_mock:
         return None
     if endpoint.key_env:
-        return _checked(environ.get(endpoint.key_env), endpoint, f"the variable {endpoint.key_env} is not set")
+        return _checked(environ.get(endpoint.key_env), endpoint, _is_not_set(endpoint.key_env))
     if endpoint.key_file:
         return read_key_file(endpoint, endpoint.key_file)
     if endpoint.key_command:
         return check_printed_key(endpoint, _run(endpoint, endpoint.key_command))
+    if any(may_hold_key(header) for header in endpoint.headers):
+        return None  # it brings a key of its own, which may be another provider's
+    return _default_key(endpoint, environ)
+
+
+def _default_key(endpoint: EndpointSettings, environ: Mapping[str, str]) -> str | None:
     parts = urlsplit(endpoint.url)
     if parts.hostname == OPENAI_HOST and not environ.get(DEFAULT_KEY_ENV):
         raise UsageError(
@@ -47,13 +55,27 @@ def _checked(key: str | None, endpoint: EndpointSettings, problem: str) -> str:
     return key
 
 
+def _is_not_set(variable: str) -> str:
+    shown = shown_variable(variable)
+    if shown == HIDDEN:
+        return (
+            "the variable that key_env names is not set (what stands there is not shown, it may be a key: key_env "
+            "takes the name of a variable, such as MY_API_KEY)"
+        )
+    return f"the variable {shown} is not set"
+
+
 def read_key_file(endpoint: EndpointSettings, path: str) -> str:
     """Return the key in a file. Raises UsageError. Blocks."""
+    shown = shown_file(path)
+    place = path if shown != HIDDEN else "(its value is not shown, it may be a key: key_file takes the name of a file)"
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise UsageError(f"endpoint {endpoint.name}: key_file {path} cannot be read: {error.strerror}.") from None
-    return _checked(text, endpoint, f"the file {path} is empty")
+        raise UsageError(f"endpoint {endpoint.name}: key_file {place} cannot be read: {error.strerror}.") from None
+    except (ValueError, RuntimeError):  # a NUL in it; `~` of a user that there is not
+        raise UsageError(f"endpoint {endpoint.name}: key_file {place} cannot be read: it is no file's name.") from None
+    return _checked(text, endpoint, f"the file {place} is empty")
 
 
 def check_printed_key(endpoint: EndpointSettings, printed: str) -> str:

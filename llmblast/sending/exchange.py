@@ -8,14 +8,17 @@ reuse section 9.3.
 import asyncio
 from collections.abc import Callable
 from math import inf
+from ssl import SSLError
 from typing import Protocol
 
 import httptools
 
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.codings import without_coding
+from llmblast.sending.foreign_protocols import explain_first_bytes, hint_at_tls
 from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS, ReplyRewriter, UnreadableHttpError
 from llmblast.sending.reply_budget import UNCOUNTED_BYTES, reply_budget
+from llmblast.sending.tls import explain_tls
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 MAX_REPLY_BYTES = 64 * 1024 * 1024
@@ -23,7 +26,6 @@ _MAX_REREAD_BYTES = 64 * 1024
 """So much of a reply can be read a second time, leniently, once its head is known."""
 JOINED_WRITE_BYTES = 64 * 1024
 """Longer bodies are handed to the kernel beside their head instead of copied behind it."""
-_TLS_ALERT = b"\x15\x03"
 
 Done = Callable[[Request, Reply], None]
 """Takes a request and what came of it."""
@@ -72,6 +74,7 @@ class Exchange(asyncio.Protocol):
         "_uncounted_bytes",
         "_used",
         "deadline_s",
+        "foreign",
         "is_kept",
         "on_body",
         "on_free",
@@ -89,6 +92,8 @@ class Exchange(asyncio.Protocol):
         """Whether the connection will take another request, or the end of the present one."""
         self.request: Request | None = None
         """What is under way, if anything is."""
+        self.foreign = ""
+        """What the server speaks instead of HTTP, in words, where it greeted before anything was sent."""
         self.deadline_s = inf
         self.on_free: Callable[[Exchange], None] = lambda exchange: None
         self._transport = transport
@@ -154,6 +159,8 @@ class Exchange(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Feeds the parser, which calls the `on_...` methods; a reply is handed over when they are through."""
         if self.request is None:
+            if not self._used:
+                self.foreign = explain_first_bytes(data)
             self.close()  # nobody asked: the server says good-bye, or speaks out of turn
             return
         self._received_bytes += len(data)  # as received, so that endless headers and interim replies count too
@@ -183,9 +190,11 @@ class Exchange(asyncio.Protocol):
                 self._finish(self._whole(self._parser.get_status_code()))
             elif self._used and not self._received_bytes:
                 self._finish(Reply(cause=Cause.STALE, detail="the server had closed the kept connection"))
+            elif isinstance(exc, SSLError) and not self._used and not self._received_bytes:
+                self._finish(Reply(cause=Cause.NOT_SENT, detail=f"no TLS connection: {explain_tls(exc)}"))
             else:
                 how_far = "in the middle of the reply" if self._received_bytes else "before a reply came"
-                self._finish(Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}"))
+                self._finish(Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}{self._hint()}"))
         del self._parser  # it holds this object, which would live on until a collection with all that it received
         self._on_lost(self, exc)
 
@@ -277,6 +286,8 @@ class Exchange(asyncio.Protocol):
             done(request, reply)
 
     def _close_transport(self) -> None:
+        if self._transport.is_closing():
+            return
         if self._is_writing():
             self._transport.abort()  # a peer that reads no more would never let it end
         else:
@@ -289,9 +300,14 @@ class Exchange(asyncio.Protocol):
     def _explain(self, error: Exception, data: bytes) -> tuple[Cause, str]:
         if isinstance(error, httptools.HttpParserUpgrade):
             return Cause.BROKEN, "the server switched to another protocol, which nobody asked for"
-        if data.startswith(_TLS_ALERT) and self._received_bytes == len(data):
-            return Cause.NOT_SENT, "the server speaks TLS: its URL has to begin with https://"
+        if not self._used and self._received_bytes == len(data) and (foreign := explain_first_bytes(data)):
+            return Cause.NOT_SENT, foreign
         return Cause.BROKEN, f"the reply is not HTTP/1.1: {error}"
+
+    def _hint(self) -> str:
+        is_plain_and_new = not (self._used or self._received_bytes or self._transport.get_extra_info("sslcontext"))
+        peer = self._transport.get_extra_info("peername") if is_plain_and_new else None
+        return hint_at_tls(peer[1]) if isinstance(peer, tuple) else ""
 
     def _has_too_much_head(self) -> bool:
         is_over = not self._headers_done and self._received_bytes > MAX_HEAD_BYTES

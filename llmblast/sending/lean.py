@@ -13,7 +13,9 @@ from llmblast.sending.connections import new_connector
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Done, Exchange, Leave, leave_now
 from llmblast.sending.files import FileShortage, shortage
 from llmblast.sending.openai import Target
-from llmblast.sending.opening import IDLE_S
+from llmblast.sending.opening import IDLE_S, place_of
+from llmblast.sending.proxies import Proxy, forwarder
+from llmblast.sending.proxy_replies import without_proxy_refusal
 
 AWAY_S = 5.0
 """A sweep that comes so much later than the one before it: the process was stopped, or the machine slept."""
@@ -36,7 +38,11 @@ class LeanChannel:
     ) -> None:
         self._target = target
         self._timeout_s = timeout_s
-        self._connector = new_connector(target.base, min(connect_timeout_s, timeout_s), max_reply_bytes)
+        self._connector = new_connector(
+            target.base, min(connect_timeout_s, timeout_s), max_reply_bytes, target.proxy, target.tls
+        )
+        self._forwarder = forwarder(target.proxy, target.base)
+        self._passes_on = None if self._forwarder is None else partial(_pass_on, self._forwarder, target.base)
         self._idle: list[Exchange] = []
         self._open: set[Exchange] = set()
         self._heads: dict[str, bytes] = {}
@@ -93,6 +99,8 @@ class LeanChannel:
                 exchange.close()
                 raise
             if not exchange.is_kept:  # the server has closed it meanwhile
+                if exchange.foreign:
+                    return Reply(cause=Cause.NOT_SENT, detail=exchange.foreign)
                 return await self.send(request)
         if is_fresh or time.monotonic() - request.sent_s > LATE_S:
             self.on_late(request, is_fresh)
@@ -193,6 +201,8 @@ class LeanChannel:
         start, body = self._target.parts_of(request)
         head = self._heads.get(request.path) or self._render_head(request.path)
         head = b"%b%d\r\n\r\n%b" % (head, len(start) + len(body), start)
+        if self._passes_on is not None:
+            done = partial(self._passes_on, done)
         exchange.send(head, body, begun_s + self._timeout_s, request, done)
 
     def _adopt(self, exchange: Exchange) -> None:
@@ -210,10 +220,20 @@ class LeanChannel:
     def _render_head(self, path: str) -> bytes:
         """Request line and headers up to the figure of Content-Length (RFC 9112 section 3), once for each path."""
         url = URL(self._target.url_of(path))
-        lines = [f"POST {url.raw_path_qs} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
+        place = (
+            url.raw_path_qs if self._forwarder is None else str(url)
+        )  # RFC 9112 section 3.2.2: a proxy takes it whole
+        lines = [f"POST {place} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
+        if self._forwarder is not None and self._forwarder.authorization:
+            lines.append(f"Proxy-Authorization: {self._forwarder.authorization}")
         lines += [f"{name}: {value}" for name, value in self._target.headers.items()]
         head = self._heads[path] = "\r\n".join([*lines, "Content-Length: "]).encode("latin-1")
         return head
+
+
+def _pass_on(proxy: Proxy, base: str, done: Done, request: Request, reply: Reply) -> None:
+    url = URL(base)
+    done(request, without_proxy_refusal(reply, proxy, place_of(url.host, url.port)))
 
 
 def _resolve(replied: asyncio.Future[Reply], request: Request, reply: Reply) -> None:

@@ -4,22 +4,26 @@ https://platform.openai.com/docs/api-reference; vLLM, llama.cpp, Ollama, TGI, Li
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from ssl import SSLContext
 from urllib.parse import urlsplit
 
 import orjson
 
 from llmblast.errors import UsageError
 from llmblast.records import Answer, Reply, Request
+from llmblast.sending.auth import BEARER_HEADER, DEFAULT_KEY_HEADERS, auth_header, check_auth
 from llmblast.sending.finish_reasons import failure_in, is_flagged
 from llmblast.sending.lenient_json import UnreadableReplyError, repaired_json
 from llmblast.sending.passed_through import PASSED_THROUGH, Reader, read_list
+from llmblast.sending.proxies import Proxy, find_proxy
 from llmblast.sending.reply_errors import ReplyError, find_error
+from llmblast.sending.tls import new_tls_context
 from llmblast.settings import EndpointSettings, base_url
 
 USER_AGENT = "llmblast/0.1"
-KEY_HEADER = "Authorization"
 _HEADERS_OF_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 _VERSION = re.compile(r"/v\d+$")
 _OWN_VERSION = re.compile(r"v\d+/")
@@ -40,6 +44,10 @@ _MORE_IN_A_MESSAGE = (
 )
 
 
+def _bearer(key: str) -> tuple[str, str]:
+    return BEARER_HEADER, f"Bearer {key}"
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where and how to send to one endpoint, prepared once. `headers` may hold the key and never show in a repr."""
@@ -49,14 +57,22 @@ class Target:
     headers: Mapping[str, str] = field(repr=False)
     model_prefix: bytes
     """`{"model":"...",`, which replaces the opening brace of a body that has no model; empty without a model."""
-    takes_key: bool = True
-    """False where the endpoint's settings have an Authorization header of their own."""
+    auth_header: Callable[[str], tuple[str, str]] = field(default=_bearer, repr=False)
+    """Returns name and value of the header for a key."""
+    own_headers: frozenset[str] = frozenset()
+    """The headers that the endpoint's settings have, in lower case: they go before ours, the one with the key, too."""
+    proxy: Proxy | None = None
+    tls: SSLContext | None = None
+    """What an https endpoint is verified with, where that is not the default."""
 
     def with_key(self, key: str) -> "Target":
         """Return the same target with another API key."""
-        if not self.takes_key:
+        name, value = self.auth_header(key)
+        if name.lower() in self.own_headers:
             return self
-        return replace(self, headers={**self.headers, KEY_HEADER: f"Bearer {key}"})
+        replaced = {name.lower(), *DEFAULT_KEY_HEADERS} - self.own_headers
+        kept = {header: text for header, text in self.headers.items() if header.lower() not in replaced}
+        return replace(self, headers={**kept, name: value})
 
     def body_of(self, request: Request) -> bytes:
         """The JSON to send: the request's, with this endpoint's model where it names none."""
@@ -77,10 +93,14 @@ class Target:
         return parts._replace(path=f"{base}/{path}").geturl()
 
 
-def make_target(endpoint: EndpointSettings, model: str | None, key: str | None) -> Target:
-    """Prepares the target; `model` is the run's, the endpoint's own goes before it, as do its headers.
+def make_target(
+    endpoint: EndpointSettings, model: str | None, key: str | None, environ: Mapping[str, str] | None = None
+) -> Target:
+    """Prepares the target; `model` is the run's, the endpoint's own goes before it, as do its headers. `environ` may
+    name proxies.
 
-    Raises UsageError for a header that HTTP cannot carry or that the transports write themselves.
+    Raises UsageError for a header that HTTP cannot carry or that the transports write themselves, for a proxy and for
+    certificates that cannot be used. Reads files.
     """
     headers = {
         "User-Agent": USER_AGENT,
@@ -88,16 +108,25 @@ def make_target(endpoint: EndpointSettings, model: str | None, key: str | None) 
         "Accept-Encoding": "identity",
         "Content-Type": "application/json",
     }
-    if key:
-        headers[KEY_HEADER] = f"Bearer {key}"
     for header, value in endpoint.headers.items():
         _check_header(endpoint.name, header, value)
-    theirs = {header.lower() for header in endpoint.headers}
+    check_auth(endpoint)
+    theirs = frozenset(header.lower() for header in endpoint.headers)
     headers = {header: value for header, value in headers.items() if header.lower() not in theirs}
     headers.update(endpoint.headers)
     name = endpoint.model or model
     prefix = b'{"model":' + orjson.dumps(name) + b"," if name else b""
-    return Target(endpoint.name, base_url(endpoint.url), headers, prefix, KEY_HEADER.lower() not in theirs)
+    target = Target(
+        endpoint.name,
+        base_url(endpoint.url),
+        headers,
+        prefix,
+        partial(auth_header, endpoint),
+        theirs,
+        find_proxy(endpoint, environ or {}),
+        new_tls_context(endpoint),
+    )
+    return target if key is None else target.with_key(key)
 
 
 def _check_header(endpoint: str, name: str, value: str) -> None:

@@ -23,10 +23,12 @@ from dataclasses import dataclass, field
 import orjson
 
 from llmblast.records import Reply
+from llmblast.sending.html_text import words_of_page
 from llmblast.sending.lenient_json import UnreadableReplyError, repaired_json
 
 MAX_MESSAGE_CHARS = 2000
 MAX_PLAIN_BODY_BYTES = 300
+MAX_PAGE_BYTES = 20_000
 _MAX_DEPTH = 6
 _MAX_ITEMS = 8
 _MAX_OBJECTS = 32
@@ -92,6 +94,10 @@ def find_error(data: object) -> ReplyError:
 
 
 def _plain(body: bytes) -> str:
+    if body[:MAX_PLAIN_BODY_BYTES].lstrip()[:1] == b"<":
+        words = words_of_page(body[:MAX_PAGE_BYTES].decode("utf-8", "replace"))
+        if words is not None:
+            return words
     return body[:MAX_PLAIN_BODY_BYTES].decode("utf-8", "replace").strip()
 
 

@@ -8,29 +8,44 @@ import asyncio
 import socket
 from collections.abc import Callable
 from math import inf
+from ssl import SSLContext
+from typing import Any
 
 from aiohttp import AddrInfoType, ClientConnectorError, ClientError, ClientTimeout, TCPConnector
 from aiohttp.client_exceptions import ClientConnectorCertificateError, ClientConnectorDNSError, ClientSSLError
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from yarl import URL
 
 from llmblast.records import Cause, Reply
 from llmblast.sending import opening
 from llmblast.sending.exchange import Exchange
 from llmblast.sending.files import is_out_of_files
+from llmblast.sending.proxies import Proxy
+from llmblast.sending.proxy_errors import explain_proxy
+from llmblast.sending.tls import CUT_HANDSHAKE, explain_certificate, explain_tls
 
 _DNS_TTL_S = 60
-_NO_TLS = "WRONG_VERSION_NUMBER"
 
 
 class ResolvingConnector:
     """Opens connections for lean exchanges to one endpoint, wherever it is."""
 
-    def __init__(self, url: URL, connect_timeout_s: float, max_reply_bytes: int) -> None:
+    def __init__(
+        self,
+        url: URL,
+        connect_timeout_s: float,
+        max_reply_bytes: int,
+        proxy: Proxy | None = None,
+        tls: SSLContext | None = None,
+    ) -> None:
         self._url = url
+        self._proxy = proxy
+        self._proxy_url = url_of_http_proxy(proxy)
         self._loop = asyncio.get_running_loop()
-        self._connector = new_tcp_connector()
+        self._connector = new_tcp_connector(ProxyingConnector, proxy, tls)
         self._timeout = ClientTimeout(connect=connect_timeout_s, sock_connect=connect_timeout_s, ceil_threshold=inf)
         self._max_reply_bytes = max_reply_bytes
 
@@ -39,7 +54,7 @@ class ResolvingConnector:
         try:
             connection = await self._connector.connect(self._request(), [], self._timeout)
         except (ClientError, TimeoutError, OSError, UnicodeError) as error:
-            return None if is_out_of_files(error) else not_sent(self._url, error)
+            return None if is_out_of_files(error) else not_sent(self._url, error, self._proxy)
         return self._hand_over(connection, on_lost)
 
     async def close(self) -> None:
@@ -47,7 +62,10 @@ class ResolvingConnector:
         await self._connector.close()
 
     def _request(self) -> ClientRequest:
-        return ClientRequest("POST", self._url, loop=self._loop)
+        if self._proxy_url is None:
+            return ClientRequest("POST", self._url, loop=self._loop)
+        headers = headers_for_proxy(self._proxy)
+        return ClientRequest("POST", self._url, loop=self._loop, proxy=self._proxy_url, proxy_headers=headers)
 
     def _hand_over(self, connection: Connection, on_lost: Callable[[Exchange], None]) -> Exchange | Reply:
         handler, transport = connection.protocol, connection.transport
@@ -63,9 +81,58 @@ class ResolvingConnector:
         return Exchange(transport, lost, self._max_reply_bytes)
 
 
-def new_tcp_connector(kind: type[TCPConnector] = TCPConnector) -> TCPConnector:
+class ProxyingConnector(TCPConnector):
+    """aiohttp's connector, which goes through SOCKS proxies, too. `_create_direct_connection` is no documented API."""
+
+    def __init__(self, socks: Proxy | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._socks = socks
+
+    async def _create_direct_connection(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,
+        *,
+        client_error: type[Exception] = ClientConnectorError,
+    ) -> tuple[asyncio.Transport, ResponseHandler]:
+        if self._socks is None:
+            return await super()._create_direct_connection(req, traces, timeout, client_error=client_error)
+        from llmblast.sending.socks import connect_through  # noqa: PLC0415 -- needs a package that is an extra
+
+        host, port = req.url.raw_host or "", req.port or 0
+        tls = self._get_ssl_context(req)
+        made = await connect_through(self._socks, host, port, timeout.sock_connect)
+        opening.keep_alive(made)
+        return await self._wrap_existing_connection(
+            self._factory, timeout=timeout, ssl=tls, sock=made, server_hostname=host if tls else None, req=req
+        )
+
+
+def url_of_http_proxy(proxy: Proxy | None) -> URL | None:
+    """Return what aiohttp is told of a proxy: nothing where there is none, or one that speaks SOCKS."""
+    return None if proxy is None or proxy.is_socks else URL(proxy.url)
+
+
+def headers_for_proxy(proxy: Proxy | None) -> dict[str, str] | None:
+    """Return the headers of a CONNECT; new ones each time, since aiohttp adds to them."""
+    if proxy is None or not proxy.authorization:
+        return None
+    return {"Proxy-Authorization": proxy.authorization}
+
+
+def new_tcp_connector(
+    kind: type[ProxyingConnector] = ProxyingConnector, proxy: Proxy | None = None, tls: SSLContext | None = None
+) -> ProxyingConnector:
     """Aiohttp's connector without limits of its own: how many connections there are is decided at admission."""
-    return kind(limit=0, ttl_dns_cache=_DNS_TTL_S, keepalive_timeout=opening.IDLE_S, socket_factory=_new_socket)
+    return kind(
+        socks=proxy if proxy is not None and proxy.is_socks else None,
+        ssl=True if tls is None else tls,
+        limit=0,
+        ttl_dns_cache=_DNS_TTL_S,
+        keepalive_timeout=opening.IDLE_S,
+        socket_factory=_new_socket,
+    )
 
 
 def _new_socket(address: AddrInfoType) -> socket.socket:
@@ -75,25 +142,26 @@ def _new_socket(address: AddrInfoType) -> socket.socket:
     return made
 
 
-def not_sent(url: URL, error: BaseException) -> Reply:
-    """The Reply for a connection that could not be opened, in words for a person.
-
-    aiohttp's error names the host that it wanted to reach, which may be a proxy's instead of the one in `url`.
-    """
-    host, port = (error.host, error.port) if isinstance(error, ClientConnectorError) else (url.host, url.port)
-    place = opening.place_of(host, port)
-    if is_out_of_files(error) or not isinstance(error, ClientConnectorError):
-        return opening.not_sent(host, port, error)
+def not_sent(url: URL, error: BaseException, proxy: Proxy | None = None) -> Reply:
+    """Return the Reply for a connection that could not be opened, in words for a person."""
+    if is_out_of_files(error):
+        return opening.not_sent(url.host, url.port, error)
+    if proxy is not None and (problem := explain_proxy(proxy, url, error)):
+        return Reply(cause=Cause.NOT_SENT, detail=problem)
+    if not isinstance(error, ClientConnectorError):
+        return opening.not_sent(url.host, url.port, error)
     if isinstance(error, ClientConnectorDNSError):
-        return opening.unresolved(host)
+        return opening.unresolved(error.host)
+    if problem := _explain_handshake(error, is_tls=url.scheme == "https"):
+        return Reply(cause=Cause.NOT_SENT, detail=f"{opening.place_of(error.host, error.port)}: {problem}")
+    return opening.not_sent(error.host, error.port, error.os_error)
+
+
+def _explain_handshake(error: ClientConnectorError, *, is_tls: bool) -> str:
     if isinstance(error, ClientConnectorCertificateError):
-        detail = f"{place}: the TLS certificate cannot be verified: {error.certificate_error}"
-    elif isinstance(error, ClientSSLError):
-        detail = f"{place}: no TLS connection: {error.os_error.strerror or error.os_error}"
-        if getattr(error.os_error, "reason", "") == _NO_TLS:
-            detail = (
-                f"{place}: no TLS connection: the server speaks something else, as with http:// instead of https://"
-            )
-    else:
-        return opening.not_sent(host, port, error.os_error)
-    return Reply(cause=Cause.NOT_SENT, detail=detail)
+        problem = explain_certificate(error.certificate_error, error.host)
+        return f"the TLS certificate cannot be verified: {problem}"
+    if isinstance(error, ClientSSLError):
+        return f"no TLS connection: {explain_tls(error.os_error)}"
+    is_cut = is_tls and isinstance(error.os_error, (ConnectionResetError, BrokenPipeError))
+    return f"no TLS connection: {CUT_HANDSHAKE}" if is_cut else ""

@@ -1,12 +1,12 @@
-"""The session transport: aiohttp's own client, for what the lean exchange does not do, such as proxies."""
+"""The session transport: the client of aiohttp itself, slower than the lean exchange and independent of it."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from io import BytesIO
+from ssl import SSLError
 from typing import Any
-from urllib.request import getproxies, proxy_bypass
 
 from aiohttp import (
     BytesPayload,
@@ -18,7 +18,6 @@ from aiohttp import (
     DummyCookieJar,
     ServerDisconnectedError,
     StreamReader,
-    TCPConnector,
 )
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey
@@ -31,10 +30,21 @@ from llmblast.records import Cause, Reply, Request
 from llmblast.sending.codings import without_coding
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Leave, leave_now
 from llmblast.sending.files import FileShortage, is_out_of_files
+from llmblast.sending.foreign_protocols import explain_first_bytes, hint_at_tls
 from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS, ReplyRewriter, UnreadableHttpError
 from llmblast.sending.openai import Target
+from llmblast.sending.opening import place_of
+from llmblast.sending.proxies import Proxy, forwarder
+from llmblast.sending.proxy_replies import without_proxy_refusal
 from llmblast.sending.reply_budget import UNCOUNTED_BYTES, reply_budget
-from llmblast.sending.resolving import new_tcp_connector, not_sent
+from llmblast.sending.resolving import (
+    ProxyingConnector,
+    headers_for_proxy,
+    new_tcp_connector,
+    not_sent,
+    url_of_http_proxy,
+)
+from llmblast.sending.tls import explain_tls
 
 _LARGE_BODY_BYTES = 512 * 1024
 """Longer ones go as a file: aiohttp writes that in pieces, and warns of bytes beyond 1 MiB."""
@@ -50,9 +60,21 @@ to 256 KiB.
 class _FrankHandler(ResponseHandler):
     """Tells of a reset what it tells of an orderly end: whether a reply had begun. aiohttp forgets that, and a request
     that had reached the server would be taken for one that met a stale connection.
+
+    `first_data` is what the server began with on this connection, `tls_error` why TLS ended it.
     """
 
+    first_data = b""
+    tls_error: SSLError | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if not self.first_data:
+            self.first_data = data
+        super().data_received(data)
+
     def connection_lost(self, exc: BaseException | None) -> None:
+        if isinstance(exc, SSLError):
+            self.tls_error = exc
         super().connection_lost(None)
 
     def set_response_params(self, **params: Any) -> None:
@@ -129,7 +151,7 @@ class _LenientParser:
 class _Trip:
     """How far one request came. It has time until `deadline_s`, of the loop's clock."""
 
-    __slots__ = ("answered", "deadline_s", "has_run_out", "leave", "on_late", "reused", "sent", "task")
+    __slots__ = ("answered", "deadline_s", "handler", "has_run_out", "leave", "on_late", "reused", "sent", "task")
 
     def __init__(
         self, deadline_s: float, leave: Callable[[bool], asyncio.Future[None] | None], on_late: Callable[[], None]
@@ -139,6 +161,7 @@ class _Trip:
         self.on_late = on_late
         self.task = asyncio.current_task()
         self.has_run_out = False
+        self.handler: ResponseHandler | None = None
         self.reused = False
         self.sent = False
         self.answered = False
@@ -158,7 +181,7 @@ _trip: ContextVar[_Trip] = ContextVar("trip")
 """The present task's. What aiohttp tells through its tracing takes a third of the whole exchange."""
 
 
-class _WaryConnector(TCPConnector):
+class _WaryConnector(ProxyingConnector):
     """Never reuses a connection on which the server spoke while it was idle: RFC 9112 section 9.2.
 
     aiohttp looks at that when a connection is given back, not when it is taken out again, and would hand those bytes
@@ -166,8 +189,8 @@ class _WaryConnector(TCPConnector):
     called any more.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, socks: Proxy | None = None, **options: Any) -> None:
+        super().__init__(socks, **options)
         handler: type[ResponseHandler] = _FrankHandler
         self._factory = partial(handler, loop=self._loop)
 
@@ -175,6 +198,7 @@ class _WaryConnector(TCPConnector):
         """Notes in the task's `_Trip` that the request leaves now."""
         connection = await super().connect(req, traces, timeout)
         trip = _trip.get()
+        trip.handler = connection.protocol
         if (leave := trip.leave(not trip.reused)) is not None:
             try:
                 await leave
@@ -197,7 +221,7 @@ class _WaryConnector(TCPConnector):
 
 
 class SessionChannel:
-    """One endpoint's `ClientSession`. Proxies are taken from the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."""
+    """One endpoint's `ClientSession`."""
 
     def __init__(
         self, target: Target, timeout_s: float, connect_timeout_s: float, max_reply_bytes: int = MAX_REPLY_BYTES
@@ -205,6 +229,7 @@ class SessionChannel:
         self._target = target
         self._timeout_s = timeout_s
         self._max_reply_bytes = max_reply_bytes
+        self._forwarder = forwarder(target.proxy, target.base)
         self._shortage: FileShortage[None] = FileShortage()
         self._under_way: set[_Trip] = set()
         self._urls: dict[str, URL] = {}
@@ -213,16 +238,16 @@ class SessionChannel:
         self.on_reply: Callable[[Request, Reply], None] = lambda request, reply: None
         connect_s = min(connect_timeout_s, timeout_s)
         self._session = ClientSession(
-            connector=new_tcp_connector(_WaryConnector),
+            connector=new_tcp_connector(_WaryConnector, target.proxy, target.tls),
             timeout=ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s),
-            headers=target.headers,
+            headers=target.headers if target.proxy is None else None,
             auto_decompress=False,
             read_bufsize=_READ_AHEAD_BYTES,
             max_line_size=MAX_HEAD_BYTES,
             max_field_size=MAX_HEAD_BYTES,
             max_headers=MAX_HEADERS,
             cookie_jar=DummyCookieJar(),
-            proxy=_proxy_for(URL(target.base)),
+            proxy=url_of_http_proxy(target.proxy),
         )
 
     @property
@@ -237,7 +262,19 @@ class SessionChannel:
     def set_key(self, key: str) -> None:
         """Send later requests with this API key; those under way keep theirs: aiohttp copies the headers for each."""
         self._target = self._target.with_key(key)
-        self._session.headers.update(self._target.headers)
+        if self._target.proxy is None:
+            self._session.headers.clear()
+            self._session.headers.update(self._target.headers)
+
+    def _headers(self) -> tuple[Mapping[str, str] | None, Mapping[str, str] | None]:
+        """Return the headers of a request and of a CONNECT. Those of the session would go to the proxy as well: aiohttp
+        makes `Proxy-Authorization` of their `Authorization`.
+        """
+        proxy, headers = self._target.proxy, self._target.headers
+        if proxy is None:
+            return None, None
+        for_proxy = headers_for_proxy(proxy)
+        return (headers, for_proxy) if self._forwarder is None else ({**headers, **(for_proxy or {})}, None)
 
     def abandon(self) -> None:
         """Nothing is ever started."""
@@ -262,6 +299,8 @@ class SessionChannel:
                     raise
                 reply = self._explain(url, TimeoutError(), trip)
             except (ClientError, TimeoutError, OSError, UnicodeError) as error:
+                self._under_way.discard(trip)
+                await asyncio.sleep(0)  # uvloop refuses to write before it says why the connection is lost
                 reply = None
                 if trip.sent or not is_out_of_files(error) or not self._may_wait(begun_s):
                     reply = self._explain(url, error, trip)
@@ -279,20 +318,29 @@ class SessionChannel:
 
     async def _post(self, url: URL, body: bytes, trip: _Trip) -> Reply:
         data = BytesPayload(body) if len(body) <= _LARGE_BODY_BYTES else BytesIO(body)
-        async with self._session.post(url, data=data, allow_redirects=False) as response:
+        headers, proxy_headers = self._headers()
+        async with self._session.post(
+            url, data=data, headers=headers, allow_redirects=False, proxy_headers=proxy_headers
+        ) as response:
             trip.answered = True
             content = await _read_capped(response.content, self._max_reply_bytes)
             if content is None:
                 detail = f"the reply is larger than {self._max_reply_bytes} bytes and was cut off"
                 return Reply(cause=Cause.TOO_LARGE, detail=detail)
             reply = Reply(response.status, _first_of_each(response.raw_headers), content)
+            if self._forwarder is not None:
+                reply = without_proxy_refusal(reply, self._forwarder, place_of(url.host, url.port))
             return without_coding(reply, self._max_reply_bytes)
 
     def _explain(self, url: URL, error: Exception, trip: _Trip) -> Reply:
         if trip.reused and not trip.answered and _is_silent_end(error):
             return Reply(cause=Cause.STALE, detail="the server had closed the kept connection")
         if not trip.sent:
-            return not_sent(url, error)
+            return not_sent(url, error, self._target.proxy)
+        foreign = "" if trip.reused else _explain_first_use(trip.handler)
+        return Reply(cause=Cause.NOT_SENT, detail=foreign) if foreign else self._explain_reply(url, error, trip)
+
+    def _explain_reply(self, url: URL, error: Exception, trip: _Trip) -> Reply:
         if isinstance(error, TimeoutError):
             return Reply(cause=Cause.TIMED_OUT, detail=f"no complete reply within {self._timeout_s:g} s")
         if _has_too_much_head(error):
@@ -301,7 +349,8 @@ class SessionChannel:
             what = error.message.strip().partition("\n")[0].rstrip(":")
             return Reply(cause=Cause.BROKEN, detail=f"the reply is not HTTP/1.1: {what}")
         how_far = "before a reply came" if _is_silent_end(error) and not trip.answered else "in the middle of the reply"
-        return Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}")
+        hint = hint_at_tls(url.port) if url.scheme == "http" and not (trip.reused or trip.answered) else ""
+        return Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}{hint}")
 
     async def warm_up(self, connections: int = 1) -> Reply | None:
         """Aiohttp opens a connection when a request needs one."""
@@ -331,11 +380,13 @@ def _is_silent_end(error: Exception) -> bool:
     return isinstance(error, ClientOSError)
 
 
-def _proxy_for(url: URL) -> str | None:
-    """Looked up once: aiohttp's `trust_env` asks at every request, and sends what ~/.netrc has for the host, too."""
-    if proxy_bypass(url.host or ""):
-        return None
-    return getproxies().get(url.scheme)
+def _explain_first_use(handler: ResponseHandler | None) -> str:
+    """Return why a new connection carried no HTTP, in words for a person; empty where that is not known."""
+    if not isinstance(handler, _FrankHandler):
+        return ""
+    if handler.tls_error is not None and not handler.first_data:
+        return f"no TLS connection: {explain_tls(handler.tls_error)}"
+    return explain_first_bytes(handler.first_data)
 
 
 def _first_of_each(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -83,10 +83,12 @@ def test_a_full_standard_output_is_told_in_a_sentence(
 
 
 def test_config_show_prints_toml_that_loads_again(tmp_path: Path, llmblast: RunLlmblast) -> None:
-    """What is printed is a configuration; headers are hidden."""
+    """What is printed is a configuration; what may be a secret is hidden."""
     (tmp_path / "mine.toml").write_text(
         'rps = 7\nmodel = "m"\n[params]\ntemperature = 0.5\nstop = ["a"]\n'
         '[[endpoints]]\nurl = "mock:"\nheaders = { "X-Key" = "secret-canary" }\n'
+        'key_command = "echo secret-canary"\nproxy = "http://user:secret-canary@proxy:3128"\nkey_env = "MY_KEY"\n'
+        '[[endpoints]]\nurl = "https://h/v1?key=secret-canary"\nkey_file = "sk-secret-canary"\n'
     )
 
     shown = llmblast("config", "show", "-c", "mine.toml")
@@ -97,6 +99,10 @@ def test_config_show_prints_toml_that_loads_again(tmp_path: Path, llmblast: RunL
     values = tomllib.loads(shown.stdout)
     assert (values["rps"], values["model"], values["params"]) == (7, "m", {"temperature": 0.5, "stop": ["a"]})
     assert values["endpoints"][0]["headers"] == {"X-Key": "(hidden)"}
+    assert values["endpoints"][0]["key_command"] == values["endpoints"][1]["key_file"] == "(hidden)"
+    assert values["endpoints"][0]["proxy"] == "http://(hidden)@proxy:3128"
+    assert values["endpoints"][0]["key_env"] == "MY_KEY"
+    assert values["endpoints"][1]["url"] == "https://h/v1?key=(hidden)"
     assert "secret-canary" not in shown.stdout
     assert again.stdout == shown.stdout
 

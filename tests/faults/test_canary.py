@@ -209,6 +209,39 @@ async def test_an_answer_is_left_as_it_is() -> None:
     assert reply.body == body
 
 
+@pytest.mark.parametrize(
+    ("key", "body", "shown"),
+    [
+        ("sk-do-not-show-me", b'{"content":"sk-do-not-show-me"}', b'{"content":"(hidden)"}'),
+        ("sk-do-not-show-me", b'{"content":"sk\\u002ddo-not-show-me"}', b'{"content":"(hidden)"}'),
+        ("sk-do-not-show-me", b'{"content":"QmVhcmVyIHNrLWRvLW5vdC1zaG93LW1l!"}', b'{"content":"(hidden)!"}'),
+        ("correcthorse", b'{"content":"correcthorse"}', b'{"content":"correcthorse"}'),
+        ("correcthorse", b'{"error":"correcthorse"}', b'{"error":"(hidden)"}'),
+    ],
+)
+async def test_a_key_in_an_answer(key: str, body: bytes, shown: bytes) -> None:
+    """It is hidden where it cannot be a word by chance, or where it is told with an error."""
+    reply = await Redacting(Answering(Reply(200, body=body)), secrets_of(key, {})).send(request())
+
+    assert reply.body == shown
+
+
+async def test_a_key_in_headers_and_in_what_is_told_of_a_reply() -> None:
+    """A server may name it anywhere."""
+    error = Reply(302, {b"location": b"https://h/?key=sk-do-not%2Dshow-me"}, detail="is encoded as sk-do-not-show-me")
+    answer = Reply(200, detail="is encoded as sk-do-not-show-me")
+    secrets = secrets_of("sk-do-not-show-me", {})
+
+    for reply in (error, answer):
+        assert (await Redacting(Answering(reply), secrets).send(request())).detail == "is encoded as (hidden)"
+    assert error.headers[b"location"] == b"https://h/?key=(hidden)"
+
+
+def test_the_password_of_a_proxy_counts_as_a_secret() -> None:
+    """Even a short one."""
+    assert secrets_of("EMPTY", {}, ["short"]) == [b"short"]
+
+
 def test_what_counts_as_a_secret() -> None:
     """The key, and what stands in headers whose names tell; longer ones go first, lest a part of them be left."""
     headers = {

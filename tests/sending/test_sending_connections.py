@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import ClientTimeout, TCPConnector
+from aiohttp import ClientTimeout
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
@@ -20,7 +20,7 @@ from llmblast.records import Cause, Reply
 from llmblast.sending.connections import Connector
 from llmblast.sending.direct import DirectConnector
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Exchange
-from llmblast.sending.resolving import ResolvingConnector, new_tcp_connector
+from llmblast.sending.resolving import ProxyingConnector, ResolvingConnector, new_tcp_connector
 from tests.sending.sending_wire import OpenChannel, Peer, Serve, a_reply, a_request, first, says, settle
 
 OpenConnector = Callable[..., Connector]
@@ -402,7 +402,7 @@ async def test_an_opening_that_is_cancelled_at_any_moment_leaves_nothing_open(
 async def test_a_connection_that_is_lost_before_it_is_handed_over(serve: Serve) -> None:
     """Nothing was written on it, so nothing was sent."""
 
-    class Hasty(TCPConnector):
+    class Hasty(ProxyingConnector):
         async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
             connection = await super().connect(req, traces, timeout)
             assert connection.transport is not None

@@ -56,6 +56,16 @@ def test_a_variable_that_is_not_set(environ: dict[str, str]) -> None:
     assert "MY_KEY is not set" in complaint(endpoint(key_env="MY_KEY"), environ)
 
 
+@pytest.mark.parametrize("key", ["sk_do_not_show", "gsk_do_not_show", "AKIADONOTSHOWME12345", "abc123def456abc123"])
+def test_a_key_in_place_of_a_name_is_not_repeated(key: str) -> None:
+    """Also one that could be the name of a variable or of a file."""
+    for settings in (endpoint(key_env=key), endpoint(key_file=key), endpoint(key_file=f"{key}\0")):
+        problem = complaint(settings)
+
+        assert key not in problem
+        assert "not shown, it may be a key" in problem
+
+
 def test_a_file_that_is_missing_or_empty(tmp_path: Path) -> None:
     """The sentence names it."""
     (tmp_path / "empty").touch()

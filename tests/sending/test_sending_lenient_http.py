@@ -57,7 +57,7 @@ REFUSED = {
     "a NUL": (head(b"X-Evil: a\0b", b"X: \x01", LENGTH) + OK, "NUL"),
     "no status": (head(LENGTH, status=b"HTTP/1.1 OK") + OK, "its status line is none of HTTP/1.1"),
     "HTTP/2": (head(LENGTH, status=b"HTTP/2 200") + OK, "its status line is none of HTTP/1.1"),
-    "another protocol": (b"SSH-2.0-OpenSSH_9.6\r\n", "it does not begin with a status line"),
+    "another protocol": (b"PROTO 7 is ready\r\n", "it does not begin with a status line"),
     "a size that is no number": (CHUNKED + b"zz\r\n" + OK, "the size of a chunk is no number"),
     "a size in C": (CHUNKED + b"0x8\r\n" + OK, "the size of a chunk is no number"),
     "a chunk that is too long": (CHUNKED + b"7\r\n" + OK + b"\r\n0\r\n\r\n", "a chunk is longer than its size says"),

@@ -96,7 +96,7 @@ SHAPES = {
     "a list where a text belongs": ({"error": {"message": ["no"], "code": ["x"]}}, "no", ""),
     "a JSON text": ("not allowed", "not allowed", ""),
     "unknown members": ({"error": {"x": 1}}, '{"error":{"x":1}}', ""),
-    "HTML": (b"<html>\n", "<html>", ""),
+    "HTML": (b"<html><title>Bad Gateway</title>\n", "Bad Gateway", ""),
     "no text": (b"\xff\xfe", "\ufffd\ufffd", ""),
     "long": (b"x" * 1000, "x" * 300, ""),
     "empty": (b"", "", ""),

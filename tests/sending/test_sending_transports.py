@@ -389,60 +389,6 @@ async def test_a_certificate_that_the_environment_trusts(
     assert [received.connection for received in server.received] == [1, 1, 2, 2]
 
 
-async def test_a_proxy_from_the_environment_is_used_by_the_session_alone(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A proxy takes the request with its whole URL; NO_PROXY spares a host."""
-    proxy = await serve(says(a_reply(b'{"proxied":1}')))
-    monkeypatch.setenv("http_proxy", f"http://user:pass@127.0.0.1:{proxy.port}")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    direct = await serve(says(a_reply()))
-
-    async with _opened("session", "http://gpu.invalid/v1") as channel:
-        through_the_proxy = await channel.send(a_request())
-    async with _opened("session", direct.url) as channel:
-        spared = await channel.send(a_request())
-    async with _opened("lean", "http://gpu.invalid/v1") as channel:
-        unsent = await channel.send(a_request())
-
-    assert through_the_proxy.body == b'{"proxied":1}'
-    assert proxy.received[0].line == "POST http://gpu.invalid/v1/chat/completions HTTP/1.1"
-    assert proxy.received[0].headers["Proxy-Authorization"] == "Basic dXNlcjpwYXNz"
-    assert spared.body == b'{"ok":1}'
-    assert unsent.cause is Cause.NOT_SENT
-
-
-@pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "502 Bad Gateway"])
-async def test_a_proxy_that_refuses_has_sent_nothing(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, status: str
-) -> None:
-    """The tunnel to an https endpoint was never dug, so nothing may have been paid for."""
-
-    async def refuse(peer: Peer) -> None:
-        await peer._reader.readuntil(b"\r\n\r\n")
-        await peer.say(a_reply(b"", status=status))
-
-    proxy = await serve(refuse)
-    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
-
-    async with _opened("session", "https://gpu.invalid/v1") as channel:
-        reply = await channel.send(a_request())
-
-    assert reply.cause is Cause.NOT_SENT
-    assert status[:3] in reply.detail
-
-
-async def test_a_proxy_that_nobody_listens_at(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sentence names the proxy, not the endpoint, which may be well."""
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port}")
-
-    async with _opened("session", "http://gpu.invalid/v1") as channel:
-        reply = await channel.send(a_request())
-
-    assert reply.cause is Cause.NOT_SENT
-    assert reply.detail == f"nobody listens at 127.0.0.1:{free_port} (connection refused)"
-
-
 async def test_the_key_shows_nowhere(serve: Serve, open_channel: OpenChannel, free_port: int) -> None:
     """Not in a repr, and not in what is told of a failure."""
     echo = a_reply(orjson.dumps({"error": {"message": "no"}}), status="401 Unauthorized")

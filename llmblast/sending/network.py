@@ -1,0 +1,28 @@
+"""Network notes: what a person should know of proxies and trusted certificates before anything is sent."""
+
+from collections.abc import Mapping, Sequence
+
+from llmblast.sending.proxies import find_proxy, ignored_variable
+from llmblast.sending.tls import certificate_notes
+from llmblast.settings import EndpointSettings
+
+
+def connection_notes(
+    endpoints: Sequence[EndpointSettings], environ: Mapping[str, str], *, verbose: bool
+) -> Sequence[str]:
+    """Return what is wrong with the environment; with `verbose` also which proxies are used. Raises UsageError."""
+    notes: list[str] = []
+    if any(endpoint.url.lower().startswith("https://") for endpoint in endpoints):
+        notes += certificate_notes(environ)
+    if verbose:
+        notes += [note for endpoint in endpoints if (note := _proxy_note(endpoint, environ))]
+    return notes
+
+
+def _proxy_note(endpoint: EndpointSettings, environ: Mapping[str, str]) -> str:
+    proxy, ignored = find_proxy(endpoint, environ), ignored_variable(endpoint, environ)
+    if proxy is not None:
+        return f"{endpoint.name}: requests go through the proxy {proxy}"
+    if ignored is not None:
+        return f"{endpoint.name}: the variable {ignored} is not used, as with curl: set http_proxy, or proxy=URL"
+    return ""

@@ -1,0 +1,32 @@
+"""Proxy replies: what a proxy's own status says. It is never taken for the endpoint's."""
+
+from llmblast.records import Cause, Reply
+from llmblast.sending.proxies import Proxy
+
+PROXY_AUTHENTICATION_REQUIRED = 407
+_REASONS = {
+    403: "it does not allow this host or port",
+    405: "it allows no CONNECT",
+    429: "it limits the connections",
+    500: "it failed",
+    502: "it cannot reach that host",
+    503: "it cannot reach that host",
+    504: "it gets no reply from that host",
+}
+
+
+def explain_proxy_status(proxy: Proxy, status: int, target: str) -> str:
+    """Return in words for a person what the status means with which a proxy refuses to connect to `target`."""
+    if status == PROXY_AUTHENTICATION_REQUIRED:
+        user = "proxy user or password is wrong" if proxy.authorization else "it wants a user and a password"
+        reason = f"{user}: write them into the URL of the proxy, http://USER:PASSWORD@HOST:PORT"
+    else:
+        reason = _REASONS.get(status, "")
+    return f"the proxy {proxy} refuses {target}: HTTP {status}{': ' if reason else ''}{reason}"
+
+
+def without_proxy_refusal(reply: Reply, proxy: Proxy, target: str) -> Reply:
+    """Return the reply to a request that a proxy passes on, or NOT_SENT where the proxy itself wants a password."""
+    if reply.status != PROXY_AUTHENTICATION_REQUIRED:
+        return reply
+    return Reply(cause=Cause.NOT_SENT, detail=explain_proxy_status(proxy, reply.status, target))

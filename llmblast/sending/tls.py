@@ -1,0 +1,177 @@
+"""TLS: what an endpoint's settings and the environment say of certificates, and what a failed handshake means."""
+
+import ssl
+from collections.abc import Mapping, Sequence
+from os.path import isdir
+from pathlib import Path
+
+from llmblast.errors import UsageError
+from llmblast.hiding import shown_file
+from llmblast.sending.foreign_protocols import HTTP2_ONLY
+from llmblast.settings import EndpointSettings
+
+_HTTPS = "https://"
+_SELF_SIGNED = (18, 19)
+_UNKNOWN_ISSUER = (2, 20, 21)
+_NOT_YET_VALID, _EXPIRED = 9, 10
+_WRONG_NAME = (62, 64)
+"""X509_V_ERR_... of OpenSSL: https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/"""
+CUT_HANDSHAKE = (
+    "the server ended the handshake: it may want a client certificate (set client_cert=FILE), or shares no cipher"
+)
+_PROBLEMS = (
+    (
+        (
+            "WRONG_VERSION_NUMBER",
+            "HTTP_REQUEST",
+            "RECORD_LAYER_FAILURE",
+            "PACKET_LENGTH_TOO_LONG",
+            "UNEXPECTED_MESSAGE",
+        ),
+        "the server speaks something else, as with http:// instead of https://: write its URL with http://",
+    ),
+    (
+        ("CERTIFICATE_REQUIRED", "PEER_DID_NOT_RETURN_A_CERTIFICATE"),
+        "the server wants a client certificate: set client_cert=FILE, and client_key=FILE where its key is apart",
+    ),
+    (
+        (
+            "ALERT_UNKNOWN_CA",
+            "ALERT_BAD_CERTIFICATE",
+            "ALERT_CERTIFICATE_UNKNOWN",
+            "ALERT_CERTIFICATE_EXPIRED",
+            "ALERT_CERTIFICATE_REVOKED",
+            "ALERT_UNSUPPORTED_CERTIFICATE",
+            "ALERT_ACCESS_DENIED",
+        ),
+        "the server does not accept our client certificate: check client_cert",
+    ),
+    (
+        ("NO_APPLICATION_PROTOCOL",),
+        HTTP2_ONLY,
+    ),
+    (
+        ("HANDSHAKE_FAILURE",),
+        CUT_HANDSHAKE,
+    ),
+    (
+        ("UNSUPPORTED_PROTOCOL", "PROTOCOL_VERSION", "NO_PROTOCOLS_AVAILABLE"),
+        "the server speaks no TLS version that is allowed here: enable TLS 1.2 or 1.3 at the server",
+    ),
+    (("UNRECOGNIZED_NAME",), "the server does not know this host name: check the host in the URL"),
+)
+"""What stands in OpenSSL's reason, and what it means."""
+
+
+def new_tls_context(endpoint: EndpointSettings) -> ssl.SSLContext | None:
+    """Return what an endpoint's own certificates need, or None for the default. Raises UsageError. Reads files."""
+    names = [name for name in ("ca_file", "client_cert", "client_key") if getattr(endpoint, name)]
+    if not names or endpoint.is_mock:
+        return None
+    if not endpoint.url.lower().startswith(_HTTPS):
+        raise UsageError(
+            f"endpoint {endpoint.name}: {names[0]} is for https:// URLs only. Take it out, or write https://."
+        )
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    if endpoint.ca_file:
+        _trust(context, endpoint, endpoint.ca_file)
+    if endpoint.client_key and not endpoint.client_cert:
+        raise UsageError(
+            f"endpoint {endpoint.name}: client_key needs client_cert=FILE, the certificate that it belongs to."
+        )
+    if endpoint.client_cert:
+        _load_client_certificate(context, endpoint, endpoint.client_cert)
+    return context
+
+
+def _trust(context: ssl.SSLContext, endpoint: EndpointSettings, path: str) -> None:
+    _check_readable(endpoint, "ca_file", path)
+    try:
+        context.load_verify_locations(str(Path(path).expanduser()))
+    except (ssl.SSLError, ValueError):
+        raise UsageError(
+            f"endpoint {endpoint.name}: ca_file {shown_file(path)}: has no certificate in it. Name a PEM file."
+        ) from None
+
+
+def _load_client_certificate(context: ssl.SSLContext, endpoint: EndpointSettings, path: str) -> None:
+    _check_readable(endpoint, "client_cert", path)
+    if endpoint.client_key:
+        _check_readable(endpoint, "client_key", endpoint.client_key)
+    place = f"endpoint {endpoint.name}: client_cert {shown_file(path)}"
+    key_path = Path(endpoint.client_key or path).expanduser()
+    try:
+        context.load_cert_chain(Path(path).expanduser(), key_path, password=lambda: "")
+    except ssl.SSLError as error:
+        reason = error.reason or ""
+        if "KEY_VALUES_MISMATCH" in reason or "KEY_TYPE_MISMATCH" in reason:
+            raise UsageError(
+                f"{place}: client_key is the key of another certificate. Name the one that fits."
+            ) from None
+        if _is_encrypted(key_path):
+            raise UsageError(f"{place}: its key is encrypted. Name a client_key=FILE without a passphrase.") from None
+        missing = "" if endpoint.client_key else ", or its key is in another file: add client_key=FILE"
+        what = "client_cert or client_key is no" if endpoint.client_key else "it is no"
+        raise UsageError(f"{place}: {what} PEM file of a certificate with its key{missing}.") from None
+    except ValueError:
+        raise UsageError(f"{place}: its key is encrypted. Name a client_key=FILE without a passphrase.") from None
+
+
+def _is_encrypted(path: Path) -> bool:
+    return b"ENCRYPTED" in path.read_bytes()
+
+
+def _check_readable(endpoint: EndpointSettings, setting: str, path: str) -> None:
+    try:
+        with open(Path(path).expanduser(), "rb") as file:
+            file.read(1)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no file's name"
+        raise UsageError(f"endpoint {endpoint.name}: {setting} {shown_file(path)} cannot be read: {reason}.") from None
+
+
+def certificate_notes(environ: Mapping[str, str]) -> Sequence[str]:
+    """Return what is wrong with the variables that name trusted certificates: OpenSSL passes over it without a word."""
+    notes = []
+    paths = ssl.get_default_verify_paths()
+    file, folders = environ.get(paths.openssl_cafile_env), environ.get(paths.openssl_capath_env)
+    if file:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+        except ssl.SSLError:
+            notes.append(f"{paths.openssl_cafile_env} {shown_file(file)}: has no certificate in it and is not used")
+        except OSError as error:
+            notes.append(
+                f"{paths.openssl_cafile_env} {shown_file(file)}: cannot be read and is not used: {error.strerror}"
+            )
+    missing = [folder for folder in (folders or "").split(":") if folder and not isdir(folder)]
+    if missing:
+        notes.append(f"{paths.openssl_capath_env} {shown_file(missing[0])}: is no directory and is not used")
+    return notes
+
+
+def explain_certificate(error: Exception, host: str | None) -> str:
+    """Return what to do about a server's certificate that cannot be verified, in words for a person."""
+    code = getattr(error, "verify_code", 0)
+    told = getattr(error, "verify_message", "") or str(error)
+    if code in _SELF_SIGNED:
+        return f"{told}: if you trust it, set ca_file=FILE to the server's certificate or to that of who signed it"
+    if code in _UNKNOWN_ISSUER:
+        return f"{told}: its issuer is not known here: set ca_file=FILE to the issuer's certificate"
+    if code == _EXPIRED:
+        return f"{told}: renew it at the server, or check this machine's clock"
+    if code == _NOT_YET_VALID:
+        return f"{told}: check this machine's clock"
+    if code in _WRONG_NAME or "mismatch" in told.lower():
+        return f"{told}: use the host name that the certificate is made for in the URL instead of {host}"
+    return told
+
+
+def explain_tls(error: BaseException) -> str:
+    """Return what a failed handshake means and what to do, in words for a person."""
+    reason = (getattr(error, "reason", "") or "").upper()
+    for parts, problem in _PROBLEMS:
+        if any(part in reason for part in parts):
+            return problem
+    return str(getattr(error, "strerror", None) or error)

@@ -1,0 +1,37 @@
+"""URLs: find the base of an endpoint's URL, whatever of it a person has pasted."""
+
+import re
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+_AZURE_DOMAINS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+
+
+def is_azure(host: str | None) -> bool:
+    """Return whether the host is one of Azure's OpenAI resources, which take their key in the header `api-key`."""
+    return host is not None and host.lower().rstrip(".").endswith(_AZURE_DOMAINS)
+
+
+def host_of(url: str) -> str | None:
+    """Return the host of a URL; None where it has none."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def base_of(url: str, api_paths: Sequence[str]) -> str:
+    """Return the base that API paths are appended to: no API path at its end, no trailing slash, no fragment.
+
+    A query stays. A URL that names a host only means `/v1`, or `/openai/v1` at Azure; one that ends in an API path
+    means exactly the rest.
+    """
+    parts = urlsplit(url.strip())
+    path = re.sub("/+$", "", parts.path)
+    longest_first = sorted(api_paths, key=len, reverse=True)
+    api_path = next((name for name in longest_first if path.endswith(f"/{name}")), None)
+    if api_path is not None:
+        path = path.removesuffix(f"/{api_path}").rstrip("/")
+    elif not path:
+        path = "/openai/v1" if is_azure(parts.hostname) else "/v1"
+    return parts._replace(path=path, fragment="").geturl()
