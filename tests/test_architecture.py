@@ -13,13 +13,14 @@ from llmblast.errors import ExitCode
 from tests.conftest import ROOT
 
 STATIONS = {"reading", "scheduling", "sending", "writing", "watching", "mocking"}
-GROUND = {"settings", "records", "errors", "locks", "fence"}
+GROUND = {"settings", "records", "errors", "locks", "pipes", "fence"}
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
     "job": {"job", *STATIONS, *GROUND},
     "cli": {"cli", "job", "mocking", *GROUND},
     "settings": {"errors"},
     "locks": {"errors"},
+    "pipes": {"errors"},
     "records": set[str](),
     "fence": set[str](),
     "errors": set[str](),

@@ -10,14 +10,18 @@ from math import inf, isfinite
 
 from llmblast.scheduling import Endpoint, KnownLimits
 from llmblast.settings import EndpointSettings, Settings
-from llmblast.writing.side_file import read_side_file, write_side_file
+from llmblast.writing.side_file import check_side_file, read_side_file, write_side_file
 
 MAX_AGE_S = 30 * 24 * 3600.0
 """Older ones say nothing: quotas change."""
 
 
 def known_limits(settings: Settings, wall_now_s: float) -> Sequence[KnownLimits]:
-    """Return what earlier runs with this output have learned of each endpoint. Blocks."""
+    """Return what earlier runs with this output have learned of each endpoint. Blocks.
+
+    Raises OutputBlockedError where a pipe is in the place of the file.
+    """
+    check_side_file(_path_of(settings))
     kept = read_side_file(_path_of(settings)) or {}
     return [_known(kept.get(_name_of(endpoint, settings)), wall_now_s) for endpoint in settings.endpoints]
 

@@ -17,8 +17,8 @@ from llmblast.job.defects import Defects
 from llmblast.job.key_refresh import refresh_regularly
 from llmblast.job.loop import run_loop, tune_collector
 from llmblast.job.signals import EXIT_OF_SIGNAL, Wish, Wishes, listening
-from llmblast.job.start import STDOUT
 from llmblast.job.stations import Stations, open_stations, shown
+from llmblast.pipes import STDOUT, is_pipe
 from llmblast.records import Request
 from llmblast.settings import Settings
 from llmblast.watching import Display, NoDisplay, Summary, Timeline, drive, make_display
@@ -33,7 +33,9 @@ MAX_CLOSINGS = 2
 """After a defect, closing the outputs is tried once more: what waits in memory may be written then."""
 _LONGEST_VERDICT = 4000
 _LOG_COLUMNS = 120
-_CANNOT_RESUME = "; standard output cannot be resumed, name a file with --save to be able to"
+_ERROR_FILTER = '"line \\(.line): \\(.error.message? // .error)"'
+"""The error of a batch line is an object."""
+_ANEW = ("--overwrite", "--force")
 
 
 def run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) -> ExitCode:
@@ -66,7 +68,7 @@ class Job:
         self._settings = settings
         self._stations = stations
         self._fence = stations.defects.fence
-        self._command = shlex.join(word for word in command if word != "--overwrite")  # to go on is not to start anew
+        self._command = shlex.join(word for word in command if word not in _ANEW)  # to go on is not to start anew
         self._started_s = time.monotonic()
         self._input_error: InputDamagedError | None = None
         self._output_error: OutputFailedError | None = None
@@ -271,20 +273,37 @@ class Job:
         if self._output_error is not None:
             return self._output_error.exit_code, str(self._output_error)
         if engine.exit_code is not None:
-            return engine.exit_code, engine.reason + (_CANNOT_RESUME if self._settings.save == STDOUT else "")
+            return engine.exit_code, engine.reason + self._cannot_resume()
         if self._input_error is not None:
             return self._input_error.exit_code, str(self._input_error)
-        if counters.failed or _has_content(self._settings.errors_path):
-            return ExitCode.SOME_FAILED, f"finished: some lines have no answer, see {self._settings.errors_path}"
+        errors = self._settings.errors_path
+        if counters.failed or counters.skipped_failed:
+            return ExitCode.SOME_FAILED, f"finished: some lines have no answer, see {errors}{self._other_records()}"
         where = "standard input" if self._settings.input == "-" else self._settings.input
         what = "every line has its answer" if counters.lines_read else f"there are no lines in {where}"
-        return ExitCode.OK, f"finished: {what}"
+        return ExitCode.OK, f"finished: {what}{self._other_records()}"
+
+    def _other_records(self) -> str:
+        """Say how many records of earlier errors are of other lines: those count for nothing here."""
+        count = self._stations.failed_elsewhere()
+        if not count:
+            return ""
+        limit = self._settings.limit
+        lines = "this input" if limit is None else f"the first {limit:,} lines of this input"
+        records = "1 record of a line that is" if count == 1 else f"{count:,} records of lines that are"
+        return f"; {self._settings.errors_path} also has {records} not in {lines}"
+
+    def _cannot_resume(self) -> str:
+        if self._stations.can_resume:
+            return ""
+        name = "standard output" if self._settings.save == STDOUT else self._settings.save
+        return f"; {name} cannot be resumed, name a file with --save to be able to"
 
     def _say_defect(self, reason: str) -> str:
         if self._output_error is not None:
             return f"{reason}. {self._output_error}"
-        if self._settings.save == STDOUT:
-            return reason + _CANNOT_RESUME
+        if not self._stations.can_resume:
+            return reason + self._cannot_resume()
         written = "what was received is written" if self._is_written else "not all that was received could be written"
         return f"{reason}; {written}, run the same command again to go on"
 
@@ -328,16 +347,15 @@ class Job:
             self._tell(timeline.failure)
 
     def _next_command(self, exit_code: ExitCode) -> str | None:
-        save, counters = self._settings.save, self._stations.counters
+        counters, can_resume = self._stations.counters, self._stations.can_resume
         if exit_code is ExitCode.OK:
-            return f"jq -r .response {shlex.quote(save)}" if save != STDOUT and counters.done else None
+            return f"jq -r .response {shlex.quote(self._settings.save)}" if can_resume and counters.done else None
         if exit_code is ExitCode.INPUT_DAMAGED and not counters.lines_read:
             return None  # the verdict says what to do with an input of another kind
         if exit_code is not ExitCode.SOME_FAILED:
-            can_go_on = STDOUT not in (save, self._settings.input)
-            return self._command if can_go_on else None
-        errors = shlex.quote(self._settings.errors_path)
-        return f"jq -r '\"line \\(.line): \\(.error)\"' {errors}"
+            return self._command if can_resume and self._settings.input != STDOUT else None
+        errors = self._settings.errors_path
+        return None if is_pipe(errors) else f"jq -r '{_ERROR_FILTER}' {shlex.quote(errors)}"
 
     def _notice(self, text: str) -> None:
         self._tell(shown(text, _LONGEST_VERDICT, self._fence))
@@ -367,10 +385,3 @@ def _width() -> int:
     except (OSError, ValueError):
         columns = 0
     return columns or _LOG_COLUMNS
-
-
-def _has_content(path: str) -> bool:
-    try:
-        return os.path.getsize(path) > 0
-    except OSError:
-        return False

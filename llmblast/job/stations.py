@@ -14,17 +14,20 @@ from llmblast.errors import ExitCode, LlmblastError
 from llmblast.fence import Fence
 from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
-from llmblast.job.fingerprint import check_settings
+from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.job.hedging import Hedging
 from llmblast.job.intake import Intake
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.redacting import Redacting, secrets_of
+from llmblast.pipes import is_pipe
 from llmblast.reading import Finished, Shaper, Source, open_source
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
 from llmblast.sending import TRANSPORTS, Backoff, Channel, EndpointKey, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
 from llmblast.watching import Counters, EndpointCounters, LimitsView, Timeline, clean
-from llmblast.writing import OutputFile, Spool, Timing, Writer, should_retry
+from llmblast.writing import OutputFile, SharedFile, Spool, Timing, Writer, should_retry
+from llmblast.writing.side_file import check_side_file
+from llmblast.writing.spool import POINTER
 
 AHEAD_S = 0.1
 MOST_AHEAD = 1000
@@ -48,8 +51,12 @@ class Stations:
     """Keeps what the run has learned of its endpoints for the next one; blocks."""
     timeline: Timeline | None
     notes: Sequence[str]
-    """What opening the outputs put right, and what it could not do, for a person."""
+    """What opening the outputs put right, for a person."""
     defects: Defects
+    can_resume: bool
+    """Whether the answers go to a file, so that the same command can go on."""
+    failed_elsewhere: Callable[[], int]
+    """Records in the errors file that belong to no line of this input, as far as it has been read."""
 
 
 @dataclass(slots=True)
@@ -84,7 +91,9 @@ async def open_stations(settings: Settings, environ: Mapping[str, str], defects:
         outputs = _open_outputs(settings)
         for output in outputs:
             stack.callback(output.close)
-        unkept = await asyncio.to_thread(check_settings, settings) if outputs[0].is_resumable else None
+        if outputs[0].is_resumable:
+            await asyncio.to_thread(check_settings, settings)
+            outputs[0].before_first_append = partial(_keep_settings, settings, defects.fence)
         answered, failed = await asyncio.to_thread(_find_finished, settings, *outputs)
         known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
         endpoints = await _start_mocks(settings.endpoints, stack)
@@ -93,7 +102,7 @@ async def open_stations(settings: Settings, environ: Mapping[str, str], defects:
         defects.secrets = lambda: (secret for c in channels if isinstance(c, Redacting) for secret in c.secrets)
         defects.progress = lambda: {entry.name: getattr(counters, entry.name) for entry in fields(counters)}
         timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
-        notes = [*(note for output in outputs for note in output.repaired), *([unkept] if unkept else [])]
+        notes = [note for output in outputs for note in output.repaired]
         opened = _Opened(source, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects)
         yield _assemble(settings, shaper, opened)
 
@@ -154,6 +163,8 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         timeline=opened.timeline,
         notes=opened.notes,
         defects=opened.defects,
+        can_resume=opened.outputs[0].is_resumable,
+        failed_elsewhere=lambda: len(opened.failed),
     )
 
 
@@ -212,9 +223,9 @@ def _connections_ahead(settings: Settings, endpoint: EndpointSettings) -> int:
 
 
 def _open_outputs(settings: Settings) -> tuple[OutputFile, OutputFile]:
-    save = OutputFile(settings.save, overwrite=settings.overwrite, flag="--save")
+    save = OutputFile(settings.save, overwrite=settings.overwrite, force=settings.force, flag="--save")
     try:
-        errors = OutputFile(settings.errors_path, overwrite=settings.overwrite, flag="--errors")
+        errors = _open_errors(settings, save)
     except BaseException:
         save.close()
         raise
@@ -228,8 +239,24 @@ def _open_outputs(settings: Settings) -> tuple[OutputFile, OutputFile]:
     return save, errors
 
 
+def _open_errors(settings: Settings, save: OutputFile) -> OutputFile:
+    """Open the file of errors; beside answers into a pipe it belongs to no run alone."""
+    path = settings.errors_path
+    if not save.is_resumable and not is_pipe(path):
+        return SharedFile(path)
+    options = {"overwrite": settings.overwrite, "force": settings.force, "waits_for_reader": False}
+    return OutputFile(path, flag="--errors", **options)
+
+
+def _keep_settings(settings: Settings, fence: Fence) -> None:
+    with fence.around("the keeping of the settings"):
+        if (problem := keep_settings(settings)) is not None:
+            _say(fence, problem)
+
+
 def _begin(output: OutputFile, settings: Settings) -> None:
     """Empties an output that is started anew; else takes in what an earlier run could not write to it."""
+    check_side_file(f"{output.path}{POINTER}")
     spool = Spool(output, settings.spool)
     if settings.overwrite:
         output.empty()

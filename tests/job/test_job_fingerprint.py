@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llmblast.errors import UsageError
-from llmblast.job.fingerprint import check_settings
+from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.mocking.server import ScriptedReply
 from llmblast.settings import EndpointSettings, Settings
 from tests.conftest import RunLlmblast, StartMock, records, write_prompts
@@ -21,7 +21,10 @@ def endpoint(name: str, model: str | None = None) -> EndpointSettings:
 
 
 def check(tmp_path: Path, **settings: Any) -> str | None:
-    return check_settings(Settings(**{"save": str(tmp_path / "save.jsonl"), "endpoints": (GPU1,), **settings}))
+    """Goes on as a run does: compares, and keeps the settings once there is something to write."""
+    made = Settings(**{"save": str(tmp_path / "save.jsonl"), "endpoints": (GPU1,), **settings})
+    check_settings(made)
+    return keep_settings(made)
 
 
 def complaint(tmp_path: Path, before: dict[str, Any], now: dict[str, Any]) -> str:

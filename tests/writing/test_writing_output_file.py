@@ -209,11 +209,32 @@ def test_a_file_that_is_not_ours_is_left_alone(save: Path, content: bytes) -> No
     assert save.read_bytes() == content
 
 
-def test_overwrite_empties_whatever_was_there(save: Path) -> None:
+@pytest.mark.parametrize("content", [b"id,prompt\n", b'{"input":"2+2?"}\n', b"\n", b'{"key":"value","n":1}\n'])
+def test_overwrite_leaves_alone_what_is_not_ours(save: Path, content: bytes) -> None:
+    """A slip in a file's name must not cost the file."""
+    save.write_bytes(content)
+
+    with pytest.raises(OutputBlockedError, match=r"is not an output of llmblast, .* --save, or .* --overwrite --force"):
+        OutputFile(str(save), overwrite=True)
+
+    assert save.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"", FIRST, b"a note\n" + FIRST, FIRST[:15], b"\0" * 9 + b"\n" + FIRST])
+def test_overwrite_takes_what_llmblast_has_written(save: Path, content: bytes) -> None:
+    """Even where it was edited, torn or hit by a power cut."""
+    save.write_bytes(content)
+
+    OutputFile(str(save), overwrite=True).close()
+
+    assert save.read_bytes() == content
+
+
+def test_overwrite_by_force_empties_whatever_was_there(save: Path) -> None:
     """It was asked for."""
     save.write_bytes(b"id,prompt\n")
 
-    output = OutputFile(str(save), overwrite=True)
+    output = OutputFile(str(save), overwrite=True, force=True)
     before = save.read_bytes()
     output.empty()
     output.close()
