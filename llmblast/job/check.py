@@ -9,6 +9,7 @@ import orjson
 from llmblast.errors import ExitCode
 from llmblast.job.intake import Intake
 from llmblast.job.loop import run_loop
+from llmblast.job.seen_ids import SeenIds
 from llmblast.reading import Shaper, open_source
 from llmblast.records import Failure, Request
 from llmblast.scheduling import TokenEstimator
@@ -24,13 +25,28 @@ class Estimate:
     malformed: int = 0
     tokens: float = 0.0
     longest_bytes: int = 0
+    doubled: int = 0
+    """Batch lines whose custom_id stands on an earlier one, too: their answers can hardly be told apart."""
     estimator: TokenEstimator = field(default_factory=TokenEstimator)
+    seen_ids: SeenIds = field(default_factory=SeenIds)
 
     def add(self, request: Request) -> None:
         """Counts one request."""
         self.good += 1
         self.tokens += self.estimator.estimate(request)[0]
         self.longest_bytes = max(self.longest_bytes, len(request.body))
+
+    def find_double(self, request: Request) -> str | None:
+        """Return a sentence about a batch line whose custom_id is that of an earlier one."""
+        if request.output_format != "openai-batch":
+            return None
+        first = self.seen_ids.first_line_of(str(request.id), request.number)
+        if first is None:
+            return None
+        self.doubled += 1
+        return (
+            f'line {request.number}: its custom_id "{request.id}" is that of line {first}, too: give each line its own'
+        )
 
 
 def check(settings: Settings) -> ExitCode:
@@ -45,14 +61,17 @@ async def _check(settings: Settings) -> ExitCode:
     source = await open_source(settings.input)
     estimate = Estimate()
     name = clean(settings.input, 500)
+    findings = sys.stderr if settings.json else sys.stdout
     try:
         async for shaped in Intake(source, shaper, Counters(), settings.limit).slices():
             for item in shaped:
                 if isinstance(item, Failure):
                     estimate.malformed += 1
-                    (sys.stderr if settings.json else sys.stdout).write(f"{name}: {clean(item.error, 500)}\n")
-                elif isinstance(item, Request):
-                    estimate.add(item)
+                    findings.write(f"{name}: {clean(item.error, 500)}\n")
+                    continue
+                estimate.add(item)
+                if (double := estimate.find_double(item)) is not None:
+                    findings.write(f"{name}: {clean(double, 500)}\n")
     finally:
         await source.close()
     exit_code = ExitCode.SOME_FAILED if estimate.malformed else ExitCode.OK
@@ -69,6 +88,7 @@ def _summary_json(settings: Settings, estimate: Estimate) -> dict[str, object]:
         "lines": {"read": estimate.good + estimate.malformed, "good": estimate.good, "bad": estimate.malformed},
         "tokens": round(estimate.tokens),
         "longest_bytes": estimate.longest_bytes,
+        "doubled_custom_ids": estimate.doubled,
         "at_least_s": {name: round(seconds, 3) for name, _, seconds in _times_at_limits(settings, estimate)},
     }
 
@@ -77,6 +97,9 @@ def _summary(settings: Settings, estimate: Estimate) -> list[str]:
     lines = [
         f"lines     {estimate.good + estimate.malformed:,} read, {estimate.good:,} good, {estimate.malformed:,} bad"
     ]
+    if estimate.doubled or estimate.seen_ids.is_full:
+        bound = " (the first six million were looked at)" if estimate.seen_ids.is_full else ""
+        lines.append(f"ids       {estimate.doubled:,} stand on an earlier line, too{bound}")
     if estimate.good:
         lines.append(f"tokens    about {estimate.tokens:,.0f} (prompts and answers, before anything is learned)")
         lines.append(f"longest   {estimate.longest_bytes:,} bytes")

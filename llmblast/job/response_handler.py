@@ -335,6 +335,7 @@ class ResponseHandler:
                 attempts=request.attempts + request.rejections,
                 maybe_billed=request.ambiguous_sends + request.unusable_replies,
                 body=reply.body if verdict.keeps_body else b"",
+                reply=reply,
             )
         )
 
