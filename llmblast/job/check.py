@@ -44,9 +44,7 @@ class Estimate:
         if first is None:
             return None
         self.doubled += 1
-        return (
-            f'line {request.number}: its custom_id "{request.id}" is that of line {first}, too: give each line its own'
-        )
+        return f'line {request.number}: custom_id "{request.id}" is that of line {first}, too: give each line its own'
 
 
 def check(settings: Settings) -> ExitCode:

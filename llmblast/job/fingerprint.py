@@ -18,8 +18,9 @@ import orjson
 from llmblast.errors import UsageError
 from llmblast.settings import Settings
 from llmblast.watching import clean
-from llmblast.writing.side_file import check_side_file, read_side_file, write_side_file
+from llmblast.writing.side_file import read_side_file, write_side_file
 
+SUFFIX = ".settings"
 _MODEL = "model"
 _MODEL_OF = "model of "
 _SHOWN_CHARACTERS = 40
@@ -30,12 +31,9 @@ _ALIKE_CHARACTERS = 10
 def check_settings(settings: Settings) -> None:
     """Compare with what made the answers in the save file, whose lock is held.
 
-    Raises UsageError if they differ and `changed_settings` does not say that this is meant, and OutputBlockedError
-    where a pipe is in the place of the file. Blocks.
+    Raises UsageError if they differ and `changed_settings` does not say that this is meant. Blocks.
     """
-    path = _path_of(settings)
-    check_side_file(path)
-    kept, current = read_side_file(path), _shaping(settings)
+    kept, current = read_side_file(_path_of(settings)), _shaping(settings)
     if kept in (None, current) or settings.changed_settings == "ok" or not os.path.getsize(settings.save):
         return
     _compare(settings.save, kept, current)
@@ -56,7 +54,7 @@ def keep_settings(settings: Settings) -> str | None:
 
 
 def _path_of(settings: Settings) -> str:
-    return f"{os.path.realpath(settings.save)}.settings"
+    return f"{os.path.realpath(settings.save)}{SUFFIX}"
 
 
 def _shaping(settings: Settings) -> dict[str, object]:

@@ -10,18 +10,15 @@ from math import inf, isfinite
 
 from llmblast.scheduling import Endpoint, KnownLimits
 from llmblast.settings import EndpointSettings, Settings
-from llmblast.writing.side_file import check_side_file, read_side_file, write_side_file
+from llmblast.writing.side_file import read_side_file, write_side_file
 
+SUFFIX = ".limits"
 MAX_AGE_S = 30 * 24 * 3600.0
 """Older ones say nothing: quotas change."""
 
 
 def known_limits(settings: Settings, wall_now_s: float) -> Sequence[KnownLimits]:
-    """Return what earlier runs with this output have learned of each endpoint. Blocks.
-
-    Raises OutputBlockedError where a pipe is in the place of the file.
-    """
-    check_side_file(_path_of(settings))
+    """Return what earlier runs with this output have learned of each endpoint. Blocks."""
     kept = read_side_file(_path_of(settings)) or {}
     return [_known(kept.get(_name_of(endpoint, settings)), wall_now_s) for endpoint in settings.endpoints]
 
@@ -53,7 +50,7 @@ def keep_limits(settings: Settings, endpoints: Sequence[Endpoint], wall_now_s: f
 
 
 def _path_of(settings: Settings) -> str:
-    return f"{os.path.realpath(settings.save)}.limits"
+    return f"{os.path.realpath(settings.save)}{SUFFIX}"
 
 
 def _name_of(endpoint: EndpointSettings, settings: Settings) -> str:

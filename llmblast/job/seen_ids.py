@@ -1,8 +1,8 @@
 """Seen ids: tells a `custom_id` that stands twice, in bounded memory.
 
-An open-addressing hash table of 64-bit hashes and line numbers: 12 bytes a place, which grows with the file to 96 MiB at
-most, for some six million ids. Later ids are looked up and no longer kept. Two different ids have the same hash in one of a
-million files of that size.
+An open-addressing hash table of 64-bit hashes and line numbers: 12 bytes a place, growing with the file to 96 MiB at
+most, for some six million ids. Later ids are looked up and no longer kept. Two different ids have the same hash in one
+of a million files of that size.
 """
 
 from array import array

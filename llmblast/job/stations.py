@@ -14,9 +14,11 @@ from llmblast.errors import ExitCode, LlmblastError
 from llmblast.fence import Fence
 from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
+from llmblast.job.fingerprint import SUFFIX as SETTINGS
 from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.job.hedging import Hedging
 from llmblast.job.intake import Intake
+from llmblast.job.learned_limits import SUFFIX as LIMITS
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.redacting import Redacting, secrets_of
 from llmblast.pipes import is_pipe
@@ -230,6 +232,7 @@ def _open_outputs(settings: Settings) -> tuple[OutputFile, OutputFile]:
         save.close()
         raise
     try:
+        _check_side_files(save, errors)
         for output in (save, errors):
             _begin(output, settings)
     except BaseException:
@@ -237,6 +240,13 @@ def _open_outputs(settings: Settings) -> tuple[OutputFile, OutputFile]:
         errors.close()
         raise
     return save, errors
+
+
+def _check_side_files(save: OutputFile, errors: OutputFile) -> None:
+    """Raise OutputBlockedError where a pipe or device is in the place of one, before anything changes."""
+    for output, suffix in ((save, SETTINGS), (save, LIMITS), (save, POINTER), (errors, POINTER)):
+        if output.is_resumable:
+            check_side_file(f"{output.path}{suffix}")
 
 
 def _open_errors(settings: Settings, save: OutputFile) -> OutputFile:
@@ -256,7 +266,6 @@ def _keep_settings(settings: Settings, fence: Fence) -> None:
 
 def _begin(output: OutputFile, settings: Settings) -> None:
     """Empties an output that is started anew; else takes in what an earlier run could not write to it."""
-    check_side_file(f"{output.path}{POINTER}")
     spool = Spool(output, settings.spool)
     if settings.overwrite:
         output.empty()
