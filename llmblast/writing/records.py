@@ -77,7 +77,7 @@ def openai_batch_record(success: Success, echo: bool, body: str) -> bytes:
     `id` is the record's own, as it is there. Source: platform.openai.com/docs/api-reference/batch/request-output.
     """
     request = success.request
-    record = _batch_members(request, request.id, success.reply)
+    record = _batch_members(request, success.reply)
     record["error"] = None
     if request.ambiguous_sends:
         record["maybe_billed"] = request.ambiguous_sends
@@ -93,10 +93,12 @@ def error_record(failure: Failure, echo: bool = True) -> bytes:
     for.
     """
     line = failure.line
-    custom_id = _custom_id_of(line)
-    if custom_id is not None:
-        return _openai_batch_error(failure, custom_id)
+    if isinstance(line, Request) and line.output_format == "openai-batch":
+        return _openai_batch_error(failure)
     record: dict[str, object] = {"key": line.key, "line": line.number, "id": line.id}
+    if (custom_id := _custom_id_in(line.text)) is not None:
+        record["custom_id"] = custom_id
+        record["response"] = None
     if echo:
         record["input"] = line.input
     record["error"] = failure.error
@@ -107,14 +109,14 @@ def error_record(failure: Failure, echo: bool = True) -> bytes:
     return dump_line(record)
 
 
-def _openai_batch_error(failure: Failure, custom_id: str) -> bytes:
+def _openai_batch_error(failure: Failure) -> bytes:
     """A line of an OpenAI batch error file, with the members that other error records have behind its own.
 
     `error` is always an object with code and message, as with vLLM's run-batch; OpenAI leaves it out where `response`
     has the error of an HTTP reply. Sources: platform.openai.com/docs/api-reference/batch/request-output,
     docs.vllm.ai, "Offline inference with the OpenAI batch file format".
     """
-    record = _batch_members(failure.line, custom_id, failure.reply)
+    record = _batch_members(failure.line, failure.reply)
     record["error"] = {"code": failure.code, "message": failure.error}
     _add_circumstances(record, failure)
     if failure.body and record["response"] is None:
@@ -129,7 +131,7 @@ FORMATS: Mapping[str, Callable[[Success, bool, str], bytes]] = {
 }
 
 
-def _batch_members(line: Line, custom_id: object, reply: Reply | None) -> dict[str, object]:
+def _batch_members(line: Line, reply: Reply | None) -> dict[str, object]:
     """Return what batch records begin with. Without an HTTP reply there is no `response`."""
     response = None
     if reply is not None and reply.status:
@@ -138,7 +140,7 @@ def _batch_members(line: Line, custom_id: object, reply: Reply | None) -> dict[s
         "key": line.key,
         "line": line.number,
         "id": f"batch_req_{line.key}_{line.number}",
-        "custom_id": custom_id,
+        "custom_id": line.id,
         "response": response,
     }
 
@@ -151,14 +153,12 @@ def _request_id_of(reply: Reply) -> str | None:
     return None
 
 
-def _custom_id_of(line: Line) -> str | None:
-    """Return the `custom_id` of a batch line, a bad one among them; None for other lines."""
-    if isinstance(line, Request):
-        return str(line.id) if line.output_format == "openai-batch" else None
-    if _CUSTOM_ID not in line.text:
+def _custom_id_in(text: bytes) -> str | None:
+    """Return the `custom_id` of a batch line that no request could be made of; None for other lines."""
+    if _CUSTOM_ID not in text:
         return None
     try:
-        fields = orjson.loads(line.text)
+        fields = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
     custom_id = fields.get("custom_id") if isinstance(fields, dict) else None

@@ -204,8 +204,8 @@ class Stream:
         try:
             if has_new_bytes:
                 await asyncio.to_thread(self._file.sync)
-            self._syncing = []
             await asyncio.to_thread(self._file.check_name)
+            self._syncing = []
         except OSError as error:
             self._lost = error
         self._sync = None
