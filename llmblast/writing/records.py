@@ -96,7 +96,7 @@ def error_record(failure: Failure, echo: bool = True) -> bytes:
     if isinstance(line, Request) and line.output_format == "openai-batch":
         return _openai_batch_error(failure)
     record: dict[str, object] = {"key": line.key, "line": line.number, "id": line.id}
-    if (custom_id := _custom_id_in(line.text)) is not None:
+    if not isinstance(line, Request) and (custom_id := _custom_id_in(line.text)) is not None:
         record["custom_id"] = custom_id
         record["response"] = None
     if echo:
