@@ -261,7 +261,7 @@ class OutputFile:
             return OutputBlockedError(
                 f"{self.name!r}: is no file name: {error}. Choose another file with {self._flag}."
             )
-        if error.errno == errno.ENXIO:
+        if error.errno == errno.ENXIO and os.path.exists(self.path) and stat.S_ISFIFO(os.stat(self.path).st_mode):
             return OutputBlockedError(
                 f"{self.name}: is a pipe that nothing reads. Start its reader first, or name a file with {self._flag}."
             )
