@@ -13,6 +13,8 @@ from llmblast.settings import Settings
 NO_ENDPOINT = (
     "no endpoint: name one with --url, such as --url http://127.0.0.1:8000/v1, or try the built-in one: --url mock:."
 )
+KEPT_BESIDE = (".settings", ".limits", ".spool", ".torn", ".quarantine", ".defect.txt", ".llmblast-rewrite")
+"""What the names of files beside an output end in."""
 
 
 def check_start(settings: Settings) -> Settings:
@@ -22,8 +24,9 @@ def check_start(settings: Settings) -> Settings:
     Raises UsageError, or OutputBlockedError where another run writes to an output.
     """
     settings = _resolve_outputs(settings)
-    if settings.json and settings.save == STDOUT:
-        raise UsageError("--json and --save - both want standard output. Name a file with --save.")
+    for flag, path in (("--save", settings.save), ("--errors", settings.errors)):
+        if settings.json and path == STDOUT:
+            raise UsageError(f"--json and {flag} - both want standard output. Name a file with {flag}.")
     if settings.force and not settings.overwrite:
         raise UsageError("--force: says that --overwrite is meant for any file. Add --overwrite, or leave it out.")
     if not settings.endpoints:
@@ -39,6 +42,8 @@ def check_start(settings: Settings) -> Settings:
             raise UsageError(f"{_shown(path)}: is the input too. Name another file with {flag}.")
     if _is_same(settings.save, settings.errors_path):
         raise UsageError(f"{_shown(settings.save)}: is named by --save and by --errors. Name two files.")
+    if not is_pipe(settings.save) and settings.errors_path in {settings.save + suffix for suffix in KEPT_BESIDE}:
+        raise UsageError(f"{settings.errors_path}: llmblast keeps a file of its own there. Name another with --errors.")
     if settings.timeline is not None and any(_is_same(settings.timeline, path) for path in outputs.values()):
         raise UsageError(f"--timeline {settings.timeline}: is an output of answers or errors, too. Name another file.")
     if settings.spool is not None and not isdir(settings.spool):

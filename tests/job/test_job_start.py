@@ -48,8 +48,10 @@ def test_either_output_may_be_locked(folder: Path, name: str) -> None:
         {"save": "-", "errors": "save.jsonl", "json": True},
         {"save": "/dev/stdout", "errors": "save.jsonl", "json": True},
         {"save": "-", "errors": "/dev/fd/1"},
+        {"errors": "-", "json": True},
         {"errors": "save.link"},
         {"errors": "save.hard"},
+        {"errors": "save.jsonl.settings"},
         {"force": True},
     ],
 )
