@@ -7,7 +7,7 @@ from os.path import isdir, realpath
 
 from llmblast.errors import OutputBlockedError, UsageError
 from llmblast.locks import check_unlocked
-from llmblast.pipes import STDOUT, descriptor_of, is_pipe, status_of
+from llmblast.pipes import STDOUT, check_place, descriptor_of, is_pipe, status_of
 from llmblast.settings import Settings
 
 NO_ENDPOINT = (
@@ -46,6 +46,8 @@ def check_start(settings: Settings) -> Settings:
         raise UsageError(f"{settings.errors_path}: llmblast keeps a file of its own there. Name another with --errors.")
     if settings.timeline is not None and any(_is_same(settings.timeline, path) for path in outputs.values()):
         raise UsageError(f"--timeline {settings.timeline}: is an output of answers or errors, too. Name another file.")
+    if settings.timeline is not None and not is_pipe(settings.timeline):
+        check_place(settings.timeline, "--timeline")
     if settings.spool is not None and not isdir(settings.spool):
         raise UsageError(f"--spool {settings.spool}: is no directory. Create it, or name another.")
     _check_outputs(outputs)

@@ -24,6 +24,13 @@ from llmblast.writing import OutputFile, output_file, should_retry
 RECORD = '{"key":"00000000000000ff","line":2,"response":"wäre {\\"x\\": 1}"}'.encode()
 FIRST = b'{"key":"00000000000000aa","line":1}\n'
 
+SHARE = """
+import sys
+from llmblast.writing import OutputFile
+record = b'{"key":"%016x","text":"%s"}\\n' % (int(sys.argv[1]), sys.argv[1].encode() * 5000)
+OutputFile("-").append(record * 200)
+"""
+
 HOLD = """
 import sys
 from llmblast.writing import OutputFile
@@ -503,6 +510,20 @@ def test_a_pipe_that_does_not_block_is_waited_for(tmp_path: Path) -> None:
 
         assert reader.stdout is not None
         assert int(reader.stdout.read()) == len(data)
+
+
+def test_processes_that_share_a_pipe_tear_no_record_of_each_other() -> None:
+    """As with `xargs -P`: the system keeps in one piece only what is shorter than a page."""
+    reading, writing = os.pipe()
+    writers = [subprocess.Popen([sys.executable, "-c", SHARE, str(n)], stdout=writing) for n in range(1, 4)]
+    os.close(writing)
+
+    with open(reading, "rb") as pipe:
+        lines = pipe.read().splitlines()
+
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert sorted(set(lines)) == [b'{"key":"%016x","text":"%s"}' % (n, b"%d" % n * 5000) for n in range(1, 4)]
+    assert len(lines) == 600
 
 
 @pytest.mark.parametrize(
