@@ -28,6 +28,7 @@ SHARE = """
 import sys
 from llmblast.writing import OutputFile
 record = b'{"key":"%016x","text":"%s"}\\n' % (int(sys.argv[1]), sys.argv[1].encode() * 5000)
+print("ready", file=sys.stderr, flush=True)
 OutputFile("-").append(record * 200)
 """
 
@@ -515,8 +516,13 @@ def test_a_pipe_that_does_not_block_is_waited_for(tmp_path: Path) -> None:
 def test_processes_that_share_a_pipe_tear_no_record_of_each_other() -> None:
     """As with `xargs -P`: the system keeps in one piece only what is shorter than a page."""
     reading, writing = os.pipe()
-    writers = [subprocess.Popen([sys.executable, "-c", SHARE, str(n)], stdout=writing) for n in range(1, 4)]
+    told, telling = os.pipe()
+    command = [sys.executable, "-c", SHARE]
+    writers = [subprocess.Popen([*command, str(n)], stdout=writing, stderr=telling) for n in range(1, 4)]
     os.close(writing)
+    os.close(telling)
+    with open(told) as ready:
+        assert [ready.readline() for _ in writers] == ["ready\n"] * 3
 
     with open(reading, "rb") as pipe:
         lines = pipe.read().splitlines()
