@@ -23,10 +23,24 @@ def lock(fd: int, name: str, flag: str) -> None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if is_last:
-                raise _blocked(name, flag) from None
+                raise blocked(name, flag) from None
             time.sleep(_LOOK_S)
         else:
             return
+
+
+def lock_within(fd: int, seconds: float) -> bool:
+    """Lock an open file that others lock for moments only. Return False where the lock is not free within `seconds`."""
+    ends_s = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= ends_s:
+                return False
+            time.sleep(_LOOK_S)
+        else:
+            return True
 
 
 def check_unlocked(path: str, flag: str) -> None:
@@ -41,12 +55,13 @@ def check_unlocked(path: str, flag: str) -> None:
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise _blocked(path, flag) from None
+            raise blocked(path, flag) from None
         finally:
             os.close(fd)
 
 
-def _blocked(name: str, flag: str) -> OutputBlockedError:
+def blocked(name: str, flag: str) -> OutputBlockedError:
+    """Return the error that says so of another run."""
     return OutputBlockedError(
         f"{name}: another run is writing to it. Wait until that run ends, or choose another file with {flag}."
     )

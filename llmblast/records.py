@@ -182,6 +182,8 @@ class Failure:
     maybe_billed: int = 0
     body: bytes = b""
     """The raw reply where it may have been paid for."""
+    reply: Reply | None = None
+    """The last reply to the line, if any."""
 
 
 Outcome = Success | Failure

@@ -17,7 +17,7 @@ DURATIONS = frozenset(
 )
 WHOLE = frozenset({"concurrency", "limit", "max_attempts", "processes"})
 COUNTS = frozenset({"weight"})
-SWITCHES = frozenset({"adaptive", "overwrite", "echo", "json", "quiet", "verbose"})
+SWITCHES = frozenset({"adaptive", "overwrite", "force", "echo", "json", "quiet", "verbose"})
 TEXTS_OF_NUMBERS = frozenset({"max_errors"})
 """Texts that may look like a number in a TOML file."""
 LISTS = frozenset({"own_fields"})

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from math import inf
-from pathlib import Path
+from os.path import join, split
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -187,6 +187,7 @@ class Settings(RateSettings):
     retry_errors: Literal["transient", "all", "none"] = "transient"
     changed_settings: Literal["stop", "ok"] = "stop"
     overwrite: bool = False
+    force: bool = False
     echo: bool = True
     body: Literal["always", "auto", "never"] = "auto"
 
@@ -201,13 +202,14 @@ class Settings(RateSettings):
         """Where records of lines without an answer go: errors.jsonl beside save.jsonl, x.errors.jsonl beside x.jsonl.
 
         Not one errors.jsonl for all save files of a folder: what failed with one model would be done for the next one.
+        Nothing but `.jsonl` is taken off a name, lest `part.aa` and `part.ab` share a file. Of a pipe or device,
+        `check_start` has set `errors`.
         """
         if self.errors:
             return self.errors
-        if self.save == "-":
-            return "errors.jsonl"
-        save = Path(self.save)
-        return str(save.with_name("errors.jsonl" if save.stem == "save" else f"{save.stem}.errors.jsonl"))
+        folder, name = split(self.save)
+        is_usual = name in ("save.jsonl", "-")
+        return join(folder, "errors.jsonl" if is_usual else f"{name.removesuffix('.jsonl')}.errors.jsonl")
 
     def together(self, name: Literal["rps", "rpm", "rpd", "tpm", "itpm", "otpm"]) -> float | None:
         """The rate of all endpoints together: the run's cap, or the sum of theirs where each has one and it is less."""
@@ -413,7 +415,7 @@ def _check_paths(settings: Settings) -> None:
             raise UsageError(f"--{name.replace('_', '-')}: is empty. Name a {_KIND_OF_PATH.get(name, 'file')}.")
     for name in ("save", "errors", "timeline"):
         path = getattr(settings, name)
-        if path and (path.endswith("/") or Path(path).name in ("", ".", "..")):
+        if path and (path.endswith("/") or split(path)[1] in ("", ".", "..")):
             inside = f"{path.rstrip('/') or ''}/{_USUAL_NAMES[name]}"
             raise UsageError(f"--{name} {path}: is a directory. Name a file in it, such as {inside}")
 

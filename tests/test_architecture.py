@@ -13,7 +13,7 @@ from llmblast.errors import ExitCode
 from tests.conftest import ROOT
 
 STATIONS = {"reading", "scheduling", "sending", "writing", "watching", "mocking"}
-GROUND = {"settings", "records", "errors", "locks", "fence", "hiding", "urls"}
+GROUND = {"settings", "records", "errors", "locks", "pipes", "fence", "hiding", "urls"}
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
     "job": {"job", "units", *STATIONS, *GROUND},
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "hiding": set[str](),
     "urls": set[str](),
     "locks": {"errors"},
+    "pipes": {"errors"},
     "records": set[str](),
     "fence": set[str](),
     "errors": set[str](),

@@ -11,7 +11,7 @@ from llmblast.errors import OutputBlockedError
 from llmblast.locks import check_unlocked
 from llmblast.writing import OutputFile
 
-RECORD = b'{"line":1,"id":null,"response":"Yes."}\n'
+RECORD = b'{"key":"00000000000000aa","line":1,"id":null,"response":"Yes."}\n'
 
 
 @pytest.fixture

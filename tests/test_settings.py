@@ -33,12 +33,19 @@ def test_defaults_need_nothing() -> None:
         ("save.jsonl", "", "errors.jsonl"),
         ("out/save.jsonl", "", "out/errors.jsonl"),
         ("out/a.jsonl", "", "out/a.errors.jsonl"),
+        ("out.part.aa", "", "out.part.aa.errors.jsonl"),
+        ("out.part.ab", "", "out.part.ab.errors.jsonl"),
+        ("gpt-4.1", "", "gpt-4.1.errors.jsonl"),
+        ("gpt-4.5", "", "gpt-4.5.errors.jsonl"),
+        ("save", "", "save.errors.jsonl"),
+        ("save.json", "", "save.json.errors.jsonl"),
+        ("/", "", "/.errors.jsonl"),
         ("-", "", "errors.jsonl"),
         ("a", "b", "b"),
     ],
 )
 def test_errors_go_beside_the_save_file(save: str, errors: str, path: str) -> None:
-    """Unless they are named; each save file has its own."""
+    """Unless they are named; each save file has its own, and only `.jsonl` is taken off its name."""
     assert Settings(save=save, errors=errors).errors_path == path
 
 

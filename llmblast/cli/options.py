@@ -231,6 +231,10 @@ ChangedSettings = Annotated[
 Overwrite = Annotated[
     bool | None, _option("overwrite", "--overwrite", help="Empty both outputs and start anew instead of resuming.")
 ]
+Force = Annotated[
+    bool | None,
+    _option("force", "--force", help="With --overwrite: empty even a file that llmblast has not written."),
+]
 Echo = Annotated[bool | None, _option("echo", "--echo/--no-echo", help="Repeat the input in the records.")]
 Body = Annotated[
     str | None,

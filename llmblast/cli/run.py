@@ -49,6 +49,7 @@ def run(  # noqa: PLR0917 -- one parameter an option
     retry_errors: options.RetryErrors = None,
     changed_settings: options.ChangedSettings = None,
     overwrite: options.Overwrite = None,
+    force: options.Force = None,
     echo: options.Echo = None,
     body: options.Body = None,
     progress: options.Progress = None,
@@ -66,7 +67,7 @@ def run(  # noqa: PLR0917 -- one parameter an option
         from llmblast.job.check import check  # noqa: PLC0415 -- see below
 
         raise typer.Exit(check(settings))
-    check_start(settings)
+    settings = check_start(settings)
     from llmblast.job.run import run as run_job  # noqa: PLC0415 -- 100 ms that `--help` need not wait for
 
     raise typer.Exit(run_job(settings, os.environ, ["llmblast", *sys.argv[1:]]))

@@ -11,6 +11,7 @@ from llmblast.errors import ExitCode
 from llmblast.job.earlier_runs import find_finished
 from llmblast.job.intake import Intake
 from llmblast.job.loop import run_loop
+from llmblast.job.seen_ids import SeenIds
 from llmblast.reading import Shaper, open_source
 from llmblast.records import Failure, Request
 from llmblast.scheduling import TokenEstimator
@@ -30,7 +31,10 @@ class Estimate:
     prompt_tokens: float = 0.0
     answer_tokens: float = 0.0
     longest_bytes: int = 0
+    doubled: int = 0
+    """Batch lines whose custom_id stands on an earlier one, too: their answers can hardly be told apart."""
     estimator: TokenEstimator = field(default_factory=TokenEstimator)
+    seen_ids: SeenIds = field(default_factory=SeenIds)
 
     @property
     def to_send(self) -> int:
@@ -43,6 +47,16 @@ class Estimate:
         self.prompt_tokens += prompt
         self.answer_tokens += answer
         self.longest_bytes = max(self.longest_bytes, len(request.body))
+
+    def find_double(self, request: Request) -> str | None:
+        """Return a sentence about a batch line whose custom_id is that of an earlier one."""
+        if request.output_format != "openai-batch":
+            return None
+        first = self.seen_ids.first_line_of(str(request.id), request.number)
+        if first is None:
+            return None
+        self.doubled += 1
+        return f'line {request.number}: custom_id "{request.id}" is that of line {first}, too: give each line its own'
 
 
 def check(settings: Settings) -> ExitCode:
@@ -58,14 +72,17 @@ async def _check(settings: Settings) -> ExitCode:
     estimate = Estimate()
     answered, failed = find_finished(settings)
     name = clean(settings.input, 500)
+    findings = sys.stderr if settings.json else sys.stdout
     try:
         async for shaped in Intake(source, shaper, Counters(), settings.limit).slices():
             for item in shaped:
                 if isinstance(item, Failure):
                     estimate.malformed += 1
-                    (sys.stderr if settings.json else sys.stdout).write(f"{name}: {clean(item.error, 500)}\n")
+                    findings.write(f"{name}: {clean(item.error, 500)}\n")
                     continue
                 estimate.good += 1
+                if (double := estimate.find_double(item)) is not None:
+                    findings.write(f"{name}: {clean(double, 500)}\n")
                 if answered.take(item.key):
                     estimate.answered += 1
                 elif failed.take(item.key):
@@ -97,6 +114,7 @@ def _summary_json(settings: Settings, estimate: Estimate) -> dict[str, object]:
         "prompt_tokens": round(estimate.prompt_tokens),
         "answer_tokens": round(estimate.answer_tokens),
         "longest_bytes": estimate.longest_bytes,
+        "doubled_custom_ids": estimate.doubled,
         "at_least_s": {name: round(seconds, 3) for name, _, seconds in _times_at_limits(settings, estimate)},
     }
 
@@ -105,6 +123,9 @@ def _summary(settings: Settings, estimate: Estimate) -> list[str]:
     lines = [
         f"lines     {estimate.good + estimate.malformed:,} read, {estimate.good:,} good, {estimate.malformed:,} bad"
     ]
+    if estimate.doubled or estimate.seen_ids.is_full:
+        bound = " (the first six million were looked at)" if estimate.seen_ids.is_full else ""
+        lines.append(f"ids       {estimate.doubled:,} stand on an earlier line, too{bound}")
     if estimate.answered or estimate.failed:
         parts = [f"{estimate.answered:,} are answered already"]
         if estimate.failed:

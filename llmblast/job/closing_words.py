@@ -1,10 +1,9 @@
 """Closing words: what the end of a run says of its input, its files, and of what to type next."""
 
-import os
 import shlex
 
 from llmblast.errors import ExitCode
-from llmblast.job.start import STDOUT
+from llmblast.pipes import STDOUT, is_pipe
 from llmblast.settings import Settings
 from llmblast.watching import Counters, OutputFiles
 
@@ -14,34 +13,39 @@ _FLAGGED = f"jq -c 'select(.finish_reason|{_IS_CUT_OFF})'"
 _FLAGGED_IN_BATCH = f"jq -c 'select(.response.body.choices[]?.finish_reason|{_IS_CUT_OFF})'"
 _BATCH_RECORD = b'"response":{"status_code":'
 _HEAD_BYTES = 4096
+_ERROR_FILTER = '"line \\(.line): \\(.error.message? // .error)"'
+"""The error of a batch line is an object."""
 
 
-def say_finished(settings: Settings, counters: Counters) -> tuple[ExitCode, str]:
-    """Return the exit code and the verdict of a run that came to its end."""
-    what = _lines_meant(settings, counters)
+def say_finished(settings: Settings, counters: Counters, failed_elsewhere: int) -> tuple[ExitCode, str]:
+    """Return the exit code and the verdict of a run that came to its end. `failed_elsewhere` is the number of records
+    in the errors file whose lines are not in this input: they do not count.
+    """
+    what, others = _lines_meant(settings, counters), _other_records(settings, failed_elsewhere)
     if counters.malformed and counters.malformed == counters.lines_read:
-        return ExitCode.SOME_FAILED, f"finished: no line could be used: is {_input(settings)} JSONL?"
-    if counters.failed or _size_of(settings.errors_path):
+        return ExitCode.SOME_FAILED, f"finished: no line could be used: is {_input(settings)} JSONL?{others}"
+    if counters.failed or counters.skipped_failed:
         some = f"some of {what}" if what else "some lines"
-        return ExitCode.SOME_FAILED, f"finished: {some} have no answer, see {settings.errors_path}"
+        return ExitCode.SOME_FAILED, f"finished: {some} have no answer, see {settings.errors_path}{others}"
     if not counters.lines_read:
-        return ExitCode.OK, f"finished: there are no lines in {_input(settings)}"
+        return ExitCode.OK, f"finished: there are no lines in {_input(settings)}{others}"
     if not what:
-        return ExitCode.OK, "finished: every line has its answer"
-    return ExitCode.OK, f"finished: {what} {'is' if counters.lines_read == 1 else 'are'} answered"
+        return ExitCode.OK, f"finished: every line has its answer{others}"
+    return ExitCode.OK, f"finished: {what} {'is' if counters.lines_read == 1 else 'are'} answered{others}"
 
 
-def next_command(settings: Settings, counters: Counters, exit_code: ExitCode, command: str) -> str | None:
-    """Return what to type next; `command` is what started this run."""
+def next_command(
+    settings: Settings, counters: Counters, exit_code: ExitCode, command: str, *, can_resume: bool
+) -> str | None:
+    """Return what to type next; `command` is what started this run, `can_resume` whether it can go on."""
     if exit_code is ExitCode.OK:
-        is_there = settings.save != STDOUT and counters.done
-        return f"jq -r .response {shlex.quote(settings.save)}" if is_there else None
+        return f"jq -r .response {shlex.quote(settings.save)}" if can_resume and counters.done else None
     if exit_code is ExitCode.INPUT_DAMAGED and not counters.lines_read:
         return None  # the verdict says what to do with an input of another kind
     if exit_code is not ExitCode.SOME_FAILED:
-        can_go_on = STDOUT not in (settings.save, settings.input)
-        return command if can_go_on else None
-    return f"jq -r '\"line \\(.line): \\(.error)\"' {shlex.quote(settings.errors_path)}"
+        return command if can_resume and settings.input != STDOUT else None
+    errors = settings.errors_path
+    return None if is_pipe(errors) else f"jq -r '{_ERROR_FILTER}' {shlex.quote(errors)}"
 
 
 def next_when(counters: Counters, exit_code: ExitCode, *, has_endpoints: bool) -> str:
@@ -55,10 +59,10 @@ def next_when(counters: Counters, exit_code: ExitCode, *, has_endpoints: bool) -
 
 def output_files(settings: Settings, answers_before: int, errors_before: int) -> OutputFiles:
     """Return where the answers and the errors are, and the command that shows the answers that are not whole."""
-    is_file = settings.save != STDOUT
+    is_file = not is_pipe(settings.save)
     return OutputFiles(
         answers=settings.save if is_file else None,
-        errors=settings.errors_path if settings.errors_path != STDOUT else None,
+        errors=None if is_pipe(settings.errors_path) else settings.errors_path,
         answers_before=answers_before,
         errors_before=errors_before,
         flagged_command=f"{_flagged_in(settings.save)} {shlex.quote(settings.save)}" if is_file else None,
@@ -85,8 +89,9 @@ def _input(settings: Settings) -> str:
     return "standard input" if settings.input == "-" else settings.input
 
 
-def _size_of(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0
+def _other_records(settings: Settings, count: int) -> str:
+    if not count:
+        return ""
+    lines = "this input" if settings.limit is None else f"the first {settings.limit:,} lines of this input"
+    records = "1 record of a line that is" if count == 1 else f"{count:,} records of lines that are"
+    return f"; {settings.errors_path} also has {records} not in {lines}"

@@ -117,7 +117,9 @@ def _details_path(settings: Settings | None) -> str:
 
 
 def _is_file(path: str) -> bool:
-    return path != "-" and (not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode))
+    if path == "-" or path.startswith("/dev/"):
+        return False
+    return not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode)
 
 
 def _append(path: str, text: str, place: str | None) -> str:

@@ -20,6 +20,7 @@ from llmblast.settings import Settings
 from llmblast.watching import clean
 from llmblast.writing.side_file import read_side_file, write_side_file
 
+SUFFIX = ".settings"
 _MODEL = "model"
 _MODEL_OF = "model of "
 _SHOWN_CHARACTERS = 40
@@ -27,23 +28,33 @@ _ALIKE_CHARACTERS = 10
 """So much of what two long values have in common is shown before the place where they part."""
 
 
-def check_settings(settings: Settings) -> str | None:
-    """Compares with what made the answers in the save file, then keeps the settings of this run; both files are locked.
+def check_settings(settings: Settings) -> None:
+    """Compare with what made the answers in the save file, whose lock is held.
 
-    Returns what went wrong with keeping them, in words. Raises UsageError, with nothing changed, if they differ and
-    `changed_settings` does not say that this is meant. Blocks.
+    Raises UsageError if they differ and `changed_settings` does not say that this is meant. Blocks.
     """
-    path = f"{os.path.realpath(settings.save)}.settings"
-    kept, current = read_side_file(path), _shaping(settings)
-    if kept == current:
+    kept, current = read_side_file(_path_of(settings)), _shaping(settings)
+    if kept in (None, current) or settings.changed_settings == "ok" or not os.path.getsize(settings.save):
+        return
+    _compare(settings.save, kept, current)
+
+
+def keep_settings(settings: Settings) -> str | None:
+    """Keep the settings of this run, right before its first answer is written: until then the answers in the file are
+    those of the settings that stand there. Return what went wrong, in words. Blocks.
+    """
+    path, current = _path_of(settings), _shaping(settings)
+    if read_side_file(path) == current:
         return None
-    if kept is not None and settings.changed_settings != "ok" and os.path.getsize(settings.save):
-        _compare(settings.save, kept, current)
     try:
         write_side_file(path, current)
     except OSError as error:
         return f"{path}: cannot be written: {error.strerror}. A later run will not notice changed settings."
     return None
+
+
+def _path_of(settings: Settings) -> str:
+    return f"{os.path.realpath(settings.save)}{SUFFIX}"
 
 
 def _shaping(settings: Settings) -> dict[str, object]:

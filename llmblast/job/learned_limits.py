@@ -13,6 +13,7 @@ from llmblast.scheduling import Endpoint, KnownLimits
 from llmblast.settings import EndpointSettings, Settings
 from llmblast.writing.side_file import read_side_file, write_side_file
 
+SUFFIX = ".limits"
 MAX_AGE_S = 30 * 24 * 3600.0
 """Older ones say nothing: quotas change."""
 
@@ -50,7 +51,7 @@ def keep_limits(settings: Settings, endpoints: Sequence[Endpoint], wall_now_s: f
 
 
 def _path_of(settings: Settings) -> str:
-    return f"{os.path.realpath(settings.save)}.limits"
+    return f"{os.path.realpath(settings.save)}{SUFFIX}"
 
 
 def _name_of(endpoint: EndpointSettings, settings: Settings) -> str:

@@ -9,7 +9,7 @@ import stat
 from enum import Enum, auto
 from typing import TextIO
 
-from llmblast.job.start import STDOUT
+from llmblast.pipes import STDOUT, status_of
 from llmblast.settings import Settings
 from llmblast.watching import Mode
 
@@ -39,7 +39,7 @@ def _kind(path: str, stdout_fd: int) -> _Kind:
     no matter of the display.
     """
     try:
-        status = os.fstat(stdout_fd) if path == STDOUT else os.stat(path)
+        status = os.fstat(stdout_fd) if path == STDOUT else status_of(path)
         null_device = os.stat(os.devnull).st_rdev
     except (OSError, ValueError):
         return _Kind.FILE

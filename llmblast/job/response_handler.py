@@ -336,6 +336,7 @@ class ResponseHandler:
                 attempts=request.attempts + request.rejections,
                 maybe_billed=request.ambiguous_sends + request.unusable_replies,
                 body=hide_user_bytes(reply.body) if verdict.keeps_body else b"",
+                reply=reply,
             )
         )
 

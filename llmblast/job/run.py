@@ -20,8 +20,8 @@ from llmblast.job.key_refresh import refresh_regularly
 from llmblast.job.loop import run_loop, tune_collector
 from llmblast.job.progress_mode import progress_mode
 from llmblast.job.signals import EXIT_OF_SIGNAL, Wish, Wishes, listening
-from llmblast.job.start import STDOUT
 from llmblast.job.stations import Stations, open_stations, shown
+from llmblast.pipes import STDOUT
 from llmblast.records import Request
 from llmblast.settings import Settings
 from llmblast.watching import Display, NoDisplay, Summary, Timeline, drive, make_display
@@ -36,7 +36,7 @@ MAX_CLOSINGS = 2
 """After a defect, closing the outputs is tried once more: what waits in memory may be written then."""
 _LONGEST_VERDICT = 4000
 _LOG_COLUMNS = 120
-_CANNOT_RESUME = "; standard output cannot be resumed, name a file with --save to be able to"
+_ANEW = ("--overwrite", "--force")
 
 
 def run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) -> ExitCode:
@@ -69,7 +69,7 @@ class Job:
         self._settings = settings
         self._stations = stations
         self._fence = stations.defects.fence
-        words = [word for word in command if word != "--overwrite"]  # to go on is not to start anew
+        words = [word for word in command if word not in _ANEW]  # to go on is not to start anew
         self._command = shlex.join(shown_command(words))
         self._started_s = time.monotonic()
         self._input_error: InputDamagedError | None = None
@@ -278,16 +278,22 @@ class Job:
         if self._output_error is not None:
             return self._output_error.exit_code, str(self._output_error)
         if engine.exit_code is not None:
-            return engine.exit_code, engine.reason + (_CANNOT_RESUME if self._settings.save == STDOUT else "")
+            return engine.exit_code, engine.reason + self._cannot_resume()
         if self._input_error is not None:
             return self._input_error.exit_code, str(self._input_error)
-        return say_finished(self._settings, counters)
+        return say_finished(self._settings, counters, self._stations.failed_elsewhere())
+
+    def _cannot_resume(self) -> str:
+        if self._stations.can_resume:
+            return ""
+        name = "standard output" if self._settings.save == STDOUT else self._settings.save
+        return f"; {name} cannot be resumed, name a file with --save to be able to"
 
     def _say_defect(self, reason: str) -> str:
         if self._output_error is not None:
             return f"{reason}. {self._output_error}"
-        if self._settings.save == STDOUT:
-            return reason + _CANNOT_RESUME
+        if not self._stations.can_resume:
+            return reason + self._cannot_resume()
         written = "what was received is written" if self._is_written else "not all that was received could be written"
         return f"{reason}; {written}, run the same command again to go on"
 
@@ -302,7 +308,7 @@ class Job:
             time.monotonic() - self._started_s,
             self._stations.limits,
             verdict,
-            next_command(self._settings, counters, exit_code, self._command),
+            next_command(self._settings, counters, exit_code, self._command, can_resume=self._stations.can_resume),
             next_when(counters, exit_code, has_endpoints=self._stations.engine.has_endpoints),
             output_files(self._settings, *self._stations.records_before),
         )

@@ -1,21 +1,34 @@
 """Start: what can be told of a run by its settings and its files' names, before anything else is loaded or created."""
 
-from os.path import isdir, realpath, samefile
+import os
+import stat
+from dataclasses import replace
+from os.path import isdir, realpath
 
-from llmblast.errors import UsageError
+from llmblast.errors import OutputBlockedError, UsageError
 from llmblast.locks import check_unlocked
+from llmblast.pipes import STDOUT, check_place, descriptor_of, is_pipe, status_of
 from llmblast.settings import Settings
 
-STDOUT = "-"
 NO_ENDPOINT = (
     "no endpoint: name one with --url, such as --url http://127.0.0.1:8000/v1, or try the built-in one: --url mock:."
 )
+KEPT_BESIDE = (".settings", ".limits", ".spool", ".torn", ".quarantine", ".defect.txt", ".llmblast-rewrite")
+"""What the names of files beside an output end in."""
 
 
-def check_start(settings: Settings) -> None:
-    """Raises UsageError, or OutputBlockedError where another run writes to an output."""
-    if settings.json and settings.save == STDOUT:
-        raise UsageError("--json and --save - both want standard output. Name a file with --save.")
+def check_start(settings: Settings) -> Settings:
+    """Return the settings as the run is to use them: standard output has one name, and an output into a pipe or device
+    has its errors in the current directory.
+
+    Raises UsageError, or OutputBlockedError where another run writes to an output.
+    """
+    settings = _resolve_outputs(settings)
+    for flag, path in (("--save", settings.save), ("--errors", settings.errors)):
+        if settings.json and path == STDOUT:
+            raise UsageError(f"--json and {flag} - both want standard output. Name a file with {flag}.")
+    if settings.force and not settings.overwrite:
+        raise UsageError("--force: says that --overwrite is meant for any file. Add --overwrite, or leave it out.")
     if not settings.endpoints:
         raise UsageError(NO_ENDPOINT)
     if settings.processes > 1:
@@ -25,22 +38,75 @@ def check_start(settings: Settings) -> None:
         )
     outputs = {"--save": settings.save, "--errors": settings.errors_path}
     for flag, path in outputs.items():
-        if _is_same(path, settings.input):
-            raise UsageError(f"{path}: is the input too. Name another file with {flag}.")
-    if settings.save == settings.errors_path or _is_same(settings.save, settings.errors_path):
-        raise UsageError(f"{settings.save}: is named by --save and by --errors. Name two files.")
+        if _is_same(path, settings.input, reads=True):
+            raise UsageError(f"{_shown(path)}: is the input too. Name another file with {flag}.")
+    if _is_same(settings.save, settings.errors_path):
+        raise UsageError(f"{_shown(settings.save)}: is named by --save and by --errors. Name two files.")
+    if not is_pipe(settings.save) and settings.errors_path in {settings.save + suffix for suffix in KEPT_BESIDE}:
+        raise UsageError(f"{settings.errors_path}: llmblast keeps a file of its own there. Name another with --errors.")
     if settings.timeline is not None and any(_is_same(settings.timeline, path) for path in outputs.values()):
         raise UsageError(f"--timeline {settings.timeline}: is an output of answers or errors, too. Name another file.")
+    if settings.timeline is not None and not is_pipe(settings.timeline):
+        check_place(settings.timeline, "--timeline")
     if settings.spool is not None and not isdir(settings.spool):
         raise UsageError(f"--spool {settings.spool}: is no directory. Create it, or name another.")
+    _check_outputs(outputs)
+    return settings
+
+
+def _resolve_outputs(settings: Settings) -> Settings:
+    save = STDOUT if descriptor_of(settings.save) == 1 else settings.save
+    errors = STDOUT if descriptor_of(settings.errors) == 1 else settings.errors
+    return replace(settings, save=save, errors=errors or ("errors.jsonl" if is_pipe(save) else ""))
+
+
+def _check_outputs(outputs: dict[str, str]) -> None:
+    """Check what can be known without opening anything. A file of errors that runs into pipes share is not asked for
+    its lock: they hold it for moments.
+    """
     for flag, path in outputs.items():
-        if path != STDOUT:
+        descriptor = descriptor_of(path)
+        if descriptor is not None and descriptor > 2 and not _is_open(descriptor):
+            raise OutputBlockedError(
+                f"{path}: is no open descriptor. Open it, such as {descriptor}>FILE, or name a file with {flag}."
+            )
+        if not is_pipe(path) and not is_pipe(outputs["--save"]):
             check_unlocked(path, flag)
 
 
-def _is_same(path: str, other: str) -> bool:
-    """Whether it is one file, which need not exist yet; standard output and input are two."""
+def _is_open(descriptor: int) -> bool:
+    """Now, before the run opens what might get the same number."""
     try:
-        return (realpath(path) == realpath(other) and STDOUT not in (path, other)) or samefile(path, other)
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _is_same(path: str, other: str, *, reads: bool = False) -> bool:
+    """Return whether both name one file, which need not exist yet, or one pipe. With `reads`, `other` is an input.
+
+    A device such as /dev/null or a terminal may be named twice, as long as it is no descriptor's name.
+    """
+    if path == other == STDOUT:
+        return not reads
+    try:
+        if STDOUT not in (path, other) and realpath(path) == realpath(other):
+            return not _is_device(path)
+        status = os.fstat(0) if reads and other == STDOUT else status_of(other)
+        mine = status_of(path)
+        is_shareable = stat.S_ISCHR(mine.st_mode) or (reads and not stat.S_ISREG(mine.st_mode))
+        return os.path.samestat(mine, status) and not is_shareable
     except (OSError, ValueError):
         return False
+
+
+def _is_device(path: str) -> bool:
+    try:
+        return stat.S_ISCHR(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _shown(path: str) -> str:
+    return "standard output" if path == STDOUT else path

@@ -16,17 +16,22 @@ from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.allowance import allowance_of, kept_for
 from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
-from llmblast.job.fingerprint import check_settings
+from llmblast.job.fingerprint import SUFFIX as SETTINGS
+from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.job.hedging import Hedging
 from llmblast.job.intake import Intake
+from llmblast.job.learned_limits import SUFFIX as LIMITS
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.redacting import Redacting, secrets_of
+from llmblast.pipes import is_pipe
 from llmblast.reading import Finished, Shaper, Source, open_source
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
 from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey, connection_notes, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
 from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, clean
-from llmblast.writing import OutputFile, Spool, Timing, Writer, should_retry
+from llmblast.writing import OutputFile, SharedFile, Spool, Timing, Writer, should_retry
+from llmblast.writing.side_file import check_side_file
+from llmblast.writing.spool import POINTER
 
 AHEAD_S = 0.1
 ALLOWANCE_S = 0.5
@@ -52,10 +57,14 @@ class Stations:
     """Keeps what the run has learned of its endpoints for the next one; blocks."""
     timeline: Timeline | None
     notes: Sequence[str]
-    """What opening the outputs put right, and what it could not do, for a person."""
+    """What opening the outputs put right, and how endpoints are reached, for a person."""
     records_before: tuple[int, int]
     """Answers and errors that earlier runs have left in the outputs."""
     defects: Defects
+    can_resume: bool
+    """Whether the answers go to a file, so that the same command can go on."""
+    failed_elsewhere: Callable[[], int]
+    """Records in the errors file that belong to no line of this input, as far as it has been read."""
 
 
 @dataclass(slots=True)
@@ -90,7 +99,9 @@ async def open_stations(settings: Settings, environ: Mapping[str, str], defects:
         outputs = _open_outputs(settings)
         for output in outputs:
             stack.callback(output.close)
-        unkept = await asyncio.to_thread(check_settings, settings) if outputs[0].is_resumable else None
+        if outputs[0].is_resumable:
+            await asyncio.to_thread(check_settings, settings)
+            outputs[0].before_first_append = partial(_keep_settings, settings, defects.fence)
         answered, failed = await asyncio.to_thread(_find_finished, settings, *outputs)
         known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
         endpoints = await _start_mocks(settings.endpoints, stack)
@@ -99,7 +110,7 @@ async def open_stations(settings: Settings, environ: Mapping[str, str], defects:
         defects.secrets = lambda: (secret for c in channels if isinstance(c, Redacting) for secret in c.secrets)
         defects.progress = lambda: {entry.name: getattr(counters, entry.name) for entry in fields(counters)}
         timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
-        notes = [*(note for output in outputs for note in output.repaired), *([unkept] if unkept else [])]
+        notes = [note for output in outputs for note in output.repaired]
         notes += connection_notes(endpoints, environ, verbose=settings.verbose)
         opened = _Opened(source, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects)
         yield _assemble(settings, shaper, opened)
@@ -168,6 +179,8 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         notes=opened.notes,
         records_before=(len(opened.answered), len(opened.failed)),
         defects=opened.defects,
+        can_resume=opened.outputs[0].is_resumable,
+        failed_elsewhere=lambda: len(opened.failed),
     )
 
 
@@ -227,13 +240,14 @@ def _connections_ahead(settings: Settings, endpoint: EndpointSettings) -> int:
 
 
 def _open_outputs(settings: Settings) -> tuple[OutputFile, OutputFile]:
-    save = OutputFile(settings.save, overwrite=settings.overwrite, flag="--save")
+    save = OutputFile(settings.save, overwrite=settings.overwrite, force=settings.force, flag="--save")
     try:
-        errors = OutputFile(settings.errors_path, overwrite=settings.overwrite, flag="--errors")
+        errors = _open_errors(settings, save)
     except BaseException:
         save.close()
         raise
     try:
+        _check_side_files(save, errors)
         for output in (save, errors):
             _begin(output, settings)
     except BaseException:
@@ -241,6 +255,28 @@ def _open_outputs(settings: Settings) -> tuple[OutputFile, OutputFile]:
         errors.close()
         raise
     return save, errors
+
+
+def _check_side_files(save: OutputFile, errors: OutputFile) -> None:
+    """Raise OutputBlockedError where a pipe or device is in the place of one, before anything changes."""
+    for output, suffix in ((save, SETTINGS), (save, LIMITS), (save, POINTER), (errors, POINTER)):
+        if output.is_resumable:
+            check_side_file(f"{output.path}{suffix}")
+
+
+def _open_errors(settings: Settings, save: OutputFile) -> OutputFile:
+    """Open the file of errors; beside answers into a pipe it belongs to no run alone."""
+    path = settings.errors_path
+    if not save.is_resumable and not is_pipe(path):
+        return SharedFile(path)
+    options = {"overwrite": settings.overwrite, "force": settings.force, "waits_for_reader": False}
+    return OutputFile(path, flag="--errors", **options)
+
+
+def _keep_settings(settings: Settings, fence: Fence) -> None:
+    with fence.around("the keeping of the settings"):
+        if (problem := keep_settings(settings)) is not None:
+            _say(fence, problem)
 
 
 def _begin(output: OutputFile, settings: Settings) -> None:

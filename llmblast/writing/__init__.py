@@ -4,8 +4,9 @@ from llmblast.writing.output_file import OutputFile
 from llmblast.writing.records import FORMATS, render
 from llmblast.writing.retries import should_retry
 from llmblast.writing.safe_json import is_json
+from llmblast.writing.shared_file import SharedFile
 from llmblast.writing.spool import Spool
 from llmblast.writing.stream import Timing
 from llmblast.writing.writer import Writer
 
-__all__ = ["FORMATS", "OutputFile", "Spool", "Timing", "Writer", "is_json", "render", "should_retry"]
+__all__ = ["FORMATS", "OutputFile", "SharedFile", "Spool", "Timing", "Writer", "is_json", "render", "should_retry"]

@@ -1,11 +1,13 @@
 """One output file: locked for this run, put right after a crash, only ever appended to.
 
-Anything but a regular file (standard output, a pipe, a device) is written to and nothing more: no lock, no repair, no
-sync.
+Anything but a regular file (standard output, a pipe, a device) is written to and nothing more: no repair, no sync. Of a
+pipe, several processes may share the writing end, so each batch goes in under a lock: the system keeps only short
+writes in one piece.
 """
 
 import contextlib
 import errno
+import fcntl
 import os
 import select
 import stat
@@ -13,10 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 from llmblast.errors import OutputBlockedError, OutputFailedError
 from llmblast.locks import lock
-from llmblast.writing.recovery import is_ours, repair
+from llmblast.pipes import STDOUT, check_place, descriptor_of, is_pipe
+from llmblast.writing.recovery import has_record, is_ours, repair
 from llmblast.writing.rewriting import rewrite, sync_directory_of
 
-STDOUT = "-"
 _NO_DIRECTORY = "its directory does not exist. Create it, or choose another file"
 _FIXES: Mapping[type[OSError], str] = {
     FileNotFoundError: _NO_DIRECTORY,
@@ -27,31 +29,47 @@ _FIXES: Mapping[type[OSError], str] = {
 _sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
+class ChangedError(OSError):
+    """Another process has changed the file while this run was writing to it."""
+
+
 class OutputFile:
     """An append-only file of records; `-` is standard output. `flag` is the option that names it, for messages.
 
     `repaired` says, for the log, what opening put right, a sentence each; `is_resumable`, whether a later run can read
     it and go on.
-    A new file is for its owner only (0600), an existing one keeps its mode. `overwrite` takes whatever it holds: the
-    caller will `empty` it once all its outputs are locked.
-    Opening a named pipe waits for its reader.
+    `before_first_append` is called once, in the thread of the first `append`.
+    A new file is for its owner only (0600), an existing one keeps its mode. `overwrite` takes what earlier runs wrote,
+    with `force` whatever it holds: the caller will `empty` it once all its outputs are locked.
+    Opening a named pipe waits for its reader, unless `waits_for_reader` is off.
     Raises OutputBlockedError, one sentence with the fix: locked by another run, not ours, cannot be created.
     """
 
-    def __init__(self, path: str, *, overwrite: bool = False, flag: str = "--save") -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        overwrite: bool = False,
+        force: bool = False,
+        flag: str = "--save",
+        waits_for_reader: bool = True,
+    ) -> None:
         self.name = "standard output" if path == STDOUT else path
         self.path = path
         self.repaired: list[str] = []
+        self.before_first_append: Callable[[], None] | None = None
         self._flag = flag
         self._fd = -1
+        self._is_shared_pipe = False
+        self._expected_bytes = 0
+        """Size that a regular file has, unless somebody else changes it."""
         try:
-            self.is_resumable = _is_regular(path)
-            if not self.is_resumable:
-                self._fd = os.dup(1) if path == STDOUT else os.open(path, os.O_WRONLY | os.O_APPEND)
-                return
-            self.path = os.path.realpath(path)
-            self._fd = self._open_locked()
-            self._prepare(overwrite)
+            self.is_resumable = not is_pipe(path)
+            if self.is_resumable:
+                self._open_regular(overwrite, force)
+            else:
+                self._fd = _open_pipe(path, waits_for_reader)
+                self._is_shared_pipe = stat.S_ISFIFO(os.fstat(self._fd).st_mode)
         except OutputBlockedError:
             self.close()
             raise
@@ -61,15 +79,24 @@ class OutputFile:
 
     def append(self, data: bytes) -> tuple[int, OSError | None]:
         """Writes all of `data`, or returns how many bytes were written and what stopped it. Blocks."""
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[os.write(self._fd, rest) :]
-            except BlockingIOError:
-                self._wait_until_writable()
-            except OSError as error:
-                return len(data) - len(rest), error
-        return len(data), None
+        if (change := self.find_change()) is not None:
+            return 0, change
+        if self.before_first_append is not None:
+            call, self.before_first_append = self.before_first_append, None
+            call()
+        with self._in_one_piece():
+            written, error = self._write(data)
+        self._expected_bytes += written
+        return written, error
+
+    def find_change(self) -> ChangedError | None:
+        """Return what another process did to a regular file, as far as its size tells.
+
+        Not to be called beside a running `append`.
+        """
+        if not self.is_resumable or (size := self.size_bytes) == self._expected_bytes:
+            return None
+        return _changed(size, self._expected_bytes)
 
     def sync(self) -> None:
         """Makes what was written survive a power cut. Blocks. Raises OSError; a failed sync must not be tried again.
@@ -81,9 +108,16 @@ class OutputFile:
             _sync_data(self._fd)
 
     def check_name(self) -> None:
-        """Raises FileNotFoundError where somebody has removed or replaced the file. Blocks."""
-        if self.is_resumable and not _names(self.path, self._fd):
+        """Raises FileNotFoundError where somebody has removed or replaced the file, ChangedError where it has lost
+        bytes. May be called beside a running `append`. Blocks.
+        """
+        if not self.is_resumable:
+            return
+        if not names_file(self.path, self._fd):
             raise FileNotFoundError(errno.ENOENT, "it was removed or replaced while the run was on")
+        expected_bytes = self._expected_bytes
+        if (size := self.size_bytes) < expected_bytes:
+            raise _changed(size, expected_bytes)
 
     @property
     def size_bytes(self) -> int:
@@ -95,6 +129,7 @@ class OutputFile:
         if self.is_resumable and size_bytes:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, max(0, self.size_bytes - size_bytes))
+            self._expected_bytes = self.size_bytes
 
     def lines(self, leave_out_bytes: int = 0) -> Iterator[bytes]:
         """All lines but those in the last `leave_out_bytes`, newlines included, even where the file has lost its name.
@@ -114,6 +149,7 @@ class OutputFile:
         """Starts the file anew."""
         if self.is_resumable:
             os.ftruncate(self._fd, 0)
+            self._expected_bytes = 0
 
     def keep_only(self, keep: Callable[[bytes], bool]) -> int:
         """Rewrites the file without the records for which `keep` is False; returns how many were dropped.
@@ -125,12 +161,14 @@ class OutputFile:
         if not self.is_resumable:
             return 0
         try:
-            return rewrite(self._fd, self.path, lambda line: line if line == b"\n" or keep(line[:-1]) else b"")
+            dropped = rewrite(self._fd, self.path, lambda line: line if line == b"\n" or keep(line[:-1]) else b"")
+            self._expected_bytes = self.size_bytes
         except OSError as error:
             raise OutputFailedError(
                 f"{self.name}: cannot be rewritten: {error.strerror}; it is unchanged. "
                 "Mend that and run the same command again."
             ) from None
+        return dropped
 
     def close(self) -> None:
         """Closes the file, which lifts its lock. May be called again."""
@@ -138,13 +176,45 @@ class OutputFile:
         if fd >= 0:
             os.close(fd)
 
+    def _open_regular(self, overwrite: bool, force: bool) -> None:
+        check_place(self.path, self._flag)
+        self.path = os.path.realpath(self.path)
+        self._fd = self._open_locked()
+        self._prepare(overwrite, force)
+        self._expected_bytes = self.size_bytes
+
+    def _write(self, data: bytes) -> tuple[int, OSError | None]:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+            except BlockingIOError:
+                self._wait_until_writable()
+            except OSError as error:
+                return len(data) - len(rest), error
+        return len(data), None
+
+    @contextlib.contextmanager
+    def _in_one_piece(self) -> Iterator[None]:
+        """Keep other processes out of a pipe meanwhile. A lock by process: they share the open file, with its flock."""
+        if not self._is_shared_pipe:
+            yield
+            return
+        with contextlib.suppress(OSError):  # a system without such locks
+            fcntl.lockf(self._fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
     def _open_locked(self) -> int:
         """Opens and locks, again where a rewrite by another run took the path to a new file in between."""
         while True:
             fd = self._open()
             try:
                 lock(fd, self.name, self._flag)
-                if _names(self.path, fd):
+                if names_file(self.path, fd):
                     return fd
             except BaseException:
                 os.close(fd)
@@ -160,14 +230,14 @@ class OutputFile:
         sync_directory_of(self.path)
         return fd
 
-    def _prepare(self, overwrite: bool) -> None:
+    def _prepare(self, overwrite: bool, force: bool) -> None:
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            raise OutputBlockedError(f"{self.name}: is neither a file nor a pipe. Choose a file with {self._flag}.")
+        if overwrite and force:
+            return
+        self._check_ours(overwrite)
         if overwrite:
             return
-        if not is_ours(self._fd):
-            raise OutputBlockedError(
-                f"{self.name}: is not an output of llmblast, its first line is no record. "
-                f"Choose another file with {self._flag}, or empty this one with --overwrite."
-            )
         try:
             self.repaired = repair(self._fd, self.path)
         except OSError as error:
@@ -176,10 +246,24 @@ class OutputFile:
                 f"{error.strerror}. Mend that, or choose another file with {self._flag}."
             ) from None
 
+    def _check_ours(self, overwrite: bool) -> None:
+        """Raise OutputBlockedError for a file with something else in it than records of ours."""
+        if has_record(self._fd) if overwrite else is_ours(self._fd):
+            return
+        what = "none of its first lines is a record" if overwrite else "its first line is no record"
+        raise OutputBlockedError(
+            f"{self.name}: is not an output of llmblast, {what}. Choose another file with {self._flag}, "
+            "or empty this one with --overwrite --force."
+        )
+
     def _blocked(self, error: OSError | ValueError) -> OutputBlockedError:
         if isinstance(error, ValueError):
             return OutputBlockedError(
                 f"{self.name!r}: is no file name: {error}. Choose another file with {self._flag}."
+            )
+        if error.errno == errno.ENXIO and os.path.exists(self.path) and stat.S_ISFIFO(os.stat(self.path).st_mode):
+            return OutputBlockedError(
+                f"{self.name}: is a pipe that nothing reads. Start its reader first, or name a file with {self._flag}."
             )
         for kind, sentences in _FIXES.items():
             if isinstance(error, kind):
@@ -195,17 +279,25 @@ class OutputFile:
         poll.poll()
 
 
-def _is_regular(path: str) -> bool:
-    """Whether `path` is a regular file or can become one."""
-    if path == STDOUT:
-        return False
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except FileNotFoundError:
-        return True
+def _open_pipe(path: str, waits_for_reader: bool) -> int:
+    """Open what is written to and nothing more. Raises OSError."""
+    descriptor = descriptor_of(path)
+    if descriptor is not None:
+        return os.dup(descriptor)
+    if waits_for_reader:
+        return os.open(path, os.O_WRONLY | os.O_APPEND)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
+    os.set_blocking(fd, True)
+    return fd
 
 
-def _names(path: str, fd: int) -> bool:
+def _changed(size_bytes: int, expected_bytes: int) -> ChangedError:
+    what = f"has {size_bytes:,} bytes, not the {expected_bytes:,} that were in it"
+    return ChangedError(errno.ESTALE, f"another process changed it while the run was on: it {what}")
+
+
+def names_file(path: str, fd: int) -> bool:
+    """Return whether `path` leads to the open file."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(fd))
     except FileNotFoundError:

@@ -7,9 +7,14 @@ ourselves, whether in this record or not, stand together under `fields`. Nothing
 import base64
 from collections.abc import Callable, Mapping
 
-from llmblast.records import Failure, Outcome, Success
+import orjson
+
+from llmblast.records import Failure, Line, Outcome, Reply, Request, Success
 from llmblast.writing.safe_json import dump_line, embed
 
+_REQUEST_ID_HEADERS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-amzn-requestid", b"x-goog-request-id")
+"""OpenAI and most servers, Anthropic, Azure, Amazon, Google; the first that is there counts."""
+_CUSTOM_ID = b'"custom_id"'
 _OUR_NAMES = frozenset(
     {
         "key",
@@ -69,22 +74,11 @@ def llmblast_record(success: Success, echo: bool, body: str) -> bytes:
 def openai_batch_record(success: Success, echo: bool, body: str) -> bytes:
     """A line of an OpenAI batch output file, which fixes what is in it: always the whole reply, never the input.
 
-    Source: platform.openai.com/docs/api-reference/batch/request-output.
+    `id` is the record's own, as it is there. Source: platform.openai.com/docs/api-reference/batch/request-output.
     """
-    request, reply = success.request, success.reply
-    request_id = reply.header(b"x-request-id")
-    record: dict[str, object] = {
-        "key": request.key,
-        "line": request.number,
-        "id": request.id,
-        "custom_id": request.id,
-        "response": {
-            "status_code": reply.status,
-            "request_id": None if request_id is None else request_id.decode("utf-8", "replace"),
-            "body": embed(reply.body),
-        },
-        "error": None,
-    }
+    request = success.request
+    record = _batch_members(request, success.reply)
+    record["error"] = None
     if request.ambiguous_sends:
         record["maybe_billed"] = request.ambiguous_sends
     if request.extra:
@@ -99,22 +93,35 @@ def error_record(failure: Failure, echo: bool = True) -> bytes:
     for.
     """
     line = failure.line
+    if isinstance(line, Request) and line.output_format == "openai-batch":
+        return _openai_batch_error(failure)
     record: dict[str, object] = {"key": line.key, "line": line.number, "id": line.id}
+    if not isinstance(line, Request) and (custom_id := _custom_id_in(line.text)) is not None:
+        record["custom_id"] = custom_id
+        record["response"] = None
     if echo:
         record["input"] = line.input
     record["error"] = failure.error
-    record["status"] = failure.status
-    record["code"] = failure.code
-    record["transient"] = failure.transient
-    record["attempts"] = failure.attempts
-    record["endpoint"] = failure.endpoint
-    if failure.maybe_billed:
-        record["maybe_billed"] = failure.maybe_billed
+    _add_circumstances(record, failure)
     if failure.body:
         record["body"] = embed(failure.body)
-    record["request"] = embed(line.text)
-    if not _is_utf8(line.text):
-        record["request_base64"] = base64.b64encode(line.text).decode()
+    _add_request(record, line)
+    return dump_line(record)
+
+
+def _openai_batch_error(failure: Failure) -> bytes:
+    """A line of an OpenAI batch error file, with the members that other error records have behind its own.
+
+    `error` is always an object with code and message, as with vLLM's run-batch; OpenAI leaves it out where `response`
+    has the error of an HTTP reply. Sources: platform.openai.com/docs/api-reference/batch/request-output,
+    docs.vllm.ai, "Offline inference with the OpenAI batch file format".
+    """
+    record = _batch_members(failure.line, failure.reply)
+    record["error"] = {"code": failure.code, "message": failure.error}
+    _add_circumstances(record, failure)
+    if failure.body and record["response"] is None:
+        record["body"] = embed(failure.body)
+    _add_request(record, failure.line)
     return dump_line(record)
 
 
@@ -122,6 +129,56 @@ FORMATS: Mapping[str, Callable[[Success, bool, str], bytes]] = {
     "llmblast": llmblast_record,
     "openai-batch": openai_batch_record,
 }
+
+
+def _batch_members(line: Line, reply: Reply | None) -> dict[str, object]:
+    """Return what batch records begin with. Without an HTTP reply there is no `response`."""
+    response = None
+    if reply is not None and reply.status:
+        response = {"status_code": reply.status, "request_id": _request_id_of(reply), "body": embed(reply.body)}
+    return {
+        "key": line.key,
+        "line": line.number,
+        "id": f"batch_req_{line.key}_{line.number}",
+        "custom_id": line.id,
+        "response": response,
+    }
+
+
+def _request_id_of(reply: Reply) -> str | None:
+    """Return the name by which the provider, or a gateway before it, knows the request."""
+    for name in _REQUEST_ID_HEADERS:
+        if value := reply.header(name):
+            return value.decode("utf-8", "replace")
+    return None
+
+
+def _custom_id_in(text: bytes) -> str | None:
+    """Return the `custom_id` of a batch line that no request could be made of; None for other lines."""
+    if _CUSTOM_ID not in text:
+        return None
+    try:
+        fields = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    custom_id = fields.get("custom_id") if isinstance(fields, dict) else None
+    return custom_id if isinstance(custom_id, str) else None
+
+
+def _add_circumstances(record: dict[str, object], failure: Failure) -> None:
+    record["status"] = failure.status
+    record["code"] = failure.code
+    record["transient"] = failure.transient
+    record["attempts"] = failure.attempts
+    record["endpoint"] = failure.endpoint
+    if failure.maybe_billed:
+        record["maybe_billed"] = failure.maybe_billed
+
+
+def _add_request(record: dict[str, object], line: Line) -> None:
+    record["request"] = embed(line.text)
+    if not _is_utf8(line.text):
+        record["request_base64"] = base64.b64encode(line.text).decode()
 
 
 def _add_fields(record: dict[str, object], extra: Mapping[str, object]) -> None:

@@ -6,12 +6,19 @@ same way, so whole blocks are cleared with a few searches (1 GB in a second); on
 """
 
 import os
+import re
 from collections.abc import Iterator
+from itertools import islice
 
 from llmblast.writing.rewriting import rewrite
 from llmblast.writing.safe_json import is_json
+from llmblast.writing.side_file import open_side_file
 
 RECORD_START = b'{"key":"'
+_OURS = re.compile(rb'\{"key":"[0-9a-f]{16}"')
+_OUR_START = re.compile(rb'\{"key":"(?:[0-9a-f]{16}"|[0-9a-f]{0,16}\Z)')
+"""A record, or the torn start of one."""
+_FIRST_LINES = 100
 _BLOCK_BYTES = 256 * 1024
 _LONGEST_BYTES = 64 * 1024 * 1024
 
@@ -23,14 +30,26 @@ def is_ours(fd: int) -> bool:
     head = os.pread(fd, len(RECORD_START), 0)
     if not RECORD_START.startswith(head.partition(b"\0")[0]):
         return False
+    for line in _lines_from_start(fd):
+        if _OUR_START.match(line) or RECORD_START.startswith(line):
+            return True
+        if b"\0" not in line:
+            return False
+    return True
+
+
+def has_record(fd: int) -> bool:
+    """Return whether the file is empty or has a record of ours among its first lines."""
+    lines = islice(_lines_from_start(fd), _FIRST_LINES)
+    return os.fstat(fd).st_size == 0 or is_ours(fd) or any(_OURS.match(line) for line in lines)
+
+
+def _lines_from_start(fd: int) -> Iterator[bytes]:
+    """All lines of the file; of one that is too long to be a record, pieces."""
     with open(os.dup(fd), "rb") as file:
         file.seek(0)
         while line := file.readline(_LONGEST_BYTES):
-            if RECORD_START.startswith(line[: len(RECORD_START)]):
-                return True
-            if b"\0" not in line:
-                return False
-    return True
+            yield line
 
 
 def repair(fd: int, path: str) -> list[str]:
@@ -158,7 +177,7 @@ def _last_line(fd: int) -> bytes:
 
 
 def _append_durably(path: str, data: bytes) -> None:
-    with open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+    with open_side_file(path, "ab") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -1,17 +1,51 @@
-"""Side files: small JSON objects beside an output, hints for the next run that nothing depends on."""
+"""Side files: small files beside an output, hints for the next run that nothing depends on.
+
+Others may write in the folder of an output: a link in a side file's place is never followed, and what is no file is
+never waited for.
+"""
 
 import contextlib
+import errno
 import os
+import stat
+from typing import IO, Any
 
 import orjson
 
+from llmblast.errors import OutputBlockedError
 from llmblast.writing.rewriting import sync_directory_of
+
+_ONLY_FILES = os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+def open_side_file(path: str, mode: str) -> IO[Any]:
+    """Open a regular file, never through a link; a new one is for its owner only. Raises OSError for all else."""
+    file = open(path, mode, opener=_open_only_files)  # noqa: SIM115 -- the caller closes it
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise FileExistsError(errno.EEXIST, "a pipe or device has its name", path)
+
+
+def _open_only_files(path: str, flags: int) -> int:
+    return os.open(path, flags | _ONLY_FILES, 0o600)
+
+
+def check_side_file(path: str) -> None:
+    """Raise OutputBlockedError where a pipe, a socket or a device is in the place of a side file."""
+    with contextlib.suppress(OSError):
+        mode = os.lstat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+            raise OutputBlockedError(
+                f"{path}: is a pipe or device where llmblast keeps a file of its own. Remove it, or choose another "
+                "output with --save."
+            )
 
 
 def read_side_file(path: str) -> dict[str, object] | None:
-    """Return the JSON object in the file; None where it is missing or holds none."""
+    """Return the JSON object in the file; None where it is missing, is a link or holds none."""
     try:
-        with open(path, "rb") as file:
+        with open_side_file(path, "rb") as file:
             kept = orjson.loads(file.read())
     except (OSError, orjson.JSONDecodeError):
         return None
@@ -25,7 +59,7 @@ def write_side_file(path: str, content: dict[str, object]) -> None:
     """
     new_path = f"{path}.new"
     try:
-        with open(new_path, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o600)) as file:
+        with open_side_file(new_path, "wb") as file:
             file.write(orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE))
             file.flush()
             os.fsync(file.fileno())

@@ -3,10 +3,15 @@
 A spool is a file of records like any other output: for its owner only, locked while it is written, mended when it is
 opened. Its name begins with that of the output and a hash of its whole path, and ends at random, so that nobody else
 can have made it before us.
+
+`OUTPUT.spool` beside the output is a symbolic link with the spool's path, so that the next run finds it, wherever its
+own second place is. A link, because it needs no room on a disk that is full. It is only read, never opened: what it
+names must have a spool's name and be ours.
 """
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from glob import escape, glob
@@ -14,11 +19,14 @@ from hashlib import blake2b
 from itertools import chain
 
 from llmblast.errors import OutputBlockedError
-from llmblast.writing.output_file import STDOUT, OutputFile
+from llmblast.pipes import STDOUT
+from llmblast.writing.output_file import OutputFile
 from llmblast.writing.recovery import RECORD_START
 from llmblast.writing.rewriting import sync_directory_of
 
 SUFFIX = ".spool.jsonl"
+POINTER = ".spool"
+_MAX_POINTERS = 9
 _AFTER_KEY = len(RECORD_START) + 16 + len(b'",')
 _BATCH_BYTES = 256 * 1024
 
@@ -30,10 +38,13 @@ class Spool:
 
     def __init__(self, output: OutputFile, directory: str | None) -> None:
         self._is_resumable = output.is_resumable
+        self._output_path = output.path
         path = os.fsencode(output.path)  # a name need not be UTF-8, and its longest is counted in bytes
         name = os.path.basename(path) if output.path != STDOUT else b"stdout"
-        self._prefix = f"{name[:100].decode(errors='ignore')}.{blake2b(path, digest_size=6).hexdigest()}."
+        self._name = f"{name[:100].decode(errors='ignore')}."
+        self._prefix = f"{self._name}{blake2b(path, digest_size=6).hexdigest()}."
         self._directories = list(_directories(output, directory))
+        self._taken_in: set[str] = set()
 
     def store(self, records: bytes, lost: OutputFile | None = None, leave_out_bytes: int = 0) -> tuple[OutputFile, int]:
         """Makes `records` durable in the first place that takes them all. Returns it, open, and how many it holds.
@@ -54,7 +65,8 @@ class Spool:
         if not self._is_resumable:
             return []
         pattern = f"{escape(self._prefix)}*{SUFFIX}"
-        found = (path for directory in self._directories for path in glob(os.path.join(escape(directory), pattern)))
+        found = [path for directory in self._directories for path in glob(os.path.join(escape(directory), pattern))]
+        found += (path for _, path in self._pointers() if self._is_spool_name(path) and os.path.lexists(path))
         ours = {os.path.realpath(path) for path in found if _is_ours(path)}
         return sorted(ours, key=os.path.getmtime)
 
@@ -62,6 +74,13 @@ class Spool:
         """Removes what waits: its output is started anew."""
         for path in self.find():
             os.unlink(path)
+        self._remove_pointers()
+
+    def discard_empty(self, paths: Iterable[str]) -> None:
+        """Remove places that took no record after all. Blocks."""
+        for path in paths:
+            _remove(path)
+        self._remove_pointers()
 
     def take_in(self, output: OutputFile) -> None:
         """Appends what waits to the output, but for what it has already, and removes it. Says so in `repaired`.
@@ -79,7 +98,9 @@ class Spool:
             finally:
                 spool.close()
             os.unlink(path)
+            self._taken_in.add(path)
             output.repaired.append(f"{output.name}: {count:,} records were taken in from {path}, which was removed.")
+        output.repaired += self._remove_pointers()
 
     def _store_in(
         self, directory: str, records: bytes, lost: OutputFile | None, leave_out_bytes: int
@@ -97,7 +118,51 @@ class Spool:
             file.sync()
             sync_directory_of(path)
             undo.pop_all()
+        self._point_to(file.path)
         return file, count
+
+    def _point_to(self, path: str) -> None:
+        """Leave the spool's path beside the output, as far as that can be written."""
+        if not self._is_resumable:
+            return
+        for name in self._pointer_names():
+            try:
+                os.symlink(path, name)
+            except FileExistsError:
+                continue
+            except OSError:  # the message names the spool, too
+                return
+            sync_directory_of(name)
+            return
+
+    def _pointers(self) -> Iterator[tuple[str, str]]:
+        """Links beside the output, and what each names."""
+        for name in self._pointer_names() if self._is_resumable else ():
+            with contextlib.suppress(OSError):
+                yield name, os.readlink(name)
+
+    def _pointer_names(self) -> Iterator[str]:
+        yield f"{self._output_path}{POINTER}"
+        yield from (f"{self._output_path}{POINTER}.{number}" for number in range(2, _MAX_POINTERS + 1))
+
+    def _remove_pointers(self) -> list[str]:
+        """Remove links to spools that are gone; return, for a person, which of them another program has removed."""
+        notes = []
+        for name, path in self._pointers():
+            if not self._is_spool_name(path):
+                notes.append(f"{name}: is a link to {path}, which is no spool of this output. It was left alone.")
+            elif not os.path.lexists(path):
+                if os.path.realpath(path) not in self._taken_in:
+                    notes.append(
+                        f"{self._output_path}: its spool {path} is gone. Lines without a record are sent again."
+                    )
+                _remove(name)
+        return notes
+
+    def _is_spool_name(self, path: str) -> bool:
+        """Return whether a path has the name of a spool of this output, which may have been moved with its folder."""
+        pattern = rf"{re.escape(self._name)}[0-9a-f]{{12}}\.[^.]+{re.escape(SUFFIX)}"
+        return os.path.isabs(path) and re.fullmatch(pattern, os.path.basename(path)) is not None
 
 
 def _directories(output: OutputFile, first: str | None) -> Iterator[str]:

@@ -9,8 +9,8 @@ records when there is too much of them in memory: a fast disk is asked for a syn
 
 A file without room is tried again for a while, so that a person can make some. Where that does not help, and for every
 other trouble, all that is not synced goes to a second place, and the stream goes on there. A failed sync is never tried
-again on the same file. Where no place takes anything, the records stay in memory and everything is tried again, until
-there is room or a person gives up.
+again on the same file, and a file that another process has changed is left as it is. Where no place takes anything, the
+records stay in memory and everything is tried again, until there is room or a person gives up.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llmblast.errors import OutputFailedError
-from llmblast.writing.output_file import OutputFile
+from llmblast.writing.output_file import ChangedError, OutputFile
 from llmblast.writing.spool import Spool
 
 BATCH_BYTES = 1024 * 1024
@@ -89,6 +89,8 @@ class Stream:
         self._places: list[str] = []
         """The spools that took records, first to last; `_spooled` records in all."""
         self._spooled = 0
+        self._has_failed = False
+        """Records went to a second place, or would have, had there been any."""
         self._closing = False
         self._hurried = asyncio.Event()
         self._work = asyncio.Event()
@@ -138,7 +140,10 @@ class Stream:
                     await self._hurried.wait()
         for file in {self._file, self._own_file}:
             await asyncio.to_thread(file.close)
-        return self._explain() if self._places or self.is_paused else None
+        if self._places and not self._spooled:
+            await asyncio.to_thread(self._spool.discard_empty, self._places)
+            self._places = []
+        return self._explain() if self._has_failed or self.is_paused else None
 
     async def _bring(self, *, sync: bool) -> None:
         async with self._busy:
@@ -164,6 +169,8 @@ class Stream:
             self._start_sync()
         if must_end:
             await self._end_of_sync()
+        if sync and error is None and self._lost is None:
+            self._lost = await asyncio.to_thread(self._file.find_change)
         return self._lost or error
 
     async def _write(self) -> OSError | None:
@@ -197,8 +204,8 @@ class Stream:
         try:
             if has_new_bytes:
                 await asyncio.to_thread(self._file.sync)
-            self._syncing = []
             await asyncio.to_thread(self._file.check_name)
+            self._syncing = []
         except OSError as error:
             self._lost = error
         self._sync = None
@@ -245,7 +252,8 @@ class Stream:
             place, count = await asyncio.to_thread(self._spool.store, written + self._unwritten, lost, len(written))
         except OSError:
             return False
-        await asyncio.to_thread(self._file.take_back, len(written))
+        if not isinstance(error, ChangedError):
+            await asyncio.to_thread(self._file.take_back, len(written))
         if self._file is not self._own_file:
             await asyncio.to_thread(self._file.close)
             self._spooled -= written.count(b"\n")
@@ -254,6 +262,7 @@ class Stream:
         self._file, self._lost = place, None
         self._places.append(place.name)
         self._spooled += count
+        self._has_failed = True
         if len(self._places) == 1:
             self._listener.failed(self._explain())
         return True
@@ -289,24 +298,29 @@ class Stream:
     def _describe(self, error: OSError) -> str:
         if isinstance(error, BrokenPipeError):
             return "nobody reads it any more"
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError | ChangedError):
             return str(error.strerror)
         return f"cannot be {'written' if self._lost is None else 'synced to its device'}: {error.strerror}"
 
     def _explain(self) -> OutputFailedError:
         sentence = f"{self._own_file.name}: {self._problem}"
-        if self._places:
+        if self._spooled:
             sentence += f"; {_number(self._spooled)} in {' and '.join(self._places)}"
         unsynced = (*self._syncing, *self._unsynced)
         unsaved = (*(unsynced if self._lost else ()), self._unwritten, *self._records)
         if missing := sum(piece.count(b"\n") for piece in unsaved):
             sentence += f"; {_number(missing)} lost, no other place took them"
         if not self._own_file.is_resumable:
-            advice = "Keep them: no later run takes them in." if self._places else "Write to a file with --save."
+            advice = "Keep them: no later run takes them in." if self._spooled else "Write to a file with --save."
+        elif "another process" in self._problem:
+            advice = (
+                "Let nothing else write to it, and run the same command again: lines without a record are sent again"
+            )
+            advice += "; it takes them in." if self._spooled else "."
         else:
             mend = "" if "removed" in self._problem else "Mend that, or make room, and "
             advice = f"{mend}run the same command again to go on"
-            advice = f"{advice[0].upper()}{advice[1:]}{'; it takes them in.' if self._places else '.'}"
+            advice = f"{advice[0].upper()}{advice[1:]}{'; it takes them in.' if self._spooled else '.'}"
         return OutputFailedError(f"{sentence}. {advice}")
 
 

@@ -20,6 +20,24 @@ def test_check_names_every_bad_line_and_sends_nothing(tmp_path: Path, llmblast: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_check_names_a_custom_id_that_stands_twice(tmp_path: Path, llmblast: RunLlmblast) -> None:
+    """A run sends both lines, so they are no bad ones; the same id in lines of another kind is nobody's business."""
+    line = '{"custom_id":"%s","method":"POST","url":"/v1/chat/completions","body":{"messages":[]}}\n'
+    simple = '{"id":"a","input":"2+2?"}\n'
+    (tmp_path / "batch.jsonl").write_text(line % "a" + line % "b" + line % "a" + 2 * simple + line % "b")
+
+    done = llmblast("check", "batch.jsonl")
+    for_machines = llmblast("check", "batch.jsonl", "--json")
+
+    assert done.returncode == 0
+    assert [text for text in done.stdout.splitlines() if "custom_id" in text] == [
+        'batch.jsonl: line 3: custom_id "a" is that of line 1, too: give each line its own',
+        'batch.jsonl: line 6: custom_id "b" is that of line 2, too: give each line its own',
+    ]
+    assert "2 stand on an earlier line, too" in done.stdout
+    assert orjson.loads(for_machines.stdout)["doubled_custom_ids"] == 2
+
+
 def test_dry_run_is_the_same(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
     """Time at the limits is told, the server hears nothing."""
     server = start_mock()

@@ -7,6 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from llmblast.mocking.server import ScriptedReply
 from tests.conftest import LLMBLAST, ROOT, RunLlmblast, StartMock, records, write_prompts
 
 
@@ -296,3 +297,27 @@ def test_the_fastest_route_leaves_a_failing_endpoint(
 
     assert done.returncode == 0, done.stderr
     assert len(failing.ledger) < 60
+
+
+def test_a_refused_batch_line_becomes_a_batch_record(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """With the provider's reply and its name for the request, and the line, so that it can be run again."""
+    refusal = ScriptedReply(413, b'{"error":{"message":"too long","code":"too_long"}}', {"x-request-id": "req_1"})
+    server = start_mock(script=lambda index, body: refusal if b"too long" in body else None)
+    lines = [
+        {"custom_id": name, "method": "POST", "url": "/v1/completions", "body": {"prompt": text}}
+        for name, text in (("r1", "hi"), ("r2", "too long"))
+    ]
+    (tmp_path / "batch.jsonl").write_bytes(b"\n".join(map(orjson.dumps, lines)))
+
+    done = llmblast("run", "batch.jsonl", "-u", server.url)
+
+    (answered,), (failed,) = records(tmp_path / "save.jsonl"), records(tmp_path / "errors.jsonl")
+    assert done.returncode == 3
+    assert failed["custom_id"] == "r2"
+    assert failed["response"] == {"status_code": 413, "request_id": "req_1", "body": orjson.loads(refusal.body)}
+    assert "too long" in failed["error"]["message"]
+    assert failed["request"] == lines[1]
+    assert answered["id"] != failed["id"]
+    assert all(record["id"].startswith("batch_req_") for record in (answered, failed))

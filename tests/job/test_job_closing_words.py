@@ -27,7 +27,7 @@ def test_a_run_says_which_lines_are_answered(tmp_path: Path, counters: Counters,
     """With --limit it is not every line, unless there are no more."""
     settings = Settings(input="prompts.jsonl", save=str(tmp_path / "save.jsonl"), limit=limit)
 
-    assert say_finished(settings, counters) == (ExitCode.OK, f"finished: {said}")
+    assert say_finished(settings, counters, 0) == (ExitCode.OK, f"finished: {said}")
 
 
 @pytest.mark.parametrize(
@@ -43,17 +43,22 @@ def test_a_run_says_which_lines_have_no_answer(counters: Counters, limit: int | 
     """Where not one line could be read, the file is to be looked at, not the lines."""
     settings = Settings(input="bin.dat", errors="e.jsonl", limit=limit)
 
-    assert say_finished(settings, counters) == (ExitCode.SOME_FAILED, f"finished: {said}")
+    assert say_finished(settings, counters, 0) == (ExitCode.SOME_FAILED, f"finished: {said}")
 
 
-def test_errors_of_earlier_runs_are_lines_without_an_answer(tmp_path: Path) -> None:
+def test_errors_of_earlier_runs_are_lines_without_an_answer() -> None:
     """They were skipped in this one."""
-    errors = tmp_path / "errors.jsonl"
-    errors.write_text("{}\n")
-
-    exit_code, _ = say_finished(Settings(errors=str(errors)), Counters(lines_read=3, skipped=3))
+    exit_code, _ = say_finished(Settings(), Counters(lines_read=3, skipped=3, skipped_failed=1), 0)
 
     assert exit_code is ExitCode.SOME_FAILED
+
+
+def test_errors_of_other_lines_do_not_count_and_are_told() -> None:
+    """The bad line was mended since, and has another key."""
+    exit_code, verdict = say_finished(Settings(), Counters(lines_read=3), 2)
+
+    assert exit_code is ExitCode.OK
+    assert verdict.endswith("; errors.jsonl also has 2 records of lines that are not in this input")
 
 
 @pytest.mark.parametrize(
@@ -81,14 +86,18 @@ def test_the_same_command_is_worth_typing_once_its_endpoint_is_there(
         (ExitCode.OK, "-", None),
         (ExitCode.STOPPED, "save.jsonl", "llmblast run prompts.jsonl"),
         (ExitCode.STOPPED, "-", None),
-        (ExitCode.SOME_FAILED, "s.jsonl", "jq -r '\"line \\(.line): \\(.error)\"' s.errors.jsonl"),
+        (ExitCode.SOME_FAILED, "s.jsonl", "jq -r '\"line \\(.line): \\(.error.message? // .error)\"' s.errors.jsonl"),
     ],
 )
 def test_the_next_command_follows_from_the_end(exit_code: ExitCode, save: str, expected: str | None) -> None:
     """Ready to be copied."""
     settings = Settings(input="prompts.jsonl", save=save)
 
-    assert next_command(settings, Counters(succeeded=1), exit_code, "llmblast run prompts.jsonl") == expected
+    told = next_command(
+        settings, Counters(succeeded=1), exit_code, "llmblast run prompts.jsonl", can_resume=save != "-"
+    )
+
+    assert told == expected
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """A resumed run with other settings: what counts as other, what a person is told, and what never stops a run."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmblast.errors import UsageError
-from llmblast.job.fingerprint import check_settings
+from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.mocking.server import ScriptedReply
 from llmblast.settings import EndpointSettings, Settings
 from tests.conftest import RunLlmblast, StartMock, records, write_prompts
@@ -21,7 +22,10 @@ def endpoint(name: str, model: str | None = None) -> EndpointSettings:
 
 
 def check(tmp_path: Path, **settings: Any) -> str | None:
-    return check_settings(Settings(**{"save": str(tmp_path / "save.jsonl"), "endpoints": (GPU1,), **settings}))
+    """Goes on as a run does: compares, and keeps the settings once there is something to write."""
+    made = Settings(**{"save": str(tmp_path / "save.jsonl"), "endpoints": (GPU1,), **settings})
+    check_settings(made)
+    return keep_settings(made)
 
 
 def complaint(tmp_path: Path, before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -191,3 +195,50 @@ def test_standard_output_has_no_settings_beside_it(
 
     assert done.returncode == 0
     assert not list(tmp_path.glob("*.settings"))
+
+
+def test_settings_are_kept_with_the_first_answer(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """A run that is refused, has nothing to do or gets no answer leaves those that made the answers."""
+    server = start_mock(script=lambda index, body: ScriptedReply(500, b"{}") if index >= 2 else None)
+    write_prompts(tmp_path / "prompts.jsonl", 2)
+    run = ("run", "prompts.jsonl", "-u", server.url, "-a", "1", "--changed-settings", "ok")
+    llmblast(*run, "--system", "a")
+    kept = (tmp_path / "save.jsonl.settings").read_bytes()
+
+    nothing_to_do = llmblast(*run, "--system", "b")
+    write_prompts(tmp_path / "prompts.jsonl", 3)
+    no_answer = llmblast(*run, "--system", "b")
+    stopped = llmblast("run", "prompts.jsonl", "-u", server.url, "--system", "b")
+
+    assert [nothing_to_do.returncode, no_answer.returncode, stopped.returncode] == [0, 3, 2]
+    assert (tmp_path / "save.jsonl.settings").read_bytes() == kept
+
+
+@pytest.mark.parametrize("name", ["save.jsonl.settings", "save.jsonl.limits", "save.jsonl.spool", "errors.jsonl.spool"])
+def test_a_pipe_in_place_of_a_side_file_is_told_before_anything_changes(
+    tmp_path: Path, llmblast: RunLlmblast, name: str
+) -> None:
+    """Not even by a person who starts anew; and nothing hangs."""
+    write_prompts(tmp_path / "prompts.jsonl", 1)
+    (tmp_path / "save.jsonl").write_text(ANSWER)
+    os.mkfifo(tmp_path / name)
+
+    done = llmblast("run", "prompts.jsonl", "-u", "mock:", "--overwrite")
+
+    assert done.returncode == 73
+    assert f"{name}: is a pipe or device where llmblast keeps a file of its own. Remove it" in done.stderr
+    assert (tmp_path / "save.jsonl").read_text() == ANSWER
+
+
+def test_a_link_in_place_of_a_side_file_is_not_followed(tmp_path: Path, llmblast: RunLlmblast) -> None:
+    """What it leads to is not changed, nor taken for settings."""
+    write_prompts(tmp_path / "prompts.jsonl", 1)
+    (tmp_path / "mine").write_text('{"system":"other"}')
+    (tmp_path / "save.jsonl").write_text(ANSWER)
+    for suffix in ("settings", "limits", "spool", "settings.new", "limits.new"):
+        (tmp_path / f"save.jsonl.{suffix}").symlink_to("mine")
+
+    done = llmblast("run", "prompts.jsonl", "-u", "mock:")
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mine").read_text() == '{"system":"other"}'

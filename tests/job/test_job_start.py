@@ -46,12 +46,21 @@ def test_either_output_may_be_locked(folder: Path, name: str) -> None:
         {"input": "save.jsonl"},
         {"spool": "nowhere"},
         {"save": "-", "errors": "save.jsonl", "json": True},
+        {"save": "/dev/stdout", "errors": "save.jsonl", "json": True},
+        {"save": "-", "errors": "/dev/fd/1"},
+        {"errors": "-", "json": True},
+        {"errors": "save.link"},
+        {"errors": "save.hard"},
+        {"errors": "save.jsonl.settings"},
+        {"force": True},
     ],
 )
 def test_a_wrong_setting_is_told_before_a_lock(folder: Path, more: dict[str, Any]) -> None:
     """It will be wrong when the other run has ended, too."""
     with (folder / "save.jsonl").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
+        (folder / "save.link").symlink_to("save.jsonl")
+        (folder / "save.hard").hardlink_to(folder / "save.jsonl")
 
         with pytest.raises(UsageError):
             check_start(settings(**more))
@@ -65,3 +74,35 @@ def test_a_file_whose_name_is_that_of_standard_output_does_not_count(folder: Pat
         check_start(settings(save="-"))
 
     assert os.listdir(folder) == ["-"]
+
+
+@pytest.mark.parametrize(
+    ("save", "errors", "resolved"),
+    [
+        ("/dev/stdout", "", ("-", "errors.jsonl")),
+        ("/dev/null", "", ("/dev/null", "errors.jsonl")),
+        ("/dev/null", "/dev/null", ("/dev/null", "/dev/null")),
+        ("out/pipe", "", ("out/pipe", "errors.jsonl")),
+        ("out/pipe", "mine.jsonl", ("out/pipe", "mine.jsonl")),
+        ("out/a.jsonl", "/proc/self/fd/1", ("out/a.jsonl", "-")),
+        ("out/a.jsonl", "", ("out/a.jsonl", "out/a.errors.jsonl")),
+    ],
+)
+def test_errors_of_a_pipe_are_in_the_current_directory(
+    folder: Path, save: str, errors: str, resolved: tuple[str, str]
+) -> None:
+    """Whatever the pipe is called; standard output has one name from then on."""
+    (folder / "out").mkdir()
+    os.mkfifo(folder / "out" / "pipe")
+
+    checked = check_start(settings(save=save, errors=errors))
+
+    assert (checked.save, checked.errors_path) == resolved
+
+
+def test_errors_that_pipes_share_are_not_asked_for_their_lock(folder: Path) -> None:
+    """Others hold it for moments only."""
+    with (folder / "errors.jsonl").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        check_start(settings(save="-"))

@@ -24,6 +24,15 @@ from llmblast.writing import OutputFile, output_file, should_retry
 RECORD = '{"key":"00000000000000ff","line":2,"response":"wäre {\\"x\\": 1}"}'.encode()
 FIRST = b'{"key":"00000000000000aa","line":1}\n'
 
+SHARE = """
+import sys
+from llmblast.writing import OutputFile
+record = b'{"key":"%016x","text":"%s"}\\n' % (int(sys.argv[1]), sys.argv[1].encode() * 5000)
+sys.stderr.write("r")
+sys.stderr.flush()
+OutputFile("-").append(record * 200)
+"""
+
 HOLD = """
 import sys
 from llmblast.writing import OutputFile
@@ -209,11 +218,32 @@ def test_a_file_that_is_not_ours_is_left_alone(save: Path, content: bytes) -> No
     assert save.read_bytes() == content
 
 
-def test_overwrite_empties_whatever_was_there(save: Path) -> None:
+@pytest.mark.parametrize("content", [b"id,prompt\n", b'{"input":"2+2?"}\n', b"\n", b'{"key":"value","n":1}\n'])
+def test_overwrite_leaves_alone_what_is_not_ours(save: Path, content: bytes) -> None:
+    """A slip in a file's name must not cost the file."""
+    save.write_bytes(content)
+
+    with pytest.raises(OutputBlockedError, match=r"is not an output of llmblast, .* --save, or .* --overwrite --force"):
+        OutputFile(str(save), overwrite=True)
+
+    assert save.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"", FIRST, b"a note\n" + FIRST, FIRST[:15], b"\0" * 9 + b"\n" + FIRST])
+def test_overwrite_takes_what_llmblast_has_written(save: Path, content: bytes) -> None:
+    """Even where it was edited, torn or hit by a power cut."""
+    save.write_bytes(content)
+
+    OutputFile(str(save), overwrite=True).close()
+
+    assert save.read_bytes() == content
+
+
+def test_overwrite_by_force_empties_whatever_was_there(save: Path) -> None:
     """It was asked for."""
     save.write_bytes(b"id,prompt\n")
 
-    output = OutputFile(str(save), overwrite=True)
+    output = OutputFile(str(save), overwrite=True, force=True)
     before = save.read_bytes()
     output.empty()
     output.close()
@@ -482,6 +512,25 @@ def test_a_pipe_that_does_not_block_is_waited_for(tmp_path: Path) -> None:
 
         assert reader.stdout is not None
         assert int(reader.stdout.read()) == len(data)
+
+
+def test_processes_that_share_a_pipe_tear_no_record_of_each_other() -> None:
+    """As with `xargs -P`: the system keeps in one piece only what is shorter than a page."""
+    reading, writing = os.pipe()
+    told, telling = os.pipe()
+    command = [sys.executable, "-c", SHARE]
+    writers = [subprocess.Popen([*command, str(n)], stdout=writing, stderr=telling) for n in range(1, 4)]
+    os.close(writing)
+    os.close(telling)
+    with open(told) as ready:
+        assert ready.read(3) == "rrr"
+
+    with open(reading, "rb") as pipe:
+        lines = pipe.read().splitlines()
+
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert sorted(set(lines)) == [b'{"key":"%016x","text":"%s"}' % (n, b"%d" % n * 5000) for n in range(1, 4)]
+    assert len(lines) == 600
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmblast.records import Answer, Failure, Line, Outcome, Reply, Request, Success
+from llmblast.records import Answer, Cause, Failure, Line, Outcome, Reply, Request, Success
 from llmblast.writing import FORMATS, render
 from tests.writing.writing_samples import BODY, a_failure, a_success
 
@@ -116,7 +116,7 @@ def test_an_openai_batch_line_gets_an_openai_batch_record() -> None:
     assert list(the_record(a_success(output_format="openai-batch")).items()) == [
         ("key", "0000000000000001"),
         ("line", 1),
-        ("id", "row-1"),
+        ("id", "batch_req_0000000000000001_1"),
         ("custom_id", "row-1"),
         ("response", {"status_code": 200, "request_id": "req-7", "body": orjson.loads(BODY)}),
         ("error", None),
@@ -134,6 +134,79 @@ def test_an_openai_batch_record_does_without_a_request_id() -> None:
     assert record["response"]["request_id"] is None
     assert record["topic"] == "maths"
     assert record["maybe_billed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "request_id"),
+    [
+        ({b"request-id": b"req_011"}, "req_011"),
+        ({b"apim-request-id": b"a-1", b"X-Request-ID": b"x-1"}, "x-1"),
+        ({b"x-amzn-RequestId": b"z"}, "z"),
+    ],
+)
+def test_a_request_is_named_as_its_provider_does(headers: dict[bytes, bytes], request_id: str) -> None:
+    """Each has its own header."""
+    success = a_success(output_format="openai-batch")
+    success.reply.headers = headers
+
+    assert the_record(success)["response"]["request_id"] == request_id
+
+
+def a_batch_failure(reply: Reply | None) -> Failure:
+    request = a_success(output_format="openai-batch").request
+    request.text = b'{"custom_id":"row-1","body":{}}'
+    return Failure(request, "HTTP 400: too long", "too_long", 400, False, "gpu1", 1, reply=reply)
+
+
+def test_a_failed_batch_line_gets_a_batch_record() -> None:
+    """As OpenAI's error file and vLLM's run-batch have it; what a person and the next run need comes behind."""
+    reply = Reply(400, {b"x-request-id": b"req-9"}, b'{"error":{"message":"too long"}}')
+
+    assert list(the_record(a_batch_failure(reply)).items()) == [
+        ("key", "0000000000000001"),
+        ("line", 1),
+        ("id", "batch_req_0000000000000001_1"),
+        ("custom_id", "row-1"),
+        ("response", {"status_code": 400, "request_id": "req-9", "body": {"error": {"message": "too long"}}}),
+        ("error", {"code": "too_long", "message": "HTTP 400: too long"}),
+        ("status", 400),
+        ("code", "too_long"),
+        ("transient", False),
+        ("attempts", 1),
+        ("endpoint", "gpu1"),
+        ("request", {"custom_id": "row-1", "body": {}}),
+    ]
+
+
+@pytest.mark.parametrize("reply", [None, Reply(cause=Cause.TIMED_OUT)])
+def test_a_batch_line_without_a_reply_has_no_response(reply: Reply | None) -> None:
+    """The error is all there is; what came of a broken reply is kept."""
+    failure = a_batch_failure(reply)
+    failure.body = b"half"
+
+    record = the_record(failure)
+
+    assert record["response"] is None
+    assert record["error"]["code"] == "too_long"
+    assert record["body"] == "half"
+
+
+@pytest.mark.parametrize(
+    ("text", "custom_id"),
+    [
+        (b'{"custom_id":"a","url":"/v1/nothing","body":{}}', "a"),
+        (b'{"custom_id":1,"body":{}}', None),
+        (b'{"input":"a \\"custom_id\\" is missing"', None),
+        (b'["custom_id"]', None),
+    ],
+)
+def test_a_bad_batch_line_is_one_too(text: bytes, custom_id: str | None) -> None:
+    """As long as its custom_id can be read; what is wrong with it is a text, as for every bad line."""
+    record = the_record(a_failure(text=text))
+
+    assert record.get("custom_id") == custom_id
+    assert ("response" in record) is (custom_id is not None)
+    assert record["error"] == "the server is busy"
 
 
 def test_a_failure_says_what_went_wrong_and_where() -> None:

@@ -224,3 +224,66 @@ def test_standard_output_takes_nothing_in(place: Path, capfd: pytest.CaptureFixt
 
     assert Path(file.path).name.startswith("stdout.")
     assert capfd.readouterr().out == ""
+
+
+def test_the_next_run_finds_it_by_the_link_beside_the_output(save: Path, place: Path, tmp_path: Path) -> None:
+    """Whatever second place that run has; the link goes with the spool."""
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    first, second = store(save, place, records(1)), store(save, place, records(2))
+    links = [Path(f"{save}.spool"), Path(f"{save}.spool.2")]
+    assert [link.readlink() for link in links] == [first, second]
+
+    take_in(save, elsewhere)
+
+    assert lines_of(save) == [1, 2]
+    assert list(place.iterdir()) == []
+    assert not any(link.is_symlink() for link in links)
+
+
+def test_an_output_that_was_moved_finds_its_spool(save: Path, place: Path, tmp_path: Path) -> None:
+    """With the link, as a whole folder is moved."""
+    store(save, place, records(1))
+    (moved := tmp_path / "moved").mkdir()
+    save.rename(moved / save.name)
+    Path(f"{save}.spool").rename(moved / f"{save.name}.spool")
+
+    take_in(moved / save.name, tmp_path)
+
+    assert lines_of(moved / save.name) == [1]
+
+
+def test_a_spool_that_is_gone_is_told(save: Path, place: Path) -> None:
+    """The lines are paid for again: a person should know why."""
+    path = store(save, place, records(1))
+    path.unlink()
+
+    assert take_in(save, place) == [f"{save}: its spool {path} is gone. Lines without a record are sent again."]
+    assert take_in(save, place) == []
+
+
+@pytest.mark.parametrize("name", ["victim", "other.jsonl.0123456789ab.x.spool.jsonl", "save.jsonl.x.spool.jsonl"])
+def test_a_link_to_anything_else_is_not_followed(save: Path, place: Path, name: str) -> None:
+    """It is told, and what it leads to stays."""
+    victim = place / name
+    victim.write_bytes(records(1))
+    Path(f"{save}.spool").symlink_to(victim)
+
+    notes = take_in(save, place)
+
+    assert notes == [f"{save}.spool: is a link to {victim}, which is no spool of this output. It was left alone."]
+    assert victim.read_bytes() == records(1)
+    assert lines_of(save) == []
+
+
+def test_a_pipe_has_no_link_beside_it(tmp_path: Path, place: Path) -> None:
+    """No later run takes it in."""
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    output = OutputFile(str(tmp_path / "pipe"))
+
+    file, _ = Spool(output, str(place)).store(records(1))
+
+    file.close()
+    output.close()
+    os.close(reader)
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "place"}

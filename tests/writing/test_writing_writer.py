@@ -770,6 +770,90 @@ def test_a_file_that_was_removed_before_the_end_is_rescued(run: Run, save: Path,
     assert spooled(tmp_path) == [1]
 
 
+def change(path: Path, how: str) -> None:
+    """What another program does to a file that is written."""
+    if how == "truncated":
+        os.truncate(path, 0)
+        return
+    with path.open("ab") as file:
+        file.write(b"a note\n")
+
+
+@pytest.mark.parametrize("how", ["truncated", "written to"])
+def test_a_file_that_somebody_else_changes_is_left_to_them(run: Run, save: Path, tmp_path: Path, how: str) -> None:
+    """Noticed before the next write; what had not been synced is safe, and nothing of theirs is cut off."""
+    (place := tmp_path / "place").mkdir()
+
+    async def main() -> None:
+        heard = Heard()
+        writer = a_writer(OutputFile(str(save)), None, heard, place, gather_s=0)
+        running = asyncio.ensure_future(writer.run())
+        writer.put(a_success(1))
+        await writer.flush()
+        change(save, how)
+        changed_bytes = size_of(save)
+        writer.put(a_success(2))
+        await asyncio.wait_for(heard.failed.wait(), 20)
+        writer.put(a_success(3))
+        with pytest.raises(
+            OutputFailedError,
+            match=r"save\.jsonl: another process changed it .* 2 records are in .* run the same command",
+        ):
+            await writer.close()
+        await running
+        assert size_of(save) == changed_bytes
+        assert heard.calls == ["failure"]
+
+    run(main())
+
+    assert spooled(place) == [2, 3]
+
+
+@pytest.mark.parametrize("how", ["truncated", "written to"])
+def test_a_file_that_was_changed_after_the_last_record_is_noticed(
+    run: Run, save: Path, tmp_path: Path, how: str
+) -> None:
+    """At the latest when the run ends; there is nothing to put anywhere else."""
+    (place := tmp_path / "place").mkdir()
+
+    async def main() -> None:
+        writer = a_writer(OutputFile(str(save)), None, None, place)
+        writer.put(a_success(1))
+        await writer.flush()
+        change(save, how)
+        with pytest.raises(
+            OutputFailedError, match=r"another process changed it .* it has [\d,]+ bytes, not the"
+        ) as told:
+            await writer.close()
+        assert "records are" not in str(told.value)
+
+    run(main())
+
+    assert list(place.iterdir()) == []
+    assert not os.path.lexists(f"{save}.spool")
+
+
+def test_a_file_that_was_truncated_is_noticed_at_a_sync(run: Run, save: Path, tmp_path: Path) -> None:
+    """Before more answers are paid for, though no record follows."""
+
+    async def main() -> None:
+        heard = Heard()
+        file = Watched(save)
+        writer = a_writer(file, None, heard, tmp_path, gather_s=0, sync_after_s=0.2)
+        running = asyncio.ensure_future(writer.run())
+        writer.put(a_success(1))
+        await file.until(lambda: save.stat().st_size > 0)
+        change(save, "truncated")
+        await asyncio.wait_for(heard.failed.wait(), 20)
+        with pytest.raises(OutputFailedError, match="another process changed it"):
+            await writer.close()
+        await running
+
+    run(main())
+
+    assert spooled(tmp_path) == [1]
+
+
 def test_a_reader_that_has_gone_loses_nothing_more(run: Run, tmp_path: Path) -> None:
     """`llmblast run - -o - | head -1`: what was paid for and not read is in a file of its own, whole records only."""
     (place := tmp_path / "place").mkdir()

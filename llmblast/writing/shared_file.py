@@ -1,0 +1,81 @@
+"""The errors of runs into pipes: several runs append to one file, each for a moment.
+
+A run whose answers go into a pipe cannot be gone on with, so what is in the file does not concern it: it neither reads
+nor rewrites it. `ls *.jsonl | xargs -P4 -I{} llmblast run {} -o -` is one job for the person who typed it, with one
+errors.jsonl. A run that writes its answers to a file holds the lock of its errors all the time, and goes before these.
+"""
+
+import errno
+import fcntl
+import os
+
+from llmblast.locks import blocked, lock_within
+from llmblast.pipes import check_place
+from llmblast.writing.output_file import OutputFile, names_file
+
+START_WAIT_S = 2.0
+APPEND_WAIT_S = 10.0
+"""Longer than many runs need, one after the other, to append a batch each."""
+
+
+class SharedFile(OutputFile):
+    """A file to which batches of records are appended whole, each under a lock of its own and by its own opening:
+    between two of them the file may be rewritten by a run that goes on with it.
+
+    Raises OutputBlockedError where a run holds the file, or where it cannot be created or is not ours.
+    """
+
+    def __init__(self, path: str, *, flag: str = "--errors") -> None:
+        super().__init__(path, flag=flag)
+        self.is_resumable = False
+
+    def append(self, data: bytes) -> tuple[int, OSError | None]:
+        """Appends all of `data` durably, or nothing of it. Blocks."""
+        try:
+            fd = self._open_for_a_moment(APPEND_WAIT_S)
+            try:
+                _append_whole(fd, data)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            return 0, error
+        return len(data), None
+
+    def _open_regular(self, overwrite: bool, force: bool) -> None:
+        check_place(self.path, self._flag)
+        self.path = os.path.realpath(self.path)
+        try:
+            self._fd = self._open_for_a_moment(START_WAIT_S)
+        except BlockingIOError:
+            raise blocked(self.name, self._flag) from None
+        self._check_ours(overwrite=False)
+        self.close()
+
+    def _open_for_a_moment(self, wait_s: float) -> int:
+        """Open and lock the file that has the name then. Raises OSError."""
+        while True:
+            fd = self._open()
+            try:
+                if not lock_within(fd, wait_s):
+                    raise BlockingIOError(errno.EAGAIN, "another run holds it")
+                if names_file(self.path, fd):
+                    return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+
+
+def _append_whole(fd: int, data: bytes) -> None:
+    """Append to a locked file, behind the end of a record, and lift the lock before the sync. Raises OSError."""
+    size_bytes = os.fstat(fd).st_size
+    is_torn = size_bytes > 0 and os.pread(fd, 1, size_bytes - 1) != b"\n"
+    rest = memoryview(b"\n" + data if is_torn else data)
+    try:
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+    except OSError:
+        os.ftruncate(fd, size_bytes)
+        raise
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    os.fsync(fd)
