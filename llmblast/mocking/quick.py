@@ -2,7 +2,8 @@
 
 A rate of 10,000/s can only be judged by a server that has time left at 10,000/s. So a connection starts here, where a
 POST that comes in one piece is read by hand, and goes over to aiohttp for good with the first request that is anything
-else: in parts, chunked, compressed, with another method. What is answered does not depend on who reads.
+else: in parts, chunked, compressed, with another method, or one that may ask for a stream. What is answered does not
+depend on who reads.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from llmblast.mocking.replies import Decision, ScriptedReply
 _HEAD = re.compile(rb"POST (/[!-~]*) HTTP/1\.1\r\n((?:[!-9;-~]+:[^\r\n]*\r\n)+)\r\n")
 _LENGTH = re.compile(rb"^content-length: *(\d{1,9}) *\r$", re.IGNORECASE | re.MULTILINE)
 _AUTHORIZATION = re.compile(rb"^authorization: *([^\r\n]*?) *\r$", re.IGNORECASE | re.MULTILINE)
+_ESCAPED_LETTER = re.compile(rb"\\u00[67]")
 _NOT_PLAIN = re.compile(
     rb"^(?:transfer-encoding|content-encoding|connection: *close|expect|upgrade)", re.IGNORECASE | re.MULTILINE
 )
@@ -45,7 +47,7 @@ class Provider(Protocol):
 
     def receive(self, incoming: Incoming) -> Decision: ...
 
-    def leave(self, decision: Decision) -> Mapping[str, str]: ...
+    def leave(self, incoming: Incoming, decision: Decision) -> Mapping[str, str]: ...
 
     def note_answered(self, incoming: Incoming, reply: ScriptedReply, *, is_out: bool) -> None: ...
 
@@ -104,7 +106,7 @@ class QuickConnection(asyncio.Protocol):
 
     def _answer(self, incoming: Incoming, decision: Decision) -> None:
         self._timer, reply = None, decision.reply
-        headers = self._provider.leave(decision)
+        headers = self._provider.leave(incoming, decision)
         is_out = not self._transport.is_closing()
         # Noted first: no client shall have an answer of which a server that was killed at this moment knows nothing.
         self._provider.note_answered(incoming, reply, is_out=is_out)
@@ -131,13 +133,18 @@ def _plain(data: bytes, *, is_kept: bool) -> Incoming | None:
     if head is None or _NOT_PLAIN.search(data, 0, head.end()) is not None:
         return None
     length = _LENGTH.search(data, 0, head.end())
-    if length is None or len(data) != head.end() + int(length[1]):
+    if length is None or len(data) != head.end() + int(length[1]) or _may_ask_for_a_stream(data):
         return None
     authorization = _AUTHORIZATION.search(data, 0, head.end())
     key = None if authorization is None else authorization[1].decode("latin-1")
     incoming = Incoming("POST", head[1].decode("ascii"), key, is_kept=is_kept)
     incoming.body = data[head.end() :]
     return incoming
+
+
+def _may_ask_for_a_stream(data: bytes) -> bool:
+    """Look for the parameter's name, plain or with escaped letters, which otherwise hardly ever occur."""
+    return b'"stream"' in data or (b"\\u00" in data and _ESCAPED_LETTER.search(data) is not None)
 
 
 def _message(reply: ScriptedReply, headers: Mapping[str, str]) -> bytes:
