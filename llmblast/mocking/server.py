@@ -208,18 +208,17 @@ class MockServer:
     def _tell(self, incoming: Incoming, decision: Decision) -> Mapping[str, str]:
         if not decision.is_ours:
             return decision.reply.headers
-        identity = self._identity(incoming, decision.reply)
-        if not self._quota.has_limits:
-            return {**identity, **decision.reply.headers}
-        now = self._clock()
-        self._quota.settle(decision.output_tokens, now)
-        return {**identity, **self._quota.headers(now, self._wall_clock()), **decision.reply.headers}
-
-    def _identity(self, incoming: Incoming, reply: ScriptedReply) -> dict[str, str]:
-        return {
+        reply = decision.reply
+        headers = {
             "x-request-id": f"{self._request_prefix}{incoming.number:08x}",
             "openai-processing-ms": str(int(reply.delay_s * 1000)),
         }
+        if self._quota.has_limits:
+            now = self._clock()
+            self._quota.settle(decision.output_tokens, now)
+            headers.update(self._quota.headers(now, self._wall_clock()))
+        headers.update(reply.headers)
+        return headers
 
     async def _stream(
         self, request: web.BaseRequest, incoming: Incoming, decision: Decision, events: Iterable[bytes | float]
