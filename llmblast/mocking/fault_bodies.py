@@ -33,9 +33,9 @@ def with_text(answer: Answer, text: bytes) -> bytes:
     return orjson.dumps(reply).replace(orjson.dumps(_PLACEHOLDER), text)
 
 
-def _body(body: bytes, content_type: str = "application/json") -> Fault:
-    """The same body every time."""
-    return lambda incident: ScriptedReply(body=body, headers={"Content-Type": content_type})
+def _body(body: bytes, content_type: str | None = None) -> Fault:
+    """The same body every time; its media type is that of the right answer, unless it is named."""
+    return lambda incident: ScriptedReply(body=body, headers={"Content-Type": content_type} if content_type else {})
 
 
 def _text(text: str) -> Fault:
