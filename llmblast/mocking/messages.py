@@ -26,6 +26,7 @@ _FIELDS = {
     "reasoning",
     "reasoning_content",
     "provider_specific_fields",
+    "parsed",
 }
 """With what replies of other providers have in their messages, and clients send back."""
 _IMAGE_TOKENS = {"low": 85, "high": 765, "auto": 765}
