@@ -185,13 +185,15 @@ class Answers:
 
 
 def _chat_cap(asked: Mapping[str, Any]) -> int | None:
-    """Newer bodies say max_completion_tokens; where both stand, the newer name counts."""
-    cap: int | None = None
-    for name in ("max_tokens", "max_completion_tokens"):
-        value = asked.get(name)
+    """Return the most output tokens of a chat: `max_tokens` in older bodies, `max_completion_tokens` in newer ones."""
+    older, newer = asked.get("max_tokens"), asked.get("max_completion_tokens")
+    for name, value in (("max_tokens", older), ("max_completion_tokens", newer)):
         if value is not None:
             CHAT[name](value, name)
-            cap = value
+    if older is not None and newer is not None:
+        message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
+        raise BadRequestError(message, "max_tokens", "invalid_parameter_combination")
+    cap: int | None = older if newer is None else newer
     return cap
 
 

@@ -65,8 +65,10 @@ def _read(message: object, place: str, earlier: Iterable[object]) -> tuple[str, 
         raise missing(f"{place}.role")
     if role not in _ROLES:
         raise invalid_choice(f"{place}.role", role, _ROLES)
-    if "name" in message and message["name"] is not None:
+    if message.get("name") is not None:
         check_text(message["name"], f"{place}.name")
+    elif role == "function":
+        raise missing(f"{place}.name")
     if role == "tool":
         _check_call_id(message, place, earlier)
     calls = _call_letters(message, place) if role == "assistant" else None

@@ -67,6 +67,7 @@ def test_an_image_counts_by_its_detail(detail: str | None, tokens: int) -> None:
             "messages[0].content[0].image_url.detail",
             "invalid_value",
         ),
+        ([{"role": "function", "content": "x"}], "messages[0].name", "missing_required_parameter"),
         ([{"role": "tool", "content": "x"}], "messages[0].tool_call_id", "missing_required_parameter"),
         ([{"role": "tool", "content": "x", "tool_call_id": "call_1"}], "messages[0].role", "invalid_value"),
         ([{"role": "assistant", "tool_calls": "x"}], "messages[0].tool_calls", "invalid_type"),

@@ -59,6 +59,7 @@ def test_a_number_has_its_range(name: str, low: Any, high: Any) -> None:
         ({"max_tokens": 0}, "max_tokens", "integer_below_min_value"),
         ({"max_tokens": True}, "max_tokens", "invalid_type"),
         ({"max_completion_tokens": "9"}, "max_completion_tokens", "invalid_type"),
+        ({"max_tokens": 9, "max_completion_tokens": 9}, "max_tokens", "invalid_parameter_combination"),
         ({"model": 7}, "model", "invalid_type"),
         ({"stream": "yes"}, "stream", "invalid_type"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
