@@ -32,7 +32,9 @@ def _message(incident: Incident, body: bytes, *headers: bytes) -> bytes:
 
 def _head(incident: Incident, *headers: bytes, version: bytes = b"1.1") -> bytes:
     content_type = incident.answer.content_type.encode()
-    lines = (b"HTTP/%b 200 OK" % version, b"Content-Type: " + content_type, *headers)
+    request_id = incident.request_id.encode()
+    own = (b"Content-Type: " + content_type, b"x-request-id: " + request_id)
+    lines = (b"HTTP/%b 200 OK" % version, *own, *headers)
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 

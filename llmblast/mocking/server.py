@@ -210,7 +210,7 @@ class MockServer:
             return decision.reply.headers
         reply = decision.reply
         headers = {
-            "x-request-id": f"{self._request_prefix}{incoming.number:08x}",
+            "x-request-id": self._request_id(incoming),
             "openai-processing-ms": str(int(reply.delay_s * 1000)),
         }
         if self._quota.has_limits:
@@ -219,6 +219,9 @@ class MockServer:
             headers.update(self._quota.headers(now, self._wall_clock()))
         headers.update(reply.headers)
         return headers
+
+    def _request_id(self, incoming: Incoming) -> str:
+        return f"{self._request_prefix}{incoming.number:08x}"
 
     async def _stream(
         self, request: web.BaseRequest, incoming: Incoming, decision: Decision, events: Iterable[bytes | float]
@@ -323,7 +326,8 @@ class MockServer:
         if rule is None:
             reply = ScriptedReply(body=answer.body, delay_s=latency_s, text=answer.text)
             return Decision(_streamed(reply, answer) if answer.events else reply, answer.output_tokens)
-        incident = Incident(answer, self._wall_clock(), incoming.is_kept, rule.seconds)
+        identity = self._request_id(incoming)
+        incident = Incident(answer, self._wall_clock(), incoming.is_kept, rule.seconds, identity)
         return _befallen(rule.kind, incident, latency_s)
 
     def _too_many(self, message: str, kind: str, wait_s: float) -> Decision:

@@ -96,6 +96,16 @@ async def test_odd_http_holds_the_right_answer(session: aiohttp.ClientSession, t
         assert await ask(session, server) == await ask(session, sound)
 
 
+@pytest.mark.parametrize("kind", ["gzip", "chunked-trailers", "slow-body", "http10"])
+async def test_odd_http_names_the_request(session: aiohttp.ClientSession, tmp_path: Path, kind: str) -> None:
+    """As every other reply does."""
+    async with (
+        faulty(tmp_path, kind) as server,
+        session.post(f"{server.url}/chat/completions", data=BODY) as response,
+    ):
+        assert response.headers["x-request-id"].startswith("req_")
+
+
 @pytest.mark.parametrize("kind", HOLD_NONE)
 async def test_broken_http_holds_none(session: aiohttp.ClientSession, tmp_path: Path, kind: str) -> None:
     """No client can take it for an answer, and the server goes on."""
@@ -136,9 +146,13 @@ async def test_only_a_kept_connection_is_stale(tmp_path: Path) -> None:
     assert second == b""
 
 
-async def test_a_drip_holds_the_answer_in_the_end(session: aiohttp.ClientSession, tmp_path: Path) -> None:
+async def test_a_drip_holds_the_answer_in_the_end(tmp_path: Path) -> None:
     """For a client that has the time."""
-    async with MockServer(MockSettings(latency=0)) as sound, faulty(tmp_path, "drip", "seconds = 0.1") as server:
+    async with (
+        MockServer(MockSettings(latency=0)) as sound,
+        faulty(tmp_path, "drip", "seconds = 0.1") as server,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session,
+    ):
         assert await ask(session, server) == await ask(session, sound)
 
 
