@@ -165,6 +165,7 @@ async def test_a_stream_is_found_however_its_name_is_written(name: bytes) -> Non
             writer.write(head + body)
             reply = await reader.readuntil(b"data: [DONE]\n\n" if body is streamed else b'"usage":')
             assert b"HTTP/1.1 200 OK" in reply
+            assert (b"Transfer-Encoding: chunked" in reply) is (body is streamed)
         writer.close()
         await writer.wait_closed()
 

@@ -111,6 +111,7 @@ def test_an_object_is_cut_short_as_a_text_is() -> None:
         ({"required": ["a"], "additionalProperties": {"type": "null"}}, lambda value: value == {"a": None}),
         ({"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"const": 7}}}, lambda value: value == 7),
         ({"type": "string", "format": "ipv4"}, lambda value: value.count(".") == 3),
+        ({"$ref": "#"}, lambda value: isinstance(value, dict)),
         ({}, lambda value: isinstance(value, str)),
     ],
 )
