@@ -45,6 +45,8 @@ _BY_TYPE: Mapping[str, set[str]] = {
 _KNOWN = _NOTES | _ANYWHERE | set().union(*_BY_TYPE.values())
 _SHALLOW = 6
 """Deeper than this only what a schema demands is made, so that recursive ones come to an end."""
+_PLENTY = 200
+"""With so many values made, too, since wide schemas grow fast."""
 _DEEPEST = 40
 _MOST_VALUES = 10_000
 
@@ -108,7 +110,7 @@ class _Filler:
             return self._pick(schema, path)
         if "anyOf" in schema:
             return self._any_of(schema, path, depth)
-        return self._makers[_type_of(schema, path, wants_little=depth > _SHALLOW)](schema, path, depth)
+        return self._makers[_type_of(schema, path, wants_little=self._wants_little(depth))](schema, path, depth)
 
     def _resolve(self, schema: Schema, path: tuple[str, ...]) -> Schema:
         """Put what a reference stands for in its place; what stands beside it counts more."""
@@ -150,7 +152,7 @@ class _Filler:
             raise SchemaError(f"{_at(path)}'anyOf' must be an array that is not empty.")
         rest = {name: value for name, value in schema.items() if name not in {"anyOf", *_NOTES}}
         index = 0
-        if depth > _SHALLOW:
+        if self._wants_little(depth):
             index = min(range(len(branches)), key=lambda index: _size(branches[index]))
         branch = branches[index]
         if rest and isinstance(branch, dict):
@@ -168,7 +170,7 @@ class _Filler:
         others = schema.get("additionalProperties", True)
         made = {}
         for name in [*properties, *(name for name in required if name not in properties)]:
-            if depth > _SHALLOW and name not in required:
+            if self._wants_little(depth) and name not in required:
                 continue
             if name not in properties and others is False:
                 raise SchemaError(f"{_at(path)}'required' names '{name}', which no property is.")
@@ -179,7 +181,7 @@ class _Filler:
         fewest, most = schema.get("minItems", 0), schema.get("maxItems", math.inf)
         if not _are_numbers(fewest, most) or fewest > most:
             raise SchemaError(f"{_at(path)}no array fits 'minItems' and 'maxItems'.")
-        usual = 0 if depth > _SHALLOW else 2
+        usual = 0 if self._wants_little(depth) else 2
         count = int(min(max(usual, fewest), most))
         items = schema.get("items", True)
         return [self.make(items, (*path, "items"), depth + 1) for _ in range(count)]
@@ -197,6 +199,9 @@ class _Filler:
             return make_number(schema, self._draw(100), is_integer=is_integer)
         except ValueError as error:
             raise SchemaError(f"{_at(path)}{error}") from None
+
+    def _wants_little(self, depth: int) -> bool:
+        return depth > _SHALLOW or self._made > _PLENTY
 
     def _draw(self, count: int) -> int:
         """Return a number below `count`, another one each time."""

@@ -77,6 +77,14 @@ def test_an_answer_is_made_of_the_prompts_words() -> None:
     assert set(said.split()) <= {"Count", "the", "ships", "in", "fog"}
 
 
+def test_a_wide_recursive_schema_comes_to_an_end() -> None:
+    """It would have a million values within its first levels."""
+    status, reply = ask({"type": "object", "properties": {str(number): {"$ref": "#"} for number in range(10)}})
+
+    assert status == 200, reply
+    assert len(reply["choices"][0]["message"]["content"]) < 100_000
+
+
 def test_any_object_will_do_where_no_schema_is_given() -> None:
     """`json_object`, as it was before there were schemas."""
     asked = {"messages": [{"role": "user", "content": "As JSON"}], "response_format": {"type": "json_object"}}
