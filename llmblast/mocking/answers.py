@@ -27,7 +27,7 @@ from llmblast.mocking.streaming import EVENT_STREAM
 from llmblast.mocking.vectors import DEFAULT_DIMENSIONS, make_vector, pack_vector
 from llmblast.mocking.wording import Writer
 
-_PLAIN_CHAT = frozenset({"model", "messages", "max_tokens", "max_completion_tokens"})
+_PLAIN_CHAT = frozenset({"model", "messages", "max_tokens", "max_completion_tokens", "id", "custom_id"})
 _PLAIN_COMPLETION = frozenset({"model", "prompt", "max_tokens"})
 _FINGERPRINT = "fp_mock"
 

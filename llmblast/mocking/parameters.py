@@ -70,7 +70,10 @@ def _modalities(value: object, name: str) -> None:
         raise unsupported(name, f"'{name}' other than ['text']")
 
 
+_MARKS: Mapping[str, Check] = {"id": anything, "custom_id": anything}
+"""Not part of the API: clients that send lines of a file as they are leave the line's own name in it."""
 _SAMPLING: Mapping[str, Check] = {
+    **_MARKS,
     "model": anything,
     "temperature": decimal(0, 2),
     "top_p": decimal(0, 1),
@@ -120,6 +123,7 @@ COMPLETIONS: Mapping[str, Check] = {
     "logprobs": integer(0, 5),
 }
 EMBEDDINGS: Mapping[str, Check] = {
+    **_MARKS,
     "model": anything,
     "input": anything,
     "dimensions": integer(1, MAX_DIMENSIONS),

@@ -142,6 +142,15 @@ def test_unknown_parameters_are_told_in_openais_words() -> None:
     assert refusal("completions", prompt="x", a=1, b=2)[0] == "Unrecognized request arguments supplied: a, b"
 
 
+@pytest.mark.parametrize(
+    ("operation", "asked"),
+    [("chat/completions", CHAT), ("completions", {"prompt": "x"}), ("embeddings", {"input": "x"})],
+)
+def test_the_name_of_a_line_may_stand_in_a_body(operation: str, asked: dict[str, Any]) -> None:
+    """A raw line is sent byte for byte, with its own `id` or `custom_id`."""
+    assert ask(operation, **asked, id="row-1", custom_id=7)[0] == 200
+
+
 def test_null_is_no_value() -> None:
     """Clients that write every field they know are answered as those that leave them out."""
     nothing: dict[str, Any] = dict.fromkeys(
