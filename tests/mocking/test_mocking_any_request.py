@@ -58,7 +58,7 @@ def requests(draw: st.DrawFn, operation: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("operation", TABLES)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_a_request_is_answered_or_refused_by_name(operation: str, data: st.DataObject) -> None:
     """A streamed answer ends as one, another one is JSON with its tokens counted."""
