@@ -50,6 +50,7 @@ def mock(  # noqa: PLR0917 -- typer makes one option of each
     retry_after: Annotated[float, typer.Option(help=help_of("retry_after"))] = _DEFAULTS.retry_after,
     tokens: Annotated[int, typer.Option(help=help_of("tokens"))] = _DEFAULTS.tokens,
     sigma: Annotated[float, typer.Option(help=help_of("sigma"))] = _DEFAULTS.sigma,
+    models: Annotated[str | None, typer.Option(help=help_of("models"), metavar="NAMES")] = _DEFAULTS.models,
     seed: Annotated[int, typer.Option(help=help_of("seed"))] = _DEFAULTS.seed,
     key: Annotated[str | None, typer.Option(help=help_of("key"))] = _DEFAULTS.key,
     faults: Annotated[str | None, typer.Option(help=help_of("faults"), metavar="FILE")] = _DEFAULTS.faults,

@@ -1,50 +1,43 @@
-"""What the mock provider says: replies in OpenAI's form, made from the request and the seed alone.
+"""What the mock provider says: replies in OpenAI's form, made from the request and the seed.
 
 A text is a plausible short answer from the prompt's own words, one word a token. The same request always has the same
-reply, byte for byte, so nothing in it depends on the clock.
+answer; only `id` and `created` differ from reply to reply, as with a real provider. What a request asks for is done, or
+it gets a 400 that names the parameter.
 Form of requests, replies and errors: https://platform.openai.com/docs/api-reference
 """
 
-import math
-import re
-import struct
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b, shake_128
-from statistics import NormalDist
+from itertools import count
+from secrets import token_hex
+from typing import Any
 
 import orjson
 
+from llmblast.mocking.chat import ChatRequest, check_chat
+from llmblast.mocking.completions import CompletionRequest
+from llmblast.mocking.error_replies import BadRequestError, error_body
+from llmblast.mocking.messages import read_messages
+from llmblast.mocking.models import Models
+from llmblast.mocking.parameters import CHAT, COMPLETIONS, EMBEDDINGS, check_parameters
+from llmblast.mocking.prompts import read_prompts
 from llmblast.mocking.settings import MockSettings
+from llmblast.mocking.streaming import EVENT_STREAM
+from llmblast.mocking.vectors import DEFAULT_DIMENSIONS, make_vector, pack_vector
+from llmblast.mocking.wording import Writer
 
-OPERATIONS = ("chat/completions", "completions", "embeddings")
-DEFAULT_MODEL = "mock"
-DEFAULT_DIMENSIONS = 8
-MAX_DIMENSIONS = 10_000
-MAX_OUTPUT_TOKENS = 131_072
-"""The longest reply of today's models, where the tail of a log-normal is cut off."""
-CREATED = 1_735_689_600
-"""Every reply was made at this moment (2025-01-01), or it would differ from run to run."""
-
-_BYTES_PER_TOKEN = 4
-_QUOTED_CHARACTERS = 2000
-_NORMAL = NormalDist()
-_DRAWS = 2.0**53
-_WORD = re.compile(r"\w{1,24}")
-_OPENINGS = (
-    ["In", "short:"],
-    ["The", "answer", "is:"],
-    ["To", "sum", "up:"],
-    ["It", "is", "about:"],
-    ["Briefly:"],
-)
+_PLAIN_CHAT = frozenset({"model", "messages", "max_tokens", "max_completion_tokens", "id", "custom_id"})
+_PLAIN_COMPLETION = frozenset({"model", "prompt", "max_tokens"})
+_FINGERPRINT = "fp_mock"
 
 
 @dataclass(slots=True, eq=False)
 class Answer:
     """A reply's status and body, the tokens that its `usage` tells, and the output that the request allows.
 
-    `text` is what its first choice says; None where there is none, as for embeddings.
+    `text` is what its first choice says; None where there is none, as for embeddings. A streamed answer has its
+    `events`, of which `body` is made.
     """
 
     body: bytes
@@ -53,35 +46,26 @@ class Answer:
     output_tokens: int = 0
     most_output_tokens: int = 0
     text: str | None = None
+    events: tuple[bytes, ...] = ()
 
-
-class _BadRequestError(Exception):
-    """The body asks for something impossible; the arguments are those of `error_body`."""
-
-
-def error_body(message: str, kind: str, param: str | None = None, code: str | None = None) -> bytes:
-    """An error in OpenAI's form; `kind` is its `type`."""
-    return orjson.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})
-
-
-def models_body() -> bytes:
-    """The list of models, of which there is one."""
-    model = {"id": DEFAULT_MODEL, "object": "model", "created": CREATED, "owned_by": "llmblast"}
-    return orjson.dumps({"object": "list", "data": [model]})
+    @property
+    def content_type(self) -> str:
+        """The media type of `body`."""
+        return EVENT_STREAM if self.events else "application/json"
 
 
 class Answers:
-    """Answers request bodies; the settings that count are `seed`, `tokens`, `sigma` and `max_tokens`."""
+    """Answers request bodies; the settings that count are `seed`, `tokens`, `sigma`, `max_tokens` and `models`."""
 
-    def __init__(self, settings: MockSettings) -> None:
+    def __init__(self, settings: MockSettings, wall_clock: Callable[[], float] = time.time) -> None:
+        self.models = Models(settings.models)
         self._key = settings.seed.to_bytes(8, "big")
         self._default_cap = settings.max_tokens
-        self._sigma = settings.sigma
-        # The mean of a log-normal is exp(mu + sigma^2 / 2).
-        self._mu = math.log(settings.tokens) - settings.sigma**2 / 2
-        self._fewest_tokens = max(1, settings.tokens // 2)
-        self._spread = 2 * (settings.tokens - self._fewest_tokens) + 1
-        self._makers: Mapping[str, Callable[[dict[str, object]], Answer]] = {
+        self._writer = Writer(settings)
+        self._wall_clock = wall_clock
+        self._run = token_hex(6)
+        self._numbers = count(1)
+        self._makers: Mapping[str, Callable[[dict[str, Any]], Answer]] = {
             "chat/completions": self._chat,
             "completions": self._completion,
             "embeddings": self._embeddings,
@@ -99,24 +83,20 @@ class Answers:
             return Answer(error_body(message, "invalid_request_error", None, "invalid_type"), 400)
         try:
             return self._makers[operation](asked)
-        except _BadRequestError as error:
-            message, param, code = error.args
-            return Answer(error_body(message, "invalid_request_error", param, code), 400)
+        except BadRequestError as error:
+            return Answer(error.body, error.status)
 
-    def _chat(self, asked: dict[str, object]) -> Answer:
-        messages = asked.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise _missing("messages")
-        texts = [_text_of(message) for message in messages]
-        # Newer bodies say max_completion_tokens, where both stand the newer name counts.
-        cap = _positive(asked, "max_completion_tokens") or _positive(asked, "max_tokens")
-        text, said, finish_reason, digest = self._say(texts[-1], cap)
-        heard = _count(*texts)
+    def _chat(self, asked: dict[str, Any]) -> Answer:
+        is_plain = asked.keys() <= _PLAIN_CHAT or check_chat(asked)
+        model = self.models.name_of(asked)
+        prompt, heard = read_messages(asked.get("messages"))
+        cap = _chat_cap(asked)
+        head = self._head("chatcmpl", "chat.completion", model)
+        if not is_plain:
+            return self._shaped_chat(ChatRequest(asked, self._writer, prompt, cap), head, heard)
+        text, said, finish_reason = self._writer.write(prompt, cap)
         reply = {
-            "id": f"chatcmpl-{digest:016x}",
-            "object": "chat.completion",
-            "created": CREATED,
-            "model": _model(asked),
+            **head,
             "choices": [
                 {
                     "index": 0,
@@ -125,119 +105,97 @@ class Answers:
                     "finish_reason": finish_reason,
                 }
             ],
-            "usage": {"prompt_tokens": heard, "completion_tokens": said, "total_tokens": heard + said},
+            "system_fingerprint": _FINGERPRINT,
+            "usage": _usage(heard, said),
         }
-        return Answer(orjson.dumps(reply), 200, heard, said, cap or self._default_cap, text)
+        return Answer(orjson.dumps(reply), 200, heard, said, self._most(cap), text)
 
-    def _completion(self, asked: dict[str, object]) -> Answer:
-        prompts = _texts(asked, "prompt")
-        cap = _positive(asked, "max_tokens")
-        choices: list[dict[str, object]] = []
-        texts: list[str] = []
-        said, digest = 0, 0
-        for index, prompt in enumerate(prompts):
-            text, count, finish_reason, digest = self._say(prompt, cap)
-            choices.append({"index": index, "text": text, "logprobs": None, "finish_reason": finish_reason})
-            texts.append(text)
-            said += count
-        heard = _count(*prompts)
-        reply = {
-            "id": f"cmpl-{digest:016x}",
-            "object": "text_completion",
-            "created": CREATED,
-            "model": _model(asked),
-            "choices": choices,
-            "usage": {"prompt_tokens": heard, "completion_tokens": said, "total_tokens": heard + said},
-        }
-        return Answer(orjson.dumps(reply), 200, heard, said, len(prompts) * (cap or self._default_cap), texts[0])
+    def _shaped_chat(self, request: ChatRequest, head: dict[str, object], heard: int) -> Answer:
+        """Answer a chat that asks for more than a text."""
+        choices = request.choices(lambda: self._identifier("call_"))
+        heard += request.extra_tokens
+        said = sum(len(choice.pieces) for choice in choices)
+        tail: dict[str, object] = {"system_fingerprint": _FINGERPRINT, **request.tail}
+        text = None if choices[0].call else choices[0].text
+        most = len(choices) * self._most(request.cap)
+        if request.is_streamed:
+            usage = _usage(heard, said) if request.tells_usage else None
+            events = request.events({**head, "object": "chat.completion.chunk", **tail}, choices, usage)
+            return Answer(b"".join(events), 200, heard, said, most, text, events)
+        reply = {**head, "choices": request.whole(choices), **tail, "usage": _usage(heard, said)}
+        return Answer(orjson.dumps(reply), 200, heard, said, most, text)
 
-    def _embeddings(self, asked: dict[str, object]) -> Answer:
-        inputs = _texts(asked, "input")
-        dimensions = _positive(asked, "dimensions") or DEFAULT_DIMENSIONS
-        if dimensions > MAX_DIMENSIONS:
-            raise _BadRequestError(f"'dimensions' must be at most {MAX_DIMENSIONS}.", "dimensions", "invalid_value")
-        heard = _count(*inputs)
+    def _completion(self, asked: dict[str, Any]) -> Answer:
+        is_plain = asked.keys() <= _PLAIN_COMPLETION
+        check_parameters(asked, COMPLETIONS)
+        model = self.models.name_of(asked)
+        prompts, heard = read_prompts(asked.get("prompt"), "prompt")
+        cap = asked.get("max_tokens")
+        head = self._head("cmpl", "text_completion", model)
+        if not is_plain:
+            return self._shaped_completion(CompletionRequest(asked, self._writer, prompts), head, heard)
+        wordings = [self._writer.write(prompt, cap) for prompt in prompts]
+        choices = [
+            {"index": index, "text": text, "logprobs": None, "finish_reason": finish_reason}
+            for index, (text, _, finish_reason) in enumerate(wordings)
+        ]
+        said = sum([wording.tokens for wording in wordings])
+        reply = {**head, "choices": choices, "usage": _usage(heard, said)}
+        return Answer(orjson.dumps(reply), 200, heard, said, len(prompts) * self._most(cap), wordings[0].text)
+
+    def _shaped_completion(self, request: CompletionRequest, head: dict[str, object], heard: int) -> Answer:
+        """Answer a completion that asks for more than one text for each prompt."""
+        choices, said = request.choices()
+        heard += request.extra_tokens
+        text = choices[0].text
+        most = request.candidates * self._most(request.cap)
+        if request.is_streamed:
+            events = request.events(head, choices, _usage(heard, said) if request.tells_usage else None)
+            return Answer(b"".join(events), 200, heard, said, most, text, events)
+        reply = {**head, "choices": request.whole(choices), "usage": _usage(heard, said)}
+        return Answer(orjson.dumps(reply), 200, heard, said, most, text)
+
+    def _embeddings(self, asked: dict[str, Any]) -> Answer:
+        check_parameters(asked, EMBEDDINGS)
+        model = self.models.name_of(asked)
+        inputs, heard = read_prompts(asked.get("input"), "input")
+        dimensions = asked.get("dimensions") or DEFAULT_DIMENSIONS
+        vectors: list[Any] = [make_vector(self._key, text, dimensions) for text in inputs]
+        if asked.get("encoding_format") == "base64":
+            vectors = [pack_vector(vector) for vector in vectors]
         reply = {
             "object": "list",
             "data": [
-                {"object": "embedding", "index": index, "embedding": self._vector(text, dimensions)}
-                for index, text in enumerate(inputs)
+                {"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)
             ],
-            "model": _model(asked),
+            "model": model,
             "usage": {"prompt_tokens": heard, "total_tokens": heard},
         }
         return Answer(orjson.dumps(reply), prompt_tokens=heard)
 
-    def _say(self, prompt: str, cap: int | None) -> tuple[str, int, str, int]:
-        """The text, its tokens, the finish reason, and the number that all of it was drawn from."""
-        digest = int.from_bytes(blake2b(prompt.encode(), digest_size=8, key=self._key).digest(), "big")
-        words = _WORD.findall(prompt[:_QUOTED_CHARACTERS]) or ["nothing", "in", "particular"]
-        start = (digest >> 16) % len(words)
-        wanted = self._length(digest)
-        rotated = words[start:] + words[:start]
-        sentence = (_OPENINGS[(digest >> 8) % len(_OPENINGS)] + rotated * (wanted // len(rotated) + 1))[:wanted]
-        if cap is not None and cap < wanted:
-            return " ".join(sentence[:cap]), cap, "length", digest
-        return " ".join(sentence) + ".", wanted, "stop", digest
+    def _head(self, prefix: str, kind: str, model: str) -> dict[str, object]:
+        created = int(self._wall_clock())
+        return {"id": self._identifier(f"{prefix}-"), "object": kind, "created": created, "model": model}
 
-    def _length(self, digest: int) -> int:
-        if not self._sigma:
-            return self._fewest_tokens + digest % self._spread
-        deviations = _NORMAL.inv_cdf(((digest >> 11) + 0.5) / _DRAWS)
-        return min(max(1, round(math.exp(self._mu + self._sigma * deviations))), MAX_OUTPUT_TOKENS)
+    def _identifier(self, prefix: str) -> str:
+        return f"{prefix}{self._run}{next(self._numbers):08x}"
 
-    def _vector(self, text: str, dimensions: int) -> list[float]:
-        """A unit vector; a longer one of the same text begins in the same direction."""
-        noise = shake_128(self._key + text.encode()).digest(2 * dimensions)
-        raw = struct.unpack(f"<{dimensions}h", noise)
-        length = sum(number * number for number in raw) ** 0.5 or 1.0
-        return [round(number / length, 6) for number in raw]
+    def _most(self, cap: int | None) -> int:
+        return self._default_cap if cap is None else cap
 
 
-def _text_of(message: object) -> str:
-    """A chat message's text; the parts that are no text, such as images, are passed over."""
-    content = message.get("content") if isinstance(message, dict) else 0
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict)]
-        return " ".join(part for part in parts if isinstance(part, str))
-    raise _BadRequestError("'messages' must hold objects with text or parts as 'content'.", "messages", "invalid_type")
+def _chat_cap(asked: Mapping[str, Any]) -> int | None:
+    """Return the most output tokens of a chat: `max_tokens` in older bodies, `max_completion_tokens` in newer ones."""
+    older, newer = asked.get("max_tokens"), asked.get("max_completion_tokens")
+    for name, value in (("max_tokens", older), ("max_completion_tokens", newer)):
+        if value is not None:
+            CHAT[name](value, name)
+    if older is not None and newer is not None:
+        message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
+        raise BadRequestError(message, "max_tokens", "invalid_parameter_combination")
+    cap: int | None = older if newer is None else newer
+    return cap
 
 
-def _texts(asked: dict[str, object], name: str) -> list[str]:
-    value = asked.get(name)
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, list) or not value:
-        raise _missing(name)
-    texts = [text for text in value if isinstance(text, str)]
-    if len(texts) != len(value):
-        raise _BadRequestError(f"'{name}' must be a text or a list of texts.", name, "invalid_type")
-    return texts
-
-
-def _positive(asked: dict[str, object], name: str) -> int | None:
-    value = asked.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _BadRequestError(f"'{name}' must be a whole number above 0.", name, "invalid_value")
-    return value
-
-
-def _model(asked: dict[str, object]) -> str:
-    model = asked.get("model") or DEFAULT_MODEL
-    if not isinstance(model, str):
-        raise _BadRequestError("'model' must be a text.", "model", "invalid_type")
-    return model
-
-
-def _missing(name: str) -> _BadRequestError:
-    return _BadRequestError(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
-
-
-def _count(*texts: str) -> int:
-    return max(1, sum(map(len, texts)) // _BYTES_PER_TOKEN)
+def _usage(heard: int, said: int) -> dict[str, int]:
+    return {"prompt_tokens": heard, "completion_tokens": said, "total_tokens": heard + said}

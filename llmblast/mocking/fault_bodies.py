@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 import orjson
 
-from llmblast.mocking.answers import Answer, error_body
+from llmblast.mocking.answers import Answer
+from llmblast.mocking.error_replies import error_body
+from llmblast.mocking.fault_events import with_event_text, with_usage, without_choices
 from llmblast.mocking.incident import Fault, Incident
 from llmblast.mocking.replies import ScriptedReply
 
@@ -20,6 +22,8 @@ _BIDI = "user\u202etxt.exe\u2066 \u2067hidden\u2069 \u200f\ufeff \u2028new\u2029
 
 def with_text(answer: Answer, text: bytes) -> bytes:
     """The answer's body with another text, which is given as JSON or as what is to stand in its place."""
+    if answer.events:
+        return with_event_text(answer.events, _PLACEHOLDER).replace(orjson.dumps(_PLACEHOLDER), text)
     reply = orjson.loads(answer.body)
     for choice in reply.get("choices", ()):
         if "message" in choice:
@@ -29,16 +33,16 @@ def with_text(answer: Answer, text: bytes) -> bytes:
     return orjson.dumps(reply).replace(orjson.dumps(_PLACEHOLDER), text)
 
 
-def _body(body: bytes, content_type: str = "application/json") -> Fault:
-    """The same body every time."""
-    return lambda incident: ScriptedReply(body=body, headers={"Content-Type": content_type})
+def _body(body: bytes, content_type: str | None = None) -> Fault:
+    """The same body every time; its media type is that of the right answer, unless it is named."""
+    return lambda incident: ScriptedReply(body=body, headers={"Content-Type": content_type} if content_type else {})
 
 
 def _text(text: str) -> Fault:
     """An answer with this text before the right one; JSON has a way to write all of it."""
 
     def reply(incident: Incident) -> ScriptedReply:
-        said = f"{text} {incident.answer.text}"
+        said = f"{text} {incident.answer.text or ''}"
         return ScriptedReply(body=with_text(incident.answer, orjson.dumps(said)), text=said)
 
     return reply
@@ -55,6 +59,8 @@ def _half(incident: Incident) -> ScriptedReply:
 
 
 def _no_choices(incident: Incident) -> ScriptedReply:
+    if incident.answer.events:
+        return ScriptedReply(body=without_choices(incident.answer.events))
     return ScriptedReply(body=orjson.dumps({**orjson.loads(incident.answer.body), "choices": []}))
 
 
@@ -63,17 +69,24 @@ def _usage(value: bytes) -> Fault:
 
     def reply(incident: Incident) -> ScriptedReply:
         counts = b'"usage":{"prompt_tokens":%b,"completion_tokens":1}}' % value
+        if incident.answer.events:
+            return ScriptedReply(body=with_usage(incident.answer.events, counts), text=incident.answer.text)
         return ScriptedReply(body=incident.answer.body.partition(b'"usage":')[0] + counts, text=incident.answer.text)
 
     return reply
+
+
+def _error(body: bytes) -> Fault:
+    """An error with the status of a success; in a stream it comes as its only event."""
+    return lambda incident: ScriptedReply(body=b"data: %b\n\n" % body if incident.answer.events else body)
 
 
 BODIES: Mapping[str, Fault] = {
     "empty": _body(b""),
     "html": _body(b"<!doctype html><script>alert(1)</script><h1>Sign in to this network</h1>", "text/html"),
     "no-json": _body(b"upstream connect error or disconnect/reset before headers", "text/plain"),
-    "error-object": _body(error_body("The engine is overloaded.", "server_error")),
-    "error-status": _body(error_body("Upstream said 503.", "server_error", None, "503")),
+    "error-object": _error(error_body("The engine is overloaded.", "server_error")),
+    "error-status": _error(error_body("Upstream said 503.", "server_error", None, "503")),
     "no-choices": _no_choices,
     "half": _half,
     "invalid-utf8": _no_json_text(b'"caf\xe9 \xff\xfe"', "caf\ufffd \ufffd\ufffd"),

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from email.utils import formatdate
 
-from llmblast.mocking.answers import error_body
+from llmblast.mocking.error_replies import error_body
 from llmblast.mocking.headers import retry_headers
 from llmblast.mocking.incident import Fault, Incident
 from llmblast.mocking.replies import ScriptedReply

@@ -26,12 +26,15 @@ _DOWN_S = 1.0
 _ZSTD_BLOCK_BYTES = 128 * 1024
 
 
-def _message(body: bytes, *headers: bytes, version: bytes = b"1.1") -> bytes:
-    return _head(b"Content-Length: %d" % len(body), *headers, version=version) + body
+def _message(incident: Incident, body: bytes, *headers: bytes) -> bytes:
+    return _head(incident, b"Content-Length: %d" % len(body), *headers) + body
 
 
-def _head(*headers: bytes, version: bytes = b"1.1") -> bytes:
-    lines = (b"HTTP/%b 200 OK" % version, b"Content-Type: application/json", *headers)
+def _head(incident: Incident, *headers: bytes, version: bytes = b"1.1") -> bytes:
+    content_type = incident.answer.content_type.encode()
+    request_id = incident.request_id.encode()
+    own = (b"Content-Type: " + content_type, b"x-request-id: " + request_id)
+    lines = (b"HTTP/%b 200 OK" % version, *own, *headers)
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
@@ -54,25 +57,27 @@ def _pieces(data: bytes, total_s: float) -> Iterator[Step]:
 
 def _slow_headers(incident: Incident) -> ScriptedReply:
     body = incident.answer.body
-    head = _head(b"Content-Length: %d" % len(body))
+    head = _head(incident, b"Content-Length: %d" % len(body))
     return _answered(incident, *_pieces(head, incident.seconds_or(_SLOW_S)), body)
 
 
 def _slow_body(incident: Incident) -> ScriptedReply:
     body = incident.answer.body
-    return _answered(incident, _head(b"Content-Length: %d" % len(body)), *_pieces(body, incident.seconds_or(_SLOW_S)))
+    return _answered(
+        incident, _head(incident, b"Content-Length: %d" % len(body)), *_pieces(body, incident.seconds_or(_SLOW_S))
+    )
 
 
 def _drip(incident: Incident) -> ScriptedReply:
     """Byte by byte, head and body: whoever waits for the next byte only, waits for a long time."""
-    message = _message(incident.answer.body)
+    message = _message(incident, incident.answer.body)
     pause_s = incident.seconds_or(_DRIP_S) / len(message)
     return _answered(incident, *(step for byte in message for step in (pause_s, bytes((byte,)))))
 
 
 def _endless_body(incident: Incident) -> ScriptedReply:
     def steps() -> Iterator[Step]:
-        yield _head(b"Transfer-Encoding: chunked")
+        yield _head(incident, b"Transfer-Encoding: chunked")
         while True:
             yield b"1\r\n \r\n"
             yield _ENDLESS_PAUSE_S
@@ -82,14 +87,14 @@ def _endless_body(incident: Incident) -> ScriptedReply:
 
 def _large_headers(incident: Incident) -> ScriptedReply:
     """More than most clients take; none has to."""
-    return ScriptedReply(steps=[_message(incident.answer.body, b"X-Padding: " + b"x" * _LARGE_HEADER_BYTES)])
+    return ScriptedReply(steps=[_message(incident, incident.answer.body, b"X-Padding: " + b"x" * _LARGE_HEADER_BYTES)])
 
 
 def _large_reply(incident: Incident) -> ScriptedReply:
     """One byte more than 64 MiB of a text that never ends."""
 
     def steps() -> Iterator[Step]:
-        yield _head(b"Content-Length: %d" % (LARGE_REPLY_BYTES + 1))
+        yield _head(incident, b"Content-Length: %d" % (LARGE_REPLY_BYTES + 1))
         yield b"["
         for _ in range(LARGE_REPLY_BYTES // _MIB):
             yield b" " * _MIB
@@ -100,17 +105,17 @@ def _large_reply(incident: Incident) -> ScriptedReply:
 def _truncated(incident: Incident) -> ScriptedReply:
     """The length is that of twice as much."""
     body = incident.answer.body
-    return _broken(_head(b"Content-Length: %d" % (2 * len(body))) + body, Ending.CLOSE)
+    return _broken(_head(incident, b"Content-Length: %d" % (2 * len(body))) + body, Ending.CLOSE)
 
 
 def _length_too_small(incident: Incident) -> ScriptedReply:
     """Half of the body is a whole reply, what follows it is nothing."""
     body = incident.answer.body
-    return ScriptedReply(steps=[_head(b"Content-Length: %d" % (len(body) // 2)) + body])
+    return ScriptedReply(steps=[_head(incident, b"Content-Length: %d" % (len(body) // 2)) + body])
 
 
 def _no_length(incident: Incident) -> ScriptedReply:
-    return _broken(_head(b"Content-Length: twelve") + incident.answer.body)
+    return _broken(_head(incident, b"Content-Length: twelve") + incident.answer.body)
 
 
 def _chunks(body: bytes) -> bytes:
@@ -119,17 +124,17 @@ def _chunks(body: bytes) -> bytes:
 
 
 def _trailers(incident: Incident) -> ScriptedReply:
-    head = _head(b"Transfer-Encoding: chunked", b"Trailer: X-Digest")
+    head = _head(incident, b"Transfer-Encoding: chunked", b"Trailer: X-Digest")
     return _answered(incident, head + _chunks(incident.answer.body) + b"0\r\nX-Digest: abc\r\n\r\n")
 
 
 def _broken_chunk(incident: Incident) -> ScriptedReply:
     """All of the answer, but not the end that says so."""
-    return _broken(_head(b"Transfer-Encoding: chunked") + _chunks(incident.answer.body) + b"f", Ending.CLOSE)
+    return _broken(_head(incident, b"Transfer-Encoding: chunked") + _chunks(incident.answer.body) + b"f", Ending.CLOSE)
 
 
 def _bad_chunk_size(incident: Incident) -> ScriptedReply:
-    return _broken(_head(b"Transfer-Encoding: chunked") + b"zz\r\n" + incident.answer.body)
+    return _broken(_head(incident, b"Transfer-Encoding: chunked") + b"zz\r\n" + incident.answer.body)
 
 
 def _gzip(incident: Incident) -> ScriptedReply:
@@ -145,7 +150,7 @@ def _zstd(incident: Incident) -> ScriptedReply:
 
 
 def _packed(incident: Incident, body: bytes, encoding: bytes) -> ScriptedReply:
-    return _answered(incident, _message(body, b"Content-Encoding: " + encoding))
+    return _answered(incident, _message(incident, body, b"Content-Encoding: " + encoding))
 
 
 def _zstd_frame(data: bytes) -> bytes:
@@ -160,7 +165,7 @@ def _zstd_frame(data: bytes) -> bytes:
 
 
 def _bomb(incident: Incident) -> ScriptedReply:
-    return ScriptedReply(steps=[_message(_gzip_of_blanks(), b"Content-Encoding: gzip")])
+    return ScriptedReply(steps=[_message(incident, _gzip_of_blanks(), b"Content-Encoding: gzip")])
 
 
 @cache
@@ -178,22 +183,22 @@ def _gzip_of_blanks() -> bytes:
 
 
 def _continue_first(incident: Incident) -> ScriptedReply:
-    return _answered(incident, b"HTTP/1.1 100 Continue\r\n\r\n", _message(incident.answer.body))
+    return _answered(incident, b"HTTP/1.1 100 Continue\r\n\r\n", _message(incident, incident.answer.body))
 
 
 def _early_hints(incident: Incident) -> ScriptedReply:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
-    return _answered(incident, hints, _message(incident.answer.body))
+    return _answered(incident, hints, _message(incident, incident.answer.body))
 
 
 def _close_after(incident: Incident) -> ScriptedReply:
     """The connection was to be kept, as far as the reply says."""
-    return _answered(incident, _message(incident.answer.body), Ending.CLOSE)
+    return _answered(incident, _message(incident, incident.answer.body), Ending.CLOSE)
 
 
 def _stale(incident: Incident) -> ScriptedReply:
     """A kept connection is closed instead of an answer; on a fresh one all is well."""
-    return _broken(Ending.CLOSE) if incident.is_kept else _answered(incident, _message(incident.answer.body))
+    return _broken(Ending.CLOSE) if incident.is_kept else _answered(incident, _message(incident, incident.answer.body))
 
 
 def _closed(incident: Incident) -> ScriptedReply:
@@ -206,7 +211,7 @@ def _closed_in_headers(incident: Incident) -> ScriptedReply:
 
 def _http10(incident: Incident) -> ScriptedReply:
     """The end of the connection is the end of the body."""
-    return _answered(incident, _head(version=b"1.0") + incident.answer.body, Ending.CLOSE)
+    return _answered(incident, _head(incident, version=b"1.0") + incident.answer.body, Ending.CLOSE)
 
 
 def _reset(incident: Incident) -> ScriptedReply:
@@ -215,7 +220,7 @@ def _reset(incident: Incident) -> ScriptedReply:
 
 def _reset_in_body(incident: Incident) -> ScriptedReply:
     body = incident.answer.body
-    return _broken(_head(b"Content-Length: %d" % len(body)) + body[: len(body) // 2], 0.01, Ending.RESET)
+    return _broken(_head(incident, b"Content-Length: %d" % len(body)) + body[: len(body) // 2], 0.01, Ending.RESET)
 
 
 def _black_hole(incident: Incident) -> ScriptedReply:
@@ -225,7 +230,7 @@ def _black_hole(incident: Incident) -> ScriptedReply:
 def _duplicate(incident: Incident) -> ScriptedReply:
     """The second reply to one request is an answer to nobody."""
     foreign = b'{"choices":[{"message":{"role":"assistant","content":"This is for somebody else."}}]}'
-    return _answered(incident, _message(incident.answer.body) + _message(foreign))
+    return _answered(incident, _message(incident, incident.answer.body) + _message(incident, foreign))
 
 
 def _garbage(incident: Incident) -> ScriptedReply:

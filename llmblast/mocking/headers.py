@@ -28,8 +28,15 @@ class Style(NamedTuple):
 
 
 def retry_headers(wait_s: float) -> Mapping[str, str]:
-    """`retry-after` in decimal seconds, rounded up to milliseconds so that nobody comes too early."""
-    return {"retry-after": f"{math.ceil(wait_s * 1000) / 1000:.3f}".rstrip("0").rstrip(".")}
+    """Return `retry-after` in whole seconds (RFC 9110 section 10.2.3), rounded up so that nobody comes too early.
+
+    A wait that whole seconds would lengthen is told by `retry-after-ms`, too, which clients look at first.
+    """
+    milliseconds = math.ceil(wait_s * 1000)
+    whole_s = str(math.ceil(milliseconds / 1000))
+    if not milliseconds % 1000:
+        return {"retry-after": whole_s}
+    return {"retry-after": whole_s, "retry-after-ms": str(milliseconds)}
 
 
 def go_duration(seconds: float) -> str:

@@ -18,6 +18,9 @@ class Incident:
     seconds: float | None = None
     """How long, where the rule says so; each fault has a default of its own."""
 
+    request_id: str = ""
+    """What `x-request-id` tells of it."""
+
     def seconds_or(self, default: float) -> float:
         return default if self.seconds is None else self.seconds
 

@@ -2,7 +2,8 @@
 
 A rate of 10,000/s can only be judged by a server that has time left at 10,000/s. So a connection starts here, where a
 POST that comes in one piece is read by hand, and goes over to aiohttp for good with the first request that is anything
-else: in parts, chunked, compressed, with another method. What is answered does not depend on who reads.
+else: in parts, chunked, compressed, with another method, or one that may ask for a stream. What is answered does not
+depend on who reads.
 """
 
 import asyncio
@@ -12,16 +13,24 @@ from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from llmblast.mocking.replies import Decision, ScriptedReply
 
+_MAX_HEAD_BYTES = 4096
 _HEAD = re.compile(rb"POST (/[!-~]*) HTTP/1\.1\r\n((?:[!-9;-~]+:[^\r\n]*\r\n)+)\r\n")
 _LENGTH = re.compile(rb"^content-length: *(\d{1,9}) *\r$", re.IGNORECASE | re.MULTILINE)
 _AUTHORIZATION = re.compile(rb"^authorization: *([^\r\n]*?) *\r$", re.IGNORECASE | re.MULTILINE)
+_ESCAPED_LETTER = re.compile(rb"\\u00[67]")
 _NOT_PLAIN = re.compile(
     rb"^(?:transfer-encoding|content-encoding|connection: *close|expect|upgrade)", re.IGNORECASE | re.MULTILINE
 )
+
+
+class _Head(NamedTuple):
+    path: str
+    length: int
+    authorization: str | None
 
 
 class Incoming:
@@ -45,7 +54,7 @@ class Provider(Protocol):
 
     def receive(self, incoming: Incoming) -> Decision: ...
 
-    def leave(self, decision: Decision) -> Mapping[str, str]: ...
+    def leave(self, incoming: Incoming, decision: Decision) -> Mapping[str, str]: ...
 
     def note_answered(self, incoming: Incoming, reply: ScriptedReply, *, is_out: bool) -> None: ...
 
@@ -104,7 +113,7 @@ class QuickConnection(asyncio.Protocol):
 
     def _answer(self, incoming: Incoming, decision: Decision) -> None:
         self._timer, reply = None, decision.reply
-        headers = self._provider.leave(decision)
+        headers = self._provider.leave(incoming, decision)
         is_out = not self._transport.is_closing()
         # Noted first: no client shall have an answer of which a server that was killed at this moment knows nothing.
         self._provider.note_answered(incoming, reply, is_out=is_out)
@@ -127,28 +136,48 @@ class QuickConnection(asyncio.Protocol):
 
 def _plain(data: bytes, *, is_kept: bool) -> Incoming | None:
     """The request that these bytes are, when they are exactly one and an ordinary one."""
-    head = _HEAD.match(data)
-    if head is None or _NOT_PLAIN.search(data, 0, head.end()) is not None:
+    end = data.find(b"\r\n\r\n") + 4
+    head = _read_head(data[:end]) if 4 <= end <= _MAX_HEAD_BYTES else None
+    if head is None or len(data) != end + head.length or _may_ask_for_a_stream(data):
         return None
-    length = _LENGTH.search(data, 0, head.end())
-    if length is None or len(data) != head.end() + int(length[1]):
-        return None
-    authorization = _AUTHORIZATION.search(data, 0, head.end())
-    key = None if authorization is None else authorization[1].decode("latin-1")
-    incoming = Incoming("POST", head[1].decode("ascii"), key, is_kept=is_kept)
-    incoming.body = data[head.end() :]
+    incoming = Incoming("POST", head.path, head.authorization, is_kept=is_kept)
+    incoming.body = data[end:]
     return incoming
+
+
+@lru_cache(maxsize=1024)
+def _read_head(data: bytes) -> _Head | None:
+    """What an ordinary head says; a client's heads differ in little but the length."""
+    head = _HEAD.fullmatch(data)
+    if head is None or _NOT_PLAIN.search(data) is not None:
+        return None
+    length = _LENGTH.search(data)
+    if length is None:
+        return None
+    authorization = _AUTHORIZATION.search(data)
+    key = None if authorization is None else authorization[1].decode("latin-1")
+    return _Head(head[1].decode("ascii"), int(length[1]), key)
+
+
+def _may_ask_for_a_stream(data: bytes) -> bool:
+    """Look for the parameter's name, plain or with escaped letters, which otherwise hardly ever occur."""
+    return b'"stream"' in data or (b"\\u00" in data and _ESCAPED_LETTER.search(data) is not None)
 
 
 def _message(reply: ScriptedReply, headers: Mapping[str, str]) -> bytes:
     """The reply as RFC 9112 wants it."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     head = (
-        f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}\r\n"
+        f"HTTP/1.1 {_status(reply.status)}\r\n"
         "Content-Type: application/json\r\n"
         f"Content-Length: {len(reply.body)}\r\nDate: {_date(int(time.time()))}\r\n{lines}\r\n"
     )
     return head.encode("latin-1") + reply.body
+
+
+@lru_cache
+def _status(status: int) -> str:
+    return f"{status} {HTTPStatus(status).phrase}"
 
 
 @lru_cache(maxsize=1)

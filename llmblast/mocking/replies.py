@@ -22,6 +22,7 @@ Step = bytes | float | Ending
 class ScriptedReply:
     """What is answered to one request, after `delay_s` seconds; `break_connection` closes it without an answer.
 
+    With `events` the body is streamed: they are its parts and the pauses between them.
     With `steps` exactly these go over the wire: then `status` and `is_whole`, whether a client that keeps to HTTP has a
     whole reply in the end, are only what the ledger says of them. `down_s` closes the listener and every connection
     for so long.
@@ -33,6 +34,7 @@ class ScriptedReply:
     delay_s: float = 0.0
     break_connection: bool = False
     steps: Iterable[Step] | None = None
+    events: Iterable[bytes | float] | None = None
     is_whole: bool = True
     down_s: float = 0.0
     text: str | None = None
@@ -41,9 +43,12 @@ class ScriptedReply:
 
 @dataclass(slots=True, eq=False)
 class Decision:
-    """A reply, the output that is charged when it is complete, whether limits are told with it, and its fault."""
+    """A reply, the output that is charged when it is complete, and its fault.
+
+    `is_ours`: the provider adds its headers, such as its limits, to the reply.
+    """
 
     reply: ScriptedReply
     output_tokens: int = 0
-    tells_limits: bool = True
+    is_ours: bool = True
     fault: str | None = None

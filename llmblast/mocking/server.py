@@ -11,16 +11,18 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from secrets import token_hex
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
 
 from llmblast.errors import UsageError
-from llmblast.mocking.answers import OPERATIONS, Answer, Answers, error_body, models_body
+from llmblast.mocking.answers import Answer, Answers
 from llmblast.mocking.capacity import slowdown
+from llmblast.mocking.error_replies import error_body
 from llmblast.mocking.fault_file import read_rules
 from llmblast.mocking.faults import FAULTS, Faults
 from llmblast.mocking.headers import retry_headers
@@ -29,8 +31,10 @@ from llmblast.mocking.ledger import LedgerFile
 from llmblast.mocking.quick import Incoming, QuickConnection
 from llmblast.mocking.quota import Quota
 from llmblast.mocking.replies import Decision, ScriptedReply, Step
+from llmblast.mocking.routes import OPERATIONS, needs_key, read_only_reply, refusal
 from llmblast.mocking.settings import MockSettings
-from llmblast.mocking.wire import Sent, is_kept, play, send
+from llmblast.mocking.streaming import FIRST_SHARE, pace
+from llmblast.mocking.wire import Sent, expect_body, is_kept, play, send, stream
 
 __all__ = ["MAX_BODY_BYTES", "Arrival", "MockServer", "Script", "ScriptedReply"]
 
@@ -38,10 +42,6 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 _BACKLOG = 4096
 _CLOSE_S = 0.01
 """Handlers are cancelled before aiohttp is asked to shut down, so this only bounds what should take no time."""
-
-_PREFIXES = ("", "/v1")
-_OPERATIONS = {f"{prefix}/{path}": path for prefix in _PREFIXES for path in OPERATIONS}
-_MODELS = {f"{prefix}/models" for prefix in _PREFIXES}
 
 
 Script = Callable[[int, bytes], ScriptedReply | None]
@@ -95,7 +95,8 @@ class MockServer:
         self._script = script
         self._clock = clock
         self._wall_clock = wall_clock
-        self._answers = Answers(self._settings)
+        self._answers = Answers(self._settings, wall_clock)
+        self._request_prefix = f"req_{token_hex(6)}"
         self._faults = Faults(self._settings, read_rules(self._settings.faults) if self._settings.faults else ())
         self._ledger_file: LedgerFile | None = None
         self._quota = Quota(self._settings)
@@ -157,10 +158,10 @@ class MockServer:
         self._arrive(incoming)
         return self._count(incoming, self._decide(incoming))
 
-    def leave(self, decision: Decision) -> Mapping[str, str]:
+    def leave(self, incoming: Incoming, decision: Decision) -> Mapping[str, str]:
         """Charges the output of a reply that goes out now; the headers that tell what is left."""
         self.in_flight -= 1
-        return self._tell(decision)
+        return self._tell(incoming, decision)
 
     def note_answered(self, incoming: Incoming, reply: ScriptedReply, *, is_out: bool) -> None:
         """A reply has gone, to a client that was there until then or not."""
@@ -191,23 +192,47 @@ class MockServer:
                 self._go_down(reply.down_s)
             if reply.steps is not None:
                 return await self._play(request, incoming, decision, reply.steps)
+            if reply.events is not None:
+                return await self._stream(request, incoming, decision, reply.events)
         finally:
             self.in_flight -= 1
             self._handlers.discard(handler)
         if reply.break_connection and request.transport is not None:
             request.transport.close()
         response = web.Response(body=reply.body, status=reply.status, content_type="application/json")
-        response.headers.update(self._tell(decision))
+        response.headers.update(self._tell(incoming, decision))
         if self._ledger_file is not None:
             self.note_answered(incoming, reply, is_out=await send(request, response))
         return response
 
-    def _tell(self, decision: Decision) -> Mapping[str, str]:
-        if not self._quota.has_limits or not decision.tells_limits:
+    def _tell(self, incoming: Incoming, decision: Decision) -> Mapping[str, str]:
+        if not decision.is_ours:
             return decision.reply.headers
-        now = self._clock()
-        self._quota.settle(decision.output_tokens, now)
-        return {**self._quota.headers(now, self._wall_clock()), **decision.reply.headers}
+        reply = decision.reply
+        headers = {
+            "x-request-id": self._request_id(incoming),
+            "openai-processing-ms": str(int(reply.delay_s * 1000)),
+        }
+        if self._quota.has_limits:
+            now = self._clock()
+            self._quota.settle(decision.output_tokens, now)
+            headers.update(self._quota.headers(now, self._wall_clock()))
+        headers.update(reply.headers)
+        return headers
+
+    def _request_id(self, incoming: Incoming) -> str:
+        return f"{self._request_prefix}{incoming.number:08x}"
+
+    async def _stream(
+        self, request: web.BaseRequest, incoming: Incoming, decision: Decision, events: Iterable[bytes | float]
+    ) -> web.StreamResponse:
+        """Streams a body; its output is not known, and not charged, before its end."""
+        headers = self._tell(incoming, replace(decision, output_tokens=0))
+        response = web.StreamResponse(status=decision.reply.status, headers=headers)
+        is_out = await stream(request, response, events)
+        self._quota.settle(decision.output_tokens, self._clock())
+        self.note_answered(incoming, decision.reply, is_out=is_out)
+        return response
 
     async def _play(
         self, request: web.BaseRequest, incoming: Incoming, decision: Decision, steps: Iterable[Step]
@@ -231,18 +256,19 @@ class MockServer:
 
     async def _decide_when_read(self, request: web.BaseRequest, incoming: Incoming) -> Decision:
         try:
+            await expect_body(request)
             incoming.body = await request.read()
         except web.HTTPRequestEntityTooLarge:
-            return _refusal(413, f"The body exceeds {MAX_BODY_BYTES} bytes.", code="request_too_large")
+            return Decision(refusal(413, f"The body exceeds {MAX_BODY_BYTES} bytes.", "request_too_large"))
         except web.RequestPayloadError:
-            return _refusal(400, "The body could not be decoded.", code="invalid_body")
+            return Decision(refusal(400, "The body could not be decoded.", "invalid_body"))
         except ConnectionError:
             return Decision(ScriptedReply(break_connection=True))
         return self._scripted(incoming) or self._decide(incoming)
 
     def _scripted(self, incoming: Incoming) -> Decision | None:
         reply = self._script(incoming.number - 1, incoming.body) if self._script else None
-        return None if reply is None else Decision(reply, tells_limits=False)
+        return None if reply is None else Decision(reply, is_ours=False)
 
     def _count(self, incoming: Incoming, decision: Decision) -> Decision:
         """Counts what was decided, in the order in which bodies were complete."""
@@ -262,20 +288,24 @@ class MockServer:
 
     def _decide(self, incoming: Incoming) -> Decision:
         path = incoming.path.partition("?")[0]
-        operation = _OPERATIONS.get(path)
-        if operation is None and path not in _MODELS:
-            return _refusal(404, f"Invalid URL ({incoming.method} {path})", code="unknown_url")
-        if incoming.method != ("POST" if operation else "GET"):
-            return _refusal(405, f"Not allowed to {incoming.method} on {path}.", code="method_not_allowed")
-        settings = self._settings
-        if settings.unauthorized or (settings.key and incoming.authorization != self._authorization):
-            return _refusal(401, "Incorrect API key provided.", code="invalid_api_key")
-        if operation is None:
-            return Decision(ScriptedReply(body=models_body()))
+        operation = OPERATIONS.get(path)
+        if operation is None or incoming.method != "POST":
+            return Decision(self._read_only(incoming, path))
+        if not self._is_authorized(incoming):
+            return Decision(_UNAUTHORIZED)
         answer = self._answers.answer(operation, incoming.body)
         if answer.status != 200:
             return Decision(ScriptedReply(answer.status, answer.body))
         return self._reject(incoming, answer) or self._with_fault(incoming, answer)
+
+    def _read_only(self, incoming: Incoming, path: str) -> ScriptedReply:
+        reply = read_only_reply(incoming.method, path, self._answers.models)
+        is_open = reply.status != 200 or not needs_key(path) or self._is_authorized(incoming)
+        return reply if is_open else _UNAUTHORIZED
+
+    def _is_authorized(self, incoming: Incoming) -> bool:
+        settings = self._settings
+        return not (settings.unauthorized or (settings.key and incoming.authorization != self._authorization))
 
     def _reject(self, incoming: Incoming, answer: Answer) -> Decision | None:
         settings = self._settings
@@ -294,8 +324,10 @@ class MockServer:
         rule, latency_s = self._faults.draw(incoming.body, incoming.number, incoming.arrived_s)
         latency_s *= slowdown(incoming.in_flight, self._settings.slots, self._settings.overload)
         if rule is None:
-            return Decision(ScriptedReply(body=answer.body, delay_s=latency_s, text=answer.text), answer.output_tokens)
-        incident = Incident(answer, self._wall_clock(), incoming.is_kept, rule.seconds)
+            reply = ScriptedReply(body=answer.body, delay_s=latency_s, text=answer.text)
+            return Decision(_streamed(reply, answer) if answer.events else reply, answer.output_tokens)
+        identity = self._request_id(incoming)
+        incident = Incident(answer, self._wall_clock(), incoming.is_kept, rule.seconds, identity)
         return _befallen(rule.kind, incident, latency_s)
 
     def _too_many(self, message: str, kind: str, wait_s: float) -> Decision:
@@ -311,8 +343,18 @@ def _befallen(kind: str, incident: Incident, latency_s: float) -> Decision:
     if reply.status != 429:
         reply.delay_s = latency_s
     was_made = reply.status in (0, 200)
+    if reply.status == 200 and incident.answer.events:
+        reply.headers = {"Content-Type": incident.answer.content_type, **reply.headers}
     return Decision(reply, incident.answer.output_tokens if was_made else 0, fault=kind)
 
 
-def _refusal(status: int, message: str, code: str) -> Decision:
-    return Decision(ScriptedReply(status, error_body(message, "invalid_request_error", None, code)))
+def _streamed(reply: ScriptedReply, answer: Answer) -> ScriptedReply:
+    """The same in parts, of which the last one has the whole latency."""
+    latency_s = reply.delay_s
+    reply.delay_s = FIRST_SHARE * latency_s
+    reply.events = pace(answer.events, latency_s - reply.delay_s)
+    reply.headers = {"Content-Type": answer.content_type, "Cache-Control": "no-cache"}
+    return reply
+
+
+_UNAUTHORIZED = refusal(401, "Incorrect API key provided.", "invalid_api_key")

@@ -93,6 +93,9 @@ class MockSettings:
     retry_after: float = _setting(1.0, "Seconds that the 429s of --rate-limited ask to wait for.")
     tokens: int = _setting(32, "Mean completion tokens.")
     sigma: float = _setting(0.0, "Sigma of log-normal completion tokens; 0: evenly from half to 1.5 of the mean.")
+    models: str | None = _setting(
+        None, "Names of the models, with commas or spaces between; others get a 404. Without it any name will do."
+    )
     seed: int = _setting(0, "Another seed gives other answers, latencies and faults.")
     key: str | None = _setting(None, "The only API key that is accepted; without one, any is.")
     faults: str | None = _setting(

@@ -53,6 +53,27 @@ async def play(request: web.BaseRequest, steps: Iterable[Step]) -> bool:
     return True
 
 
+async def expect_body(request: web.BaseRequest) -> None:
+    """Tell a client that waits for it to send its body (RFC 9110 section 10.1.1)."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def stream(request: web.BaseRequest, response: web.StreamResponse, events: Iterable[bytes | float]) -> bool:
+    """Sends a body part by part, with the pauses between; whether the client was there to the end."""
+    try:
+        await response.prepare(request)
+        for event in events:
+            if isinstance(event, bytes):
+                await response.write(event)
+            else:
+                await asyncio.sleep(event)
+        await response.write_eof()
+    except ConnectionError:
+        return False
+    return True
+
+
 async def send(request: web.BaseRequest, response: web.Response) -> bool:
     """Writes a whole response; whether the client was there to the end."""
     try:

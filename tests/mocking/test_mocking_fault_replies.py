@@ -50,7 +50,7 @@ def test_hostile_texts_hold_what_they_are_for(kind: str, character: str) -> None
 @pytest.mark.parametrize(
     ("kind", "seconds", "headers"),
     [
-        ("429", 2.5, {"retry-after": "2.5"}),
+        ("429", 2.5, {"retry-after": "3", "retry-after-ms": "2500"}),
         ("429", None, {"retry-after": "1"}),
         ("429-ms", 0.25, {"retry-after-ms": "250"}),
         ("429-silent", 2.5, {}),

@@ -25,11 +25,21 @@ def test_durations_have_the_form_of_the_real_headers(seconds: float, text: str) 
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(1, "1"), (0.0201, "0.021"), (10, "10"), (1234.5, "1234.5"), (1e-9, "0.001")]
+    ("seconds", "whole", "exact"),
+    [
+        (1, "1", None),
+        (10, "10", None),
+        (0.0201, "1", "21"),
+        (1234.5, "1235", "1234500"),
+        (1e-9, "1", "1"),
+        (2.9999, "3", None),
+    ],
 )
-def test_retry_after_is_rounded_up(seconds: float, text: str) -> None:
-    """Nobody is told to come too early."""
-    assert retry_headers(seconds) == {"retry-after": text}
+def test_retry_after_has_whole_seconds_and_is_rounded_up(seconds: float, whole: str, exact: str | None) -> None:
+    """Nobody is told to come too early; where whole seconds are too long, milliseconds stand beside them."""
+    told = retry_headers(seconds)
+
+    assert (told["retry-after"], told.get("retry-after-ms")) == (whole, exact)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from llmblast.mocking.settings import MockSettings, help_of
 
 def test_a_query_sets_what_it_names_and_leaves_the_rest() -> None:
     """Each value takes the type of its setting."""
-    query = "rps=50&latency=0.2&burst=3&unauthorized=1&policy=sliding&key=k&concurrency=7"
+    query = "rps=50&latency=0.2&burst=3&unauthorized=1&policy=sliding&key=k&concurrency=7&models=a+b"
 
     settings = MockSettings.from_query(query)
 
     assert settings == MockSettings(
-        rps=50.0, latency=0.2, burst=3, unauthorized=True, policy="sliding", key="k", concurrency=7
+        rps=50.0, latency=0.2, burst=3, unauthorized=True, policy="sliding", key="k", concurrency=7, models="a b"
     )
 
 

@@ -16,6 +16,7 @@ from llmblast.mocking.fault_wires import BOMB_BYTES, LARGE_REPLY_BYTES, WIRES
 from llmblast.mocking.incident import Incident
 from llmblast.mocking.server import MockServer
 from llmblast.mocking.settings import MockSettings
+from tests.mock_replies import meaning
 
 BODY = b'{"messages":[{"role":"user","content":"Count the ships"}]}'
 REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
@@ -71,6 +72,12 @@ async def post(session: aiohttp.ClientSession, server: MockServer) -> tuple[int,
         return response.status, await response.read()
 
 
+async def ask(session: aiohttp.ClientSession, server: MockServer) -> tuple[int, object]:
+    """The status and what the reply says."""
+    status, body = await post(session, server)
+    return status, meaning(body)
+
+
 async def dial(server: MockServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     url = urlsplit(server.url)
     return await asyncio.open_connection(url.hostname, url.port)
@@ -86,7 +93,17 @@ async def read_reply(reader: asyncio.StreamReader) -> bytes:
 async def test_odd_http_holds_the_right_answer(session: aiohttp.ClientSession, tmp_path: Path, kind: str) -> None:
     """A client that keeps to the protocol gets what it would have got without the fault."""
     async with MockServer(MockSettings(latency=0)) as sound, faulty(tmp_path, kind) as server:
-        assert await post(session, server) == await post(session, sound)
+        assert await ask(session, server) == await ask(session, sound)
+
+
+@pytest.mark.parametrize("kind", ["gzip", "chunked-trailers", "slow-body", "http10"])
+async def test_odd_http_names_the_request(session: aiohttp.ClientSession, tmp_path: Path, kind: str) -> None:
+    """As every other reply does."""
+    async with (
+        faulty(tmp_path, kind) as server,
+        session.post(f"{server.url}/chat/completions", data=BODY) as response,
+    ):
+        assert response.headers["x-request-id"].startswith("req_")
 
 
 @pytest.mark.parametrize("kind", HOLD_NONE)
@@ -129,10 +146,14 @@ async def test_only_a_kept_connection_is_stale(tmp_path: Path) -> None:
     assert second == b""
 
 
-async def test_a_drip_holds_the_answer_in_the_end(session: aiohttp.ClientSession, tmp_path: Path) -> None:
+async def test_a_drip_holds_the_answer_in_the_end(tmp_path: Path) -> None:
     """For a client that has the time."""
-    async with MockServer(MockSettings(latency=0)) as sound, faulty(tmp_path, "drip", "seconds = 0.1") as server:
-        assert await post(session, server) == await post(session, sound)
+    async with (
+        MockServer(MockSettings(latency=0)) as sound,
+        faulty(tmp_path, "drip", "seconds = 0.1") as server,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session,
+    ):
+        assert await ask(session, server) == await ask(session, sound)
 
 
 def test_a_drip_is_one_byte_at_a_time() -> None:
