@@ -106,8 +106,9 @@ def test_the_summary_tells_how_far_a_limit_was_used(
     done = llmblast("run", "prompts.jsonl", *flags, "--json")
 
     assert done.returncode == 0, done.stderr
-    used_line = next(line for line in done.stderr.splitlines() if line.startswith("used "))
-    assert f"{name} 9" in used_line or f"{name} 100 %" in used_line
+    used_line = next(line for line in done.stderr.splitlines() if line.startswith("limits "))
+    shown = "--rps" if level == "run" else name
+    assert f"{shown} 9" in used_line or f"{shown} 100 %" in used_line
     used = orjson.loads(done.stdout)["used"]
     assert list(used) == [name]
     assert 0.95 <= used[name] <= 1.01
