@@ -16,9 +16,7 @@ from tests.conftest import ROOT
 TEXTS = ROOT / "tests" / "texts.txt"
 MIN_WORDS = 3
 _PATTERN = re.compile(r"\\[bdswBDSW.]|\(\?|\[\^|\{\{")
-_HARD_TO_READ = re.compile(
-    r"\b(?:we|us|our|whoever|nobody|somebody|will not do|in vain|refuses us)\b"
-)
+_HARD_TO_READ = re.compile(r"\b(?:we|us|our|whoever|nobody|somebody|will not do|in vain|refuses us)\b")
 
 
 def texts_of(path: Path) -> Iterator[str]:

@@ -93,7 +93,7 @@ class ResponseHandler:
         self.sink.put(Success(request, answer, reply, endpoint.name))
         counters = self.counters
         counters.succeeded += 1
-        if is_flagged(answer.finish_reason):
+        if answer.finish_reason != "stop" and is_flagged(answer.finish_reason):
             counters.flagged += 1
         mine = counters.endpoints[endpoint.index]
         mine.succeeded += 1

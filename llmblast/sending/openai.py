@@ -146,27 +146,8 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
         data = orjson.loads(reply.body)
     except orjson.JSONDecodeError:
         return _read_repaired(request, reply)
-    return _read_data(request, reply.status, data)
-
-
-def _read_repaired(request: Request, reply: Reply) -> Answer | ReplyError:
-    if reply.detail:
-        return ReplyError(reply.detail, "unusable_reply")
-    try:
-        body = repaired_json(reply)
-        data = orjson.loads(body)
-    except (UnreadableReplyError, orjson.JSONDecodeError) as error:
-        what = error if isinstance(error, UnreadableReplyError) else "JSON that is nested too deeply"
-        return ReplyError(f"HTTP {reply.status} with {what}", "unusable_reply")
-    answer = _read_data(request, reply.status, data)
-    if isinstance(answer, Answer):
-        reply.body = body
-    return answer
-
-
-def _read_data(request: Request, status: int, data: object) -> Answer | ReplyError:
     if type(data) is not dict:
-        told = f"HTTP {status} with JSON that is no object"
+        told = f"HTTP {reply.status} with JSON that is no object"
         return read_list(request, data) or _error_in_success(data) or ReplyError(told, "unusable_reply")
     if data.get("error"):
         error = find_error(data)
@@ -174,7 +155,7 @@ def _read_data(request: Request, status: int, data: object) -> Answer | ReplyErr
         return error
     answer = _READERS.get(request.path, _first_choice)(request, data)
     if not isinstance(answer, Answer):
-        missing = ReplyError(f"HTTP {status} without an answer in it", "unusable_reply")
+        missing = ReplyError(f"HTTP {reply.status} without an answer in it", "unusable_reply")
         error = answer or _error_in_success(data) or missing
         error.has_usage = _has_usage(data)
         return error
@@ -186,6 +167,23 @@ def _read_data(request: Request, status: int, data: object) -> Answer | ReplyErr
     model = data.get("model")
     if type(model) is str:
         answer.model = model
+    return answer
+
+
+def _read_repaired(request: Request, reply: Reply) -> Answer | ReplyError:
+    if reply.detail:
+        return ReplyError(reply.detail, "unusable_reply")
+    received = reply.body
+    try:
+        reply.body = repaired_json(reply)
+        orjson.loads(reply.body)
+    except (UnreadableReplyError, orjson.JSONDecodeError) as error:
+        reply.body = received
+        what = error if isinstance(error, UnreadableReplyError) else "JSON that is nested too deeply"
+        return ReplyError(f"HTTP {reply.status} with {what}", "unusable_reply")
+    answer = read_answer(request, reply)
+    if not isinstance(answer, Answer):
+        reply.body = received
     return answer
 
 
@@ -205,7 +203,9 @@ def _first_choice(request: Request, data: Mapping[str, object]) -> Answer | Repl
     if type(choices) is not list or not choices or type(choices[0]) is not dict:
         return None
     choice = choices[0]
-    if (failure := failure_in(choice)) is not None:
+    finish_reason = choice.get("finish_reason")
+    is_usual = finish_reason == "stop" and "error" not in choice and "native_finish_reason" not in choice
+    if not is_usual and (failure := failure_in(choice)) is not None:
         return _failed_generation(choice, failure)
     message = choice.get("message")
     if type(message) is dict:
@@ -217,7 +217,6 @@ def _first_choice(request: Request, data: Mapping[str, object]) -> Answer | Repl
     if type(text) is list or type(text) is dict:
         text, has_other_parts = _text_in(text if type(text) is list else [text])
         says_more = says_more or has_other_parts
-    finish_reason = choice.get("finish_reason")
     finish_reason = finish_reason if type(finish_reason) is str else None
     if not text and not says_more and not is_flagged(finish_reason) and (text is None or not _was_generated(data)):
         return None if text is None else ReplyError(_EMPTY_TEXT, "empty_answer")
