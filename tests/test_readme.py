@@ -5,13 +5,19 @@ import runpy
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
+import orjson
 import pytest
 from typer.main import get_command
 
 from llmblast.cli.main import app
 from llmblast.errors import ExitCode
+from llmblast.reading import Shaper
+from llmblast.records import Answer, Failure, Reply, Request, Success
+from llmblast.settings import EndpointSettings, Settings, load
+from llmblast.writing.records import error_record, render
 from tests.conftest import LLMBLAST, ROOT, RunLlmblast, StartMock, records
 
 README = (ROOT / "README.md").read_text()
@@ -22,7 +28,8 @@ COMMANDS = [
     if line.startswith("$ ")
 ]
 RUNS_THIS_TEST = "scripts/test"
-SERVES = "llmblast mock "
+SERVES = "llmblast mock"
+PLACE_OF_A_SERVER = re.compile(r"http://127\.0\.0\.1:800\d/v1")
 JQ = """
 import json, sys
 _, style, field, *files = sys.argv
@@ -34,8 +41,9 @@ for line in open(files[0]) if files else sys.stdin:
 
 def table_after(heading: str) -> list[list[str]]:
     """The cells of the first table below a heading, without its first two lines."""
-    section = README.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    rows = [line for line in section.splitlines() if line.startswith("|")][2:]
+    section = re.split(r"\n##+ ", README.split(f"## {heading}\n", 1)[1], maxsplit=1)[0]
+    lines = section.split("\n|", 1)[1].split("\n\n", 1)[0].splitlines()
+    rows = lines[2:]
     return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
 
 
@@ -55,8 +63,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_command_of_the_readme_runs(
     workplace: Path, environment: dict[str, str], start_mock: StartMock, command: str
 ) -> None:
-    """As typed, but for the port of the person's own endpoint. Lines with errors are part of one example."""
-    typed = command.replace("http://127.0.0.1:8000/v1", start_mock("latency=0.01").url)
+    """As typed, but for the ports of the servers that examples before it start. Lines with errors are part of one."""
+    typed = PLACE_OF_A_SERVER.sub(start_mock("latency=0.01").url, command)
     bin_folder = Path(sys.executable).parent
 
     done = subprocess.run(
@@ -78,9 +86,9 @@ def test_the_mock_of_the_readme_serves_with_its_faults(
     tmp_path: Path, environment: dict[str, str], llmblast: RunLlmblast
 ) -> None:
     """As typed, but for the port; a run against it meets the faults that the line above it wrote, and ends well."""
-    (index,) = (index for index, command in enumerate(COMMANDS) if command.startswith(SERVES))
+    (index,) = (index for index, command in enumerate(COMMANDS) if command.startswith(SERVES) and "--faults" in command)
     subprocess.run(["bash", "-c", COMMANDS[index - 1]], cwd=tmp_path, check=True)
-    arguments = shlex.split(COMMANDS[index])[1:]
+    arguments = shlex.split(COMMANDS[index].removesuffix("&"))[1:]
 
     with subprocess.Popen(
         [*LLMBLAST, *arguments, "--port", "0"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
@@ -104,6 +112,53 @@ def test_the_two_commands_stand_there() -> None:
     assert COMMANDS[:2] == ["scripts/demo", RUNS_THIS_TEST]
 
 
+def test_each_server_of_the_readme_is_started_before_it_is_used() -> None:
+    """The port that an example sends to is one at which an earlier example listens."""
+    listening: set[str] = set()
+    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL):
+        urls = set(PLACE_OF_A_SERVER.findall(block))
+        if block.lstrip().startswith(f"$ {SERVES}") or f"\n$ {SERVES}" in block:
+            listening |= urls
+        assert urls <= listening
+
+
+def test_the_settings_of_the_readme_are_valid(tmp_path: Path) -> None:
+    """Each example of a TOML file is read without an error."""
+    examples = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    for example in examples:
+        (tmp_path / "settings.toml").write_text(example)
+        load({}, str(tmp_path / "settings.toml"))
+
+    assert examples
+
+
+def test_the_lines_of_the_readme_can_be_sent() -> None:
+    """Each example of an input line becomes a request, whose fields the table of simple lines names."""
+    (example,) = re.findall(r"```json\n(.*?)```", README.split("## Input\n", 1)[1].split("\n## ", 1)[0], re.DOTALL)
+    shaper = Shaper(Settings())
+    shaped = [shaper.shape(number, "0" * 16, line.encode()) for number, line in enumerate(example.splitlines(), 1)]
+
+    assert all(isinstance(item, Request) for item in shaped)
+    assert [item.output_format for item in shaped if isinstance(item, Request)] == ["llmblast"] * 2 + ["openai-batch"]
+
+
+def test_the_table_of_endpoint_settings_is_the_programs() -> None:
+    """Each setting of an endpoint, and no other."""
+    assert names_in("Use a real provider") == {entry.name for entry in fields(EndpointSettings)}
+
+
+def test_the_tables_of_record_fields_are_the_programs() -> None:
+    """Each field that a record may have, and no other."""
+    request = Request(1, "0" * 16, b'{"input":"\xff"}', 1, "hi", {"usage": "mine"}, ambiguous_sends=1)
+    success = Success(request, Answer("hi"), Reply(200, body=b"{}"), "mock")
+    failure = Failure(request, "no answer", "timeout", maybe_billed=1, body=b"{}")
+
+    answered, failed = orjson.loads(render(success, body="always")), orjson.loads(error_record(failure))
+
+    assert answered.keys() == names_in("Records with an answer")
+    assert failed.keys() == names_in("Records without an answer") | {"key", "line", "id", "input"}
+
+
 def test_the_option_table_is_the_programs() -> None:
     """Every option with all its names and its help text."""
     options = get_command(app).commands["run"].params  # type: ignore[attr-defined] # a group, by construction
@@ -125,6 +180,11 @@ def test_the_option_table_is_the_programs() -> None:
 def test_the_exit_codes_are_the_programs() -> None:
     """Each code of the program, and no other."""
     assert [int(code) for code, _ in table_after("Exit codes")] == sorted(ExitCode)
+
+
+def names_in(heading: str) -> set[str]:
+    """Return the names in the first column of a table."""
+    return {name for names, *_ in table_after(heading) for name in re.findall(r"`([^`]+)`", names)}
 
 
 def test_the_benchmark_writes_its_section_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
