@@ -268,11 +268,13 @@ def settings_of(options: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
         flags["input"] = requests_filepath
     elif requests_filepath is not None and not is_variable:
         raise UsageError("INPUT and --input name the input twice. Leave one out.")
-    if flags.get("input") is None and sys.stdin is not None and sys.stdin.isatty():
-        raise UsageError("no input: name a JSONL file, such as llmblast run prompts.jsonl, or pipe one in.")
     if flags.get("params") is not None:
         flags["params"] = _parse_params(flags["params"])
-    return load(flags, config, environ)
+    settings = load(flags, config, environ)
+    is_unnamed = flags["input"] is None and settings.input == default_of("input")
+    if is_unnamed and sys.stdin is not None and sys.stdin.isatty():
+        raise UsageError("no input: name a JSONL file, such as llmblast run prompts.jsonl, or pipe one in.")
+    return settings
 
 
 def _parse_params(text: str) -> dict[str, Any]:

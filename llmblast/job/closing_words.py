@@ -11,6 +11,7 @@ _IS_CUT_OFF = 'IN("stop","tool_calls",null)|not'
 """Providers have many words for a limit or a filter."""
 _FLAGGED = f"jq -c 'select(.finish_reason|{_IS_CUT_OFF})'"
 _FLAGGED_IN_BATCH = f"jq -c 'select(.response.body.choices[]?.finish_reason|{_IS_CUT_OFF})'"
+_ANSWERS_IN_BATCH = "'.response.body.choices[0].message.content'"
 _BATCH_RECORD = b'"response":{"status_code":'
 _HEAD_BYTES = 4096
 _ERROR_FILTER = '"line \\(.line): \\(.error.message? // .error)"'
@@ -39,7 +40,10 @@ def next_command(
 ) -> str | None:
     """Return what to type next; `command` is what started this run, `can_resume` whether it can go on."""
     if exit_code is ExitCode.OK:
-        return f"jq -r .response {shlex.quote(settings.save)}" if can_resume and counters.done else None
+        if not can_resume or not counters.done:
+            return None
+        answers = _ANSWERS_IN_BATCH if _is_batch(settings.save) else ".response"
+        return f"jq -r {answers} {shlex.quote(settings.save)}"
     if exit_code is ExitCode.INPUT_DAMAGED and not counters.lines_read:
         return None  # the verdict says what to do with an input of another kind
     if exit_code is not ExitCode.SOME_FAILED:
@@ -60,21 +64,22 @@ def next_when(counters: Counters, exit_code: ExitCode, *, has_endpoints: bool) -
 def output_files(settings: Settings, answers_before: int, errors_before: int) -> OutputFiles:
     """Return where the answers and the errors are, and the command that shows the answers that are not whole."""
     is_file = not is_pipe(settings.save)
+    flagged = _FLAGGED_IN_BATCH if is_file and _is_batch(settings.save) else _FLAGGED
     return OutputFiles(
         answers=settings.save if is_file else None,
         errors=None if is_pipe(settings.errors_path) else settings.errors_path,
         answers_before=answers_before,
         errors_before=errors_before,
-        flagged_command=f"{_flagged_in(settings.save)} {shlex.quote(settings.save)}" if is_file else None,
+        flagged_command=f"{flagged} {shlex.quote(settings.save)}" if is_file else None,
     )
 
 
-def _flagged_in(path: str) -> str:
+def _is_batch(path: str) -> bool:
     try:
         with open(path, "rb") as file:
-            return _FLAGGED_IN_BATCH if _BATCH_RECORD in file.read(_HEAD_BYTES) else _FLAGGED
+            return _BATCH_RECORD in file.read(_HEAD_BYTES)
     except OSError:
-        return _FLAGGED
+        return False
 
 
 def _lines_meant(settings: Settings, counters: Counters) -> str:

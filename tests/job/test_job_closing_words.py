@@ -116,9 +116,12 @@ def test_the_command_that_shows_cut_off_answers_fits_their_format(tmp_path: Path
     save.write_text(record + "\n")
 
     files = output_files(Settings(save=str(save)), 3, 4)
+    shows = next_command(Settings(save=str(save)), Counters(succeeded=1), ExitCode.OK, "", can_resume=True)
 
     assert files.flagged_command == f'jq -c \'select({field}|IN("stop","tool_calls",null)|not)\' {save}'
     assert (files.answers, files.answers_before, files.errors_before) == (str(save), 3, 4)
+    assert shows is not None
+    assert ("choices[0]" in shows) == ("choices" in field)
 
 
 def test_answers_on_standard_output_have_no_file() -> None:
