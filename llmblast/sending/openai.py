@@ -5,6 +5,7 @@ https://platform.openai.com/docs/api-reference; vLLM, llama.cpp, Ollama, TGI, Li
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from ssl import SSLContext
@@ -156,13 +157,13 @@ def _check_header(endpoint: str, name: str, value: str) -> None:
 def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
     """The answer in a 2xx reply, or what is wrong with it. Never raises, whatever the body is.
 
-    Where strict JSON refuses the body and an answer is in it all the same, `reply.body` becomes strict JSON.
+    Where the answer is in a stream, in a text or in what strict JSON refuses, `reply.body` becomes the plain reply.
     """
     try:
         data = orjson.loads(reply.body)
     except orjson.JSONDecodeError:
         return _read_repaired(request, reply)
-    return _read_data(request, reply.status, data)
+    return _read_data(request, reply, data)
 
 
 def _read_repaired(request: Request, reply: Reply) -> Answer | ReplyError:
@@ -175,15 +176,16 @@ def _read_repaired(request: Request, reply: Reply) -> Answer | ReplyError:
         what = error if isinstance(error, UnreadableReplyError) else "JSON that is nested too deeply"
         words = words_of(reply.body) if isinstance(error, NoJsonError) else ""
         return ReplyError(f"HTTP {reply.status} with {what}{words and f': {words}'}", "unusable_reply")
-    answer = _read_data(request, reply.status, data)
-    if isinstance(answer, Answer):
-        reply.body = body
+    received, reply.body = reply.body, body
+    answer = _read_data(request, reply, data)
+    if not isinstance(answer, Answer):
+        reply.body = received
     return answer
 
 
-def _read_data(request: Request, status: int, data: object) -> Answer | ReplyError:
+def _read_data(request: Request, reply: Reply, data: object) -> Answer | ReplyError:
     if type(data) is not dict:
-        return _read_no_object(request, status, data)
+        return _read_no_object(request, reply, data)
     if data.get("error") and is_error(data["error"]):
         error = find_error(data)
         error.has_usage = _has_usage(data)
@@ -191,9 +193,9 @@ def _read_data(request: Request, status: int, data: object) -> Answer | ReplyErr
     reader = _READERS.get(request.path, _first_choice)
     answer = reader(request, data)
     if answer is None and reader is _first_choice and (joined := _joined([data])) is not None:
-        return _read_data(request, status, joined)
+        return _read_inner(request, reply, joined)
     if not isinstance(answer, Answer):
-        missing = ReplyError(f"HTTP {status} without an answer in it", "unusable_reply")
+        missing = ReplyError(f"HTTP {reply.status} without an answer in it", "unusable_reply")
         error = answer or error_in_success(data) or missing
         error.has_usage = _has_usage(data)
         return error
@@ -208,21 +210,30 @@ def _read_data(request: Request, status: int, data: object) -> Answer | ReplyErr
     return answer
 
 
-def _read_no_object(request: Request, status: int, data: object) -> Answer | ReplyError:
+def _read_no_object(request: Request, reply: Reply, data: object) -> Answer | ReplyError:
     """Read a reply that is a list, or JSON inside of a text, as some gateways hand it on."""
     if request.path == "embeddings" and type(data) is list and not error_in_success(data):
-        return _read_data(request, status, {"data": data})
+        return _read_data(request, reply, {"data": data})
     if request.path not in _READERS and type(data) is list and (joined := _joined(data)) is not None:
-        return _read_data(request, status, joined)
+        return _read_inner(request, reply, joined)
     if type(data) is str and data.lstrip()[:1] == "{":
         try:
             inner = orjson.loads(data)
         except (orjson.JSONDecodeError, UnicodeEncodeError):
             inner = None
         if type(inner) is dict:
-            return _read_data(request, status, inner)
-    told = f"HTTP {status} with JSON that is no object"
+            return _read_inner(request, reply, inner)
+    told = f"HTTP {reply.status} with JSON that is no object"
     return read_list(request, data) or error_in_success(data) or ReplyError(told, "unusable_reply")
+
+
+def _read_inner(request: Request, reply: Reply, data: Mapping[str, object]) -> Answer | ReplyError:
+    """Read the plain reply that stood in another one, which it replaces if there is an answer in it."""
+    answer = _read_data(request, reply, data)
+    if isinstance(answer, Answer):
+        with suppress(orjson.JSONEncodeError):  # it reads four times the depth that it writes
+            reply.body = orjson.dumps(data)
+    return answer
 
 
 def _joined(chunks: Sequence[object]) -> Mapping[str, object] | None:

@@ -114,8 +114,8 @@ def find_error(data: object) -> ReplyError:
 def words_of(body: bytes) -> str:
     """Return the words of a page or of a short text; empty for a long text, which may be an answer, and for others."""
     is_page = body.lstrip()[:1] == b"<"
-    words = _plain(body) if is_page or len(body) <= MAX_PLAIN_BODY_BYTES else ""
-    return words if "\ufffd" not in words and " ".join(words.split()).isprintable() else ""
+    words = " ".join(_plain(body).split()) if is_page or len(body) <= MAX_PLAIN_BODY_BYTES else ""
+    return words if "\ufffd" not in words and words.isprintable() else ""
 
 
 def _plain(body: bytes) -> str:

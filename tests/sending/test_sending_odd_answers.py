@@ -100,10 +100,13 @@ DELTA = {"index": 0, "delta": {"role": "assistant", "content": "Hi"}, "finish_re
     ],
 )
 def test_chunks_without_a_stream_are_read(data: object) -> None:
-    """So is JSON inside of a text."""
-    answer = answer_to(data)
+    """So is JSON inside of a text. The body becomes what would have come without all that."""
+    reply = Reply(200, body=orjson.dumps(data))
 
-    assert (answer.text, answer.completion_tokens) == ("Hi", None)
+    answer = read_answer(Request(1, "0" * 16, b"", "row-1"), reply)
+
+    assert isinstance(answer, Answer)
+    assert answer.text == orjson.loads(reply.body)["choices"][0]["message"]["content"] == "Hi"
 
 
 @pytest.mark.parametrize(
