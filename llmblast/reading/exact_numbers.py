@@ -25,25 +25,29 @@ _HUGE = 2.0**53
 
 def with_exact_integers(text: bytes, name: str, sent: dict[str, object]) -> dict[str, object]:
     """Return the member `name` of the line `text`, which is `sent`, with integers that floats cannot hold exact."""
-    if not _holds_huge_numbers(sent):
+    if not _holds_huge_numbers(sent.values()):
         return sent
     exact = with_exact_numbers(text, {name: sent})[name]
     return exact if isinstance(exact, dict) else sent
 
 
-def _holds_huge_numbers(sent: Mapping[str, object]) -> bool:
+def _holds_huge_numbers(sent: Iterable[Any]) -> bool:
     """Look at all values but those of lists that begin with a text or an integer, such as a thousand token ids."""
-    level: list[Mapping[str, object] | list[object]] = [sent]
+    level = [sent]
     while level:
-        deeper: list[Mapping[str, object] | list[object]] = []
-        for value in level:
-            items: Iterable[Any] = value.values() if isinstance(value, Mapping) else value
-            for item in items:
+        deeper = []
+        for values in level:
+            kinds = set(map(type, values))
+            if kinds.isdisjoint(_MAY_HOLD_FLOATS):
+                continue
+            for item in values:
                 kind = type(item)
-                if kind is float and abs(item) >= _HUGE:
-                    return True
-                if kind is dict or (kind is list and item and type(item[0]) in _MAY_HOLD_FLOATS):
+                if kind is dict:
+                    deeper.append(item.values())
+                elif kind is list and item and type(item[0]) in _MAY_HOLD_FLOATS:
                     deeper.append(item)
+                elif kind is float and abs(item) >= _HUGE:
+                    return True
         level = deeper
     return False
 
