@@ -103,9 +103,9 @@ def _large_reply(incident: Incident) -> ScriptedReply:
 
 
 def _truncated(incident: Incident) -> ScriptedReply:
-    """The length is that of twice as much."""
+    """The length is that of the whole body, of which half comes."""
     body = incident.answer.body
-    return _broken(_head(incident, b"Content-Length: %d" % (2 * len(body))) + body, Ending.CLOSE)
+    return _broken(_head(incident, b"Content-Length: %d" % len(body)) + body[: len(body) // 2], Ending.CLOSE)
 
 
 def _length_too_small(incident: Incident) -> ScriptedReply:
@@ -129,8 +129,10 @@ def _trailers(incident: Incident) -> ScriptedReply:
 
 
 def _broken_chunk(incident: Incident) -> ScriptedReply:
-    """All of the answer, but not the end that says so."""
-    return _broken(_head(incident, b"Transfer-Encoding: chunked") + _chunks(incident.answer.body) + b"f", Ending.CLOSE)
+    """The end is in the middle of the answer, and in the size of a chunk."""
+    body = incident.answer.body
+    half = _chunks(body[: len(body) // 2])
+    return _broken(_head(incident, b"Transfer-Encoding: chunked") + half + b"f", Ending.CLOSE)
 
 
 def _bad_chunk_size(incident: Incident) -> ScriptedReply:

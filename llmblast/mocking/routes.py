@@ -13,8 +13,16 @@ from llmblast.mocking.replies import ScriptedReply
 from llmblast.settings import API_PATHS
 
 _PREFIXES = ("", "/v1")
-OPERATIONS = {f"{prefix}/{path}": path for prefix in _PREFIXES for path in API_PATHS}
+_ANSWERED_AS = {
+    "chat/completions": "chat/completions",
+    "completions": "completions",
+    "embeddings": "embeddings",
+    "agents/completions": "chat/completions",
+    "fim/completions": "completions",
+}
+OPERATIONS = {f"{prefix}/{path}": operation for prefix in _PREFIXES for path, operation in _ANSWERED_AS.items()}
 """The operations, such as `chat/completions`, by their paths."""
+_NOT_MOCKED = {f"{prefix}/{path}" for prefix in _PREFIXES for path in API_PATHS}.difference(OPERATIONS)
 _MODELS = {f"{prefix}/models" for prefix in _PREFIXES}
 _HEALTH = {"/health", "/v1/health"}
 _ROOT = {"/", ""}
@@ -31,7 +39,8 @@ def read_only_reply(method: str, path: str, models: Models) -> ScriptedReply:
     """Return the reply to anything but a POST to an operation."""
     allowed = _allowed(path)
     if allowed is None:
-        return refusal(404, f"Invalid URL ({method} {path})", "unknown_url")
+        why = f": the mock provider answers only {', '.join(_ANSWERED_AS)}" if path in _NOT_MOCKED else ""
+        return refusal(404, f"Invalid URL ({method} {path}){why}", "unknown_url")
     if method == "OPTIONS":
         return ScriptedReply(204, headers={"Allow": allowed})
     if method not in allowed.split(", "):

@@ -8,6 +8,7 @@ _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _UTF16_SAMPLE_BYTES = 16
 _SEPARATORS = (b",", b";", b"\t")
 _INSIDE_OF_AN_OBJECT = re.compile(rb'[}\]]|"[^"]*"\s*:')
+_INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u2060\u3000\ufeff]+(?=[{\[])")
 _STARTS_OF_A_LIST = (b"[", b"[{")
 _MEANINGS = {
     "no low surrogate in string": "a broken escape: half of a pair such as \\ud83d\\ude00",
@@ -66,6 +67,8 @@ def _wrong_format(text: bytes) -> str | None:
         return "a JSON array, where each line should be one object: make lines of it, such as with jq -c '.[]' FILE"
     if text.startswith((b"{", b"[")):
         return None
+    if mark := _INVISIBLE.match(text.decode()):
+        return f"not JSON: an invisible character (U+{ord(mark[0][0]):04X}) in front of the object: remove it"
     if _INSIDE_OF_AN_OBJECT.match(text):
         return "not JSON: one object is spread over several lines: join them, such as with jq -c . FILE"
     kind = "CSV" if any(separator in text for separator in _SEPARATORS) else "plain text"
@@ -77,6 +80,8 @@ def _mistake(text: bytes, error: orjson.JSONDecodeError) -> str:
         return "it ends too early: the line is truncated, or one object is spread over several lines"
     if b"\r" in text and error.msg.startswith("unexpected content after"):
         return "lines end with CR alone: end them with LF, such as with tr '\\r' '\\n' < FILE"
+    if error.msg.startswith("unexpected content after") and text[error.pos :].strip() == b",":
+        return "a comma behind the object, as in a JSON array: make lines of it, such as with jq -c '.[]' FILE"
     if text.decode().startswith(_NO_NUMBERS, error.pos):
         return "JSON has no NaN and no Infinity: write null or leave it out"
     return _MEANINGS.get(error.msg.split(",")[0], error.msg)

@@ -1,14 +1,16 @@
-"""Exact numbers: carry the numbers of a user's own fields into the record digit by digit.
+"""Exact numbers: carry a line's numbers into the record and into the request digit by digit.
 
 orjson reads integers beyond 64 bits and decimals of more than 17 digits as floats, which rounds them, and refuses what
 is larger than any float. Such a number is kept as a fragment of JSON, which orjson writes as it stands. Only lines
 whose own fields hold a float, an object or a list are looked at, and only those with a long number are parsed again.
+Of what is sent, only numbers as large as no integer in a float matter: all others arrive as the float that was meant.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isfinite
+from typing import Any
 
 import orjson
 
@@ -18,6 +20,36 @@ _EXACT_FLOAT_CHARS = 16
 """A decimal of 15 digits comes back from a float as it was."""
 _MAX_INT_CHARS = 20
 _TOO_LARGE_FOR_A_FLOAT = "infinity"
+_HUGE = 2.0**53
+
+
+def with_exact_integers(text: bytes, name: str, sent: dict[str, object]) -> dict[str, object]:
+    """Return the member `name` of the line `text`, which is `sent`, with integers that floats cannot hold exact."""
+    if not _holds_huge_numbers(sent.values()):
+        return sent
+    exact = with_exact_numbers(text, {name: sent})[name]
+    return exact if isinstance(exact, dict) else sent
+
+
+def _holds_huge_numbers(sent: Iterable[Any]) -> bool:
+    """Look at all values but those of lists that begin with a text or an integer, such as a thousand token ids."""
+    level = [sent]
+    while level:
+        deeper = []
+        for values in level:
+            kinds = set(map(type, values))
+            if kinds.isdisjoint(_MAY_HOLD_FLOATS):
+                continue
+            for item in values:
+                kind = type(item)
+                if kind is dict:
+                    deeper.append(item.values())
+                elif kind is list and item and type(item[0]) in _MAY_HOLD_FLOATS:
+                    deeper.append(item)
+                elif kind is float and abs(item) >= _HUGE:
+                    return True
+        level = deeper
+    return False
 
 
 def with_exact_numbers(text: bytes, fields: Mapping[str, object]) -> Mapping[str, object]:

@@ -28,6 +28,16 @@ FORMATS: dict[str, type[Format]] = {"openai-batch": OpenAIBatch, "raw": Raw, "si
 """By the name that `settings.format` knows, in the order in which they are asked."""
 
 
+_FOREIGN = {
+    ("custom_id", "params"): "Anthropic batch",
+    ("key", "request"): "Gemini batch",
+    ("contents",): "Gemini",
+    ("modelInput",): "Bedrock batch",
+    ("instances",): "Vertex batch",
+    ("conversations",): "ShareGPT",
+}
+"""What lines of other APIs and of data sets have, the last an object or a list, and what they are called."""
+_BATCH_LINE = '{"custom_id": "...", "method": "POST", "url": "/v1/chat/completions", "body": {...}}'
 _NOT_IN_A_PLACE = frozenset(".[]{}!:'")
 """What a shell or a template would take for something else."""
 _SHOWN_FIELDS = 8
@@ -55,11 +65,9 @@ class Detector:
                 return candidate
         if path_of_body(fields) is not None:
             return self._raw
-        if "custom_id" in fields and "params" in fields:
-            raise BadLine(
-                "Anthropic batch lines are not supported: convert it to "
-                '{"custom_id": "...", "method": "POST", "url": "/v1/chat/completions", "body": {...}}'
-            )
+        for members, name in _FOREIGN.items():
+            if members[0] in fields and type(fields.get(members[-1])) in (dict, list):
+                raise BadLine(f"{name} lines are not supported: convert it to {_BATCH_LINE}")
         raise BadLine(_nothing_to_send(fields))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import orjson
 
-from llmblast.reading.exact_numbers import with_exact_numbers
+from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model
 from llmblast.reading.paths import PathFinder, fits, path_of_url
 from llmblast.records import Request
@@ -38,6 +38,7 @@ class OpenAIBatch:
         body = fields.get("body")
         if type(body) is not dict:
             raise BadLine('"body" must be an object: the request to send')
+        body = with_exact_integers(text, "body", body)
         extra: dict[str, object] = {}
         if len(fields) > 2:
             beside = {name: value for name, value in fields.items() if name not in _MEMBERS}

@@ -3,7 +3,7 @@
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
 from llmblast.reading.image_tokens import MIN_BODY_BYTES, may_hold_images, measure
-from llmblast.reading.lines import OversizedLine
+from llmblast.reading.lines import BOM, OversizedLine
 from llmblast.records import Failure, Line, Request
 from llmblast.settings import Settings
 
@@ -27,6 +27,10 @@ class Shaper:
         try:
             fields = parse_fields(text)
         except BadLine as bad:
+            if text.startswith(BOM):  # files were joined of which each began with a mark
+                result = self.shape(number, key, text.removeprefix(BOM).strip())
+                if isinstance(result, Request):
+                    return result
             return _failure(Line(number, key, text, number), bad)
         try:
             request = self._detector.format_of(fields).shape(number, key, text, fields)

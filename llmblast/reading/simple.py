@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import orjson
 
 from llmblast.errors import UsageError
-from llmblast.reading.exact_numbers import with_exact_numbers
+from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import STREAM_REFUSAL, BadLine, max_tokens_of, own_id
 from llmblast.reading.images import Images
 from llmblast.reading.template import Template
@@ -66,7 +66,7 @@ class Simple:
         if (system := asked.get("system")) is not None:
             head = _head(_checked_system(system))
         if (line_params := asked.get("params")) is not None:
-            params = {**self._params, **_checked_params(line_params)}
+            params = {**self._params, **with_exact_integers(text, "params", _checked_params(line_params))}
             tail, max_tokens = _tail(params), max_tokens_of(params)
         if (images := asked.get("images")) is not None and (parts := self._images.parts(images)):
             content = [{"type": "text", "text": prompt}, *parts]

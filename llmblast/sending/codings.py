@@ -2,15 +2,20 @@
 
 We ask for none: answers are small, and unpacking 64 KB costs 150 us of CPU, where a whole exchange costs 10. Some
 gateways compress unasked, and an endpoint's own `headers` may ask (`Accept-Encoding = "gzip"`) where the line is slow.
-Of a Content-Encoding that stands there twice the first one counts.
+Of a Content-Encoding that stands there twice the first one counts. Transfer codings but for `chunked` count as well.
+
+Some servers name a coding that the body does not have, pad what they packed, or leave out its checksum: text stays as
+it is, padding behind a whole member is left out, and whole JSON needs no checksum.
 """
 
+import re
 import sys
 import zlib
 from collections.abc import Callable
 from typing import Protocol
 
 from llmblast.records import Cause, Reply
+from llmblast.sending.complete_bodies import is_complete
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -24,6 +29,9 @@ _ZSTD_WINDOW_LOG = 23
 """RFC 9659: no window of more than 8 MB in this content coding."""
 _SHOWN_CHARACTERS = 40
 _BRACE = b"{"
+_NONE = ("", "identity", "chunked")
+_MOST_CODINGS = 4
+_NOT_IN_TEXTS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 class _Decompressor(Protocol):
@@ -67,41 +75,70 @@ def without_coding(reply: Reply, max_bytes: int) -> Reply:
 
 
 def _coding_of(reply: Reply) -> str:
-    value = reply.header(b"content-encoding") or b""
-    codings = (coding.strip().lower() for coding in value.decode("latin-1").split(","))
-    return ", ".join(coding for coding in codings if coding not in ("", "identity"))
+    values = [reply.header(b"content-encoding") or b"", reply.header(b"transfer-encoding") or b""]
+    codings = (coding.strip().lower() for coding in b",".join(values).decode("latin-1").split(","))
+    return ", ".join(coding for coding in codings if coding not in _NONE)
 
 
-def _unpack(coding: str, body: bytes, max_bytes: int) -> bytes:
-    open_for = _DECOMPRESSORS.get(coding)
-    if open_for is None:
-        raise _UnreadableError(f"is encoded as {coding[:_SHOWN_CHARACTERS]!r}, which nobody asked for")
+def _unpack(names: str, body: bytes, max_bytes: int) -> bytes:
+    """Take off the codings in `names`, the last one first; text that has none of them is returned as it is."""
+    codings = names.split(", ")
+    for coding in reversed(codings):
+        try:
+            if coding not in _DECOMPRESSORS or len(codings) > _MOST_CODINGS:
+                raise _UnreadableError(f"is encoded as {names[:_SHOWN_CHARACTERS]!r}, which nobody asked for")
+            body = _unpack_one(coding, body, max_bytes)
+        except _UnreadableError:
+            if not _is_text(body):
+                raise
+            return body
+    return body
+
+
+def _is_text(body: bytes) -> bool:
     try:
-        return _read_members(open_for, body, max_bytes)
-    except EOFError:
-        raise _UnreadableError(f"breaks off: its {coding} data have no end") from None
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return _NOT_IN_TEXTS.search(body) is None
+
+
+def _unpack_one(coding: str, body: bytes, max_bytes: int) -> bytes:
+    try:
+        unpacked, is_whole = _read_members(_DECOMPRESSORS[coding], body, max_bytes)
     except (zlib.error, zstd.ZstdError):
         raise _UnreadableError(f"is damaged: it is no {coding} data") from None
+    if not is_whole and not is_complete(Reply(body=unpacked)):
+        raise _UnreadableError(f"breaks off: its {coding} data have no end")
+    return unpacked
 
 
-def _read_members(open_for: Callable[[bytes], _Decompressor], body: bytes, max_bytes: int) -> bytes:
-    """All members or frames, one behind the other, unpacked in pieces."""
-    pieces, room = [], max_bytes
+def _read_members(open_for: Callable[[bytes], _Decompressor], body: bytes, max_bytes: int) -> tuple[bytes, bool]:
+    """Unpack all members or frames, one behind the other, in pieces. Return them, and whether the last one has an end.
+
+    What is no member behind a whole one is left out.
+    """
+    pieces: list[bytes] = []
+    room = max_bytes
     decompressor, members = open_for(body), 1
     for start in range(0, len(body), _PIECE_BYTES):
         data = body[start : start + _PIECE_BYTES]
         while data:
-            if decompressor.eof:
+            is_new = decompressor.eof
+            if is_new:
                 decompressor, members = open_for(data), members + 1
-            piece = decompressor.decompress(data, room + 1)
+            try:
+                piece = decompressor.decompress(data, room + 1)
+            except (zlib.error, zstd.ZstdError):
+                if is_new:
+                    return b"".join(pieces), True
+                raise
             room -= len(piece)
             if room < 0 or members > _MOST_MEMBERS:
                 raise _TooLargeError
             pieces.append(piece)
             data = decompressor.unused_data if decompressor.eof else b""
-    if not decompressor.eof:
-        raise EOFError
-    return b"".join(pieces)
+    return b"".join(pieces), decompressor.eof
 
 
 def _open_gzip(data: bytes) -> _Decompressor:

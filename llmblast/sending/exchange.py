@@ -15,12 +15,13 @@ import httptools
 
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.codings import without_coding
+from llmblast.sending.complete_bodies import MAY_BE_COMPLETE, is_complete
 from llmblast.sending.foreign_protocols import explain_first_bytes, hint_at_tls
 from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS, ReplyRewriter, UnreadableHttpError
 from llmblast.sending.reply_budget import UNCOUNTED_BYTES, reply_budget
 from llmblast.sending.tls import explain_tls
 
-_FRAMING = (b"content-length", b"transfer-encoding")
+_FRAMING = _LENGTH, _CODING = b"content-length", b"transfer-encoding"
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 _MAX_REREAD_BYTES = 64 * 1024
 """So much of a reply can be read a second time, leniently, once its head is known."""
@@ -141,7 +142,7 @@ class Exchange(asyncio.Protocol):
         """Ends the exchange and the connection now."""
         self.is_kept = False
         self._transport.abort()
-        self._finish(Reply(cause=cause, detail=detail))
+        self._finish(self._broken_off(cause, detail))
 
     def abandon(self) -> None:
         """Ends the exchange and the connection now, and tells nobody."""
@@ -194,7 +195,7 @@ class Exchange(asyncio.Protocol):
                 self._finish(Reply(cause=Cause.NOT_SENT, detail=f"no TLS connection: {explain_tls(exc)}"))
             else:
                 how_far = "in the middle of the reply" if self._received_bytes else "before a reply came"
-                self._finish(Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}{self._hint()}"))
+                self._finish(self._broken_off(Cause.BROKEN, f"the connection broke {how_far}{self._hint()}"))
         del self._parser  # it holds this object, which would live on until a collection with all that it received
         self._on_lost(self, exc)
 
@@ -263,6 +264,14 @@ class Exchange(asyncio.Protocol):
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         return without_coding(Reply(status, self._headers.copy(), body), self._max_reply_bytes)
 
+    def _broken_off(self, cause: Cause, detail: str) -> Reply:
+        """Return the reply where only its framing has no end, else the cause."""
+        if self._chunks and self._headers_done and cause in MAY_BE_COMPLETE and self._done is not None:
+            reply = self._whole(self._parser.get_status_code())
+            if is_complete(reply):
+                return reply
+        return Reply(cause=cause, detail=detail)
+
     def _finish(self, reply: Reply) -> None:
         request, done = self.request, self._done
         self.request = self._done = self._reply = None
@@ -314,7 +323,8 @@ class Exchange(asyncio.Protocol):
         return is_over or len(self._headers) > MAX_HEADERS
 
     def _ends_with_the_connection(self) -> bool:
-        return not any(name.lower() in _FRAMING for name in self._headers)
+        framing = {name.lower(): value for name, value in self._headers.items() if name.lower() in _FRAMING}
+        return _LENGTH not in framing and not framing.get(_CODING, b"").lower().rstrip().endswith(b"chunked")
 
 
 class _RewritingParser:

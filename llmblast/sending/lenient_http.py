@@ -2,11 +2,12 @@
 
 | what the reply has | what becomes of it | RFC 9112 |
 |---|---|---|
-| line ends of a bare LF, also in chunked data | CRLF | 2.2 |
-| an odd or missing reason phrase, spaces, `http/1.1` in lower case, HTTP/1.2 | a plain status line | 4 |
+| line ends of a bare LF, also in chunked data, of several CR and a LF | CRLF | 2.2 |
+| an odd or missing reason phrase, spaces, `http/1.1` in lower case, HTTP/1.2, HTTP/2 | a plain status line | 4 |
 | control characters in a header, a header over several lines | spaces, one line | 5.2, RFC 9110 5.5 |
 | white space before the colon of a header, a name that is none | taken off; the header is left out | 5.1 |
-| the same Content-Length several times | one | RFC 9110 8.6 |
+| the same Content-Length several times, words behind it | one | RFC 9110 8.6 |
+| a Content-Length beyond 63 bits | the end of the connection counts | 6.3 |
 | Transfer-Encoding and Content-Length at once | only the chunks count | 6.3 |
 | white space around a chunk's size, extensions of any kind | left out | 7.1 |
 
@@ -23,9 +24,14 @@ MAX_HEADERS = 2000
 
 _MAX_CHUNK_LINE_BYTES = 64 * 1024
 _PREFIX = b"HTTP/"
-_LINE_END = re.compile(rb"\r?\n")
-_HEAD_END = re.compile(rb"\r?\n\r?\n")
-_STATUS_LINE = re.compile(rb"HTTP/1(?:\.(\d))?[ \t]+(\d{3})(?:[ \t].*)?", re.IGNORECASE | re.DOTALL)
+_LINE_END = re.compile(rb"\r*\n")
+_HEAD_END = re.compile(rb"\r*\n\r*\n")
+_STATUS_LINE = re.compile(rb"HTTP/(?:1(?:\.(\d))?|2(?:\.0)?)[ \t]+(\d{3})(?:\D.*)?", re.IGNORECASE | re.DOTALL)
+_LENGTH_VALUE = re.compile(rb"(\d+)(?:[^\d].*)?", re.DOTALL)
+_MAX_LENGTH = 2**63 - 1
+_MAX_LENGTH_DIGITS = 1000
+"""Python refuses to read numbers of more digits."""
+_BODILESS = (204, 304)
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROLS = re.compile(rb"[\x01-\x08\x0a-\x1f\x7f]")
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?\r?", re.DOTALL)
@@ -43,11 +49,13 @@ class ReplyRewriter:
         self._pending = b""
         self._is_head_done = False
         self._chunks: _ChunkRewriter | None = None
+        self._left: int | None = None
+        """Bytes of the body that have not come; None where the chunks or the end of the connection tell."""
 
     def feed(self, data: bytes) -> bytes:
         """Return the next bytes of the rewritten reply, which may be none. Raises UnreadableHttpError."""
         if self._is_head_done:
-            return data if self._chunks is None else self._chunks.feed(data)
+            return self._take_rest(data) if self._chunks is None else self._chunks.feed(data)
         self._pending += data
         while (end := self._head_end()) is not None:
             head, self._pending = self._pending[: end[0]], self._pending[end[1] :]
@@ -56,9 +64,17 @@ class ReplyRewriter:
                 continue
             self._is_head_done = True
             self._chunks = _ChunkRewriter() if b"transfer-encoding: chunked" in lines else None
+            self._left = 0 if status in _BODILESS else _length_in(lines[-1])
             rest, self._pending = self._pending, b""
             return b"\r\n".join([*lines, b"", self.feed(rest)])
         return b""
+
+    def _take_rest(self, data: bytes) -> bytes:
+        if self._left is None:
+            return data
+        data = data[: self._left]
+        self._left -= len(data)
+        return data
 
     def _head_end(self) -> tuple[int, int] | None:
         """Return where the head ends and where the body begins, or None where more has to come."""
@@ -180,13 +196,21 @@ def _framing(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
         {value.strip().lower() for name, values in headers if name.lower() == wanted for value in values.split(b",")}
         for wanted in (_CODING, _LENGTH)
     )
-    codings.discard(b"identity")
+    codings -= {b"identity", b""}
     if codings:
         if codings != {b"chunked"}:
             raise UnreadableHttpError("its Transfer-Encoding is not chunked")
         return [b"transfer-encoding: chunked"]
-    if not all(length.isdigit() for length in lengths):
+    found = [_LENGTH_VALUE.fullmatch(length) for length in lengths]
+    values = {int(length[1][:_MAX_LENGTH_DIGITS]) for length in found if length is not None}
+    if None in found:
         raise UnreadableHttpError("its Content-Length is no number")
-    if len({int(length) for length in lengths}) > 1:
+    if len(values) > 1:
         raise UnreadableHttpError("it has several Content-Lengths that differ")
-    return [b"content-length: %d" % int(length) for length in list(lengths)[:1]]
+    return [b"content-length: %d" % length for length in values if length <= _MAX_LENGTH]
+
+
+def _length_in(line: bytes) -> int | None:
+    """Return the length in the last line of a rewritten head, which is a Content-Length or something else."""
+    name, _, value = line.partition(b": ")
+    return int(value) if name == _LENGTH else None

@@ -46,6 +46,10 @@ class UnreadableReplyError(Exception):
     """No JSON can be found in the reply; the text says what it has instead."""
 
 
+class NoJsonError(UnreadableReplyError):
+    """The reply does not even begin like JSON or a stream: it is a page or a plain text."""
+
+
 def repaired_json(reply: Reply) -> bytes:
     """Return what the body of the reply means, as strict JSON. Raises UnreadableReplyError, and nothing else."""
     try:
@@ -66,7 +70,7 @@ def _read(text: str) -> object:
         return _read_whole(text)
     if _EVENTS.match(text) or (comments and not text):
         return _read_events(text)
-    raise UnreadableReplyError("a body that is not JSON")
+    raise NoJsonError("a body that is not JSON")
 
 
 def _decode(body: bytes, content_type: bytes) -> str:
@@ -126,7 +130,7 @@ def _read_events(text: str) -> object:
         elif name == "event":
             event = value.strip()
         elif name == "data":
-            pending += value.strip(_PADDING)
+            pending += value.strip(_PADDING).removeprefix("data:").lstrip()  # some proxies put it in front twice
             if pending == _END_OF_STREAM:
                 is_ended, pending = True, ""
             elif pending and (chunk := _chunk_in(pending)) is not None:

@@ -5,6 +5,7 @@ https://platform.openai.com/docs/api-reference; vLLM, llama.cpp, Ollama, TGI, Li
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from ssl import SSLContext
@@ -15,12 +16,15 @@ import orjson
 from llmblast.errors import UsageError
 from llmblast.records import Answer, Reply, Request
 from llmblast.sending.auth import BEARER_HEADER, DEFAULT_KEY_HEADERS, auth_header, check_auth
+from llmblast.sending.embeddings import read_embeddings
 from llmblast.sending.finish_reasons import failure_in, is_flagged
-from llmblast.sending.lenient_json import UnreadableReplyError, repaired_json
+from llmblast.sending.lenient_json import NoJsonError, UnreadableReplyError, repaired_json
 from llmblast.sending.passed_through import PASSED_THROUGH, Reader, read_list
 from llmblast.sending.proxies import Proxy, find_proxy
-from llmblast.sending.reply_errors import ReplyError, find_error
+from llmblast.sending.reply_errors import ReplyError, error_in_success, find_error, is_error, words_of
+from llmblast.sending.streams import UnreadableStreamError, join_chunks
 from llmblast.sending.tls import new_tls_context
+from llmblast.sending.usage import count_of, was_generated
 from llmblast.settings import EndpointSettings, base_url
 
 USER_AGENT = "llmblast/0.1"
@@ -39,9 +43,22 @@ _MORE_IN_A_MESSAGE = (
     "refusal",
     "reasoning",
     "reasoning_content",
+    "reasoning_details",
+    "thinking",
+    "thinking_blocks",
     "audio",
+    "images",
+    "videos",
+    "parsed",
     "annotations",
+    "citations",
+    "context",
+    "executed_tools",
 )
+"""OpenAI, OpenRouter (reasoning_details, images), Ollama (thinking), LiteLLM (thinking_blocks), Azure (context), Groq
+(executed_tools).
+"""
+_CALLS = ("tool_calls", "function_call")
 
 
 def _bearer(key: str) -> tuple[str, str]:
@@ -140,57 +157,103 @@ def _check_header(endpoint: str, name: str, value: str) -> None:
 def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
     """The answer in a 2xx reply, or what is wrong with it. Never raises, whatever the body is.
 
-    Where strict JSON refuses the body and an answer is in it all the same, `reply.body` becomes strict JSON.
+    Where the answer is in a stream, in a text or in what strict JSON refuses, `reply.body` becomes the plain reply.
     """
     try:
         data = orjson.loads(reply.body)
     except orjson.JSONDecodeError:
         return _read_repaired(request, reply)
+    return _read_data(request, reply, data)
+
+
+def _read_repaired(request: Request, reply: Reply) -> Answer | ReplyError:
+    if reply.detail:
+        return ReplyError(reply.detail, "unusable_reply")
+    try:
+        body = repaired_json(reply)
+        data = orjson.loads(body)
+    except (UnreadableReplyError, orjson.JSONDecodeError) as error:
+        what = error if isinstance(error, UnreadableReplyError) else "JSON that is nested too deeply"
+        words = words_of(reply.body) if isinstance(error, NoJsonError) else ""
+        return ReplyError(f"HTTP {reply.status} with {what}{words and f': {words}'}", "unusable_reply")
+    received, reply.body = reply.body, body
+    answer = _read_data(request, reply, data)
+    if not isinstance(answer, Answer):
+        reply.body = received
+    return answer
+
+
+def _read_data(request: Request, reply: Reply, data: object) -> Answer | ReplyError:
     if type(data) is not dict:
-        told = f"HTTP {reply.status} with JSON that is no object"
-        return read_list(request, data) or _error_in_success(data) or ReplyError(told, "unusable_reply")
-    if data.get("error"):
+        return _read_no_object(request, reply, data)
+    if data.get("error") and is_error(data["error"]):
         error = find_error(data)
         error.has_usage = _has_usage(data)
         return error
-    answer = _READERS.get(request.path, _first_choice)(request, data)
+    reader = _READERS.get(request.path, _first_choice)
+    answer = reader(request, data)
+    if answer is None and reader is _first_choice and (joined := _joined([data])) is not None:
+        return _read_inner(request, reply, joined)
     if not isinstance(answer, Answer):
         missing = ReplyError(f"HTTP {reply.status} without an answer in it", "unusable_reply")
-        error = answer or _error_in_success(data) or missing
+        error = answer or error_in_success(data) or missing
         error.has_usage = _has_usage(data)
         return error
     usage = data.get("usage")
     if type(usage) is dict:
         answer.usage = usage
-        answer.prompt_tokens = _count(usage.get("prompt_tokens", usage.get("input_tokens")))
-        answer.completion_tokens = _count(usage.get("completion_tokens", usage.get("output_tokens"))) or 0
+        answer.prompt_tokens = count_of(usage.get("prompt_tokens", usage.get("input_tokens")))
+        answer.completion_tokens = count_of(usage.get("completion_tokens", usage.get("output_tokens"))) or 0
     model = data.get("model")
     if type(model) is str:
         answer.model = model
     return answer
 
 
-def _read_repaired(request: Request, reply: Reply) -> Answer | ReplyError:
-    if reply.detail:
-        return ReplyError(reply.detail, "unusable_reply")
-    received = reply.body
-    try:
-        reply.body = repaired_json(reply)
-        orjson.loads(reply.body)
-    except (UnreadableReplyError, orjson.JSONDecodeError) as error:
-        reply.body = received
-        what = error if isinstance(error, UnreadableReplyError) else "JSON that is nested too deeply"
-        return ReplyError(f"HTTP {reply.status} with {what}", "unusable_reply")
-    answer = read_answer(request, reply)
-    if not isinstance(answer, Answer):
-        reply.body = received
+def _read_no_object(request: Request, reply: Reply, data: object) -> Answer | ReplyError:
+    """Read a reply that is a list, or JSON inside of a text, as some gateways hand it on."""
+    if request.path == "embeddings" and type(data) is list and not error_in_success(data):
+        return _read_data(request, reply, {"data": data})
+    if request.path not in _READERS and type(data) is list and (joined := _joined(data)) is not None:
+        return _read_inner(request, reply, joined)
+    if type(data) is str and data.lstrip()[:1] == "{":
+        try:
+            inner = orjson.loads(data)
+        except (orjson.JSONDecodeError, UnicodeEncodeError):
+            inner = None
+        if type(inner) is dict:
+            return _read_inner(request, reply, inner)
+    told = f"HTTP {reply.status} with JSON that is no object"
+    return read_list(request, data) or error_in_success(data) or ReplyError(told, "unusable_reply")
+
+
+def _read_inner(request: Request, reply: Reply, data: Mapping[str, object]) -> Answer | ReplyError:
+    """Read the plain reply that stood in another one, which it replaces if there is an answer in it."""
+    answer = _read_data(request, reply, data)
+    if isinstance(answer, Answer):
+        with suppress(orjson.JSONEncodeError):  # it reads four times the depth that it writes
+            reply.body = orjson.dumps(data)
     return answer
 
 
-def _error_in_success(data: object) -> ReplyError | None:
-    """What a 2xx reply without an answer says is wrong, in shapes that have no `error` member."""
-    error = find_error(data)
-    return error if error.message and error.objects else None
+def _joined(chunks: Sequence[object]) -> Mapping[str, object] | None:
+    """Return the reply that these chunks are, of a stream without its framing; None where they are none."""
+    if not any(type(chunk) is dict and _is_chunk(chunk) for chunk in chunks):
+        return None
+    try:
+        reply = join_chunks(chunks, is_ended=len(chunks) == 1)
+    except UnreadableStreamError:
+        return None
+    return reply if type(reply) is dict and not any(_is_chunk(part) for part in (reply, *_choices(reply))) else None
+
+
+def _is_chunk(value: Mapping[str, object]) -> bool:
+    return "done" in value or any("delta" in choice for choice in _choices(value))
+
+
+def _choices(data: Mapping[str, object]) -> list[Mapping[str, object]]:
+    choices = data.get("choices")
+    return [choice for choice in choices if type(choice) is dict] if type(choices) is list else []
 
 
 def _has_usage(data: Mapping[str, object]) -> bool:
@@ -199,10 +262,22 @@ def _has_usage(data: Mapping[str, object]) -> bool:
 
 
 def _first_choice(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:
+    """Return the answer in the first choice; where there is none in it, and in another one there is, that."""
     choices = data.get("choices")
     if type(choices) is not list or not choices or type(choices[0]) is not dict:
         return None
-    choice = choices[0]
+    answer = _read_choice(choices[0], data)
+    if len(choices) == 1:
+        return answer
+    others = (_read_choice(choice, data) for choice in choices[1:] if type(choice) is dict)
+    if not isinstance(answer, Answer):
+        answer = next((other for other in others if isinstance(other, Answer)), answer)
+    if isinstance(answer, Answer):
+        answer.says_more = True
+    return answer
+
+
+def _read_choice(choice: Mapping[str, object], data: Mapping[str, object]) -> Answer | ReplyError | None:
     finish_reason = choice.get("finish_reason")
     is_usual = finish_reason == "stop" and "error" not in choice and "native_finish_reason" not in choice
     if not is_usual and (failure := failure_in(choice)) is not None:
@@ -218,10 +293,13 @@ def _first_choice(request: Request, data: Mapping[str, object]) -> Answer | Repl
         text, has_other_parts = _text_in(text if type(text) is list else [text])
         says_more = says_more or has_other_parts
     finish_reason = finish_reason if type(finish_reason) is str else None
-    if not text and not says_more and not is_flagged(finish_reason) and (text is None or not _was_generated(data)):
-        return None if text is None else ReplyError(_EMPTY_TEXT, "empty_answer")
+    if not text and not says_more and not is_flagged(finish_reason):
+        if text is None or finish_reason in _CALLS:
+            return None
+        if not was_generated(data):
+            return ReplyError(_EMPTY_TEXT, "empty_answer")
     answer = Answer(text, finish_reason)
-    if says_more or len(choices) > 1 or choice.get("logprobs") is not None:
+    if says_more or choice.get("logprobs") is not None:
         answer.says_more = True
     return answer
 
@@ -254,53 +332,5 @@ def _text_in(parts: Sequence[object]) -> tuple[str, bool]:
     return "".join(texts), has_more
 
 
-def _was_generated(data: Mapping[str, object]) -> bool:
-    """Return whether the usage of a reply counts a token beyond the prompt: the model said nothing, and meant it."""
-    usage = data.get("usage")
-    if type(usage) is not dict:
-        return False
-    details = usage.get("completion_tokens_details")
-    counts = [usage.get("completion_tokens"), usage.get("output_tokens"), usage.get("reasoning_tokens")]
-    counts.append(details.get("reasoning_tokens") if type(details) is dict else None)
-    in_all, in_prompt = _count(usage.get("total_tokens")), _count(usage.get("prompt_tokens"))
-    return any(_count(count) for count in counts) or (in_all or 0) > (in_prompt or 0) > 0
-
-
-def _embeddings(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:
-    """Return the vectors in the order of the texts, as many as there are texts."""
-    items = data.get("data")
-    if not isinstance(items, list) or not items:
-        return None
-    vectors = [item.get("embedding") if isinstance(item, dict) else None for item in items]
-    if any(vector is None for vector in vectors):
-        return None
-    expected = _count_of_texts(request.body)
-    if expected is not None and expected != len(items):
-        return ReplyError(f"{len(items)} embeddings came for {expected} texts", "wrong_embeddings")
-    indexes = [item.get("index") for item in items]
-    if indexes != list(range(len(items))) and any(index is not None for index in indexes):
-        order: dict[object, int] = {index: n for n, index in enumerate(indexes) if type(index) is int}
-        if any(index not in order for index in range(len(items))):
-            return ReplyError("the indexes of the embeddings are not those of the texts", "wrong_embeddings")
-        vectors = [vectors[order[index]] for index in range(len(items))]
-    return Answer(text=vectors[0] if len(vectors) == 1 else vectors)
-
-
-def _count_of_texts(body: bytes) -> int | None:
-    """Return how many texts a request asks embeddings for, or None if it does not show. A list of tokens is one."""
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    texts = fields.get("input") if type(fields) is dict else None
-    if type(texts) is not list:
-        return 1 if type(texts) is str else None
-    return 1 if texts and all(type(text) is int for text in texts) else len(texts)
-
-
-def _count(value: object) -> int | None:
-    return value if type(value) is int and value >= 0 else None
-
-
-_READERS: dict[str, Reader] = {"embeddings": _embeddings, **PASSED_THROUGH}
+_READERS: dict[str, Reader] = {"embeddings": read_embeddings, **PASSED_THROUGH}
 """How the answer is found in the reply to a path; all others have `choices`. None: there is no answer."""

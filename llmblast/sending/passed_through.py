@@ -7,29 +7,36 @@ transcriptions have, `response` is that text. Formats: https://platform.openai.c
 from collections.abc import Callable, Iterator, Mapping
 
 from llmblast.records import Answer, Request
-from llmblast.sending.reply_errors import ReplyError, find_error
+from llmblast.sending.finish_reasons import failure_in
+from llmblast.sending.reply_errors import ReplyError, error_in_success, find_error
+from llmblast.sending.usage import was_generated
 
 _FINISH_REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
 _CALLS = ("function_call", "custom_tool_call", "mcp_approval_request")
 _PLAIN_PART = ("text", "type")
+_RESULTS = ("results", "data", "pages", "embeddings")
+"""Where the answers to moderations, rerank, score, images, classify and OCR are."""
 
 Reader = Callable[[Request, Mapping[str, object]], Answer | ReplyError | None]
 """Returns the answer in a reply, or what is wrong with it; None where there is no answer in it."""
 
 
 def read_response(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:
-    """Return the joined texts of a response's messages; None for one that failed or is not complete yet."""
+    """Return the joined texts of a response's messages; None for one that failed, says nothing or is not complete."""
     output, status = data.get("output"), data.get("status")
     if type(output) is not list:
-        return Answer(says_more=True) if data.get("choices") else None  # it is of another API, and may be paid for
+        return _of_chat(data)  # it is of another API, and may be paid for
     if status not in (None, "completed", "incomplete"):
         return ReplyError(f"the response is {status}", "unusable_reply")
-    if not output and status != "incomplete":
-        return None
     items = [item for item in output if type(item) is dict]
-    texts = [text for part in _parts(items) if type(text := part.get("text")) is str and part.get("type") != "refusal"]
-    answer = Answer("".join(texts) if texts else None, _finish_reason(data, items))
-    answer.says_more = not texts or len(items) != len(output) or not all(map(_is_plain, items))
+    texts = list(_texts(items))
+    joined = "".join(texts) if texts else _output_text(data)
+    is_plain = len(items) == len(output) and all(map(_is_plain, items))
+    says_nothing = not joined and is_plain and not (items and was_generated(data))
+    if says_nothing and status != "incomplete":
+        return None
+    answer = Answer(joined, _finish_reason(data, items))
+    answer.says_more = not texts or not is_plain
     return answer
 
 
@@ -40,11 +47,16 @@ def read_text(request: Request, data: Mapping[str, object]) -> Answer | ReplyErr
 
 
 def read_anything(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:
-    """Return an answer without a text: what it says is in the raw reply."""
-    error = find_error(data)
-    if error.message and error.objects:
+    """Return an answer without a text: what it says is in the raw reply. Where there are results, there are some."""
+    results = [data[name] for name in _RESULTS if name in data]
+    if any(type(result) is list and result for result in results):
+        return Answer(says_more=True)
+    error = error_in_success(data)
+    if error is not None:
         return error
-    return Answer(says_more=True) if data else None
+    if data.get("choices"):
+        return _of_chat(data)
+    return Answer(says_more=True) if data and (not results or any(results)) else None
 
 
 def read_list(request: Request, data: object) -> Answer | None:
@@ -74,11 +86,29 @@ PASSED_THROUGH: Mapping[str, Reader] = {
 """By path. What answers like chat is not among them."""
 
 
-def _parts(items: list[dict[str, object]]) -> Iterator[dict[str, object]]:
+def _of_chat(data: Mapping[str, object]) -> Answer | None:
+    """Return the answer in a reply of chat completions, in its raw form, or None for a generation that failed."""
+    choices = data.get("choices")
+    first = choices[0] if type(choices) is list and choices else None
+    return Answer(says_more=True) if type(first) is dict and failure_in(first) is None else None
+
+
+def _texts(items: list[dict[str, object]]) -> Iterator[str]:
     for item in items:
         content = item.get("content")
-        if item.get("type") in (None, "message") and type(content) is list:
-            yield from (part for part in content if type(part) is dict)
+        if item.get("type") not in (None, "message"):
+            continue
+        if type(content) is str:
+            yield content
+        elif type(content) is list:
+            parts = (part for part in content if type(part) is dict and part.get("type") != "refusal")
+            yield from (text for part in parts if type(text := part.get("text")) is str)
+
+
+def _output_text(data: Mapping[str, object]) -> str | None:
+    """Return the member in which some servers repeat the text, as OpenAI's own client adds it."""
+    text = data.get("output_text")
+    return text if type(text) is str and text else None
 
 
 def _finish_reason(data: Mapping[str, object], items: list[dict[str, object]]) -> str | None:
@@ -95,7 +125,8 @@ def _is_plain(item: dict[str, object]) -> bool:
     if item.get("type") == "reasoning":
         return not (item.get("summary") or item.get("content") or item.get("encrypted_content"))
     content = item.get("content")
-    return type(content) is list and all(
+    parts = content if type(content) is list else [{"text": content}] if type(content) is str else [None]
+    return all(
         type(part) is dict and not any(value for name, value in part.items() if name not in _PLAIN_PART)
-        for part in content
+        for part in parts
     )

@@ -40,6 +40,8 @@ _DETAIL_KEYS = ("details", "metadata")
 _CODE_KEYS = ("code", "error_code", "Code")
 _KIND_KEYS = ("type", "error_type", "status", "reason", "__type", "errorCode")
 _STATUS_KEYS = ("code", "status", "status_code", "http_code")
+_NO_ERRORS = frozenset({"", "0", "200", "false", "nil", "no error", "none", "null", "ok", "success"})
+"""What some gateways say of an error beside every answer, in lower case."""
 _NO_KINDS = ("error",)
 """Types that every error of a provider has."""
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
@@ -86,11 +88,34 @@ def read_error(reply: Reply) -> ReplyError:
     return error
 
 
+def is_error(value: object, depth: int = 0) -> bool:
+    """Return whether the `error` member of a reply is one: gateways send `{"code": 0, "message": "success"}`, too."""
+    if isinstance(value, dict | list) and depth < _MAX_DEPTH:
+        members = value.values() if isinstance(value, dict) else value
+        return any(is_error(member, depth + 1) for member in members)
+    if isinstance(value, str):
+        return value[:_MAX_NAME_CHARS].strip().lower() not in _NO_ERRORS
+    return bool(value) and value != 200
+
+
+def error_in_success(data: object) -> ReplyError | None:
+    """Return what a 2xx reply without an answer says is wrong, in shapes that have no `error` member."""
+    error = find_error(data)
+    return error if error.message and error.objects and is_error(error.message) else None
+
+
 def find_error(data: object) -> ReplyError:
     """Return what the parsed body of an error says. Never raises."""
     found = _Findings()
     message = _read(data, found, 0)[:MAX_MESSAGE_CHARS].strip()
     return ReplyError(message, found.code, tuple(found.names), found.status, tuple(found.objects))
+
+
+def words_of(body: bytes) -> str:
+    """Return the words of a page or of a short text; empty for a long text, which may be an answer, and for others."""
+    is_page = body.lstrip()[:1] == b"<"
+    words = " ".join(_plain(body).split()) if is_page or len(body) <= MAX_PLAIN_BODY_BYTES else ""
+    return words if "\ufffd" not in words and words.isprintable() else ""
 
 
 def _plain(body: bytes) -> str:

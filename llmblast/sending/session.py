@@ -28,6 +28,7 @@ from yarl import URL
 
 from llmblast.records import Cause, Reply, Request
 from llmblast.sending.codings import without_coding
+from llmblast.sending.complete_bodies import is_complete
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Leave, leave_now
 from llmblast.sending.files import FileShortage, is_out_of_files
 from llmblast.sending.foreign_protocols import explain_first_bytes, hint_at_tls
@@ -151,7 +152,19 @@ class _LenientParser:
 class _Trip:
     """How far one request came. It has time until `deadline_s`, of the loop's clock."""
 
-    __slots__ = ("answered", "deadline_s", "handler", "has_run_out", "leave", "on_late", "reused", "sent", "task")
+    __slots__ = (
+        "answered",
+        "chunks",
+        "deadline_s",
+        "handler",
+        "has_run_out",
+        "head",
+        "leave",
+        "on_late",
+        "reused",
+        "sent",
+        "task",
+    )
 
     def __init__(
         self, deadline_s: float, leave: Callable[[bool], asyncio.Future[None] | None], on_late: Callable[[], None]
@@ -165,6 +178,9 @@ class _Trip:
         self.reused = False
         self.sent = False
         self.answered = False
+        self.head = Reply()
+        """Status and headers, once they are known."""
+        self.chunks: list[bytes] = []
 
     def run_out(self) -> None:
         """Its time is over."""
@@ -323,11 +339,12 @@ class SessionChannel:
             url, data=data, headers=headers, allow_redirects=False, proxy_headers=proxy_headers
         ) as response:
             trip.answered = True
-            content = await _read_capped(response.content, self._max_reply_bytes)
+            reply = trip.head = Reply(response.status, _first_of_each(response.raw_headers))
+            content = await _read_capped(response.content, self._max_reply_bytes, trip.chunks)
             if content is None:
                 detail = f"the reply is larger than {self._max_reply_bytes} bytes and was cut off"
                 return Reply(cause=Cause.TOO_LARGE, detail=detail)
-            reply = Reply(response.status, _first_of_each(response.raw_headers), content)
+            reply.body = content
             if self._forwarder is not None:
                 reply = without_proxy_refusal(reply, self._forwarder, place_of(url.host, url.port))
             return without_coding(reply, self._max_reply_bytes)
@@ -338,7 +355,13 @@ class SessionChannel:
         if not trip.sent:
             return not_sent(url, error, self._target.proxy)
         foreign = "" if trip.reused else _explain_first_use(trip.handler)
-        return Reply(cause=Cause.NOT_SENT, detail=foreign) if foreign else self._explain_reply(url, error, trip)
+        if foreign:
+            return Reply(cause=Cause.NOT_SENT, detail=foreign)
+        reply = trip.head
+        if trip.chunks:
+            reply.body = b"".join(trip.chunks)
+            reply = without_coding(reply, self._max_reply_bytes)
+        return reply if trip.chunks and is_complete(reply) else self._explain_reply(url, error, trip)
 
     def _explain_reply(self, url: URL, error: Exception, trip: _Trip) -> Reply:
         if isinstance(error, TimeoutError):
@@ -427,8 +450,9 @@ class _CountedReply:
             await self._resumed
 
 
-async def _read_capped(content: StreamReader, max_bytes: int) -> bytes | None:
-    chunks, size = [], 0
+async def _read_capped(content: StreamReader, max_bytes: int, chunks: list[bytes]) -> bytes | None:
+    """Return the body, which comes in `chunks`; None for one that is too large."""
+    size = 0
     counted: _CountedReply | None = None
     try:
         async for chunk in content.iter_any():
@@ -440,6 +464,9 @@ async def _read_capped(content: StreamReader, max_bytes: int) -> bytes | None:
                 counted = counted or _CountedReply()
                 counted.grow_to(size)
                 await counted.wait()
+    except BaseException:
+        chunks += getattr(content, "_buffer", ())  # what has come and is not handed out after an error
+        raise
     finally:
         if counted is not None:
             counted.end()

@@ -145,6 +145,8 @@ def _judge_status(status: int, error: ReplyError, reply: Reply, wall_now_s: floa
     is_transient = not is_refused or blame is Blame.ENDPOINT or (status == 403 and blame is Blame.UNKNOWN)
     advised = _heed_advice(action, reply) if status >= 400 else action
     message = f"HTTP {status}: {error.message}" if error.message else f"HTTP {status}"
+    if error.message.startswith(f"HTTP {status} "):
+        message = error.message
     if 300 <= status < 400:
         message += " (redirects are not followed: name the final URL)"
     code = error.code or f"http_{status}"

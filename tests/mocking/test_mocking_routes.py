@@ -10,6 +10,7 @@ import pytest
 
 from llmblast.mocking.server import MockServer
 from llmblast.mocking.settings import MockSettings
+from llmblast.settings import API_PATHS
 
 BODY = orjson.dumps({"messages": [{"role": "user", "content": "Count the ships"}]})
 AT_ONCE = MockSettings(latency=0)
@@ -73,6 +74,17 @@ async def test_an_unknown_path_is_told_in_openais_form(session: aiohttp.ClientSe
 
     assert got.status == 404
     assert orjson.loads(body)["error"]["message"] == f"Invalid URL ({method} {path})"
+
+
+@pytest.mark.parametrize("path", API_PATHS)
+async def test_every_path_of_the_apis_is_answered_or_told(session: aiohttp.ClientSession, path: str) -> None:
+    """A batch file may have lines for APIs that the mock provider has not."""
+    async with MockServer(AT_ONCE) as server:
+        got, body = await ask(session, server, "POST", f"/v1/{path}", data=b"{}")
+
+    told = "Missing required parameter" if got.status == 400 else "the mock provider answers only chat/completions, "
+    assert got.status in (400, 404)
+    assert told in orjson.loads(body)["error"]["message"]
 
 
 async def test_models_are_those_that_were_named(session: aiohttp.ClientSession) -> None:

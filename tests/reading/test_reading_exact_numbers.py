@@ -99,3 +99,40 @@ def test_a_failed_line_with_a_huge_number_is_sent_again() -> None:
 
     assert b"1e400" in record
     assert should_retry(record, "transient")
+
+
+@pytest.mark.parametrize("number", ["123456789012345678901234567890", "-9223372036854775809", "1e400", "9" * 5000])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{{"custom_id":"a","body":{{"messages":[],"seed":{}}}}}',
+        '{{"custom_id":"a", "body": {{"messages": [], "x": {{"y": [{{"z": {}}}]}}}}}}',
+        '{{"input":"a","params":{{"seed":{}}}}}',
+        '{{"messages":[],"seed":{}}}',
+    ],
+)
+def test_a_number_is_sent_with_all_its_digits(line: str, number: str) -> None:
+    """In every format: a provider would take a rounded seed for another one."""
+    body = shaped(line.format(number)).body.decode()
+
+    assert f":{number}}}" in body.replace(" ", "")
+
+
+def test_numbers_that_arrive_as_they_are_meant_cost_nothing_more() -> None:
+    """A body of small floats and long lists of tokens is not parsed again."""
+    tokens = [1790123456789012345] * 3
+
+    request = shaped(f'{{"custom_id":"a","body":{{"input":{tokens},"x":1e5,"y":[0.1,12.5]}}}}')
+
+    assert request.body == orjson.dumps({"input": tokens, "x": 1e5, "y": [0.1, 12.5]})
+
+
+def test_own_fields_in_a_body_keep_their_digits() -> None:
+    """They are taken out of what is sent."""
+    settings = Settings(own_fields=("wei",))
+    line = f'{{"custom_id":"a","body":{{"messages":[],"wei":{NUMBERS[0]}}}}}'
+
+    request = Shaper(settings).shape(1, "0" * 16, line.encode())
+
+    assert isinstance(request, Request)
+    assert f'"wei":{NUMBERS[0]}' in render(Success(request, Answer("4"), Reply(200), "gpu1")).decode()

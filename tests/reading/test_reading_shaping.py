@@ -121,6 +121,12 @@ def test_every_result_can_be_written(fields: dict[str, object]) -> None:
         (b'{"my text":"x"}', "It has: my text. Try --prompt '{my text}'"),
         (b'{"input":"\\ud800"}', "column 11: not JSON: a broken escape: half of a pair such as"),
         (b'{"custom_id":"a","params":{"messages":[]}}', "Anthropic batch lines are not supported: convert it to"),
+        (b'{"key":"a","request":{"contents":[]}}', "Gemini batch lines are not supported: convert it to"),
+        (b'{"recordId":"a","modelInput":{}}', "Bedrock batch lines are not supported"),
+        (b'{"contents":"x"}', "Try --prompt '{contents}'"),
+        (b'{"input": "x"},', "column 15: not JSON: a comma behind the object, as in a JSON array: make lines of it"),
+        ('\u00a0{"input": "x"}'.encode(), "not JSON: an invisible character (U+00A0) in front of the object"),
+        (b'\x1e{"input": "x"}', "not JSON: an invisible character (U+001E) in front of the object"),
     ],
 )
 def test_a_bad_line_says_where_and_why(text: bytes, place_and_reason: str) -> None:
@@ -129,6 +135,15 @@ def test_a_bad_line_says_where_and_why(text: bytes, place_and_reason: str) -> No
 
     assert result.error.startswith("line 17, column ")
     assert place_and_reason in result.error
+
+
+def test_a_byte_order_mark_may_stand_before_any_line() -> None:
+    """Files were joined that each begin with one. The key is that of the line as it stands."""
+    request = SHAPERS[0].shape(17, KEY, b'\xef\xbb\xbf{"input":"x"}')
+
+    assert isinstance(request, Request)
+    assert (request.input, request.number, request.key) == ("x", 17, KEY)
+    assert failure(b"\xef\xbb\xbf").error.startswith("line 17, column 1: not JSON")
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])

@@ -56,7 +56,8 @@ REFUSED = {
     "a line without a colon": (head(b"garbage", LENGTH) + OK, "a line of its headers has no colon"),
     "a NUL": (head(b"X-Evil: a\0b", b"X: \x01", LENGTH) + OK, "NUL"),
     "no status": (head(LENGTH, status=b"HTTP/1.1 OK") + OK, "its status line is none of HTTP/1.1"),
-    "HTTP/2": (head(LENGTH, status=b"HTTP/2 200") + OK, "its status line is none of HTTP/1.1"),
+    "HTTP/3": (head(LENGTH, status=b"HTTP/3 200") + OK, "its status line is none of HTTP/1.1"),
+    "a status of four digits": (head(LENGTH, status=b"HTTP/1.1 2000 OK") + OK, "its status line is none of HTTP/1.1"),
     "another protocol": (b"PROTO 7 is ready\r\n", "it does not begin with a status line"),
     "a size that is no number": (CHUNKED + b"zz\r\n" + OK, "the size of a chunk is no number"),
     "a size in C": (CHUNKED + b"0x8\r\n" + OK, "the size of a chunk is no number"),
@@ -157,6 +158,20 @@ async def test_a_rewritten_reply_may_end_with_its_connection(serve: Serve, open_
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.say(head(b"X: \x01", status=b"HTTP/1.0 200 OK"), OK[:3], OK[3:])
+
+    server = await serve(script)
+
+    reply = await open_channel(server.url).send(a_request())
+
+    assert (reply.status, reply.body, reply.detail) == (200, OK, "")
+
+
+async def test_a_length_beyond_all_numbers_ends_with_the_connection(serve: Serve, open_channel: OpenChannel) -> None:
+    """As curl has it."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(head(b"Content-Length: " + b"9" * 30) + OK)
 
     server = await serve(script)
 

@@ -1,5 +1,7 @@
 """What the OpenAI API says in a reply, and how a target is made."""
 
+from typing import Any
+
 import orjson
 import pytest
 from hypothesis import given
@@ -67,9 +69,9 @@ def test_embeddings_that_are_none(data: object) -> None:
     assert isinstance(read({"data": data}, "embeddings"), ReplyError)
 
 
-def embeddings_for(texts: object, *indexes: object) -> Answer | ReplyError:
+def embeddings_for(texts: object, *indexes: Any) -> Answer | ReplyError:
     """What comes of vectors with these indexes; the vector of the text n is [n]."""
-    items = [{"embedding": [index], "index": index} for index in indexes]
+    items = [{"embedding": [int(index or 0)], "index": index} for index in indexes]
     request = Request(1, "0" * 16, b"", 1, path="embeddings", body=orjson.dumps({"input": texts}))
     return read_answer(request, Reply(200, body=orjson.dumps({"data": items, "usage": {"prompt_tokens": 2}})))
 
@@ -94,7 +96,7 @@ def test_embeddings_come_in_the_order_of_the_texts() -> None:
         ([{"text": "a"}, {"image": "b"}], (1, 0)),
     ],
 )
-def test_there_are_as_many_embeddings_as_texts(texts: object, indexes: tuple[object, ...]) -> None:
+def test_there_are_as_many_embeddings_as_texts(texts: object, indexes: tuple[Any, ...]) -> None:
     """A list of tokens is one text; without an index the order is taken as it is."""
     assert isinstance(embeddings_for(texts, *indexes), Answer)
 
@@ -108,8 +110,10 @@ def test_there_are_as_many_embeddings_as_texts(texts: object, indexes: tuple[obj
         ([[1, 2], [3]], (0,), "1 embeddings came for 2 texts"),
         (["a", "b"], (0, 0), "indexes"),
         (["a", "b"], (1, 2), "indexes"),
-        (["a", "b"], (0, None), "indexes"),
-        (["a", "b"], ("0", "1"), "indexes"),
+        (["a", "b"], (2, None), "indexes"),
+        (["a", "b", "c"], (0, None, None), "indexes"),
+        (["a", "b"], ("7", "1"), "indexes"),
+        (["a", "b"], (0.5, 1), "indexes"),
     ],
 )
 def test_embeddings_of_other_texts_are_no_answer(texts: object, indexes: tuple[object, ...], message: str) -> None:
@@ -119,6 +123,18 @@ def test_embeddings_of_other_texts_are_no_answer(texts: object, indexes: tuple[o
     assert isinstance(error, ReplyError)
     assert message in error.message
     assert (error.code, error.has_usage) == ("wrong_embeddings", True)
+
+
+@pytest.mark.parametrize("indexes", [(1, 0), ("1", "0"), (1.0, 0.0), (1, None), (None, 0)])
+def test_indexes_that_are_clear_are_taken(indexes: tuple[Any, ...]) -> None:
+    """Gateways write them as texts, and protocol buffers leave out the one that is 0."""
+    items = [{"embedding": [text], "index": index} for text, index in zip((8, 4), indexes, strict=True)]
+    request = Request(1, "0" * 16, b"", 1, path="embeddings", body=b'{"input":["a","b"]}')
+
+    answer = read_answer(request, Reply(200, body=orjson.dumps({"data": items})))
+
+    assert isinstance(answer, Answer)
+    assert answer.text == [[4], [8]]
 
 
 CALL = [{"id": "t1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
@@ -206,6 +222,7 @@ def test_content_may_be_a_list_of_parts(content: object, text: str, says_more: b
         ({}, (None, 0)),
         ({"prompt_tokens": 25}, (25, 0)),
         ({"prompt_tokens": "25", "completion_tokens": 1.5}, (None, 0)),
+        ({"prompt_tokens": 25.0, "completion_tokens": 7.0}, (25, 7)),
         ({"prompt_tokens": -1, "completion_tokens": True}, (None, 0)),
         ({"prompt_tokens": None, "completion_tokens": None}, (None, 0)),
         ({"prompt_tokens": 0, "completion_tokens": 7}, (0, 7)),

@@ -1,11 +1,12 @@
 """Both transports read every legal framing of a reply, and say of every broken one what became of it."""
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
 
 from llmblast.records import Cause
-from tests.sending.sending_wire import OpenChannel, Peer, Serve, a_reply, a_request, first, says
+from tests.sending.sending_wire import OpenChannel, Peer, Serve, a_reply, a_request, first, says, settle
 
 WELL = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -44,6 +45,7 @@ ENDED_BY_CLOSING = {
     "no length, in pieces": ([b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", OK[:4], OK[4:]], 200, OK),
     "HTTP/1.0 without length": ([b"HTTP/1.0 200 OK\r\n\r\n" + OK], 200, OK),
     "neither length nor Connection: close": ([b"HTTP/1.1 200 OK\r\n\r\n" + OK], 200, OK),
+    "a coding that says nothing": ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\n" + OK], 200, OK),
     "no length and no body": ([b"HTTP/1.0 503 Service Unavailable\r\n\r\n"], 503, b""),
     "a length and Connection: close": (
         [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 8\r\n\r\n" + OK],
@@ -51,12 +53,23 @@ ENDED_BY_CLOSING = {
         OK,
     ),
 }
+STREAM = b'data: {"ok":1}\n\ndata: [DONE]\n\n'
+WITHOUT_END = {
+    "no last chunk": (CHUNKED + b"8\r\n" + OK + b"\r\n", OK),
+    "a last chunk without its line ends": (CHUNKED + b"8\r\n" + OK + b"\r\n0", OK),
+    "no empty line behind the last chunk": (CHUNKED + b"8\r\n" + OK + b"\r\n0\r\n", OK),
+    "a length that is too large": (WELL.replace(b"8", b"11") + OK + b"\n", OK + b"\n"),
+    "a stream": (CHUNKED + b"%x\r\n%b\r\n" % (len(STREAM), STREAM), STREAM),
+    "an error": (WELL.replace(b"200 OK", b"500 Oops").replace(b"8", b"11") + OK, OK),
+}
+"""The framing says that more was to come, the body says that this is all."""
 BROKEN = {
     "closed before a byte": ([], "before a reply came"),
     "closed in the status line": ([b"HTTP/1."], "in the middle of the reply"),
     "closed in the headers": ([b"HTTP/1.1 200 OK\r\nContent-Le"], "in the middle of the reply"),
     "closed before the last byte of a known length": ([WELL + OK[:-1]], "in the middle of the reply"),
-    "closed before the last chunk": ([CHUNKED + b"8\r\n" + OK + b"\r\n"], "in the middle of the reply"),
+    "closed between two chunks": ([CHUNKED + b"7\r\n" + OK[:-1] + b"\r\n"], "in the middle of the reply"),
+    "text that is no JSON, without its last chunk": ([CHUNKED + b"4\r\nbusy\r\n"], "in the middle of the reply"),
     "closed inside a chunk": ([CHUNKED + b"8\r\n" + OK[:3]], "in the middle of the reply"),
     "an unknown protocol": ([b"HELLO 1.0 ready\r\n"], "not HTTP/1.1"),
     "a length that is no number": ([b"HTTP/1.1 200 OK\r\nContent-Length: eight\r\n\r\n" + OK], "not HTTP/1.1"),
@@ -119,6 +132,32 @@ async def test_a_broken_reply_is_told_and_harms_no_other(
     assert [request.connection for request in server.received] == [1, 2]
 
 
+@pytest.mark.parametrize("ending", ["closed", "reset", "silent"])
+@pytest.mark.parametrize(("packet", "body"), WITHOUT_END.values(), ids=WITHOUT_END)
+async def test_whole_json_is_taken_although_its_framing_has_no_end(
+    serve: Serve, open_channel: OpenChannel, packet: bytes, body: bytes, ending: str
+) -> None:
+    """It has been paid for, and curl prints it. The connection is not used again."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(packet)
+        if ending == "reset":
+            peer.reset()
+        elif ending == "silent":
+            await settle()
+            channel.sweep(asyncio.get_running_loop().time() + 31.0)
+            await peer.stay()
+
+    server = await serve(script)
+    channel = open_channel(server.url, timeout_s=30.0)
+
+    replies = [await channel.send(a_request()) for _ in range(2)]
+
+    assert [(reply.body, reply.cause, reply.detail) for reply in replies] == [(body, None, "")] * 2
+    assert [request.connection for request in server.received] == [1, 2]
+
+
 async def test_a_reset_before_a_byte_is_broken(serve: Serve, open_channel: OpenChannel) -> None:
     """RST instead of FIN makes no difference."""
 
@@ -138,7 +177,7 @@ async def test_a_reset_in_the_middle_is_broken_even_without_a_length(serve: Serv
 
     async def script(peer: Peer) -> None:
         await peer.request()
-        await peer.say(b"HTTP/1.1 200 OK\r\n\r\n" + OK)
+        await peer.say(b"HTTP/1.1 200 OK\r\n\r\n" + OK[:-1])
         peer.reset()
 
     server = await serve(script)

@@ -161,10 +161,25 @@ def test_what_is_to_be_retried_is_not_missing(headers: dict[bytes, bytes], is_no
     assert verdict_on(Reply(404, headers)).is_not_found is is_not_found
 
 
+def test_a_plain_text_may_be_a_rate_limit() -> None:
+    """Some gateways send their own words with HTTP 200."""
+    verdict = verdict_on(Reply(200, {}, b"Too many requests, try again in 3 s"))
+
+    assert (verdict.action, verdict.wait_s) == (Action.PUSH_BACK, 3.0)
+    assert verdict.message == "HTTP 200 with a body that is not JSON: Too many requests, try again in 3 s"
+
+
 UNUSABLE = {
     "empty": (b"", "unusable_reply", "HTTP 200 with an empty body"),
     "blank": (b" \n", "unusable_reply", "HTTP 200 with an empty body"),
-    "no JSON": (b"<html>", "unusable_reply", "HTTP 200 with a body that is not JSON"),
+    "no JSON": (b"OK", "unusable_reply", "HTTP 200 with a body that is not JSON: OK"),
+    "a page": (
+        b"<html><title>Just a moment...</title></html>",
+        "unusable_reply",
+        "HTTP 200 with a body that is not JSON: Just a moment...",
+    ),
+    "bytes": (b"\x1f\x8b\x08\0", "unusable_reply", "HTTP 200 with a body that is not JSON"),
+    "a long text": (b"too many requests " * 20, "unusable_reply", "HTTP 200 with a body that is not JSON"),
     "torn JSON": (ANSWER[:-1], "unusable_reply", "HTTP 200 with a body that is not JSON"),
     "no object": (b"[1]", "unusable_reply", "HTTP 200 with JSON that is no object"),
     "no choices": (b'{"choices":[]}', "unusable_reply", "HTTP 200 without an answer in it"),

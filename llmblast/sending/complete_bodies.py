@@ -1,0 +1,28 @@
+"""Complete bodies: tell that all of a reply has come, although its framing says that more was to come.
+
+Servers and proxies leave out the last chunk, or name the length that a body had before they rewrote it. curl prints
+what has come; to ask again would be to pay twice. Half an object of JSON is none, so that nothing is taken for whole
+that is not. Looked at only when a reply has broken off.
+"""
+
+import orjson
+
+from llmblast.records import Cause, Reply
+
+MAY_BE_COMPLETE = (Cause.BROKEN, Cause.TIMED_OUT)
+_WHITE_SPACE = b" \t\r\n"
+_END_OF_STREAM = b"data: [DONE]", b"data:[DONE]"
+
+
+def is_complete(reply: Reply) -> bool:
+    """Return whether the body is a whole object or list of JSON, or a stream up to its last event."""
+    if reply.cause is not None or reply.detail:
+        return False
+    body = reply.body.strip(_WHITE_SPACE)
+    if body[:1] not in (b"{", b"["):
+        return body.endswith(_END_OF_STREAM)
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return True
