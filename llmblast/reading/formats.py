@@ -57,7 +57,7 @@ class Detector:
             return self._raw
         if "custom_id" in fields and "params" in fields:
             raise BadLine(
-                "Anthropic batch lines are not supported: convert it to "
+                "Anthropic batch lines are not supported: convert this one to "
                 '{"custom_id": "...", "method": "POST", "url": "/v1/chat/completions", "body": {...}}'
             )
         raise BadLine(_nothing_to_send(fields))

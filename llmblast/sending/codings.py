@@ -75,13 +75,13 @@ def _coding_of(reply: Reply) -> str:
 def _unpack(coding: str, body: bytes, max_bytes: int) -> bytes:
     open_for = _DECOMPRESSORS.get(coding)
     if open_for is None:
-        raise _UnreadableError(f"is encoded as {coding[:_SHOWN_CHARACTERS]!r}, which nobody asked for")
+        raise _UnreadableError(f"is encoded as {coding[:_SHOWN_CHARACTERS]!r}, which was not requested")
     try:
         return _read_members(open_for, body, max_bytes)
     except EOFError:
-        raise _UnreadableError(f"breaks off: its {coding} data have no end") from None
+        raise _UnreadableError(f"is incomplete: its {coding} data have no end") from None
     except (zlib.error, zstd.ZstdError):
-        raise _UnreadableError(f"is damaged: it is no {coding} data") from None
+        raise _UnreadableError(f"is not valid {coding} data") from None
 
 
 def _read_members(open_for: Callable[[bytes], _Decompressor], body: bytes, max_bytes: int) -> bytes:

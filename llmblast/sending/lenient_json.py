@@ -42,6 +42,10 @@ _NUL_PATTERNS = (
 """RFC 4627 section 3: JSON begins with two ASCII characters."""
 
 
+MAX_SHOWN_CHARS = 60
+"""So much of a body that is not JSON tells whose page it is."""
+
+
 class UnreadableReplyError(Exception):
     """No JSON can be found in the reply; the text says what it has instead."""
 
@@ -54,7 +58,7 @@ def repaired_json(reply: Reply) -> bytes:
     except UnreadableStreamError as error:
         raise UnreadableReplyError(str(error)) from None
     except (ValueError, RecursionError):
-        raise UnreadableReplyError("a body that is not JSON") from None
+        raise UnreadableReplyError(_not_json(reply.body.decode("utf-8", "replace"))) from None
 
 
 def _read(text: str) -> object:
@@ -66,7 +70,12 @@ def _read(text: str) -> object:
         return _read_whole(text)
     if _EVENTS.match(text) or (comments and not text):
         return _read_events(text)
-    raise UnreadableReplyError("a body that is not JSON")
+    raise UnreadableReplyError(_not_json(text))
+
+
+def _not_json(text: str) -> str:
+    start = " ".join(text[:MAX_SHOWN_CHARS].split())
+    return f"a body that is not JSON; it starts: {start}{'...' * (len(text) > MAX_SHOWN_CHARS)}"
 
 
 def _decode(body: bytes, content_type: bytes) -> str:
@@ -133,7 +142,7 @@ def _read_events(text: str) -> object:
                 chunks.append({"error": chunk} if event == "error" and "error" not in chunk else chunk)
                 pending = ""
     if pending:
-        raise UnreadableStreamError("a stream that breaks off in the middle of a chunk")
+        raise UnreadableStreamError("a stream that ends in the middle of a chunk")
     return join_chunks(chunks, is_ended=is_ended)
 
 

@@ -131,10 +131,10 @@ def make_target(
 
 def _check_header(endpoint: str, name: str, value: str) -> None:
     if name.lower() in _HEADERS_OF_OURS:
-        raise UsageError(f"endpoint {endpoint}: the header {name} is set by llmblast itself: take it out of headers.")
+        raise UsageError(f"endpoint {endpoint}: the header {name} is set by llmblast itself: remove it from headers")
     is_token = name.isascii() and name.replace("-", "").replace("_", "").isalnum()
     if not is_token or not (value.isascii() and value.isprintable()):
-        raise UsageError(f"endpoint {endpoint}: the header {name!r} has characters that no HTTP header can carry.")
+        raise UsageError(f"endpoint {endpoint}: the header {name!r} or its value has wrong characters: correct it")
 
 
 def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
@@ -166,7 +166,7 @@ def _read_repaired(request: Request, reply: Reply) -> Answer | ReplyError:
 
 def _read_data(request: Request, status: int, data: object) -> Answer | ReplyError:
     if type(data) is not dict:
-        told = f"HTTP {status} with JSON that is no object"
+        told = f"HTTP {status} with JSON that is not an object"
         return read_list(request, data) or _error_in_success(data) or ReplyError(told, "unusable_reply")
     if data.get("error"):
         error = find_error(data)
@@ -277,12 +277,12 @@ def _embeddings(request: Request, data: Mapping[str, object]) -> Answer | ReplyE
         return None
     expected = _count_of_texts(request.body)
     if expected is not None and expected != len(items):
-        return ReplyError(f"{len(items)} embeddings came for {expected} texts", "wrong_embeddings")
+        return ReplyError(f"the reply has {len(items)} embeddings for {expected} texts", "wrong_embeddings")
     indexes = [item.get("index") for item in items]
     if indexes != list(range(len(items))) and any(index is not None for index in indexes):
         order: dict[object, int] = {index: n for n, index in enumerate(indexes) if type(index) is int}
         if any(index not in order for index in range(len(items))):
-            return ReplyError("the indexes of the embeddings are not those of the texts", "wrong_embeddings")
+            return ReplyError("the indexes of the embeddings do not match the texts", "wrong_embeddings")
         vectors = [vectors[order[index]] for index in range(len(items))]
     return Answer(text=vectors[0] if len(vectors) == 1 else vectors)
 

@@ -54,24 +54,24 @@ READABLE = {
     "gzip that is none": ("gzip", ANSWER),
 }
 UNREADABLE = {
-    "gzip cut off in its data": ("gzip", gzip.compress(ANSWER)[:20], "breaks off: its gzip data have no end"),
-    "gzip cut off in its checksum": ("gzip", gzip.compress(ANSWER)[:-1], "breaks off: its gzip data have no end"),
+    "gzip cut off in its data": ("gzip", gzip.compress(ANSWER)[:20], "is incomplete: its gzip data have no end"),
+    "gzip cut off in its checksum": ("gzip", gzip.compress(ANSWER)[:-1], "is incomplete: its gzip data have no end"),
     "gzip cut off in its second member": (
         "gzip",
         gzip.compress(ANSWER) + gzip.compress(b" ")[:-1],
-        "breaks off: its gzip data have no end",
+        "is incomplete: its gzip data have no end",
     ),
-    "deflate cut off": ("deflate", zlib.compress(ANSWER)[:-1], "breaks off: its deflate data have no end"),
-    "zstd cut off": ("zstd", zstd.compress(ANSWER)[:-1], "breaks off: its zstd data have no end"),
-    "zstd cut off in its header": ("zstd", zstd.compress(ANSWER)[:3], "breaks off: its zstd data have no end"),
-    "gzip that is something else": ("gzip", b"<html>", "is damaged: it is no gzip data"),
-    "gzip with a wrong checksum": ("gzip", gzip.compress(ANSWER)[:-8] + b"\0" * 8, "is damaged: it is no gzip data"),
-    "zstd that is something else": ("zstd", b"<html>", "is damaged: it is no zstd data"),
-    "zstd with too wide a window": ("zstd", a_wide_frame(24), "is damaged: it is no zstd data"),
-    "deflate that is something else": ("deflate", b"<html>", "is damaged: it is no deflate data"),
-    "brotli": ("br", b"\x1b+\x00\xf8", "is encoded as 'br', which nobody asked for"),
-    "one inside the other": ("gzip, gzip", gzip.compress(b"x"), "is encoded as 'gzip, gzip', which nobody asked for"),
-    "a long name": ("x" * 5000, b"?", f"is encoded as '{'x' * 40}', which nobody asked for"),
+    "deflate cut off": ("deflate", zlib.compress(ANSWER)[:-1], "is incomplete: its deflate data have no end"),
+    "zstd cut off": ("zstd", zstd.compress(ANSWER)[:-1], "is incomplete: its zstd data have no end"),
+    "zstd cut off in its header": ("zstd", zstd.compress(ANSWER)[:3], "is incomplete: its zstd data have no end"),
+    "gzip that is something else": ("gzip", b"<html>", "is not valid gzip data"),
+    "gzip with a wrong checksum": ("gzip", gzip.compress(ANSWER)[:-8] + b"\0" * 8, "is not valid gzip data"),
+    "zstd that is something else": ("zstd", b"<html>", "is not valid zstd data"),
+    "zstd with too wide a window": ("zstd", a_wide_frame(24), "is not valid zstd data"),
+    "deflate that is something else": ("deflate", b"<html>", "is not valid deflate data"),
+    "brotli": ("br", b"\x1b+\x00\xf8", "is encoded as 'br', which was not requested"),
+    "one inside the other": ("gzip, gzip", gzip.compress(b"x"), "is encoded as 'gzip, gzip', which was not requested"),
+    "a long name": ("x" * 5000, b"?", f"is encoded as '{'x' * 40}', which was not requested"),
 }
 
 
@@ -139,7 +139,7 @@ def test_an_answer_that_cannot_be_read_is_asked_for_again() -> None:
 
     assert not isinstance(verdict, Answer)
     assert (verdict.action, verdict.code, verdict.was_used) == (Action.RETRY, "unusable_reply", True)
-    assert verdict.message == "the body of the reply is encoded as 'br', which nobody asked for"
+    assert verdict.message == "the body of the reply is encoded as 'br', which was not requested"
 
 
 def test_a_status_counts_whatever_its_body_is() -> None:
@@ -148,7 +148,7 @@ def test_a_status_counts_whatever_its_body_is() -> None:
 
     assert not isinstance(verdict, Answer)
     assert verdict.action is Action.PUSH_BACK
-    assert verdict.message == "HTTP 429: the body of the reply is encoded as 'br', which nobody asked for"
+    assert verdict.message == "HTTP 429: the body of the reply is encoded as 'br', which was not requested"
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd"])
