@@ -63,5 +63,5 @@ def check_unlocked(path: str, flag: str) -> None:
 def blocked(name: str, flag: str) -> OutputBlockedError:
     """Return the error that says so of another run."""
     return OutputBlockedError(
-        f"{name}: another run is writing to it. Wait until that run ends, or choose another file with {flag}."
+        f"{name}: another run is writing to it: wait until that run ends, or choose another file with {flag}"
     )

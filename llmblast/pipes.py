@@ -44,7 +44,7 @@ def check_place(path: str, flag: str) -> None:
     """Raise OutputBlockedError for a file in `/dev`, where a mistyped name would become one."""
     place = os.path.realpath(path)
     if place.startswith(_DEVICES) and not place.startswith(_SHARED_MEMORY):
-        raise OutputBlockedError(f"{path}: there is no such device. Correct the name, or choose a file with {flag}.")
+        raise OutputBlockedError(f"{path}: there is no such device: correct the name, or choose a file with {flag}")
 
 
 def status_of(path: str) -> os.stat_result:

@@ -51,7 +51,7 @@ def convert(name: str, value: object) -> object:
     if isinstance(value, float):
         return _from_float(name, value)
     if name == "params" and not _is_json(value):
-        raise SettingValueError("holds nan or inf, which JSON does not have")
+        raise SettingValueError("contains nan or inf, which JSON does not allow: remove it")
     return value
 
 
@@ -62,7 +62,7 @@ def _from_text(name: str, text: str) -> object:
     if parse is not None:
         return parse(text)
     if "\0" in text:
-        raise SettingValueError("holds a zero byte: take it out")
+        raise SettingValueError("contains a zero byte: remove it")
     if name not in PATHS and not _is_utf8(text):
         raise SettingValueError("is not valid UTF-8: write it in UTF-8")
     return [part for field in text.split(",") if (part := field.strip())] if name in LISTS else text

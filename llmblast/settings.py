@@ -58,8 +58,8 @@ These are the paths that the batch APIs of OpenAI, Mistral and Voyage and vLLM's
 pooling models.
 """
 _HINTS = {
-    "url": 'Endpoints are tables: write [[endpoints]], and below it url = "http://127.0.0.1:8000/v1".',
-    "api_key": "Keys are not allowed here: name the variable that holds it with key_env, or a file with key_file.",
+    "url": 'write [[endpoints]], and below it url = "http://127.0.0.1:8000/v1"',
+    "api_key": "keys are not allowed here: name the variable that holds the key with key_env, or a file with key_file",
 }
 """For names that a person would expect to be known."""
 _KIND_OF_PATH = {"spool": "directory", "media_root": "directory"}
@@ -239,14 +239,14 @@ def load(flags: Mapping[str, Any], config: str | None = None, environ: Mapping[s
     _check_variables(environ)
     given = {name: value for name, value in flags.items() if value is not None and value != []}
     if config is not None and (not config or "\0" in config):
-        raise UsageError(f"--config: {'holds a zero byte: take it out' if config else 'is empty. Name a TOML file'}.")
+        raise UsageError(f"--config: {'contains a zero byte: remove it' if config else 'is empty: name a TOML file'}")
     merged: dict[str, Any] = {**(_read_toml(config) if config else {}), **given}
     if not merged.get("endpoints") and environ.get("OPENAI_BASE_URL"):
         merged["endpoints"] = [environ["OPENAI_BASE_URL"]]
     places = Places(given, config, environ, merged)
     specs = merged.get("endpoints", [])
     if not isinstance(specs, Sequence) or isinstance(specs, str):
-        raise UsageError(f"{config}: endpoints: write one [[endpoints]] table for each endpoint.")
+        raise UsageError(f"{config}: endpoints: write one [[endpoints]] table for each endpoint")
     merged = {name: _convert(name, value, places.of([name])) for name, value in merged.items()}
     merged["endpoints"] = [_endpoint(spec, places.of(["endpoints", index])) for index, spec in enumerate(specs)]
     settings = _validate(merged, places)
@@ -267,7 +267,7 @@ def parse_endpoint(spec: str) -> dict[str, Any]:
         name = name.strip().replace("-", "_")
         if not equals or not name:
             what = repr(pair) if name in known else "a part without a name"
-            raise UsageError(f"--url {base}: {what} is no setting: write name=value, such as {base},rps=50.")
+            raise UsageError(f"--url {base}: {what} is not a setting: write name=value, such as {base},rps=50")
         is_amount = _AMOUNT.fullmatch(value) is not None
         may_show = is_amount or (name in known and not may_be_secret(name) and len(value) <= MAX_SHOWN_VALUE)
         place = f"--url {base},{shown_name(name)}={value if may_show else '...'}"
@@ -276,7 +276,7 @@ def parse_endpoint(spec: str) -> dict[str, Any]:
         if name not in known:
             raise UsageError(f"{place}: unknown setting {shown_name(name)}{did_you_mean(name, known)}")
         if name in endpoint:
-            raise UsageError(f"{place}: {name} is given twice. Leave one out.")
+            raise UsageError(f"{place}: {name} is given twice: leave one out")
         endpoint[name] = _convert(name, value.strip(), place)
     return endpoint
 
@@ -289,7 +289,7 @@ def parse_max_errors(text: str) -> tuple[float, bool]:
     except UnitError:
         value = -1.0
     if not 0 <= value <= (100 if is_share else _MAX_COUNT) or (not is_share and not value.is_integer()):
-        raise UsageError(f"--max-errors {text!r}: write a count such as 100 or a share such as 5%.")
+        raise UsageError(f"--max-errors {text!r}: write a count such as 100 or a share such as 5%")
     return value, is_share
 
 
@@ -300,7 +300,7 @@ def parse_hedge(text: str) -> float:
     except ValueError:
         percent = 0.0
     if not (text.startswith("p") and 50 <= percent <= 99.9):
-        raise UsageError(f"--hedge {text!r}: write a quantile from p50 to p99.9, such as p95.")
+        raise UsageError(f"--hedge {text!r}: write a quantile from p50 to p99.9, such as p95")
     return percent / 100
 
 
@@ -314,13 +314,15 @@ def _read_toml(config: str) -> dict[str, Any]:
         with open(config, "rb") as file:
             return tomllib.loads(file.read().decode("utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{config}: not TOML: {error}.") from None
+        raise UsageError(f"{config}: not TOML: {error}") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{config}: not TOML: it is not UTF-8 text.") from None
+        raise UsageError(f"{config}: not TOML: invalid UTF-8: save the file as UTF-8") from None
     except (ValueError, RecursionError):  # of a number of thousands of digits, or of lists in lists
-        raise UsageError(f"{config}: cannot be read: a number is too long, or it is nested too deep.") from None
+        raise UsageError(
+            f"{config}: cannot be read: a number is too long, or a value is nested too deep: simplify it"
+        ) from None
     except OSError as error:
-        raise UsageError(f"{config}: cannot be read: {error.strerror}. Name an existing file with --config.") from None
+        raise UsageError(f"{config}: cannot be read: {error.strerror}: name an existing file with --config") from None
 
 
 def _check_variables(environ: Mapping[str, str]) -> None:
@@ -336,7 +338,7 @@ def _convert(name: str, value: object, place: str) -> object:
         return convert(name, value)
     except (UnitError, SettingValueError) as problem:
         hides_value = isinstance(value, str) and (may_be_secret(name) or "\0" in value or not value.isprintable())
-        raise UsageError(f"{place}: {'' if hides_value else f'{shown(value)} '}{problem}.") from None
+        raise UsageError(f"{place}: {'' if hides_value else f'{shown(value)} '}{problem}") from None
 
 
 def _endpoint(spec: object, place: str) -> object:
@@ -361,7 +363,7 @@ def _validate(merged: Mapping[str, Any], places: Places) -> Settings:
     if settings.hedge is not None:
         parse_hedge(settings.hedge)
         if len(settings.endpoints) < 2:
-            raise UsageError(f"--hedge {settings.hedge}: needs a second endpoint to send to. Name two with --url.")
+            raise UsageError(f"--hedge {settings.hedge}: needs a second endpoint: name two with --url")
     for endpoint in settings.endpoints:
         _check_url(endpoint)
         _check_key_env(endpoint)
@@ -373,7 +375,7 @@ def _check_url(endpoint: EndpointSettings) -> None:
     shown = shown_url(endpoint.url)
     if endpoint.is_mock:
         if endpoint.url != f"{MOCK_SCHEME}:" and not endpoint.url.startswith(f"{MOCK_SCHEME}:?"):
-            raise UsageError(f"endpoint {shown!r}: parameters follow a question mark: mock:?rps=50&latency=0.2.")
+            raise UsageError(f"endpoint {shown!r}: write parameters after a question mark: mock:?rps=50&latency=0.2")
         return
     try:
         parts = urlsplit(endpoint.url)
@@ -381,12 +383,10 @@ def _check_url(endpoint: EndpointSettings) -> None:
     except ValueError:
         is_usable = False
     if not is_usable:
-        raise UsageError(
-            f"endpoint {shown!r}: not a URL: write http://HOST:PORT/v1, https://HOST/v1 or {MOCK_SCHEME}:."
-        )
+        raise UsageError(f"endpoint {shown!r}: not a URL: write http://HOST:PORT/v1, https://HOST/v1 or {MOCK_SCHEME}:")
     if "@" in parts.netloc:
         raise UsageError(
-            f"endpoint {parts.hostname!r}: no key in a URL: put it into a variable and name it: key_env=NAME."
+            f"endpoint {parts.hostname!r}: no key in a URL: put it into a variable and name that: key_env=NAME"
         )
 
 
@@ -394,30 +394,30 @@ def _check_key_env(endpoint: EndpointSettings) -> None:
     """A key in place of the variable's name is a likely slip; it must not be repeated in a log."""
     if endpoint.key_env and not _VARIABLE.fullmatch(endpoint.key_env):
         raise UsageError(
-            f"endpoint {endpoint.name or shown_url(endpoint.url)}: key_env names a variable, and what stands there is "
-            "no name of one. Put the key into a variable and write its name: key_env=NAME."
+            f"endpoint {endpoint.name or shown_url(endpoint.url)}: key_env takes the name of a variable, and its value "
+            "is not one: put the key into a variable and write its name: key_env=NAME"
         )
 
 
 def _check_key_refresh(endpoint: EndpointSettings) -> None:
     if endpoint.key_refresh is None or endpoint.is_mock or endpoint.can_refresh_key:
         return
-    fix = "take key_env out, which goes before key_command and key_file" if endpoint.key_env else ""
+    fix = "remove key_env, which overrides key_command and key_file" if endpoint.key_env else ""
     raise UsageError(
-        f"endpoint {endpoint.name or shown_url(endpoint.url)}: key_refresh needs a key that can be asked for again: "
-        f"{fix or 'add key_command=COMMAND or key_file=FILE'}."
+        f"endpoint {endpoint.name or shown_url(endpoint.url)}: key_refresh needs a key that can be read again: "
+        f"{fix or 'add key_command=COMMAND or key_file=FILE'}"
     )
 
 
 def _check_paths(settings: Settings) -> None:
     for name in ("input", "save", "spool", "timeline", "media_root"):
         if getattr(settings, name) == "":
-            raise UsageError(f"--{name.replace('_', '-')}: is empty. Name a {_KIND_OF_PATH.get(name, 'file')}.")
+            raise UsageError(f"--{name.replace('_', '-')}: is empty: name a {_KIND_OF_PATH.get(name, 'file')}")
     for name in ("save", "errors", "timeline"):
         path = getattr(settings, name)
         if path and (path.endswith("/") or split(path)[1] in ("", ".", "..")):
             inside = f"{path.rstrip('/') or ''}/{_USUAL_NAMES[name]}"
-            raise UsageError(f"--{name} {path}: is a directory. Name a file in it, such as {inside}")
+            raise UsageError(f"--{name} {path}: is a directory: name a file in it, such as {inside}")
 
 
 def _explain(error: Mapping[str, Any], places: Places) -> str:
@@ -426,12 +426,12 @@ def _explain(error: Mapping[str, Any], places: Places) -> str:
     last = str(location[-1]) if location else ""
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         names = [f.name for f in fields(EndpointSettings if location[0] == "endpoints" else Settings)]
-        hint = f". {_HINTS[last]}" if last in _HINTS and last not in names else did_you_mean(last, names)
+        hint = f": {_HINTS[last]}" if last in _HINTS and last not in names else did_you_mean(last, names)
         return f"{places.of_owner(location)}: unknown setting {shown_name(last)}{hint}"
     place = places.of(location)
     if error["type"] in ("missing", "missing_argument"):
-        return f"{place}: is missing. Add it."
-    return f"{place}: {explain({**error, 'loc': location})}."
+        return f"{place}: is missing: add it"
+    return f"{place}: {explain({**error, 'loc': location})}"
 
 
 def _named(endpoints: Sequence[EndpointSettings]) -> tuple[EndpointSettings, ...]:
@@ -443,7 +443,7 @@ def _named(endpoints: Sequence[EndpointSettings]) -> tuple[EndpointSettings, ...
         name, number = base, 2
         while name in taken:
             if endpoint.name:
-                raise UsageError(f"endpoints: the name {name!r} stands twice. Give every endpoint its own.")
+                raise UsageError(f"endpoints: the name {name!r} is used twice: give every endpoint its own name")
             name, number = f"{base}-{number}", number + 1
         taken.add(name)
         named.append(replace(endpoint, name=name))

@@ -53,7 +53,7 @@ def parse_count(text: str) -> float:
     """Read `200k` as 200,000. Raises UnitError."""
     number = _count(text)
     if number is None:
-        raise UnitError("is not a number: write one such as 5, 200k or 2M")
+        raise UnitError("is not a number: write it like 5, 200k or 2M")
     return float(number)
 
 
@@ -61,7 +61,7 @@ def parse_whole(text: str) -> int:
     """Read `10k` as 10,000. Raises UnitError."""
     number = _count(text)
     if number is None or number != number.to_integral_value():
-        raise UnitError("is not a whole number: write one such as 5 or 10k")
+        raise UnitError("is not a whole number: write it like 5 or 10k")
     return int(number)
 
 
@@ -73,7 +73,7 @@ def parse_rate(text: str, unit_s: float) -> float:
     amount, slash, unit = text.partition("/")
     number, seconds = _count(amount), _RATE_UNITS.get(unit.strip())
     if number is None or (slash and seconds is None):
-        raise UnitError("is not a number: write one such as 5, 200k, 5/s, 100/m or 1k/h")
+        raise UnitError("is not a number: write it like 5, 200k, 5/s, 100/m or 1k/h")
     return float(number) if seconds is None else float(number * Decimal(unit_s) / seconds)
 
 
@@ -87,7 +87,7 @@ def parse_duration(text: str) -> float:
         if match:
             seconds = sum(Decimal(number) * _UNITS[unit] for number, unit in _PARTS.findall(match[2]))
             return float(-seconds if match[1] == "-" else seconds)
-    raise UnitError("is not a duration: write seconds, or one such as 90s, 5m or 1h30m")
+    raise UnitError("is not a duration: write seconds, or 90s, 5m or 1h30m")
 
 
 def _count(text: str) -> Decimal | None:

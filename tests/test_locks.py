@@ -34,7 +34,7 @@ def test_a_locked_file_is_told_as_by_whoever_opens_it(save: Path) -> None:
             OutputFile(str(save))
 
     assert str(looked.value) == str(opened.value)
-    assert str(looked.value).startswith(f"{save}: another run is writing to it. ")
+    assert str(looked.value).startswith(f"{save}: another run is writing to it: ")
 
 
 def test_two_looks_at_once_do_not_refuse_each_other(save: Path) -> None:

@@ -46,7 +46,7 @@ def test_what_is_no_file_is_a_pipe(tmp_path: Path) -> None:
 
 def test_a_mistyped_device_does_not_become_a_file() -> None:
     """Where root may write to /dev."""
-    with pytest.raises(OutputBlockedError, match=r"^/dev/nul: there is no such device\. .* --save"):
+    with pytest.raises(OutputBlockedError, match=r"^/dev/nul: there is no such device: .* --save"):
         check_place("/dev/nul", "--save")
 
     check_place("/dev/shm/save.jsonl", "--save")

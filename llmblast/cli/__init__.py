@@ -39,5 +39,5 @@ def _report_defect(error: Exception) -> NoReturn:
         sentence = Defects(None, os.environ, command).report(error)
     except Exception:  # noqa: BLE001 -- what it needs may be what is broken
         sentence = f"a defect in llmblast: {type(error).__name__}"
-    sys.stderr.write(f"llmblast: {sentence}.\n")
+    sys.stderr.write(f"llmblast: {sentence}\n")
     sys.exit(DEFECT)

@@ -34,7 +34,7 @@ def check(  # noqa: PLR0917 -- one parameter an option
     json: options.Json = None,
     quiet: options.Quiet = None,
 ) -> None:
-    """Validate every line of INPUT, estimate tokens and the time at the limits; send nothing."""
+    """Validate every line of INPUT, estimate tokens and time at the limits. Send nothing."""
     settings = settings_of(dict(locals()), os.environ)
     from llmblast.job import check as job  # noqa: PLC0415 -- `--help` need not wait for it
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from llmblast.cli.help_panels import PanelCommand
 from llmblast.cli.options import settings_of
 from llmblast.cli.run import run
 from llmblast.hiding import HIDDEN, hide_query, shown_file, shown_url, shown_variable
@@ -22,7 +23,7 @@ def _group() -> None:
 
 
 def show(**given: Any) -> None:
-    """Print the settings that a run would have, as TOML; what may hold keys or passwords is hidden."""
+    """Print the settings that a run would have, as TOML. What may hold keys or passwords is hidden."""
     del given["dry_run"]
     settings = settings_of(
         {"input": "-", **{name: value for name, value in given.items() if value is not None}}, os.environ
@@ -38,7 +39,7 @@ def show(**given: Any) -> None:
 # It takes what `run` takes, so it is told so by `run`'s own signature.
 show.__signature__ = inspect.signature(run)  # type: ignore[attr-defined] # functions may have one
 show.__annotations__ = run.__annotations__
-config.command()(show)
+config.command(cls=PanelCommand)(show)
 
 
 def _shown(endpoint: EndpointSettings) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from llmblast.cli.check import check
 from llmblast.cli.config import config
+from llmblast.cli.help_panels import PanelCommand
 from llmblast.cli.mock import mock
 from llmblast.cli.run import run
 from llmblast.errors import ExitCode, LlmblastError
@@ -19,6 +20,14 @@ UsageProblem: type[Exception] = typer.BadParameter.__mro__[1]
 """typer's class for a command line that it cannot take; which package it comes from has changed in its history."""
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 ENVIRONMENT = f"Every option can also be set by a variable, such as {ENV_PREFIX}RPS, or in the file of --config."
+_EXAMPLES = """
+
+\b
+Examples:
+  llmblast run prompts.jsonl -u http://127.0.0.1:8000/v1 -m my-model --rps 50
+  cat prompts.jsonl | llmblast run - -o - -u mock: | jq -r .response
+  llmblast check prompts.jsonl --rps 50
+"""
 
 
 class _Commands(TyperGroup):
@@ -37,14 +46,14 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="llmblast",
     cls=_Commands,
-    help="Sends a JSONL file of prompts to LLM endpoints as fast as their limits allow.",
+    help=f"Send a JSONL file of prompts to LLM endpoints as fast as their limits allow.{_EXAMPLES}",
     no_args_is_help=True,
     rich_markup_mode=None,  # rich costs 60 ms, more than all else that --help does
     pretty_exceptions_enable=False,
     context_settings=CONTEXT,
 )
-app.command(context_settings=CONTEXT, epilog=ENVIRONMENT)(run)
-app.command(context_settings=CONTEXT, epilog=ENVIRONMENT)(check)
+app.command(cls=PanelCommand, context_settings=CONTEXT, epilog=ENVIRONMENT, help=f"{run.__doc__}{_EXAMPLES}")(run)
+app.command(cls=PanelCommand, context_settings=CONTEXT, epilog=ENVIRONMENT)(check)
 app.command(context_settings=CONTEXT)(mock)
 app.add_typer(config, name="config")
 
@@ -53,7 +62,7 @@ app.add_typer(config, name="config")
 def version(
     show: bool = typer.Option(False, "--version", "-V", help="Print the version and exit."),
 ) -> None:
-    """Sends a JSONL file of prompts to LLM endpoints as fast as their limits allow."""
+    """Send a JSONL file of prompts to LLM endpoints as fast as their limits allow."""
     if show:
         from importlib.metadata import version as installed  # noqa: PLC0415 -- reads the file system
 
@@ -78,7 +87,7 @@ def run_command_line() -> None:
     except OSError as error:
         if error.filename is not None:  # not of a descriptor that is open: a defect of ours, which `main` reports
             raise
-        sys.stderr.write(f"llmblast: standard output: {error.strerror}. Write it somewhere else.\n")
+        sys.stderr.write(f"llmblast: standard output: cannot be written: {error.strerror}: write to another place\n")
         _end_without_output()
 
 

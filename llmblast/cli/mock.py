@@ -14,8 +14,8 @@ _DEFAULTS = MockSettings()
 
 
 def mock(  # noqa: PLR0917 -- typer makes one option of each
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 picks a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
     latency: Annotated[str, typer.Option(help=help_of("latency"))] = f"{_DEFAULTS.latency:g}",
     jitter: Annotated[
         float | None, typer.Option(help=help_of("jitter"), show_default=f"{_DEFAULTS.jitter:g}")

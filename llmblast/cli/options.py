@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from llmblast.cli.help_panels import panel_of
 from llmblast.errors import UsageError
 from llmblast.setting_places import ENV_PREFIX
 from llmblast.settings import Settings, default_of, load
@@ -22,7 +23,13 @@ def _option(name: str, *flags: str, help: str, metavar: str | None = None) -> An
     elif default and isinstance(default, str):
         help += f" [default: {default}]"
     return typer.Option(
-        *flags, help=help, metavar=metavar, envvar=f"{ENV_PREFIX}{name.upper()}", show_default=False, show_envvar=False
+        *flags,
+        help=help,
+        metavar=metavar,
+        envvar=f"{ENV_PREFIX}{name.upper()}",
+        show_default=False,
+        show_envvar=False,
+        rich_help_panel=panel_of(name),
     )
 
 
@@ -47,7 +54,7 @@ Errors = Annotated[
         "-e",
         "--errors",
         metavar="FILE",
-        help="Lines without an answer. [default: beside --save]",
+        help="Errors of lines without an answer. [default: beside --save]",
     ),
 ]
 Url = Annotated[
@@ -58,9 +65,9 @@ Url = Annotated[
         "--url",
         "--request_url",
         metavar="URL[,name=VALUE...]",
-        help="Endpoint, repeatable, with its own limits: name, weight, model, rps, rpm, rpd, tpm, itpm, otpm, burst, "
+        help="Endpoint; repeat for several. Its settings: name, weight, model, rps, rpm, rpd, tpm, itpm, otpm, burst, "
         "concurrency, charge, quota, adaptive, key_env, key_file, key_command, key_refresh, auth, proxy, ca_file, "
-        "client_cert, client_key. mock: is the built-in one. "
+        "client_cert, client_key. mock: is the built-in mock. "
         "[default: $OPENAI_BASE_URL]",
     ),
 ]
@@ -70,15 +77,16 @@ Config = Annotated[
         "-c",
         "--config",
         metavar="FILE",
-        help="Settings in TOML.",
+        help="File of settings in TOML.",
         envvar=f"{ENV_PREFIX}CONFIG",
         show_default=False,
         show_envvar=False,
+        rich_help_panel=panel_of("config"),
     ),
 ]
 Format = Annotated[
     str | None,
-    _option("format", "--format", metavar="FORMAT", help="auto, simple, raw or openai-batch; auto looks at each line."),
+    _option("format", "--format", metavar="FORMAT", help="Form of the lines: auto, simple, raw or openai-batch."),
 ]
 Model = Annotated[
     str | None, _option("model", "-m", "--model", metavar="NAME", help="Model for lines and endpoints that name none.")
@@ -88,7 +96,7 @@ System = Annotated[
 ]
 Prompt = Annotated[
     str | None,
-    _option("prompt", "--prompt", metavar="TEMPLATE", help="User message made of a line's fields: 'Sum up: {text}'."),
+    _option("prompt", "--prompt", metavar="TEMPLATE", help="User message made from a line's fields: 'Sum up: {text}'."),
 ]
 Params = Annotated[
     str | None,
@@ -100,43 +108,53 @@ OwnFields = Annotated[
         "own_fields",
         "--own-fields",
         metavar="NAME[,NAME...]",
-        help="Fields of a line that are never sent and go into the record; id is one anyway.",
+        help="Fields that are not sent, only copied into the record; id always is.",
     ),
 ]
 MediaRoot = Annotated[
     str | None,
-    _option("media_root", "--media-root", metavar="DIR", help="Lets lines name image files below this directory."),
+    _option("media_root", "--media-root", metavar="DIR", help="Directory of the image files that lines may name."),
 ]
-Limit = Annotated[str | None, _option("limit", "--limit", metavar="N", help="Only the first N lines.")]
+Limit = Annotated[str | None, _option("limit", "--limit", metavar="N", help="Read only the first N lines.")]
 Rps = Annotated[
     str | None,
     _option(
-        "rps", "-r", "--rps", "--max_requests_per_second", metavar="N", help="Requests a second, over all endpoints."
+        "rps", "-r", "--rps", "--max_requests_per_second", metavar="N", help="Requests per second, over all endpoints."
     ),
 ]
 Rpm = Annotated[
     str | None,
-    _option("rpm", "--rpm", "--max_requests_per_minute", metavar="N", help="Requests a minute, over all endpoints."),
+    _option("rpm", "--rpm", "--max_requests_per_minute", metavar="N", help="Requests per minute, over all endpoints."),
 ]
 Tpm = Annotated[
     str | None,
-    _option("tpm", "--tpm", "--max_tokens_per_minute", metavar="N", help="Tokens a minute, over all endpoints."),
+    _option("tpm", "--tpm", "--max_tokens_per_minute", metavar="N", help="Tokens per minute, over all endpoints."),
 ]
 Rpd = Annotated[str | None, _option("rpd", "--rpd", metavar="N", help="Requests in any 24 hours, over all endpoints.")]
-Itpm = Annotated[str | None, _option("itpm", "--itpm", metavar="N", help="Prompt tokens a minute, over all endpoints.")]
-Otpm = Annotated[str | None, _option("otpm", "--otpm", metavar="N", help="Answer tokens a minute, over all endpoints.")]
+Itpm = Annotated[
+    str | None, _option("itpm", "--itpm", metavar="N", help="Prompt tokens per minute, over all endpoints.")
+]
+Otpm = Annotated[
+    str | None, _option("otpm", "--otpm", metavar="N", help="Answer tokens per minute, over all endpoints.")
+]
 Burst = Annotated[
     str | None,
     _option(
-        "burst", "--burst", metavar="DURATION", help="Seconds of unused rate that may be caught up; 0 is strictly even."
+        "burst",
+        "--burst",
+        metavar="DURATION",
+        help="Seconds of unused rate that may be used later; 0 spaces requests evenly.",
     ),
 ]
 Concurrency = Annotated[
-    str | None, _option("concurrency", "-j", "--concurrency", metavar="N", help="In flight, over all endpoints.")
+    str | None,
+    _option("concurrency", "-j", "--concurrency", metavar="N", help="Requests in flight, over all endpoints."),
 ]
 Route = Annotated[
     str | None,
-    _option("route", "--route", metavar="ROUTE", help="weighted, least-loaded or fastest: who of the ready gets it."),
+    _option(
+        "route", "--route", metavar="ROUTE", help="How to choose a ready endpoint: weighted, least-loaded or fastest."
+    ),
 ]
 Hedge = Annotated[
     str | None,
@@ -144,7 +162,7 @@ Hedge = Annotated[
         "hedge",
         "--hedge",
         metavar="QUANTILE",
-        help="Send what takes longer than p95, say, of the answers once more, to another endpoint.",
+        help="Send slow requests to a second endpoint, too: those above this quantile, such as p95.",
     ),
 ]
 MaxAttempts = Annotated[
@@ -155,12 +173,12 @@ MaxAttempts = Annotated[
         "--max-attempts",
         "--max_attempts",
         metavar="N",
-        help="Tries before a line fails; fewer where one may be paid for.",
+        help="Attempts before a line fails; fewer if an attempt may be billed.",
     ),
 ]
 Timeout = Annotated[
     str | None,
-    _option("timeout", "--timeout", metavar="DURATION", help="Seconds for one whole try, connecting included."),
+    _option("timeout", "--timeout", metavar="DURATION", help="Seconds for one whole attempt, connecting included."),
 ]
 ConnectTimeout = Annotated[
     str | None,
@@ -168,7 +186,7 @@ ConnectTimeout = Annotated[
 ]
 MaxTime = Annotated[
     str | None,
-    _option("max_time", "--max-time", metavar="DURATION", help="Stop after so many seconds; run it again to go on."),
+    _option("max_time", "--max-time", metavar="DURATION", help="Stop after this many seconds; run it again to go on."),
 ]
 MaxWait = Annotated[
     str | None,
@@ -176,16 +194,16 @@ MaxWait = Annotated[
         "max_wait",
         "--max-wait",
         metavar="DURATION",
-        help="Longest wait for a rate limit; where it lasts longer, stop and say until when.",
+        help="Longest wait for a rate limit; if it lasts longer, stop and say until when.",
     ),
 ]
 MaxErrors = Annotated[
     str | None,
-    _option("max_errors", "--max-errors", metavar="N|P%", help="Give up when more lines fail than this."),
+    _option("max_errors", "--max-errors", metavar="N|P%", help="Stop when more lines fail than this."),
 ]
 Grace = Annotated[
     str | None,
-    _option("grace", "--grace", metavar="DURATION", help="Seconds that what is in flight may take after a stop."),
+    _option("grace", "--grace", metavar="DURATION", help="Seconds that requests in flight may take after a stop."),
 ]
 Transport = Annotated[
     str | None,
@@ -193,13 +211,16 @@ Transport = Annotated[
 ]
 Processes = Annotated[
     str | None,
-    _option(
-        "processes", "--processes", metavar="N", help="More than 1: not in this version; returns with shared quotas."
-    ),
+    _option("processes", "--processes", metavar="N", help="Only 1 in this version."),
 ]
 DiskWait = Annotated[
     str | None,
-    _option("disk_wait", "--disk-wait", metavar="DURATION", help="Wait so long for room on a full disk, then spool."),
+    _option(
+        "disk_wait",
+        "--disk-wait",
+        metavar="DURATION",
+        help="Seconds to wait for room on a full disk; then records go to --spool.",
+    ),
 ]
 SpoolDirectory = Annotated[
     str | None,
@@ -207,7 +228,7 @@ SpoolDirectory = Annotated[
         "spool",
         "--spool",
         metavar="DIR",
-        help="Where records go that their file does not take; the next run takes them in. [default: $TMPDIR or /tmp]",
+        help="Directory for records that their file cannot take; the next run adds them. [default: $TMPDIR or /tmp]",
     ),
 ]
 RetryErrors = Annotated[
@@ -216,7 +237,7 @@ RetryErrors = Annotated[
         "retry_errors",
         "--retry-errors",
         metavar="WHICH",
-        help="Of earlier errors, try again transient, all or none.",
+        help="Earlier errors to try again: transient, all or none.",
     ),
 ]
 ChangedSettings = Annotated[
@@ -225,35 +246,42 @@ ChangedSettings = Annotated[
         "changed_settings",
         "--changed-settings",
         metavar="WHAT",
-        help="Where model, system message, template or params are not those of the answers so far: stop, or ok to mix.",
+        help="If earlier answers had another model, system message, template or params: stop or ok.",
     ),
 ]
 Overwrite = Annotated[
-    bool | None, _option("overwrite", "--overwrite", help="Empty both outputs and start anew instead of resuming.")
+    bool | None, _option("overwrite", "--overwrite", help="Empty both outputs and start over instead of going on.")
 ]
 Force = Annotated[
     bool | None,
-    _option("force", "--force", help="With --overwrite: empty even a file that llmblast has not written."),
+    _option("force", "--force", help="With --overwrite: empty also a file that llmblast has not written."),
 ]
-Echo = Annotated[bool | None, _option("echo", "--echo/--no-echo", help="Repeat the input in the records.")]
+Echo = Annotated[bool | None, _option("echo", "--echo/--no-echo", help="Copy the input into the records.")]
 Body = Annotated[
     str | None,
-    _option("body", "--body", metavar="WHEN", help="Keep the raw reply: always, never, or auto: if it says more."),
+    _option("body", "--body", metavar="WHEN", help="Keep the raw reply: always, never, or auto (if it says more)."),
 ]
 Progress = Annotated[
-    str | None, _option("progress", "--progress", metavar="HOW", help="auto, bar, plain or none, on standard error.")
+    str | None,
+    _option("progress", "--progress", metavar="HOW", help="Progress on standard error: auto, bar, plain or none."),
 ]
-Json = Annotated[bool | None, _option("json", "--json", help="Summary as JSON on standard output.")]
-Quiet = Annotated[bool | None, _option("quiet", "-q", "--quiet", help="Say nothing unless something is wrong.")]
+Json = Annotated[bool | None, _option("json", "--json", help="Write the summary as JSON to standard output.")]
+Quiet = Annotated[bool | None, _option("quiet", "-q", "--quiet", help="Print nothing unless something is wrong.")]
 Verbose = Annotated[
-    bool | None, _option("verbose", "-v", "--verbose", help="A line for every retry, pause and failure.")
+    bool | None, _option("verbose", "-v", "--verbose", help="Print a line for every retry, pause and failure.")
 ]
 TimelineFile = Annotated[
     str | None,
-    _option("timeline", "--timeline", metavar="FILE", help="Series for plots: one JSON line of totals a second."),
+    _option("timeline", "--timeline", metavar="FILE", help="File for plots: one JSON line of totals per second."),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Validate and estimate only, as llmblast check does.", show_default=False)
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Validate and estimate only, as llmblast check does.",
+        show_default=False,
+        rich_help_panel=panel_of("dry_run"),
+    ),
 ]
 
 
@@ -267,13 +295,13 @@ def settings_of(options: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
     if flags.get("input") is None:
         flags["input"] = requests_filepath
     elif requests_filepath is not None and not is_variable:
-        raise UsageError("INPUT and --input name the input twice. Leave one out.")
+        raise UsageError("INPUT and --input name the input twice: leave one out")
     if flags.get("params") is not None:
         flags["params"] = _parse_params(flags["params"])
     settings = load(flags, config, environ)
     is_unnamed = flags["input"] is None and settings.input == default_of("input")
     if is_unnamed and sys.stdin is not None and sys.stdin.isatty():
-        raise UsageError("no input: name a JSONL file, such as llmblast run prompts.jsonl, or pipe one in.")
+        raise UsageError("no input: pipe a JSONL file in, or name it: llmblast run prompts.jsonl")
     return settings
 
 

@@ -5,24 +5,22 @@ from collections.abc import Sequence
 
 from llmblast.units import UnitError, parse_whole
 
-_KEY = (
-    "keys are not taken from the command line: export OPENAI_API_KEY=..., or name where it is: --url URL,key_env=NAME"
-)
-_IN_FLIGHT = "write --concurrency N: how many requests are in flight"
-_PARAMS = "sampling parameters go together: write --params '{\"%s\": %s}'"
+_KEY = "keys are not allowed on the command line: export OPENAI_API_KEY=..., or name another: --url URL,key_env=NAME"
+_IN_FLIGHT = "write --concurrency N for the number of requests in flight"
+_PARAMS = "sampling parameters are one option: write --params '{\"%s\": %s}'"
 _INSTEAD = {
     _KEY: "api-key key token api-token openai-api-key auth-token bearer-token apikey",
     _IN_FLIGHT: (
         "max-concurrency max-concurrent max-concurrent-requests num-concurrent concurrent concurrent-requests workers "
         "num-workers max-workers threads num-threads parallel parallelism max-parallel max-connections jobs semaphore"
     ),
-    "requests are sent one by one: write --concurrency N for how many are in flight": "batch-size max-batch-size",
+    "each line is one request: write --concurrency N for the number in flight": "batch-size max-batch-size",
     "write --url URL": "base-url endpoint endpoints api-base api-url host server openai-base-url backend",
     "write --rps N": "qps rate request-rate rate-limit requests-per-second max-rps max-requests-per-second",
     "write --rpm N": "requests-per-minute max-rpm max-requests-per-minute",
     "write --tpm N": "tokens-per-minute max-tpm max-tokens-per-minute",
     "write --save FILE": "out output-file output-path outfile save-path save-filepath results output-filepath",
-    "write the file's name alone: llmblast run FILE": (
+    "write only the file name: llmblast run FILE": (
         "input-file input-path file infile prompts prompt-file data dataset"
     ),
     "write --errors FILE": "error-file errors-file failed",
@@ -30,13 +28,13 @@ _INSTEAD = {
     "write --prompt 'TEXT with {FIELD}'": "template prompt-template",
     "write --limit N": "num-prompts max-lines max-requests num-requests head sample",
     "write --timeout DURATION": "request-timeout timeout-s read-timeout",
-    "not needed: the same command goes on where it stopped": "resume continue restart",
+    "leave it out: the same command goes on where it stopped": "resume continue restart",
     "write --overwrite": "force no-resume fresh",
     "write --verbose": "debug log-level logging-level",
     "write --quiet": "silent",
     "write --progress none": "no-progress disable-tqdm no-tqdm",
-    "replies are read whole: leave it out": "stream streaming",
-    "write headers = {...} for an endpoint in the file of --config": "header headers",
+    "leave it out: replies are read whole": "stream streaming",
+    "write headers = {...} below [[endpoints]] in the --config file": "header headers",
 }
 ADVICE = {f"--{name}": advice for advice, names in _INSTEAD.items() for name in names.split()}
 _RETRIES = ("--retries", "--max-retries", "--num-retries", "--retry")

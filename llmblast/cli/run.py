@@ -59,7 +59,7 @@ def run(  # noqa: PLR0917 -- one parameter an option
     timeline: options.TimelineFile = None,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Send every line of INPUT and write its answer; run it again to go on where it stopped."""
+    """Send every line of INPUT and write its answer. Run it again to go on where it stopped."""
     given = dict(locals())
     del given["dry_run"]
     settings = settings_of(given, os.environ)

@@ -38,21 +38,21 @@ def sentence_of(error: Any, words: Sequence[str]) -> str:
     if message.startswith("No such command") and named:
         return _unknown_command(named[0], error)
     if message.startswith("Got unexpected extra argument") and named:
-        return f"{named[-1]}: one argument too many. Several files go together with cat: cat A B | llmblast run -"
+        return f"{named[-1]}: one argument too many: to send several files: cat A B | llmblast run -"
     return message.rstrip(".")
 
 
 def _unknown_option(error: Any, words: Sequence[str]) -> str:
     option = str(error.option_name)
     if not option.startswith("--"):
-        return f"{option}: unknown option; see {_help(error)}"
+        return f"{option}: unknown option: see {_help(error)}"
     advice = advice_for(option, words)
     if advice is not None:
         return f"{option}: {advice}"
     command = getattr(getattr(error, "ctx", None), "command", None)
     known = [name for param in getattr(command, "params", ()) for name in (*param.opts, *param.secondary_opts)]
     close = _closest(option.lower().replace("_", "-"), [name for name in known if name.startswith("--")])
-    return f"{option}: unknown option; {f'did you mean {close[0]}?' if close else f'see {_help(error)}'}"
+    return f"{option}: unknown option{f'; did you mean {close[0]}?' if close else f': see {_help(error)}'}"
 
 
 def _closest(option: str, known: Sequence[str]) -> Sequence[str]:
@@ -90,11 +90,11 @@ def _misused_option(error: Any, message: str) -> str:
 
 def _unknown_command(name: str, error: Any) -> str:
     if _LOOKS_LIKE_A_FILE.search(name) or exists(name):
-        return f"{name}: is no command. To send a file: llmblast run {name}"
+        return f"{name}: is not a command: to send a file: llmblast run {name}"
     context = getattr(error, "ctx", None)
     known = list(getattr(getattr(context, "command", None), "commands", COMMANDS))
     close = get_close_matches(name, known, n=1)
-    return f"{name}: unknown command; {f'did you mean {close[0]}?' if close else 'there are ' + ', '.join(known)}"
+    return f"{name}: unknown command{f'; did you mean {close[0]}?' if close else ': write one of ' + ', '.join(known)}"
 
 
 def _help(error: Any) -> str:

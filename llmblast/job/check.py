@@ -56,7 +56,7 @@ class Estimate:
         if first is None:
             return None
         self.doubled += 1
-        return f'line {request.number}: custom_id "{request.id}" is that of line {first}, too: give each line its own'
+        return f'line {request.number}: custom_id "{request.id}" is also on line {first}: give each line its own'
 
 
 def check(settings: Settings) -> ExitCode:
@@ -124,20 +124,20 @@ def _summary(settings: Settings, estimate: Estimate) -> list[str]:
         f"lines     {estimate.good + estimate.malformed:,} read, {estimate.good:,} good, {estimate.malformed:,} bad"
     ]
     if estimate.doubled or estimate.seen_ids.is_full:
-        bound = " (the first six million were looked at)" if estimate.seen_ids.is_full else ""
-        lines.append(f"ids       {estimate.doubled:,} stand on an earlier line, too{bound}")
+        bound = " (of the first six million)" if estimate.seen_ids.is_full else ""
+        lines.append(f"ids       {estimate.doubled:,} repeat the custom_id of an earlier line{bound}")
     if estimate.answered or estimate.failed:
-        parts = [f"{estimate.answered:,} are answered already"]
+        parts = [f"{estimate.answered:,} already answered"]
         if estimate.failed:
-            parts.append(f"{estimate.failed:,} failed for good, see --retry-errors")
+            parts.append(f"{estimate.failed:,} failed earlier; --retry-errors all sends those again")
         lines.append(f"to send   {estimate.to_send:,}; {', '.join(parts)}")
     if estimate.to_send:
         lines.append(
-            f"tokens    roughly {estimate.prompt_tokens:,.0f} in prompts and {estimate.answer_tokens:,.0f} in answers"
+            f"tokens    about {estimate.prompt_tokens:,.0f} in prompts, {estimate.answer_tokens:,.0f} in answers"
         )
         lines.append(f"longest   {estimate.longest_bytes:,} bytes")
     times = _times_at_limits(settings, estimate)
-    waits = [f"at {limit:,.12g} {name} {duration(seconds)}" for name, limit, seconds in times]
+    waits = [f"{duration(seconds)} at {limit:,.12g} {name}" for name, limit, seconds in times]
     if waits:
         lines.append(f"at least  {', '.join(waits)}")
     return lines

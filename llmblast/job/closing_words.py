@@ -1,9 +1,12 @@
 """Closing words: what the end of a run says of its input, its files, and of what to type next."""
 
 import shlex
+from collections.abc import Sequence
 
 from llmblast.errors import ExitCode
+from llmblast.hiding import may_hold_key
 from llmblast.pipes import STDOUT, is_pipe
+from llmblast.sending import DEFAULT_KEY_ENV, goes_unprotected
 from llmblast.settings import Settings
 from llmblast.watching import Counters, OutputFiles
 
@@ -59,6 +62,17 @@ def next_when(counters: Counters, exit_code: ExitCode, *, has_endpoints: bool) -
     names = [endpoint.name for endpoint in counters.endpoints]
     who = names[0] if len(names) == 1 else "one of the endpoints"
     return f"once {who} {'is reachable' if has_endpoints else 'accepts requests'}, run again"
+
+
+def say_missing_keys(settings: Settings, keys: Sequence[str | None], counters: Counters) -> str:
+    """Return, for the verdict, which endpoints answered 401 to requests without a key, and how to send one."""
+    hints = []
+    for endpoint, key, seen in zip(settings.endpoints, keys, counters.endpoints, strict=True):
+        if key is None and "HTTP 401" in seen.state and not any(map(may_hold_key, endpoint.headers)):
+            is_unsafe = goes_unprotected(endpoint)
+            fix = f"name it with key_env={DEFAULT_KEY_ENV}" if is_unsafe else f"export {DEFAULT_KEY_ENV}=..."
+            hints.append(f"; {endpoint.name}: no API key was sent: {fix}")
+    return "".join(hints)
 
 
 def output_files(settings: Settings, answers_before: int, errors_before: int) -> OutputFiles:

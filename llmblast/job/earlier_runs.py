@@ -50,4 +50,4 @@ def _lines(path: str) -> Iterator[bytes]:
         with open(path, "rb") as file:
             yield from file
     except OSError as error:
-        raise OutputBlockedError(f"{path}: cannot be read: {error.strerror}. Make it readable.") from None
+        raise OutputBlockedError(f"{path}: cannot be read: {error.strerror}: make it readable") from None

@@ -49,7 +49,7 @@ def keep_settings(settings: Settings) -> str | None:
     try:
         write_side_file(path, current)
     except OSError as error:
-        return f"{path}: cannot be written: {error.strerror}. A later run will not notice changed settings."
+        return f"{path}: cannot be written: {error.strerror}; later runs cannot notice changed settings"
     return None
 
 
@@ -80,8 +80,8 @@ def _compare(save: str, kept: Mapping[str, object], current: Mapping[str, object
     ]
     if changes:
         raise UsageError(
-            f"{save}: its answers were made with other settings: {'; '.join(changes)}. Give the former ones to go on, "
-            "--changed-settings ok to mix both kinds of answers, or --overwrite to start anew."
+            f"{save}: its answers were made with other settings: {'; '.join(changes)}: restore these to go on, "
+            "add --changed-settings ok to mix both kinds of answers, or --overwrite to start over"
         )
 
 

@@ -61,7 +61,7 @@ class Intake:
         lines = splitter.finish()
         if lines and self._source.has_grown and not is_json(lines[-1][1]):
             raise InputDamagedError(
-                f"line {lines[-1][0]}: is still being written. Run the same command again when the input is complete."
+                f"line {lines[-1][0]}: is still being written: run the same command again when the input is complete"
             )
         return lines
 

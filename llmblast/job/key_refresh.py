@@ -30,5 +30,5 @@ async def refresh_regularly(
         await sleep(interval_s)
         is_renewed = await renew_key(key, channel)
         if not is_renewed and not is_reported:
-            notice(f"{key.problem} The present key stays in use; the next try is in {interval_s:g} s.")
+            notice(f"{key.problem}; the present key stays in use, next try in {interval_s:g} s")
         is_reported = not is_renewed

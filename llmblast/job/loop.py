@@ -78,8 +78,8 @@ def _check_open_files() -> None:
     if most == resource.RLIM_INFINITY or most - _open_files() >= MIN_FREE_FILES:
         return
     raise UsageError(
-        f"this process may have {most} files open at a time, and needs {_open_files() + MIN_FREE_FILES} or more, one "
-        "for each request in flight besides. Raise the limit: ulimit -n 1024"
+        f"this process may open {most} files and needs {_open_files() + MIN_FREE_FILES} or more, plus one for each "
+        "request in flight: raise the limit: ulimit -n 1024"
     )
 
 

@@ -77,7 +77,7 @@ class ResponseHandler:
             self.scheduler.on_rate_limit_headers(request, endpoint, infos, now)
         except Exception as error:  # noqa: BLE001 -- advice
             endpoint.ignore_headers()
-            self.fence.switch_off(f"the reading of rate-limit headers of {endpoint.name}", error)
+            self.fence.switch_off(f"reading rate-limit headers of {endpoint.name}", error)
             return
         if self.notice is None or endpoint in self.reported_limits:
             return
@@ -100,7 +100,7 @@ class ResponseHandler:
         try:
             mine.latency.add(reply.latency_s)
         except Exception as error:  # noqa: BLE001 -- advice
-            self.fence.switch_off("the statistics of latencies", error)
+            self.fence.switch_off("the latency statistics", error)
         if answer.prompt_tokens is not None and answer.completion_tokens is not None:
             counters.prompt_tokens += answer.prompt_tokens
             counters.completion_tokens += answer.completion_tokens
@@ -162,7 +162,7 @@ class ResponseHandler:
             return
         reasons = [f"{name}: {model.reason}" for name, model in models if model.is_out]
         if reasons:
-            code, error = "model_refused", f"no endpoint takes the model {request.model}: {'; '.join(reasons)}"
+            code, error = "model_refused", f"no endpoint accepts the model {request.model}: {'; '.join(reasons)}"
         else:
             states = [
                 f"{e.name} is off: {e.disabled}" if e.disabled else f"{e.name} rejected the line"
@@ -178,7 +178,7 @@ class ResponseHandler:
         try:
             self.counters.count_error(failure.code, failure.line.number, failure.error)
         except Exception as error:  # noqa: BLE001 -- advice
-            self.fence.switch_off("the statistics of errors", error)
+            self.fence.switch_off("the error statistics", error)
         if self.gives_up(self.counters):
             self.stop(ExitCode.GAVE_UP, f"{self.counters.failed:,} lines failed, more than --max-errors allows")
 
@@ -299,7 +299,7 @@ class ResponseHandler:
         """
         reason = endpoint.trouble
         if verdict.is_not_found and not endpoint.answers:
-            reason += "; it never gave an answer: are its URL and its model right?"
+            reason += "; it has never answered: check its URL and its model"
         self.scheduler.disable(endpoint, reason)
         if self.scheduler.is_exhausted:
             all_reasons = "; ".join(f"{e.name}: {e.disabled}" for e in self.scheduler.endpoints)

@@ -14,7 +14,7 @@ import orjson
 
 from llmblast.errors import DefectError, ExitCode, InputDamagedError, LlmblastError, OutputFailedError
 from llmblast.hiding import shown_command
-from llmblast.job.closing_words import next_command, next_when, output_files, say_finished
+from llmblast.job.closing_words import next_command, next_when, output_files, say_finished, say_missing_keys
 from llmblast.job.defects import Defects
 from llmblast.job.key_refresh import refresh_regularly
 from llmblast.job.loop import run_loop, tune_collector
@@ -49,7 +49,7 @@ def run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) 
     except LlmblastError:
         raise
     except Exception as error:  # noqa: BLE001 -- whatever it is, a person gets a sentence
-        raise DefectError(f"{defects.report(error)}.") from None
+        raise DefectError(defects.report(error)) from None
     sys.stdout.buffer.write(told)  # a full device is no defect: `cli` says so
     sys.stdout.flush()
     return exit_code
@@ -278,16 +278,20 @@ class Job:
         if self._output_error is not None:
             return self._output_error.exit_code, str(self._output_error)
         if engine.exit_code is not None:
-            return engine.exit_code, engine.reason + self._cannot_resume()
+            return engine.exit_code, engine.reason + self._missing_keys() + self._cannot_resume()
         if self._input_error is not None:
             return self._input_error.exit_code, str(self._input_error)
         return say_finished(self._settings, counters, self._stations.failed_elsewhere())
+
+    def _missing_keys(self) -> str:
+        keys = [key.value for key in self._stations.keys]
+        return say_missing_keys(self._settings, keys, self._stations.counters)
 
     def _cannot_resume(self) -> str:
         if self._stations.can_resume:
             return ""
         name = "standard output" if self._settings.save == STDOUT else self._settings.save
-        return f"; {name} cannot be resumed, name a file with --save to be able to"
+        return f"; {name} cannot be resumed: name a file with --save to go on after a stop"
 
     def _say_defect(self, reason: str) -> str:
         if self._output_error is not None:
@@ -295,7 +299,7 @@ class Job:
         if not self._stations.can_resume:
             return reason + self._cannot_resume()
         written = "what was received is written" if self._is_written else "not all that was received could be written"
-        return f"{reason}; {written}, run the same command again to go on"
+        return f"{reason}; {written}: run the same command again to go on"
 
     def _report(self) -> tuple[ExitCode, bytes]:
         self._refresh_counters()

@@ -11,7 +11,7 @@ from llmblast.pipes import STDOUT, check_place, descriptor_of, is_pipe, status_o
 from llmblast.settings import Settings
 
 NO_ENDPOINT = (
-    "no endpoint: name one with --url, such as --url http://127.0.0.1:8000/v1, or try the built-in one: --url mock:."
+    "no endpoint: name one with --url, such as --url http://127.0.0.1:8000/v1, or try the built-in mock: --url mock:"
 )
 KEPT_BESIDE = (".settings", ".limits", ".spool", ".torn", ".quarantine", ".defect.txt", ".llmblast-rewrite")
 """What the names of files beside an output end in."""
@@ -26,30 +26,30 @@ def check_start(settings: Settings) -> Settings:
     settings = _resolve_outputs(settings)
     for flag, path in (("--save", settings.save), ("--errors", settings.errors)):
         if settings.json and path == STDOUT:
-            raise UsageError(f"--json and {flag} - both want standard output. Name a file with {flag}.")
+            raise UsageError(f"--json and {flag} - both write to standard output: name a file with {flag}")
     if settings.force and not settings.overwrite:
-        raise UsageError("--force: says that --overwrite is meant for any file. Add --overwrite, or leave it out.")
+        raise UsageError("--force: has no effect without --overwrite: add --overwrite, or leave --force out")
     if not settings.endpoints:
         raise UsageError(NO_ENDPOINT)
     if settings.processes > 1:
         raise UsageError(
-            f"--processes {settings.processes}: is not available in this version; it returns with quotas shared "
-            "between processes. Leave it out: one process uses one core fully."
+            f"--processes {settings.processes}: is not available in this version: leave it out "
+            "(one process uses one core)"
         )
     outputs = {"--save": settings.save, "--errors": settings.errors_path}
     for flag, path in outputs.items():
         if _is_same(path, settings.input, reads=True):
-            raise UsageError(f"{_shown(path)}: is the input too. Name another file with {flag}.")
+            raise UsageError(f"{_shown(path)}: is also the input: name another file with {flag}")
     if _is_same(settings.save, settings.errors_path):
-        raise UsageError(f"{_shown(settings.save)}: is named by --save and by --errors. Name two files.")
+        raise UsageError(f"{_shown(settings.save)}: is named by --save and by --errors: name two files")
     if not is_pipe(settings.save) and settings.errors_path in {settings.save + suffix for suffix in KEPT_BESIDE}:
-        raise UsageError(f"{settings.errors_path}: llmblast keeps a file of its own there. Name another with --errors.")
+        raise UsageError(f"{settings.errors_path}: llmblast itself uses this file: name another with --errors")
     if settings.timeline is not None and any(_is_same(settings.timeline, path) for path in outputs.values()):
-        raise UsageError(f"--timeline {settings.timeline}: is an output of answers or errors, too. Name another file.")
+        raise UsageError(f"--timeline {settings.timeline}: is also the output of answers or errors: name another file")
     if settings.timeline is not None and not is_pipe(settings.timeline):
         check_place(settings.timeline, "--timeline")
     if settings.spool is not None and not isdir(settings.spool):
-        raise UsageError(f"--spool {settings.spool}: is no directory. Create it, or name another.")
+        raise UsageError(f"--spool {settings.spool}: is not a directory: create it, or name another")
     _check_outputs(outputs)
     return settings
 
@@ -68,7 +68,7 @@ def _check_outputs(outputs: dict[str, str]) -> None:
         descriptor = descriptor_of(path)
         if descriptor is not None and descriptor > 2 and not _is_open(descriptor):
             raise OutputBlockedError(
-                f"{path}: is no open descriptor. Open it, such as {descriptor}>FILE, or name a file with {flag}."
+                f"{path}: is not an open descriptor: open it, such as {descriptor}>FILE, or name a file with {flag}"
             )
         if not is_pipe(path) and not is_pipe(outputs["--save"]):
             check_unlocked(path, flag)

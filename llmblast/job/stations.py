@@ -207,7 +207,7 @@ def _say(fence: Fence, text: str) -> None:
 def shown(text: str, max_length: int, fence: Fence) -> str:
     """Return text from outside in a form that is safe on a terminal."""
     text = hide_user(text)
-    with fence.around("the sanitizing of messages"):
+    with fence.around("cleaning messages"):
         return clean(text, max_length)
     return "".join(character for character in text[:max_length] if character.isprintable())
 
@@ -274,7 +274,7 @@ def _open_errors(settings: Settings, save: OutputFile) -> OutputFile:
 
 
 def _keep_settings(settings: Settings, fence: Fence) -> None:
-    with fence.around("the keeping of the settings"):
+    with fence.around("saving the settings"):
         if (problem := keep_settings(settings)) is not None:
             _say(fence, problem)
 

@@ -57,6 +57,8 @@ class WaitLimit:
 
     def _in_words(self, until_s: float, now: float) -> str:
         if until_s == math.inf:
-            return f"no request was let in for {duration(self.max_wait_s)}: HTTP 429 and the like only"
+            return (
+                f"no request was accepted for {duration(self.max_wait_s)}: all met a rate limit (HTTP 429 or similar)"
+            )
         moment = datetime.fromtimestamp(self.wall_clock() + until_s - now).astimezone()
         return f"its rate limit lasts until {moment:%Y-%m-%d %H:%M:%S}, for {duration(until_s - now)}"

@@ -32,34 +32,34 @@ def read_rules(path: str) -> list[Rule]:
         with open(path, "rb") as file:
             document = tomllib.load(file)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}. Name an existing file with --faults.") from None
+        raise UsageError(f"{path}: cannot be read: {error.strerror}: name an existing file with --faults") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not TOML: {error}.") from None
+        raise UsageError(f"{path}: not TOML: {error}") from None
     tables = document.pop("fault", None)
     if document:
-        raise UsageError(f"{path}: {next(iter(document))}: unknown. Write one [[fault]] table for each rule.")
+        raise UsageError(f"{path}: {next(iter(document))}: unknown: write one [[fault]] table for each rule")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        raise UsageError(f"{path}: holds no rule. Write one [[fault]] table for each.")
+        raise UsageError(f"{path}: has no rule: write one [[fault]] table for each")
     rules = [_rule(table, f"{path}: fault {index}") for index, table in enumerate(tables, 1)]
     of_all_requests = [table.get("share", 0) for table in tables if table.keys() <= {"kind", "share", "seconds"}]
     if sum(of_all_requests) > 1 + 1e-9:
-        raise UsageError(f"{path}: share: the shares of all requests must not exceed 1 together.")
+        raise UsageError(f"{path}: share: all shares together must be at most 1")
     return rules
 
 
 def _rule(table: Mapping[str, object], place: str) -> Rule:
     for name in table:
         if name not in _CHECKS:
-            raise UsageError(f"{place}: {name}: unknown. {nearest(name, list(_CHECKS))}")
+            raise UsageError(f"{place}: {name}: unknown: {nearest(name, list(_CHECKS))}")
     if "kind" not in table:
-        raise UsageError(f'{place}: kind: is missing. Name a fault, such as kind = "500".')
+        raise UsageError(f'{place}: kind: is missing: name a fault, such as kind = "500"')
     for name, value in table.items():
         is_right, wanted = _CHECKS[name]
         if not is_right(value):
-            raise UsageError(f"{place}: {name} = {value!r}: write {wanted}.")
+            raise UsageError(f"{place}: {name} = {value!r}: write {wanted}")
     kind = str(table["kind"])
     if kind not in FAULTS:
-        raise UsageError(f"{place}: kind = {kind!r}: unknown. {nearest(kind, list(FAULTS))}")
+        raise UsageError(f"{place}: kind = {kind!r}: unknown: {nearest(kind, list(FAULTS))}")
     values = {**table, "kind": kind}
     if "requests" in table:
         values["requests"] = tuple(table["requests"])  # type: ignore[arg-type]  # a list, as was checked
@@ -89,7 +89,7 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "share": (_is_number(0, 1), "a number from 0 to 1"),
     "requests": (_are_counts, "a list of whole numbers above 0, such as [1, 7]"),
     "every": _COUNT,
-    "containing": (_is_text, "a text that stands in the bodies that are meant"),
+    "containing": (_is_text, "a text in the bodies of these requests"),
     "sends": _COUNT,
     "from_s": _SECONDS,
     "to_s": (_is_number(0, math.inf), "seconds, such as 2.5"),

@@ -15,7 +15,7 @@ from llmblast.mocking.replies import ScriptedReply
 
 DEFAULT_RETRY_AFTER_S = 1.0
 _OVERLOADED = "The server is overloaded or not ready yet."
-_RATE_LIMITED = "Rate limit reached, as the mock was told to say."
+_RATE_LIMITED = "Rate limit reached, a fault of the mock."
 _HTML = {"Content-Type": "text/html; charset=utf-8"}
 
 

@@ -27,7 +27,7 @@ class LedgerFile:
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise UsageError(f"{path}: cannot be written: {error.strerror}. Name another --ledger.") from None
+            raise UsageError(f"{path}: cannot be written: {error.strerror}: name another file with --ledger") from None
 
     def received(self, number: int, at_s: float, path: str, body: bytes, fault: str | None) -> None:
         self._write(

@@ -119,7 +119,7 @@ class MockServer:
             reason = os.strerror(number) if number > 0 else error.strerror
             self._close_ledger_file()
             raise UsageError(
-                f"{host}:{port}: cannot listen there: {reason}. Choose another host or port; port 0 picks a free one."
+                f"{host}:{port}: cannot listen there: {reason}: choose another host or port (port 0 picks a free one)"
             ) from None
         address, port = self._address = self._listener.sockets[0].getsockname()[:2]
         self.url = f"http://[{address}]:{port}/v1" if ":" in address else f"http://{address}:{port}/v1"

@@ -61,8 +61,8 @@ class MockSettings:
     limits admit, and one request has one fault at most.
     """
 
-    latency: float = _setting(0.05, "Mean seconds until an answer; or a range such as 2-5.")
-    jitter: float = _setting(0.2, "Share of the latency that it varies by, up and down.")
+    latency: float = _setting(0.05, "Mean seconds until an answer, or a range such as 2-5.")
+    jitter: float = _setting(0.2, "Random variation up and down, as a share of the latency.")
     rps: float | None = _setting(None, "Requests per second; more get a 429.")
     rpm: float | None = _setting(None, "Requests per minute; more get a 429.")
     rpd: float | None = _setting(None, "Requests per day, counted from the first one; more get a 429.")
@@ -71,53 +71,58 @@ class MockSettings:
     otpm: float | None = _setting(None, "Completion tokens per minute; more get a 429.")
     policy: str = _setting("fixed", f"How rates are enforced: {', '.join(POLICIES)}.")
     burst: int | None = _setting(
-        None, "Requests that token-bucket holds (a second's worth, 1 at least), or that leaky lets come early (0)."
+        None,
+        "Requests that token-bucket holds (default: one second's, at least 1) or that leaky accepts early (0).",
     )
     burst_tokens: int | None = _setting(
-        None, "Tokens that token-bucket holds (a minute's worth), or that leaky lets come early (0)."
+        None, "Tokens that token-bucket holds (default: one minute's) or that leaky accepts early (0)."
     )
-    charge: str = _setting("usage", "What a token limit charges: usage, the output when it is known; or max_tokens.")
-    max_tokens: int = _setting(4096, "Output that max_tokens charges for a body that names no maximum.")
-    stolen: float = _setting(0.0, "Share of every quota that somebody else uses.")
-    stolen_after: float = _setting(0.0, "Seconds from the first request until somebody else begins.")
-    headers: str = _setting("openai", f"How limits are told: {', '.join(HEADERS)}.")
-    tell_retry_after: bool = _setting(True, "Tell in a 429 when to come again.")
+    charge: str = _setting(
+        "usage", "Output that a token limit charges: usage (generated tokens) or max_tokens (the maximum)."
+    )
+    max_tokens: int = _setting(4096, "Output that --charge max_tokens charges for a request without a maximum.")
+    stolen: float = _setting(0.0, "Share of every quota that other clients use.")
+    stolen_after: float = _setting(0.0, "Seconds from the first request until other clients begin.")
+    headers: str = _setting("openai", f"Rate-limit headers in replies: {', '.join(HEADERS)}.")
+    tell_retry_after: bool = _setting(True, "Say in each 429 how long to wait.")
     concurrency: int | None = _setting(None, "Requests in flight; more get a 429.")
-    slots: int | None = _setting(None, "Requests in flight that are served at full speed; more slow all down.")
-    overload: float = _setting(0.3, "Time grows by the power 1 + this of requests in flight for each slot.")
-    errors: float = _setting(0.0, "Share of 500s.")
-    rate_limited: float = _setting(0.0, "Share of 429s that no limit asks for.")
-    broken: float = _setting(0.0, "Share of connections that are closed without an answer.")
-    malformed: float = _setting(0.0, "Share of 200s whose body is no JSON.")
+    slots: int | None = _setting(
+        None, "Requests in flight that are served at full speed; with more, all become slower."
+    )
+    overload: float = _setting(
+        0.3, "With more in flight than --slots: time grows as (in flight / slots) to the power of 1 + this."
+    )
+    errors: float = _setting(0.0, "Share of requests that get a 500.")
+    rate_limited: float = _setting(0.0, "Share of requests that get a 429 without any limit.")
+    broken: float = _setting(0.0, "Share of requests whose connection is closed without an answer.")
+    malformed: float = _setting(0.0, "Share of requests that get a 200 whose body is not JSON.")
     unauthorized: bool = _setting(False, "Answer every request with a 401.")
-    retry_after: float = _setting(1.0, "Seconds that the 429s of --rate-limited ask to wait for.")
+    retry_after: float = _setting(1.0, "Seconds to wait that the 429s of --rate-limited name.")
     tokens: int = _setting(32, "Mean completion tokens.")
-    sigma: float = _setting(0.0, "Sigma of log-normal completion tokens; 0: evenly from half to 1.5 of the mean.")
+    sigma: float = _setting(0.0, "Sigma of log-normal completion tokens; 0: evenly from 0.5 to 1.5 times the mean.")
     models: str | None = _setting(
-        None, "Names of the models, with commas or spaces between; others get a 404. Without it any name will do."
+        None, "Names of the models, separated by commas or spaces; others get a 404. Without it any name is accepted."
     )
     seed: int = _setting(0, "Another seed gives other answers, latencies and faults.")
     key: str | None = _setting(None, "The only API key that is accepted; without one, any is.")
     faults: str | None = _setting(
-        None, "TOML file of faults: [[fault]] tables with a kind, and which requests meet it: share, requests, ..."
+        None, "TOML file of faults: [[fault]] tables with a kind and the requests that get it (share, requests, ...)."
     )
-    ledger: str | None = _setting(None, "File for a JSON line about each request received, and each that was answered.")
+    ledger: str | None = _setting(None, "File for one JSON line about each request and one about each reply.")
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise UsageError(f"mock: {name}={value:g}: must lie between {low:g} and {high:g}.")
+                raise UsageError(f"mock: {name}={value:g}: must be from {low:g} to {high:g}")
         for name, known in _CHOICES.items():
             value = getattr(self, name)
             if value not in known:
-                raise UsageError(f"mock: {name}={value}: unknown. {nearest(value, list(known))}")
+                raise UsageError(f"mock: {name}={value}: unknown: {nearest(value, list(known))}")
         if self.policy == "token-bucket" and 0 in (self.burst, self.burst_tokens):
-            raise UsageError("mock: burst=0: a token bucket that holds nothing admits nothing. Write 1 or more.")
+            raise UsageError("mock: burst=0: an empty token bucket admits nothing: write 1 or more")
         if self.errors + self.rate_limited + self.broken + self.malformed > 1 + 1e-9:
-            raise UsageError(
-                "mock: errors, rate_limited, broken and malformed: these shares must not exceed 1 together."
-            )
+            raise UsageError("mock: errors, rate_limited, broken and malformed: together they must be at most 1")
 
     @classmethod
     def from_query(cls, query: str) -> Self:
@@ -125,7 +130,7 @@ class MockSettings:
         texts: dict[str, str] = {}
         for name, value in parse_qsl(query, keep_blank_values=True):
             if name in texts:
-                raise UsageError(f"mock: {name}: stands twice. Write it once.")
+                raise UsageError(f"mock: {name}: is given twice: leave one out")
             texts[name] = value
         return cls.from_texts(texts)
 
@@ -136,7 +141,7 @@ class MockSettings:
         values: dict[str, object] = {}
         for name, text in texts.items():
             if name not in parsers:
-                raise UsageError(f"mock: {name}: unknown setting. {nearest(name, list(parsers))}")
+                raise UsageError(f"mock: {name}: unknown setting: {nearest(name, list(parsers))}")
             if name != "latency":
                 values[name] = _parsed(name, text, parsers[name])
         if "latency" in texts:
@@ -153,7 +158,7 @@ def _parsed(name: str, text: str, parse: Callable[[str], T]) -> T:
     try:
         return parse(text.strip())
     except ValueError as error:
-        raise UsageError(f"mock: {name}={text}: {error}.") from None
+        raise UsageError(f"mock: {name}={text}: {error}") from None
 
 
 def _latency(text: str, has_jitter: bool) -> dict[str, object]:
@@ -163,9 +168,9 @@ def _latency(text: str, has_jitter: bool) -> dict[str, object]:
         return {"latency": _parsed("latency", text, _number)}
     low, high = float(ends[1]), float(ends[2])
     if has_jitter:
-        raise UsageError(f"mock: latency={text}: a range has its own jitter. Leave jitter out.")
+        raise UsageError(f"mock: latency={text}: a range has its own jitter: leave jitter out")
     if low >= high:
-        raise UsageError(f"mock: latency={text}: write the smaller number first, such as 2-5.")
+        raise UsageError(f"mock: latency={text}: write the smaller number first, such as 2-5")
     return {"latency": (low + high) / 2, "jitter": (high - low) / (high + low)}
 
 
@@ -173,26 +178,26 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError("no number, write such as 0.5") from None
+        raise ValueError("is not a number: write it like 0.5") from None
 
 
 def _whole_number(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ValueError("no whole number, write such as 10") from None
+        raise ValueError("is not a whole number: write it like 10") from None
 
 
 def _flag(text: str) -> bool:
     known = {"1": True, "true": True, "yes": True, "": True, "0": False, "false": False, "no": False}
     if text.lower() not in known:
-        raise ValueError("neither yes nor no, write 1 or 0")
+        raise ValueError("is neither yes nor no: write 1 or 0")
     return known[text.lower()]
 
 
 def _word(text: str) -> str:
     if not text:
-        raise ValueError("empty, write a value or leave it out")
+        raise ValueError("is empty: write a value or leave it out")
     return text
 
 
@@ -210,4 +215,4 @@ _PARSERS: dict[object, Callable[[str], object]] = {
 def nearest(name: str, known: list[str]) -> str:
     """A hint for somebody who wrote a name that is not known."""
     close = get_close_matches(name, known, n=1)
-    return f"Did you mean {close[0]}?" if close else f"Known are: {', '.join(known)}."
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"

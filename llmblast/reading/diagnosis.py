@@ -53,7 +53,7 @@ def _damage(text: bytes) -> tuple[str, int] | None:
     """What keeps a line from being text at all, and its column."""
     zero_at = text.find(b"\0")
     if zero_at >= 0:
-        return "not JSON: a zero byte: the file is damaged or no text", _column(text, zero_at)
+        return "not JSON: a zero byte: the file is damaged or not text", _column(text, zero_at)
     try:
         text.decode()
     except UnicodeDecodeError as invalid:
@@ -64,26 +64,26 @@ def _damage(text: bytes) -> tuple[str, int] | None:
 def _wrong_format(text: bytes) -> str | None:
     """What a text is that does not even start like an object or a list, or like nothing but a list."""
     if text in _STARTS_OF_A_LIST:
-        return "a JSON array, where each line should be one object: make lines of it, such as with jq -c '.[]' FILE"
+        return "a JSON array instead of one object a line: split it: jq -c '.[]' FILE"
     if text.startswith((b"{", b"[")):
         return None
     if mark := _INVISIBLE.match(text.decode()):
         return f"not JSON: an invisible character (U+{ord(mark[0][0]):04X}) in front of the object: remove it"
     if _INSIDE_OF_AN_OBJECT.match(text):
-        return "not JSON: one object is spread over several lines: join them, such as with jq -c . FILE"
+        return "not JSON: one object is spread over several lines: join them: jq -c . FILE"
     kind = "CSV" if any(separator in text for separator in _SEPARATORS) else "plain text"
     return f"not JSON: it looks like {kind}: {_HOWTO}. To send each line as a prompt: {_LINES_TO_JSON}"
 
 
 def _mistake(text: bytes, error: orjson.JSONDecodeError) -> str:
     if error.msg == "unexpected end of data":
-        return "it ends too early: the line is truncated, or one object is spread over several lines"
+        return "it ends too early: complete the line; if one object is spread over several lines: jq -c . FILE"
     if b"\r" in text and error.msg.startswith("unexpected content after"):
-        return "lines end with CR alone: end them with LF, such as with tr '\\r' '\\n' < FILE"
+        return "lines end with CR alone: end them with LF: tr '\\r' '\\n' < FILE"
     if error.msg.startswith("unexpected content after") and text[error.pos :].strip() == b",":
-        return "a comma behind the object, as in a JSON array: make lines of it, such as with jq -c '.[]' FILE"
+        return "a comma behind the object, as in a JSON array: split it: jq -c '.[]' FILE"
     if text.decode().startswith(_NO_NUMBERS, error.pos):
-        return "JSON has no NaN and no Infinity: write null or leave it out"
+        return "NaN and Infinity are not JSON: write null or remove them"
     return _MEANINGS.get(error.msg.split(",")[0], error.msg)
 
 

@@ -11,7 +11,7 @@ from llmblast.reading.exact_numbers import read_huge_numbers
 MAX_DEPTH = 240
 """Levels of nesting. orjson reads 1,024 and writes 254; records nest a line's fields a few levels deeper."""
 
-STREAM_REFUSAL = '"stream": true is not supported, since replies are read whole: remove it'
+STREAM_REFUSAL = '"stream": true is not supported, replies are read whole: remove it'
 
 
 class BadLine(Exception):  # noqa: N818 -- not an error of the program: a value that every format can say from any depth
@@ -57,11 +57,11 @@ def needs_model(body: Mapping[str, object]) -> bool:
     if body.get("stream") is True:
         raise BadLine(STREAM_REFUSAL)
     if body.get("background") is True:
-        raise BadLine('"background": true is not supported, since replies are not asked for again: remove it')
+        raise BadLine('"background": true is not supported, replies are not fetched later: remove it')
     if "model" not in body:
         return True
     if type(body["model"]) is not str:
-        raise BadLine('"model" must be a string; leave it out to have the endpoint\'s')
+        raise BadLine('"model" must be a string; without it the endpoint\'s model is used')
     return False
 
 

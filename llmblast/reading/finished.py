@@ -52,8 +52,8 @@ class Finished:
                 continue
             except OSError as error:
                 raise OutputBlockedError(
-                    f"{path}: cannot be read to see what is finished: {error.strerror}. "
-                    "Make it readable or name another."
+                    f"{path}: cannot be read to find the finished lines: {error.strerror}: "
+                    "make it readable or name another file"
                 ) from None
         return cls(groups)
 

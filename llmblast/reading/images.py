@@ -39,7 +39,7 @@ class Images:
             return
         self._root = os.path.realpath(media_root)
         if not os.path.isdir(self._root):
-            raise UsageError(f"--media-root {media_root!r}: not a directory: name the one that holds the images.")
+            raise UsageError(f"--media-root {media_root!r}: not a directory: name the directory of the images")
 
     def parts(self, images: object) -> list[dict[str, object]]:
         """One part for each of `images`, in order. Raises BadLine."""
@@ -63,7 +63,7 @@ class Images:
         if "://" in image:
             raise BadLine(f"{shown}: write an http, https or data URL, or a path")
         if self._root is None:
-            raise BadLine(f"{shown}: local files are read only below --media-root: name a directory with it")
+            raise BadLine(f"{shown}: local files need --media-root: name their directory with it")
         mime_type = _MIME_TYPES.get(os.path.splitext(image)[1].lower())
         if mime_type is None:
             raise BadLine(f"{shown}: its type is not known: the name must end in {', '.join(_MIME_TYPES)}")
@@ -78,14 +78,14 @@ def _read(path: str, root: str, room_bytes: int) -> bytes:
     try:
         path = os.path.realpath(path)
         if os.path.commonpath((root, path)) != root:
-            raise BadLine(f"it lies outside --media-root {root}")
+            raise BadLine(f"it is outside --media-root {root}")
         with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise BadLine("not a file")
             if status.st_size > room_bytes:
                 megabytes = MAX_IMAGE_BYTES >> 20
-                raise BadLine(f"a line's images together may have {megabytes} MiB: make it smaller")
+                raise BadLine(f"the images of a line may have {megabytes} MiB together: make it smaller")
             return file.read(room_bytes)
     except OSError as error:
         raise BadLine(f"cannot be read: {error.strerror}") from None

@@ -29,14 +29,14 @@ class Simple:
     def __init__(self, settings: Settings) -> None:
         refusal = _refusal(settings.params)
         if refusal:
-            raise UsageError(f"--params: {refusal}.")
+            raise UsageError(f"--params: {refusal}")
         self._params = settings.params
         self._max_tokens = max_tokens_of(settings.params)
         try:
             self._tail = _tail(settings.params)
             self._head = _head(settings.system)
         except orjson.JSONEncodeError as error:
-            raise UsageError(f"--system or --params: cannot be sent as JSON: {error}.") from None
+            raise UsageError(f"--system or --params: cannot be sent as JSON: {error}") from None
         self._template = None if settings.prompt is None else Template(settings.prompt)
         self._images = Images(settings.media_root)
         self._never_sent = frozenset(settings.own_fields) - {"id", "custom_id"}
@@ -100,9 +100,9 @@ def _tail(params: Mapping[str, object]) -> bytes:
 def _refusal(params: Mapping[str, object]) -> str | None:
     """What is wrong with parameters, in a few words."""
     if "model" in params:
-        return 'params must not contain "model": give it with --model or write a raw line'
+        return 'params must not contain "model": name it with --model, or write a raw line'
     if "messages" in params:
-        return 'params must not contain "messages": they are made of the line'
+        return 'params must not contain "messages": they are made from the line'
     return STREAM_REFUSAL if params.get("stream") is True else None
 
 
@@ -134,7 +134,7 @@ def _is_deferred(priority: object) -> bool:
     if priority is None:
         return False
     if type(priority) is not int:
-        raise BadLine('"priority" must be an integer; below 0 means: when nothing else is left to send')
+        raise BadLine('"priority" must be an integer; below 0: sent when nothing else is left')
     return priority < 0
 
 

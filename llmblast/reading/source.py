@@ -21,8 +21,8 @@ from llmblast.errors import InputDamagedError, InputMissingError
 BLOCK_BYTES = 256 * 1024
 STDIN = "-"
 
-_DECOMPRESS = "-compressed, which is not read. Decompress it: "
-_CONVERT = " and not UTF-8. Convert it: "
+_DECOMPRESS = "-compressed: decompress it: "
+_CONVERT = ", not UTF-8: convert it: "
 _FOREIGN = {
     b"\x1f\x8b": f"gzip{_DECOMPRESS}zcat FILE",
     b"\x28\xb5\x2f\xfd": f"zstd{_DECOMPRESS}zstdcat FILE",
@@ -75,8 +75,8 @@ class Source:
                 block = await self._read()
             except OSError as error:
                 raise InputDamagedError(
-                    f"{self._name}: reading failed at byte {self.bytes_read}: {error.strerror or error}. "
-                    "Mend the input and run the same command again to go on."
+                    f"{self._name}: reading failed at byte {self.bytes_read}: {error.strerror or error}: "
+                    "repair the input and run the same command again to go on"
                 ) from error
             if not block:
                 self._check_size()
@@ -94,8 +94,8 @@ class Source:
     def _check_size(self) -> None:
         if self.size_bytes is not None and self.bytes_read < self.size_bytes:
             raise InputDamagedError(
-                f"{self._name}: shrank while it was read: it ended at byte {self.bytes_read} of {self.size_bytes}. "
-                "Mend the input and run the same command again to go on."
+                f"{self._name}: shrank while it was read: it ended at byte {self.bytes_read} of {self.size_bytes}: "
+                "restore it and run the same command again to go on"
             )
 
     def _check_start(self, start: bytes) -> None:
@@ -110,16 +110,14 @@ async def open_source(path: str) -> Source:
     try:
         descriptor = _stdin_again() if path == STDIN else await asyncio.to_thread(os.open, path, _OPEN_FLAGS)
     except FileNotFoundError:
-        raise InputMissingError(
-            f"{name}: no such file. Name an existing JSONL file, or - for standard input."
-        ) from None
+        raise InputMissingError(f"{name}: no such file: name an existing JSONL file, or - for standard input") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputMissingError(f"{name}: cannot be opened: {reason}. Name a file that you may read.") from None
+        raise InputMissingError(f"{name}: cannot be opened: {reason}: name a file that you may read") from None
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISDIR(mode):
         os.close(descriptor)
-        raise InputMissingError(f"{name}: is a directory. Name a JSONL file, such as one in it.")
+        raise InputMissingError(f"{name}: is a directory: name a JSONL file in it")
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor):
         return await _open_pipe(name, descriptor, is_stdin=path == STDIN)
     return await _open_file(name, descriptor, has_size=stat.S_ISREG(mode))
@@ -178,7 +176,7 @@ def _stdin_again() -> int:
     new description never learns of the end.
     """
     if sys.stdin is None:  # closed by the caller; descriptor 0 may be anything by now
-        raise InputMissingError("standard input: is closed. Name a JSONL file, or pipe one in.")
+        raise InputMissingError("standard input: is closed: name a JSONL file, or pipe one in")
     if os.isatty(_STDIN_DESCRIPTOR) or _is_anonymous_pipe(_STDIN_DESCRIPTOR):
         try:
             return os.open("/dev/stdin", _OPEN_FLAGS)

@@ -23,15 +23,15 @@ class Template:
             orjson.dumps(text)
             parts = list(Formatter().parse(text))
         except orjson.JSONEncodeError:
-            raise UsageError("--prompt: it is not valid UTF-8: write it in UTF-8.") from None
+            raise UsageError("--prompt: invalid UTF-8: write it in UTF-8") from None
         except ValueError as error:
-            raise UsageError(f"--prompt {text!r}: {error}: {_HOWTO}.") from None
+            raise UsageError(f"--prompt {text!r}: {error}: {_HOWTO}") from None
         for _, name, spec, conversion in parts:
             if name is not None and (not name or spec or conversion or set(name) & set(".[]{}")):
-                raise UsageError(f"--prompt {text!r}: {{{name}}} is not a plain field name: {_HOWTO}.")
+                raise UsageError(f"--prompt {text!r}: {{{name}}} is not a plain field name: {_HOWTO}")
         self._parts = [(literal, name) for literal, name, _, _ in parts]
         if all(name is None for _, name in self._parts):
-            raise UsageError(f"--prompt {text!r}: it names no field: write {{text}} where the text of a line goes.")
+            raise UsageError(f"--prompt {text!r}: it names no field: write {{text}} where the text of a line goes")
 
     def render(self, fields: Mapping[str, object]) -> str:
         """The prompt for one line; a value that is no text stands there as JSON.

@@ -218,7 +218,7 @@ class Endpoint:
                 self.estimator.learn(request, answer)
             except Exception as error:  # noqa: BLE001 -- advice
                 self._learned_s, self.estimator = math.inf, TokenEstimator(self.estimator.charge)
-                self._fence.switch_off(f"the learning of token counts of {self.name}", error)
+                self._fence.switch_off(f"learning token counts of {self.name}", error)
 
     def on_rate_limit_headers(self, infos: Sequence[RateLimitInfo], sent_s: float, now: float) -> None:
         """Follow the rate-limit headers of the reply to the request sent at `sent_s`."""
@@ -488,10 +488,10 @@ class Endpoint:
         for breaker, what in ((self.breaker, "down"), (self.outage, "failing")):
             if breaker.is_open:
                 wait_s = breaker.ready_at(1.0, now) - now
-                next_try = f"next try in {wait_s:.0f} s" if 0.5 <= wait_s < math.inf else "being tried"
+                next_try = f"next try in {wait_s:.0f} s" if 0.5 <= wait_s < math.inf else "trying now"
                 return f"{what}, {next_try}: {self.trouble}" if self.trouble else f"{what}, {next_try}"
         if self.refusals.is_suspected:
-            return f"rejects lines in a row, being tried: {self.trouble}"
+            return f"rejects lines, trying single ones: {self.trouble}"
         if self.push_back.is_exhausted:
             wait_s = self.push_back.ready_at(1.0, now) - now
             return f"paused {wait_s:.0f} s by a rate limit" if 0.5 <= wait_s < math.inf else "paused by a rate limit"

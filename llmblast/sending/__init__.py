@@ -2,7 +2,7 @@
 
 from llmblast.sending.backoff import Backoff
 from llmblast.sending.channels import TRANSPORTS, Channel
-from llmblast.sending.credentials import find_key
+from llmblast.sending.credentials import DEFAULT_KEY_ENV, find_key, goes_unprotected
 from llmblast.sending.exchange import Leave, leave_now
 from llmblast.sending.finish_reasons import is_flagged
 from llmblast.sending.keys import EndpointKey
@@ -13,6 +13,7 @@ from llmblast.sending.rate_limit_headers import read_rate_limits
 from llmblast.sending.verdict import Action, Blame, Verdict, judge
 
 __all__ = [
+    "DEFAULT_KEY_ENV",
     "NO_PROXY",
     "TRANSPORTS",
     "Action",
@@ -25,6 +26,7 @@ __all__ = [
     "Verdict",
     "connection_notes",
     "find_key",
+    "goes_unprotected",
     "is_flagged",
     "judge",
     "leave_now",

@@ -36,8 +36,8 @@ def check_auth(endpoint: EndpointSettings) -> None:
         return
     if not _TOKEN.fullmatch(auth) or looks_like_key(auth):
         raise UsageError(
-            f"endpoint {endpoint.name}: auth {HIDDEN} is no header: write bearer, api-key, x-api-key or the name of "
-            "the header that takes the key. The key itself goes into a variable: key_env=NAME."
+            f"endpoint {endpoint.name}: auth {HIDDEN} is not a header: write bearer, api-key, x-api-key or the name of "
+            "the header for the key, and put the key into a variable: key_env=NAME"
         )
     if auth.lower() in HEADERS_OF_OURS:
-        raise UsageError(f"endpoint {endpoint.name}: auth {auth}: llmblast sets this header itself. Name another one.")
+        raise UsageError(f"endpoint {endpoint.name}: auth {auth}: llmblast sets this header itself: name another one")

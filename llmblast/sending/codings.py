@@ -86,7 +86,7 @@ def _unpack(names: str, body: bytes, max_bytes: int) -> bytes:
     for coding in reversed(codings):
         try:
             if coding not in _DECOMPRESSORS or len(codings) > _MOST_CODINGS:
-                raise _UnreadableError(f"is encoded as {names[:_SHOWN_CHARACTERS]!r}, which nobody asked for")
+                raise _UnreadableError(f"is encoded as {names[:_SHOWN_CHARACTERS]!r}, which was not requested")
             body = _unpack_one(coding, body, max_bytes)
         except _UnreadableError:
             if not _is_text(body):
@@ -107,9 +107,9 @@ def _unpack_one(coding: str, body: bytes, max_bytes: int) -> bytes:
     try:
         unpacked, is_whole = _read_members(_DECOMPRESSORS[coding], body, max_bytes)
     except (zlib.error, zstd.ZstdError):
-        raise _UnreadableError(f"is damaged: it is no {coding} data") from None
+        raise _UnreadableError(f"is not valid {coding} data") from None
     if not is_whole and not is_complete(Reply(body=unpacked)):
-        raise _UnreadableError(f"breaks off: its {coding} data have no end")
+        raise _UnreadableError(f"is incomplete: its {coding} data have no end")
     return unpacked
 
 

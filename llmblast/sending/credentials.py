@@ -33,14 +33,20 @@ def find_key(endpoint: EndpointSettings, environ: Mapping[str, str]) -> str | No
     return _default_key(endpoint, environ)
 
 
+def goes_unprotected(endpoint: EndpointSettings) -> bool:
+    """Return whether requests go over plain http to another machine."""
+    parts = urlsplit(endpoint.url)
+    return parts.scheme == "http" and parts.hostname not in _LOOPBACK
+
+
 def _default_key(endpoint: EndpointSettings, environ: Mapping[str, str]) -> str | None:
     parts = urlsplit(endpoint.url)
     if parts.hostname == OPENAI_HOST and not environ.get(DEFAULT_KEY_ENV):
         raise UsageError(
             f"endpoint {endpoint.name}: the API key is missing: export {DEFAULT_KEY_ENV}=..., or name another variable "
-            f"with key_env=NAME."
+            f"with key_env=NAME"
         )
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+    if goes_unprotected(endpoint):
         return None
     key = environ.get(DEFAULT_KEY_ENV)
     return _checked(key, endpoint, "") if key else None
@@ -49,9 +55,11 @@ def _default_key(endpoint: EndpointSettings, environ: Mapping[str, str]) -> str 
 def _checked(key: str | None, endpoint: EndpointSettings, problem: str) -> str:
     key = (key or "").strip()
     if not key:
-        raise UsageError(f"endpoint {endpoint.name}: the API key is missing: {problem}. Put the key there.")
+        raise UsageError(f"endpoint {endpoint.name}: the API key is missing: {problem}")
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise UsageError(f"endpoint {endpoint.name}: the API key has characters that no HTTP header can carry.")
+        raise UsageError(
+            f"endpoint {endpoint.name}: the API key has characters that are not allowed in an HTTP header: correct it"
+        )
     return key
 
 
@@ -59,38 +67,40 @@ def _is_not_set(variable: str) -> str:
     shown = shown_variable(variable)
     if shown == HIDDEN:
         return (
-            "the variable that key_env names is not set (what stands there is not shown, it may be a key: key_env "
-            "takes the name of a variable, such as MY_API_KEY)"
+            "the variable that key_env names is not set (its name is not shown, it may be a key): "
+            "write the name of a variable, such as key_env=MY_API_KEY"
         )
-    return f"the variable {shown} is not set"
+    return f"{shown} is not set: export {shown}=..."
 
 
 def read_key_file(endpoint: EndpointSettings, path: str) -> str:
     """Return the key in a file. Raises UsageError. Blocks."""
     shown = shown_file(path)
-    place = path if shown != HIDDEN else "(its value is not shown, it may be a key: key_file takes the name of a file)"
+    place = path if shown != HIDDEN else "(not shown, it may be a key: key_file takes the name of a file)"
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise UsageError(f"endpoint {endpoint.name}: key_file {place} cannot be read: {error.strerror}.") from None
+        raise UsageError(f"endpoint {endpoint.name}: key_file {place} cannot be read: {error.strerror}") from None
     except (ValueError, RuntimeError):  # a NUL in it; `~` of a user that there is not
-        raise UsageError(f"endpoint {endpoint.name}: key_file {place} cannot be read: it is no file's name.") from None
-    return _checked(text, endpoint, f"the file {place} is empty")
+        raise UsageError(f"endpoint {endpoint.name}: key_file {place} cannot be read: it is not a file name") from None
+    return _checked(text, endpoint, f"the file {place} is empty: write the key into it")
 
 
 def check_printed_key(endpoint: EndpointSettings, printed: str) -> str:
     """Return the key in what the key command printed. Raises UsageError."""
-    return _checked(printed, endpoint, "the key command printed nothing")
+    return _checked(printed, endpoint, "key_command printed nothing: let it print the key")
 
 
 def command_failed(endpoint: EndpointSettings, exit_code: int) -> UsageError:
     """Return the error without the command itself, which may have a secret among its arguments."""
-    return UsageError(f"endpoint {endpoint.name}: key_command failed with exit code {exit_code}.")
+    return UsageError(f"endpoint {endpoint.name}: key_command failed with exit code {exit_code}: run it by hand")
 
 
 def command_timed_out(endpoint: EndpointSettings) -> UsageError:
     """Return the error for a command that did not end in time."""
-    return UsageError(f"endpoint {endpoint.name}: key_command gave no key within {COMMAND_TIMEOUT_S:g} s.")
+    return UsageError(
+        f"endpoint {endpoint.name}: key_command printed no key within {COMMAND_TIMEOUT_S:g} s: run it by hand"
+    )
 
 
 def _run(endpoint: EndpointSettings, command: str) -> str:

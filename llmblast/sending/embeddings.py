@@ -32,7 +32,7 @@ def read_embeddings(request: Request, data: Mapping[str, object]) -> Answer | Re
         return ReplyError("an embedding is empty, or its numbers are null or NaN", _CODE)
     expected = _count_of_texts(request.body)
     if expected is not None and expected != len(items):
-        return ReplyError(f"{len(items)} embeddings came for {expected} texts", _CODE)
+        return ReplyError(f"the reply has {len(items)} embeddings for {expected} texts", _CODE)
     ordered = vectors[0] if len(vectors) == 1 else _in_order(items, vectors)
     return Answer(ordered) if ordered else ReplyError("the indexes of the embeddings are not those of the texts", _CODE)
 

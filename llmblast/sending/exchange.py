@@ -152,7 +152,7 @@ class Exchange(asyncio.Protocol):
     def close(self) -> None:
         """Closes the connection; an exchange under way ends as broken."""
         if self.request is not None:
-            self.cut_off(Cause.BROKEN, "the connection was closed on our side before the reply was whole")
+            self.cut_off(Cause.BROKEN, "llmblast closed the connection before the reply was complete")
             return
         self.is_kept = False
         self._close_transport()
@@ -190,7 +190,7 @@ class Exchange(asyncio.Protocol):
             if self._headers_done and exc is None and self._ends_with_the_connection():
                 self._finish(self._whole(self._parser.get_status_code()))
             elif self._used and not self._received_bytes:
-                self._finish(Reply(cause=Cause.STALE, detail="the server had closed the kept connection"))
+                self._finish(Reply(cause=Cause.STALE, detail="the server had closed the keep-alive connection"))
             elif isinstance(exc, SSLError) and not self._used and not self._received_bytes:
                 self._finish(Reply(cause=Cause.NOT_SENT, detail=f"no TLS connection: {explain_tls(exc)}"))
             else:
@@ -308,7 +308,7 @@ class Exchange(asyncio.Protocol):
 
     def _explain(self, error: Exception, data: bytes) -> tuple[Cause, str]:
         if isinstance(error, httptools.HttpParserUpgrade):
-            return Cause.BROKEN, "the server switched to another protocol, which nobody asked for"
+            return Cause.BROKEN, "the server switched to another protocol without a request for it"
         if not self._used and self._received_bytes == len(data) and (foreign := explain_first_bytes(data)):
             return Cause.NOT_SENT, foreign
         return Cause.BROKEN, f"the reply is not HTTP/1.1: {error}"

@@ -33,7 +33,7 @@ class FileShortage(Generic[T]):
         """Waits for its turn: a connection to use, or None to try to open one. Who tried in vain is first `again`."""
         if not FileShortage._is_told:
             FileShortage._is_told = True
-            _log.warning("%s; fewer requests are in flight than could be: raise `ulimit -n`, or lower -j", shortage())
+            _log.warning("%s; fewer requests are in flight than allowed: raise ulimit -n, or lower -j", shortage())
         turn: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
         if again:
             self.waiting.appendleft(turn)
@@ -68,6 +68,6 @@ def is_out_of_files(error: BaseException) -> bool:
 def shortage() -> str:
     """What is the matter, for a person."""
     if sys.platform == "win32":
-        return "no file is left for another connection"
+        return "too many open files for another connection"
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return f"no file is left for another connection: this process may have {most:,} open"
+    return f"too many open files for another connection: this process may have {most:,}"

@@ -3,10 +3,8 @@
 A server that speaks something else has not read our request as one: nothing was sent in the sense of a bill.
 """
 
-HTTP2_ONLY = (
-    "the server speaks HTTP/2 only: llmblast speaks HTTP/1.1; enable that at the server, or put a proxy in front of it"
-)
-SPEAKS_TLS = "the server speaks TLS: its URL has to begin with https://"
+HTTP2_ONLY = "the server speaks HTTP/2 only: enable HTTP/1.1 at the server, or put a proxy in front of it"
+SPEAKS_TLS = "the server speaks TLS: write its URL with https://"
 TLS_PORTS = (443, 4443, 8443, 9443)
 """What people use for TLS."""
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
@@ -37,7 +35,7 @@ _MYSQL_PACKET = (b"\x00\x00\x00\n", b"\x00\x00\x00\xff")
 
 def hint_at_tls(port: object) -> str:
     """Return what to try where a new connection without TLS is closed: most TLS servers say nothing to plain HTTP."""
-    return "; if it speaks TLS, its URL has to begin with https://" if port in TLS_PORTS else ""
+    return "; if it speaks TLS, write its URL with https://" if port in TLS_PORTS else ""
 
 
 def explain_first_bytes(data: bytes) -> str:

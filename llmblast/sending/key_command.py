@@ -62,7 +62,7 @@ async def run_key_command(endpoint: EndpointSettings, command: str) -> str:
             start_new_session=True,  # one that asks for a password fails at once, without a terminal to ask at
         )
     except OSError as error:
-        raise UsageError(f"endpoint {endpoint.name}: key_command cannot be started: {error.strerror}.") from None
+        raise UsageError(f"endpoint {endpoint.name}: key_command cannot be started: {error.strerror}") from None
     try:
         async with asyncio.timeout(credentials.COMMAND_TIMEOUT_S):
             await protocol.finished.wait()
@@ -75,7 +75,9 @@ async def run_key_command(endpoint: EndpointSettings, command: str) -> str:
         transport.close()
         await protocol.ended.wait()
     if protocol.is_too_long:
-        raise UsageError(f"endpoint {endpoint.name}: key_command printed more than {MAX_PRINTED_BYTES} bytes.")
+        raise UsageError(
+            f"endpoint {endpoint.name}: key_command printed more than {MAX_PRINTED_BYTES} bytes: print only the key"
+        )
     exit_code = transport.get_returncode()
     if exit_code:
         raise command_failed(endpoint, exit_code)

@@ -77,7 +77,7 @@ class EndpointKey:
         endpoint = self._endpoint
         try:
             if not endpoint.can_refresh_key:
-                return UsageError(f"endpoint {endpoint.name}: only key_command and key_file can be asked again.")
+                return UsageError(f"endpoint {endpoint.name}: only key_command and key_file can be read again")
             if endpoint.key_file:
                 return await asyncio.to_thread(_read_again, endpoint, endpoint.key_file)
             return await run_key_command(endpoint, endpoint.key_command or "")
@@ -89,5 +89,5 @@ def _read_again(endpoint: EndpointSettings, path: str) -> str:
     """Return the key in a file, but do not wait for another program to write to a pipe: no timeout ends that."""
     file = Path(path).expanduser()
     if file.exists() and not file.is_file():
-        raise UsageError(f"endpoint {endpoint.name}: key_file {path} is not a regular file, it cannot be read again.")
+        raise UsageError(f"endpoint {endpoint.name}: key_file {path} is not a regular file and cannot be read again")
     return read_key_file(endpoint, path)

@@ -110,7 +110,7 @@ class _ChunkRewriter:
             return None
         size = _CHUNK_SIZE.fullmatch(line)
         if size is None:
-            raise UnreadableHttpError("the size of a chunk is no number")
+            raise UnreadableHttpError("the size of a chunk is not a number")
         self._left = int(size[1], 16)
         self._step = self._read_data if self._left else self._read_trailer
         return b"%x\r\n" % self._left if self._left else b""
@@ -148,7 +148,7 @@ class _ChunkRewriter:
         """Return the next line without its LF, or None where its end has not come."""
         end = self._data.find(b"\n", self._at)
         if (len(self._data) if end < 0 else end) - self._at > _MAX_CHUNK_LINE_BYTES:
-            raise UnreadableHttpError("the line of a chunk's size has no end")
+            raise UnreadableHttpError("the line with a chunk's size has no end")
         if end < 0:
             return None
         line, self._at = self._data[self._at : end], end + 1
@@ -162,7 +162,7 @@ def _rewrite_head(head: bytes) -> tuple[int, list[bytes]]:
     status_line, *lines = _LINE_END.split(head)
     found = _STATUS_LINE.fullmatch(status_line)
     if found is None:
-        raise UnreadableHttpError("its status line is none of HTTP/1.1")
+        raise UnreadableHttpError("its status line is not HTTP/1.1")
     headers = _read_headers(lines)
     version = b"0" if found[1] == b"0" else b"1"
     rewritten = [b"HTTP/1.%b %b OK" % (version, found[2])]
@@ -204,9 +204,9 @@ def _framing(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
     found = [_LENGTH_VALUE.fullmatch(length) for length in lengths]
     values = {int(length[1][:_MAX_LENGTH_DIGITS]) for length in found if length is not None}
     if None in found:
-        raise UnreadableHttpError("its Content-Length is no number")
+        raise UnreadableHttpError("its Content-Length is not a number")
     if len(values) > 1:
-        raise UnreadableHttpError("it has several Content-Lengths that differ")
+        raise UnreadableHttpError("it has several different Content-Lengths")
     return [b"content-length: %d" % length for length in values if length <= _MAX_LENGTH]
 
 

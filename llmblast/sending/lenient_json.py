@@ -137,7 +137,7 @@ def _read_events(text: str) -> object:
                 chunks.append({"error": chunk} if event == "error" and "error" not in chunk else chunk)
                 pending = ""
     if pending:
-        raise UnreadableStreamError("a stream that breaks off in the middle of a chunk")
+        raise UnreadableStreamError("a stream that ends in the middle of a chunk")
     return join_chunks(chunks, is_ended=is_ended)
 
 

@@ -148,10 +148,10 @@ def make_target(
 
 def _check_header(endpoint: str, name: str, value: str) -> None:
     if name.lower() in _HEADERS_OF_OURS:
-        raise UsageError(f"endpoint {endpoint}: the header {name} is set by llmblast itself: take it out of headers.")
+        raise UsageError(f"endpoint {endpoint}: the header {name} is set by llmblast itself: remove it from headers")
     is_token = name.isascii() and name.replace("-", "").replace("_", "").isalnum()
     if not is_token or not (value.isascii() and value.isprintable()):
-        raise UsageError(f"endpoint {endpoint}: the header {name!r} has characters that no HTTP header can carry.")
+        raise UsageError(f"endpoint {endpoint}: the header {name!r} or its value has wrong characters: correct it")
 
 
 def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
@@ -223,7 +223,7 @@ def _read_no_object(request: Request, reply: Reply, data: object) -> Answer | Re
             inner = None
         if type(inner) is dict:
             return _read_inner(request, reply, inner)
-    told = f"HTTP {reply.status} with JSON that is no object"
+    told = f"HTTP {reply.status} with JSON that is not an object"
     return read_list(request, data) or error_in_success(data) or ReplyError(told, "unusable_reply")
 
 

@@ -30,7 +30,7 @@ def not_sent(host: str | None, port: int | None, error: BaseException) -> Reply:
     if isinstance(error, (socket.gaierror, UnicodeError)):
         return unresolved(host)
     if isinstance(error, OSError) and error.errno == ECONNREFUSED:
-        detail = f"nobody listens at {place} (connection refused)"
+        detail = f"{place}: connection refused: is the server running?"
     elif isinstance(error, TimeoutError) and error.errno is None:  # the kernel's own has a number
         detail = f"{place}: no connection within the connect timeout"
     else:
@@ -40,7 +40,7 @@ def not_sent(host: str | None, port: int | None, error: BaseException) -> Reply:
 
 def unresolved(host: str | None) -> Reply:
     """The Reply for a name that nobody knows."""
-    return Reply(cause=Cause.NOT_SENT, detail=f"the host name {host} cannot be resolved")
+    return Reply(cause=Cause.NOT_SENT, detail=f"the host name {host} cannot be resolved: is it correct?")
 
 
 def closed_at_once(host: str | None, port: int | None) -> Reply:

@@ -106,17 +106,17 @@ def _parse(url: str, place: str) -> Proxy:
     scheme = full.partition("://")[0].lower()
     if not host or any(character.isspace() for character in full) or port == 0:
         raise UsageError(
-            f"{place}: {shown_url(url)!r} is no URL of a proxy: write http://HOST:PORT, and characters such as / # ? @ "
-            "of a password as %2F %23 %3F %40."
+            f"{place}: {shown_url(url)!r} is not a proxy URL: write http://HOST:PORT, and characters such as / # ? @ "
+            "of a password as %2F %23 %3F %40"
         )
     if scheme == "socks":
         scheme = "socks5"
     if scheme not in PROXY_PORTS:
         known = ", ".join(PROXY_PORTS)
-        raise UsageError(f"{place}: {shown_url(url)!r} has a scheme that no proxy has: known are {known}.")
+        raise UsageError(f"{place}: {shown_url(url)!r} has an unknown scheme: known are {known}")
     if scheme.startswith("socks") and find_spec(_SOCKS_PACKAGE) is None:
         raise UsageError(
-            f"{place}: {shown_url(url)!r} is a SOCKS proxy: install the extra for it: pip install 'llmblast[socks]'."
+            f"{place}: {shown_url(url)!r} is a SOCKS proxy, which needs an extra: pip install 'llmblast[socks]'"
         )
     return Proxy(
         scheme, host, port or PROXY_PORTS[scheme], unquote(parts.username or ""), unquote(parts.password or "")

@@ -26,8 +26,8 @@ class ProxyFailedError(ClientError):
 
 _FAILURES: tuple[tuple[type[BaseException], str], ...] = (
     (ProxyFailedError, "{error}"),
-    (ClientResponseError, "gives no HTTP reply: check its host and port"),
-    (TimeoutError, "gives no connection to {target} within the connect timeout"),
+    (ClientResponseError, "does not answer with HTTP: check its host and port"),
+    (TimeoutError, "did not connect to {target} within the connect timeout"),
     (ServerDisconnectedError, "closed the connection instead of connecting to {target}"),
     (OSError, "broke the connection instead of connecting to {target}"),
 )
@@ -63,5 +63,5 @@ def _explain_connection(error: ClientConnectorError) -> str:
     if isinstance(error, ClientConnectorDNSError) or isinstance(cause, socket.gaierror):
         return "its host name cannot be resolved"
     if cause.errno == ECONNREFUSED:
-        return "nobody listens there (connection refused)"
+        return "connection refused: is it running?"
     return cause.strerror or "no connection"

@@ -5,20 +5,20 @@ from llmblast.sending.proxies import Proxy
 
 PROXY_AUTHENTICATION_REQUIRED = 407
 _REASONS = {
-    403: "it does not allow this host or port",
-    405: "it allows no CONNECT",
-    429: "it limits the connections",
+    403: "this host or port is not allowed",
+    405: "CONNECT is not allowed",
+    429: "too many connections",
     500: "it failed",
-    502: "it cannot reach that host",
-    503: "it cannot reach that host",
-    504: "it gets no reply from that host",
+    502: "the host cannot be reached",
+    503: "the host cannot be reached",
+    504: "the host does not reply",
 }
 
 
 def explain_proxy_status(proxy: Proxy, status: int, target: str) -> str:
     """Return in words for a person what the status means with which a proxy refuses to connect to `target`."""
     if status == PROXY_AUTHENTICATION_REQUIRED:
-        user = "proxy user or password is wrong" if proxy.authorization else "it wants a user and a password"
+        user = "proxy user or password is wrong" if proxy.authorization else "a user and a password are needed"
         reason = f"{user}: write them into the URL of the proxy, http://USER:PASSWORD@HOST:PORT"
     else:
         reason = _REASONS.get(status, "")

@@ -351,7 +351,7 @@ class SessionChannel:
 
     def _explain(self, url: URL, error: Exception, trip: _Trip) -> Reply:
         if trip.reused and not trip.answered and _is_silent_end(error):
-            return Reply(cause=Cause.STALE, detail="the server had closed the kept connection")
+            return Reply(cause=Cause.STALE, detail="the server had closed the keep-alive connection")
         if not trip.sent:
             return not_sent(url, error, self._target.proxy)
         foreign = "" if trip.reused else _explain_first_use(trip.handler)

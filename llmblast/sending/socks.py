@@ -26,13 +26,13 @@ async def connect_through(proxy: Proxy, host: str, port: int, timeout_s: float |
     try:
         made: socket.socket = await client.connect(host, port, timeout=timeout_s)
     except (ProxyTimeoutError, TimeoutError):
-        raise ProxyFailedError("gives no connection within the connect timeout") from None
+        raise ProxyFailedError("did not connect within the connect timeout") from None
     except ProxyConnectionError as error:
         raise ProxyFailedError(f"cannot be reached: {error.strerror or 'no connection'}") from None
     except ProxyError as error:
         raise ProxyFailedError(f"refuses: {error}") from None
     except socket.gaierror:
         raise ProxyFailedError(
-            f"was not asked: the host name {host} cannot be resolved here; let the proxy do it with socks5h://"
+            f"was not used: the host name {host} cannot be resolved here: let the proxy resolve it with socks5h://"
         ) from None
     return made

@@ -39,9 +39,9 @@ def join_chunks(chunks: Sequence[object], *, is_ended: bool) -> object:
             return chunk["response"]
         _add_chunk(reply, choices, _from_ollama(chunk))
     if not choices:
-        raise UnreadableStreamError("a stream that has no answer in it")
+        raise UnreadableStreamError("a stream that has no answer")
     if not is_ended and any(choice.get("finish_reason") is None for choice in choices.values()):
-        raise UnreadableStreamError("a stream that breaks off before its end")
+        raise UnreadableStreamError("a stream that ends too early")
     is_chat = any("message" in choice for choice in choices.values())
     reply["object"] = "chat.completion" if is_chat else "text_completion"
     reply["choices"] = [_joined(choices[index], 0) for index in sorted(choices)]

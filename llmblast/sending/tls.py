@@ -28,11 +28,11 @@ _PROBLEMS = (
             "PACKET_LENGTH_TOO_LONG",
             "UNEXPECTED_MESSAGE",
         ),
-        "the server speaks something else, as with http:// instead of https://: write its URL with http://",
+        "the server does not speak TLS: write its URL with http://",
     ),
     (
         ("CERTIFICATE_REQUIRED", "PEER_DID_NOT_RETURN_A_CERTIFICATE"),
-        "the server wants a client certificate: set client_cert=FILE, and client_key=FILE where its key is apart",
+        "the server wants a client certificate: set client_cert=FILE, and client_key=FILE for a separate key",
     ),
     (
         (
@@ -44,7 +44,7 @@ _PROBLEMS = (
             "ALERT_UNSUPPORTED_CERTIFICATE",
             "ALERT_ACCESS_DENIED",
         ),
-        "the server does not accept our client certificate: check client_cert",
+        "the server rejects the client certificate: check client_cert",
     ),
     (
         ("NO_APPLICATION_PROTOCOL",),
@@ -70,7 +70,7 @@ def new_tls_context(endpoint: EndpointSettings) -> ssl.SSLContext | None:
         return None
     if not endpoint.url.lower().startswith(_HTTPS):
         raise UsageError(
-            f"endpoint {endpoint.name}: {names[0]} is for https:// URLs only. Take it out, or write https://."
+            f"endpoint {endpoint.name}: {names[0]} is for https:// URLs only: remove it, or write https://"
         )
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
@@ -78,7 +78,7 @@ def new_tls_context(endpoint: EndpointSettings) -> ssl.SSLContext | None:
         _trust(context, endpoint, endpoint.ca_file)
     if endpoint.client_key and not endpoint.client_cert:
         raise UsageError(
-            f"endpoint {endpoint.name}: client_key needs client_cert=FILE, the certificate that it belongs to."
+            f"endpoint {endpoint.name}: client_key needs client_cert=FILE, the certificate that it belongs to"
         )
     if endpoint.client_cert:
         _load_client_certificate(context, endpoint, endpoint.client_cert)
@@ -91,7 +91,7 @@ def _trust(context: ssl.SSLContext, endpoint: EndpointSettings, path: str) -> No
         context.load_verify_locations(str(Path(path).expanduser()))
     except (ssl.SSLError, ValueError):
         raise UsageError(
-            f"endpoint {endpoint.name}: ca_file {shown_file(path)}: has no certificate in it. Name a PEM file."
+            f"endpoint {endpoint.name}: ca_file {shown_file(path)}: has no certificate in it: name a PEM file"
         ) from None
 
 
@@ -106,16 +106,14 @@ def _load_client_certificate(context: ssl.SSLContext, endpoint: EndpointSettings
     except ssl.SSLError as error:
         reason = error.reason or ""
         if "KEY_VALUES_MISMATCH" in reason or "KEY_TYPE_MISMATCH" in reason:
-            raise UsageError(
-                f"{place}: client_key is the key of another certificate. Name the one that fits."
-            ) from None
+            raise UsageError(f"{place}: client_key belongs to another certificate: name the key of this one") from None
         if _is_encrypted(key_path):
-            raise UsageError(f"{place}: its key is encrypted. Name a client_key=FILE without a passphrase.") from None
+            raise UsageError(f"{place}: its key is encrypted: name a client_key=FILE without a passphrase") from None
         missing = "" if endpoint.client_key else ", or its key is in another file: add client_key=FILE"
-        what = "client_cert or client_key is no" if endpoint.client_key else "it is no"
-        raise UsageError(f"{place}: {what} PEM file of a certificate with its key{missing}.") from None
+        what = "client_cert or client_key is not a" if endpoint.client_key else "it is not a"
+        raise UsageError(f"{place}: {what} PEM file of a certificate with its key{missing}") from None
     except ValueError:
-        raise UsageError(f"{place}: its key is encrypted. Name a client_key=FILE without a passphrase.") from None
+        raise UsageError(f"{place}: its key is encrypted: name a client_key=FILE without a passphrase") from None
 
 
 def _is_encrypted(path: Path) -> bool:
@@ -127,8 +125,8 @@ def _check_readable(endpoint: EndpointSettings, setting: str, path: str) -> None
         with open(Path(path).expanduser(), "rb") as file:
             file.read(1)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no file's name"
-        raise UsageError(f"endpoint {endpoint.name}: {setting} {shown_file(path)} cannot be read: {reason}.") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not a file name"
+        raise UsageError(f"endpoint {endpoint.name}: {setting} {shown_file(path)} cannot be read: {reason}") from None
 
 
 def certificate_notes(environ: Mapping[str, str]) -> Sequence[str]:
@@ -147,7 +145,7 @@ def certificate_notes(environ: Mapping[str, str]) -> Sequence[str]:
             )
     missing = [folder for folder in (folders or "").split(":") if folder and not isdir(folder)]
     if missing:
-        notes.append(f"{paths.openssl_capath_env} {shown_file(missing[0])}: is no directory and is not used")
+        notes.append(f"{paths.openssl_capath_env} {shown_file(missing[0])}: is not a directory and is not used")
     return notes
 
 
@@ -156,7 +154,7 @@ def explain_certificate(error: Exception, host: str | None) -> str:
     code = getattr(error, "verify_code", 0)
     told = getattr(error, "verify_message", "") or str(error)
     if code in _SELF_SIGNED:
-        return f"{told}: if you trust it, set ca_file=FILE to the server's certificate or to that of who signed it"
+        return f"{told}: if you trust it, set ca_file=FILE to the server's certificate or to its issuer's"
     if code in _UNKNOWN_ISSUER:
         return f"{told}: its issuer is not known here: set ca_file=FILE to the issuer's certificate"
     if code == _EXPIRED:
@@ -164,7 +162,7 @@ def explain_certificate(error: Exception, host: str | None) -> str:
     if code == _NOT_YET_VALID:
         return f"{told}: check this machine's clock"
     if code in _WRONG_NAME or "mismatch" in told.lower():
-        return f"{told}: use the host name that the certificate is made for in the URL instead of {host}"
+        return f"{told}: write the host name of the certificate in the URL instead of {host}"
     return told
 
 

@@ -104,6 +104,7 @@ MAX_RETRY_WAIT_S = 24 * 3600.0
 
 _ENDPOINT_STATUSES = (401, 402, 407)
 _MAY_BE_OF_THE_LINE = (400, 403, 413, 422, 429)
+_REDIRECTS = (301, 302, 303, 307, 308)
 _PUSH_BACK_STATUSES = (429, 529)
 _MAY_BE_OVERLOAD = (500, 502, 503)
 _LATER = (408, 409, 423, 424, 425)
@@ -147,7 +148,7 @@ def _judge_status(status: int, error: ReplyError, reply: Reply, wall_now_s: floa
     message = f"HTTP {status}: {error.message}" if error.message else f"HTTP {status}"
     if error.message.startswith(f"HTTP {status} "):
         message = error.message
-    if 300 <= status < 400:
+    if status in _REDIRECTS:
         message += " (redirects are not followed: name the final URL)"
     code = error.code or f"http_{status}"
     verdict = Verdict(advised, message, code, transient=is_transient or advised is Action.RETRY)

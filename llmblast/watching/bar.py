@@ -43,7 +43,7 @@ class _OutlivingConsole(Console):
 
     def on_broken_pipe(self) -> None:
         """Where rich would close stdout, which may be the save file's pipe, and exit."""
-        raise OSError("nobody reads the progress display any more")
+        raise OSError("the terminal of the progress display is gone")
 
 
 def make_console(stream: TextIO) -> Console:

@@ -11,10 +11,10 @@ _OUTPUT = "output"
 _EVENTS = {
     " breaker": "was down",
     " outage": "was failing",
-    " refusals": "was tried with single lines",
+    " refusals": "was rejecting lines",
     " pause": "paused after 429s",
     " learned rate": "slowed after 429s",
-    " learned concurrency": "took fewer at once after 429s",
+    " learned concurrency": "was limited to fewer in flight after 429s",
 }
 """What is no limit that somebody has set, but happened to an endpoint or a quota."""
 

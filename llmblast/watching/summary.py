@@ -156,7 +156,7 @@ class Summary:
         if counters.skipped:
             facts.append(f"{count(counters.skipped)} skipped ({self._skipped_how})")
         facts.append(f"{count(counters.succeeded)} answered")
-        malformed = f" ({count(counters.malformed)} malformed)" if counters.malformed else ""
+        malformed = f" ({_plural(counters.malformed, 'bad line', 'bad lines')})" if counters.malformed else ""
         facts.append(f"{count(counters.failed)} failed{malformed}")
         return facts + self._pending_facts()
 
@@ -193,7 +193,7 @@ class Summary:
         pending = self.counters.pending
         if not self.counters.has_unread_input:
             return [f"{count(pending)} pending"] if pending else []
-        return [f"{count(pending)} read and pending"] * bool(pending) + ["the rest of the input unread"]
+        return [f"{count(pending)} read and pending"] * bool(pending) + ["the rest of the input not read"]
 
     def _request_facts(self) -> list[str]:
         counters = self.counters
@@ -206,7 +206,7 @@ class Summary:
         if counters.maybe_billed:
             facts.append(f"{count(counters.maybe_billed)} maybe billed")
         if counters.abandoned:
-            facts.append(f"{count(counters.abandoned)} abandoned, maybe billed")
+            facts.append(f"{count(counters.abandoned)} dropped, maybe billed")
         return facts
 
     def _time_facts(self) -> list[str]:
@@ -221,7 +221,7 @@ class Summary:
     def _wait_facts(self) -> list[str]:
         least_s = _NOTEWORTHY_WAIT * self.duration_s
         facts = waits_in_words(self.limits.waited(), self.duration_s, least_s)
-        return facts or ["limits did not hold the run back"]
+        return facts or ["no limit held the run back"]
 
     def _used_facts(self) -> list[str]:
         """The most used first: what to raise for more speed."""

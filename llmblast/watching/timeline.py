@@ -23,13 +23,13 @@ from llmblast.watching.sanitize import clean
 _HEAD_BYTES = 64
 _OUR_HEAD = re.compile(rb'\{"t":[\d.]+,"time":"')
 _LONGEST_PATH = 4000
-_NO_DIRECTORY = "its directory does not exist; create it or name another file"
+_NO_DIRECTORY = "its directory does not exist: create it or name another file"
 _FIXES: Mapping[type[OSError], str] = {
     FileNotFoundError: _NO_DIRECTORY,
     NotADirectoryError: _NO_DIRECTORY,
-    IsADirectoryError: "is a directory; name a file in it",
-    PermissionError: "we may not write there; allow it or name another file",
-    BlockingIOError: "another run or another output of this one is writing to it; name another file",
+    IsADirectoryError: "is a directory: name a file in it",
+    PermissionError: "permission denied: allow it or name another file",
+    BlockingIOError: "another run or another output of this one is writing to it: name another file",
 }
 
 
@@ -110,10 +110,10 @@ class Timeline:
                 os.close(fd)
                 raise
         except ValueError as error:
-            raise OutputBlockedError(f"{self._name}: is no file name: {error}; name another file.") from None
+            raise OutputBlockedError(f"{self._name}: is not a file name: {error}: name another file") from None
         except OSError as error:
-            fix = _FIXES.get(type(error), f"cannot be written to: {error.strerror}; name another file")
-            raise OutputBlockedError(f"{self._name}: {fix}.") from None
+            fix = _FIXES.get(type(error), f"cannot be written to: {error.strerror}: name another file")
+            raise OutputBlockedError(f"{self._name}: {fix}") from None
         return open(fd, "wb")
 
     def _empty(self, fd: int, path: str) -> None:
@@ -122,7 +122,7 @@ class Timeline:
         with Path(path).open("rb") as file:
             head = file.read(_HEAD_BYTES)
         if head and not _OUR_HEAD.match(head):
-            raise OutputBlockedError(f"{self._name}: holds something else than a timeline; name another file.")
+            raise OutputBlockedError(f"{self._name}: is not a timeline: name another file")
         os.ftruncate(fd, 0)
 
 

@@ -19,12 +19,12 @@ from llmblast.pipes import STDOUT, check_place, descriptor_of, is_pipe
 from llmblast.writing.recovery import has_record, is_ours, repair
 from llmblast.writing.rewriting import rewrite, sync_directory_of
 
-_NO_DIRECTORY = "its directory does not exist. Create it, or choose another file"
+_NO_DIRECTORY = "its directory does not exist: create it, or choose another file"
 _FIXES: Mapping[type[OSError], str] = {
     FileNotFoundError: _NO_DIRECTORY,
     NotADirectoryError: _NO_DIRECTORY,
-    IsADirectoryError: "is a directory. Name a file in it",
-    PermissionError: "we may not write there. Allow it, or choose another file",
+    IsADirectoryError: "is a directory: name a file in it",
+    PermissionError: "permission denied: allow it, or choose another file",
 }
 _sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
@@ -114,7 +114,7 @@ class OutputFile:
         if not self.is_resumable:
             return
         if not names_file(self.path, self._fd):
-            raise FileNotFoundError(errno.ENOENT, "it was removed or replaced while the run was on")
+            raise FileNotFoundError(errno.ENOENT, "it was removed or replaced during the run")
         expected_bytes = self._expected_bytes
         if (size := self.size_bytes) < expected_bytes:
             raise _changed(size, expected_bytes)
@@ -165,8 +165,8 @@ class OutputFile:
             self._expected_bytes = self.size_bytes
         except OSError as error:
             raise OutputFailedError(
-                f"{self.name}: cannot be rewritten: {error.strerror}; it is unchanged. "
-                "Mend that and run the same command again."
+                f"{self.name}: cannot be rewritten: {error.strerror}; it is unchanged: "
+                "solve that and run the same command again"
             ) from None
         return dropped
 
@@ -232,7 +232,7 @@ class OutputFile:
 
     def _prepare(self, overwrite: bool, force: bool) -> None:
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
-            raise OutputBlockedError(f"{self.name}: is neither a file nor a pipe. Choose a file with {self._flag}.")
+            raise OutputBlockedError(f"{self.name}: is neither a file nor a pipe: choose a file with {self._flag}")
         if overwrite and force:
             return
         self._check_ours(overwrite)
@@ -242,34 +242,34 @@ class OutputFile:
             self.repaired = repair(self._fd, self.path)
         except OSError as error:
             raise OutputBlockedError(
-                f"{self.name}: what a crash tore in it cannot be moved to {error.filename or self.path}: "
-                f"{error.strerror}. Mend that, or choose another file with {self._flag}."
+                f"{self.name}: its incomplete last record cannot be moved to {error.filename or self.path}: "
+                f"{error.strerror}: solve that, or choose another file with {self._flag}"
             ) from None
 
     def _check_ours(self, overwrite: bool) -> None:
         """Raise OutputBlockedError for a file with something else in it than records of ours."""
         if has_record(self._fd) if overwrite else is_ours(self._fd):
             return
-        what = "none of its first lines is a record" if overwrite else "its first line is no record"
+        what = "none of its first lines is a record" if overwrite else "its first line is not a record"
         raise OutputBlockedError(
-            f"{self.name}: is not an output of llmblast, {what}. Choose another file with {self._flag}, "
-            "or empty this one with --overwrite --force."
+            f"{self.name}: is not an output of llmblast, {what}: choose another file with {self._flag}, "
+            "or empty this one with --overwrite --force"
         )
 
     def _blocked(self, error: OSError | ValueError) -> OutputBlockedError:
         if isinstance(error, ValueError):
             return OutputBlockedError(
-                f"{self.name!r}: is no file name: {error}. Choose another file with {self._flag}."
+                f"{self.name!r}: is not a file name: {error}: choose another file with {self._flag}"
             )
         if error.errno == errno.ENXIO and os.path.exists(self.path) and stat.S_ISFIFO(os.stat(self.path).st_mode):
             return OutputBlockedError(
-                f"{self.name}: is a pipe that nothing reads. Start its reader first, or name a file with {self._flag}."
+                f"{self.name}: is a pipe that nothing reads: start its reader first, or name a file with {self._flag}"
             )
         for kind, sentences in _FIXES.items():
             if isinstance(error, kind):
-                return OutputBlockedError(f"{self.name}: {sentences} with {self._flag}.")
+                return OutputBlockedError(f"{self.name}: {sentences} with {self._flag}")
         return OutputBlockedError(
-            f"{self.name}: cannot be opened for writing: {error.strerror}. Choose another file with {self._flag}."
+            f"{self.name}: cannot be opened for writing: {error.strerror}: choose another file with {self._flag}"
         )
 
     def _wait_until_writable(self) -> None:
@@ -292,8 +292,8 @@ def _open_pipe(path: str, waits_for_reader: bool) -> int:
 
 
 def _changed(size_bytes: int, expected_bytes: int) -> ChangedError:
-    what = f"has {size_bytes:,} bytes, not the {expected_bytes:,} that were in it"
-    return ChangedError(errno.ESTALE, f"another process changed it while the run was on: it {what}")
+    what = f"{size_bytes:,} bytes instead of {expected_bytes:,}"
+    return ChangedError(errno.ESTALE, f"another process changed it during the run ({what})")
 
 
 def names_file(path: str, fd: int) -> bool:

@@ -74,7 +74,7 @@ def _cut_zeros(fd: int, path: str) -> str | None:
         return None
     os.ftruncate(fd, end)
     os.fsync(fd)
-    return f"{path}: its last {size - end} bytes were zeros, as a power cut leaves them; they were cut off."
+    return f"{path}: its last {size - end} bytes were zeros after a power cut and were removed"
 
 
 def _mend_tail(fd: int, path: str) -> str | None:
@@ -88,11 +88,11 @@ def _mend_tail(fd: int, path: str) -> str | None:
     if _is_record(tail):
         os.write(fd, b"\n")
         os.fsync(fd)
-        return f"{path}: the last record lacked its newline, which was added."
+        return f"{path}: the last record had no newline; it was added"
     _append_durably(f"{path}.torn", tail + b"\n")
     os.ftruncate(fd, os.fstat(fd).st_size - len(tail))
     os.fsync(fd)
-    return f"{path}: the last record was torn; its {len(tail)} bytes were moved to {path}.torn."
+    return f"{path}: the last record was incomplete; its {len(tail)} bytes were moved to {path}.torn"
 
 
 def _quarantine(fd: int, path: str) -> str | None:
@@ -104,7 +104,7 @@ def _quarantine(fd: int, path: str) -> str | None:
         _append_durably(f"{path}.quarantine", b"".join(piece + b"\n" for piece in fragments))
     rewrite(fd, path, _mended)
     where = f"{'its' if len(broken) == 1 else 'their'} fragments were moved to {path}.quarantine"
-    return f"{path}: {_number(len(broken))} broken; {where}, and what they answered runs again."
+    return f"{path}: {_number(len(broken))} damaged; {where}, and lines without a record are sent again"
 
 
 def _number(count: int) -> str:

@@ -57,7 +57,7 @@ class SharedFile(OutputFile):
             fd = self._open()
             try:
                 if not lock_within(fd, wait_s):
-                    raise BlockingIOError(errno.EAGAIN, "another run holds it")
+                    raise BlockingIOError(errno.EAGAIN, "another run uses it")
                 if names_file(self.path, fd):
                     return fd
             except BaseException:

@@ -24,7 +24,7 @@ def open_side_file(path: str, mode: str) -> IO[Any]:
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
     file.close()
-    raise FileExistsError(errno.EEXIST, "a pipe or device has its name", path)
+    raise FileExistsError(errno.EEXIST, "it is a pipe or device", path)
 
 
 def _open_only_files(path: str, flags: int) -> int:
@@ -37,8 +37,8 @@ def check_side_file(path: str) -> None:
         mode = os.lstat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
             raise OutputBlockedError(
-                f"{path}: is a pipe or device where llmblast keeps a file of its own. Remove it, or choose another "
-                "output with --save."
+                f"{path}: is a pipe or device, but llmblast needs a file there: remove it, or choose another "
+                "output with --save"
             )
 
 

@@ -91,7 +91,7 @@ class Spool:
             try:
                 spool = OutputFile(path)
             except OutputBlockedError as error:
-                output.repaired.append(f"{output.name}: its spool was left where it is: {error}")
+                output.repaired.append(f"{output.name}: records of an earlier run were not added: {error}")
                 continue
             try:
                 count = _append_new(output, spool)
@@ -99,7 +99,9 @@ class Spool:
                 spool.close()
             os.unlink(path)
             self._taken_in.add(path)
-            output.repaired.append(f"{output.name}: {count:,} records were taken in from {path}, which was removed.")
+            output.repaired.append(
+                f"{output.name}: {count:,} records of an earlier run were added from {path}, which was removed"
+            )
         output.repaired += self._remove_pointers()
 
     def _store_in(
@@ -150,11 +152,11 @@ class Spool:
         notes = []
         for name, path in self._pointers():
             if not self._is_spool_name(path):
-                notes.append(f"{name}: is a link to {path}, which is no spool of this output. It was left alone.")
+                notes.append(f"{name}: is a link to {path}, which is not a spool of this output; it was not changed")
             elif not os.path.lexists(path):
                 if os.path.realpath(path) not in self._taken_in:
                     notes.append(
-                        f"{self._output_path}: its spool {path} is gone. Lines without a record are sent again."
+                        f"{self._output_path}: its spool {path} is gone; lines without a record are sent again"
                     )
                 _remove(name)
         return notes
@@ -209,8 +211,8 @@ def _append_new(output: OutputFile, spool: OutputFile) -> int:
     except OSError as error:
         output.take_back(output.size_bytes - size_before)
         raise OutputBlockedError(
-            f"{output.name}: cannot take in the records that wait in {spool.name}: {error.strerror}. "
-            "Make room or mend that, and run the same command again."
+            f"{output.name}: cannot add the records that wait in {spool.name}: {error.strerror}: "
+            "free some space or solve that, and run the same command again"
         ) from None
     return count
 

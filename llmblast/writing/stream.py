@@ -151,10 +151,10 @@ class Stream:
                 if not self._places:
                     self._problem = self._describe(error)
                 if self._waits_for_room(error):
-                    self._pause(f"nothing is sent until there is room, for {self._timing.disk_wait_s:g} s at most")
+                    self._pause(f"sending is paused until there is room, for {self._timing.disk_wait_s:g} s at most")
                     return
                 if not await self._move(error):
-                    self._pause("no second place takes its records either, so nothing is sent until there is room")
+                    self._pause("no other place takes its records; sending is paused until there is room")
                     return
             self._resume()
 
@@ -282,7 +282,7 @@ class Stream:
             return
         self.is_paused = False
         self._notice = ""
-        end = f"the records are in {self._places[-1]}" if self._places else "there is room again, the run goes on"
+        end = f"the records are in {self._places[-1]}" if self._places else "there is room again; the run goes on"
         self._listener.resumed(f"{self._own_file.name}: {end}")
         if self._records:
             self._work.set()
@@ -297,7 +297,7 @@ class Stream:
 
     def _describe(self, error: OSError) -> str:
         if isinstance(error, BrokenPipeError):
-            return "nobody reads it any more"
+            return "its reader has gone"
         if isinstance(error, FileNotFoundError | ChangedError):
             return str(error.strerror)
         return f"cannot be {'written' if self._lost is None else 'synced to its device'}: {error.strerror}"
@@ -309,19 +309,20 @@ class Stream:
         unsynced = (*self._syncing, *self._unsynced)
         unsaved = (*(unsynced if self._lost else ()), self._unwritten, *self._records)
         if missing := sum(piece.count(b"\n") for piece in unsaved):
-            sentence += f"; {_number(missing)} lost, no other place took them"
+            sentence += f"; {_number(missing)} lost: they could not be written anywhere else"
         if not self._own_file.is_resumable:
-            advice = "Keep them: no later run takes them in." if self._spooled else "Write to a file with --save."
-        elif "another process" in self._problem:
             advice = (
-                "Let nothing else write to it, and run the same command again: lines without a record are sent again"
+                "move this file if you need it, no later run reads it"
+                if self._spooled
+                else "write to a file with --save"
             )
-            advice += "; it takes them in." if self._spooled else "."
+        elif "another process" in self._problem:
+            advice = "stop that process and run the same command again; it sends lines without a record again"
+            advice += " and adds these records" if self._spooled else ""
         else:
-            mend = "" if "removed" in self._problem else "Mend that, or make room, and "
-            advice = f"{mend}run the same command again to go on"
-            advice = f"{advice[0].upper()}{advice[1:]}{'; it takes them in.' if self._spooled else '.'}"
-        return OutputFailedError(f"{sentence}. {advice}")
+            fix = "" if "removed" in self._problem else "free some space or solve the problem, and "
+            advice = f"{fix}run the same command again to go on{'; it adds these records' if self._spooled else ''}"
+        return OutputFailedError(f"{sentence}: {advice}")
 
 
 def _number(count: int) -> str:

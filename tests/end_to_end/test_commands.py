@@ -30,11 +30,11 @@ def test_check_names_a_custom_id_that_stands_twice(tmp_path: Path, llmblast: Run
     for_machines = llmblast("check", "batch.jsonl", "--json")
 
     assert done.returncode == 0
-    assert [text for text in done.stdout.splitlines() if "custom_id" in text] == [
-        'batch.jsonl: line 3: custom_id "a" is that of line 1, too: give each line its own',
-        'batch.jsonl: line 6: custom_id "b" is that of line 2, too: give each line its own',
+    assert [text for text in done.stdout.splitlines() if 'custom_id "' in text] == [
+        'batch.jsonl: line 3: custom_id "a" is also on line 1: give each line its own',
+        'batch.jsonl: line 6: custom_id "b" is also on line 2: give each line its own',
     ]
-    assert "2 stand on an earlier line, too" in done.stdout
+    assert "2 repeat the custom_id of an earlier line" in done.stdout
     assert orjson.loads(for_machines.stdout)["doubled_custom_ids"] == 2
 
 
@@ -47,7 +47,7 @@ def test_dry_run_is_the_same(tmp_path: Path, start_mock: StartMock, llmblast: Ru
 
     assert done.returncode == 0
     assert "100 read, 100 good, 0 bad" in done.stdout
-    assert "at 50 rps 2.0 s" in done.stdout
+    assert "2.0 s at 50 rps" in done.stdout
     assert "at 6,000 tpm" in done.stdout
     assert server.received == 0
     assert not (tmp_path / "save.jsonl").exists()
@@ -95,7 +95,7 @@ def test_a_full_standard_output_is_told_in_a_sentence(
     *_, last = done.stderr.decode().splitlines()
     assert (done.returncode, last) == (
         74,
-        "llmblast: standard output: No space left on device. Write it somewhere else.",
+        "llmblast: standard output: cannot be written: No space left on device: write to another place",
     )
     assert b"Traceback" not in done.stderr
 
@@ -181,25 +181,25 @@ def test_no_arguments_show_the_help(llmblast: RunLlmblast) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["prompts.jsonl"], "prompts.jsonl: is no command. To send a file: llmblast run prompts.jsonl"),
+        (["prompts.jsonl"], "prompts.jsonl: is not a command: to send a file: llmblast run prompts.jsonl"),
         (["runn"], "runn: unknown command; did you mean run?"),
-        (["frobnicate"], "frobnicate: unknown command; there are run, check, mock, config"),
+        (["frobnicate"], "frobnicate: unknown command: write one of run, check, mock, config"),
         (["config", "shwo"], "shwo: unknown command; did you mean show?"),
         (["mock", "--port", "x"], "--port: 'x' is not a whole number"),
         (["mock", "--port", "99999"], "--port: '99999' is not allowed: it must be from 0 to 65535"),
         (["mock", "--sigma=x"], "--sigma: 'x' is not a number"),
-        (["run", "p", "--api-key", "sk-secret"], "--api-key: keys are not taken from the command line: export OPENAI_"),
-        (["run", "p", "--api_key=sk-secret"], "--api_key: keys are not taken from the command line"),
+        (["run", "p", "--api-key", "sk-secret"], "--api-key: keys are not allowed on the command line: export OPENAI_"),
+        (["run", "p", "--api_key=sk-secret"], "--api_key: keys are not allowed on the command line"),
         (["run", "p", "--retries", "3"], "--retries: write --max-attempts 4: tries in all, the first one included"),
         (["run", "p", "--max-retries=x"], "--max-retries: write --max-attempts N"),
         (["run", "p", "--workers", "3"], "--workers: write --concurrency N"),
         (
             ["run", "p", "--max_tokens", "50"],
-            "--max_tokens: sampling parameters go together: write --params",
+            "--max_tokens: sampling parameters are one option: write --params",
         ),
         (
             ["run", "p", "--temperature", "0"],
-            "--temperature: sampling parameters go together: write",
+            "--temperature: sampling parameters are one option: write",
         ),
         (["check", "p", "--base-url", "x"], "--base-url: write --url URL"),
     ],
@@ -250,6 +250,6 @@ def test_too_few_files_are_told(tmp_path: Path, environment: dict[str, str], com
     )
 
     assert done.returncode == 2, done.stderr
-    assert f"llmblast: this process may have {limit} files open at a time, and needs " in done.stderr
-    assert done.stderr.endswith("Raise the limit: ulimit -n 1024\n")
+    assert f"llmblast: this process may open {limit} files and needs " in done.stderr
+    assert done.stderr.endswith("raise the limit: ulimit -n 1024\n")
     assert len(done.stderr.splitlines()) == 1

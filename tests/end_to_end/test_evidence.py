@@ -190,7 +190,7 @@ def test_a_file_that_is_sorted_by_model_goes_past_an_unknown_one(
 
     assert (ran.exit_code, len(ran.answered), len(ran.errors)) == (3, 40, 300), ran.said
     assert sum(asked.model == "typo" for asked in server.asked) <= 20
-    assert any("no endpoint takes the model typo: " in record["error"] for record in ran.errors)
+    assert any("no endpoint accepts the model typo: " in record["error"] for record in ran.errors)
 
 
 def test_a_404_that_comes_and_goes_is_tried_again(tmp_path: Path, serve: Serve, run: Callable[..., Ran]) -> None:
@@ -502,7 +502,7 @@ def test_rate_limit_replies_without_one_answer_end_the_run_after_the_longest_wai
 
     assert 3 <= time.monotonic() - began_s < 20
     assert (ran.exit_code, ran.errors) == (5, []), ran.said
-    assert "no request was let in for 3.0 s" in ran.said
+    assert "no request was accepted for 3.0 s" in ran.said
 
 
 def test_a_failure_that_names_hours_is_left_to_another_run(

@@ -102,12 +102,12 @@ def test_an_interrupted_run_is_gone_on_with(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["-u", "mock:", "--hedge", "p95"], "--hedge p95: needs a second endpoint to send to. Name two with --url."),
+        (["-u", "mock:", "--hedge", "p95"], "--hedge p95: needs a second endpoint: name two with --url"),
         (["-u", "mock:", "-u", "mock:", "--hedge", "95"], "--hedge '95': write a quantile from p50 to p99.9"),
         (["-u", "mock:", "-u", "mock:", "--hedge", "p"], "--hedge 'p': write a quantile from p50 to p99.9"),
-        (["-u", "mock:", "-u", "mock:", "--hedge", "p49.9"], "write a quantile from p50 to p99.9, such as p95."),
-        (["-u", "mock:", "-u", "mock:", "--hedge", "p100"], "write a quantile from p50 to p99.9, such as p95."),
-        (["-u", "mock:", "-u", "mock:", "--hedge", "pnan"], "write a quantile from p50 to p99.9, such as p95."),
+        (["-u", "mock:", "-u", "mock:", "--hedge", "p49.9"], "write a quantile from p50 to p99.9, such as p95"),
+        (["-u", "mock:", "-u", "mock:", "--hedge", "p100"], "write a quantile from p50 to p99.9, such as p95"),
+        (["-u", "mock:", "-u", "mock:", "--hedge", "pnan"], "write a quantile from p50 to p99.9, such as p95"),
     ],
 )
 def test_what_cannot_be_hedged_is_said(

@@ -246,9 +246,9 @@ def test_images_out_of_bounds_are_not_sent(tmp_path: Path, start_mock: StartMock
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
-        ("gzip", "is gzip-compressed, which is not read. Decompress it: zcat FILE | llmblast run -"),
-        ("UTF-16", "is UTF-16 and not UTF-8. Convert it: iconv -f UTF-16 -t UTF-8 FILE | llmblast run -"),
-        ("UTF-32", "is UTF-32 and not UTF-8. Convert it: iconv -f UTF-32 -t UTF-8 FILE | llmblast run -"),
+        ("gzip", "is gzip-compressed: decompress it: zcat FILE | llmblast run -"),
+        ("UTF-16", "is UTF-16, not UTF-8: convert it: iconv -f UTF-16 -t UTF-8 FILE | llmblast run -"),
+        ("UTF-32", "is UTF-32, not UTF-8: convert it: iconv -f UTF-32 -t UTF-8 FILE | llmblast run -"),
     ],
 )
 def test_an_input_of_another_kind_is_refused_as_a_whole(
@@ -322,7 +322,7 @@ def test_a_line_that_is_still_being_written_is_left_for_later(
 
 
 def test_an_input_that_shrinks_is_damaged(tmp_path: Path, environment: dict[str, str], start_mock: StartMock) -> None:
-    """What was read is finished, no record is made of the line that the end cuts."""
+    """What was read is finished, no record is made from the line that the end cuts."""
     server = start_mock("latency=0.02&jitter=0")
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(b"".join(b'{"input":"%d","padding":"%b"}\n' % (n, b"x" * 10_000) for n in range(300)))

@@ -25,7 +25,8 @@ def test_a_refresh_that_fails_is_told_once_and_the_run_goes_on(
     assert len(records(tmp_path / "save.jsonl")) == 30
     assert len((tmp_path / "asked").read_text().splitlines()) > 3
     assert done.stderr == (
-        "endpoint gpu1: key_command failed with exit code 3. The present key stays in use; the next try is in 0.05 s.\n"
+        "endpoint gpu1: key_command failed with exit code 3: run it by hand; "
+        "the present key stays in use, next try in 0.05 s\n"
     )
 
 
@@ -52,5 +53,5 @@ def test_what_cannot_be_asked_again_is_told_at_the_start(tmp_path: Path, llmblas
     done = llmblast("run", "prompts.jsonl", "-u", f"http://127.0.0.1:9/v1,{setting}")
 
     assert done.returncode == 2
-    assert "key_refresh needs a key that can be asked for again" in done.stderr
+    assert "key_refresh needs a key that can be read again" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["prompts.jsonl"]

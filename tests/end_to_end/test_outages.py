@@ -55,7 +55,7 @@ def test_why_an_endpoint_is_out_is_told(tmp_path: Path, start_mock: StartMock, l
     done = llmblast("run", "prompts.jsonl", "-u", server.url, "--max-time", "1.5")
 
     assert done.returncode == 5
-    assert re.search(r"failing, (next try in \d+ s|being tried): HTTP 501: POST is not", done.stderr)
+    assert re.search(r"failing, (next try in \d+ s|trying now): HTTP 501: POST is not", done.stderr)
 
 
 def test_a_429_without_money_is_a_429(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:

@@ -95,14 +95,14 @@ def test_errors_into_a_pipe_that_nothing_reads_do_not_hang(tmp_path: Path, llmbl
     done = llmblast("run", "prompts.jsonl", "-u", "mock:", "-e", "pipe")
 
     assert done.returncode == 73
-    assert "pipe: is a pipe that nothing reads. Start its reader first, or name a file with --errors." in done.stderr
+    assert "pipe: is a pipe that nothing reads: start its reader first, or name a file with --errors" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("output", "code", "sentence"),
     [
         ("/dev/nul", 73, "/dev/nul: there is no such device"),
-        ("/dev/fd/77", 73, "/dev/fd/77: is no open descriptor"),
+        ("/dev/fd/77", 73, "/dev/fd/77: is not an open descriptor"),
         ("folder", 73, "folder: is a directory"),
     ],
 )

@@ -18,7 +18,7 @@ NOBODY = "http://127.0.0.1:9/v1"
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "sentence"),
     [
-        (["missing.jsonl", "-u", "mock:"], 66, "missing.jsonl: no such file. Name an existing JSONL file"),
+        (["missing.jsonl", "-u", "mock:"], 66, "missing.jsonl: no such file: name an existing JSONL file"),
         ([".", "-u", "mock:"], 66, ".: is a directory"),
         (["prompts.jsonl"], 2, "no endpoint: name one with --url"),
         (["prompts.jsonl", "-u", "foo"], 2, "endpoint 'foo': not a URL"),
@@ -27,8 +27,8 @@ NOBODY = "http://127.0.0.1:9/v1"
             2,
             "--url mock:,wieght=3: unknown setting wieght; did you mean weight?",
         ),
-        (["prompts.jsonl", "-u", "mock:,rps"], 2, "'rps' is no setting: write name=value"),
-        (["prompts.jsonl", "-u", "mock:?rsp=5"], 2, "mock: rsp: unknown setting. Did you mean rps?"),
+        (["prompts.jsonl", "-u", "mock:,rps"], 2, "'rps' is not a setting: write name=value"),
+        (["prompts.jsonl", "-u", "mock:?rsp=5"], 2, "mock: rsp: unknown setting: did you mean rps?"),
         (["prompts.jsonl", "-u", "mock:", "--rps", "-1"], 2, "--rps: -1 is not allowed: it must be greater than 0"),
         (
             ["prompts.jsonl", "-u", "mock:", "--route", "best"],
@@ -40,24 +40,28 @@ NOBODY = "http://127.0.0.1:9/v1"
         (["prompts.jsonl", "-u", "mock:", "--params", "[]"], 2, "write an object"),
         (["prompts.jsonl", "-u", "mock:", "--prompt", "{text"], 2, "--prompt"),
         (["prompts.jsonl", "-u", "https://api.openai.com/v1"], 2, "the API key is missing: export OPENAI_API_KEY"),
-        (["prompts.jsonl", "-u", f"{NOBODY},key_env=NOWHERE"], 2, "the variable NOWHERE is not set"),
+        (["prompts.jsonl", "-u", f"{NOBODY},key_env=NOWHERE"], 2, "NOWHERE is not set: export NOWHERE=..."),
         (["prompts.jsonl", "-c", "missing.toml"], 2, "missing.toml: cannot be read"),
         (["prompts.jsonl", "-c", "broken.toml"], 2, "broken.toml: not TOML"),
         (["prompts.jsonl", "-c", "typo.toml"], 2, "typo.toml: unknown setting rsp; did you mean rps?"),
-        (["prompts.jsonl", "-u", "mock:", "-o", "prompts.jsonl"], 2, "prompts.jsonl: is the input too"),
+        (["prompts.jsonl", "-u", "mock:", "-o", "prompts.jsonl"], 2, "prompts.jsonl: is also the input"),
         (["prompts.jsonl", "-u", "mock:", "-o", "a.jsonl", "-e", "a.jsonl"], 2, "is named by --save and by --errors"),
         (["prompts.jsonl", "-u", "mock:", "-o", "a.jsonl", "-e", "./a.jsonl"], 2, "is named by --save and by --errors"),
-        (["prompts.jsonl", "-u", "mock:", "-o", "-", "--json"], 2, "both want standard output"),
-        (["prompts.jsonl", "-u", "mock:", "--timeline", "./save.jsonl"], 2, "--timeline ./save.jsonl: is an output"),
+        (["prompts.jsonl", "-u", "mock:", "-o", "-", "--json"], 2, "both write to standard output"),
+        (
+            ["prompts.jsonl", "-u", "mock:", "--timeline", "./save.jsonl"],
+            2,
+            "--timeline ./save.jsonl: is also the output",
+        ),
         (
             ["prompts.jsonl", "-c", "single.toml"],
             2,
-            "single.toml: unknown setting url. Endpoints are tables: write [[",
+            "single.toml: unknown setting url: write [[",
         ),
         (
             ["prompts.jsonl", "-u", "mock:,api_key=x"],
             2,
-            "--url mock:,api_key=...: Keys are not allowed here: name the variable",
+            "--url mock:,api_key=...: keys are not allowed here: name the variable",
         ),
         (["prompts.jsonl", "-u", "mock:", "-o", "nowhere/save.jsonl"], 73, "its directory does not exist"),
         (["prompts.jsonl", "-u", "mock:", "-o", "typo.toml"], 73, "is not an output of llmblast"),
@@ -70,7 +74,7 @@ NOBODY = "http://127.0.0.1:9/v1"
         (["prompts.jsonl", "other.jsonl", "-u", "mock:"], 2, "other.jsonl: one argument too many"),
         (["prompts.jsonl", "-u", "mock:", "--quiet=no"], 2, "--quiet: takes no value"),
         (["prompts.jsonl", "--modle", "m"], 2, "--modle: unknown option; did you mean --model?"),
-        (["prompts.jsonl", "--zzz"], 2, "--zzz: unknown option; see llmblast run --help"),
+        (["prompts.jsonl", "--zzz"], 2, "--zzz: unknown option: see llmblast run --help"),
     ],
 )
 def test_a_persons_mistake_gets_one_sentence(
@@ -119,7 +123,7 @@ def test_an_endpoint_that_nobody_listens_at(tmp_path: Path, llmblast: RunLlmblas
     done = llmblast("run", "prompts.jsonl", "-u", NOBODY, "--transport", transport)
 
     assert done.returncode == 77
-    assert "no endpoint can be reached: nobody listens at 127.0.0.1:9 (connection refused)" in done.stderr
+    assert "no endpoint can be reached: 127.0.0.1:9: connection refused: is the server running?" in done.stderr
     assert "50 pending" in done.stderr
     assert records(tmp_path / "errors.jsonl") == []
 
@@ -218,8 +222,7 @@ def test_several_processes_are_refused(tmp_path: Path, llmblast: RunLlmblast, va
 
     assert done.returncode == 2
     assert done.stderr == (
-        f"llmblast: --processes {value}: is not available in this version; it returns with quotas shared between "
-        "processes. Leave it out: one process uses one core fully.\n"
+        f"llmblast: --processes {value}: is not available in this version: leave it out (one process uses one core)\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["prompts.jsonl"]
 
@@ -377,7 +380,7 @@ def test_without_input_a_terminal_is_not_waited_for(tmp_path: Path, environment:
     os.close(terminal)
 
     assert done.returncode == 2
-    assert "no input: name a JSONL file" in done.stderr
+    assert "no input: pipe a JSONL file in" in done.stderr
 
 
 @pytest.mark.parametrize("status", [301, 404, 405])
@@ -391,7 +394,7 @@ def test_an_endpoint_that_never_answered_is_blamed_for_what_is_not_there(
     done = llmblast("run", "prompts.jsonl", "-u", server.url, "-j", "8")
 
     assert done.returncode == 77
-    assert "are its URL and its model right?" in done.stderr
+    assert "it has never answered: check its URL and its model" in done.stderr
     assert f"{server.received} sent, 0 retries, 0 x 429" in done.stderr
     assert server.received <= 8 + FIRST_PROBES + 1
     assert records(tmp_path / "errors.jsonl") == []

@@ -300,7 +300,7 @@ def test_a_key_in_place_of_its_name_is_not_repeated(tmp_path: Path, llmblast: Ru
     config.unlink()
 
     assert done.returncode == 2
-    assert "key_env names a variable, and what stands there is no name of one" in done.stderr
+    assert "key_env takes the name of a variable, and its value is not one" in done.stderr
 
 
 @pytest.mark.parametrize(("named", "is_sent"), [("", False), (",key_env=CANARY_KEY", True)])

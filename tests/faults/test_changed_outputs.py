@@ -65,7 +65,7 @@ def test_a_changed_output_is_never_finished(
 
     assert process.returncode == 74, stderr
     assert f"{name}: " in stderr
-    assert "while the run was on" in stderr
+    assert "during the run" in stderr
     assert "un the same command again" in stderr
     assert done.returncode == (3 if is_refused else 0), done.stderr
     assert sorted(record["line"] for record in records(tmp_path / name)) == list(range(1, LINES + 1))
@@ -130,7 +130,7 @@ def test_a_spool_is_found_from_a_full_disk(tmp_path: Path, environment: dict[str
         done = llmblast(*arguments, TMPDIR=str(tmp_path / "second"))
 
         assert (full.returncode, done.returncode) == (74, 0), done.stderr
-        assert "were taken in from" in done.stderr
+        assert "of an earlier run were added from" in done.stderr
         assert list((tmp_path / "first").iterdir()) == []
     finally:
         subprocess.run(["umount", disk], check=True)

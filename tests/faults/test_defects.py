@@ -109,17 +109,17 @@ ADVICE = [
     ),
     Defect(
         target=f"{SCHEDULING}.advertised_rate:should_follow",
-        part="the reading of rate-limit headers of .*",
+        part="reading rate-limit headers of .*",
         mock=ADVERTISED,
     ),
     Defect(
         target="llmblast.sending.rate_limit_headers:read_rate_limits",
-        part="the reading of rate-limit headers of .*",
+        part="reading rate-limit headers of .*",
         mock=ADVERTISED,
     ),
     Defect(
         target=f"{SCHEDULING}.tokens:TokenEstimator.learn",
-        part="the learning of token counts of .*",
+        part="learning token counts of .*",
         first=3,
         options=COUNTED,
     ),
@@ -148,9 +148,9 @@ ADVICE = [
             ("_forget", 140),
         )
     ),
-    Defect(target=f"{WATCHING}.counters:Histogram.add", part="the statistics of latencies", first=5),
+    Defect(target=f"{WATCHING}.counters:Histogram.add", part="the latency statistics", first=5),
     Defect(target=f"{WATCHING}.counters:Histogram.quantile", part="the (summary|progress display)"),
-    Defect(target=f"{WATCHING}.counters:Counters.count_error", part="the statistics of errors", options=("-a", "1")),
+    Defect(target=f"{WATCHING}.counters:Counters.count_error", part="the error statistics", options=("-a", "1")),
     Defect(target=f"{JOB}.engine:Engine.refresh_counters", part="the counters"),
     Defect(target=f"{SCHEDULING}.scheduler:Scheduler.waited", part="the summary"),
     Defect(target=f"{SCHEDULING}.endpoints:Endpoint.state", part="the counters"),
@@ -164,7 +164,7 @@ ADVICE = [
     Defect(target=f"{WATCHING}.summary:Summary.as_json", part="the summary", options=("--json", "-q")),
     Defect(target=f"{WATCHING}.timeline:Timeline.tick", part="the timeline", options=TIMELINE),
     Defect(target=f"{WATCHING}.timeline:_rfc3339", part="the timeline", options=TIMELINE),
-    Defect(target=f"{WATCHING}.sanitize:clean", part="the (sanitizing of messages|summary)", options=("-v",)),
+    Defect(target=f"{WATCHING}.sanitize:clean", part="(cleaning messages|the summary)", options=("-v",)),
 ]
 PATH = [
     *(
@@ -324,7 +324,7 @@ def test_no_command_shows_a_traceback(
     assert done.returncode == ExitCode.DEFECT, done.stderr
     assert len(lines) == 1
     assert lines[0].startswith("llmblast: a defect in llmblast: ZeroDivisionError: broken on purpose, (hidden)")
-    assert lines[0].endswith(f"; details: {details.name}.")
+    assert lines[0].endswith(f"; details: {details.name}")
     assert "Traceback" in details.read_text()
     assert canary_places([tmp_path]) == []
 

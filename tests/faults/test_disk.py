@@ -139,7 +139,7 @@ def assert_the_next_run_completes(
     """It takes the spools in, sends the rest, and pays for nothing twice."""
     done = llmblast("run", "prompts.jsonl", "-u", server.url, *arguments)
     assert done.returncode in (0, 3), done.stderr
-    assert "were taken in from" in done.stderr
+    assert "of an earlier run were added from" in done.stderr
     assert numbers_in(outputs(tmp_path)) == Counter(range(1, LINES + 1))
     assert server.received == LINES
     assert list(place.glob("*.spool.jsonl")) == []
@@ -218,7 +218,7 @@ def test_a_file_that_is_taken_away_costs_nothing(
     _, stderr = process.communicate(timeout=30)
 
     assert process.returncode == 74, stderr
-    assert "save.jsonl: it was removed or replaced while the run was on" in stderr
+    assert "save.jsonl: it was removed or replaced during the run" in stderr
     assert server.received < LINES
     done = llmblast("run", "prompts.jsonl", "-u", server.url, "--spool", str(place))
     assert done.returncode == 0, done.stderr
@@ -233,7 +233,7 @@ def test_room_that_somebody_makes_lets_the_run_go_on(
     server = start_mock("latency=0.02")
     write_prompts(tmp_path / "prompts.jsonl", 600)
     process = run_with_little_room(tmp_path, environment, 5000, "-u", server.url, "-j", "5")
-    told = read_until(process, "nothing is sent until there is room, for 60 s at most")
+    told = read_until(process, "sending is paused until there is room, for 60 s at most")
 
     sent = server.received
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -241,7 +241,7 @@ def test_room_that_somebody_makes_lets_the_run_go_on(
 
     assert process.returncode == 0, told
     assert sent < 300
-    assert "there is room again, the run goes on" in told
+    assert "there is room again; the run goes on" in told
     assert numbers_in(outputs(tmp_path)) == Counter(range(1, 601))
     assert list(place.iterdir()) == []
 
@@ -273,7 +273,7 @@ def test_a_full_device_keeps_what_it_does_not_take(
     done = llmblast("run", "prompts.jsonl", "-u", server.url, "-o", "/dev/full", "-j", "5", "--disk-wait", "0")
 
     assert done.returncode == 74, done.stderr
-    assert "Keep them: no later run takes them in." in done.stderr
+    assert "move this file if you need it, no later run reads it" in done.stderr
     assert_nothing_received_is_lost(tmp_path, place, server, done.stderr)
 
 
@@ -301,7 +301,7 @@ def test_a_reader_that_has_gone_leaves_no_answer_lost(
     process.wait(timeout=30)
 
     assert process.returncode == 74, told
-    assert "standard output: nobody reads it any more" in told
+    assert "standard output: its reader has gone" in told
     spooled = numbers_in(place.glob("stdout.*.spool.jsonl"))
     assert max(spooled.values()) == 1
     assert 0 < server.received - spooled.total() < 30
@@ -314,7 +314,7 @@ def test_a_spool_directory_must_be_there_from_the_start(tmp_path: Path, llmblast
     done = llmblast("run", "prompts.jsonl", "-u", "mock:", "--spool", "nowhere")
 
     assert done.returncode == 2
-    assert "--spool nowhere: is no directory. Create it, or name another." in done.stderr
+    assert "--spool nowhere: is not a directory: create it, or name another" in done.stderr
     assert not (tmp_path / "save.jsonl").exists()
 
 

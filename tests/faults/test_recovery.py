@@ -58,11 +58,11 @@ def assert_a_torn_end_costs_only_itself(path: Path, before: bytes, last: bytes, 
         assert (file.repaired, torn.exists()) == ([], False)
     elif is_whole:
         assert (file.repaired, torn.exists()) == (
-            [f"{path}: the last record lacked its newline, which was added."],
+            [f"{path}: the last record had no newline; it was added"],
             False,
         )
     else:
-        assert file.repaired == [f"{path}: the last record was torn; its {size} bytes were moved to {torn}."]
+        assert file.repaired == [f"{path}: the last record was incomplete; its {size} bytes were moved to {torn}"]
         assert torn.read_bytes() == last[:size] + b"\n"
         torn.unlink()
 

@@ -63,7 +63,7 @@ def test_what_earlier_runs_finished_is_not_counted_as_to_be_sent(
 
     lines = {"read": 10, "good": 10, "bad": 0, "answered": 2, "failed": 1, "to_send": 7}
     assert (told["lines"], told["at_least_s"]) == (lines, {"rps": 7.0})
-    assert "to send   7; 2 are answered already, 1 failed for good" in capsys.readouterr().out
+    assert "to send   7; 2 already answered, 1 failed earlier; --retry-errors all" in capsys.readouterr().out
     assert Path(paths["errors"]).read_bytes() == failures
     assert Path(paths["save"]).read_bytes().endswith(torn)
 
@@ -87,4 +87,4 @@ def test_a_finished_input_needs_no_time(paths: dict[str, Any], capsys: pytest.Ca
 
     check(Settings(**paths, rps=1.0))
 
-    assert capsys.readouterr().out == ("lines     10 read, 10 good, 0 bad\nto send   0; 10 are answered already\n")
+    assert capsys.readouterr().out == ("lines     10 read, 10 good, 0 bad\nto send   0; 10 already answered\n")

@@ -1,12 +1,13 @@
 """What the end of a run says, by its counters and the files that it finds."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llmblast.errors import ExitCode
-from llmblast.job.closing_words import next_command, next_when, output_files, say_finished
-from llmblast.settings import Settings
+from llmblast.job.closing_words import next_command, next_when, output_files, say_finished, say_missing_keys
+from llmblast.settings import EndpointSettings, Settings
 from llmblast.watching import Counters
 from tests.watching.watching_helpers import endpoint
 
@@ -129,3 +130,28 @@ def test_answers_on_standard_output_have_no_file() -> None:
     files = output_files(Settings(save="-"), 0, 0)
 
     assert (files.answers, files.flagged_command) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "state", "said"),
+    [
+        ({"url": "http://127.0.0.1/v1"}, None, "off: HTTP 401", "; a: no API key was sent: export OPENAI_API_KEY=..."),
+        (
+            {"url": "http://gpu1/v1"},
+            None,
+            "off: HTTP 401",
+            "; a: no API key was sent: name it with key_env=OPENAI_API_KEY",
+        ),
+        ({"url": "https://gpu1/v1"}, "sk-1", "off: HTTP 401", ""),
+        ({"url": "https://gpu1/v1", "headers": {"x-api-key": "sk-1"}}, None, "off: HTTP 401", ""),
+        ({"url": "https://gpu1/v1"}, None, "off: HTTP 404", ""),
+    ],
+)
+def test_a_401_without_a_key_says_how_to_send_one(
+    settings: dict[str, Any], key: str | None, state: str, said: str
+) -> None:
+    """A wrong key and a missing one get the same reply from most servers."""
+    counters = Counters(endpoints=[endpoint("a", state=state)])
+    endpoints = (EndpointSettings(name="a", **settings),)
+
+    assert say_missing_keys(Settings(endpoints=endpoints), [key], counters) == said

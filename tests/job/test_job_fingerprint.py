@@ -47,7 +47,7 @@ def complaint(tmp_path: Path, before: dict[str, Any], now: dict[str, Any]) -> st
         ({}, {"system": "Be kind."}, "system was not set, is 'Be kind.'"),
         ({"prompt": "{a}"}, {"prompt": "{b}"}, "prompt was '{a}', is '{b}'"),
         ({"format": "raw"}, {}, "format was 'raw', is 'auto'"),
-        ({"params": {"n": 1, "seed": 5}}, {"params": {"n": 2, "seed": 5}}, "settings: params.n was '1', is '2'. "),
+        ({"params": {"n": 1, "seed": 5}}, {"params": {"n": 2, "seed": 5}}, "settings: params.n was '1', is '2': "),
         ({"params": {"stop": ["a", "b"]}}, {"params": {}}, """params.stop was '["a","b"]', is not set"""),
         ({"model": "a"}, {"model": "b"}, "model of gpu1 was 'a', is 'b'"),
         ({"endpoints": (endpoint("x", "a"),)}, {"endpoints": (endpoint("x"),)}, "model of x was 'a', is not set"),
@@ -226,7 +226,7 @@ def test_a_pipe_in_place_of_a_side_file_is_told_before_anything_changes(
     done = llmblast("run", "prompts.jsonl", "-u", "mock:", "--overwrite")
 
     assert done.returncode == 73
-    assert f"{name}: is a pipe or device where llmblast keeps a file of its own. Remove it" in done.stderr
+    assert f"{name}: is a pipe or device, but llmblast needs a file there: remove it" in done.stderr
     assert (tmp_path / "save.jsonl").read_text() == ANSWER
 
 

@@ -83,7 +83,7 @@ async def test_a_key_is_renewed_at_an_interval(tmp_path: Path) -> None:
     assert channel.keys == ["key-1", "key-2"]
     assert told == [0, 1, 1, 1, 2]
     assert notices[0] == (
-        f"endpoint gpu1: the API key is missing: the file {path} is empty. Put the key there. "
-        "The present key stays in use; the next try is in 60 s."
+        f"endpoint gpu1: the API key is missing: the file {path} is empty: write the key into it; "
+        "the present key stays in use, next try in 60 s"
     )
     assert task.cancelled()

@@ -256,7 +256,7 @@ def test_rate_limit_replies_without_an_answer_end_the_run_after_the_longest_wait
     run.run(100)
 
     assert (run.exit_code, run.failed) == (ExitCode.STOPPED, [])
-    assert run.reason == "e0: no request was let in for 2 min 00 s: HTTP 429 and the like only"
+    assert run.reason == "e0: no request was accepted for 2 min 00 s: all met a rate limit (HTTP 429 or similar)"
     assert 120 < run.now - 1000.0 < 200
 
 

@@ -154,5 +154,7 @@ def test_the_ledger_survives_the_servers_death(tmp_path: Path) -> None:
 
 async def test_a_ledger_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     """Before anything is served."""
-    with pytest.raises(UsageError, match=r"none/ledger: cannot be written: No such file .*Name another --ledger\."):
+    with pytest.raises(
+        UsageError, match=r"none/ledger: cannot be written: No such file .*name another file with --ledger"
+    ):
         await MockServer(MockSettings(ledger=str(tmp_path / "none/ledger"))).__aenter__()

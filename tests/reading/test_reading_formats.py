@@ -98,7 +98,7 @@ def test_a_priority_below_zero_defers_the_line() -> None:
         ({"input": "x", "system": 5}, '"system" must be a string'),
         ({"input": "x", "params": []}, '"params" must be an object'),
         ({"input": "x", "params": {"model": "m"}}, "--model"),
-        ({"input": "x", "params": {"messages": []}}, "made of the line"),
+        ({"input": "x", "params": {"messages": []}}, "made from the line"),
         ({"input": "x", "params": {"stream": True}}, '"stream": true is not supported'),
         ({"input": "x", "priority": "high"}, '"priority" must be an integer'),
         ({"input": "x", "priority": True}, '"priority" must be an integer'),
@@ -226,7 +226,7 @@ def test_a_raw_line_without_an_id_is_known_by_its_number() -> None:
     [
         ({"model": "m"}, '"messages", "input" or "prompt"'),
         ({"model": None, "messages": []}, '"model" must be a string'),
-        ({"messages": [], "stream": True}, '"stream": true is not supported, since replies are read whole: remove it'),
+        ({"messages": [], "stream": True}, '"stream": true is not supported, replies are read whole: remove it'),
     ],
 )
 def test_a_raw_line_that_cannot_be_sent_is_bad(line: dict[str, object], reason: str) -> None:

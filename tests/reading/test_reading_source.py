@@ -163,11 +163,11 @@ def test_a_fifo_that_nobody_reads_from_holds_back_its_writer(tmp_path: Path, run
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("missing.jsonl", "no such file. Name an existing"),
-        ("", "is a directory. Name a JSONL file"),
-        ("file/child", "cannot be opened: Not a directory. Name a file"),
-        ("socket", "cannot be opened: No such device or address. Name a file"),
-        ("nul\0", "cannot be opened: embedded null byte. Name a file"),
+        ("missing.jsonl", "no such file: name an existing"),
+        ("", "is a directory: name a JSONL file"),
+        ("file/child", "cannot be opened: Not a directory: name a file"),
+        ("socket", "cannot be opened: No such device or address: name a file"),
+        ("nul\0", "cannot be opened: embedded null byte: name a file"),
     ],
 )
 def test_an_input_that_cannot_be_opened_is_named(tmp_path: Path, run: Run[object], name: str, reason: str) -> None:
@@ -204,7 +204,7 @@ def test_a_read_error_names_the_byte(run: Run[object]) -> None:
     [
         (
             gzip.compress(b'{"input": "x"}', mtime=0),
-            "gzip-compressed, which is not read. Decompress it: zcat FILE | llmblast run -",
+            "gzip-compressed: decompress it: zcat FILE | llmblast run -",
         ),
         (gzip.compress(Random(1).randbytes(999), mtime=0)[:500], "zcat"),
         (bytes.fromhex("28b52ffd 20 03 190000") + b"{}{", "zstdcat"),
@@ -213,12 +213,12 @@ def test_a_read_error_names_the_byte(run: Run[object]) -> None:
         (b"PK\x03\x04 and so on", "unzip -p"),
         (
             '\ufeff{"input": "x"}\n'.encode("utf-16-le"),
-            "prompts.jsonl: is UTF-16 and not UTF-8. Convert it: iconv -f UTF-16 -t UTF-8 FILE | llmblast run -",
+            "prompts.jsonl: is UTF-16, not UTF-8: convert it: iconv -f UTF-16 -t UTF-8 FILE | llmblast run -",
         ),
         ("\ufeff中文".encode("utf-16-be"), "iconv -f UTF-16 -t UTF-8"),
         (
             '\ufeff{"input": "x"}\n'.encode("utf-32-le"),
-            "prompts.jsonl: is UTF-32 and not UTF-8. Convert it: iconv -f UTF-32 -t UTF-8 FILE | llmblast run -",
+            "prompts.jsonl: is UTF-32, not UTF-8: convert it: iconv -f UTF-32 -t UTF-8 FILE | llmblast run -",
         ),
         ("\ufeff中文".encode("utf-32-be"), "iconv -f UTF-32 -t UTF-8"),
         ("\ufeff".encode("utf-16-le"), "iconv -f UTF-16 -t UTF-8"),
@@ -439,4 +439,4 @@ def test_a_closed_standard_input_is_missing() -> None:
     command = f'exec "{sys.executable}" -c "$0" asyncio <&-'
     done = subprocess.run(["sh", "-c", command, READER], capture_output=True, text=True, timeout=LIMIT_S, check=True)
 
-    assert done.stdout == "InputMissingError standard input: is closed. Name a JSONL file, or pipe one in.\n"
+    assert done.stdout == "InputMissingError standard input: is closed: name a JSONL file, or pipe one in\n"

@@ -72,25 +72,29 @@ TEXTS = {
 }
 """Under the name of a coding that they do not have."""
 UNREADABLE = {
-    "deflate cut off in its data": ("deflate", zlib.compress(ANSWER)[:20], "breaks off: its deflate data have no end"),
+    "deflate cut off in its data": (
+        "deflate",
+        zlib.compress(ANSWER)[:20],
+        "is incomplete: its deflate data have no end",
+    ),
     "gzip in gzip, cut off": (
         "gzip, gzip",
         gzip.compress(gzip.compress(ANSWER)[:20]),
-        "breaks off: its gzip data have no end",
+        "is incomplete: its gzip data have no end",
     ),
     "too many codings": (
         "gzip" + ", gzip" * 4,
         b"\x1f\x8b",
-        "is encoded as 'gzip, gzip, gzip, gzip, gzip', which nobody",
+        "is encoded as 'gzip, gzip, gzip, gzip, gzip', which was not",
     ),
-    "gzip in another one": ("br, gzip", gzip.compress(b"\x1b+"), "is encoded as 'br, gzip', which nobody asked for"),
-    "gzip cut off in its data": ("gzip", gzip.compress(ANSWER)[:20], "breaks off: its gzip data have no end"),
-    "zstd cut off": ("zstd", zstd.compress(ANSWER)[:-1], "breaks off: its zstd data have no end"),
-    "zstd cut off in its header": ("zstd", zstd.compress(ANSWER)[:3], "breaks off: its zstd data have no end"),
-    "gzip with a wrong checksum": ("gzip", gzip.compress(ANSWER)[:-8] + b"\0" * 8, "is damaged: it is no gzip data"),
-    "zstd with too wide a window": ("zstd", a_wide_frame(24), "is damaged: it is no zstd data"),
-    "brotli": ("br", b"\x1b+\x00\xf8", "is encoded as 'br', which nobody asked for"),
-    "a long name": ("x" * 5000, b"\x1b?", f"is encoded as '{'x' * 40}', which nobody asked for"),
+    "gzip in another one": ("br, gzip", gzip.compress(b"\x1b+"), "is encoded as 'br, gzip', which was not requested"),
+    "gzip cut off in its data": ("gzip", gzip.compress(ANSWER)[:20], "is incomplete: its gzip data have no end"),
+    "zstd cut off": ("zstd", zstd.compress(ANSWER)[:-1], "is incomplete: its zstd data have no end"),
+    "zstd cut off in its header": ("zstd", zstd.compress(ANSWER)[:3], "is incomplete: its zstd data have no end"),
+    "gzip with a wrong checksum": ("gzip", gzip.compress(ANSWER)[:-8] + b"\0" * 8, "is not valid gzip data"),
+    "zstd with too wide a window": ("zstd", a_wide_frame(24), "is not valid zstd data"),
+    "brotli": ("br", b"\x1b+\x00\xf8", "is encoded as 'br', which was not requested"),
+    "a long name": ("x" * 5000, b"\x1b?", f"is encoded as '{'x' * 40}', which was not requested"),
 }
 
 
@@ -178,7 +182,7 @@ def test_an_answer_that_cannot_be_read_is_asked_for_again() -> None:
 
     assert not isinstance(verdict, Answer)
     assert (verdict.action, verdict.code, verdict.was_used) == (Action.RETRY, "unusable_reply", True)
-    assert verdict.message == "the body of the reply is encoded as 'br', which nobody asked for"
+    assert verdict.message == "the body of the reply is encoded as 'br', which was not requested"
 
 
 def test_a_status_counts_whatever_its_body_is() -> None:
@@ -187,7 +191,7 @@ def test_a_status_counts_whatever_its_body_is() -> None:
 
     assert not isinstance(verdict, Answer)
     assert verdict.action is Action.PUSH_BACK
-    assert verdict.message == "HTTP 429: the body of the reply is encoded as 'br', which nobody asked for"
+    assert verdict.message == "HTTP 429: the body of the reply is encoded as 'br', which was not requested"
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd"])

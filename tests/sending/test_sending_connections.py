@@ -201,7 +201,7 @@ async def test_a_kept_connection_that_ends_before_a_byte_is_stale(
     reply = await channel.send(a_request())
 
     assert (reply.status, reply.cause) == (0, Cause.STALE)
-    assert reply.detail == "the server had closed the kept connection"
+    assert reply.detail == "the server had closed the keep-alive connection"
 
 
 @pytest.mark.parametrize("packet", [b"H", b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n", a_reply()[:-1]])
@@ -348,7 +348,7 @@ async def test_a_connection_can_be_opened_as_soon_as_somebody_listens(
     for reply in (refused, refused_again):
         assert isinstance(reply, Reply)
         assert reply.cause is Cause.NOT_SENT
-        assert reply.detail == f"nobody listens at {host}:{free_port} (connection refused)"
+        assert reply.detail == f"{host}:{free_port}: connection refused: is the server running?"
 
 
 async def test_a_peer_that_is_gone_without_a_word_is_noticed(serve: Serve, open_connector: OpenConnector) -> None:

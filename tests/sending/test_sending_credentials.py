@@ -85,12 +85,12 @@ def test_a_command_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is ended."""
     monkeypatch.setattr("llmblast.sending.credentials.COMMAND_TIMEOUT_S", 0.05)
 
-    assert "gave no key within 0.05 s" in complaint(endpoint(key_command=f"exec sleep 60 # {KEY}"))
+    assert "printed no key within 0.05 s" in complaint(endpoint(key_command=f"exec sleep 60 # {KEY}"))
 
 
 def test_a_command_that_prints_no_text() -> None:
     """Bytes that are no UTF-8 are no key, and no traceback either."""
-    assert "characters that no HTTP header can carry" in complaint(endpoint(key_command="printf '\\377\\376'"))
+    assert "characters that are not allowed in an HTTP header" in complaint(endpoint(key_command="printf '\\377\\376'"))
 
 
 def test_a_command_does_not_eat_the_prompts() -> None:
@@ -115,7 +115,7 @@ def test_a_key_cannot_bring_another_header(key: str, tmp_path: Path) -> None:
     for settings in (endpoint(key_env="MY_KEY"), endpoint(key_file=f"{tmp_path}/key"), endpoint("http://localhost")):
         problem = complaint(settings, {"MY_KEY": key, "OPENAI_API_KEY": key})
 
-        assert "characters that no HTTP header can carry" in problem
+        assert "characters that are not allowed in an HTTP header" in problem
 
 
 @pytest.mark.parametrize(

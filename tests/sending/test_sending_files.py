@@ -70,8 +70,8 @@ async def test_with_few_files_all_requests_are_answered(serve: Serve, transport:
     assert len(server.received) == 60
     assert len(server.peers) <= 12
     (notice,) = done.stderr.splitlines()
-    assert notice.startswith("no file is left for another connection: this process may have ")
-    assert notice.endswith("fewer requests are in flight than could be: raise `ulimit -n`, or lower -j")
+    assert notice.startswith("too many open files for another connection: this process may have ")
+    assert notice.endswith("fewer requests are in flight than allowed: raise ulimit -n, or lower -j")
 
 
 @needs_proc
@@ -82,7 +82,7 @@ async def test_with_no_file_at_all_the_timeout_ends_the_wait(serve: Serve, trans
     done = await run_short_of_files(server.url, transport, "asyncio", 0, 3, 0.2)
 
     (told,) = done.stdout.splitlines()
-    assert told.startswith("3 0 False no file is left for another connection: this process may have "), done.stderr
+    assert told.startswith("3 0 False too many open files for another connection: this process may have "), done.stderr
     assert server.peers == []
 
 

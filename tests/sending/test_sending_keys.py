@@ -107,12 +107,21 @@ async def test_the_same_key_was_obtained_too(command: Command) -> None:
 @pytest.mark.parametrize(
     ("script", "problem"),
     [
-        (f"echo {NEW_KEY}; exit 3", "endpoint gpu1: key_command failed with exit code 3."),
-        (f"echo {NEW_KEY}; kill -9 $$", "endpoint gpu1: key_command failed with exit code -9."),
-        ("", "endpoint gpu1: the API key is missing: the key command printed nothing. Put the key there."),
-        (f"echo {NEW_KEY} x", "endpoint gpu1: the API key has characters that no HTTP header can carry."),
-        ("printf '\\377'", "endpoint gpu1: the API key has characters that no HTTP header can carry."),
-        (f"yes {NEW_KEY}", f"endpoint gpu1: key_command printed more than {MAX_PRINTED_BYTES} bytes."),
+        (f"echo {NEW_KEY}; exit 3", "endpoint gpu1: key_command failed with exit code 3: run it by hand"),
+        (f"echo {NEW_KEY}; kill -9 $$", "endpoint gpu1: key_command failed with exit code -9: run it by hand"),
+        ("", "endpoint gpu1: the API key is missing: key_command printed nothing: let it print the key"),
+        (
+            f"echo {NEW_KEY} x",
+            "endpoint gpu1: the API key has characters that are not allowed in an HTTP header: correct it",
+        ),
+        (
+            "printf '\\377'",
+            "endpoint gpu1: the API key has characters that are not allowed in an HTTP header: correct it",
+        ),
+        (
+            f"yes {NEW_KEY}",
+            f"endpoint gpu1: key_command printed more than {MAX_PRINTED_BYTES} bytes: print only the key",
+        ),
     ],
 )
 async def test_a_command_that_fails_leaves_the_key(command: Command, script: str, problem: str) -> None:
@@ -134,10 +143,10 @@ async def test_a_command_that_fails_leaves_the_key(command: Command, script: str
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda path: None, "cannot be read: No such file or directory."),
-        (lambda path: path.touch(), "is empty. Put the key there."),
-        (os.mkfifo, "is not a regular file, it cannot be read again."),
-        (os.mkdir, "is not a regular file, it cannot be read again."),
+        (lambda path: None, "cannot be read: No such file or directory"),
+        (lambda path: path.touch(), "is empty: write the key into it"),
+        (os.mkfifo, "is not a regular file and cannot be read again"),
+        (os.mkdir, "is not a regular file and cannot be read again"),
     ],
 )
 async def test_a_file_that_fails_leaves_the_key(tmp_path: Path, change: Callable[[Path], None], problem: str) -> None:
@@ -161,7 +170,7 @@ async def test_a_variable_is_not_asked_again(command: Command) -> None:
 
     assert not key.can_refresh
     assert not await key.refresh()
-    assert (key.value, key.problem) == (KEY, "endpoint gpu1: only key_command and key_file can be asked again.")
+    assert (key.value, key.problem) == (KEY, "endpoint gpu1: only key_command and key_file can be read again")
 
 
 async def test_no_key_is_not_asked_for() -> None:
@@ -236,7 +245,7 @@ async def test_a_command_that_hangs_is_killed(command: Command, script: str, mon
     is_obtained = await key.refresh()
 
     assert not is_obtained
-    assert (key.value, key.problem) == (KEY, "endpoint gpu1: key_command gave no key within 0.5 s.")
+    assert (key.value, key.problem) == (KEY, "endpoint gpu1: key_command printed no key within 0.5 s: run it by hand")
     assert clock() - begun_s < 5
     assert is_reaped(command.script.with_name("pid").read_text().strip())
 
@@ -264,7 +273,7 @@ async def test_a_command_that_cannot_be_started(command: Command) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     assert not is_obtained
-    assert (key.value, key.problem) == (KEY, "endpoint gpu1: key_command cannot be started: Too many open files.")
+    assert (key.value, key.problem) == (KEY, "endpoint gpu1: key_command cannot be started: Too many open files")
 
 
 async def test_the_key_changes_when_its_user_has_it(command: Command) -> None:

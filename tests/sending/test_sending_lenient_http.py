@@ -48,19 +48,19 @@ TAKEN = {
 }
 TAKEN_IN_PIECES = {name: reply for name, reply in TAKEN.items() if len(reply) < 1000}
 REFUSED = {
-    "different lengths": (head(LENGTH, b"Content-Length: 9") + OK, "several Content-Lengths that differ"),
-    "different lengths in a list": (head(b"Content-Length: 8, 9") + OK, "several Content-Lengths that differ"),
-    "a length with a sign": (head(b"Content-Length: +8") + OK, "its Content-Length is no number"),
-    "no length in the length": (head(b"Content-Length:") + OK, "its Content-Length is no number"),
+    "different lengths": (head(LENGTH, b"Content-Length: 9") + OK, "several different Content-Lengths"),
+    "different lengths in a list": (head(b"Content-Length: 8, 9") + OK, "several different Content-Lengths"),
+    "a length with a sign": (head(b"Content-Length: +8") + OK, "its Content-Length is not a number"),
+    "no length in the length": (head(b"Content-Length:") + OK, "its Content-Length is not a number"),
     "another coding": (head(b"Transfer-Encoding: gzip", LENGTH) + OK, "its Transfer-Encoding is not chunked"),
     "a line without a colon": (head(b"garbage", LENGTH) + OK, "a line of its headers has no colon"),
     "a NUL": (head(b"X-Evil: a\0b", b"X: \x01", LENGTH) + OK, "NUL"),
-    "no status": (head(LENGTH, status=b"HTTP/1.1 OK") + OK, "its status line is none of HTTP/1.1"),
-    "HTTP/3": (head(LENGTH, status=b"HTTP/3 200") + OK, "its status line is none of HTTP/1.1"),
-    "a status of four digits": (head(LENGTH, status=b"HTTP/1.1 2000 OK") + OK, "its status line is none of HTTP/1.1"),
+    "no status": (head(LENGTH, status=b"HTTP/1.1 OK") + OK, "its status line is not HTTP/1.1"),
+    "HTTP/3": (head(LENGTH, status=b"HTTP/3 200") + OK, "its status line is not HTTP/1.1"),
+    "a status of four digits": (head(LENGTH, status=b"HTTP/1.1 2000 OK") + OK, "its status line is not HTTP/1.1"),
     "another protocol": (b"PROTO 7 is ready\r\n", "it does not begin with a status line"),
-    "a size that is no number": (CHUNKED + b"zz\r\n" + OK, "the size of a chunk is no number"),
-    "a size in C": (CHUNKED + b"0x8\r\n" + OK, "the size of a chunk is no number"),
+    "a size that is no number": (CHUNKED + b"zz\r\n" + OK, "the size of a chunk is not a number"),
+    "a size in C": (CHUNKED + b"0x8\r\n" + OK, "the size of a chunk is not a number"),
     "a chunk that is too long": (CHUNKED + b"7\r\n" + OK + b"\r\n0\r\n\r\n", "a chunk is longer than its size says"),
 }
 

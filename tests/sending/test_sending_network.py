@@ -144,7 +144,7 @@ async def test_http_to_a_tls_port_that_says_so(serve: Serve, open_lean: OpenChan
     reply = await open_lean(server.url).send(a_request())
 
     assert reply.cause is Cause.NOT_SENT
-    assert reply.detail == "the server speaks TLS: its URL has to begin with https://"
+    assert reply.detail == "the server speaks TLS: write its URL with https://"
 
 
 async def test_http_to_a_tls_port(serve: Serve, open_channel: OpenChannel, server_tls: ssl.SSLContext) -> None:

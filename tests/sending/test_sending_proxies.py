@@ -89,7 +89,7 @@ async def test_a_wrong_password_is_the_proxys_and_nothing_was_sent(transport: st
         reply = await reply_of(transport, endpoint)
 
     port = urlsplit(url).port or (443 if url.startswith("https") else 80)
-    why = "proxy user or password is wrong" if login else "it wants a user and a password"
+    why = "proxy user or password is wrong" if login else "a user and a password are needed"
     assert reply.cause is Cause.NOT_SENT
     assert reply.detail.startswith(
         f"the proxy http://127.0.0.1:{proxy.port} refuses gpu.invalid:{port}: HTTP 407: {why}"
@@ -117,7 +117,7 @@ async def test_a_proxy_that_nobody_listens_at(free_port: int, transport: str, ur
 
     assert reply.cause is Cause.NOT_SENT
     assert reply.detail == (
-        f"the proxy http://127.0.0.1:{free_port} cannot be reached: nobody listens there (connection refused)"
+        f"the proxy http://127.0.0.1:{free_port} cannot be reached: connection refused: is it running?"
     )
 
 
@@ -185,7 +185,7 @@ def test_socks_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sentence names the extra."""
     monkeypatch.setattr("llmblast.sending.proxies.find_spec", lambda name: None)
 
-    with pytest.raises(UsageError, match=r"install the extra for it: pip install 'llmblast\[socks\]'"):
+    with pytest.raises(UsageError, match=r"is a SOCKS proxy, which needs an extra: pip install 'llmblast\[socks\]'"):
         find_proxy(an_endpoint(proxy="socks5://user:secret@h:1"), {})
 
 

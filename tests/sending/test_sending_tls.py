@@ -113,7 +113,7 @@ def _self_signed(folder: Path) -> tuple[Path, Path]:
     ("host", "not_after", "advice"),
     [
         ("localhost", datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1), "renew it at the server"),
-        ("gpu.example", None, "use the host name that the certificate is made for in the URL instead of localhost"),
+        ("gpu.example", None, "write the host name of the certificate in the URL instead of localhost"),
     ],
     ids=["expired", "another host's"],
 )
@@ -209,26 +209,29 @@ async def test_a_client_certificate_of_a_stranger(
         reply = await reply_of(transport, an_endpoint(f"https://localhost:{port}/v1", **settings))
 
     assert reply.cause is Cause.NOT_SENT
-    assert "the server does not accept our client certificate: check client_cert" in reply.detail
+    assert "the server rejects the client certificate: check client_cert" in reply.detail
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"ca_file": "none.pem"}, "ca_file {folder}/none.pem cannot be read: No such file or directory."),
-        ({"ca_file": "."}, "ca_file {folder}/. cannot be read: Is a directory."),
-        ({"ca_file": "junk.pem"}, "ca_file {folder}/junk.pem: has no certificate in it. Name a PEM file."),
-        ({"ca_file": "empty.pem"}, "ca_file {folder}/empty.pem: has no certificate in it. Name a PEM file."),
-        ({"ca_file": "key.pem"}, "ca_file {folder}/key.pem: has no certificate in it. Name a PEM file."),
-        ({"client_cert": "none.pem"}, "client_cert {folder}/none.pem cannot be read: No such file or directory."),
+        ({"ca_file": "none.pem"}, "ca_file {folder}/none.pem cannot be read: No such file or directory"),
+        ({"ca_file": "."}, "ca_file {folder}/. cannot be read: Is a directory"),
+        ({"ca_file": "junk.pem"}, "ca_file {folder}/junk.pem: has no certificate in it: name a PEM file"),
+        ({"ca_file": "empty.pem"}, "ca_file {folder}/empty.pem: has no certificate in it: name a PEM file"),
+        ({"ca_file": "key.pem"}, "ca_file {folder}/key.pem: has no certificate in it: name a PEM file"),
+        ({"client_cert": "none.pem"}, "client_cert {folder}/none.pem cannot be read: No such file or directory"),
         ({"client_cert": "both.pem", "client_key": "none.pem"}, "client_key {folder}/none.pem cannot be read: No such"),
-        ({"client_cert": "cert.pem"}, "or its key is in another file: add client_key=FILE."),
-        ({"client_cert": "junk.pem"}, "client_cert {folder}/junk.pem: it is no PEM file of a certificate with its key"),
-        ({"client_cert": "cert.pem", "client_key": "other.pem"}, "client_key is the key of another certificate."),
-        ({"client_cert": "cert.pem", "client_key": "junk.pem"}, "client_cert or client_key is no PEM file"),
+        ({"client_cert": "cert.pem"}, "or its key is in another file: add client_key=FILE"),
+        (
+            {"client_cert": "junk.pem"},
+            "client_cert {folder}/junk.pem: it is not a PEM file of a certificate with its key",
+        ),
+        ({"client_cert": "cert.pem", "client_key": "other.pem"}, "client_key belongs to another certificate"),
+        ({"client_cert": "cert.pem", "client_key": "junk.pem"}, "client_cert or client_key is not a PEM file"),
         (
             {"client_cert": "cert.pem", "client_key": "locked.pem"},
-            "its key is encrypted. Name a client_key=FILE",
+            "its key is encrypted: name a client_key=FILE",
         ),
         ({"client_key": "key.pem"}, "client_key needs client_cert=FILE"),
     ],
@@ -267,7 +270,7 @@ def test_variables_that_name_no_certificates(client: Path, ca: str) -> None:
 
     assert missing == [
         f"SSL_CERT_FILE {client}/none.pem: cannot be read and is not used: No such file or directory",
-        f"SSL_CERT_DIR {client}/none: is no directory and is not used",
+        f"SSL_CERT_DIR {client}/none: is not a directory and is not used",
     ]
     assert junk == [f"SSL_CERT_FILE {client}/junk.pem: has no certificate in it and is not used"]
     assert certificate_notes({"SSL_CERT_FILE": ca, "SSL_CERT_DIR": str(client)}) == certificate_notes({}) == []
@@ -325,7 +328,7 @@ async def test_a_tls_server_of_http2_alone(transport: str, server_tls: ssl.SSLCo
         (b"* OK IMAP4rev1\r\n", "the server speaks IMAP, not HTTP: "),
         (b"-ERR unknown command 'POST'\r\n", "the server speaks Redis, not HTTP: "),
         (b"\x4a\x00\x00\x00\x0a8.0.36\x00", "the server speaks MySQL, not HTTP: "),
-        (b"\x15\x03\x01\x00\x02\x02\x46", "the server speaks TLS: its URL has to begin with https://"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "the server speaks TLS: write its URL with https://"),
     ],
 )
 @pytest.mark.parametrize("greets", [True, False])
@@ -385,4 +388,4 @@ async def test_http_on_a_port_for_tls(serve: Serve, open_channel: OpenChannel, m
     reply = await open_channel(server.url).send(a_request())
 
     assert reply.cause is Cause.BROKEN
-    assert reply.detail.endswith("; if it speaks TLS, its URL has to begin with https://")
+    assert reply.detail.endswith("; if it speaks TLS, write its URL with https://")

@@ -181,7 +181,7 @@ UNUSABLE = {
     "bytes": (b"\x1f\x8b\x08\0", "unusable_reply", "HTTP 200 with a body that is not JSON"),
     "a long text": (b"too many requests " * 20, "unusable_reply", "HTTP 200 with a body that is not JSON"),
     "torn JSON": (ANSWER[:-1], "unusable_reply", "HTTP 200 with a body that is not JSON"),
-    "no object": (b"[1]", "unusable_reply", "HTTP 200 with JSON that is no object"),
+    "no object": (b"[1]", "unusable_reply", "HTTP 200 with JSON that is not an object"),
     "no choices": (b'{"choices":[]}', "unusable_reply", "HTTP 200 without an answer in it"),
     "no content": (
         b'{"choices":[{"message":{"content":null},"finish_reason":"stop"}]}',
@@ -207,6 +207,11 @@ def test_an_unusable_reply_is_retried_twice(body: bytes, code: str, message: str
 def test_the_body_of_a_success_that_carries_an_error_is_kept() -> None:
     """Also where the error has a status of its own."""
     assert verdict_on(Reply(200, body=an_error(code=400))).keeps_body
+
+
+def test_another_3xx_names_no_other_url() -> None:
+    """304 says that nothing has changed."""
+    assert verdict_on(Reply(304)).message == "HTTP 304"
 
 
 def test_a_redirect_says_what_to_do() -> None:

@@ -34,7 +34,7 @@ def test_the_figures_of_a_run_are_told() -> None:
     assert lines[0] == "finished: some lines have no answer"
     assert lines[1].split(maxsplit=1) == [
         "lines",
-        "1,205 read, 200 skipped (finished earlier), 990 answered, 10 failed (2 malformed), 5 pending",
+        "1,205 read, 200 skipped (finished earlier), 990 answered, 10 failed (2 bad lines), 5 pending",
     ]
     assert lines[2] == "cut off   3 hit max_tokens or a filter"
     del lines[2]
@@ -91,9 +91,9 @@ def test_the_text_tells_the_same_rate_as_the_values() -> None:
 @pytest.mark.parametrize(
     ("input_ended", "input_bytes", "bytes_read", "lines_read", "expected"),
     [
-        (False, 1000, 500, 1000, "948 read and pending, the rest of the input unread"),
-        (False, None, 500, 1000, "948 read and pending, the rest of the input unread"),
-        (False, 1000, 500, 52, "0 failed, the rest of the input unread"),
+        (False, 1000, 500, 1000, "948 read and pending, the rest of the input not read"),
+        (False, None, 500, 1000, "948 read and pending, the rest of the input not read"),
+        (False, 1000, 500, 52, "0 failed, the rest of the input not read"),
         (False, 500, 500, 1000, "0 failed, 948 pending"),
         (True, 1000, 500, 1000, "0 failed, 948 pending"),
         (True, 1000, 1000, 52, "0 failed"),
@@ -133,7 +133,7 @@ def test_abandoned_requests_are_told() -> None:
     counters = finished_run()
     counters.abandoned = 250
 
-    assert "6 maybe billed, 250 abandoned, maybe billed\n" in text_of(counters)
+    assert "6 maybe billed, 250 dropped, maybe billed\n" in text_of(counters)
 
 
 def test_a_run_that_sent_nothing_is_told_in_a_few_lines() -> None:
@@ -166,8 +166,8 @@ def test_waiting_is_told_for_limits_that_held_the_run_back() -> None:
         ("gpu1 outage", "gpu1 was failing 6.0 s (50 %)"),
         ("gpu1 pause", "gpu1 paused after 429s 6.0 s (50 %)"),
         ("gpu1 learned rate", "gpu1 slowed after 429s 6.0 s (50 %)"),
-        ("gpu1 learned concurrency", "gpu1 took fewer at once after 429s 6.0 s (50 %)"),
-        ("gpu1 refusals", "gpu1 was tried with single lines 6.0 s (50 %)"),
+        ("gpu1 learned concurrency", "gpu1 was limited to fewer in flight after 429s 6.0 s (50 %)"),
+        ("gpu1 refusals", "gpu1 was rejecting lines 6.0 s (50 %)"),
     ],
 )
 def test_what_held_the_run_back_is_told_in_words(limit: str, words: str) -> None:
@@ -240,7 +240,7 @@ def test_what_has_to_be_so_first_stands_before_the_command() -> None:
 
 def test_a_run_that_no_limit_held_back_says_so() -> None:
     """Then it is the endpoints that set the pace."""
-    assert "limits did not hold the run back" in text_of(finished_run(), run_rps=0.01)
+    assert "no limit held the run back" in text_of(finished_run(), run_rps=0.01)
 
 
 def used_text(used: dict[str, float], width: int = 200) -> list[str]:

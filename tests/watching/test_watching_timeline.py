@@ -124,7 +124,7 @@ def test_a_file_with_anything_else_is_refused_and_kept(tmp_path: Path, content: 
     file = tmp_path / "prompts.jsonl"
     file.write_bytes(content)
 
-    with pytest.raises(OutputBlockedError, match=r"^--timeline .*prompts.jsonl: holds something else .*; name another"):
+    with pytest.raises(OutputBlockedError, match=r"^--timeline .*prompts.jsonl: is not a timeline: name another"):
         make_timeline(file)
 
     assert file.read_bytes() == content
@@ -140,7 +140,7 @@ def test_a_file_in_use_is_refused_and_kept(tmp_path: Path) -> None:
     with file.open("ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(
-            OutputBlockedError, match=r"^--timeline .* another output of this one .*; name another file"
+            OutputBlockedError, match=r"^--timeline .* another output of this one .*: name another file"
         ):
             make_timeline(file)
 
@@ -172,13 +172,13 @@ def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make_name", "said"),
     [
-        (lambda at: f"{at}/no/where.jsonl", "its directory does not exist; create it or name another file."),
-        (lambda at: f"{at}/file/below.jsonl", "its directory does not exist; create it or name another file."),
-        (lambda at: f"{at}", "is a directory; name a file in it."),
-        (lambda at: f"{at}/pipe", "cannot be written to: No such device or address; name another file."),
-        (lambda at: f"{at}/{'x' * 300}", "cannot be written to: File name too long; name another file."),
-        (lambda at: f"{at}/a\0b", "is no file name: embedded null byte; name another file."),
-        (lambda at: "", "its directory does not exist; create it or name another file."),
+        (lambda at: f"{at}/no/where.jsonl", "its directory does not exist: create it or name another file"),
+        (lambda at: f"{at}/file/below.jsonl", "its directory does not exist: create it or name another file"),
+        (lambda at: f"{at}", "is a directory: name a file in it"),
+        (lambda at: f"{at}/pipe", "cannot be written to: No such device or address: name another file"),
+        (lambda at: f"{at}/{'x' * 300}", "cannot be written to: File name too long: name another file"),
+        (lambda at: f"{at}/a\0b", "is not a file name: embedded null byte: name another file"),
+        (lambda at: "", "its directory does not exist: create it or name another file"),
     ],
 )
 def test_a_file_that_cannot_be_opened_stops_the_run_before_it_starts(
@@ -202,7 +202,7 @@ def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "timeline.jsonl"
     file.touch(0o400)
 
-    with pytest.raises(OutputBlockedError, match="we may not write there; allow it or name another file"):
+    with pytest.raises(OutputBlockedError, match="permission denied: allow it or name another file"):
         make_timeline(file)
 
 

@@ -131,9 +131,7 @@ def test_a_second_process_is_turned_away(save: Path) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == b"locked\n"
 
-        with pytest.raises(
-            OutputBlockedError, match=r"save\.jsonl: another run is writing to it\. .* --save"
-        ) as caught:
+        with pytest.raises(OutputBlockedError, match=r"save\.jsonl: another run is writing to it: .* --save") as caught:
             OutputFile(str(save))
         other.kill()
 
@@ -184,11 +182,11 @@ def test_a_file_that_was_removed_while_it_was_locked_is_created_again(
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("missing/save.jsonl", r"its directory does not exist\. Create it, or choose another file with --errors"),
-        ("file/save.jsonl", r"its directory does not exist\. Create it, or choose another file with --errors"),
-        ("", r"is a directory\. Name a file in it with --errors"),
-        ("x" * 300, r"cannot be opened for writing: File name too long\. Choose another file with --errors"),
-        ("a\0b", r"is no file name: .*\. Choose another file with --errors"),
+        ("missing/save.jsonl", r"its directory does not exist: create it, or choose another file with --errors"),
+        ("file/save.jsonl", r"its directory does not exist: create it, or choose another file with --errors"),
+        ("", r"is a directory: name a file in it with --errors"),
+        ("x" * 300, r"cannot be opened for writing: File name too long: choose another file with --errors"),
+        ("a\0b", r"is not a file name: .*: choose another file with --errors"),
     ],
 )
 def test_a_file_that_cannot_be_created_names_the_fix(tmp_path: Path, name: str, sentence: str) -> None:
@@ -203,7 +201,7 @@ def test_a_file_that_may_not_be_written_names_the_fix(save: Path) -> None:
     """Permissions are somebody's decision."""
     save.touch(0o400)
 
-    with somebody_else(), pytest.raises(OutputBlockedError, match=r"we may not write there\. Allow it, or choose"):
+    with somebody_else(), pytest.raises(OutputBlockedError, match=r"permission denied: allow it, or choose"):
         OutputFile(str(save))
 
 
@@ -290,7 +288,7 @@ def test_a_torn_tail_is_completed_when_it_is_whole(save: Path, before: bytes) ->
 
     assert save.read_bytes() == before + RECORD + b"\n"
     assert not Path(f"{save}.torn").exists()
-    assert "lacked its newline" in str(file.repaired)
+    assert "had no newline" in str(file.repaired)
 
 
 @given(tail=st.binary(min_size=1).map(lambda tail: tail.replace(b"\n", b"\0")))

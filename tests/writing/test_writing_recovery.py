@@ -53,7 +53,7 @@ def test_a_broken_line_in_the_middle_is_moved_aside(save: Path, broken: bytes) -
     assert aside.read_bytes() == broken + b"\n"
     assert stat.S_IMODE(aside.stat().st_mode) == 0o600
     assert notes == [
-        f"{save}: 1 line was broken; its fragments were moved to {aside}, and what they answered runs again."
+        f"{save}: 1 line was damaged; its fragments were moved to {aside}, and lines without a record are sent again"
     ]
 
 
@@ -76,7 +76,7 @@ def test_zeros_at_the_end_are_cut_off(save: Path) -> None:
 
     assert save.read_bytes() == record(1) + b"\n"
     assert list(save.parent.iterdir()) == [save]
-    assert notes == [f"{save}: its last 300000 bytes were zeros, as a power cut leaves them; they were cut off."]
+    assert notes == [f"{save}: its last 300000 bytes were zeros after a power cut and were removed"]
 
 
 @pytest.mark.parametrize("zeros", [1, 5000, 600_000])

@@ -66,14 +66,14 @@ def test_a_run_that_holds_the_file_goes_before(errors: Path, monkeypatch: pytest
     shared = SharedFile(str(errors))
     run = OutputFile(str(errors))
 
-    with pytest.raises(OutputBlockedError, match=r"errors\.jsonl: another run is writing to it\. .* --errors"):
+    with pytest.raises(OutputBlockedError, match=r"errors\.jsonl: another run is writing to it: .* --errors"):
         SharedFile(str(errors))
     written, error = shared.append(FIRST)
 
     run.close()
     assert written == 0
     assert error is not None
-    assert error.strerror == "another run holds it"
+    assert error.strerror == "another run uses it"
     assert errors.read_bytes() == b""
 
 

@@ -50,7 +50,9 @@ def test_a_pipe_in_its_place_is_told(tmp_path: Path) -> None:
 
     for name in ("folder", "link", "missing"):
         check_side_file(str(tmp_path / name))
-    with pytest.raises(OutputBlockedError, match=r"pipe: is a pipe or device where llmblast keeps a file .* Remove it"):
+    with pytest.raises(
+        OutputBlockedError, match=r"pipe: is a pipe or device, but llmblast needs a file there: remove it"
+    ):
         check_side_file(str(tmp_path / "pipe"))
 
 

@@ -82,7 +82,7 @@ def test_the_next_run_takes_it_in(save: Path, place: Path) -> None:
     notes = take_in(save, place)
 
     assert lines_of(save) == [1, 2, 3]
-    assert notes == [f"{save}: 2 records were taken in from {path}, which was removed."]
+    assert notes == [f"{save}: 2 records of an earlier run were added from {path}, which was removed"]
     assert list(place.iterdir()) == []
     assert take_in(save, place) == []
 
@@ -154,7 +154,7 @@ def test_a_spool_that_is_still_written_is_left_alone(save: Path, place: Path) ->
 
     notes = take_in(save, place)
 
-    assert "its spool was left where it is: " in notes[0]
+    assert "records of an earlier run were not added: " in notes[0]
     assert "another run is writing to it" in notes[0]
     file.close()
     take_in(save, place)
@@ -193,7 +193,7 @@ def test_a_disk_that_is_still_full_changes_nothing(save: Path, place: Path) -> N
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(records(1)) + 10, hard))
     try:
-        with pytest.raises(OutputBlockedError, match=r"cannot take in the records that wait in .*: File too large"):
+        with pytest.raises(OutputBlockedError, match=r"cannot add the records that wait in .*: File too large"):
             take_in(save, place)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -257,7 +257,7 @@ def test_a_spool_that_is_gone_is_told(save: Path, place: Path) -> None:
     path = store(save, place, records(1))
     path.unlink()
 
-    assert take_in(save, place) == [f"{save}: its spool {path} is gone. Lines without a record are sent again."]
+    assert take_in(save, place) == [f"{save}: its spool {path} is gone; lines without a record are sent again"]
     assert take_in(save, place) == []
 
 
@@ -270,7 +270,7 @@ def test_a_link_to_anything_else_is_not_followed(save: Path, place: Path, name: 
 
     notes = take_in(save, place)
 
-    assert notes == [f"{save}.spool: is a link to {victim}, which is no spool of this output. It was left alone."]
+    assert notes == [f"{save}.spool: is a link to {victim}, which is not a spool of this output; it was not changed"]
     assert victim.read_bytes() == records(1)
     assert lines_of(save) == []
 
