@@ -253,7 +253,7 @@ def test_a_signal_ends_the_wait_for_room(
     server = start_mock("latency=0.02")
     write_prompts(tmp_path / "prompts.jsonl", LINES)
     process = run_with_little_room(tmp_path, environment, 5000, "-u", server.url, "-j", "1")
-    read_until(process, "nothing is sent until there is room")
+    read_until(process, "sending is paused until there is room")
 
     process.send_signal(signal.SIGINT)
     told = process.communicate(timeout=30)[1]
