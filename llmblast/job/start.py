@@ -5,9 +5,9 @@ import stat
 from dataclasses import replace
 from os.path import isdir, realpath
 
-from llmblast.errors import OutputBlockedError, UsageError
+from llmblast.errors import OutputBlockedError, ReaderGoneError, UsageError
 from llmblast.locks import check_unlocked
-from llmblast.pipes import STDOUT, check_place, descriptor_of, is_pipe, status_of
+from llmblast.pipes import STDOUT, check_place, descriptor_of, is_pipe, is_reader_gone, status_of
 from llmblast.settings import Settings
 
 NO_ENDPOINT = (
@@ -66,10 +66,12 @@ def _check_outputs(outputs: dict[str, str]) -> None:
     """
     for flag, path in outputs.items():
         descriptor = descriptor_of(path)
-        if descriptor is not None and descriptor > 2 and not _is_open(descriptor):
+        if descriptor is not None and not _is_open(descriptor):
             raise OutputBlockedError(
                 f"{path}: is no open descriptor. Open it, such as {descriptor}>FILE, or name a file with {flag}."
             )
+        if descriptor is not None and is_reader_gone(descriptor):
+            raise ReaderGoneError(f"{_shown(path)}: its reader has closed it; nothing was sent.")
         if not is_pipe(path) and not is_pipe(outputs["--save"]):
             check_unlocked(path, flag)
 
