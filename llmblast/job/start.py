@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import replace
 from os.path import isdir, realpath
 
@@ -44,14 +45,21 @@ def check_start(settings: Settings) -> Settings:
         raise UsageError(f"{_shown(settings.save)}: is named by --save and by --errors. Name two files.")
     if not is_pipe(settings.save) and settings.errors_path in {settings.save + suffix for suffix in KEPT_BESIDE}:
         raise UsageError(f"{settings.errors_path}: llmblast keeps a file of its own there. Name another with --errors.")
-    if settings.timeline is not None and any(_is_same(settings.timeline, path) for path in outputs.values()):
-        raise UsageError(f"--timeline {settings.timeline}: is an output of answers or errors, too. Name another file.")
-    if settings.timeline is not None and not is_pipe(settings.timeline):
-        check_place(settings.timeline, "--timeline")
+    if settings.timeline is not None:
+        _check_timeline(settings.timeline, outputs.values())
     if settings.spool is not None and not isdir(settings.spool):
         raise UsageError(f"--spool {settings.spool}: is no directory. Create it, or name another.")
     _check_outputs(outputs)
     return settings
+
+
+def _check_timeline(path: str, outputs: Iterable[str]) -> None:
+    if path == STDOUT:
+        raise UsageError("--timeline -: is no file. Name one, or /dev/stdout for standard output.")
+    if any(_is_same(path, output) for output in outputs):
+        raise UsageError(f"--timeline {path}: is an output of answers or errors, too. Name another file.")
+    if not is_pipe(path):
+        check_place(path, "--timeline")
 
 
 def _resolve_outputs(settings: Settings) -> Settings:
