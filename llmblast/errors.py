@@ -7,10 +7,12 @@
     |-- DefectError        70   a defect of ours
     |-- OutputBlockedError 73   an output is locked or cannot be created
     |-- OutputFailedError  74   an output failed while the run was on
+    |   `-- ReaderGoneError 141 the reader of a pipe has closed it
     `-- RefusedError       77   no endpoint takes our requests; lines are pending
 
 The message is one sentence that names the place, what is wrong and the fix. `cli` prints it without a traceback.
-The codes above 63 are those of BSD's sysexits.h.
+The codes from 64 to 78 are those of BSD's sysexits.h, those above 128 are 128 and the number of a signal, as shells
+report it: SIGPIPE is what ends other programs whose reader has gone.
 """
 
 from enum import IntEnum
@@ -32,6 +34,7 @@ class ExitCode(IntEnum):
     REFUSED = 77
     HUNG_UP = 129
     INTERRUPTED = 130
+    READER_GONE = 141
     TERMINATED = 143
 
 
@@ -73,6 +76,12 @@ class OutputFailedError(LlmblastError):
     """Writing to an output file failed."""
 
     exit_code = ExitCode.OUTPUT_FAILED
+
+
+class ReaderGoneError(OutputFailedError):
+    """The reader of a pipe has closed it, as `head` does: nothing is wrong, and nothing more is wanted."""
+
+    exit_code = ExitCode.READER_GONE
 
 
 class RefusedError(LlmblastError):

@@ -5,6 +5,7 @@ A run cannot go on with one, so nothing is kept beside it, and its errors go to 
 
 import os
 import re
+import select
 import stat
 
 from llmblast.errors import OutputBlockedError
@@ -38,6 +39,15 @@ def is_pipe(path: str) -> bool:
     except (OSError, ValueError):
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
+
+
+def is_reader_gone(descriptor: int) -> bool:
+    """Return whether a descriptor leads into a pipe that nothing reads any more. Raises OSError."""
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def check_place(path: str, flag: str) -> None:

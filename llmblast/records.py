@@ -3,7 +3,7 @@
 Slotted dataclasses, not dicts. A dict exists only where bytes become JSON and back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
@@ -115,6 +115,8 @@ class Reply:
     detail: str = ""
     """For a person: what went wrong, without secrets."""
     latency_s: float = 0.0
+    hide: Callable[[bytes], bytes] | None = None
+    """Takes secrets out of a body that was decoded, or joined of pieces, after the search of the bytes received."""
 
     def header(self, name: bytes) -> bytes | None:
         """The value of the first header of that name."""

@@ -27,6 +27,12 @@ PATHS = frozenset(
     | {"key_file", "key_command", "ca_file", "client_cert", "client_key"}
 )
 """Any bytes but zero may stand in them."""
+NEVER_EMPTY = frozenset(
+    {"name", "model", "quota", "key_env", "key_file", "key_command", "ca_file", "client_cert", "client_key"}
+)
+"""An empty text is a variable of the shell that is not set. With `key_env=` OPENAI_API_KEY would go there."""
+MIN_RATE = 1e-6
+"""In the unit of its name. A lower one never lets a second request go, and its waits are no finite numbers."""
 
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _PARTS_OF_SECRET_NAMES = ("key", "token", "secret", "auth", "pass", "bearer", "credential", "proxy", "cert")
@@ -42,14 +48,14 @@ def convert(name: str, value: object) -> object:
     Raises UnitError or SettingValueError.
     """
     if isinstance(value, str):
-        return _from_text(name, value)
+        return _checked_rate(name, _from_text(name, value))
     if name in TEXTS_OF_NUMBERS and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if (name in RATES or name in DURATIONS or name in COUNTS or name in WHOLE) and not is_number:
         raise SettingValueError("is not a number")
     if isinstance(value, float):
-        return _from_float(name, value)
+        return _checked_rate(name, _from_float(name, value))
     if name == "params" and not _is_json(value):
         raise SettingValueError("contains nan or inf, which JSON does not allow: remove it")
     return value
@@ -61,11 +67,19 @@ def _from_text(name: str, text: str) -> object:
     parse = _PARSERS.get(name)
     if parse is not None:
         return parse(text)
+    if name in NEVER_EMPTY and not text.strip():
+        raise SettingValueError("is empty: write a value, or leave it out")
     if "\0" in text:
         raise SettingValueError("contains a zero byte: remove it")
     if name not in PATHS and not _is_utf8(text):
         raise SettingValueError("is not valid UTF-8: write it in UTF-8")
     return [part for field in text.split(",") if (part := field.strip())] if name in LISTS else text
+
+
+def _checked_rate(name: str, value: object) -> object:
+    if name in RATES and isinstance(value, float) and 0 < value < MIN_RATE:
+        raise SettingValueError(f"is not allowed: it must be at least {MIN_RATE:f}")
+    return value
 
 
 def _from_float(name: str, value: float) -> object:

@@ -18,9 +18,18 @@ from annotated_types import Ge, Gt, Lt
 from llmblast.errors import UsageError
 from llmblast.hiding import shown_url
 from llmblast.setting_places import ENV_PREFIX, MAX_SHOWN_VALUE, Places, without_secrets
-from llmblast.setting_values import SettingValueError, convert, did_you_mean, explain, may_be_secret, shown, shown_name
+from llmblast.setting_values import (
+    NEVER_EMPTY,
+    SettingValueError,
+    convert,
+    did_you_mean,
+    explain,
+    may_be_secret,
+    shown,
+    shown_name,
+)
 from llmblast.units import UnitError, parse_count
-from llmblast.urls import base_of
+from llmblast.urls import base_of, is_host
 
 Rate = Annotated[float, Gt(0), Lt(1e12)] | None
 Seconds = Annotated[float, Gt(0), Lt(1e9)]
@@ -337,7 +346,8 @@ def _convert(name: str, value: object, place: str) -> object:
     try:
         return convert(name, value)
     except (UnitError, SettingValueError) as problem:
-        hides_value = isinstance(value, str) and (may_be_secret(name) or "\0" in value or not value.isprintable())
+        is_hidden = may_be_secret(name) or name in NEVER_EMPTY
+        hides_value = isinstance(value, str) and (is_hidden or "\0" in value or not value.isprintable())
         raise UsageError(f"{place}: {'' if hides_value else f'{shown(value)} '}{problem}") from None
 
 
@@ -379,7 +389,8 @@ def _check_url(endpoint: EndpointSettings) -> None:
         return
     try:
         parts = urlsplit(endpoint.url)
-        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_usable = parts.scheme in ("http", "https") and parts.port != 0
+        is_usable = is_usable and endpoint.url.isprintable() and is_host(parts.hostname)
     except ValueError:
         is_usable = False
     if not is_usable:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+_NEVER_IN_A_HOST = frozenset("<>\"{}|\\^`%$&'()*+,;=!~")
+_MAX_HOST, _MAX_LABEL = 253, 63
 _AZURE_DOMAINS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 
 
@@ -18,6 +20,16 @@ def host_of(url: str) -> str | None:
         return urlsplit(url).hostname
     except ValueError:
         return None
+
+
+def is_host(host: str | None) -> bool:
+    """Return whether a host can be a name or an address: labels of 1 to 63 characters, 253 in all (RFC 1123)."""
+    if not host or any(character.isspace() or character in _NEVER_IN_A_HOST for character in host):
+        return False
+    if ":" in host:  # an address of IPv6, which urlsplit has checked
+        return True
+    name = host.removesuffix(".")
+    return len(name) <= _MAX_HOST and all(0 < len(label) <= _MAX_LABEL for label in name.split("."))
 
 
 def base_of(url: str, api_paths: Sequence[str]) -> str:

@@ -83,12 +83,12 @@ def run_command_line() -> None:
         sys.stderr.write(f"llmblast: {_printable(hide_user(str(error)))}\n")
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        _end_without_output()
+        _end_without_output(ExitCode.READER_GONE)
     except OSError as error:
         if error.filename is not None:  # not of a descriptor that is open: a defect of ours, which `main` reports
             raise
         sys.stderr.write(f"llmblast: standard output: cannot be written: {error.strerror}: write to another place\n")
-        _end_without_output()
+        _end_without_output(ExitCode.OUTPUT_FAILED)
 
 
 def _explain_usage(problem: Any) -> NoReturn:
@@ -101,10 +101,10 @@ def _explain_usage(problem: Any) -> NoReturn:
     sys.exit(ExitCode.USAGE)
 
 
-def _end_without_output() -> NoReturn:
+def _end_without_output(exit_code: ExitCode) -> NoReturn:
     """Of what is still to be written Python would complain once more while it shuts down."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(ExitCode.OUTPUT_FAILED)
+    sys.exit(exit_code)
 
 
 def _printable(message: str) -> str:

@@ -119,7 +119,13 @@ class Redacting:
             reply.headers = {name: search.hide_bytes(value) for name, value in reply.headers.items()}
         elif self._may_show(reply.body):
             reply.body = self._answer_search.hide_bytes(reply.body)
+        reply.hide = self._hide
         return reply
+
+    def _hide(self, body: bytes) -> bytes:
+        """Search a body that is not read as it came: pieces of a stream, UTF-16."""
+        is_error = self._has_weak and b'"error"' in body
+        return SecretSearch(self._secrets).hide_bytes(body) if is_error else self._answer_search.hide_bytes(body)
 
 
 def is_strong(secret: bytes) -> bool:

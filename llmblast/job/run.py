@@ -12,7 +12,13 @@ from typing import Any
 
 import orjson
 
-from llmblast.errors import DefectError, ExitCode, InputDamagedError, LlmblastError, OutputFailedError
+from llmblast.errors import (
+    DefectError,
+    ExitCode,
+    InputDamagedError,
+    LlmblastError,
+    OutputFailedError,
+)
 from llmblast.hiding import shown_command
 from llmblast.job.closing_words import next_command, next_when, output_files, say_finished, say_missing_keys
 from llmblast.job.defects import Defects
@@ -32,6 +38,8 @@ TEND_INTERVAL_S = 0.25
 TIMELINE_INTERVAL_S = 1.0
 WARM_UP_S = 0.3
 """How long the first request waits for connections. Those that take longer are opened beside the run."""
+READER_GONE_GRACE_S = 1.0
+"""What is in flight may take no longer when nothing reads the answers any more: `llmblast run -o - | head` ends."""
 MAX_CLOSINGS = 2
 """After a defect, closing the outputs is tried once more: what waits in memory may be written then."""
 _LONGEST_VERDICT = 4000
@@ -228,7 +236,8 @@ class Job:
         except Exception as error:  # noqa: BLE001 -- the engine reports it; the grace must end all the same
             engine.fail_internal(error)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(settings.grace):
+            is_reader_gone = engine.exit_code is ExitCode.READER_GONE
+            async with asyncio.timeout(min(settings.grace, READER_GONE_GRACE_S) if is_reader_gone else settings.grace):
                 await self._cut_short.wait()
         await engine.cut_short()
 
@@ -316,7 +325,7 @@ class Job:
             next_when(counters, exit_code, has_endpoints=self._stations.engine.has_endpoints),
             output_files(self._settings, *self._stations.records_before),
         )
-        if not self._settings.quiet:
+        if not self._settings.quiet and exit_code is not ExitCode.READER_GONE:
             self._tell(self._text_of(summary))
         elif exit_code is not ExitCode.OK:
             self._tell(f"llmblast: {shown(verdict, _LONGEST_VERDICT, self._fence)}")

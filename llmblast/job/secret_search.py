@@ -5,7 +5,7 @@ in JSON, a URL in HTML and mixtures of both need no rule of their own. Base64 (R
 behind zero, one and two other bytes, so that `Bearer KEY` and `user:password` are found by the secret in them.
 
 This takes time that grows with the escapes in a text, so it is for the rare text. Answers are asked `may_show` first,
-which is cheap, and does not look for hex.
+which is cheap.
 """
 
 import re
@@ -48,8 +48,10 @@ class SecretSearch:
     def may_show(self, body: bytes) -> bool:
         """Return whether a search may find anything; written so that it costs a short answer less than 1 us."""
         find = body.find  # half the cost of `in`, which tries its argument as a number first
-        for plain, first, second, third in self._usual_forms:
+        for plain, first, second, third, lower_hex, upper_hex in self._usual_forms:
             if find(plain) >= 0 or find(first) >= 0 or find(second) >= 0 or find(third) >= 0:
+                return True
+            if find(lower_hex) >= 0 or find(upper_hex) >= 0:
                 return True
         for form in self._other_forms:
             if find(form) >= 0:
@@ -127,10 +129,13 @@ def base64_cores(secret: str) -> list[str]:
     return cores
 
 
-def _usual_forms(secret: str) -> tuple[bytes, bytes, bytes, bytes]:
-    """Return the end of the secret as it is, and in base64 at its three places: a search costs more for a long text."""
+def _usual_forms(secret: str) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes]:
+    """Return the end of the secret as it is, in base64 at its three places, and in hex: a search costs more for a long
+    text.
+    """
     first, second, third = (core[-SEARCHED_CHARS:].encode() for core in base64_cores(secret))
-    return secret[-SEARCHED_CHARS:].encode("latin-1"), first, second, third
+    lower_hex = secret.encode("latin-1").hex()[-SEARCHED_CHARS:].encode()
+    return secret[-SEARCHED_CHARS:].encode("latin-1"), first, second, third, lower_hex, lower_hex.upper()
 
 
 def _other_forms(secret: str) -> set[str]:

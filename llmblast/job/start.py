@@ -2,12 +2,13 @@
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import replace
 from os.path import isdir, realpath
 
-from llmblast.errors import OutputBlockedError, UsageError
+from llmblast.errors import OutputBlockedError, ReaderGoneError, UsageError
 from llmblast.locks import check_unlocked
-from llmblast.pipes import STDOUT, check_place, descriptor_of, is_pipe, status_of
+from llmblast.pipes import STDOUT, check_place, descriptor_of, is_pipe, is_reader_gone, status_of
 from llmblast.settings import Settings
 
 NO_ENDPOINT = (
@@ -44,14 +45,21 @@ def check_start(settings: Settings) -> Settings:
         raise UsageError(f"{_shown(settings.save)}: is named by --save and by --errors: name two files")
     if not is_pipe(settings.save) and settings.errors_path in {settings.save + suffix for suffix in KEPT_BESIDE}:
         raise UsageError(f"{settings.errors_path}: llmblast itself uses this file: name another with --errors")
-    if settings.timeline is not None and any(_is_same(settings.timeline, path) for path in outputs.values()):
-        raise UsageError(f"--timeline {settings.timeline}: is also the output of answers or errors: name another file")
-    if settings.timeline is not None and not is_pipe(settings.timeline):
-        check_place(settings.timeline, "--timeline")
+    if settings.timeline is not None:
+        _check_timeline(settings.timeline, outputs.values())
     if settings.spool is not None and not isdir(settings.spool):
         raise UsageError(f"--spool {settings.spool}: is not a directory: create it, or name another")
     _check_outputs(outputs)
     return settings
+
+
+def _check_timeline(path: str, outputs: Iterable[str]) -> None:
+    if path == STDOUT:
+        raise UsageError("--timeline -: is not a file: name one, or /dev/stdout for standard output")
+    if any(_is_same(path, output) for output in outputs):
+        raise UsageError(f"--timeline {path}: is also the output of answers or errors: name another file")
+    if not is_pipe(path):
+        check_place(path, "--timeline")
 
 
 def _resolve_outputs(settings: Settings) -> Settings:
@@ -66,10 +74,12 @@ def _check_outputs(outputs: dict[str, str]) -> None:
     """
     for flag, path in outputs.items():
         descriptor = descriptor_of(path)
-        if descriptor is not None and descriptor > 2 and not _is_open(descriptor):
+        if descriptor is not None and not _is_open(descriptor):
             raise OutputBlockedError(
                 f"{path}: is not an open descriptor: open it, such as {descriptor}>FILE, or name a file with {flag}"
             )
+        if descriptor is not None and is_reader_gone(descriptor):
+            raise ReaderGoneError(f"{_shown(path)}: its reader has closed it; nothing was sent")
         if not is_pipe(path) and not is_pipe(outputs["--save"]):
             check_unlocked(path, flag)
 

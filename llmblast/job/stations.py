@@ -10,7 +10,7 @@ from functools import partial
 from math import inf
 from random import Random
 
-from llmblast.errors import ExitCode, LlmblastError
+from llmblast.errors import LlmblastError, OutputFailedError
 from llmblast.fence import Fence
 from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.allowance import allowance_of, kept_for
@@ -126,7 +126,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         echo=settings.echo,
         body=settings.body,
         on_room=lambda: engine.pump(),  # noqa: PLW0108 -- the engine comes after the writer
-        on_failure=lambda: engine.stop(ExitCode.OUTPUT_FAILED, str(writer.failure)),
+        on_failure=lambda: _end_without_output(engine, writer.failure),
         notice=say,
         spool_directory=settings.spool,
         timing=Timing(disk_wait_s=settings.disk_wait),
@@ -182,6 +182,11 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         can_resume=opened.outputs[0].is_resumable,
         failed_elsewhere=lambda: len(opened.failed),
     )
+
+
+def _end_without_output(engine: Engine, failure: OutputFailedError | None) -> None:
+    if failure is not None:
+        engine.stop(failure.exit_code, str(failure))
 
 
 def _open_timeline(path: str | None, counters: Counters, stack: AsyncExitStack, fence: Fence) -> Timeline | None:

@@ -54,7 +54,8 @@ def repaired_json(reply: Reply) -> bytes:
     """Return what the body of the reply means, as strict JSON. Raises UnreadableReplyError, and nothing else."""
     try:
         text = _decode(reply.body, reply.header(b"content-type") or b"").strip(_PADDING)
-        return _strict(_read(text))
+        repaired = _strict(_read(text))
+        return repaired if reply.hide is None else reply.hide(repaired)
     except UnreadableStreamError as error:
         raise UnreadableReplyError(str(error)) from None
     except (ValueError, RecursionError):

@@ -1,6 +1,8 @@
 """SOCKS: connections through a proxy that speaks SOCKS4 or SOCKS5 (RFC 1928), by the package of the extra `socks`."""
 
+import os
 import socket
+from errno import ECONNREFUSED
 
 from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError, ProxyType
 from python_socks.async_.asyncio import Proxy as SocksProxy
@@ -28,7 +30,7 @@ async def connect_through(proxy: Proxy, host: str, port: int, timeout_s: float |
     except (ProxyTimeoutError, TimeoutError):
         raise ProxyFailedError("did not connect within the connect timeout") from None
     except ProxyConnectionError as error:
-        raise ProxyFailedError(f"cannot be reached: {error.strerror or 'no connection'}") from None
+        raise ProxyFailedError(f"cannot be reached: {_reason_of(error)}") from None
     except ProxyError as error:
         raise ProxyFailedError(f"refuses: {error}") from None
     except socket.gaierror:
@@ -36,3 +38,12 @@ async def connect_through(proxy: Proxy, host: str, port: int, timeout_s: float |
             f"was not used: the host name {host} cannot be resolved here: let the proxy resolve it with socks5h://"
         ) from None
     return made
+
+
+def _reason_of(error: ProxyConnectionError) -> str:
+    """Return the system's words: those of the package repeat addresses and Python's own."""
+    if isinstance(error.__cause__, socket.gaierror):
+        return "its host name cannot be resolved"
+    if error.errno == ECONNREFUSED:
+        return "connection refused"
+    return os.strerror(error.errno) if error.errno else "no connection"

@@ -152,7 +152,7 @@ def certificate_notes(environ: Mapping[str, str]) -> Sequence[str]:
 def explain_certificate(error: Exception, host: str | None) -> str:
     """Return what to do about a server's certificate that cannot be verified, in words for a person."""
     code = getattr(error, "verify_code", 0)
-    told = getattr(error, "verify_message", "") or str(error)
+    told = (getattr(error, "verify_message", "") or str(error)).rstrip(".")
     if code in _SELF_SIGNED:
         return f"{told}: if you trust it, set ca_file=FILE to the server's certificate or to its issuer's"
     if code in _UNKNOWN_ISSUER:

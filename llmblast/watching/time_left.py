@@ -102,6 +102,8 @@ class TimeLeft:
 
     def seconds(self, lines: int) -> float | None:
         """Return how long so many more lines take; None where nothing says so."""
+        if lines <= 0:
+            return 0.0
         allowance, in_flight = self._allowance, self._counters.in_flight
         unsent = max(lines - in_flight, 0)
         quota_s = allowance.quota_wait_s(unsent / self._yield)

@@ -120,6 +120,16 @@ class OutputFile:
             raise _changed(size, expected_bytes)
 
     @property
+    def watchable_fd(self) -> int | None:
+        """Descriptor on which the event loop reports that the reader has gone, before anything is written: that of a
+        pipe without a name, which never gets another reader, opened for nothing but writing.
+        """
+        is_nameless = self._is_shared_pipe and descriptor_of(self.path) is not None
+        if is_nameless and fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+            return self._fd
+        return None
+
+    @property
     def size_bytes(self) -> int:
         """How much a regular file holds."""
         return os.fstat(self._fd).st_size

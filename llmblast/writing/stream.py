@@ -11,15 +11,18 @@ A file without room is tried again for a while, so that a person can make some. 
 other trouble, all that is not synced goes to a second place, and the stream goes on there. A failed sync is never tried
 again on the same file, and a file that another process has changed is left as it is. Where no place takes anything, the
 records stay in memory and everything is tried again, until there is room or a person gives up.
+
+A pipe is watched, so that the run ends when its reader goes and not with the next answer, which may take minutes.
 """
 
 import asyncio
 import contextlib
 import errno
+import os
 from dataclasses import dataclass
 from typing import Protocol
 
-from llmblast.errors import OutputFailedError
+from llmblast.errors import OutputFailedError, ReaderGoneError
 from llmblast.writing.output_file import ChangedError, OutputFile
 from llmblast.writing.spool import Spool
 
@@ -83,6 +86,8 @@ class Stream:
         self._lost: OSError | None = None
         """Why nothing more may be written to the file: a sync has failed, or it has lost its name."""
         self._wait_until_s: float | None = None
+        self._is_reader_gone = False
+        self._watched_fd: int | None = None
         self._problem = ""
         """What is wrong with our own file, in words."""
         self._notice = ""
@@ -107,6 +112,9 @@ class Stream:
 
     async def run(self) -> None:
         """Writes and syncs until closed. A write that is under way when this is cancelled still counts."""
+        self._watched_fd = self._own_file.watchable_fd
+        if self._watched_fd is not None:
+            asyncio.get_running_loop().add_reader(self._watched_fd, self._on_reader_gone)
         while True:
             await self._work.wait()
             if self._closing:
@@ -129,6 +137,7 @@ class Stream:
         Returns where the records are that the file did not take, and how many could be saved nowhere, if any.
         """
         self._closing = True
+        self._stop_watching()
         self._work.set()
         while True:
             is_last = self._hurried.is_set()
@@ -145,11 +154,23 @@ class Stream:
             self._places = []
         return self._explain() if self._has_failed or self.is_paused else None
 
+    def _on_reader_gone(self) -> None:
+        self._stop_watching()
+        if self._file is self._own_file and self._lost is None:
+            self._lost = BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+            self._work.set()
+
+    def _stop_watching(self) -> None:
+        if self._watched_fd is not None:
+            asyncio.get_running_loop().remove_reader(self._watched_fd)
+            self._watched_fd = None
+
     async def _bring(self, *, sync: bool) -> None:
         async with self._busy:
             while (error := await self._attempt(sync=sync)) is not None:
                 if not self._places:
                     self._problem = self._describe(error)
+                    self._is_reader_gone = isinstance(error, BrokenPipeError)
                 if self._waits_for_room(error):
                     self._pause(f"sending is paused until there is room, for {self._timing.disk_wait_s:g} s at most")
                     return
@@ -297,7 +318,7 @@ class Stream:
 
     def _describe(self, error: OSError) -> str:
         if isinstance(error, BrokenPipeError):
-            return "its reader has gone"
+            return "its reader has closed it"
         if isinstance(error, FileNotFoundError | ChangedError):
             return str(error.strerror)
         return f"cannot be {'written' if self._lost is None else 'synced to its device'}: {error.strerror}"
@@ -310,6 +331,8 @@ class Stream:
         unsaved = (*(unsynced if self._lost else ()), self._unwritten, *self._records)
         if missing := sum(piece.count(b"\n") for piece in unsaved):
             sentence += f"; {_number(missing)} lost: they could not be written anywhere else"
+        if self._is_reader_gone:
+            return ReaderGoneError(f"{sentence} (only a run with --save FILE can be resumed)")
         if not self._own_file.is_resumable:
             advice = (
                 "move this file if you need it, no later run reads it"

@@ -6,7 +6,7 @@ The two files are written side by side, so a slow reader of the one does not hol
 import asyncio
 from collections.abc import Callable
 
-from llmblast.errors import OutputFailedError
+from llmblast.errors import OutputFailedError, ReaderGoneError
 from llmblast.records import Outcome, Success
 from llmblast.writing.output_file import OutputFile
 from llmblast.writing.records import render
@@ -80,9 +80,10 @@ class Writer:
         for problem in problems:  # a defect in the one file's stream must not leave the other one half-written
             if isinstance(problem, BaseException) and not isinstance(problem, OutputFailedError):
                 raise problem
-        messages = [str(problem) for problem in problems if problem is not None]
-        if messages:
-            raise OutputFailedError(" ".join(messages))
+        failures = [problem for problem in problems if isinstance(problem, OutputFailedError)]
+        if failures:
+            is_reader_gone = all(isinstance(failure, ReaderGoneError) for failure in failures)
+            raise (ReaderGoneError if is_reader_gone else OutputFailedError)(" ".join(map(str, failures)))
 
     def wrote(self, size_bytes: int) -> None:
         """A stream's word, as are the next three: so many bytes wait no longer to be written."""

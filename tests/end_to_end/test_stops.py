@@ -35,6 +35,7 @@ NOBODY = "http://127.0.0.1:9/v1"
             2,
             "--route: 'best' is not one of weighted, least-loaded, fastest",
         ),
+        (["prompts.jsonl", "-u", "mock:", "--timeline", "-"], 2, "--timeline -: is no file."),
         (["prompts.jsonl", "-u", "mock:", "--max-errors", "few"], 2, "--max-errors 'few': write a count"),
         (["prompts.jsonl", "-u", "mock:", "--params", "{"], 2, "--params '{': not JSON"),
         (["prompts.jsonl", "-u", "mock:", "--params", "[]"], 2, "write an object"),
@@ -323,14 +324,20 @@ def test_overwrite_empties_nothing_when_an_output_is_blocked(
     assert len(records(tmp_path / "save.jsonl")) == 5
 
 
+@pytest.mark.parametrize("latency", ["0.01", "2"])
+@pytest.mark.parametrize("options", [[], ["-v"], ["--progress", "bar"], ["--overwrite", "--timeline", "t"]])
 def test_a_reader_that_goes_away_ends_the_run(
-    tmp_path: Path, environment: dict[str, str], start_mock: StartMock
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock, options: list[str], latency: str
 ) -> None:
-    """`llmblast run ... -o - | head -n 1`: no traceback, exit code 74."""
-    server = start_mock("latency=0.01")
+    """`llmblast run ... -o - | head -n 1`: exit code 141 as by SIGPIPE, and one sentence that names the spool, if any;
+    what is in flight is not waited for.
+    """
+    server = start_mock(
+        f"latency={latency}", script=lambda index, body: None if index < 2 else ScriptedReply(delay_s=60)
+    )
     write_prompts(tmp_path / "prompts.jsonl", 3000)
     process = subprocess.Popen(
-        [*LLMBLAST, "run", "prompts.jsonl", "-o", "-", "-u", server.url, "--rps", "500"],
+        [*LLMBLAST, "run", "prompts.jsonl", "-o", "-", "-u", server.url, "--rps", "500", *options],
         cwd=tmp_path,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -347,8 +354,38 @@ def test_a_reader_that_goes_away_ends_the_run(
     process.stderr.close()
     process.wait(timeout=30)
 
-    assert process.returncode == 74
-    assert "Traceback" not in stderr
+    last = stderr.splitlines()[-1]
+    assert process.returncode == 141, stderr
+    assert "llmblast: standard output: its reader has closed it" in last
+    assert "defect" not in stderr
+    assert "requests  " not in stderr
+
+
+@pytest.mark.parametrize("output", ["-", "/dev/stdout", "/dev/fd/1"])
+def test_without_a_reader_nothing_is_sent(
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock, output: str
+) -> None:
+    """`ls | xargs -n1 llmblast run -o - | head`: those that start when the reader has gone cost nothing."""
+    server = start_mock()
+    write_prompts(tmp_path / "prompts.jsonl", 30)
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    done = subprocess.run(
+        [*LLMBLAST, "run", "prompts.jsonl", "-u", server.url, "-o", output],
+        cwd=tmp_path,
+        env=environment,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    os.close(writing)
+
+    assert done.returncode == 141
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert server.received == 0
 
 
 def test_closed_descriptors_are_survived(tmp_path: Path, environment: dict[str, str], start_mock: StartMock) -> None:

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -224,6 +225,44 @@ async def test_a_key_in_an_answer(key: str, body: bytes, shown: bytes) -> None:
     reply = await Redacting(Answering(Reply(200, body=body)), secrets_of(key, {})).send(request())
 
     assert reply.body == shown
+
+
+def as_answer(text: str) -> bytes:
+    return orjson.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]})
+
+
+def as_stream(*pieces: str) -> bytes:
+    chunks = [orjson.dumps({"choices": [{"index": 0, "delta": {"content": piece}}]}) for piece in pieces]
+    return b"".join(b"data: " + chunk + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize("transport", ["lean", "session"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        as_stream(CANARY[:9], CANARY[9:20], CANARY[20:]),
+        as_stream(CANARY.encode().hex()[:9], CANARY.encode().hex()[9:]),
+        as_stream(b64encode(CANARY.encode()).decode()[:7], b64encode(CANARY.encode()).decode()[7:]),
+        orjson.dumps({"choices": [{"message": {"content": CANARY}, "finish_reason": "stop"}]})
+        .decode()
+        .encode("utf-16"),
+        orjson.dumps({"choices": [{"message": {"content": CANARY.encode().hex()}, "finish_reason": "stop"}]}),
+        orjson.dumps({"choices": [{"message": {"content": CANARY.encode().hex().upper()}, "finish_reason": "stop"}]}),
+    ],
+    ids=["stream", "stream of hex", "stream of base64", "UTF-16", "hex", "upper hex"],
+)
+def test_an_answer_in_pieces_or_in_another_encoding_shows_no_key(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, body: bytes, transport: str
+) -> None:
+    """It is searched once more as it is read: the bytes that came do not hold the key in one piece."""
+    server = start_mock(script=lambda index, request: ScriptedReply(200, body))
+    write_prompts(tmp_path / "prompts.jsonl", 1)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "--body", "always", "--transport", transport)
+
+    assert done.returncode == 0, done.stderr
+    assert records(tmp_path / "save.jsonl")[0]["response"] == "(hidden)"
+    assert canary_places([tmp_path]) == []
 
 
 async def test_a_key_in_headers_and_in_what_is_told_of_a_reply() -> None:

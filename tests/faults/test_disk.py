@@ -300,8 +300,8 @@ def test_a_reader_that_has_gone_leaves_no_answer_lost(
     process.stderr.close()
     process.wait(timeout=30)
 
-    assert process.returncode == 74, told
-    assert "standard output: its reader has gone" in told
+    assert process.returncode == 141, told
+    assert "standard output: its reader has closed it" in told
     spooled = numbers_in(place.glob("stdout.*.spool.jsonl"))
     assert max(spooled.values()) == 1
     assert 0 < server.received - spooled.total() < 30

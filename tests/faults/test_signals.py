@@ -279,6 +279,6 @@ def test_a_reader_that_goes_away_is_no_news(tmp_path: Path, environment: dict[st
         ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
 
-    assert done.returncode == 74
+    assert done.returncode == 141
     assert done.stdout.startswith("prompts.jsonl: line 1, column 1: not JSON")
     assert done.stderr == ""

@@ -135,6 +135,7 @@ async def test_a_certificate_that_is_wrong(
 
     assert reply.cause is Cause.NOT_SENT
     assert advice in reply.detail
+    assert ".:" not in reply.detail
 
 
 @pytest.mark.parametrize("version", VERSIONS)

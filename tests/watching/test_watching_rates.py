@@ -155,3 +155,18 @@ def test_a_run_that_is_stopping_takes_as_long_as_what_is_in_flight() -> None:
 
     assert before == pytest.approx(1990, rel=0.05)
     assert pace.snapshot().eta_s == pytest.approx(2, abs=0.2)
+
+
+@pytest.mark.parametrize("is_ending", [False, True])
+def test_no_line_takes_no_time(is_ending: bool) -> None:
+    """A run that is stopped may be looked at when nothing is in flight any more."""
+    clock = FakeClock()
+    counters = Counters(endpoints=[endpoint("gpu1")], lines_read=100, input_bytes=1000, bytes_read=900)
+    pace = Pace(counters, clock, lambda: Allowance(is_ending=is_ending))
+    counters.sent = counters.succeeded = 50
+    counters.endpoints[0].latency.add(0.5)
+    clock.advance(4)
+    pace.snapshot()
+    clock.advance(4)
+
+    assert (pace.snapshot().eta_s == 0.0) is is_ending
