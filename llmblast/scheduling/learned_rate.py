@@ -34,6 +34,7 @@ MIN_TRIAL_SENDS = 12
 LATENCY_GAIN = 0.2
 MIN_EPOCH_S = 1.0
 """Windows of providers are no shorter."""
+OVERLOAD_S = 1.5
 MIN_SENDS = 30
 MIN_FREE_SENDS = 20
 FIRST_STEP, KNOWN_STEP, MIN_STEP, MAX_STEP = 0.25, 0.05, 0.01, 1.0
@@ -140,12 +141,18 @@ class LearnedRate(Rate):
         """Note that a quota was used up at `held_since_s` and has refilled just now.
 
         At first what was accepted until it was used up is the rate; then what is accepted from one refill to the next.
+        The first time may have been an overload, which says nothing of the rate: where one is set, or where it lasted
+        longer than the shortest windows of providers, nothing changes until the second time.
         """
         elapsed_s = (now if self._was_exhausted else held_since_s) - self._opened_s
         if self._was_exhausted and elapsed_s < MIN_EPOCH_S:
             return
         per_s = MARGIN * min(max(self._accepted - 1, 1) / max(elapsed_s, MIN_EPOCH_S), self._set_per_s)
-        self._opened_s, self._accepted, self._was_exhausted = now, 1, True  # the probe that was let in
+        is_first, self._was_exhausted = not self._was_exhausted, True
+        self._opened_s, self._accepted = now, 1  # the probe that was let in
+        may_be_overload = self._set_per_s < math.inf or now - held_since_s > OVERLOAD_S
+        if self.learned_per_s == math.inf and is_first and may_be_overload:
+            return
         if self.learned_per_s == math.inf:
             self._set_floor(per_s, now)
             self._hold(per_s, now)

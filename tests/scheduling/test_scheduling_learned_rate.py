@@ -54,9 +54,9 @@ def test_what_was_accepted_until_the_quota_was_used_up_is_the_first_rate() -> No
 
 
 def test_then_what_is_accepted_from_one_refill_to_the_next_is_the_rate() -> None:
-    """A window of 10 s that is used up in the first one."""
+    """A window of 10 s that is used up in the first one; the first time may have been an overload."""
     rate = LearnedRate("rate")
-    for window in range(8):
+    for window in range(12):
         for n in range(100):
             rate.take(1, 10 * window + n / 100)
         rate.on_exhausted(10 * window + 1.0, 10 * window + 10.0)
@@ -99,12 +99,23 @@ def test_two_a_second_are_found(server: Callable[[], Server]) -> None:
     assert max(len(run.rejected_s) for run in runs) <= 16
 
 
+@pytest.mark.parametrize("told", [untold, exactly, constant(2.0)])
+@pytest.mark.parametrize("start_s", [0.0, 0.05, 0.2, 0.6])
+def test_an_overload_at_the_start_says_nothing_of_the_rate(start_s: float, told: Told) -> None:
+    """Everything is rejected for some seconds; then the run goes on as if nothing had been."""
+    free = simulate(Outage(start_s, start_s + 2.0), Options(lines=1000, slots=100, told=told))
+    with_rate = simulate(Outage(start_s, start_s + 3.0), Options(lines=300, slots=50, told=told, set_per_s=100))
+
+    assert free.elapsed_s <= start_s + 4.0
+    assert with_rate.elapsed_s <= 3.0 + start_s + 4.5
+
+
 @pytest.mark.parametrize("told", [untold, exactly, rounded_up])
 @pytest.mark.parametrize("server", [lambda: FixedWindow(300, 60.0), lambda: SlidingWindow(300, 60.0)])
 def test_a_limit_a_minute_ends_in_time(server: Callable[[], Server], told: Told) -> None:
     run = simulate(server(), Options(lines=1200, told=told))
     assert run.elapsed_s <= 220
-    assert len(run.rejected_s) <= 0.1 * 1200
+    assert len(run.rejected_s) <= 0.11 * 1200
 
 
 @pytest.mark.parametrize("rejection_s", [0.001, math.inf])
