@@ -35,7 +35,7 @@ NOBODY = "http://127.0.0.1:9/v1"
             2,
             "--route: 'best' is not one of weighted, least-loaded, fastest",
         ),
-        (["prompts.jsonl", "-u", "mock:", "--timeline", "-"], 2, "--timeline -: is no file."),
+        (["prompts.jsonl", "-u", "mock:", "--timeline", "-"], 2, "--timeline -: is not a file"),
         (["prompts.jsonl", "-u", "mock:", "--max-errors", "few"], 2, "--max-errors 'few': write a count"),
         (["prompts.jsonl", "-u", "mock:", "--params", "{"], 2, "--params '{': not JSON"),
         (["prompts.jsonl", "-u", "mock:", "--params", "[]"], 2, "write an object"),

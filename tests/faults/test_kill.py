@@ -136,7 +136,7 @@ def test_the_second_signal_cuts_short(
     _, stderr = process.communicate(timeout=20)
 
     assert process.returncode == 130, stderr
-    assert "5 abandoned" in stderr
+    assert "5 dropped" in stderr
     assert records(tmp_path / "save.jsonl") == []
 
 

@@ -146,4 +146,4 @@ def test_zeros_in_the_middle_take_only_the_records_that_they_hit(tmp_path: Path)
     hit = range(PAGE_BYTES // (len(records[0]) + 1), 2 * PAGE_BYTES // (len(records[0]) + 1) + 1)
     assert [record["line"] for record in parsed(path)] == [number for number in range(20) if number not in hit]
     assert len(file.repaired) == 1
-    assert "1 line was broken" in file.repaired[0]
+    assert "1 line was damaged" in file.repaired[0]

@@ -431,7 +431,7 @@ async def test_a_port_that_is_taken_is_told_in_one_sentence() -> None:
     async with MockServer(AT_ONCE) as server:
         port = urlsplit(server.url).port or 0
         with pytest.raises(
-            UsageError, match=rf"127\.0\.0\.1:{port}: cannot listen there: Address already in use\. Cho"
+            UsageError, match=rf"127\.0\.0\.1:{port}: cannot listen there: Address already in use: cho"
         ):
             await MockServer(AT_ONCE, port=port).__aenter__()
 
