@@ -430,9 +430,7 @@ async def test_a_port_that_is_taken_is_told_in_one_sentence() -> None:
     """With the address and what to do."""
     async with MockServer(AT_ONCE) as server:
         port = urlsplit(server.url).port or 0
-        with pytest.raises(
-            UsageError, match=rf"127\.0\.0\.1:{port}: cannot listen there: Address already in use: cho"
-        ):
+        with pytest.raises(UsageError, match=rf"127\.0\.0\.1:{port}: cannot listen there: Address already in use: cho"):
             await MockServer(AT_ONCE, port=port).__aenter__()
 
 
