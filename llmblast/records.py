@@ -3,14 +3,17 @@
 Slotted dataclasses, not dicts. A dict exists only where bytes become JSON and back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
+from typing import Protocol
 
 Tokens = tuple[float, float, float]
 """Tokens of one request: in all, in the prompt, in the answer."""
 NO_TOKENS: Tokens = (0.0, 0.0, 0.0)
+MAX_MESSAGE_CHARS = 2000
+"""So much of an error's message is looked at and kept."""
 
 
 @dataclass(slots=True, eq=False)
@@ -124,6 +127,24 @@ class Reply:
         return None
 
 
+@dataclass(slots=True)
+class ReplyError:
+    """What an error reply says of itself; empty where it says nothing.
+
+    `names` are all codes, types, statuses and reasons in it, in lower case, letters and digits only, so that
+    `rate_limit_exceeded` and `rateLimitExceeded` are the same. `objects` are the JSON objects in it, outermost first.
+    """
+
+    message: str
+    code: str
+    names: tuple[str, ...] = ()
+    status: int | None = None
+    """The HTTP status that the error names, as gateways do that answer with 200."""
+    objects: tuple[Mapping[str, object], ...] = ()
+    has_usage: bool = False
+    """The reply tells that tokens were used."""
+
+
 @dataclass(frozen=True, slots=True)
 class RateLimitInfo:
     """One rate limit as the headers of a reply report it; None for what they do not report.
@@ -187,3 +208,22 @@ class Failure:
 
 
 Outcome = Success | Failure
+
+
+class Provider(Protocol):
+    """One API: how a request is written, what a reply, an error and a rate-limit header mean. Nothing here raises."""
+
+    kind: str
+    """The name that the setting `kind` of an endpoint has for it."""
+
+    def read_answer(self, request: Request, reply: Reply) -> Answer | ReplyError:
+        """Return the answer in a 2xx reply, or what is wrong with it."""
+
+    def read_error(self, reply: Reply) -> ReplyError:
+        """Return what the body of a reply that is not 2xx says."""
+
+    def named_wait_s(self, error: ReplyError, reply: Reply, wall_now_s: float) -> float | None:
+        """Return the seconds to wait that an error names in its body, 0 or more; None where it names none."""
+
+    def read_limits(self, headers: Collection[tuple[bytes, bytes]], wall_now_s: float) -> list[RateLimitInfo]:
+        """Return one `RateLimitInfo` for each limit that the headers of a reply report."""

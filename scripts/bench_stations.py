@@ -25,11 +25,12 @@ from llmblast.job.stations import make_scheduler
 from llmblast.reading import Shaper, key_of, open_source
 from llmblast.records import Answer, Reply, Request, Success
 from llmblast.scheduling import Scheduler
-from llmblast.sending import TRANSPORTS, judge, make_target
+from llmblast.sending import TRANSPORTS, make_target
 from llmblast.settings import Settings, load
 from llmblast.watching import Counters, EndpointCounters, LimitsView
 from llmblast.watching.bar import BarDisplay, make_console
 from llmblast.writing import OutputFile, Writer, output_file
+from tests.openai_provider import judge
 
 IN_FLIGHT = 256
 STEP_S = 1e-5

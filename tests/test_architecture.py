@@ -12,8 +12,8 @@ import pytest
 from llmblast.errors import ExitCode
 from tests.conftest import ROOT
 
-STATIONS = {"reading", "scheduling", "sending", "writing", "watching", "mocking"}
-GROUND = {"settings", "records", "errors", "locks", "pipes", "fence", "hiding", "urls"}
+STATIONS = {"reading", "scheduling", "providers", "sending", "writing", "watching", "mocking"}
+GROUND = {"settings", "records", "errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"}
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
     "job": {"job", "units", *STATIONS, *GROUND},
@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "setting_values": {"units"},
     "units": set[str](),
     "hiding": set[str](),
+    "http_time": {"records"},
     "urls": set[str](),
     "locks": {"errors"},
     "pipes": {"errors"},
@@ -46,7 +47,7 @@ AT_HOME = {
     "uvloop": {"job", "cli"},
     "pydantic": {"settings"},
     "annotated_types": {"settings"},
-    "orjson": {"reading", "sending", "writing", "mocking", "job", "cli", "watching"},
+    "orjson": {"reading", "providers", "sending", "writing", "mocking", "job", "cli", "watching"},
 }
 
 

@@ -12,10 +12,10 @@ from llmblast.records import Cause, Reply, Request
 from llmblast.sending.connections import new_connector
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Done, Exchange, Leave, leave_now
 from llmblast.sending.files import FileShortage, shortage
-from llmblast.sending.openai import Target
 from llmblast.sending.opening import IDLE_S, place_of
 from llmblast.sending.proxies import Proxy, forwarder
 from llmblast.sending.proxy_replies import without_proxy_refusal
+from llmblast.sending.target import Target
 
 AWAY_S = 5.0
 """A sweep that comes so much later than the one before it: the process was stopped, or the machine slept."""

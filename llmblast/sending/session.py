@@ -32,7 +32,6 @@ from llmblast.sending.exchange import MAX_REPLY_BYTES, Leave, leave_now
 from llmblast.sending.files import FileShortage, is_out_of_files
 from llmblast.sending.foreign_protocols import explain_first_bytes, hint_at_tls
 from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS, ReplyRewriter, UnreadableHttpError
-from llmblast.sending.openai import Target
 from llmblast.sending.opening import place_of
 from llmblast.sending.proxies import Proxy, forwarder
 from llmblast.sending.proxy_replies import without_proxy_refusal
@@ -44,6 +43,7 @@ from llmblast.sending.resolving import (
     not_sent,
     url_of_http_proxy,
 )
+from llmblast.sending.target import Target
 from llmblast.sending.tls import explain_tls
 
 _LARGE_BODY_BYTES = 512 * 1024

@@ -6,8 +6,8 @@ transcriptions have, `response` is that text. Formats: https://platform.openai.c
 
 from collections.abc import Callable, Iterator, Mapping
 
-from llmblast.records import Answer, Request
-from llmblast.sending.reply_errors import ReplyError, find_error
+from llmblast.providers.reply_errors import find_error
+from llmblast.records import Answer, ReplyError, Request
 
 _FINISH_REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
 _CALLS = ("function_call", "custom_tool_call", "mcp_approval_request")

@@ -5,10 +5,9 @@ from typing import Any
 import orjson
 import pytest
 
-from llmblast.records import Answer, Reply, Request
+from llmblast.providers.openai import read_answer
+from llmblast.records import Answer, Reply, ReplyError, Request
 from llmblast.sending import make_target
-from llmblast.sending.openai import read_answer
-from llmblast.sending.reply_errors import ReplyError
 from llmblast.settings import EndpointSettings
 
 

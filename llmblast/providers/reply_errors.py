@@ -22,11 +22,10 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from llmblast.records import Reply
-from llmblast.sending.html_text import words_of_page
-from llmblast.sending.lenient_json import UnreadableReplyError, repaired_json
+from llmblast.providers.html_text import words_of_page
+from llmblast.providers.lenient_json import UnreadableReplyError, repaired_json
+from llmblast.records import MAX_MESSAGE_CHARS, Reply, ReplyError
 
-MAX_MESSAGE_CHARS = 2000
 MAX_PLAIN_BODY_BYTES = 300
 MAX_PAGE_BYTES = 20_000
 _MAX_DEPTH = 6
@@ -43,24 +42,6 @@ _STATUS_KEYS = ("code", "status", "status_code", "http_code")
 _NO_KINDS = ("error",)
 """Types that every error of a provider has."""
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
-
-
-@dataclass(slots=True)
-class ReplyError:
-    """What an error reply says of itself; empty where it says nothing.
-
-    `names` are all codes, types, statuses and reasons in it, in lower case, letters and digits only, so that
-    `rate_limit_exceeded` and `rateLimitExceeded` are the same. `objects` are the JSON objects in it, outermost first.
-    """
-
-    message: str
-    code: str
-    names: tuple[str, ...] = ()
-    status: int | None = None
-    """The HTTP status that the error names, as gateways do that answer with 200."""
-    objects: tuple[Mapping[str, object], ...] = ()
-    has_usage: bool = False
-    """The reply tells that tokens were used."""
 
 
 @dataclass(slots=True)

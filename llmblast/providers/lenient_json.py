@@ -17,8 +17,8 @@ import json
 import re
 from math import isfinite
 
+from llmblast.providers.streams import UnreadableStreamError, join_chunks
 from llmblast.records import Reply
-from llmblast.sending.streams import UnreadableStreamError, join_chunks
 
 _PADDING = "\0\ufeff \t\r\n"
 _COMMENTS = re.compile(r"(?::[^\r\n]*(?:[\r\n]\s*|\Z))+")
