@@ -1,9 +1,9 @@
-"""What passes between the stations: Line, Request, Reply, Outcome.
+"""What passes between the stations: Line, Request, Reply, Outcome; and the contract of a Provider.
 
 Slotted dataclasses, not dicts. A dict exists only where bytes become JSON and back.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
@@ -33,6 +33,25 @@ class Line:
     extra: Mapping[str, object] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a simple line asks for, in the words of no API. `images` are http, https or data URLs."""
+
+    text: str
+    system: str | None
+    images: Sequence[str]
+    params: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """A request as one kind of provider takes it; see `Request` for the fields."""
+
+    path: str
+    body: bytes
+    needs_model: bool
+
+
 @dataclass(slots=True, eq=False)
 class Request(Line):
     """A line that can be sent, and what has happened to it so far.
@@ -40,10 +59,20 @@ class Request(Line):
     `body` is a JSON object. Where `needs_model` is set it has no `model`, and the endpoint's is put in front when the
     request is sent, since lines go to endpoints that may call the same model by different names.
     `path` is relative to the endpoint's base URL, such as `chat/completions`. `output_format` names the record format.
+    Both are for endpoints whose provider is `kind`; those of another one get what it renders.
     """
 
     path: str = "chat/completions"
     body: bytes = b""
+    kind: str = "openai"
+    dialect: str = ""
+    """The API that a raw body is written for, such as `openai.chat`; empty for a prompt."""
+    prompt: Prompt | None = None
+    """What `body` was rendered from, where endpoints of another kind may take it, too."""
+    renderings: dict[str, Rendering] | None = None
+    """What other kinds of providers made of it."""
+    closed_to: int = 0
+    """Bit set of the indices of endpoints whose API cannot express it."""
     needs_model: bool = False
     model: str | None = None
     """The model that the line itself names, if it does."""
@@ -215,6 +244,29 @@ class Provider(Protocol):
 
     kind: str
     """The name that the setting `kind` of an endpoint has for it."""
+    dialects: Mapping[str, str]
+    """The raw bodies that it takes as they are: their dialects, each with the path that they go to."""
+    hosts: Collection[str]
+    """Hosts that speak no other API unless told."""
+    key_env: str
+    """The variable with its API key."""
+    headers: Mapping[str, str]
+    """Headers that each request needs."""
+
+    def base_url(self, url: str) -> str:
+        """Return the base of an endpoint's URL, which paths are appended to."""
+
+    def names_path(self, url: str) -> bool:
+        """Return whether the URL ends in a path of this API."""
+
+    def auth_header(self, url: str, key: str) -> tuple[str, str]:
+        """Return name and value of the header that brings the key."""
+
+    def unsupported_in(self, prompt: Prompt) -> str | None:
+        """Return what the API has no words for, if anything; such a prompt is not rendered."""
+
+    def render(self, prompt: Prompt) -> tuple[str, bytes]:
+        """Return path and body, without a model. Raises JSONEncodeError for what is no JSON."""
 
     def read_answer(self, request: Request, reply: Reply) -> Answer | ReplyError:
         """Return the answer in a 2xx reply, or what is wrong with it."""

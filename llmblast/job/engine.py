@@ -19,7 +19,7 @@ from llmblast.job.key_refresh import renew_key
 from llmblast.job.response_handler import ResponseHandler, Sink
 from llmblast.job.wait_limit import WaitLimit
 from llmblast.job.wake_up import WakeUp
-from llmblast.providers import OpenAI
+from llmblast.providers import DEFAULT_PROVIDER
 from llmblast.records import NO_TOKENS, Answer, Failure, Provider, Reply, Request
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.sending import Backoff, Channel, EndpointKey, judge
@@ -80,7 +80,7 @@ class Engine:
         self._max_queued = max(max_in_flight * QUEUED_PER_SLOT, MIN_QUEUED)
         self._hedging = hedging
         self._keys = keys
-        self._providers = providers or [OpenAI()] * len(channels)
+        self._providers = providers or [DEFAULT_PROVIDER] * len(channels)
         self.wait_limit = WaitLimit(scheduler, self.stop, wall_clock, max_wait_s)
         self._handler = ResponseHandler(
             scheduler,

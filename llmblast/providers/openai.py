@@ -1,9 +1,10 @@
-"""The OpenAI API and the many servers that speak it: what a reply says.
+"""The OpenAI API and the many servers that speak it: how a request is written, what a reply says.
 
 https://platform.openai.com/docs/api-reference; vLLM, llama.cpp, Ollama, TGI, LiteLLM and others follow it.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 
 import orjson
 
@@ -13,8 +14,15 @@ from llmblast.providers.passed_through import PASSED_THROUGH, Reader, read_list
 from llmblast.providers.rate_limit_headers import read_rate_limits
 from llmblast.providers.reply_errors import find_error, read_error
 from llmblast.providers.wait_hints import named_wait_s
-from llmblast.records import Answer, Reply, ReplyError, Request
+from llmblast.records import Answer, Prompt, Reply, ReplyError, Request
+from llmblast.settings import API_PATHS, base_url
+from llmblast.urls import host_of, is_azure
 
+_CHAT = "chat/completions"
+_SHORT_NAMES = {_CHAT: "chat"}
+_AZURE_HEADER = "api-key"
+_JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*")
+"""RFC 7519: what Microsoft Entra ID issues, and Azure takes as a bearer token only."""
 _TEXT_PARTS = ("text", "output_text", None)
 _PLAIN_PART = ("type", "text")
 _PLAIN_MESSAGE = ("role", "content")
@@ -204,7 +212,53 @@ class OpenAI:
     """The provider of the OpenAI API."""
 
     kind = "openai"
+    dialects: Mapping[str, str] = {f"openai.{_SHORT_NAMES.get(path, path)}": path for path in API_PATHS}
+    hosts: Collection[str] = ("api.openai.com",)
+    key_env = "OPENAI_API_KEY"
+    headers: Mapping[str, str] = {}
+    base_url = staticmethod(base_url)
     read_answer = staticmethod(read_answer)
     read_error = staticmethod(read_error)
     named_wait_s = staticmethod(named_wait_s)
     read_limits = staticmethod(read_rate_limits)
+
+    def __init__(self) -> None:
+        self._system: str | None = None
+        self._head = _head(None)
+        self._params: Mapping[str, object] = {}
+        self._tail = _tail({})
+
+    def names_path(self, url: str) -> bool:
+        path = url.partition("?")[0].rstrip("/")
+        return any(path.endswith(f"/{api_path}") for api_path in API_PATHS)
+
+    def auth_header(self, url: str, key: str) -> tuple[str, str]:
+        if is_azure(host_of(url)) and not _JWT.fullmatch(key):
+            return _AZURE_HEADER, key
+        return "Authorization", f"Bearer {key}"
+
+    def unsupported_in(self, prompt: Prompt) -> str | None:
+        return None
+
+    def render(self, prompt: Prompt) -> tuple[str, bytes]:
+        """See `Provider`. What the next prompt has in common with the last one is not encoded again."""
+        if prompt.system is not self._system:
+            self._head, self._system = _head(prompt.system), prompt.system
+        if prompt.params is not self._params:
+            self._tail, self._params = _tail(prompt.params), prompt.params
+        content: object = prompt.text
+        if prompt.images:
+            images = [{"type": "image_url", "image_url": {"url": url}} for url in prompt.images]
+            content = [{"type": "text", "text": prompt.text}, *images]
+        return _CHAT, b"".join((self._head, orjson.dumps(content), self._tail))
+
+
+def _head(system: str | None) -> bytes:
+    """Return a body up to the content of the user message."""
+    message = b'{"role":"system","content":%b},' % orjson.dumps(system) if system else b""
+    return b'{"messages":[%b{"role":"user","content":' % message
+
+
+def _tail(params: Mapping[str, object]) -> bytes:
+    """Return a body from the content of the user message on."""
+    return b"}]," + orjson.dumps(dict(params))[1:] if params else b"}]}"

@@ -11,7 +11,8 @@ import orjson
 
 from llmblast.reading.exact_numbers import with_exact_numbers
 from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model
-from llmblast.reading.paths import PathFinder, fits, path_of_url
+from llmblast.reading.paths import PathFinder, dialect_of, fits, path_of_url
+from llmblast.reading.speakers import Speakers
 from llmblast.records import Request
 from llmblast.settings import API_PATHS, Settings
 
@@ -22,8 +23,9 @@ _MEMBERS = frozenset({"custom_id", "method", "url", "body"})
 class OpenAIBatch:
     """Takes lines with `custom_id` and `body`; all other members of the line are the user's own."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, speakers: Speakers) -> None:
         self._paths = PathFinder(settings)
+        self._speakers = speakers
         self._own_fields = frozenset(settings.own_fields)
 
     def claims(self, fields: Mapping[str, object]) -> bool:
@@ -45,7 +47,8 @@ class OpenAIBatch:
         if not self._own_fields.isdisjoint(body):
             extra.update({name: value for name, value in body.items() if name in self._own_fields})
             body = {name: value for name, value in body.items() if name not in self._own_fields}
-        path = self._path_of(fields.get("url"), body)
+        dialect = dialect_of(self._path_of(fields.get("url"), body))
+        route = self._speakers.route_of(dialect)
         # A copy: what orjson returns keeps the place that it was written into, many times its size, and lines wait.
         body_bytes = bytes(memoryview(orjson.dumps(body)))
         return Request(
@@ -55,8 +58,11 @@ class OpenAIBatch:
             custom_id,
             orjson.Fragment(body_bytes),
             extra or None,
-            path=path,
+            path=route.path,
             body=body_bytes,
+            kind=route.kind,
+            dialect=dialect,
+            closed_to=route.closed_to,
             needs_model=needs_model(body),
             model=model_of(body),
             max_tokens=max_tokens_of(body),

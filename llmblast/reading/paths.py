@@ -40,6 +40,14 @@ _ONLY_IN_RESPONSES = frozenset(
 """Members that no embeddings request has, which takes an `input` as well."""
 
 
+_DIALECTS = {path: f"openai.{path}" for path in API_PATHS} | {"chat/completions": "openai.chat"}
+
+
+def dialect_of(path: str) -> str:
+    """Return the name of the API that has this path."""
+    return _DIALECTS[path]
+
+
 @lru_cache(maxsize=256)
 def path_of_url(url: str) -> str | None:
     """Return the API path that a URL or its path ends in, whatever stands before it; None if it is none of ours.

@@ -10,7 +10,8 @@ import orjson
 
 from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model, own_id
 from llmblast.reading.members import take_out, take_out_id
-from llmblast.reading.paths import PathFinder
+from llmblast.reading.paths import PathFinder, dialect_of
+from llmblast.reading.speakers import Speakers
 from llmblast.records import Request
 from llmblast.settings import Settings
 
@@ -22,8 +23,9 @@ class Raw:
     request with one, so it is not sent, and neither are the fields named by `own_fields`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, speakers: Speakers) -> None:
         self._paths = PathFinder(settings)
+        self._speakers = speakers
         self._own_fields = _IDS.union(settings.own_fields)
 
     def claims(self, fields: Mapping[str, object]) -> bool:
@@ -39,6 +41,8 @@ class Raw:
         path = self._paths.find(fields)
         if path is None:
             raise BadLine('a raw request needs "messages", "input" or "prompt"')
+        dialect = dialect_of(path)
+        route = self._speakers.route_of(dialect)
         return Request(
             number,
             key,
@@ -46,8 +50,11 @@ class Raw:
             line_id,
             orjson.Fragment(body),
             extra or None,
-            path=path,
+            path=route.path,
             body=body,
+            kind=route.kind,
+            dialect=dialect,
+            closed_to=route.closed_to,
             needs_model=needs_model(fields),
             model=model_of(fields),
             max_tokens=max_tokens_of(fields),

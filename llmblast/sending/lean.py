@@ -198,8 +198,9 @@ class LeanChannel:
         return None
 
     def _send_on(self, exchange: Exchange, request: Request, begun_s: float, done: Done) -> None:
-        start, body = self._target.parts_of(request)
-        head = self._heads.get(request.path) or self._render_head(request.path)
+        rendering = self._target.rendering_of(request)
+        start, body = self._target.parts_of(rendering)
+        head = self._heads.get(rendering.path) or self._render_head(rendering.path)
         head = b"%b%d\r\n\r\n%b" % (head, len(start) + len(body), start)
         if self._passes_on is not None:
             done = partial(self._passes_on, done)

@@ -281,9 +281,10 @@ class SessionChannel:
 
     async def send(self, request: Request) -> Reply:
         """One `POST`, read whole."""
-        url = self._urls.get(request.path)
+        rendering = self._target.rendering_of(request)
+        url = self._urls.get(rendering.path)
         if url is None:
-            url = self._urls[request.path] = URL(self._target.url_of(request.path))
+            url = self._urls[rendering.path] = URL(self._target.url_of(rendering.path))
         clock = asyncio.get_running_loop().time
         begun_s = clock()
         if self._shortage.waiting:
@@ -293,7 +294,7 @@ class SessionChannel:
             _trip.set(trip)
             self._under_way.add(trip)
             try:
-                reply = await self._post(url, self._target.body_of(request), trip)
+                reply = await self._post(url, self._target.body_of(rendering), trip)
             except asyncio.CancelledError:
                 if not trip.has_ended_in_vain():
                     raise

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 import orjson
 
 from llmblast.errors import UsageError
-from llmblast.records import Request
-from llmblast.sending.auth import BEARER_HEADER, DEFAULT_KEY_HEADERS, auth_header, check_auth
+from llmblast.records import Provider, Rendering, Request
+from llmblast.sending.auth import DEFAULT_KEY_HEADERS, auth_header, check_auth
 from llmblast.sending.proxies import Proxy, find_proxy
 from llmblast.sending.tls import new_tls_context
-from llmblast.settings import EndpointSettings, base_url
+from llmblast.settings import EndpointSettings
 
 USER_AGENT = "llmblast/0.1"
 _HEADERS_OF_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
@@ -24,20 +24,17 @@ _OWN_VERSION = re.compile(r"v\d+/")
 _COPIED_BYTES = 16 * 1024
 
 
-def _bearer(key: str) -> tuple[str, str]:
-    return BEARER_HEADER, f"Bearer {key}"
-
-
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where and how to send to one endpoint, prepared once. `headers` may hold the key and never show in a repr."""
 
     name: str
     base: str
+    provider: Provider
     headers: Mapping[str, str] = field(repr=False)
     model_prefix: bytes
     """`{"model":"...",`, which replaces the opening brace of a body that has no model; empty without a model."""
-    auth_header: Callable[[str], tuple[str, str]] = field(default=_bearer, repr=False)
+    auth_header: Callable[[str], tuple[str, str]] = field(repr=False)
     """Returns name and value of the header for a key."""
     own_headers: frozenset[str] = frozenset()
     """The headers that the endpoint's settings have, in lower case: they go before ours, the one with the key, too."""
@@ -54,12 +51,29 @@ class Target:
         kept = {header: text for header, text in self.headers.items() if header.lower() not in replaced}
         return replace(self, headers={**kept, name: value})
 
-    def body_of(self, request: Request) -> bytes:
+    def rendering_of(self, request: Request) -> Request | Rendering:
+        """Return path and body for this endpoint's provider: the request's own, or made once for each other kind."""
+        kind = self.provider.kind
+        if request.kind == kind:
+            return request
+        if request.renderings is None:
+            request.renderings = {}
+        rendering = request.renderings.get(kind)
+        if rendering is None:
+            rendering = request.renderings[kind] = self._render(request)
+        return rendering
+
+    def _render(self, request: Request) -> Rendering:
+        if request.prompt is None:
+            return Rendering(self.provider.dialects[request.dialect], request.body, request.needs_model)
+        return Rendering(*self.provider.render(request.prompt), needs_model=True)
+
+    def body_of(self, request: Request | Rendering) -> bytes:
         """The JSON to send: the request's, with this endpoint's model where it names none."""
         start, rest = self.parts_of(request)
         return start + rest if start else request.body
 
-    def parts_of(self, request: Request) -> tuple[bytes, bytes | memoryview]:
+    def parts_of(self, request: Request | Rendering) -> tuple[bytes, bytes | memoryview]:
         """The same in two parts, so that a long prompt is not copied for the sake of the model in front of it."""
         body = request.body
         if not request.needs_model or not self.model_prefix:
@@ -74,7 +88,11 @@ class Target:
 
 
 def make_target(
-    endpoint: EndpointSettings, model: str | None, key: str | None, environ: Mapping[str, str] | None = None
+    endpoint: EndpointSettings,
+    model: str | None,
+    key: str | None,
+    provider: Provider,
+    environ: Mapping[str, str] | None = None,
 ) -> Target:
     """Prepares the target; `model` is the run's, the endpoint's own goes before it, as do its headers. `environ` may
     name proxies.
@@ -87,6 +105,7 @@ def make_target(
         "Accept": "application/json",
         "Accept-Encoding": "identity",
         "Content-Type": "application/json",
+        **provider.headers,
     }
     for header, value in endpoint.headers.items():
         _check_header(endpoint.name, header, value)
@@ -98,10 +117,11 @@ def make_target(
     prefix = b'{"model":' + orjson.dumps(name) + b"," if name else b""
     target = Target(
         endpoint.name,
-        base_url(endpoint.url),
+        provider.base_url(endpoint.url),
+        provider,
         headers,
         prefix,
-        partial(auth_header, endpoint),
+        partial(auth_header, endpoint, provider),
         theirs,
         find_proxy(endpoint, environ or {}),
         new_tls_context(endpoint),

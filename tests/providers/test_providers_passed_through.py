@@ -7,8 +7,8 @@ import pytest
 
 from llmblast.providers.openai import read_answer
 from llmblast.records import Answer, Reply, ReplyError, Request
-from llmblast.sending import make_target
 from llmblast.settings import EndpointSettings
+from tests.openai_provider import make_target
 
 
 def read(data: object, path: str = "responses") -> Answer | ReplyError:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llmblast.reading import LineSplitter, Shaper, key_of
+from llmblast.reading import LineSplitter, key_of
 from llmblast.records import Failure, Request
 from llmblast.settings import Settings
+from tests.openai_provider import Shaper
 
 KEY = "0123456789abcdef"
 FormatName = Literal["auto", "simple", "raw", "openai-batch"]
