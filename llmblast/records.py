@@ -33,7 +33,7 @@ class Line:
     extra: Mapping[str, object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Prompt:
     """What a simple line asks for, in the words of no API. `images` are http, https or data URLs."""
 
@@ -41,6 +41,15 @@ class Prompt:
     system: str | None
     images: Sequence[str]
     params: Mapping[str, object]
+    renderings: "dict[str, Rendering] | None" = None
+    """By kind of provider; those that were needed so far, but for the one in the request itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawBody:
+    """A body that is sent as it is, to endpoints that speak its `dialect`, such as `openai.chat`."""
+
+    dialect: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +74,8 @@ class Request(Line):
     path: str = "chat/completions"
     body: bytes = b""
     kind: str = "openai"
-    dialect: str = ""
-    """The API that a raw body is written for, such as `openai.chat`; empty for a prompt."""
-    prompt: Prompt | None = None
-    """What `body` was rendered from, where endpoints of another kind may take it, too."""
-    renderings: dict[str, Rendering] | None = None
-    """What other kinds of providers made of it."""
+    content: Prompt | RawBody | None = None
+    """What other kinds of providers render, where endpoints have several kinds."""
     closed_to: int = 0
     """Bit set of the indices of endpoints whose API cannot express it."""
     needs_model: bool = False
@@ -239,8 +244,12 @@ class Failure:
 Outcome = Success | Failure
 
 
+class UnsupportedError(Exception):
+    """A provider's API has no words for a part of a prompt; the text says which."""
+
+
 class Provider(Protocol):
-    """One API: how a request is written, what a reply, an error and a rate-limit header mean. Nothing here raises."""
+    """One API: how a request is written, what a reply, an error and a rate-limit header mean. Only `render` raises."""
 
     kind: str
     """The name that the setting `kind` of an endpoint has for it."""
@@ -263,10 +272,10 @@ class Provider(Protocol):
         """Return name and value of the header that brings the key."""
 
     def unsupported_in(self, prompt: Prompt) -> str | None:
-        """Return what the API has no words for, if anything; such a prompt is not rendered."""
+        """Return what the API has no words for, if anything."""
 
     def render(self, prompt: Prompt) -> tuple[str, bytes]:
-        """Return path and body, without a model. Raises JSONEncodeError for what is no JSON."""
+        """Return path and body, without a model. Raises UnsupportedError, and JSONEncodeError for what is no JSON."""
 
     def read_answer(self, request: Request, reply: Reply) -> Answer | ReplyError:
         """Return the answer in a 2xx reply, or what is wrong with it."""

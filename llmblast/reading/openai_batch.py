@@ -11,9 +11,9 @@ import orjson
 
 from llmblast.reading.exact_numbers import with_exact_numbers
 from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model
-from llmblast.reading.paths import PathFinder, dialect_of, fits, path_of_url
+from llmblast.reading.paths import DIALECTS, PathFinder, fits, path_of_url
 from llmblast.reading.speakers import Speakers
-from llmblast.records import Request
+from llmblast.records import RawBody, Request
 from llmblast.settings import API_PATHS, Settings
 
 _ALLOWED = ", ".join(f"/{path}" if path.startswith("v2/") else f"/v1/{path}" for path in API_PATHS)
@@ -47,11 +47,11 @@ class OpenAIBatch:
         if not self._own_fields.isdisjoint(body):
             extra.update({name: value for name, value in body.items() if name in self._own_fields})
             body = {name: value for name, value in body.items() if name not in self._own_fields}
-        dialect = dialect_of(self._path_of(fields.get("url"), body))
-        route = self._speakers.route_of(dialect)
+        speakers, dialect = self._speakers, DIALECTS[self._path_of(fields.get("url"), body)]
+        route = speakers.routes.get(dialect) or speakers.route_of(dialect)
         # A copy: what orjson returns keeps the place that it was written into, many times its size, and lines wait.
         body_bytes = bytes(memoryview(orjson.dumps(body)))
-        return Request(
+        request = Request(
             number,
             key,
             text,
@@ -61,13 +61,14 @@ class OpenAIBatch:
             path=route.path,
             body=body_bytes,
             kind=route.kind,
-            dialect=dialect,
-            closed_to=route.closed_to,
             needs_model=needs_model(body),
             model=model_of(body),
             max_tokens=max_tokens_of(body),
             output_format="openai-batch",
         )
+        if speakers.is_mixed:
+            request.content, request.closed_to = RawBody(dialect), route.closed_to
+        return request
 
     def _path_of(self, url: object, body: Mapping[str, object]) -> str:
         if url is None:

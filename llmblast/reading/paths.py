@@ -40,12 +40,8 @@ _ONLY_IN_RESPONSES = frozenset(
 """Members that no embeddings request has, which takes an `input` as well."""
 
 
-_DIALECTS = {path: f"openai.{path}" for path in API_PATHS} | {"chat/completions": "openai.chat"}
-
-
-def dialect_of(path: str) -> str:
-    """Return the name of the API that has this path."""
-    return _DIALECTS[path]
+DIALECTS: Mapping[str, str] = {path: f"openai.{path}" for path in API_PATHS} | {"chat/completions": "openai.chat"}
+"""The name of each API by its path."""
 
 
 @lru_cache(maxsize=256)

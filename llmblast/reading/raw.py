@@ -10,9 +10,9 @@ import orjson
 
 from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model, own_id
 from llmblast.reading.members import take_out, take_out_id
-from llmblast.reading.paths import PathFinder, dialect_of
+from llmblast.reading.paths import DIALECTS, PathFinder
 from llmblast.reading.speakers import Speakers
-from llmblast.records import Request
+from llmblast.records import RawBody, Request
 from llmblast.settings import Settings
 
 _IDS = frozenset({"id", "custom_id"})
@@ -41,9 +41,9 @@ class Raw:
         path = self._paths.find(fields)
         if path is None:
             raise BadLine('a raw request needs "messages", "input" or "prompt"')
-        dialect = dialect_of(path)
-        route = self._speakers.route_of(dialect)
-        return Request(
+        speakers, dialect = self._speakers, DIALECTS[path]
+        route = speakers.routes.get(dialect) or speakers.route_of(dialect)
+        request = Request(
             number,
             key,
             text,
@@ -53,12 +53,13 @@ class Raw:
             path=route.path,
             body=body,
             kind=route.kind,
-            dialect=dialect,
-            closed_to=route.closed_to,
             needs_model=needs_model(fields),
             model=model_of(fields),
             max_tokens=max_tokens_of(fields),
         )
+        if speakers.is_mixed:
+            request.content, request.closed_to = RawBody(dialect), route.closed_to
+        return request
 
     def _split(self, text: bytes, fields: Mapping[str, object]) -> tuple[bytes, dict[str, orjson.Fragment]]:
         """Return what is sent, and what is the user's own but no id."""

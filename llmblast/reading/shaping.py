@@ -7,7 +7,7 @@ from llmblast.reading.formats import Detector
 from llmblast.reading.image_tokens import MIN_BODY_BYTES, may_hold_images, measure
 from llmblast.reading.lines import OversizedLine
 from llmblast.reading.speakers import Speakers
-from llmblast.records import Failure, Line, Provider, Request
+from llmblast.records import Failure, Line, Provider, Request, UnsupportedError
 from llmblast.settings import Settings
 
 BAD_LINE = "bad_line"
@@ -36,6 +36,8 @@ class Shaper:
             return _failure(Line(number, key, text, number), bad)
         try:
             request = self._detector.format_of(fields).shape(number, key, text, fields)
+        except UnsupportedError as error:
+            return _failure(Line(number, key, text, _readable_id(fields, number)), BadLine(str(error)))
         except BadLine as bad:
             return _failure(Line(number, key, text, _readable_id(fields, number)), bad)
         if len(request.body) > MIN_BODY_BYTES and may_hold_images(fields):

@@ -14,7 +14,7 @@ from llmblast.reading.fields import STREAM_REFUSAL, BadLine, max_tokens_of, own_
 from llmblast.reading.images import Images
 from llmblast.reading.speakers import Speakers
 from llmblast.reading.template import Template
-from llmblast.records import Prompt, Request
+from llmblast.records import Prompt, Request, UnsupportedError
 from llmblast.settings import Settings
 
 _OUR_FIELDS = frozenset(("input", "system", "images", "params", "priority", "id", "custom_id"))
@@ -35,11 +35,12 @@ class Simple:
         self._params = settings.params
         self._system = settings.system
         self._max_tokens = max_tokens_of(settings.params)
-        self._render = speakers.render
+        self._speakers = speakers if speakers.is_mixed else None
+        self._provider = speakers.first
         try:
-            self._render(Prompt("", settings.system, (), settings.params))
-        except BadLine as bad:
-            raise UsageError(f"--params: {bad.message}.") from None
+            speakers.render_first(Prompt("", settings.system, (), settings.params))
+        except (BadLine, UnsupportedError) as error:
+            raise UsageError(f"--params: {error}.") from None
         except orjson.JSONEncodeError as error:
             raise UsageError(f"--system or --params: cannot be sent as JSON: {error}.") from None
         self._template = None if settings.prompt is None else Template(settings.prompt)
@@ -74,25 +75,29 @@ class Simple:
             max_tokens = max_tokens_of(params)
         if (images := asked.get("images")) is not None:
             urls = self._images.urls(images)
-        body, route, kept_prompt = self._render(Prompt(prompt, system, urls, params))
+        provider, asks, closed_to = self._provider, Prompt(prompt, system, urls, params), 0
+        if self._speakers is not None:
+            provider, closed_to = self._speakers.choose(asks)
+        path, body = provider.render(asks)
 
         extra = {name: value for name, value in fields.items() if name not in ours}
-        return Request(
+        request = Request(
             number,
             key,
             text,
             own_id(fields, number),
             prompt,
             with_exact_numbers(text, extra) if extra else None,
-            path=route.path,
+            path=path,
             body=body,
-            kind=route.kind,
-            prompt=kept_prompt,
-            closed_to=route.closed_to,
+            kind=provider.kind,
             needs_model=True,
             max_tokens=max_tokens,
             deferred=_is_deferred(asked.get("priority")),
         )
+        if self._speakers is not None:
+            request.content, request.closed_to = asks, closed_to
+        return request
 
 
 def _refusal(params: Mapping[str, object]) -> str | None:

@@ -37,6 +37,7 @@ class LeanChannel:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._target = target
+        self._kind = target.provider.kind
         self._timeout_s = timeout_s
         self._connector = new_connector(
             target.base, min(connect_timeout_s, timeout_s), max_reply_bytes, target.proxy, target.tls
@@ -198,7 +199,7 @@ class LeanChannel:
         return None
 
     def _send_on(self, exchange: Exchange, request: Request, begun_s: float, done: Done) -> None:
-        rendering = self._target.rendering_of(request)
+        rendering = request if request.kind == self._kind else self._target.rendering_of(request)
         start, body = self._target.parts_of(rendering)
         head = self._heads.get(rendering.path) or self._render_head(rendering.path)
         head = b"%b%d\r\n\r\n%b" % (head, len(start) + len(body), start)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from llmblast.errors import UsageError
-from llmblast.records import Provider, Rendering, Request
+from llmblast.records import Provider, RawBody, Rendering, Request
 from llmblast.sending.auth import DEFAULT_KEY_HEADERS, auth_header, check_auth
 from llmblast.sending.proxies import Proxy, find_proxy
 from llmblast.sending.tls import new_tls_context
@@ -53,20 +53,18 @@ class Target:
 
     def rendering_of(self, request: Request) -> Request | Rendering:
         """Return path and body for this endpoint's provider: the request's own, or made once for each other kind."""
-        kind = self.provider.kind
-        if request.kind == kind:
+        kind, content = self.provider.kind, request.content
+        if request.kind == kind or content is None:
             return request
-        if request.renderings is None:
-            request.renderings = {}
-        rendering = request.renderings.get(kind)
+        if isinstance(content, RawBody):
+            return Rendering(self.provider.dialects[content.dialect], request.body, request.needs_model)
+        if content.renderings is None:
+            content.renderings = {}
+        rendering = content.renderings.get(kind)
         if rendering is None:
-            rendering = request.renderings[kind] = self._render(request)
+            path, body = self.provider.render(content)
+            rendering = content.renderings[kind] = Rendering(path, body, needs_model=True)
         return rendering
-
-    def _render(self, request: Request) -> Rendering:
-        if request.prompt is None:
-            return Rendering(self.provider.dialects[request.dialect], request.body, request.needs_model)
-        return Rendering(*self.provider.render(request.prompt), needs_model=True)
 
     def body_of(self, request: Request | Rendering) -> bytes:
         """The JSON to send: the request's, with this endpoint's model where it names none."""
