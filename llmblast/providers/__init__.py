@@ -6,6 +6,7 @@ A new provider is one class in one file and one line in `PROVIDERS`. The contrac
 from collections.abc import Sequence
 
 from llmblast.errors import UsageError
+from llmblast.providers.anthropic import Anthropic
 from llmblast.providers.finish_reasons import is_flagged
 from llmblast.providers.openai import OpenAI
 from llmblast.records import Provider
@@ -15,7 +16,7 @@ from llmblast.urls import host_of
 __all__ = ["DEFAULT_PROVIDER", "PROVIDERS", "is_flagged", "provider_of", "provider_of_key", "providers_of"]
 
 DEFAULT_PROVIDER: Provider = OpenAI()
-PROVIDERS: dict[str, Provider] = {provider.kind: provider for provider in (DEFAULT_PROVIDER,)}
+PROVIDERS: dict[str, Provider] = {provider.kind: provider for provider in (DEFAULT_PROVIDER, Anthropic())}
 """By the name that the setting `kind` of an endpoint knows."""
 
 

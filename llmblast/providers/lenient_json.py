@@ -15,7 +15,9 @@ Called only when orjson has refused the body, so that other replies cost nothing
 import codecs
 import json
 import re
+from collections.abc import Sequence
 from math import isfinite
+from typing import Protocol
 
 from llmblast.providers.streams import UnreadableStreamError, join_chunks
 from llmblast.records import Reply
@@ -42,22 +44,31 @@ _NUL_PATTERNS = (
 """RFC 4627 section 3: JSON begins with two ASCII characters."""
 
 
+class Join(Protocol):
+    """Makes one reply of the events of a stream. Raises UnreadableStreamError."""
+
+    def __call__(self, chunks: Sequence[object], /, *, is_ended: bool) -> object: ...
+
+
 class UnreadableReplyError(Exception):
     """No JSON can be found in the reply; the text says what it has instead."""
 
 
-def repaired_json(reply: Reply) -> bytes:
-    """Return what the body of the reply means, as strict JSON. Raises UnreadableReplyError, and nothing else."""
+def repaired_json(reply: Reply, join: Join = join_chunks) -> bytes:
+    """Return what the body of the reply means, as strict JSON. Raises UnreadableReplyError, and nothing else.
+
+    `join` makes one reply of the events of a stream, which it may find broken off.
+    """
     try:
         text = _decode(reply.body, reply.header(b"content-type") or b"").strip(_PADDING)
-        return _strict(_read(text))
+        return _strict(_read(text, join))
     except UnreadableStreamError as error:
         raise UnreadableReplyError(str(error)) from None
     except (ValueError, RecursionError):
         raise UnreadableReplyError("a body that is not JSON") from None
 
 
-def _read(text: str) -> object:
+def _read(text: str, join: Join) -> object:
     if not text:
         raise UnreadableReplyError("an empty body")
     if comments := _COMMENTS.match(text):
@@ -65,7 +76,7 @@ def _read(text: str) -> object:
     if text[:1] in ("{", "["):
         return _read_whole(text)
     if _EVENTS.match(text) or (comments and not text):
-        return _read_events(text)
+        return _read_events(text, join)
     raise UnreadableReplyError("a body that is not JSON")
 
 
@@ -112,7 +123,7 @@ def _skip_padding(text: str, start: int) -> int:
     return start
 
 
-def _read_events(text: str) -> object:
+def _read_events(text: str, join: Join) -> object:
     """Join an event stream: https://html.spec.whatwg.org/multipage/server-sent-events.html.
 
     A `data` line that is JSON by itself is a chunk, since some servers leave out the empty line between events.
@@ -134,7 +145,7 @@ def _read_events(text: str) -> object:
                 pending = ""
     if pending:
         raise UnreadableStreamError("a stream that breaks off in the middle of a chunk")
-    return join_chunks(chunks, is_ended=is_ended)
+    return join(chunks, is_ended=is_ended)
 
 
 def _chunk_in(text: str) -> dict[str, object] | None:
