@@ -157,7 +157,7 @@ class Settings(RateSettings):
     """Empty: beside the save file, see `errors_path`."""
     endpoints: tuple[EndpointSettings, ...] = ()
 
-    format: Literal["auto", "simple", "raw", "openai-batch"] = "auto"
+    format: Literal["auto", "simple", "raw", "openai-batch", "anthropic-batch"] = "auto"
     model: str | None = None
     system: str | None = None
     prompt: str | None = None

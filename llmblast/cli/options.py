@@ -58,9 +58,9 @@ Url = Annotated[
         "--url",
         "--request_url",
         metavar="URL[,name=VALUE...]",
-        help="Endpoint, repeatable, with its own limits: name, weight, model, rps, rpm, rpd, tpm, itpm, otpm, burst, "
-        "concurrency, charge, quota, adaptive, key_env, key_file, key_command, key_refresh, auth, proxy, ca_file, "
-        "client_cert, client_key. mock: is the built-in one. "
+        help="Endpoint, repeatable, with its own limits: name, kind, weight, model, rps, rpm, rpd, tpm, itpm, otpm, "
+        "burst, concurrency, charge, quota, adaptive, key_env, key_file, key_command, key_refresh, auth, proxy, "
+        "ca_file, client_cert, client_key. mock: is the built-in one. "
         "[default: $OPENAI_BASE_URL]",
     ),
 ]
@@ -78,7 +78,12 @@ Config = Annotated[
 ]
 Format = Annotated[
     str | None,
-    _option("format", "--format", metavar="FORMAT", help="auto, simple, raw or openai-batch; auto looks at each line."),
+    _option(
+        "format",
+        "--format",
+        metavar="FORMAT",
+        help="auto, simple, raw, openai-batch or anthropic-batch; auto looks at each line.",
+    ),
 ]
 Model = Annotated[
     str | None, _option("model", "-m", "--model", metavar="NAME", help="Model for lines and endpoints that name none.")

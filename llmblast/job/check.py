@@ -51,7 +51,7 @@ class Estimate:
 
     def find_double(self, request: Request) -> str | None:
         """Return a sentence about a batch line whose custom_id is that of an earlier one."""
-        if request.output_format != "openai-batch":
+        if request.output_format not in ("openai-batch", "anthropic-batch"):
             return None
         first = self.seen_ids.first_line_of(str(request.id), request.number)
         if first is None:

@@ -11,7 +11,9 @@ _IS_CUT_OFF = 'IN("stop","tool_calls",null)|not'
 """Providers have many words for a limit or a filter."""
 _FLAGGED = f"jq -c 'select(.finish_reason|{_IS_CUT_OFF})'"
 _FLAGGED_IN_BATCH = f"jq -c 'select(.response.body.choices[]?.finish_reason|{_IS_CUT_OFF})'"
+_FLAGGED_IN_ANTHROPIC_BATCH = 'jq -c \'select(.result.message.stop_reason|IN("max_tokens","refusal"))\''
 _BATCH_RECORD = b'"response":{"status_code":'
+_ANTHROPIC_BATCH_RECORD = b'"result":{"type":"succeeded"'
 _HEAD_BYTES = 4096
 _ERROR_FILTER = '"line \\(.line): \\(.error.message? // .error)"'
 """The error of a batch line is an object."""
@@ -72,9 +74,12 @@ def output_files(settings: Settings, answers_before: int, errors_before: int) ->
 def _flagged_in(path: str) -> str:
     try:
         with open(path, "rb") as file:
-            return _FLAGGED_IN_BATCH if _BATCH_RECORD in file.read(_HEAD_BYTES) else _FLAGGED
+            head = file.read(_HEAD_BYTES)
     except OSError:
         return _FLAGGED
+    if _ANTHROPIC_BATCH_RECORD in head:
+        return _FLAGGED_IN_ANTHROPIC_BATCH
+    return _FLAGGED_IN_BATCH if _BATCH_RECORD in head else _FLAGGED
 
 
 def _lines_meant(settings: Settings, counters: Counters) -> str:

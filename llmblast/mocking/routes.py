@@ -7,13 +7,14 @@ from urllib.parse import unquote
 
 import orjson
 
+from llmblast.mocking.anthropic_messages import OPERATION, PATH
 from llmblast.mocking.error_replies import BadRequestError, error_body
 from llmblast.mocking.models import Models
 from llmblast.mocking.replies import ScriptedReply
 from llmblast.settings import API_PATHS
 
 _PREFIXES = ("", "/v1")
-OPERATIONS = {f"{prefix}/{path}": path for prefix in _PREFIXES for path in API_PATHS}
+OPERATIONS = {f"{prefix}/{path}": path for prefix in _PREFIXES for path in API_PATHS} | {PATH: OPERATION}
 """The operations, such as `chat/completions`, by their paths."""
 _MODELS = {f"{prefix}/models" for prefix in _PREFIXES}
 _HEALTH = {"/health", "/v1/health"}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from llmblast.reading.anthropic_batch import AnthropicBatch
 from llmblast.reading.fields import BadLine
 from llmblast.reading.openai_batch import OpenAIBatch
 from llmblast.reading.paths import path_of_body
@@ -25,7 +26,12 @@ class Format(Protocol):
         """The request that a line asks for. Raises BadLine."""
 
 
-FORMATS: dict[str, type[Format]] = {"openai-batch": OpenAIBatch, "raw": Raw, "simple": Simple}
+FORMATS: dict[str, type[Format]] = {
+    "openai-batch": OpenAIBatch,
+    "anthropic-batch": AnthropicBatch,
+    "raw": Raw,
+    "simple": Simple,
+}
 """By the name that `settings.format` knows, in the order in which they are asked."""
 
 
@@ -57,10 +63,7 @@ class Detector:
         if path_of_body(fields) is not None:
             return self._raw
         if "custom_id" in fields and "params" in fields:
-            raise BadLine(
-                "Anthropic batch lines are not supported: convert it to "
-                '{"custom_id": "...", "method": "POST", "url": "/v1/chat/completions", "body": {...}}'
-            )
+            raise BadLine('"params" must be an object with "messages": the request to send')
         raise BadLine(_nothing_to_send(fields))
 
 

@@ -11,10 +11,12 @@ import orjson
 from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model, own_id
 from llmblast.reading.members import take_out, take_out_id
 from llmblast.reading.paths import DIALECTS, PathFinder
+from llmblast.reading.raw_dialects import RawDialects
 from llmblast.reading.speakers import Speakers
 from llmblast.records import RawBody, Request
 from llmblast.settings import Settings
 
+_CHAT_PATH = "chat/completions"
 _IDS = frozenset({"id", "custom_id"})
 
 
@@ -26,6 +28,7 @@ class Raw:
     def __init__(self, settings: Settings, speakers: Speakers) -> None:
         self._paths = PathFinder(settings)
         self._speakers = speakers
+        self._dialects = RawDialects(speakers)
         self._own_fields = _IDS.union(settings.own_fields)
 
     def claims(self, fields: Mapping[str, object]) -> bool:
@@ -41,7 +44,8 @@ class Raw:
         path = self._paths.find(fields)
         if path is None:
             raise BadLine('a raw request needs "messages", "input" or "prompt"')
-        speakers, dialect = self._speakers, DIALECTS[path]
+        speakers = self._speakers
+        dialect = self._dialects.dialect_of(fields) if path == _CHAT_PATH else DIALECTS[path]
         route = speakers.routes.get(dialect) or speakers.route_of(dialect)
         request = Request(
             number,

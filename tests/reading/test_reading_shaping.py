@@ -121,7 +121,7 @@ def test_every_result_can_be_written(fields: dict[str, object]) -> None:
         (b'{"q":"why?","id":"abcdefghi","n":1}', "It has: q, id, n. Try --prompt '{q}'"),
         (b'{"my text":"x"}', "It has: my text. Try --prompt '{my text}'"),
         (b'{"input":"\\ud800"}', "column 11: not JSON: a broken escape: half of a pair such as"),
-        (b'{"custom_id":"a","params":{"messages":[]}}', "Anthropic batch lines are not supported: convert it to"),
+        (b'{"custom_id":"a","params":{"messages":[]}}', "Anthropic batch lines need an endpoint with kind=anthropic"),
     ],
 )
 def test_a_bad_line_says_where_and_why(text: bytes, place_and_reason: str) -> None:
