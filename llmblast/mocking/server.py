@@ -317,7 +317,7 @@ class MockServer:
 
     def _is_authorized(self, incoming: Incoming, operation: str = "") -> bool:
         settings = self._settings
-        if operation == OPERATION:
+        if operation == OPERATION and incoming.api_key is not None:
             return not (settings.unauthorized or (settings.key and incoming.api_key != settings.key))
         return not (settings.unauthorized or (settings.key and incoming.authorization != self._authorization))
 

@@ -20,6 +20,7 @@ from llmblast.urls import base_of
 DEFAULT_MAX_TOKENS = 4096
 """The API demands `max_tokens`; this is for prompts whose parameters have none."""
 API_VERSION = "2023-06-01"
+"""The last one that takes `temperature`, `top_p` and `top_k`; an endpoint's own `headers` may name 2026-10-21."""
 _PATH = "v1/messages"
 _BASE_64 = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.ASCII)
 _UNKNOWN = (
