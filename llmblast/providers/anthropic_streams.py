@@ -18,8 +18,8 @@ Object = dict[str, object]
 def join_events(events: Sequence[object], *, is_ended: bool) -> object:
     """Return the message, or the error that the stream ends in. Raises UnreadableStreamError where it breaks off."""
     message: Object | None = None
-    blocks: dict[object, Object] = {}
-    pieces: dict[tuple[object, str], list[str]] = {}
+    blocks: dict[int, Object] = {}
+    pieces: dict[tuple[int, str], list[str]] = {}
     is_whole = is_ended
     for event in events:
         if not isinstance(event, dict):
@@ -30,7 +30,7 @@ def join_events(events: Sequence[object], *, is_ended: bool) -> object:
         if kind == "message_start" and isinstance(event.get("message"), dict):
             message = dict(event["message"])
         elif kind == "content_block_start" and isinstance(event.get("content_block"), dict):
-            blocks[event.get("index")] = dict(event["content_block"])
+            blocks[_index_of(event)] = dict(event["content_block"])
         elif kind == "content_block_delta":
             _add_delta(event, pieces)
         elif kind == "message_delta" and message is not None:
@@ -46,14 +46,19 @@ def join_events(events: Sequence[object], *, is_ended: bool) -> object:
     return message
 
 
-def _add_delta(event: Mapping[str, object], pieces: dict[tuple[object, str], list[str]]) -> None:
+def _add_delta(event: Mapping[str, object], pieces: dict[tuple[int, str], list[str]]) -> None:
     delta = event.get("delta")
     if not isinstance(delta, dict):
         return
     name = _JSON_PIECES if _JSON_PIECES in delta else _PIECES.get(str(delta.get("type")), "text")
     piece = delta.get(name)
     if isinstance(piece, str):
-        pieces.setdefault((event.get("index"), name), []).append(piece)
+        pieces.setdefault((_index_of(event), name), []).append(piece)
+
+
+def _index_of(event: Mapping[str, object]) -> int:
+    index = event.get("index")
+    return index if isinstance(index, int) else 0
 
 
 def _end_message(message: Object, event: Mapping[str, object]) -> None:
