@@ -142,7 +142,7 @@ def _event(kind: str, **members: object) -> bytes:
 
 
 def _check(asked: Mapping[str, object]) -> None:
-    for name in ("model", "messages", "max_tokens"):
+    for name in ("messages", "max_tokens"):
         if asked.get(name) is None:
             raise BadRequestError(f"{name}: Field required", name)
     for name, value in asked.items():
