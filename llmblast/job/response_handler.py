@@ -163,9 +163,10 @@ class ResponseHandler:
             self.waits_for = waits[0]
             self.counters.left_pending += 1
             return
-        if request.closed_to and not request.refused_by:
-            off = [f"{e.name} is off: {e.disabled}" for e in self.scheduler.endpoints if not request.closed_to & e.bit]
-            self.waits_for = f"an endpoint that can take it: {'; '.join(off)}"
+        open_to_it = [e for e in self.scheduler.endpoints if not request.closed_to & e.bit]
+        if request.closed_to and all(e.disabled for e in open_to_it):
+            off = "; ".join(f"{e.name} is off: {e.disabled}" for e in open_to_it)
+            self.waits_for = f"an endpoint that speaks their API: {off}"
             self.counters.left_pending += 1
             return
         reasons = [f"{name}: {model.reason}" for name, model in models if model.is_out]
@@ -173,9 +174,7 @@ class ResponseHandler:
             code, error = "model_refused", f"no endpoint takes the model {request.model}: {'; '.join(reasons)}"
         else:
             states = [
-                f"{e.name} is off: {e.disabled}" if e.disabled else f"{e.name} rejected the line"
-                for e in self.scheduler.endpoints
-                if not request.closed_to & e.bit
+                f"{e.name} is off: {e.disabled}" if e.disabled else f"{e.name} rejected the line" for e in open_to_it
             ]
             code, error = "refused", f"no endpoint is left for this line: {'; '.join(states)}"
         self.fail(Failure(line=request, error=error, code=code, transient=True, attempts=request.attempts))

@@ -14,7 +14,7 @@ from llmblast.providers.passed_through import PASSED_THROUGH, Reader, read_list
 from llmblast.providers.rate_limit_headers import read_rate_limits
 from llmblast.providers.reply_errors import find_error, read_error
 from llmblast.providers.wait_hints import named_wait_s
-from llmblast.records import Answer, Prompt, Reply, ReplyError, Request
+from llmblast.records import Answer, Prompt, RawBody, Reply, ReplyError, Request
 from llmblast.settings import API_PATHS, base_url
 from llmblast.urls import host_of, is_azure
 
@@ -68,12 +68,12 @@ def _read_repaired(request: Request, reply: Reply) -> Answer | ReplyError:
 def _read_data(request: Request, status: int, data: object) -> Answer | ReplyError:
     if type(data) is not dict:
         told = f"HTTP {status} with JSON that is no object"
-        return read_list(request, data) or _error_in_success(data) or ReplyError(told, "unusable_reply")
+        return read_list(_path_of(request), data) or _error_in_success(data) or ReplyError(told, "unusable_reply")
     if data.get("error"):
         error = find_error(data)
         error.has_usage = _has_usage(data)
         return error
-    answer = _READERS.get(request.path, _first_choice)(request, data)
+    answer = _READERS.get(_path_of(request), _first_choice)(request, data)
     if not isinstance(answer, Answer):
         missing = ReplyError(f"HTTP {status} without an answer in it", "unusable_reply")
         error = answer or _error_in_success(data) or missing
@@ -88,6 +88,13 @@ def _read_data(request: Request, status: int, data: object) -> Answer | ReplyErr
     if type(model) is str:
         answer.model = model
     return answer
+
+
+def _path_of(request: Request) -> str:
+    """Return the path of this API that the request went to."""
+    if request.kind != OpenAI.kind and isinstance(request.content, RawBody):
+        return OpenAI.dialects[request.content.dialect]
+    return request.path
 
 
 def _error_in_success(data: object) -> ReplyError | None:

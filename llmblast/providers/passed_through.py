@@ -47,9 +47,9 @@ def read_anything(request: Request, data: Mapping[str, object]) -> Answer | Repl
     return Answer(says_more=True) if data else None
 
 
-def read_list(request: Request, data: object) -> Answer | None:
+def read_list(path: str, data: object) -> Answer | None:
     """Return the answer in a reply that is a list, as some servers answer to rerank; None if it is none."""
-    is_kept = PASSED_THROUGH.get(request.path) is read_anything and type(data) is list and bool(data)
+    is_kept = PASSED_THROUGH.get(path) is read_anything and type(data) is list and bool(data)
     return Answer(says_more=True) if is_kept and not find_error(data).message else None
 
 
