@@ -33,6 +33,15 @@ class Line:
     extra: Mapping[str, object] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """A request as one kind of provider takes it; see `Request` for the fields."""
+
+    path: str
+    body: bytes
+    needs_model: bool
+
+
 @dataclass(slots=True, eq=False)
 class Prompt:
     """What a simple line asks for, in the words of no API. `images` are http, https or data URLs."""
@@ -41,7 +50,7 @@ class Prompt:
     system: str | None
     images: Sequence[str]
     params: Mapping[str, object]
-    renderings: "dict[str, Rendering] | None" = None
+    renderings: dict[str, Rendering] | None = None
     """By kind of provider; those that were needed so far, but for the one in the request itself."""
 
 
@@ -50,15 +59,6 @@ class RawBody:
     """A body that is sent as it is, to endpoints that speak its `dialect`, such as `openai.chat`."""
 
     dialect: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rendering:
-    """A request as one kind of provider takes it; see `Request` for the fields."""
-
-    path: str
-    body: bytes
-    needs_model: bool
 
 
 @dataclass(slots=True, eq=False)

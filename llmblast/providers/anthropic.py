@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import orjson
 
 from llmblast.providers.anthropic_streams import join_events
-from llmblast.providers.lenient_json import UnreadableReplyError, repaired_json
+from llmblast.providers.lenient_json import read_repaired
 from llmblast.providers.rate_limit_headers import read_rate_limits
 from llmblast.providers.reply_errors import find_error, read_error
 from llmblast.providers.wait_hints import named_wait_s
@@ -79,7 +79,7 @@ class Anthropic:
     def unsupported_in(self, prompt: Prompt) -> str | None:
         for name in _UNKNOWN:
             if prompt.params.get(name) is not None and not (name == "n" and prompt.params[name] == 1):
-                return f'the parameter "{name}" has no counterpart in the Messages API'
+                return f'the Messages API has no parameter like "{name}": take it out'
         if any(url.startswith("data:") and not _BASE_64.match(url) for url in prompt.images):
             return "the Messages API takes data URLs of images as base64 only: data:image/png;base64,..."
         return None
@@ -170,14 +170,10 @@ def _image(url: str) -> Mapping[str, object]:
 
 
 def _read_repaired(reply: Reply) -> Answer | ReplyError:
-    if reply.detail:
-        return ReplyError(reply.detail, "unusable_reply")
-    try:
-        body = repaired_json(reply, join_events)
-        data = orjson.loads(body)
-    except (UnreadableReplyError, orjson.JSONDecodeError) as error:
-        what = error if isinstance(error, UnreadableReplyError) else "JSON that is nested too deeply"
-        return ReplyError(f"HTTP {reply.status} with {what}", "unusable_reply")
+    repaired = read_repaired(reply, join_events)
+    if isinstance(repaired, ReplyError):
+        return repaired
+    data, body = repaired
     answer = _read_data(reply.status, data)
     if isinstance(answer, Answer):
         reply.body = body

@@ -19,8 +19,10 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Protocol
 
+import orjson
+
 from llmblast.providers.streams import UnreadableStreamError, join_chunks
-from llmblast.records import Reply
+from llmblast.records import Reply, ReplyError
 
 _PADDING = "\0\ufeff \t\r\n"
 _COMMENTS = re.compile(r"(?::[^\r\n]*(?:[\r\n]\s*|\Z))+")
@@ -66,6 +68,19 @@ def repaired_json(reply: Reply, join: Join = join_chunks) -> bytes:
         raise UnreadableReplyError(str(error)) from None
     except (ValueError, RecursionError):
         raise UnreadableReplyError("a body that is not JSON") from None
+
+
+def read_repaired(reply: Reply, join: Join = join_chunks) -> tuple[object, bytes] | ReplyError:
+    """Return what a 2xx reply means that is no strict JSON, and as strict JSON; or what is wrong with it."""
+    if reply.detail:
+        return ReplyError(reply.detail, "unusable_reply")
+    try:
+        body = repaired_json(reply, join)
+        return orjson.loads(body), body
+    except UnreadableReplyError as error:
+        return ReplyError(f"HTTP {reply.status} with {error}", "unusable_reply")
+    except orjson.JSONDecodeError:
+        return ReplyError(f"HTTP {reply.status} with JSON that is nested too deeply", "unusable_reply")
 
 
 def _read(text: str, join: Join) -> object:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 import orjson
 
 from llmblast.providers.finish_reasons import failure_in, is_flagged
-from llmblast.providers.lenient_json import UnreadableReplyError, repaired_json
+from llmblast.providers.lenient_json import read_repaired
 from llmblast.providers.passed_through import PASSED_THROUGH, Reader, read_list
 from llmblast.providers.rate_limit_headers import read_rate_limits
 from llmblast.providers.reply_errors import find_error, read_error
@@ -51,14 +51,10 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
 
 
 def _read_repaired(request: Request, reply: Reply) -> Answer | ReplyError:
-    if reply.detail:
-        return ReplyError(reply.detail, "unusable_reply")
-    try:
-        body = repaired_json(reply)
-        data = orjson.loads(body)
-    except (UnreadableReplyError, orjson.JSONDecodeError) as error:
-        what = error if isinstance(error, UnreadableReplyError) else "JSON that is nested too deeply"
-        return ReplyError(f"HTTP {reply.status} with {what}", "unusable_reply")
+    repaired = read_repaired(reply)
+    if isinstance(repaired, ReplyError):
+        return repaired
+    data, body = repaired
     answer = _read_data(request, reply.status, data)
     if isinstance(answer, Answer):
         reply.body = body
