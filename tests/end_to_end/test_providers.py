@@ -71,6 +71,21 @@ def test_a_line_that_fails_at_one_kind_is_answered_by_the_other(
     assert {path for path, _ in received(broken)} | {path for path, _ in received(locked)} == {MESSAGES}
 
 
+def test_limits_in_headers_of_both_kinds_are_followed(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """Each endpoint by its own words: neither rejects a request once its first reply has told its limit."""
+    write_prompts(tmp_path / "in.jsonl", 60)
+    query = "latency=0.01&rpm=1200&policy=token-bucket&burst=1"
+    one, other = start_mock(f"{query}&headers=openai"), start_mock(f"{query}&headers=anthropic")
+
+    done = llmblast("run", "in.jsonl", "-v", "-u", f"{one.url},name=one", "-u", f"{as_anthropic(other)},name=other")
+
+    assert done.returncode == ExitCode.OK, done.stderr
+    for name in ("one", "other"):
+        assert f"{name}: the provider reports a limit of 1,200 requests" in done.stderr
+
+
 @pytest.mark.parametrize("transport", ["lean", "session"])
 def test_images_go_in_the_form_of_each_api(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, transport: str

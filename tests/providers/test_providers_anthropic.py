@@ -13,6 +13,7 @@ from llmblast import sending
 from llmblast.providers.anthropic import DEFAULT_MAX_TOKENS, Anthropic
 from llmblast.records import Answer, Prompt, Reply, ReplyError, Request, UnsupportedError
 from llmblast.sending import Action, Blame, Verdict
+from llmblast.settings import EndpointSettings
 
 PROVIDER = Anthropic()
 MESSAGE: dict[str, Any] = {
@@ -319,3 +320,54 @@ def test_any_stream_is_read_without_a_defect(events: list[tuple[dict[str, Any], 
 )
 def test_the_base_of_a_url(url: str, base: str) -> None:
     assert PROVIDER.base_url(url) == base
+
+
+def a_target(key: str | None = "sk-ant-1", **settings: Any) -> sending.Target:
+    endpoint = EndpointSettings(**{"url": "https://api.anthropic.com", "name": "e", **settings})
+    return sending.make_target(endpoint, "claude-x", key, PROVIDER)
+
+
+def test_a_request_has_the_headers_of_the_api() -> None:
+    """The key as it is, and the version."""
+    headers = a_target().headers
+
+    assert (headers["x-api-key"], headers["anthropic-version"]) == ("sk-ant-1", "2023-06-01")
+    assert "Authorization" not in headers
+    assert a_target().with_key("sk-ant-2").headers["x-api-key"] == "sk-ant-2"
+
+
+def test_an_endpoint_may_say_otherwise() -> None:
+    """Its own headers go before those of the API, and its own way to send the key."""
+    headers = a_target(headers={"Anthropic-Version": "2026-10-21"}, auth="bearer").headers
+
+    assert headers["Anthropic-Version"] == "2026-10-21"
+    assert headers["Authorization"] == "Bearer sk-ant-1"
+    assert not {"anthropic-version", "x-api-key"} & headers.keys()
+
+
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("https://api.anthropic.com", "https://api.anthropic.com/v1/messages"),
+        ("https://api.anthropic.com/", "https://api.anthropic.com/v1/messages"),
+        ("https://api.anthropic.com/v1", "https://api.anthropic.com/v1/messages"),
+        ("https://api.anthropic.com/v1/messages", "https://api.anthropic.com/v1/messages"),
+        ("https://gateway.example/anthropic", "https://gateway.example/anthropic/v1/messages"),
+        ("https://gateway.example/v1/messages?beta=true", "https://gateway.example/v1/messages?beta=true"),
+    ],
+)
+def test_requests_go_to_v1_messages(url: str, where: str) -> None:
+    """Whatever of it the URL has already."""
+    assert a_target(url=url).url_of("v1/messages") == where
+
+
+def test_the_model_of_the_endpoint_is_put_in_front() -> None:
+    """Of a prompt that another kind has rendered as it was read, too, and only once."""
+    request = Request(1, "k", b"", 1, body=b'{"messages":[]}', needs_model=True, kind="openai")
+    request.content = Prompt("Why?", None, (), {})
+    target = a_target()
+
+    rendering = target.rendering_of(request)
+
+    assert orjson.loads(target.body_of(rendering))["model"] == "claude-x"
+    assert target.rendering_of(request) is rendering
