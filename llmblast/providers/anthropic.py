@@ -23,6 +23,7 @@ API_VERSION = "2023-06-01"
 """The last one that takes `temperature`, `top_p` and `top_k`; an endpoint's own `headers` may name 2026-10-21."""
 _PATH = "v1/messages"
 _BASE_64 = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.ASCII)
+_IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _UNKNOWN = (
     "n",
     "seed",
@@ -80,9 +81,9 @@ class Anthropic:
         for name in _UNKNOWN:
             if prompt.params.get(name) is not None and not (name == "n" and prompt.params[name] == 1):
                 return f'the Messages API has no parameter like "{name}": take it out'
-        if any(url.startswith("data:") and not _BASE_64.match(url) for url in prompt.images):
-            return "the Messages API takes data URLs of images as base64 only: data:image/png;base64,..."
-        return None
+        if not prompt.images:
+            return None
+        return next((reason for url in prompt.images if (reason := _unsupported_image(url)) is not None), None)
 
     def render(self, prompt: Prompt) -> tuple[str, bytes]:
         """See `Provider`. What the next prompt has in common with the last one is not encoded again."""
@@ -161,11 +162,21 @@ _TRANSLATIONS: Mapping[str, Callable[[object], Mapping[str, object]]] = {
 """Parameters that OpenAI's API has by another name or in another form."""
 
 
+def _unsupported_image(url: str) -> str | None:
+    if not url.startswith("data:"):
+        return None
+    found = _BASE_64.match(url)
+    if found is None:
+        return "the Messages API takes data URLs of images as base64 only: data:image/png;base64,..."
+    is_known = found[1].lower() in _IMAGE_TYPES
+    return None if is_known else f"the Messages API takes no {found[1]}: convert it to {', '.join(_IMAGE_TYPES)}"
+
+
 def _image(url: str) -> Mapping[str, object]:
     found = _BASE_64.match(url)
     if found is None:
         return {"type": "image", "source": {"type": "url", "url": url}}
-    source = {"type": "base64", "media_type": found[1], "data": url[found.end() :]}
+    source = {"type": "base64", "media_type": found[1].lower(), "data": url[found.end() :]}
     return {"type": "image", "source": source}
 
 

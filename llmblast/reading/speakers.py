@@ -21,8 +21,9 @@ class Speakers:
     def __init__(self, providers: Sequence[Provider]) -> None:
         self.first = providers[0]
         self._providers = providers
-        self._kinds = tuple(dict.fromkeys(provider.kind for provider in providers))
-        self.is_mixed = len(self._kinds) > 1
+        self._by_kind = {provider.kind: provider for provider in providers}
+        self._bits_of = {kind: _bits(provider.kind == kind for provider in providers) for kind in self._by_kind}
+        self.is_mixed = len(self._by_kind) > 1
         """Endpoints speak several APIs."""
         self.routes: dict[str, Route] = {}
         """By dialect; those that were asked for so far."""
@@ -38,7 +39,7 @@ class Speakers:
             if (path := provider.dialects.get(dialect)) is not None:
                 route = self.routes[dialect] = Route(path, provider.kind, closed_to)
                 return route
-        kinds = " and ".join(self._kinds)
+        kinds = " and ".join(self._by_kind)
         raise BadLine(f"no endpoint takes {dialect} requests, all speak {kinds}: add one that does with --url")
 
     def choose(self, prompt: Prompt) -> tuple[Provider, int]:
@@ -46,11 +47,16 @@ class Speakers:
 
         Raises BadLine where no endpoint can express it.
         """
-        reasons = [provider.unsupported_in(prompt) for provider in self._providers]
-        for provider, reason in zip(self._providers, reasons, strict=True):
-            if reason is None:
-                return provider, _bits(reason is not None for reason in reasons)
-        raise BadLine("; ".join(dict.fromkeys(reason for reason in reasons if reason)))
+        chosen, closed_to, reasons = None, 0, []
+        for kind, provider in self._by_kind.items():
+            if (reason := provider.unsupported_in(prompt)) is not None:
+                reasons.append(reason)
+                closed_to |= self._bits_of[kind]
+            elif chosen is None:
+                chosen = provider
+        if chosen is None:
+            raise BadLine("; ".join(reasons))
+        return chosen, closed_to
 
     def render_first(self, prompt: Prompt) -> None:
         """Try whether a prompt can be sent at all. Raises BadLine, UnsupportedError or JSONEncodeError."""

@@ -120,9 +120,16 @@ def test_images_come_before_the_text() -> None:
     ]
 
 
-def test_an_image_as_text_cannot_be_sent() -> None:
-    with pytest.raises(UnsupportedError, match="base64 only"):
-        body_of(images=["data:image/svg+xml,<svg/>"])
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("data:image/svg+xml,<svg/>", "base64 only"),
+        ("data:image/bmp;base64,AAAA", "takes no image/bmp: convert it to image/jpeg"),
+    ],
+)
+def test_an_image_that_cannot_be_sent_is_named(url: str, words: str) -> None:
+    with pytest.raises(UnsupportedError, match=words):
+        body_of(images=["https://h/a.png", url])
 
 
 def test_a_prompt_does_not_get_the_system_or_the_parameters_of_the_one_before() -> None:
