@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from llmblast.records import Reply
 
 MAX_WAIT_S = 400 * 24 * 3600.0
-"""Longer waits are taken as this. Quotas of a month or a year exist, and whoever decides has to know of them."""
+"""Longer waits are taken as this. Quotas of a month or a year exist, and a person has to know of them."""
 EPOCH_FROM_S = 1e9
 """Nobody waits 31 years: a number from here on is a Unix time, and from a thousand times as much in milliseconds."""
 EPOCH_FROM_MS = 1e12
@@ -37,7 +37,7 @@ def unix_time_from(number: float) -> float | None:
 
 
 def their_time(headers: Collection[tuple[bytes, bytes]]) -> float | None:
-    """Unix time by the clock of whoever sent these headers; None where they do not tell."""
+    """Unix time by the clock of the server that sent these headers; None where they do not tell."""
     for name, value in headers:
         if len(name) == 4 and name.lower() == b"date":
             return unix_time_of(value)

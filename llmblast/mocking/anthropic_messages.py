@@ -65,7 +65,7 @@ def error_in_its_form(status: int, body: bytes, request_id: str) -> bytes:
 
 
 class MessagesRequest:
-    """One request whose members were checked; raises BadRequestError for what will not do."""
+    """One request whose members were checked; raises BadRequestError for one that is not valid."""
 
     def __init__(self, asked: Mapping[str, Any], writer: Writer, make_id: Callable[[str], str]) -> None:
         _check(asked)

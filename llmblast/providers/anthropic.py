@@ -114,7 +114,7 @@ def _tail(system: str | None, params: Mapping[str, object]) -> bytes:
 
 
 def _translated(params: Mapping[str, object]) -> dict[str, object]:
-    """Return parameters as the API names them; what is no name of OpenAI's stays as it is."""
+    """Return parameters as the API names them; names that are not of OpenAI stay as they are."""
     members: dict[str, object] = {}
     for name, value in params.items():
         if name == "n" or (value is None and name in _UNKNOWN):

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import orjson
 
+from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_numbers
 from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model
 from llmblast.reading.raw_dialects import MESSAGES
-from llmblast.reading.speakers import Speakers
 from llmblast.records import RawBody, Request
 from llmblast.settings import Settings
 
@@ -21,8 +21,8 @@ _OF_OTHERS = frozenset({"input", "prompt", "body", "messages", "model"})
 class AnthropicBatch:
     """Takes lines with `custom_id` and `params` that hold messages; all other members are the user's own."""
 
-    def __init__(self, settings: Settings, speakers: Speakers) -> None:
-        self._speakers = speakers
+    def __init__(self, settings: Settings, router: DialectRouter) -> None:
+        self._router = router
         self._own_fields = frozenset(settings.own_fields)
 
     def claims(self, fields: Mapping[str, object]) -> bool:
@@ -31,17 +31,17 @@ class AnthropicBatch:
 
     def shape(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
         """Raises BadLine."""
-        custom_id, params, speakers = fields.get("custom_id"), fields.get("params"), self._speakers
+        custom_id, params, router = fields.get("custom_id"), fields.get("params"), self._router
         if type(custom_id) is not str:
             raise BadLine('an Anthropic batch line needs a "custom_id" that is a string')
         if type(params) is not dict or "messages" not in params:
             raise BadLine('"params" must be an object with "messages": the request to send')
-        if not speakers.speaks(MESSAGES):
+        if not router.speaks(MESSAGES):
             raise BadLine(
                 "Anthropic batch lines need an endpoint with kind=anthropic: add one with --url, or convert the line: "
                 '{"custom_id": "...", "method": "POST", "url": "/v1/chat/completions", "body": {...}}'
             )
-        route = speakers.route_of(MESSAGES)
+        route = router.route_of(MESSAGES)
         extra: dict[str, object] = {}
         if len(fields) > len(_MEMBERS):
             beside = {name: value for name, value in fields.items() if name not in _MEMBERS}
@@ -65,6 +65,6 @@ class AnthropicBatch:
             max_tokens=max_tokens_of(params),
             output_format="anthropic-batch",
         )
-        if speakers.is_mixed:
+        if router.is_mixed:
             request.content, request.closed_to = RawBody(MESSAGES), route.closed_to
         return request

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from llmblast.reading.anthropic_batch import AnthropicBatch
+from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine
 from llmblast.reading.openai_batch import OpenAIBatch
 from llmblast.reading.paths import path_of_body
 from llmblast.reading.raw import Raw
 from llmblast.reading.simple import Simple
-from llmblast.reading.speakers import Speakers
 from llmblast.records import Request
 from llmblast.settings import Settings
 
@@ -17,7 +17,7 @@ from llmblast.settings import Settings
 class Format(Protocol):
     """One way to write a request as a line."""
 
-    def __init__(self, settings: Settings, speakers: Speakers) -> None: ...
+    def __init__(self, settings: Settings, router: DialectRouter) -> None: ...
 
     def claims(self, fields: Mapping[str, object]) -> bool:
         """Whether a line looks like this format, unless one before it in the table has claimed it."""
@@ -44,8 +44,8 @@ _SHOWN_CHARACTERS = 40
 class Detector:
     """Finds a line's format; `settings.format` forces one. Raises UsageError where a format refuses the settings."""
 
-    def __init__(self, settings: Settings, speakers: Speakers) -> None:
-        formats = {name: make(settings, speakers) for name, make in FORMATS.items()}
+    def __init__(self, settings: Settings, router: DialectRouter) -> None:
+        formats = {name: make(settings, router) for name, make in FORMATS.items()}
         self._formats = tuple(formats.values())
         self._forced = formats.get(settings.format)
         self._raw = formats["raw"]

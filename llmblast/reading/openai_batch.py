@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 import orjson
 
+from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_numbers
 from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model
 from llmblast.reading.paths import DIALECTS, PathFinder, fits, path_of_url
-from llmblast.reading.speakers import Speakers
 from llmblast.records import RawBody, Request
 from llmblast.settings import API_PATHS, Settings
 
@@ -23,9 +23,9 @@ _MEMBERS = frozenset({"custom_id", "method", "url", "body"})
 class OpenAIBatch:
     """Takes lines with `custom_id` and `body`; all other members of the line are the user's own."""
 
-    def __init__(self, settings: Settings, speakers: Speakers) -> None:
+    def __init__(self, settings: Settings, router: DialectRouter) -> None:
         self._paths = PathFinder(settings)
-        self._speakers = speakers
+        self._router = router
         self._own_fields = frozenset(settings.own_fields)
 
     def claims(self, fields: Mapping[str, object]) -> bool:
@@ -47,8 +47,8 @@ class OpenAIBatch:
         if not self._own_fields.isdisjoint(body):
             extra.update({name: value for name, value in body.items() if name in self._own_fields})
             body = {name: value for name, value in body.items() if name not in self._own_fields}
-        speakers, dialect = self._speakers, DIALECTS[self._path_of(fields.get("url"), body)]
-        route = speakers.routes.get(dialect) or speakers.route_of(dialect)
+        router, dialect = self._router, DIALECTS[self._path_of(fields.get("url"), body)]
+        route = router.routes.get(dialect) or router.route_of(dialect)
         # A copy: what orjson returns keeps the place that it was written into, many times its size, and lines wait.
         body_bytes = bytes(memoryview(orjson.dumps(body)))
         request = Request(
@@ -66,7 +66,7 @@ class OpenAIBatch:
             max_tokens=max_tokens_of(body),
             output_format="openai-batch",
         )
-        if speakers.is_mixed:
+        if router.is_mixed:
             request.content, request.closed_to = RawBody(dialect), route.closed_to
         return request
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 import orjson
 
+from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model, own_id
 from llmblast.reading.members import take_out, take_out_id
 from llmblast.reading.paths import DIALECTS, PathFinder
 from llmblast.reading.raw_dialects import RawDialects
-from llmblast.reading.speakers import Speakers
 from llmblast.records import RawBody, Request
 from llmblast.settings import Settings
 
@@ -25,10 +25,10 @@ class Raw:
     request with one, so it is not sent, and neither are the fields named by `own_fields`.
     """
 
-    def __init__(self, settings: Settings, speakers: Speakers) -> None:
+    def __init__(self, settings: Settings, router: DialectRouter) -> None:
         self._paths = PathFinder(settings)
-        self._speakers = speakers
-        self._dialects = RawDialects(speakers)
+        self._router = router
+        self._dialects = RawDialects(router)
         self._own_fields = _IDS.union(settings.own_fields)
 
     def claims(self, fields: Mapping[str, object]) -> bool:
@@ -44,9 +44,9 @@ class Raw:
         path = self._paths.find(fields)
         if path is None:
             raise BadLine('a raw request needs "messages", "input" or "prompt"')
-        speakers = self._speakers
+        router = self._router
         dialect = self._dialects.dialect_of(fields) if path == _CHAT_PATH else DIALECTS[path]
-        route = speakers.routes.get(dialect) or speakers.route_of(dialect)
+        route = router.routes.get(dialect) or router.route_of(dialect)
         request = Request(
             number,
             key,
@@ -61,7 +61,7 @@ class Raw:
             model=model_of(fields),
             max_tokens=max_tokens_of(fields),
         )
-        if speakers.is_mixed:
+        if router.is_mixed:
             request.content, request.closed_to = RawBody(dialect), route.closed_to
         return request
 

@@ -6,7 +6,7 @@ endpoint speaks that.
 
 from collections.abc import Iterator, Mapping
 
-from llmblast.reading.speakers import Speakers
+from llmblast.reading.dialect_router import DialectRouter
 
 CHAT = "openai.chat"
 MESSAGES = "anthropic.messages"
@@ -38,8 +38,8 @@ _CHAT_PARTS = ("image_url", "input_audio", "file", "refusal", "video_url")
 class RawDialects:
     """Finds the dialect of bodies with `messages` for the endpoints of a run."""
 
-    def __init__(self, speakers: Speakers) -> None:
-        self._speaks_messages, self._speaks_chat = speakers.speaks(MESSAGES), speakers.speaks(CHAT)
+    def __init__(self, router: DialectRouter) -> None:
+        self._speaks_messages, self._speaks_chat = router.speaks(MESSAGES), router.speaks(CHAT)
 
     def dialect_of(self, body: Mapping[str, object]) -> str:
         """Return the dialect of a body with `messages`. Without endpoints that speak the Messages API it is chat."""

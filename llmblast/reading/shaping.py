@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
 from llmblast.reading.image_tokens import MIN_BODY_BYTES, may_hold_images, measure
 from llmblast.reading.lines import OversizedLine
-from llmblast.reading.speakers import Speakers
 from llmblast.records import Failure, Line, Provider, Request, UnsupportedError
 from llmblast.settings import Settings
 
@@ -20,7 +20,7 @@ class Shaper:
     """
 
     def __init__(self, settings: Settings, providers: Sequence[Provider]) -> None:
-        self._detector = Detector(settings, Speakers(providers))
+        self._detector = Detector(settings, DialectRouter(providers))
         models = {endpoint.model or settings.model for endpoint in settings.endpoints} or {settings.model}
         self._model = models.pop() if len(models) == 1 else None
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 import orjson
 
 from llmblast.errors import UsageError
+from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_numbers
 from llmblast.reading.fields import STREAM_REFUSAL, BadLine, max_tokens_of, own_id
 from llmblast.reading.images import Images
-from llmblast.reading.speakers import Speakers
 from llmblast.reading.template import Template
 from llmblast.records import Prompt, Request, UnsupportedError
 from llmblast.settings import Settings
@@ -28,17 +28,17 @@ class Simple:
     UsageError if the template, the system message, the parameters or the media root of the settings will not do.
     """
 
-    def __init__(self, settings: Settings, speakers: Speakers) -> None:
+    def __init__(self, settings: Settings, router: DialectRouter) -> None:
         refusal = _refusal(settings.params)
         if refusal:
             raise UsageError(f"--params: {refusal}.")
         self._params = settings.params
         self._system = settings.system
         self._max_tokens = max_tokens_of(settings.params)
-        self._speakers = speakers if speakers.is_mixed else None
-        self._provider = speakers.first
+        self._router = router if router.is_mixed else None
+        self._provider = router.first
         try:
-            speakers.render_first(Prompt("", settings.system, (), settings.params))
+            router.render_first(Prompt("", settings.system, (), settings.params))
         except (BadLine, UnsupportedError) as error:
             raise UsageError(f"--params: {error}.") from None
         except orjson.JSONEncodeError as error:
@@ -76,8 +76,8 @@ class Simple:
         if (images := asked.get("images")) is not None:
             urls = self._images.urls(images)
         provider, asks, closed_to = self._provider, Prompt(prompt, system, urls, params), 0
-        if self._speakers is not None:
-            provider, closed_to = self._speakers.choose(asks)
+        if self._router is not None:
+            provider, closed_to = self._router.choose(asks)
         path, body = provider.render(asks)
 
         extra = {name: value for name, value in fields.items() if name not in ours}
@@ -95,7 +95,7 @@ class Simple:
             max_tokens=max_tokens,
             deferred=_is_deferred(asked.get("priority")),
         )
-        if self._speakers is not None:
+        if self._router is not None:
             request.content, request.closed_to = asks, closed_to
         return request
 

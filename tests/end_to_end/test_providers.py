@@ -292,14 +292,14 @@ class Toy:
 
 
 class ToyFormat:
-    def __init__(self, settings, speakers):
-        self._speakers = speakers
+    def __init__(self, settings, router):
+        self._router = router
 
     def claims(self, fields):
         return "say" in fields
 
     def shape(self, number, key, text, fields):
-        route = self._speakers.route_of("toy.echo")
+        route = self._router.route_of("toy.echo")
         request = Request(number, key, text, number, path=route.path, body=text, kind=route.kind, needs_model=True)
         request.content, request.closed_to = RawBody("toy.echo"), route.closed_to
         return request

@@ -1,4 +1,4 @@
-"""Speakers: which endpoints take which requests, by the APIs that their providers speak."""
+"""Dialect router: find the endpoints that can take a request, by the APIs that their providers speak."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -15,8 +15,8 @@ class Route(NamedTuple):
     closed_to: int
 
 
-class Speakers:
-    """The providers of all endpoints, in the order of the endpoints."""
+class DialectRouter:
+    """Routes requests to the endpoints that can take them; `providers` are those of all endpoints, in their order."""
 
     def __init__(self, providers: Sequence[Provider]) -> None:
         self.first = providers[0]
