@@ -12,7 +12,7 @@ from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model, own_id
 from llmblast.reading.members import take_out, take_out_id
 from llmblast.reading.paths import DIALECTS, PathFinder
-from llmblast.reading.raw_dialects import RawDialects
+from llmblast.reading.raw_dialects import MESSAGES, RawDialects
 from llmblast.records import RawBody, Request
 from llmblast.settings import Settings
 
@@ -28,7 +28,7 @@ class Raw:
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         self._paths = PathFinder(settings)
         self._router = router
-        self._dialects = RawDialects(router)
+        self._dialects = RawDialects(router) if router.speaks(MESSAGES) else None
         self._own_fields = _IDS.union(settings.own_fields)
 
     def claims(self, fields: Mapping[str, object]) -> bool:
@@ -45,7 +45,9 @@ class Raw:
         if path is None:
             raise BadLine('a raw request needs "messages", "input" or "prompt"')
         router = self._router
-        dialect = self._dialects.dialect_of(fields) if path == _CHAT_PATH else DIALECTS[path]
+        dialect = DIALECTS[path]
+        if self._dialects is not None and path == _CHAT_PATH:
+            dialect = self._dialects.dialect_of(fields)
         route = router.routes.get(dialect) or router.route_of(dialect)
         request = Request(
             number,

@@ -36,22 +36,20 @@ _CHAT_PARTS = ("image_url", "input_audio", "file", "refusal", "video_url")
 
 
 class RawDialects:
-    """Finds the dialect of bodies with `messages` for the endpoints of a run."""
+    """Finds the dialect of bodies with `messages` for a run with endpoints that speak the Messages API."""
 
     def __init__(self, router: DialectRouter) -> None:
-        self._speaks_messages, self._speaks_chat = router.speaks(MESSAGES), router.speaks(CHAT)
+        self._default = CHAT if router.speaks(CHAT) else MESSAGES
 
     def dialect_of(self, body: Mapping[str, object]) -> str:
-        """Return the dialect of a body with `messages`. Without endpoints that speak the Messages API it is chat."""
-        if not self._speaks_messages:
-            return CHAT
+        """Return the dialect of a body with `messages`."""
         if not _ONLY_IN_MESSAGES.isdisjoint(body):
             return MESSAGES
         if not _ONLY_IN_CHAT.isdisjoint(body):
             return CHAT
         for shown in _shown_by(body):
             return shown
-        return CHAT if self._speaks_chat else MESSAGES
+        return self._default
 
 
 def _shown_by(body: Mapping[str, object]) -> Iterator[str]:

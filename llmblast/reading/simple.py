@@ -36,7 +36,7 @@ class Simple:
         self._system = settings.system
         self._max_tokens = max_tokens_of(settings.params)
         self._router = router if router.is_mixed else None
-        self._provider = router.first
+        self._render, self._kind = router.first.render, router.first.kind
         try:
             router.render_first(Prompt("", settings.system, (), settings.params))
         except (BadLine, UnsupportedError) as error:
@@ -75,10 +75,11 @@ class Simple:
             max_tokens = max_tokens_of(params)
         if (images := asked.get("images")) is not None:
             urls = self._images.urls(images)
-        provider, asks, closed_to = self._provider, Prompt(prompt, system, urls, params), 0
+        asks, render, kind = Prompt(prompt, system, urls, params), self._render, self._kind
         if self._router is not None:
             provider, closed_to = self._router.choose(asks)
-        path, body = provider.render(asks)
+            render, kind = provider.render, provider.kind
+        path, body = render(asks)
 
         extra = {name: value for name, value in fields.items() if name not in ours}
         request = Request(
@@ -90,7 +91,7 @@ class Simple:
             with_exact_numbers(text, extra) if extra else None,
             path=path,
             body=body,
-            kind=provider.kind,
+            kind=kind,
             needs_model=True,
             max_tokens=max_tokens,
             deferred=_is_deferred(asked.get("priority")),
