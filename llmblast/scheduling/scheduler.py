@@ -104,7 +104,7 @@ class Scheduler:
             endpoint = self._find_endpoint(request, tokens, now)
             if endpoint is not None:
                 break
-            if request.refused_by or request.model is not None:
+            if request.refused_by or request.closed_to or request.model is not None:
                 if all(endpoint.blocked for endpoint in self.usable_for(request)):
                     self.unsendable.append(self.lanes.pop(now))
                     continue
@@ -274,10 +274,10 @@ class Scheduler:
         return dearest(endpoint.estimator.estimate(request) for endpoint in self._enabled)
 
     def usable_for(self, request: Request) -> Sequence[Endpoint]:
-        """Return the endpoints that have not refused the request and take its model."""
+        """Return the endpoints that speak the request's API, have not refused it and take its model."""
         usable = self._enabled
-        if request.refused_by:
-            usable = tuple(endpoint for endpoint in usable if not request.refused_by & endpoint.bit)
+        if barred := request.refused_by | request.closed_to:
+            usable = tuple(endpoint for endpoint in usable if not barred & endpoint.bit)
         if request.model is not None:
             usable = tuple(endpoint for endpoint in usable if not endpoint.has_lost(request.model))
         return usable
@@ -288,7 +288,7 @@ class Scheduler:
         return endpoint.limits.is_ready(tokens, now)
 
     def _find_endpoint(self, request: Request, tokens: Tokens, now: float) -> Endpoint | None:
-        is_plain = not request.refused_by and request.model is None
+        is_plain = not (request.refused_by or request.closed_to) and request.model is None
         usable = self._enabled if is_plain else self.usable_for(request)
         if len(usable) == 1:
             (endpoint,) = usable

@@ -10,7 +10,7 @@ from typing import Protocol
 from llmblast.records import Reply, Request
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Leave
 from llmblast.sending.lean import LeanChannel
-from llmblast.sending.openai import Target
+from llmblast.sending.target import Target
 
 
 class Channel(Protocol):
