@@ -239,7 +239,7 @@ def test_a_stream_that_breaks_off_is_no_answer() -> None:
     overloaded = judge(200, stream_of(*STREAM[:8], an_error("overloaded_error", "Overloaded")))
 
     assert isinstance(broken, ReplyError)
-    assert "breaks off" in broken.message
+    assert "ends too early" in broken.message
     assert isinstance(overloaded, Verdict)
     assert overloaded.action is Action.PUSH_BACK
 
