@@ -10,7 +10,6 @@ import orjson
 from llmblast.errors import ExitCode
 from llmblast.job.earlier_runs import find_finished
 from llmblast.job.intake import Intake
-from llmblast.job.loop import run_loop
 from llmblast.job.seen_ids import SeenIds
 from llmblast.reading import Shaper, open_source
 from llmblast.records import Failure, Request
@@ -59,14 +58,10 @@ class Estimate:
         return f'line {request.number}: custom_id "{request.id}" is that of line {first}, too: give each line its own'
 
 
-def check(settings: Settings) -> ExitCode:
+async def check(settings: Settings) -> ExitCode:
     """Writes every bad line and a summary to stdout, which with `json` is the summary's alone; with `quiet` there is
     none. SOME_FAILED when there is a bad line. Raises LlmblastError.
     """
-    return run_loop(_check(settings))
-
-
-async def _check(settings: Settings) -> ExitCode:
     shaper = Shaper(settings)
     source = await open_source(settings.input)
     estimate = Estimate()

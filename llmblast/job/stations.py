@@ -1,10 +1,9 @@
 """Stations from settings: the one place that knows which setting goes to which part."""
 
 import asyncio
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from math import inf
@@ -101,7 +100,7 @@ async def open_stations(settings: Settings, environ: Mapping[str, str], defects:
             stack.callback(output.close)
         if outputs[0].is_resumable:
             await asyncio.to_thread(check_settings, settings)
-            outputs[0].before_first_append = partial(_keep_settings, settings, defects.fence)
+            outputs[0].before_first_append = partial(_keep_settings, settings, defects)
         answered, failed = await asyncio.to_thread(_find_finished, settings, *outputs)
         known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
         endpoints = await _start_mocks(settings.endpoints, stack)
@@ -119,7 +118,7 @@ async def open_stations(settings: Settings, environ: Mapping[str, str], defects:
 def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
     counters = opened.counters
     fence = opened.defects.fence
-    say = partial(_say, fence)
+    say = partial(_say, opened.defects)
     scheduler = make_scheduler(settings, opened.known, fence)
     writer = Writer(
         *opened.outputs,
@@ -198,10 +197,8 @@ def _open_timeline(path: str | None, counters: Counters, stack: AsyncExitStack, 
     return timeline
 
 
-def _say(fence: Fence, text: str) -> None:
-    with suppress(OSError):  # the terminal may be gone; the files are what counts
-        sys.stderr.write(shown(text, 500, fence) + "\n")
-        sys.stderr.flush()
+def _say(defects: Defects, text: str) -> None:
+    defects.tell(shown(text, 500, defects.fence))
 
 
 def shown(text: str, max_length: int, fence: Fence) -> str:
@@ -273,10 +270,10 @@ def _open_errors(settings: Settings, save: OutputFile) -> OutputFile:
     return OutputFile(path, flag="--errors", **options)
 
 
-def _keep_settings(settings: Settings, fence: Fence) -> None:
-    with fence.around("the keeping of the settings"):
+def _keep_settings(settings: Settings, defects: Defects) -> None:
+    with defects.fence.around("the keeping of the settings"):
         if (problem := keep_settings(settings)) is not None:
-            _say(fence, problem)
+            _say(defects, problem)
 
 
 def _begin(output: OutputFile, settings: Settings) -> None:
