@@ -114,6 +114,17 @@ class Defects:
         return re.sub(_LOOKS_SECRET, _HIDDEN, text)
 
 
+class LoggedDefects(Defects):
+    """Reports the defects of a run that writes no files: the details go where its messages go."""
+
+    def _write(self, what: str, error: BaseException) -> str:
+        try:
+            self.tell(self._redact(self._details(what, error)))
+        except Exception as problem:  # noqa: BLE001 -- the report itself may be what is broken
+            return f"its details could not be logged: {_printable(str(problem))}"
+        return "the log has the details"
+
+
 def _write_to_stderr(text: str) -> None:
     with suppress(OSError):  # the terminal may be gone; the files are what counts
         sys.stderr.write(text + "\n")

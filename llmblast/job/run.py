@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError
-from llmblast.job.closing_words import say_finished
+from llmblast.job.closing_words import say_all_taken, say_finished
 from llmblast.job.key_refresh import refresh_regularly
 from llmblast.job.stations import Stations, shown
 from llmblast.pipes import STDOUT
+from llmblast.reading.prompts import PromptsError
 from llmblast.records import Request
 from llmblast.settings import Settings
 from llmblast.watching import Timeline
@@ -39,6 +40,8 @@ class Ending:
     exit_code: ExitCode
     verdict: str
     duration_s: float
+    prompts_error: BaseException | None = None
+    """What the caller's iterable of prompts raised; it ended the run."""
 
 
 class Job:
@@ -51,6 +54,7 @@ class Job:
         self._fence = stations.defects.fence
         self._started_s = time.monotonic()
         self._input_error: InputDamagedError | None = None
+        self._prompts_error: BaseException | None = None
         self._output_error: OutputFailedError | None = None
         self._is_written = False
         self._cut_short = asyncio.Event()
@@ -148,6 +152,9 @@ class Job:
                 engine.pump()
                 await asyncio.sleep(0)  # what was admitted leaves now, not after some thousand lines
                 await engine.room()
+        except PromptsError as error:
+            self._prompts_error = error.error
+            engine.stop(ExitCode.INPUT_DAMAGED, str(error))
         except InputDamagedError as error:
             self._input_error = error
             self._stations.counters.input_ended = True
@@ -214,7 +221,7 @@ class Job:
         with self._fence.around("the timeline"):
             self._finish_timeline()
         exit_code, verdict = self._judge()
-        return Ending(exit_code, verdict, time.monotonic() - self._started_s)
+        return Ending(exit_code, verdict, time.monotonic() - self._started_s, self._prompts_error)
 
     def _judge(self) -> tuple[ExitCode, str]:
         """The exit code and one line for a person."""
@@ -227,10 +234,12 @@ class Job:
             return engine.exit_code, engine.reason + self._cannot_resume()
         if self._input_error is not None:
             return self._input_error.exit_code, str(self._input_error)
-        return say_finished(self._settings, counters, self._stations.failed_elsewhere())
+        if self._stations.has_files:
+            return say_finished(self._settings, counters, self._stations.failed_elsewhere())
+        return say_all_taken(counters)
 
     def _cannot_resume(self) -> str:
-        if self._stations.can_resume:
+        if self._stations.can_resume or not self._stations.has_files:
             return ""
         name = "standard output" if self._settings.save == STDOUT else self._settings.save
         return f"; {name} cannot be resumed, name a file with --save to be able to"

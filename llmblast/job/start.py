@@ -29,13 +29,7 @@ def check_start(settings: Settings) -> Settings:
             raise UsageError(f"--json and {flag} - both want standard output. Name a file with {flag}.")
     if settings.force and not settings.overwrite:
         raise UsageError("--force: says that --overwrite is meant for any file. Add --overwrite, or leave it out.")
-    if not settings.endpoints:
-        raise UsageError(NO_ENDPOINT)
-    if settings.processes > 1:
-        raise UsageError(
-            f"--processes {settings.processes}: is not available in this version; it returns with quotas shared "
-            "between processes. Leave it out: one process uses one core fully."
-        )
+    check_endpoints(settings)
     outputs = {"--save": settings.save, "--errors": settings.errors_path}
     for flag, path in outputs.items():
         if _is_same(path, settings.input, reads=True):
@@ -52,6 +46,17 @@ def check_start(settings: Settings) -> Settings:
         raise UsageError(f"--spool {settings.spool}: is no directory. Create it, or name another.")
     _check_outputs(outputs)
     return settings
+
+
+def check_endpoints(settings: Settings) -> None:
+    """Raise UsageError where there is nothing to send to. A run without output files needs no other check."""
+    if not settings.endpoints:
+        raise UsageError(NO_ENDPOINT)
+    if settings.processes > 1:
+        raise UsageError(
+            f"--processes {settings.processes}: is not available in this version; it returns with quotas shared "
+            "between processes. Leave it out: one process uses one core fully."
+        )
 
 
 def _resolve_outputs(settings: Settings) -> Settings:
