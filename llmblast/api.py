@@ -226,6 +226,7 @@ class _Running:
             self.queue = ResultQueue(echo=settings.echo, body=settings.body, max_in_flight=settings.concurrency)
         self._plan = plan
         self._job: Job | None = None
+        self._is_stopped = False
         self.task = asyncio.get_running_loop().create_task(self._run(), name="llmblast")
         self.task.add_done_callback(self._on_done)
 
@@ -246,12 +247,14 @@ class _Running:
             raise cancelled
 
     def _stop(self, *, at_once: bool) -> None:
-        if self._job is None:
+        if self._job is not None:
+            self._job.drain(ExitCode.INTERRUPTED, "cancelled")
+            if at_once:
+                self._job.cut_short()
+        elif at_once:
             self.task.cancel()
-            return
-        self._job.drain(ExitCode.INTERRUPTED, "cancelled")
-        if at_once:
-            self._job.cut_short()
+        else:  # a thread may be about to put the files right
+            self._is_stopped = True
 
     def _on_done(self, task: "asyncio.Task[tuple[Ending, RunSummary]]") -> None:
         if not task.cancelled():
@@ -274,6 +277,8 @@ class _Running:
                 for note in stations.notes:
                     _log(note)
                 self._job = Job(plan.settings, stations)
+                if self._is_stopped:
+                    self._stop(at_once=True)
                 ending = await self._job.run()
                 return ending, _summarize(ending, stations)
         except LlmblastError as error:

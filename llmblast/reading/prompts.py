@@ -58,6 +58,12 @@ def _unusual_line(index: int, prompt: object) -> bytes:
         raise UsageError(f"prompts[{index}]: cannot be written as JSON: {error}.") from None
 
 
+def _tell_loop(error: Exception) -> None:
+    """Tell the loop what a generator raises when there is nobody left to raise it to, as asyncio does."""
+    context = {"message": "closing the prompts failed", "exception": error}
+    asyncio.get_running_loop().call_exception_handler(context)
+
+
 class _Reader:
     """Takes prompts on the loop itself: an iterable that waits belongs into an asynchronous one."""
 
@@ -90,7 +96,10 @@ class _Reader:
     async def close(self) -> None:
         """Close a generator, which nobody can go on with: some prompts were taken ahead."""
         if (close := getattr(self._prompts, "close", None)) is not None:
-            close()
+            try:
+                close()
+            except Exception as error:  # noqa: BLE001 -- the caller's, who has left
+                _tell_loop(error)
 
 
 class _AsyncReader:
@@ -103,6 +112,7 @@ class _AsyncReader:
         self._arrived = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_ended = False
+        self._has_raised = False
         self._problem: BaseException | None = None
         self._task = asyncio.create_task(self._take_all())
 
@@ -112,6 +122,7 @@ class _AsyncReader:
             self._arrived.clear()
             await self._arrived.wait()
         if not self._ready and self._problem is not None:
+            self._has_raised = True
             raise PromptsError(self._problem) from self._problem
         block = b"".join(self._ready)
         self._ready.clear()
@@ -123,6 +134,9 @@ class _AsyncReader:
         """End the task, and with it a generator in which it waits."""
         self._task.cancel()
         await asyncio.wait([self._task])
+        problem = self._problem if self._task.cancelled() else self._task.exception() or self._problem
+        if isinstance(problem, Exception) and not self._has_raised:
+            _tell_loop(problem)
 
     async def _take_all(self) -> None:
         task = asyncio.current_task()

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ import uvloop
 import llmblast
 from llmblast.mocking.server import MockServer, ScriptedReply
 from llmblast.mocking.settings import MockSettings
-from tests.conftest import ROOT, StartMock, records, write_prompts
+from tests.conftest import ROOT, StartMock, records, unmeasured, write_prompts
 
 QUESTIONS = [f"Question {n}?" for n in range(200)]
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
@@ -489,8 +490,6 @@ async def test_no_state_of_the_process_is_changed(
     start_mock: StartMock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither collector nor signals nor the loop's handler, and no file appears."""
-    import signal
-
     monkeypatch.chdir(tmp_path)
     loop = asyncio.get_running_loop()
 
@@ -513,6 +512,78 @@ def test_importing_loads_next_to_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert not {"aiohttp", "pydantic", "orjson", "asyncio", "uvloop"} & set(done.stdout.split())
+
+
+def test_the_example_of_the_readme_runs(environment: dict[str, str], tmp_path: Path) -> None:
+    """It is a file here, so that its types are checked, too."""
+    example = Path(__file__).with_name("readme_example.py")
+    settings = {**environment, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", example], cwd=tmp_path, env=settings, capture_output=True, text=True, check=True
+    )
+
+    assert f"```python\n{example.read_text()}```" in (ROOT / "README.md").read_text()
+    assert sorted(int(line.split()[0]) for line in done.stdout.splitlines()) == list(range(100))
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+CTRL_C = """
+import sys, llmblast
+prompts = [f"Question {n}?" for n in range(1000)]
+llmblast.run(prompts, endpoints=[sys.argv[1]], model="m", save="save.jsonl", concurrency=10)
+"""
+
+
+def test_ctrl_c_in_a_run_keeps_what_was_paid_for(
+    environment: dict[str, str], start_mock: StartMock, tmp_path: Path
+) -> None:
+    """The program gets its KeyboardInterrupt once all is written."""
+    server = start_mock("latency=0.3")
+    process = subprocess.Popen(
+        [sys.executable, "-c", CTRL_C, server.url],
+        cwd=tmp_path,
+        env={**unmeasured(environment), "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    asyncio.run(until(lambda: server.received >= 10))
+
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate(timeout=30)[1]
+
+    assert stderr.splitlines()[-1] == "KeyboardInterrupt"
+    assert len(records(tmp_path / "save.jsonl")) == server.received
+
+
+async def test_a_generator_that_fails_while_it_is_closed_is_told_to_the_loop(start_mock: StartMock) -> None:
+    """As asyncio does with its own; the run has ended in order."""
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+
+    async def waiting() -> AsyncIterator[str]:
+        yield "one"
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise LookupError("closed badly")
+
+    def plain() -> Iterator[str]:
+        try:
+            for number in range(10_000):
+                yield str(number)
+        finally:
+            raise LookupError("closed badly")
+
+    for prompts in (waiting, plain):
+        async with aclosing(
+            llmblast.stream(prompts(), endpoints=[start_mock().url], model="m", concurrency=2)
+        ) as results:
+            await anext(results)
+
+    assert [str(context["exception"]) for context in told] == ["closed badly"] * 2
+    assert not own_tasks()
 
 
 def test_all_names_are_there() -> None:
