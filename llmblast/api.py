@@ -19,7 +19,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 from llmblast.errors import (
     DefectError,
@@ -31,6 +31,7 @@ from llmblast.errors import (
     StoppedError,
     UsageError,
 )
+from llmblast.option_types import RunOptions, StreamOptions
 from llmblast.results import EndpointSummary, Result, RunSummary
 from llmblast.setting_places import ENV_PREFIX
 from llmblast.settings import EndpointSettings, Settings, load
@@ -48,7 +49,7 @@ logger.addHandler(logging.NullHandler())  # else Python prints warnings where no
 
 _PROMPTS = "the prompts"
 _OF_TERMINALS = ("progress", "json", "quiet")
-_OF_FILES = ("errors", "overwrite", "force", "disk_wait", "spool", "retry_errors", "changed_settings")
+OF_FILES = ("errors", "overwrite", "force", "disk_wait", "spool", "retry_errors", "changed_settings")
 _FLAG = re.compile(r"--([a-z][a-z-]*[a-z]|[a-z])\b")
 _EXAMPLES = 'name one, such as endpoints=["http://127.0.0.1:8000/v1"], or try the built-in one: endpoints=["mock:"]'
 _ERRORS: Mapping[ExitCode, type[LlmblastError]] = {
@@ -60,7 +61,9 @@ _ERRORS: Mapping[ExitCode, type[LlmblastError]] = {
 }
 
 
-def stream(prompts: Prompts, *, endpoints: Endpoints = None, **settings: object) -> AsyncGenerator[Result, None]:
+def stream(
+    prompts: Prompts, *, endpoints: Endpoints = None, **settings: Unpack[StreamOptions]
+) -> AsyncGenerator[Result, None]:
     """Return an asynchronous iterator over the results, as they finish. No file is written.
 
     A slow consumer slows the run. Leaving the loop ends the run: nothing more is sent, what is in flight is abandoned,
@@ -73,7 +76,7 @@ def stream(prompts: Prompts, *, endpoints: Endpoints = None, **settings: object)
     return _stream(plan)
 
 
-async def run_async(prompts: Prompts, *, endpoints: Endpoints = None, **settings: object) -> RunSummary:
+async def run_async(prompts: Prompts, *, endpoints: Endpoints = None, **settings: Unpack[RunOptions]) -> RunSummary:
     """Run a whole job, and return how it ended.
 
     With `save=FILE` the records go to files, as on the command line: what they hold already is not sent again. Without,
@@ -97,7 +100,7 @@ async def run_async(prompts: Prompts, *, endpoints: Endpoints = None, **settings
     return replace(summary, results=tuple(sorted(results, key=lambda result: result.index)))
 
 
-def run(prompts: Prompts, *, endpoints: Endpoints = None, **settings: object) -> RunSummary:
+def run(prompts: Prompts, *, endpoints: Endpoints = None, **settings: Unpack[RunOptions]) -> RunSummary:
     """Do what `run_async` does, on an event loop of its own. Raises UsageError where a loop runs in this thread."""
     with suppress(RuntimeError):
         asyncio.get_running_loop()
@@ -165,7 +168,7 @@ def _check_names(flags: Mapping[str, object], *, in_memory: bool) -> None:
         return
     if "save" in flags:
         raise UsageError("save: stream() writes no files. Leave it out, or use run_async(..., save=FILE).")
-    for name in _OF_FILES:
+    for name in OF_FILES:
         if name in flags:
             raise UsageError(f"{name}: has no meaning without files. Leave it out, or use run_async(..., save=FILE).")
 

@@ -13,7 +13,7 @@ from llmblast.errors import ExitCode
 from tests.conftest import ROOT
 
 STATIONS = {"reading", "scheduling", "sending", "writing", "watching", "mocking"}
-GROUND = {"settings", "records", "errors", "locks", "pipes", "fence", "hiding", "urls", "results"}
+GROUND = {"settings", "records", "errors", "locks", "pipes", "fence", "hiding", "urls", "results", "option_types"}
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
     "job": {"job", "units", *STATIONS, *GROUND},
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "settings": {"errors", "hiding", "setting_places", "setting_values", "units", "urls"},
     "api": {"api", "job", "setting_places", *GROUND},
     "results": {"errors"},
+    "option_types": set[str](),
     "setting_places": set[str](),
     "setting_values": {"units"},
     "units": set[str](),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ import pytest
 import uvloop
 
 import llmblast
+from llmblast.api import OF_FILES
 from llmblast.mocking.server import MockServer, ScriptedReply
 from llmblast.mocking.settings import MockSettings
+from llmblast.option_types import RunOptions, StreamOptions
+from llmblast.settings import Settings
 from tests.conftest import ROOT, StartMock, records, unmeasured, write_prompts
 
 QUESTIONS = [f"Question {n}?" for n in range(200)]
@@ -584,6 +588,14 @@ async def test_a_generator_that_fails_while_it_is_closed_is_told_to_the_loop(sta
 
     assert [str(context["exception"]) for context in told] == ["closed badly"] * 2
     assert not own_tasks()
+
+
+def test_the_keywords_that_type_checkers_know_are_the_settings() -> None:
+    """All but those that the program itself gives, and those of a terminal."""
+    names = {entry.name for entry in fields(Settings)} - {"input", "endpoints", "progress", "json", "quiet"}
+
+    assert set(RunOptions.__annotations__) == names | {"config"}
+    assert set(StreamOptions.__annotations__) == names - {"save", *OF_FILES} | {"config"}
 
 
 def test_all_names_are_there() -> None:
