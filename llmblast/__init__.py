@@ -4,7 +4,8 @@ The names are loaded when they are first used, so that `import llmblast` costs n
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+
+TYPE_CHECKING = False  # type checkers take it for true; importing typing would cost more than all else here
 
 if TYPE_CHECKING:
     from llmblast.api import run, run_async, stream

@@ -509,13 +509,32 @@ async def test_no_state_of_the_process_is_changed(
     assert state() == before
 
 
+async def test_a_defect_is_an_error_with_its_details_in_the_log(
+    start_mock: StartMock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In place of the file that the command line writes."""
+
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError("broken")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("llmblast.job.engine.judge", fail)
+
+    with pytest.raises(llmblast.DefectError, match="broken"):
+        await collect(QUESTIONS, endpoints=[start_mock().url], model="m")
+
+    assert any("Traceback" in record.getMessage() for record in caplog.records if record.name == "llmblast")
+    assert list(tmp_path.iterdir()) == []
+    assert not own_tasks()
+
+
 def test_importing_loads_next_to_nothing() -> None:
     """A program that may never send anything should not wait for it."""
     script = "import sys, llmblast; print(*sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
 
-    assert not {"aiohttp", "pydantic", "orjson", "asyncio", "uvloop"} & set(done.stdout.split())
+    assert not {"aiohttp", "pydantic", "orjson", "asyncio", "uvloop", "typing"} & set(done.stdout.split())
 
 
 def test_the_example_of_the_readme_runs(environment: dict[str, str], tmp_path: Path) -> None:
