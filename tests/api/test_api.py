@@ -204,6 +204,20 @@ async def _cancel(url: str) -> None:
         await task
 
 
+async def _cancel_between_two_results(url: str) -> None:
+    async def go() -> None:
+        async for _ in llmblast.stream(QUESTIONS * 100, endpoints=[url], model="m"):
+            reached.set()
+            await asyncio.Event().wait()
+
+    reached = asyncio.Event()
+    task = asyncio.create_task(go())
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def _cancel_at_once(url: str) -> None:
     task = asyncio.create_task(collect(QUESTIONS, endpoints=[url], model="m"))
     await asyncio.sleep(0)
@@ -243,6 +257,7 @@ async def _break_out_of_a_chain(url: str) -> None:
         _aclose,
         _time_out,
         _cancel,
+        _cancel_between_two_results,
         _cancel_at_once,
         _fail_in_the_loop,
         _cancel_while_the_prompts_wait,
