@@ -2,6 +2,8 @@
 
     LlmblastError
     |-- UsageError          2   wrong usage or settings; nothing was sent
+    |-- GaveUpError         4   too many lines failed
+    |-- StoppedError        5   a limit of time ended the run; lines are pending
     |-- InputDamagedError  65   the input broke off part-way
     |-- InputMissingError  66   the input cannot be opened
     |-- DefectError        70   a defect of ours
@@ -46,6 +48,18 @@ class LlmblastError(Exception):
 
 class UsageError(LlmblastError):
     """A flag, a setting or a combination of them is wrong; nothing was sent."""
+
+
+class GaveUpError(LlmblastError):
+    """More lines failed than `max_errors` allows."""
+
+    exit_code = ExitCode.GAVE_UP
+
+
+class StoppedError(LlmblastError):
+    """A limit of time ended the run; lines are pending."""
+
+    exit_code = ExitCode.STOPPED
 
 
 class InputDamagedError(LlmblastError):

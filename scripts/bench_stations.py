@@ -19,8 +19,8 @@ from statistics import median
 import orjson
 from bench_runs import WORK
 
+from llmblast.cli.loop import run_loop, tune_collector
 from llmblast.job.intake import Intake
-from llmblast.job.loop import run_loop, tune_collector
 from llmblast.job.stations import make_scheduler
 from llmblast.providers import DEFAULT_PROVIDER
 from llmblast.reading import Shaper, key_of, open_source

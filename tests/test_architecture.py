@@ -14,12 +14,18 @@ from llmblast.errors import ExitCode
 from tests.conftest import ROOT
 
 STATIONS = {"reading", "scheduling", "providers", "sending", "writing", "watching", "mocking"}
-GROUND = {"settings", "records", "errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"}
+GROUND = {
+    *("settings", "records", "errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"),
+    *("results", "option_types"),
+}
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
     "job": {"job", "units", *STATIONS, *GROUND},
-    "cli": {"cli", "job", "mocking", "setting_places", "units", *GROUND},
+    "cli": {"cli", "job", "mocking", "watching", "setting_places", "units", *GROUND},
     "settings": {"errors", "hiding", "setting_places", "setting_values", "units", "urls"},
+    "api": {"api", "job", "setting_places", *GROUND},
+    "results": {"errors"},
+    "option_types": set[str](),
     "setting_places": set[str](),
     "setting_values": {"units"},
     "units": set[str](),
@@ -32,7 +38,7 @@ MAY_IMPORT = {
     "fence": set[str](),
     "errors": set[str](),
     "__main__": {"cli"},
-    "__init__": set[str](),
+    "__init__": {"api", "errors", "results", "settings"},
 }
 AT_HOME = {
     "typer": {"cli"},
@@ -45,7 +51,7 @@ AT_HOME = {
     "compression": {"sending"},
     "tenacity": {"sending"},
     "aiofiles": {"reading", "writing"},
-    "uvloop": {"job", "cli"},
+    "uvloop": {"cli", "api"},
     "pydantic": {"settings"},
     "annotated_types": {"settings"},
     "orjson": {"reading", "providers", "sending", "writing", "mocking", "job", "cli", "watching"},

@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from llmblast.job.signals import hold_status_requests
+from llmblast.cli.signals import hold_status_requests
 
 GC_OBJECTS = 100_000
 """What is loaded is no garbage: to look at it all the time takes 10 ms of a start. What serves long sets its own."""

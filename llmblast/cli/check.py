@@ -36,6 +36,7 @@ def check(  # noqa: PLR0917 -- one parameter an option
 ) -> None:
     """Validate every line of INPUT, estimate tokens and time at the limits. Send nothing."""
     settings = settings_of(dict(locals()), os.environ)
-    from llmblast.job import check as job  # noqa: PLC0415 -- `--help` need not wait for it
+    from llmblast.cli.loop import run_loop  # noqa: PLC0415 -- `--help` need not wait for it
+    from llmblast.job import check as job  # noqa: PLC0415
 
-    raise typer.Exit(job.check(settings))
+    raise typer.Exit(run_loop(job.check(settings)))

@@ -71,7 +71,7 @@ async def _serve(settings: MockSettings, host: str, port: int) -> None:
     import gc  # noqa: PLC0415
     import signal  # noqa: PLC0415
 
-    from llmblast.job.loop import shorten_logs  # noqa: PLC0415
+    from llmblast.cli.loop import shorten_logs  # noqa: PLC0415
     from llmblast.mocking.server import MockServer  # noqa: PLC0415
 
     shorten_logs()

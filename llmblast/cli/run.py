@@ -64,10 +64,11 @@ def run(  # noqa: PLR0917 -- one parameter an option
     del given["dry_run"]
     settings = settings_of(given, os.environ)
     if dry_run:
-        from llmblast.job.check import check  # noqa: PLC0415 -- see below
+        from llmblast.cli.loop import run_loop  # noqa: PLC0415 -- see below
+        from llmblast.job.check import check  # noqa: PLC0415
 
-        raise typer.Exit(check(settings))
+        raise typer.Exit(run_loop(check(settings)))
     settings = check_start(settings)
-    from llmblast.job.run import run as run_job  # noqa: PLC0415 -- 100 ms that `--help` need not wait for
+    from llmblast.cli.run_job import run_job  # noqa: PLC0415 -- 100 ms that `--help` need not wait for
 
     raise typer.Exit(run_job(settings, os.environ, ["llmblast", *sys.argv[1:]]))

@@ -30,13 +30,7 @@ def check_start(settings: Settings) -> Settings:
             raise UsageError(f"--json and {flag} - both write to standard output: name a file with {flag}")
     if settings.force and not settings.overwrite:
         raise UsageError("--force: has no effect without --overwrite: add --overwrite, or leave --force out")
-    if not settings.endpoints:
-        raise UsageError(NO_ENDPOINT)
-    if settings.processes > 1:
-        raise UsageError(
-            f"--processes {settings.processes}: is not available in this version: leave it out "
-            "(one process uses one core)"
-        )
+    check_endpoints(settings)
     outputs = {"--save": settings.save, "--errors": settings.errors_path}
     for flag, path in outputs.items():
         if _is_same(path, settings.input, reads=True):
@@ -51,6 +45,17 @@ def check_start(settings: Settings) -> Settings:
         raise UsageError(f"--spool {settings.spool}: is not a directory: create it, or name another")
     _check_outputs(outputs)
     return settings
+
+
+def check_endpoints(settings: Settings) -> None:
+    """Raise UsageError where there is nothing to send to. A run without output files needs no other check."""
+    if not settings.endpoints:
+        raise UsageError(NO_ENDPOINT)
+    if settings.processes > 1:
+        raise UsageError(
+            f"--processes {settings.processes}: is not available in this version: leave it out "
+            "(one process uses one core)"
+        )
 
 
 def _check_timeline(path: str, outputs: Iterable[str]) -> None:

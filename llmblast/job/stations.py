@@ -1,10 +1,9 @@
 """Stations from settings: the one place that knows which setting goes to which part."""
 
 import asyncio
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from math import inf
@@ -23,9 +22,11 @@ from llmblast.job.intake import Intake
 from llmblast.job.learned_limits import SUFFIX as LIMITS
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.redacting import Redacting, secrets_of
+from llmblast.job.result_queue import ResultQueue
 from llmblast.pipes import is_pipe
 from llmblast.providers import provider_of_key, providers_of
 from llmblast.reading import Finished, Shaper, Source, open_source
+from llmblast.reading.prompts import open_prompts
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
 from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey, connection_notes, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
@@ -40,6 +41,9 @@ ALLOWANCE_S = 0.5
 MOST_AHEAD = 1000
 
 
+Prompts = Iterable[object] | AsyncIterable[object]
+
+
 @dataclass(slots=True)
 class Stations:
     """Everything that one run needs, ready to go."""
@@ -47,7 +51,7 @@ class Stations:
     counters: Counters
     intake: Intake
     engine: Engine
-    writer: Writer
+    writer: Writer | ResultQueue
     channels: Sequence[Channel]
     keys: Sequence[EndpointKey]
     """One for each channel; `renew_key` asks for another and gives it to the channel."""
@@ -64,6 +68,8 @@ class Stations:
     defects: Defects
     can_resume: bool
     """Whether the answers go to a file, so that the same command can go on."""
+    has_files: bool
+    """Whether the outcomes go to files or pipes; else they stay in memory."""
     failed_elsewhere: Callable[[], int]
     """Records in the errors file that belong to no line of this input, as far as it has been read."""
 
@@ -73,7 +79,9 @@ class _Opened:
     """What holds a file or a socket."""
 
     source: Source
-    outputs: tuple[OutputFile, OutputFile]
+    results: ResultQueue | None
+    outputs: Sequence[OutputFile]
+    """The files of answers and of errors; none where the outcomes go to `results`."""
     answered: Finished
     failed: Finished
     channels: Sequence[Channel]
@@ -86,25 +94,36 @@ class _Opened:
 
 
 @asynccontextmanager
-async def open_stations(settings: Settings, environ: Mapping[str, str], defects: Defects) -> AsyncIterator[Stations]:
+async def open_stations(
+    settings: Settings,
+    environ: Mapping[str, str],
+    defects: Defects,
+    *,
+    prompts: Prompts | None = None,
+    results: ResultQueue | None = None,
+) -> AsyncIterator[Stations]:
     """Builds all stations, and closes what has no end of its own; the writer is closed by whoever runs it.
 
-    The settings have passed `check_start`.
+    `prompts` are read in place of the input that the settings name, and with `results` no file is written.
+    The settings have passed `check_start`, or `check_endpoints` where there are no outputs.
     Raises UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
     keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e)) for e in settings.endpoints]
     shaper = Shaper(settings, providers_of(settings.endpoints))
     async with AsyncExitStack() as stack:
-        source = await open_source(settings.input)
+        source = await open_source(settings.input) if prompts is None else open_prompts(prompts)
         stack.push_async_callback(source.close)
-        outputs = _open_outputs(settings)
+        outputs = () if results is not None else _open_outputs(settings)
         for output in outputs:
             stack.callback(output.close)
-        if outputs[0].is_resumable:
+        answered, failed = Finished([]), Finished([])
+        known: Sequence[KnownLimits] = ()
+        if outputs and outputs[0].is_resumable:
             await asyncio.to_thread(check_settings, settings)
-            outputs[0].before_first_append = partial(_keep_settings, settings, defects.fence)
-        answered, failed = await asyncio.to_thread(_find_finished, settings, *outputs)
-        known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
+            outputs[0].before_first_append = partial(_keep_settings, settings, defects)
+        if outputs:
+            answered, failed = await asyncio.to_thread(_find_finished, settings, *outputs)
+            known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
         endpoints = await _start_mocks(settings.endpoints, stack)
         channels = _open_channels(settings, endpoints, keys, environ, stack)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
@@ -113,25 +132,23 @@ async def open_stations(settings: Settings, environ: Mapping[str, str], defects:
         timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
         notes = [note for output in outputs for note in output.repaired]
         notes += connection_notes(endpoints, environ, verbose=settings.verbose)
-        opened = _Opened(source, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects)
+        opened = _Opened(
+            source, results, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects
+        )
         yield _assemble(settings, shaper, opened)
 
 
 def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
     counters = opened.counters
     fence = opened.defects.fence
-    say = partial(_say, fence)
+    say = partial(_say, opened.defects)
     scheduler = make_scheduler(settings, opened.known, fence)
-    writer = Writer(
-        *opened.outputs,
-        echo=settings.echo,
-        body=settings.body,
-        on_room=lambda: engine.pump(),  # noqa: PLW0108 -- the engine comes after the writer
-        on_failure=lambda: _end_without_output(engine, writer.failure),
-        notice=say,
-        spool_directory=settings.spool,
-        timing=Timing(disk_wait_s=settings.disk_wait),
-    )
+    can_resume = bool(opened.outputs) and opened.outputs[0].is_resumable
+    if opened.results is not None:
+        writer: Writer | ResultQueue = opened.results
+        opened.results.on_room = lambda: engine.pump()  # noqa: PLW0108 -- the engine comes after the writer
+    else:
+        writer = _make_writer(settings, opened.outputs, say, lambda: engine)
     engine = Engine(
         scheduler,
         opened.channels,
@@ -152,7 +169,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
     )
 
     def keep() -> None:
-        if opened.outputs[0].is_resumable:
+        if can_resume:
             keep_limits(settings, scheduler.endpoints, time.time())
 
     def allowance() -> Allowance:
@@ -181,9 +198,29 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         notes=opened.notes,
         records_before=(len(opened.answered), len(opened.failed)),
         defects=opened.defects,
-        can_resume=opened.outputs[0].is_resumable,
+        can_resume=can_resume,
+        has_files=bool(opened.outputs),
         failed_elsewhere=lambda: len(opened.failed),
     )
+
+
+def _make_writer(
+    settings: Settings, outputs: Sequence[OutputFile], say: Callable[[str], None], engine: Callable[[], Engine]
+) -> Writer:
+    """Build the writer; the engine comes after it."""
+    save, errors = outputs
+    writer = Writer(
+        save,
+        errors,
+        echo=settings.echo,
+        body=settings.body,
+        on_room=lambda: engine().pump(),
+        on_failure=lambda: _end_without_output(engine(), writer.failure),
+        notice=say,
+        spool_directory=settings.spool,
+        timing=Timing(disk_wait_s=settings.disk_wait),
+    )
+    return writer
 
 
 def _end_without_output(engine: Engine, failure: OutputFailedError | None) -> None:
@@ -205,10 +242,8 @@ def _open_timeline(path: str | None, counters: Counters, stack: AsyncExitStack, 
     return timeline
 
 
-def _say(fence: Fence, text: str) -> None:
-    with suppress(OSError):  # the terminal may be gone; the files are what counts
-        sys.stderr.write(shown(text, 500, fence) + "\n")
-        sys.stderr.flush()
+def _say(defects: Defects, text: str) -> None:
+    defects.tell(shown(text, 500, defects.fence))
 
 
 def shown(text: str, max_length: int, fence: Fence) -> str:
@@ -280,10 +315,10 @@ def _open_errors(settings: Settings, save: OutputFile) -> OutputFile:
     return OutputFile(path, flag="--errors", **options)
 
 
-def _keep_settings(settings: Settings, fence: Fence) -> None:
-    with fence.around("saving the settings"):
+def _keep_settings(settings: Settings, defects: Defects) -> None:
+    with defects.fence.around("saving the settings"):
         if (problem := keep_settings(settings)) is not None:
-            _say(fence, problem)
+            _say(defects, problem)
 
 
 def _begin(output: OutputFile, settings: Settings) -> None:

@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from llmblast.job.signals import Wish, Wishes
+from llmblast.cli.signals import Wish, Wishes
 from llmblast.mocking.server import MockServer
 from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, unmeasured, write_prompts
 from tests.processes import Process, let_run, start_run, wait_for_requests

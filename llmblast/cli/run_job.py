@@ -1,0 +1,174 @@
+"""The run of the command line: the job of `job`, with a terminal, signals, a tuned collector and an exit code."""
+
+import asyncio
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from llmblast.cli.loop import run_loop, tune_collector
+from llmblast.cli.progress_mode import progress_mode
+from llmblast.cli.signals import EXIT_OF_SIGNAL, Wish, Wishes, listening
+from llmblast.errors import DefectError, ExitCode, LlmblastError
+from llmblast.hiding import shown_command
+from llmblast.job.closing_words import next_command, next_when, output_files
+from llmblast.job.defects import Defects
+from llmblast.job.run import LONGEST_VERDICT, TEND_INTERVAL_S, Ending, Job
+from llmblast.job.stations import Stations, open_stations, shown
+from llmblast.settings import Settings
+from llmblast.watching import Display, NoDisplay, Summary, drive, make_display
+from llmblast.watching.progress import status_line
+from llmblast.watching.rates import Pace
+
+_LOG_COLUMNS = 120
+_ANEW = ("--overwrite", "--force")
+
+
+def run_job(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) -> ExitCode:
+    """Runs one job whose settings have passed `check_start`. `command` is what the person typed, for the advice at the
+    end. Raises LlmblastError.
+    """
+    defects = Defects(settings, environ)
+    try:
+        exit_code, told = run_loop(_run(settings, environ, command, defects))
+    except LlmblastError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- whatever it is, a person gets a sentence
+        raise DefectError(defects.report(error)) from None
+    sys.stdout.buffer.write(told)  # a full device is no defect: `cli` says so
+    sys.stdout.flush()
+    return exit_code
+
+
+async def _run(
+    settings: Settings, environ: Mapping[str, str], command: Sequence[str], defects: Defects
+) -> tuple[ExitCode, bytes]:
+    async with open_stations(settings, environ, defects) as stations:
+        return await _Front(settings, stations, command).run()
+
+
+class _Front:
+    """What a person sees of a job, and may ask it by signals."""
+
+    def __init__(self, settings: Settings, stations: Stations, command: Sequence[str]) -> None:
+        self._settings = settings
+        self._stations = stations
+        self._tell = stations.defects.tell
+        self._fence = stations.defects.fence
+        words = [word for word in command if word not in _ANEW]  # to go on is not to start anew
+        self._command = shlex.join(shown_command(words))
+        self._wishes = Wishes(time.monotonic)
+        self._pace = Pace(stations.counters, time.monotonic, stations.limits.allowance)
+        self._job = Job(settings, stations, (self._show_progress, self._keep_pace))
+
+    async def run(self) -> tuple[ExitCode, bytes]:
+        """Runs to the end and reports; returns the exit code, and what is for standard output."""
+        for note in self._stations.notes:
+            self._tell(shown(note, LONGEST_VERDICT, self._fence))
+        tune_collector(self._settings.concurrency)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._on_loop_error)
+        with listening(loop, self._on_signal, self._tell_status):
+            ending = await self._job.run()
+        return self._report(ending)
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback of a timer, a signal or a connection has failed; by default, asyncio prints a traceback."""
+        if (error := context.get("exception")) is not None and _is_ours(context):
+            self._job.fail_internal(error)
+        elif loop.get_debug():
+            loop.default_exception_handler(context)
+
+    async def _show_progress(self) -> None:
+        await drive(self._make_display(), self._fence, sys.stderr)
+
+    def _make_display(self) -> Display:
+        settings, stations = self._settings, self._stations
+        with self._fence.around("the progress display"):
+            return make_display(
+                progress_mode(settings, sys.stderr),
+                stations.counters,
+                stations.limits,
+                time.monotonic,
+                sys.stderr,
+                quiet=settings.quiet,
+            )
+        return NoDisplay()
+
+    async def _keep_pace(self) -> None:
+        while True:
+            await asyncio.sleep(TEND_INTERVAL_S)
+            with self._fence.around("the progress display"):
+                self._pace.snapshot()  # whoever asks for the status wants rates of now
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        wish = self._wishes.heard(number)
+        if wish is Wish.DRAIN:
+            self._drain(number)
+        elif wish is Wish.CUT_SHORT:
+            self._job.cut_short()
+        elif wish is Wish.EXIT:
+            os._exit(EXIT_OF_SIGNAL[number])  # a reader that never reads holds up even the closing of our pipe
+
+    def _drain(self, number: signal.Signals) -> None:
+        in_flight = self._job.drain(EXIT_OF_SIGNAL[number], "interrupted")
+        if in_flight:
+            again = "press Ctrl-C again" if number is signal.SIGINT else "send the signal again"
+            self._tell(
+                f"stopping: waiting up to {self._settings.grace:g} s for {in_flight:,} requests in flight; "
+                f"{again} to drop them (they may be billed)"
+            )
+
+    def _tell_status(self) -> None:
+        self._job.refresh_counters()
+        with self._fence.around("the status line"):
+            self._tell(status_line(self._pace.snapshot(), self._stations.counters, self._stations.limits))
+
+    def _report(self, ending: Ending) -> tuple[ExitCode, bytes]:
+        exit_code, verdict, counters = ending.exit_code, ending.verdict, self._stations.counters
+        summary = Summary(
+            counters,
+            ending.duration_s,
+            self._stations.limits,
+            verdict,
+            next_command(self._settings, counters, exit_code, self._command, can_resume=self._stations.can_resume),
+            next_when(counters, exit_code, has_endpoints=self._stations.engine.has_endpoints),
+            output_files(self._settings, *self._stations.records_before),
+        )
+        if not self._settings.quiet and exit_code is not ExitCode.READER_GONE:
+            self._tell(self._text_of(summary))
+        elif exit_code is not ExitCode.OK:
+            self._tell(f"llmblast: {shown(verdict, LONGEST_VERDICT, self._fence)}")
+        if not self._settings.json:
+            return exit_code, b""
+        return exit_code, orjson.dumps({"exit_code": int(exit_code), **self._values_of(summary)}) + b"\n"
+
+    def _text_of(self, summary: Summary) -> str:
+        with self._fence.around("the summary"):
+            return summary.as_text(_width())
+        return shown(summary.verdict, LONGEST_VERDICT, self._fence)
+
+    def _values_of(self, summary: Summary) -> dict[str, object]:
+        with self._fence.around("the summary"):
+            return summary.as_json()
+        return {"verdict": shown(summary.verdict, LONGEST_VERDICT, self._fence)}
+
+
+def _is_ours(context: Mapping[str, Any]) -> bool:
+    """Return whether a failed callback is no server's that has run out of files: asyncio tries that again."""
+    return not str(context.get("message", "")).startswith("socket.accept()")
+
+
+def _width() -> int:
+    """Of the terminal that the summary goes to, if it is one; in a log or a mail lines may be longer."""
+    wanted = os.environ.get("COLUMNS", "")
+    try:
+        columns = int(wanted) if wanted.isdecimal() else os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0
+    return columns or _LOG_COLUMNS
