@@ -37,8 +37,8 @@ from llmblast.setting_places import ENV_PREFIX
 from llmblast.settings import EndpointSettings, Settings, load
 
 if TYPE_CHECKING:
+    from llmblast.job.pipeline import Pipeline
     from llmblast.job.run import Ending, Job
-    from llmblast.job.stations import Stations
 
 Prompts = str | os.PathLike[str] | Iterable[str | Mapping[str, Any]] | AsyncIterable[str | Mapping[str, Any]]
 Endpoint = str | Mapping[str, Any] | EndpointSettings
@@ -138,7 +138,7 @@ def _make_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, obje
 
 
 def _check_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, object], *, in_memory: bool) -> _Plan:
-    from llmblast.job.start import check_endpoints, check_start  # noqa: PLC0415 -- only runs need it
+    from llmblast.job.start import check_endpoints, run_preflight_checks  # noqa: PLC0415 -- only runs need it
 
     environ = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
     flags = {name: value for name, value in options.items() if value is not None}
@@ -154,7 +154,7 @@ def _check_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, obj
     if in_memory:
         check_endpoints(settings)
     else:
-        settings = check_start(settings)
+        settings = run_preflight_checks(settings)
     return _Plan(settings, environ, _iterable(prompts) if path is None else None, in_memory)
 
 
@@ -267,23 +267,23 @@ class _Running:
 
     async def _run(self) -> "tuple[Ending, RunSummary]":
         from llmblast.job.defects import Defects, LoggedDefects  # noqa: PLC0415 -- see above
+        from llmblast.job.pipeline import build_pipeline  # noqa: PLC0415
         from llmblast.job.run import Job  # noqa: PLC0415
-        from llmblast.job.stations import open_stations  # noqa: PLC0415
 
         plan = self._plan
         make_defects = LoggedDefects if plan.in_memory else Defects
         defects = make_defects(plan.settings, plan.environ, "run", _log)
         try:
-            async with open_stations(
+            async with build_pipeline(
                 plan.settings, plan.environ, defects, prompts=plan.prompts, results=self.queue
-            ) as stations:
-                for note in stations.notes:
+            ) as pipeline:
+                for note in pipeline.notes:
                     _log(note)
-                self._job = Job(plan.settings, stations)
+                self._job = Job(plan.settings, pipeline)
                 if self._is_stopped:
                     self._stop(at_once=True)
                 ending = await self._job.run()
-                return ending, _summarize(ending, stations)
+                return ending, _summarize(ending, pipeline)
         except LlmblastError as error:
             raise type(error)(_in_python(str(error))) from None
         except Exception as error:
@@ -310,8 +310,8 @@ def _raise(ending: "Ending") -> NoReturn:
     raise _ERRORS.get(ending.exit_code, LlmblastError)(_in_python(ending.verdict))
 
 
-def _summarize(ending: "Ending", stations: "Stations") -> RunSummary:
-    counters = stations.counters
+def _summarize(ending: "Ending", pipeline: "Pipeline") -> RunSummary:
+    counters = pipeline.counters
     return RunSummary(
         exit_code=ending.exit_code,
         verdict=_in_python(ending.verdict),

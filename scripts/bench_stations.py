@@ -21,7 +21,7 @@ from bench_runs import WORK
 
 from llmblast.cli.loop import run_loop, tune_collector
 from llmblast.job.intake import Intake
-from llmblast.job.stations import make_scheduler
+from llmblast.job.pipeline import make_scheduler
 from llmblast.providers import DEFAULT_PROVIDER
 from llmblast.reading import Shaper, key_of, open_source
 from llmblast.records import Answer, Reply, Request, Success

@@ -1,4 +1,4 @@
-"""The event loop: uvloop where the platform has it, asyncio's own elsewhere, and as many open files as are allowed."""
+"""Event loop of the command line: uvloop if the platform has it, with the maximum number of open files."""
 
 import asyncio
 import contextlib
@@ -14,27 +14,26 @@ from llmblast.errors import UsageError
 
 T = TypeVar("T")
 _ALWAYS_ALLOWED = 10_240
-"""macOS names no hard limit and refuses more than this OPEN_MAX."""
+"""OPEN_MAX of macOS, which has no hard limit and rejects more."""
 
 MIN_FREE_FILES = 24
 """The loop, the input, two outputs, their side files and libraries take 16; some are left for connections."""
 
 _GC_OBJECTS = 20_000
 _GC_OBJECTS_PER_SLOT = 40
-"""Python looks for garbage when so many more objects were made than went, by default 700. Requests and what belongs to
-them go without that, and what is queued and in flight is no garbage: to look at it all the time takes 3 % of a core at
-10,000 a second, and stalls of some milliseconds.
+"""Python collects garbage after this many new objects, by default 700. Requests form no reference cycles, and queued
+ones are in use: collecting that often takes 3 % of a core at 10,000 requests a second, and stalls some milliseconds.
 """
 
 
 def tune_collector(max_in_flight: int) -> None:
-    """Once everything is loaded: what there is by now lives to the end, and collections need not look at it again."""
+    """Exclude all present objects from garbage collection, since they live to the end, and collect rarely."""
     gc.freeze()
     gc.set_threshold(max(_GC_OBJECTS, _GC_OBJECTS_PER_SLOT * max_in_flight), 20, 100)
 
 
 class _OneLine(logging.Handler):
-    """Writes what libraries log without a traceback, one line a message."""
+    """Write log messages of libraries without a traceback, one line each."""
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
@@ -44,12 +43,12 @@ class _OneLine(logging.Handler):
 
 
 def shorten_logs() -> None:
-    """Keep tracebacks from a person who has set up no logging: aiohttp's server and asyncio log their errors."""
+    """Keep tracebacks that aiohttp and asyncio log away from the terminal, unless logging is set up."""
     logging.lastResort = _OneLine(logging.WARNING)
 
 
 def run_loop(main: Coroutine[object, object, T]) -> T:
-    """Runs a coroutine on a new loop until it is done."""
+    """Run a coroutine on a new event loop."""
     shorten_logs()
     try:
         _allow_open_files()
@@ -66,10 +65,7 @@ def run_loop(main: Coroutine[object, object, T]) -> T:
 
 
 def _check_open_files() -> None:
-    """With fewer than these, what breaks is the loop, the outputs or the very report of what broke.
-
-    Raises UsageError.
-    """
+    """Raise UsageError if this process may open too few files to run, to write and to report an error."""
     if sys.platform == "win32":
         return
     import resource  # noqa: PLC0415 -- not on every platform
@@ -84,7 +80,7 @@ def _check_open_files() -> None:
 
 
 def _open_files() -> int:
-    """Return how many files are open, as far as the system tells."""
+    """Return how many files are open, or a guess."""
     try:
         return len(os.listdir("/dev/fd"))
     except OSError as error:
@@ -92,8 +88,8 @@ def _open_files() -> int:
 
 
 def _allow_open_files() -> None:
-    """Raises the soft limit to the hard one: each request in flight is a socket, and 1,024 is what many shells start
-    with, for the sake of programs that use select().
+    """Raise the soft limit of open files to the hard one: each request in flight needs a socket, and many shells set
+    1,024 for old programs that use select().
     """
     if sys.platform == "win32":
         return

@@ -7,7 +7,7 @@ import typer
 
 from llmblast.cli import options
 from llmblast.cli.options import settings_of
-from llmblast.job.start import check_start
+from llmblast.job.start import run_preflight_checks
 
 
 def run(  # noqa: PLR0917 -- one parameter an option
@@ -68,7 +68,7 @@ def run(  # noqa: PLR0917 -- one parameter an option
         from llmblast.job.check import check  # noqa: PLC0415
 
         raise typer.Exit(run_loop(check(settings)))
-    settings = check_start(settings)
+    settings = run_preflight_checks(settings)
     from llmblast.cli.run_job import run_job  # noqa: PLC0415 -- 100 ms that `--help` need not wait for
 
     raise typer.Exit(run_job(settings, os.environ, ["llmblast", *sys.argv[1:]]))

@@ -1,4 +1,4 @@
-"""The run of the command line: the job of `job`, with a terminal, signals, a tuned collector and an exit code."""
+"""Run a job from the command line: add the terminal, signals, a tuned garbage collector and an exit code."""
 
 import asyncio
 import os
@@ -13,13 +13,13 @@ import orjson
 
 from llmblast.cli.loop import run_loop, tune_collector
 from llmblast.cli.progress_mode import progress_mode
-from llmblast.cli.signals import EXIT_OF_SIGNAL, Wish, Wishes, listening
+from llmblast.cli.signals import EXIT_OF_SIGNAL, ShutdownSignals, ShutdownStage, listening
 from llmblast.errors import DefectError, ExitCode, LlmblastError
 from llmblast.hiding import shown_command
 from llmblast.job.closing_words import next_command, next_when, output_files
 from llmblast.job.defects import Defects
-from llmblast.job.run import LONGEST_VERDICT, TEND_INTERVAL_S, Ending, Job
-from llmblast.job.stations import Stations, open_stations, shown
+from llmblast.job.pipeline import Pipeline, build_pipeline, shown
+from llmblast.job.run import MAX_VERDICT_CHARS, TEND_INTERVAL_S, Ending, Job
 from llmblast.settings import Settings
 from llmblast.watching import Display, NoDisplay, Summary, drive, make_display
 from llmblast.watching.progress import status_line
@@ -30,8 +30,8 @@ _ANEW = ("--overwrite", "--force")
 
 
 def run_job(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) -> ExitCode:
-    """Runs one job whose settings have passed `check_start`. `command` is what the person typed, for the advice at the
-    end. Raises LlmblastError.
+    """Run one job whose settings have passed `run_preflight_checks`. `command` is the command line, for the advice at
+    the end. Raise LlmblastError.
     """
     defects = Defects(settings, environ)
     try:
@@ -48,28 +48,28 @@ def run_job(settings: Settings, environ: Mapping[str, str], command: Sequence[st
 async def _run(
     settings: Settings, environ: Mapping[str, str], command: Sequence[str], defects: Defects
 ) -> tuple[ExitCode, bytes]:
-    async with open_stations(settings, environ, defects) as stations:
-        return await _Front(settings, stations, command).run()
+    async with build_pipeline(settings, environ, defects) as pipeline:
+        return await _Front(settings, pipeline, command).run()
 
 
 class _Front:
-    """What a person sees of a job, and may ask it by signals."""
+    """Connect a job to a terminal and to signals."""
 
-    def __init__(self, settings: Settings, stations: Stations, command: Sequence[str]) -> None:
+    def __init__(self, settings: Settings, pipeline: Pipeline, command: Sequence[str]) -> None:
         self._settings = settings
-        self._stations = stations
-        self._tell = stations.defects.tell
-        self._fence = stations.defects.fence
+        self._pipeline = pipeline
+        self._tell = pipeline.defects.tell
+        self._fence = pipeline.defects.fence
         words = [word for word in command if word not in _ANEW]  # to go on is not to start anew
         self._command = shlex.join(shown_command(words))
-        self._wishes = Wishes(time.monotonic)
-        self._pace = Pace(stations.counters, time.monotonic, stations.limits.allowance)
-        self._job = Job(settings, stations, (self._show_progress, self._keep_pace))
+        self._signals = ShutdownSignals(time.monotonic)
+        self._pace = Pace(pipeline.counters, time.monotonic, pipeline.limits.allowance)
+        self._job = Job(settings, pipeline, (self._show_progress, self._keep_pace))
 
     async def run(self) -> tuple[ExitCode, bytes]:
-        """Runs to the end and reports; returns the exit code, and what is for standard output."""
-        for note in self._stations.notes:
-            self._tell(shown(note, LONGEST_VERDICT, self._fence))
+        """Run to the end and report. Return the exit code, and the bytes for standard output."""
+        for note in self._pipeline.notes:
+            self._tell(shown(note, MAX_VERDICT_CHARS, self._fence))
         tune_collector(self._settings.concurrency)
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_loop_error)
@@ -78,7 +78,7 @@ class _Front:
         return self._report(ending)
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """A callback of a timer, a signal or a connection has failed; by default, asyncio prints a traceback."""
+        """End the run when a callback of a timer, signal or connection has failed; asyncio would print a traceback."""
         if (error := context.get("exception")) is not None and _is_ours(context):
             self._job.fail_internal(error)
         elif loop.get_debug():
@@ -88,12 +88,12 @@ class _Front:
         await drive(self._make_display(), self._fence, sys.stderr)
 
     def _make_display(self) -> Display:
-        settings, stations = self._settings, self._stations
+        settings, pipeline = self._settings, self._pipeline
         with self._fence.around("the progress display"):
             return make_display(
                 progress_mode(settings, sys.stderr),
-                stations.counters,
-                stations.limits,
+                pipeline.counters,
+                pipeline.limits,
                 time.monotonic,
                 sys.stderr,
                 quiet=settings.quiet,
@@ -104,15 +104,15 @@ class _Front:
         while True:
             await asyncio.sleep(TEND_INTERVAL_S)
             with self._fence.around("the progress display"):
-                self._pace.snapshot()  # whoever asks for the status wants rates of now
+                self._pace.snapshot()  # so that a status request gets present rates
 
     def _on_signal(self, number: signal.Signals) -> None:
-        wish = self._wishes.heard(number)
-        if wish is Wish.DRAIN:
+        stage = self._signals.on_signal(number)
+        if stage is ShutdownStage.DRAIN:
             self._drain(number)
-        elif wish is Wish.CUT_SHORT:
+        elif stage is ShutdownStage.ABORT:
             self._job.cut_short()
-        elif wish is Wish.EXIT:
+        elif stage is ShutdownStage.EXIT:
             os._exit(EXIT_OF_SIGNAL[number])  # a reader that never reads holds up even the closing of our pipe
 
     def _drain(self, number: signal.Signals) -> None:
@@ -127,23 +127,23 @@ class _Front:
     def _tell_status(self) -> None:
         self._job.refresh_counters()
         with self._fence.around("the status line"):
-            self._tell(status_line(self._pace.snapshot(), self._stations.counters, self._stations.limits))
+            self._tell(status_line(self._pace.snapshot(), self._pipeline.counters, self._pipeline.limits))
 
     def _report(self, ending: Ending) -> tuple[ExitCode, bytes]:
-        exit_code, verdict, counters = ending.exit_code, ending.verdict, self._stations.counters
+        exit_code, verdict, counters = ending.exit_code, ending.verdict, self._pipeline.counters
         summary = Summary(
             counters,
             ending.duration_s,
-            self._stations.limits,
+            self._pipeline.limits,
             verdict,
-            next_command(self._settings, counters, exit_code, self._command, can_resume=self._stations.can_resume),
-            next_when(counters, exit_code, has_endpoints=self._stations.engine.has_endpoints),
-            output_files(self._settings, *self._stations.records_before),
+            next_command(self._settings, counters, exit_code, self._command, can_resume=self._pipeline.can_resume),
+            next_when(counters, exit_code, has_endpoints=self._pipeline.engine.has_endpoints),
+            output_files(self._settings, *self._pipeline.records_before),
         )
         if not self._settings.quiet and exit_code is not ExitCode.READER_GONE:
             self._tell(self._text_of(summary))
         elif exit_code is not ExitCode.OK:
-            self._tell(f"llmblast: {shown(verdict, LONGEST_VERDICT, self._fence)}")
+            self._tell(f"llmblast: {shown(verdict, MAX_VERDICT_CHARS, self._fence)}")
         if not self._settings.json:
             return exit_code, b""
         return exit_code, orjson.dumps({"exit_code": int(exit_code), **self._values_of(summary)}) + b"\n"
@@ -151,21 +151,21 @@ class _Front:
     def _text_of(self, summary: Summary) -> str:
         with self._fence.around("the summary"):
             return summary.as_text(_width())
-        return shown(summary.verdict, LONGEST_VERDICT, self._fence)
+        return shown(summary.verdict, MAX_VERDICT_CHARS, self._fence)
 
     def _values_of(self, summary: Summary) -> dict[str, object]:
         with self._fence.around("the summary"):
             return summary.as_json()
-        return {"verdict": shown(summary.verdict, LONGEST_VERDICT, self._fence)}
+        return {"verdict": shown(summary.verdict, MAX_VERDICT_CHARS, self._fence)}
 
 
 def _is_ours(context: Mapping[str, Any]) -> bool:
-    """Return whether a failed callback is no server's that has run out of files: asyncio tries that again."""
+    """Return whether a failed callback is ours, not a server's accept() without a free file: asyncio retries that."""
     return not str(context.get("message", "")).startswith("socket.accept()")
 
 
 def _width() -> int:
-    """Of the terminal that the summary goes to, if it is one; in a log or a mail lines may be longer."""
+    """Return the columns of the terminal that shows the summary, or those for a log or a mail."""
     wanted = os.environ.get("COLUMNS", "")
     try:
         columns = int(wanted) if wanted.isdecimal() else os.get_terminal_size(sys.stderr.fileno()).columns

@@ -1,7 +1,7 @@
-"""Signals: which ones a run listens to, and what the first, the second and the third of them ask for.
+"""Shutdown signals: the first one drains the run, the second aborts requests in flight, the third exits at once.
 
-Ctrl-C, `kill` and a closed terminal are one wish said in three ways. Those that whoever started us has switched off, as
-`nohup` does and shells for background jobs, stay switched off.
+SIGINT, SIGTERM and SIGHUP mean the same. A signal that the parent process ignores, as `nohup` and shells do for
+background jobs, stays ignored.
 """
 
 import contextlib
@@ -20,45 +20,45 @@ EXIT_OF_SIGNAL: Mapping[signal.Signals, ExitCode] = {
     signal.SIGTERM: ExitCode.TERMINATED,
     signal.SIGHUP: ExitCode.HUNG_UP,
 }
-SAME_WISH_S = 1.0
-"""A hang-up this soon after another signal says nothing new: a closed terminal sends one by the kernel and one by its
-shell, systemd one after its SIGTERM. Taken for the second wish, it would abandon what has been paid for."""
+DUPLICATE_S = 1.0
+"""A SIGHUP this soon after another signal is a duplicate: a closed terminal sends one from the kernel and one from its
+shell, systemd one after its SIGTERM. It must not abort requests that may be billed."""
 
 _ASKS_FOR_STATUS = frozenset(
     getattr(signal, name) for name in ("SIGUSR1", "SIGINFO") if hasattr(signal, name)
 )  # SIGINFO is Ctrl-T on BSD and macOS
 
 
-class Wish(Enum):
-    """What the signals so far add up to."""
+class ShutdownStage(Enum):
+    """What the run has to do after the signals so far."""
 
     DRAIN = auto()
-    """Send nothing more, let what is in flight finish."""
-    CUT_SHORT = auto()
-    """Abandon what is in flight, write what has come back."""
+    """Send nothing more, let the requests in flight finish."""
+    ABORT = auto()
+    """Abort the requests in flight, write the replies that have arrived."""
     EXIT = auto()
-    """End at once: what remains to be done hangs."""
+    """Exit at once, even if a write or a close hangs."""
 
 
-class Wishes:
-    """Counts the signals that ask for an end."""
+class ShutdownSignals:
+    """Count the shutdown signals."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._steps = iter(Wish)
+        self._stages = iter(ShutdownStage)
         self._last_s: float | None = None
 
-    def heard(self, number: signal.Signals) -> Wish | None:
-        """What this signal asks for; None where it belongs to the one before it."""
+    def on_signal(self, number: signal.Signals) -> ShutdownStage | None:
+        """Return the stage that this signal starts; None for a duplicate of the signal before."""
         now = self._clock()
         before, self._last_s = self._last_s, now
-        if number is signal.SIGHUP and before is not None and now - before < SAME_WISH_S:
+        if number is signal.SIGHUP and before is not None and now - before < DUPLICATE_S:
             return None
-        return next(self._steps, Wish.EXIT)
+        return next(self._stages, ShutdownStage.EXIT)
 
 
 def hold_status_requests() -> None:
-    """Lets SIGUSR1 wait until a run listens: it would end the process, and whoever asks how far it is means no harm."""
+    """Block SIGUSR1 until a run handles it: its default action would end the process."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _ASKS_FOR_STATUS)
 
 
@@ -66,9 +66,9 @@ def hold_status_requests() -> None:
 def listening(
     loop: "asyncio.AbstractEventLoop", on_end: Callable[[signal.Signals], None], on_status: Callable[[], None]
 ) -> Iterator[None]:
-    """Calls back on the loop: `on_end` for the signals in EXIT_OF_SIGNAL, `on_status` for those that only ask.
+    """Call `on_end` for the signals in EXIT_OF_SIGNAL and `on_status` for status requests, on the loop.
 
-    Afterwards the former end the process as they end any other, without a traceback, and the latter do nothing.
+    Afterwards the former have their default action again, without a traceback, and the latter are ignored.
     """
     ends = [number for number in EXIT_OF_SIGNAL if signal.getsignal(number) is not signal.SIG_IGN]
     for number in ends:

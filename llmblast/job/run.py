@@ -1,7 +1,7 @@
-"""Run: drives the stations from the first line to the last record, and says how it ended.
+"""Run the pipeline from the first line to the last record, and return how it ended.
 
-It is headless: a source, a sink and settings go in, an `Ending` comes out. Signals, displays and the summary that a
-person sees are `cli`'s; the loop that it runs on is the caller's.
+The job is headless: a source, a sink and settings go in, an `Ending` comes out. Signals, display and summary belong to
+`cli`, the event loop to the caller.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Any
 from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError
 from llmblast.job.closing_words import say_all_taken, say_finished, say_missing_keys
 from llmblast.job.key_refresh import refresh_regularly
-from llmblast.job.stations import Stations, shown
+from llmblast.job.pipeline import Pipeline, shown
 from llmblast.pipes import STDOUT
 from llmblast.reading.prompts import PromptsError
 from llmblast.records import Request
@@ -24,15 +24,15 @@ from llmblast.watching import Timeline
 TEND_INTERVAL_S = 0.25
 TIMELINE_INTERVAL_S = 1.0
 WARM_UP_S = 0.3
-"""How long the first request waits for connections. Those that take longer are opened beside the run."""
+"""Maximum wait of the first request for connections. Slower ones are opened while the run goes on."""
 READER_GONE_GRACE_S = 1.0
-"""What is in flight may take no longer when nothing reads the answers any more: `llmblast run -o - | head` ends."""
+"""The grace of requests in flight once the reader of the answers is gone: `llmblast run -o - | head` ends."""
 MAX_CLOSINGS = 2
-"""After a defect, closing the outputs is tried once more: what waits in memory may be written then."""
-LONGEST_VERDICT = 4000
+"""Attempts to close the outputs after a defect: the second one may write what still waits in memory."""
+MAX_VERDICT_CHARS = 4000
 
 Helper = Callable[[], Coroutine[Any, Any, None]]
-"""Makes a coroutine that runs beside the job until the last request has ended, and is cancelled then."""
+"""Make a coroutine that runs until the last request has ended, and is cancelled then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +43,17 @@ class Ending:
     verdict: str
     duration_s: float
     prompts_error: BaseException | None = None
-    """What the caller's iterable of prompts raised; it ended the run."""
+    """What the caller's iterable of prompts raised, if that ended the run."""
 
 
 class Job:
-    """One run over open stations."""
+    """One run of an open pipeline."""
 
-    def __init__(self, settings: Settings, stations: Stations, helpers: Sequence[Helper] = ()) -> None:
+    def __init__(self, settings: Settings, pipeline: Pipeline, helpers: Sequence[Helper] = ()) -> None:
         self._settings = settings
-        self._stations = stations
+        self._pipeline = pipeline
         self._helpers = helpers
-        self._fence = stations.defects.fence
+        self._fence = pipeline.defects.fence
         self._started_s = time.monotonic()
         self._input_error: InputDamagedError | None = None
         self._prompts_error: BaseException | None = None
@@ -62,54 +62,54 @@ class Job:
         self._cut_short = asyncio.Event()
 
     async def run(self) -> Ending:
-        """Run to the end, and close the outputs."""
-        writing = self._start(self._stations.writer.run())
+        """Run until every line has its outcome or the run is stopped, then close the outputs."""
+        writing = self._start(self._pipeline.writer.run())
         try:
             await self._send_everything()
         finally:
             await self._close_writer()
             await asyncio.wait([writing])
-            await asyncio.to_thread(self._stations.keep_limits)
+            await asyncio.to_thread(self._pipeline.keep_limits)
         return self._end()
 
     def drain(self, exit_code: ExitCode, reason: str) -> int:
-        """Send nothing more, and let what is in flight finish within the grace. Return how many requests that are."""
-        self._stations.writer.hurry()
+        """Send nothing more; let the requests in flight finish within the grace. Return their number."""
+        self._pipeline.writer.hurry()
         self.refresh_counters()
-        in_flight = self._stations.counters.in_flight
-        self._stations.engine.stop(exit_code, reason)
+        in_flight = self._pipeline.counters.in_flight
+        self._pipeline.engine.stop(exit_code, reason)
         return in_flight
 
     def cut_short(self) -> None:
-        """Abandon what is in flight, once the run is stopping."""
+        """Abort the requests in flight of a run that is stopping."""
         self._cut_short.set()
 
     def fail_internal(self, error: BaseException) -> None:
         """End the run because of a defect."""
-        self._stations.engine.fail_internal(error)
+        self._pipeline.engine.fail_internal(error)
 
     def refresh_counters(self) -> None:
         """Bring totals and gauges up to date."""
         with self._fence.around("the counters"):
-            self._stations.engine.refresh_counters()
+            self._pipeline.engine.refresh_counters()
 
     def _start(self, helper: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task beside the run; a defect in it ends the run."""
+        """Start a background task; an exception in it ends the run as a defect."""
         task = asyncio.create_task(helper)
         task.add_done_callback(self._on_helper_done)
         return task
 
     def _on_helper_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._stations.engine.fail_internal(error)
+            self._pipeline.engine.fail_internal(error)
 
     async def _send_everything(self) -> None:
-        stations = self._stations
-        ahead = zip(stations.channels, stations.connections_ahead, strict=True)
+        pipeline = self._pipeline
+        ahead = zip(pipeline.channels, pipeline.connections_ahead, strict=True)
         warm_ups = [asyncio.create_task(channel.warm_up(connections)) for channel, connections in ahead]
         helpers = [self._start(helper()) for helper in (*self._helpers, self._tend, self._end_in_time)]
-        if stations.timeline is not None:
-            helpers.append(self._start(self._draw_timeline(stations.timeline)))
+        if pipeline.timeline is not None:
+            helpers.append(self._start(self._draw_timeline(pipeline.timeline)))
         helpers += self._start_key_refreshes()
         try:
             try:
@@ -118,21 +118,21 @@ class Job:
                 if not all(outcomes):  # with nobody to send to, the first sends end the run at once
                     for index, reply in enumerate(outcomes):
                         if reply is not None:
-                            stations.engine.unreachable(index, reply.detail)
+                            pipeline.engine.unreachable(index, reply.detail)
                 await self._feed_unless_stopped()
             except Exception as error:  # noqa: BLE001 -- the engine reports it
-                stations.engine.fail_internal(error)
-            await stations.engine.wait_until_done()
+                pipeline.engine.fail_internal(error)
+            await pipeline.engine.wait_until_done()
         finally:
-            await stations.engine.cut_short()
+            await pipeline.engine.cut_short()
             for task in (*helpers, *warm_ups):
                 task.cancel()
             await asyncio.gather(*helpers, *warm_ups, return_exceptions=True)
 
     async def _feed_unless_stopped(self) -> None:
-        """Feeds the engine; a stop ends the feed even while it waits for a pipe."""
+        """Read the input and feed the engine. A stop ends that, even while a read waits for a pipe."""
         feed = asyncio.create_task(self._feed())
-        stop = asyncio.create_task(self._stations.engine.stopping.wait())
+        stop = asyncio.create_task(self._pipeline.engine.stopping.wait())
         try:
             await asyncio.wait({feed, stop}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -143,9 +143,9 @@ class Job:
             await feed
 
     async def _feed(self) -> None:
-        engine = self._stations.engine
+        engine = self._pipeline.engine
         try:
-            async for shaped in self._stations.intake.slices():
+            async for shaped in self._pipeline.intake.slices():
                 for item in shaped:
                     if isinstance(item, Request):
                         engine.accept(item)
@@ -159,7 +159,7 @@ class Job:
             engine.stop(ExitCode.INPUT_DAMAGED, str(error))
         except InputDamagedError as error:
             self._input_error = error
-            self._stations.counters.input_ended = True
+            self._pipeline.counters.input_ended = True
         except Exception as error:  # noqa: BLE001 -- the engine reports it
             engine.fail_internal(error)
 
@@ -171,27 +171,27 @@ class Job:
                 timeline.tick()
 
     def _start_key_refreshes(self) -> Sequence[asyncio.Task[None]]:
-        stations = self._stations
+        pipeline = self._pipeline
         return [
             asyncio.create_task(refresh_regularly(key, channel, endpoint.key_refresh, asyncio.sleep, self._notice))
-            for endpoint, key, channel in zip(self._settings.endpoints, stations.keys, stations.channels, strict=True)
+            for endpoint, key, channel in zip(self._settings.endpoints, pipeline.keys, pipeline.channels, strict=True)
             if endpoint.key_refresh is not None and key.can_refresh
         ]
 
     async def _tend(self) -> None:
-        """What is looked at a few times a second instead of at every request."""
-        stations = self._stations
+        """Run periodic maintenance: timeouts, idle connections, gauges, long waits."""
+        pipeline = self._pipeline
         while True:
             await asyncio.sleep(TEND_INTERVAL_S)
             now = time.monotonic()
-            for channel in stations.channels:
+            for channel in pipeline.channels:
                 channel.sweep(now)
             self.refresh_counters()
-            stations.engine.check_waits()
+            pipeline.engine.check_waits()
 
     async def _end_in_time(self) -> None:
-        """Ends the run after `--max-time`, and what is in flight `--grace` seconds after any stop."""
-        engine, settings = self._stations.engine, self._settings
+        """End the run after `--max-time`; abort the requests in flight `--grace` seconds after any stop."""
+        engine, settings = self._pipeline.engine, self._settings
         if settings.max_time is not None:
             engine.wait_limit.ends_s = time.monotonic() + settings.max_time
         try:
@@ -210,11 +210,11 @@ class Job:
     async def _close_writer(self) -> None:
         for _ in range(MAX_CLOSINGS):
             try:
-                await self._stations.writer.close()
+                await self._pipeline.writer.close()
             except OutputFailedError as error:
                 self._output_error = error
             except Exception as error:  # noqa: BLE001 -- the engine reports it
-                self._stations.engine.fail_internal(error)
+                self._pipeline.engine.fail_internal(error)
                 continue
             self._is_written = True
             return
@@ -227,8 +227,8 @@ class Job:
         return Ending(exit_code, verdict, time.monotonic() - self._started_s, self._prompts_error)
 
     def _judge(self) -> tuple[ExitCode, str]:
-        """The exit code and one line for a person."""
-        engine, counters = self._stations.engine, self._stations.counters
+        """Return the exit code and the verdict, one line for a person."""
+        engine, counters = self._pipeline.engine, self._pipeline.counters
         if engine.defect is not None:
             return ExitCode.DEFECT, self._say_defect(engine.reason)
         if self._output_error is not None:
@@ -237,16 +237,16 @@ class Job:
             return engine.exit_code, engine.reason + self._missing_keys() + self._cannot_resume()
         if self._input_error is not None:
             return self._input_error.exit_code, str(self._input_error)
-        if self._stations.has_files:
-            return say_finished(self._settings, counters, self._stations.failed_elsewhere())
+        if self._pipeline.has_files:
+            return say_finished(self._settings, counters, self._pipeline.failed_elsewhere())
         return say_all_taken(counters)
 
     def _missing_keys(self) -> str:
-        keys = [key.value for key in self._stations.keys]
-        return say_missing_keys(self._settings, keys, self._stations.counters)
+        keys = [key.value for key in self._pipeline.keys]
+        return say_missing_keys(self._settings, keys, self._pipeline.counters)
 
     def _cannot_resume(self) -> str:
-        if self._stations.can_resume or not self._stations.has_files:
+        if self._pipeline.can_resume or not self._pipeline.has_files:
             return ""
         name = "standard output" if self._settings.save == STDOUT else self._settings.save
         return f"; {name} cannot be resumed: name a file with --save to go on after a stop"
@@ -254,19 +254,19 @@ class Job:
     def _say_defect(self, reason: str) -> str:
         if self._output_error is not None:
             return f"{reason}. {self._output_error}"
-        if not self._stations.can_resume:
+        if not self._pipeline.can_resume:
             return reason + self._cannot_resume()
         written = "what was received is written" if self._is_written else "not all that was received could be written"
         return f"{reason}; {written}: run the same command again to go on"
 
     def _finish_timeline(self) -> None:
-        timeline = self._stations.timeline
+        timeline = self._pipeline.timeline
         if timeline is None:
             return
         timeline.tick()
         timeline.close()
         if timeline.failure:
-            self._stations.defects.tell(timeline.failure)
+            self._pipeline.defects.tell(timeline.failure)
 
     def _notice(self, text: str) -> None:
-        self._stations.defects.tell(shown(text, LONGEST_VERDICT, self._fence))
+        self._pipeline.defects.tell(shown(text, MAX_VERDICT_CHARS, self._fence))

@@ -307,8 +307,8 @@ def test_a_defect_in_the_path_of_a_record_ends_the_run_in_order(
         ("llmblast.cli.config:_table", ("config", "show")),
         ("llmblast.mocking.server:MockServer.__aenter__", ("mock", "--port", "0")),
         ("llmblast.settings:load", ("run", "prompts.jsonl", "-u", "mock:")),
-        ("llmblast.job.start:check_start", ("run", "prompts.jsonl", "-u", "mock:")),
-        ("llmblast.job.stations:make_scheduler", ("run", "prompts.jsonl", "-u", "mock:")),
+        ("llmblast.job.start:run_preflight_checks", ("run", "prompts.jsonl", "-u", "mock:")),
+        ("llmblast.job.pipeline:make_scheduler", ("run", "prompts.jsonl", "-u", "mock:")),
     ],
 )
 def test_no_command_shows_a_traceback(

@@ -12,7 +12,7 @@ import pytest
 
 from llmblast.errors import ExitCode
 from llmblast.job.engine import MAX_HELD_BYTES, Engine
-from llmblast.job.stations import make_scheduler
+from llmblast.job.pipeline import make_scheduler
 from llmblast.records import Outcome, Reply, Request, Success
 from llmblast.sending import Backoff
 from llmblast.settings import Settings, load

@@ -13,7 +13,7 @@ from tenacity import wait_random
 from llmblast.errors import ExitCode
 from llmblast.job.engine import Engine
 from llmblast.job.hedging import FEWEST_ANSWERS, MOST_SAVED, Hedging, Send
-from llmblast.job.stations import make_scheduler
+from llmblast.job.pipeline import make_scheduler
 from llmblast.mocking.server import MockServer
 from llmblast.mocking.settings import MockSettings
 from llmblast.records import Cause, Failure, Outcome, Reply, Request, Success

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from llmblast.job.learned_limits import MAX_AGE_S, keep_limits, known_limits
-from llmblast.job.stations import make_scheduler
+from llmblast.job.pipeline import make_scheduler
 from llmblast.scheduling import KnownLimits
 from llmblast.settings import Settings, load
 

@@ -1,4 +1,4 @@
-"""Stations from settings: the one place that knows which setting goes to which part."""
+"""Build the pipeline of a run from its settings: the one place that knows which setting goes to which part."""
 
 import asyncio
 import time
@@ -15,15 +15,13 @@ from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.allowance import allowance_of, kept_for
 from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
-from llmblast.job.fingerprint import SUFFIX as SETTINGS
 from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.job.hedging import Hedging
 from llmblast.job.intake import Intake
-from llmblast.job.learned_limits import SUFFIX as LIMITS
 from llmblast.job.learned_limits import keep_limits, known_limits
+from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.redacting import Redacting, secrets_of
 from llmblast.job.result_queue import ResultQueue
-from llmblast.pipes import is_pipe
 from llmblast.providers import provider_of_key, providers_of
 from llmblast.reading import Finished, Shaper, Source, open_source
 from llmblast.reading.prompts import open_prompts
@@ -31,22 +29,23 @@ from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Schedul
 from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey, connection_notes, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
 from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, clean
-from llmblast.writing import OutputFile, SharedFile, Spool, Timing, Writer, should_retry
-from llmblast.writing.side_file import check_side_file
-from llmblast.writing.spool import POINTER
+from llmblast.writing import OutputFile, Timing, Writer
 
-AHEAD_S = 0.1
+PREOPENED_S = 0.1
+"""Connections for the requests of so many seconds are opened before the first request."""
+MAX_PREOPENED = 1000
 ALLOWANCE_S = 0.5
-"""With hundreds of endpoints, it takes a millisecond to find out what they allow."""
-MOST_AHEAD = 1000
+"""How long an answer to "what do the endpoints allow now?" is reused: with hundreds of them it takes a millisecond."""
+MIN_FAILED_FOR_SHARE = 20
+"""With fewer failed lines, their share means nothing: the first failure would be 100 %."""
 
 
 Prompts = Iterable[object] | AsyncIterable[object]
 
 
 @dataclass(slots=True)
-class Stations:
-    """Everything that one run needs, ready to go."""
+class Pipeline:
+    """All parts of one run, connected."""
 
     counters: Counters
     intake: Intake
@@ -54,34 +53,34 @@ class Stations:
     writer: Writer | ResultQueue
     channels: Sequence[Channel]
     keys: Sequence[EndpointKey]
-    """One for each channel; `renew_key` asks for another and gives it to the channel."""
+    """One for each channel; `renew_key` replaces both."""
     connections_ahead: Sequence[int]
-    """How many each channel opens before the first request."""
+    """How many connections each channel opens before the first request."""
     limits: LimitsView
     keep_limits: Callable[[], None]
-    """Keeps what the run has learned of its endpoints for the next one; blocks."""
+    """Save the limits that the run has learned, for the next run; blocks."""
     timeline: Timeline | None
     notes: Sequence[str]
-    """What opening the outputs put right, and how endpoints are reached, for a person."""
+    """Messages about repaired outputs and the ways to the endpoints."""
     records_before: tuple[int, int]
-    """Answers and errors that earlier runs have left in the outputs."""
+    """Numbers of answers and of errors that earlier runs have left in the outputs."""
     defects: Defects
     can_resume: bool
     """Whether the answers go to a file, so that the same command can go on."""
     has_files: bool
-    """Whether the outcomes go to files or pipes; else they stay in memory."""
+    """Whether the outcomes go to files or pipes, not to a caller in this process."""
     failed_elsewhere: Callable[[], int]
-    """Records in the errors file that belong to no line of this input, as far as it has been read."""
+    """Return how many records of the errors file belong to no line of this input, as far as it has been read."""
 
 
 @dataclass(slots=True)
 class _Opened:
-    """What holds a file or a socket."""
+    """Parts of the pipeline that hold a file or a socket, and what was found in the files."""
 
     source: Source
     results: ResultQueue | None
     outputs: Sequence[OutputFile]
-    """The files of answers and of errors; none where the outcomes go to `results`."""
+    """The files of answers and of errors; empty if the outcomes go to `results`."""
     answered: Finished
     failed: Finished
     channels: Sequence[Channel]
@@ -94,26 +93,26 @@ class _Opened:
 
 
 @asynccontextmanager
-async def open_stations(
+async def build_pipeline(
     settings: Settings,
     environ: Mapping[str, str],
     defects: Defects,
     *,
     prompts: Prompts | None = None,
     results: ResultQueue | None = None,
-) -> AsyncIterator[Stations]:
-    """Builds all stations, and closes what has no end of its own; the writer is closed by whoever runs it.
+) -> AsyncIterator[Pipeline]:
+    """Build the pipeline, and close its input, channels and files at the end; the caller closes the writer.
 
-    `prompts` are read in place of the input that the settings name, and with `results` no file is written.
-    The settings have passed `check_start`, or `check_endpoints` where there are no outputs.
-    Raises UsageError, InputMissingError or OutputBlockedError before anything is sent.
+    `prompts` replace the input that the settings name. With `results`, the outcomes go there and no file is written.
+    The settings have passed `run_preflight_checks`, or `check_endpoints` if there are no outputs.
+    Raise UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
     keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e)) for e in settings.endpoints]
     shaper = Shaper(settings, providers_of(settings.endpoints))
     async with AsyncExitStack() as stack:
         source = await open_source(settings.input) if prompts is None else open_prompts(prompts)
         stack.push_async_callback(source.close)
-        outputs = () if results is not None else _open_outputs(settings)
+        outputs = () if results is not None else open_outputs(settings)
         for output in outputs:
             stack.callback(output.close)
         answered, failed = Finished([]), Finished([])
@@ -122,7 +121,7 @@ async def open_stations(
             await asyncio.to_thread(check_settings, settings)
             outputs[0].before_first_append = partial(_keep_settings, settings, defects)
         if outputs:
-            answered, failed = await asyncio.to_thread(_find_finished, settings, *outputs)
+            answered, failed = await asyncio.to_thread(find_finished_in, settings, *outputs)
             known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
         endpoints = await _start_mocks(settings.endpoints, stack)
         channels = _open_channels(settings, endpoints, keys, environ, stack)
@@ -138,7 +137,7 @@ async def open_stations(
         yield _assemble(settings, shaper, opened)
 
 
-def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
+def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Pipeline:
     counters = opened.counters
     fence = opened.defects.fence
     say = partial(_say, opened.defects)
@@ -178,7 +177,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         return replace(now_allowed, is_ending=engine.stopping.is_set())
 
     intake = Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed)
-    return Stations(
+    return Pipeline(
         counters=counters,
         intake=intake,
         engine=engine,
@@ -207,7 +206,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
 def _make_writer(
     settings: Settings, outputs: Sequence[OutputFile], say: Callable[[str], None], engine: Callable[[], Engine]
 ) -> Writer:
-    """Build the writer; the engine comes after it."""
+    """Build the writer, which is handed to the engine; both calls below come after that."""
     save, errors = outputs
     writer = Writer(
         save,
@@ -247,7 +246,7 @@ def _say(defects: Defects, text: str) -> None:
 
 
 def shown(text: str, max_length: int, fence: Fence) -> str:
-    """Return text from outside in a form that is safe on a terminal."""
+    """Return text from outside without secrets and control characters, cut to `max_length`."""
     text = hide_user(text)
     with fence.around("cleaning messages"):
         return clean(text, max_length)
@@ -255,7 +254,7 @@ def shown(text: str, max_length: int, fence: Fence) -> str:
 
 
 def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence: Fence | None = None) -> Scheduler:
-    """Build the scheduler with both levels of limits; `known` is what earlier runs learned of each endpoint."""
+    """Build the scheduler with the limits of the run and of each endpoint; `known` are those of earlier runs."""
     known = known or [KnownLimits()] * len(settings.endpoints)
     run_limits = limit_set("run", settings, settings.burst)
     quotas = {e.quota: PushBack(f"{e.quota} pause") for e in settings.endpoints if e.quota}
@@ -275,44 +274,10 @@ def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence:
 
 
 def _connections_ahead(settings: Settings, endpoint: EndpointSettings) -> int:
-    """As many as a paced run needs in its first moments; one where no rate is set, since crowds form by themselves."""
+    """Return how many connections to open before the first request: those of the first moments at the set rate."""
     per_s = min(settings.requests_per_s, endpoint.requests_per_s)
     in_flight = min(settings.concurrency, endpoint.concurrency or settings.concurrency)
-    return 1 if per_s == inf else max(1, min(round(per_s * AHEAD_S), in_flight, MOST_AHEAD))
-
-
-def _open_outputs(settings: Settings) -> tuple[OutputFile, OutputFile]:
-    save = OutputFile(settings.save, overwrite=settings.overwrite, force=settings.force, flag="--save")
-    try:
-        errors = _open_errors(settings, save)
-    except BaseException:
-        save.close()
-        raise
-    try:
-        _check_side_files(save, errors)
-        for output in (save, errors):
-            _begin(output, settings)
-    except BaseException:
-        save.close()
-        errors.close()
-        raise
-    return save, errors
-
-
-def _check_side_files(save: OutputFile, errors: OutputFile) -> None:
-    """Raise OutputBlockedError where a pipe or device is in the place of one, before anything changes."""
-    for output, suffix in ((save, SETTINGS), (save, LIMITS), (save, POINTER), (errors, POINTER)):
-        if output.is_resumable:
-            check_side_file(f"{output.path}{suffix}")
-
-
-def _open_errors(settings: Settings, save: OutputFile) -> OutputFile:
-    """Open the file of errors; beside answers into a pipe it belongs to no run alone."""
-    path = settings.errors_path
-    if not save.is_resumable and not is_pipe(path):
-        return SharedFile(path)
-    options = {"overwrite": settings.overwrite, "force": settings.force, "waits_for_reader": False}
-    return OutputFile(path, flag="--errors", **options)
+    return 1 if per_s == inf else max(1, min(round(per_s * PREOPENED_S), in_flight, MAX_PREOPENED))
 
 
 def _keep_settings(settings: Settings, defects: Defects) -> None:
@@ -321,28 +286,8 @@ def _keep_settings(settings: Settings, defects: Defects) -> None:
             _say(defects, problem)
 
 
-def _begin(output: OutputFile, settings: Settings) -> None:
-    """Empties an output that is started anew; else takes in what an earlier run could not write to it."""
-    spool = Spool(output, settings.spool)
-    if settings.overwrite:
-        output.empty()
-        spool.discard()
-    else:
-        spool.take_in(output)
-
-
-def _find_finished(settings: Settings, save: OutputFile, errors: OutputFile) -> tuple[Finished, Finished]:
-    """What earlier runs answered, and what they failed at once the errors to be tried again have left their file.
-
-    So have those of a line that has an answer too. Where an equal line was answered, one that failed is worth a try.
-    """
-    answered = Finished.scan([settings.save] if save.is_resumable else [])
-    errors.keep_only(lambda record: not (should_retry(record, settings.retry_errors) or answered.has_key_of(record)))
-    return answered, Finished.scan([settings.errors_path] if errors.is_resumable else [])
-
-
 async def _start_mocks(endpoints: Sequence[EndpointSettings], stack: AsyncExitStack) -> Sequence[EndpointSettings]:
-    """Starts the built-in provider for every `mock:` endpoint and puts its real URL in."""
+    """Start the built-in provider for every `mock:` endpoint, and return the endpoints with its URL."""
     if not any(endpoint.is_mock for endpoint in endpoints):
         return endpoints
     from llmblast.mocking.server import MockServer  # noqa: PLC0415 -- a server that real runs do not need
@@ -366,7 +311,7 @@ def _open_channels(
     environ: Mapping[str, str],
     stack: AsyncExitStack,
 ) -> Sequence[Channel]:
-    """Open a channel to each endpoint, which `stack` closes. Raises UsageError for what `make_target` cannot use."""
+    """Open a channel to each endpoint, which `stack` closes. Raise UsageError for an unusable setting."""
     open_channel = TRANSPORTS[settings.transport]
     channels: list[Channel] = []
     for endpoint, key, provider in zip(endpoints, keys, providers_of(settings.endpoints), strict=True):
@@ -384,12 +329,8 @@ def _gives_up(max_errors: str | None) -> Callable[[Counters], bool]:
         return lambda counters: False
     bound, is_share = parse_max_errors(max_errors)
     if is_share:
-        return lambda counters: counters.failed >= _FEWEST_FOR_A_SHARE and _failed_percent(counters) > bound
+        return lambda counters: counters.failed >= MIN_FAILED_FOR_SHARE and _failed_percent(counters) > bound
     return lambda counters: counters.failed > bound
-
-
-_FEWEST_FOR_A_SHARE = 20
-"""A share of a handful of lines says nothing: one failed first line would be 100 %."""
 
 
 def _failed_percent(counters: Counters) -> float:
