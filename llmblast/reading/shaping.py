@@ -1,5 +1,7 @@
 """From a line to its request, or at once to the failure of a line that no request can be made of."""
 
+from dataclasses import replace
+
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
 from llmblast.reading.image_tokens import MIN_BODY_BYTES, may_hold_images, measure
@@ -37,7 +39,8 @@ class Shaper:
         except BadLine as bad:
             return _failure(Line(number, key, text, _readable_id(fields, number)), bad)
         if len(request.body) > MIN_BODY_BYTES and may_hold_images(fields):
-            request.image_bytes, request.image_tokens = measure(request.body, request.model or self._model)
+            image_bytes, image_tokens = measure(request.body, request.model or self._model)
+            return replace(request, image_bytes=image_bytes, image_tokens=image_tokens)
         return request
 
 
