@@ -1,19 +1,21 @@
-"""What passes between the stations: Line, Request, Attempt, Reply, Outcome.
+"""What passes between the stations: Line, Request, Attempt, Reply, Outcome; and the contract of a Provider.
 
 Slotted dataclasses, not dicts. A dict exists only where bytes become JSON and back.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
-from typing import TypeVar, dataclass_transform
+from typing import Protocol, TypeVar, dataclass_transform
 
 _T = TypeVar("_T")
 
 Tokens = tuple[float, float, float]
 """Tokens of one request: in all, in the prompt, in the answer."""
 NO_TOKENS: Tokens = (0.0, 0.0, 0.0)
+MAX_MESSAGE_CHARS = 2000
+"""So much of an error's message is looked at and kept."""
 
 
 @dataclass_transform(frozen_default=True, eq_default=False)
@@ -41,6 +43,34 @@ class Line:
     extra: Mapping[str, object] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """A request as one kind of provider takes it; see `Request` for the fields."""
+
+    path: str
+    body: bytes
+    needs_model: bool
+
+
+@dataclass(slots=True, eq=False)
+class Prompt:
+    """What a simple line asks for, in the words of no API. `images` are http, https or data URLs."""
+
+    text: str
+    system: str | None
+    images: Sequence[str]
+    params: Mapping[str, object]
+    renderings: dict[str, Rendering] | None = None
+    """By kind of provider; those that were needed so far, but for the one in the request itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawBody:
+    """A body that is sent as it is, to endpoints that speak its `dialect`, such as `openai.chat`."""
+
+    dialect: str
+
+
 @_frozen
 class Request(Line):
     """A line that can be sent: only what it asks for. `Attempt` has what happens to it while it is sent.
@@ -48,10 +78,16 @@ class Request(Line):
     `body` is a JSON object. Where `needs_model` is set it has no `model`, and the endpoint's is put in front when the
     request is sent, since lines go to endpoints that may call the same model by different names.
     `path` is relative to the endpoint's base URL, such as `chat/completions`. `output_format` names the record format.
+    Both are for endpoints whose provider is `kind`; those of another one get what it renders.
     """
 
     path: str = "chat/completions"
     body: bytes = b""
+    kind: str = "openai"
+    content: Prompt | RawBody | None = None
+    """What other kinds of providers render, where endpoints have several kinds."""
+    closed_to: int = 0
+    """Bit set of the indices of endpoints whose API cannot express it."""
     needs_model: bool = False
     model: str | None = None
     """The model that the line itself names, if it does."""
@@ -142,6 +178,24 @@ class Reply:
         return None
 
 
+@dataclass(slots=True)
+class ReplyError:
+    """What an error reply says of itself; empty where it says nothing.
+
+    `names` are all codes, types, statuses and reasons in it, in lower case, letters and digits only, so that
+    `rate_limit_exceeded` and `rateLimitExceeded` are the same. `objects` are the JSON objects in it, outermost first.
+    """
+
+    message: str
+    code: str
+    names: tuple[str, ...] = ()
+    status: int | None = None
+    """The HTTP status that the error names, as gateways do that answer with 200."""
+    objects: tuple[Mapping[str, object], ...] = ()
+    has_usage: bool = False
+    """The reply tells that tokens were used."""
+
+
 @dataclass(frozen=True, slots=True)
 class RateLimitInfo:
     """One rate limit as the headers of a reply report it; None for what they do not report.
@@ -207,3 +261,49 @@ class Failure:
 
 
 Outcome = Success | Failure
+
+
+class UnsupportedError(Exception):
+    """A provider's API has no words for a part of a prompt; the text says which."""
+
+
+class Provider(Protocol):
+    """One API: how a request is written, what a reply, an error and a rate-limit header mean. Only `render` raises."""
+
+    kind: str
+    """The name that the setting `kind` of an endpoint has for it."""
+    dialects: Mapping[str, str]
+    """The raw bodies that it takes as they are: their dialects, each with the path that they go to."""
+    hosts: Collection[str]
+    """Hosts that speak no other API unless told."""
+    key_env: str
+    """The variable with its API key."""
+    headers: Mapping[str, str]
+    """Headers that each request needs."""
+
+    def base_url(self, url: str) -> str:
+        """Return the base of an endpoint's URL, which paths are appended to."""
+
+    def names_path(self, url: str) -> bool:
+        """Return whether the URL ends in a path of this API."""
+
+    def auth_header(self, url: str, key: str) -> tuple[str, str]:
+        """Return name and value of the header that brings the key."""
+
+    def unsupported_in(self, prompt: Prompt) -> str | None:
+        """Return what the API has no words for, if anything."""
+
+    def render(self, prompt: Prompt) -> tuple[str, bytes]:
+        """Return path and body, without a model. Raises UnsupportedError, and JSONEncodeError for what is no JSON."""
+
+    def read_answer(self, request: Request, reply: Reply) -> Answer | ReplyError:
+        """Return the answer in a 2xx reply, or what is wrong with it."""
+
+    def read_error(self, reply: Reply) -> ReplyError:
+        """Return what the body of a reply that is not 2xx says."""
+
+    def named_wait_s(self, error: ReplyError, reply: Reply, wall_now_s: float) -> float | None:
+        """Return the seconds to wait that an error names in its body, 0 or more; None where it names none."""
+
+    def read_limits(self, headers: Collection[tuple[bytes, bytes]], wall_now_s: float) -> list[RateLimitInfo]:
+        """Return one `RateLimitInfo` for each limit that the headers of a reply report."""

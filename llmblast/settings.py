@@ -37,7 +37,6 @@ _MAX_COUNT = 10**12
 Count = Annotated[int, Ge(1), Lt(_MAX_COUNT)]
 
 MOCK_SCHEME = "mock"
-OPENAI_HOST = "api.openai.com"
 API_PATHS: Mapping[str, tuple[str, ...]] = {
     "chat/completions": ("messages",),
     "completions": ("prompt", "prompt_embeds"),
@@ -109,13 +108,14 @@ class EndpointSettings(RateSettings):
     front. Endpoints with the same `quota` share one account: a rate-limit reply to one pauses all of them.
     `key_refresh` is the interval at which the key is asked for again. `auth` says how it is sent: `bearer`, or the name
     of the header that takes it. `proxy` is a URL, or `none` for a direct connection whatever the environment says.
-    `ca_file` has certificates that are trusted beside the system's.
+    `ca_file` has certificates that are trusted beside the system's. `kind` is the API that the endpoint speaks.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "str_strip_whitespace": True}
 
     url: str
     name: str = ""
+    kind: str | None = None
     weight: Annotated[float, Gt(0), Lt(1e9)] = 1.0
     model: str | None = None
     burst: Annotated[float, Ge(0), Lt(1e9)] | None = None
@@ -166,7 +166,7 @@ class Settings(RateSettings):
     """Empty: beside the save file, see `errors_path`."""
     endpoints: tuple[EndpointSettings, ...] = ()
 
-    format: Literal["auto", "simple", "raw", "openai-batch"] = "auto"
+    format: Literal["auto", "simple", "raw", "openai-batch", "anthropic-batch"] = "auto"
     model: str | None = None
     system: str | None = None
     prompt: str | None = None

@@ -22,14 +22,16 @@ from bench_runs import WORK
 from llmblast.job.intake import Intake
 from llmblast.job.loop import run_loop, tune_collector
 from llmblast.job.stations import make_scheduler
+from llmblast.providers import DEFAULT_PROVIDER
 from llmblast.reading import Shaper, key_of, open_source
 from llmblast.records import Answer, Reply, Request, Success
 from llmblast.scheduling import Scheduler
-from llmblast.sending import TRANSPORTS, judge, make_target
+from llmblast.sending import TRANSPORTS, make_target
 from llmblast.settings import Settings, load
 from llmblast.watching import Counters, EndpointCounters, LimitsView
 from llmblast.watching.bar import BarDisplay, make_console
 from llmblast.writing import OutputFile, Writer, output_file
+from tests.openai_provider import judge
 
 IN_FLIGHT = 256
 STEP_S = 1e-5
@@ -49,7 +51,7 @@ async def read(prompts: Path, settings: Settings) -> list[Request]:
     """Every line of the file: split, hashed, shaped."""
     source = await open_source(str(prompts))
     requests: list[Request] = []
-    async for items in Intake(source, Shaper(settings), Counters()).slices():
+    async for items in Intake(source, Shaper(settings, [DEFAULT_PROVIDER]), Counters()).slices():
         requests += [item for item in items if isinstance(item, Request)]
     await source.close()
     return requests
@@ -70,7 +72,7 @@ def schedule(scheduler: Scheduler, requests: Sequence[Request]) -> None:
 
 async def send(settings: Settings, requests: Sequence[Request], replies: list[Reply]) -> float:
     """Over the lean transport, so many in flight; CPU time a request. What comes back is put into `replies`."""
-    channel = TRANSPORTS["lean"](make_target(settings.endpoints[0], settings.model, None), 60.0, 10.0)
+    channel = TRANSPORTS["lean"](make_target(settings.endpoints[0], settings.model, None, DEFAULT_PROVIDER), 60.0, 10.0)
     queue, is_done = iter(requests), asyncio.Event()
 
     def start_next() -> None:

@@ -152,7 +152,7 @@ def start_mock() -> Iterator[StartMock]:
 @pytest.fixture
 def environment() -> dict[str, str]:
     """The environment of a person who has a key, a terminal, no proxy and no llmblast settings, also where CI runs."""
-    others = ("LLMBLAST_", "OPENAI_")
+    others = ("LLMBLAST_", "OPENAI_", "ANTHROPIC_")
     kept = {
         name: value
         for name, value in os.environ.items()

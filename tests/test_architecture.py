@@ -2,6 +2,7 @@
 
 import ast
 import fcntl
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ import pytest
 from llmblast.errors import ExitCode
 from tests.conftest import ROOT
 
-STATIONS = {"reading", "scheduling", "sending", "writing", "watching", "mocking"}
-GROUND = {"settings", "records", "errors", "locks", "pipes", "fence", "hiding", "urls"}
+STATIONS = {"reading", "scheduling", "providers", "sending", "writing", "watching", "mocking"}
+GROUND = {"settings", "records", "errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"}
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
     "job": {"job", "units", *STATIONS, *GROUND},
@@ -23,6 +24,7 @@ MAY_IMPORT = {
     "setting_values": {"units"},
     "units": set[str](),
     "hiding": set[str](),
+    "http_time": {"records"},
     "urls": set[str](),
     "locks": {"errors"},
     "pipes": {"errors"},
@@ -46,7 +48,7 @@ AT_HOME = {
     "uvloop": {"job", "cli"},
     "pydantic": {"settings"},
     "annotated_types": {"settings"},
-    "orjson": {"reading", "sending", "writing", "mocking", "job", "cli", "watching"},
+    "orjson": {"reading", "providers", "sending", "writing", "mocking", "job", "cli", "watching"},
 }
 
 
@@ -80,6 +82,40 @@ def test_third_party_packages_stay_in_their_rooms(path: Path) -> None:
     packages = {name.split(".")[0] for name in imports_of(path)} - set(sys.stdlib_module_names) - {"llmblast"}
 
     assert {package: room_of(path) in AT_HOME.get(package, ()) for package in packages} == dict.fromkeys(packages, True)
+
+
+OF_AN_API = re.compile(
+    r"""["'](?:choices|delta|image_url|content_block|completion_tokens_details|cache_read_input_tokens"""
+    r"""|prompt_eval_count|stop_reason|stop_sequences|base_resp|anthropic-version|x-api-key|api\.openai\.com)["']"""
+    r"""|x-ratelimit-(?:limit|remaining|reset)-|anthropic-ratelimit-|\.get\(["'](?:finish_reason|prompt_tokens)"""
+)
+"""Names that only somebody uses who knows an API; those that records have, too, only where they are read."""
+MAY_KNOW_APIS = {"providers", "mocking", "reading"}
+"""In `reading`, formats describe files, whose lines are bodies of APIs."""
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_providers_know_the_names_of_an_api(path: Path) -> None:
+    """A new API must not need a change in any other room."""
+    if room_of(path) not in MAY_KNOW_APIS:
+        assert OF_AN_API.findall(_code_of(path)) == []
+
+
+def test_names_of_an_api_are_found() -> None:
+    """In a reply's reader, say."""
+    assert OF_AN_API.search(_code_of(ROOT / "llmblast" / "providers" / "openai.py"))
+    assert OF_AN_API.search(_code_of(ROOT / "llmblast" / "providers" / "anthropic.py"))
+
+
+def _code_of(path: Path) -> str:
+    """Return the code without docstrings and comments."""
+    return ast.unparse(_WithoutDocstrings().visit(ast.parse(path.read_text())))
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return ast.Expr(ast.Constant(...)) if is_text else node
 
 
 def run_and_tell_what_it_loads(

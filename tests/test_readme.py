@@ -14,11 +14,11 @@ from typer.main import get_command
 
 from llmblast.cli.main import app
 from llmblast.errors import ExitCode
-from llmblast.reading import Shaper
 from llmblast.records import Answer, Failure, Reply, Request, Success
 from llmblast.settings import EndpointSettings, Settings, load
 from llmblast.writing.records import error_record, render
 from tests.conftest import LLMBLAST, ROOT, RunLlmblast, StartMock, records
+from tests.openai_provider import Shaper
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [

@@ -65,9 +65,9 @@ Url = Annotated[
         "--url",
         "--request_url",
         metavar="URL[,name=VALUE...]",
-        help="Endpoint; repeat for several. Its settings: name, weight, model, rps, rpm, rpd, tpm, itpm, otpm, burst, "
-        "concurrency, charge, quota, adaptive, key_env, key_file, key_command, key_refresh, auth, proxy, ca_file, "
-        "client_cert, client_key. mock: is the built-in mock. "
+        help="Endpoint; repeat for several. Its settings: name, kind, weight, model, rps, rpm, rpd, tpm, itpm, otpm, "
+        "burst, concurrency, charge, quota, adaptive, key_env, key_file, key_command, key_refresh, auth, proxy, "
+        "ca_file, client_cert, client_key. mock: is the built-in mock. "
         "[default: $OPENAI_BASE_URL]",
     ),
 ]
@@ -86,7 +86,12 @@ Config = Annotated[
 ]
 Format = Annotated[
     str | None,
-    _option("format", "--format", metavar="FORMAT", help="Form of the lines: auto, simple, raw or openai-batch."),
+    _option(
+        "format",
+        "--format",
+        metavar="FORMAT",
+        help="Form of the lines: auto, simple, raw, openai-batch or anthropic-batch.",
+    ),
 ]
 Model = Annotated[
     str | None, _option("model", "-m", "--model", metavar="NAME", help="Model for lines and endpoints that name none.")

@@ -12,6 +12,7 @@ from llmblast.job.earlier_runs import find_finished
 from llmblast.job.intake import Intake
 from llmblast.job.loop import run_loop
 from llmblast.job.seen_ids import SeenIds
+from llmblast.providers import DEFAULT_PROVIDER, providers_of
 from llmblast.reading import Shaper, open_source
 from llmblast.records import Failure, Request
 from llmblast.scheduling import TokenEstimator
@@ -50,7 +51,7 @@ class Estimate:
 
     def find_double(self, request: Request) -> str | None:
         """Return a sentence about a batch line whose custom_id is that of an earlier one."""
-        if request.output_format != "openai-batch":
+        if request.output_format not in ("openai-batch", "anthropic-batch"):
             return None
         first = self.seen_ids.first_line_of(str(request.id), request.number)
         if first is None:
@@ -67,7 +68,7 @@ def check(settings: Settings) -> ExitCode:
 
 
 async def _check(settings: Settings) -> ExitCode:
-    shaper = Shaper(settings)
+    shaper = Shaper(settings, providers_of(settings.endpoints) or [DEFAULT_PROVIDER])
     source = await open_source(settings.input)
     estimate = Estimate()
     answered, failed = find_finished(settings)

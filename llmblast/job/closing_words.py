@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from llmblast.errors import ExitCode
 from llmblast.hiding import may_hold_key
 from llmblast.pipes import STDOUT, is_pipe
-from llmblast.sending import DEFAULT_KEY_ENV, goes_unprotected
+from llmblast.providers import provider_of_key
+from llmblast.sending import goes_unprotected
 from llmblast.settings import Settings
 from llmblast.watching import Counters, OutputFiles
 
@@ -14,8 +15,16 @@ _IS_CUT_OFF = 'IN("stop","tool_calls",null)|not'
 """Providers have many words for a limit or a filter."""
 _FLAGGED = f"jq -c 'select(.finish_reason|{_IS_CUT_OFF})'"
 _FLAGGED_IN_BATCH = f"jq -c 'select(.response.body.choices[]?.finish_reason|{_IS_CUT_OFF})'"
+_FLAGGED_IN_ANTHROPIC_BATCH = 'jq -c \'select(.result.message.stop_reason|IN("max_tokens","refusal"))\''
+_ANSWERS = ".response"
 _ANSWERS_IN_BATCH = "'.response.body.choices[0].message.content'"
-_BATCH_RECORD = b'"response":{"status_code":'
+_ANSWERS_IN_ANTHROPIC_BATCH = "'.result.message.content[]?.text'"
+_PLAIN = _ANSWERS, _FLAGGED
+_BATCHES = {
+    b'"response":{"status_code":': (_ANSWERS_IN_BATCH, _FLAGGED_IN_BATCH),
+    b'"result":{"type":"succeeded"': (_ANSWERS_IN_ANTHROPIC_BATCH, _FLAGGED_IN_ANTHROPIC_BATCH),
+}
+"""What shows the answers, and those that are not whole, by what records of a batch have."""
 _HEAD_BYTES = 4096
 _ERROR_FILTER = '"line \\(.line): \\(.error.message? // .error)"'
 """The error of a batch line is an object."""
@@ -45,7 +54,7 @@ def next_command(
     if exit_code is ExitCode.OK:
         if not can_resume or not counters.done:
             return None
-        answers = _ANSWERS_IN_BATCH if _is_batch(settings.save) else ".response"
+        answers, _ = _filters_for(settings.save)
         return f"jq -r {answers} {shlex.quote(settings.save)}"
     if exit_code is ExitCode.INPUT_DAMAGED and not counters.lines_read:
         return None  # the verdict says what to do with an input of another kind
@@ -70,7 +79,8 @@ def say_missing_keys(settings: Settings, keys: Sequence[str | None], counters: C
     for endpoint, key, seen in zip(settings.endpoints, keys, counters.endpoints, strict=True):
         if key is None and "HTTP 401" in seen.state and not any(map(may_hold_key, endpoint.headers)):
             is_unsafe = goes_unprotected(endpoint)
-            fix = f"name it with key_env={DEFAULT_KEY_ENV}" if is_unsafe else f"export {DEFAULT_KEY_ENV}=..."
+            variable = provider_of_key(endpoint).key_env
+            fix = f"name it with key_env={variable}" if is_unsafe else f"export {variable}=..."
             hints.append(f"; {endpoint.name}: no API key was sent: {fix}")
     return "".join(hints)
 
@@ -78,7 +88,7 @@ def say_missing_keys(settings: Settings, keys: Sequence[str | None], counters: C
 def output_files(settings: Settings, answers_before: int, errors_before: int) -> OutputFiles:
     """Return where the answers and the errors are, and the command that shows the answers that are not whole."""
     is_file = not is_pipe(settings.save)
-    flagged = _FLAGGED_IN_BATCH if is_file and _is_batch(settings.save) else _FLAGGED
+    _, flagged = _filters_for(settings.save) if is_file else _PLAIN
     return OutputFiles(
         answers=settings.save if is_file else None,
         errors=None if is_pipe(settings.errors_path) else settings.errors_path,
@@ -88,12 +98,13 @@ def output_files(settings: Settings, answers_before: int, errors_before: int) ->
     )
 
 
-def _is_batch(path: str) -> bool:
+def _filters_for(path: str) -> tuple[str, str]:
     try:
         with open(path, "rb") as file:
-            return _BATCH_RECORD in file.read(_HEAD_BYTES)
+            head = file.read(_HEAD_BYTES)
     except OSError:
-        return False
+        return _PLAIN
+    return next((commands for mark, commands in _BATCHES.items() if mark in head), _PLAIN)
 
 
 def _lines_meant(settings: Settings, counters: Counters) -> str:

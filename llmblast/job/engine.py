@@ -19,7 +19,8 @@ from llmblast.job.key_refresh import renew_key
 from llmblast.job.response_handler import ResponseHandler, Sink
 from llmblast.job.wait_limit import WaitLimit
 from llmblast.job.wake_up import WakeUp
-from llmblast.records import NO_TOKENS, Answer, Failure, Reply, Request
+from llmblast.providers import DEFAULT_PROVIDER
+from llmblast.records import NO_TOKENS, Answer, Failure, Provider, Reply, Request
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.sending import Backoff, Channel, EndpointKey, judge
 from llmblast.watching import Counters
@@ -55,6 +56,7 @@ class Engine:
         max_in_flight: int,
         max_wait_s: float = DEFAULT_MAX_WAIT_S,
         keys: Sequence[EndpointKey] = (),
+        providers: Sequence[Provider] = (),
         gives_up: Callable[[Counters], bool],
         notice: Callable[[str], None] | None = None,
         hedging: Hedging | None = None,
@@ -78,6 +80,7 @@ class Engine:
         self._max_queued = max(max_in_flight * QUEUED_PER_SLOT, MIN_QUEUED)
         self._hedging = hedging
         self._keys = keys
+        self._providers = providers or [DEFAULT_PROVIDER] * len(channels)
         self.wait_limit = WaitLimit(scheduler, self.stop, wall_clock, max_wait_s)
         self._handler = ResponseHandler(
             scheduler,
@@ -91,6 +94,7 @@ class Engine:
             max_wait_s,
             self._fence,
             self._on_hedging_defect,
+            self._providers,
         )
         for endpoint, channel in zip(scheduler.endpoints, channels, strict=True):
             channel.leave = partial(self._leave, endpoint)
@@ -483,7 +487,7 @@ class Engine:
         wall_now_s = self._wall_clock()
         if reply.headers and endpoint.should_read_headers(now):
             self._handler.on_rate_limit_headers(request, endpoint, reply, wall_now_s, now)
-        verdict = judge(request, reply, wall_now_s)
+        verdict = judge(request, reply, wall_now_s, self._providers[endpoint.index])
         if isinstance(verdict, Answer):
             if self._hedging is not None:
                 self._end_race(self._hedging, request, reply, now)

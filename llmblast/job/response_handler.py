@@ -15,10 +15,11 @@ from llmblast.fence import Fence
 from llmblast.hiding import hide_user, hide_user_bytes
 from llmblast.job.hedging import Hedging
 from llmblast.job.suspects import Suspect, Suspects
-from llmblast.records import Answer, Failure, Outcome, Reply, Request, Success
+from llmblast.providers import is_flagged
+from llmblast.records import Answer, Failure, Outcome, Provider, Reply, Request, Success
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.scheduling.refusals import State
-from llmblast.sending import Action, Backoff, Blame, Verdict, is_flagged, read_rate_limits
+from llmblast.sending import Action, Backoff, Blame, Verdict
 from llmblast.watching import Counters, duration
 
 _TOO_MANY_REQUESTS = 429
@@ -62,6 +63,8 @@ class ResponseHandler:
     fence: Fence
     on_hedging_defect: Callable[[Exception, Request], bool]
     """Switches hedging off; returns whether the line of that request, which has failed, is left to another send."""
+    providers: Sequence[Provider] = ()
+    """By the indexes of endpoints."""
     suspects: Suspects = field(default_factory=Suspects)
     reported_limits: set[Endpoint] = field(default_factory=set)
     """Endpoints whose reported limits were already logged."""
@@ -73,7 +76,7 @@ class ResponseHandler:
     ) -> None:
         """Hand the rate-limit headers to the scheduler; log an endpoint's first ones for the person who sets limits."""
         try:
-            infos = read_rate_limits(reply.headers.items(), wall_now_s)
+            infos = self.providers[endpoint.index].read_limits(reply.headers.items(), wall_now_s)
             self.scheduler.on_rate_limit_headers(request, endpoint, infos, now)
         except Exception as error:  # noqa: BLE001 -- advice
             endpoint.ignore_headers()
@@ -160,13 +163,18 @@ class ResponseHandler:
             self.waits_for = waits[0]
             self.counters.left_pending += 1
             return
+        open_to_it = [e for e in self.scheduler.endpoints if not request.closed_to & e.bit]
+        if request.closed_to and all(e.disabled for e in open_to_it):
+            off = "; ".join(f"{e.name} is off: {e.disabled}" for e in open_to_it)
+            self.waits_for = f"an endpoint that speaks their API: {off}"
+            self.counters.left_pending += 1
+            return
         reasons = [f"{name}: {model.reason}" for name, model in models if model.is_out]
         if reasons:
             code, error = "model_refused", f"no endpoint accepts the model {request.model}: {'; '.join(reasons)}"
         else:
             states = [
-                f"{e.name} is off: {e.disabled}" if e.disabled else f"{e.name} rejected the line"
-                for e in self.scheduler.endpoints
+                f"{e.name} is off: {e.disabled}" if e.disabled else f"{e.name} rejected the line" for e in open_to_it
             ]
             code, error = "refused", f"no endpoint is left for this line: {'; '.join(states)}"
         self.fail(Failure(line=request, error=error, code=code, transient=True, attempts=request.attempts))

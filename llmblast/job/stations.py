@@ -24,6 +24,7 @@ from llmblast.job.learned_limits import SUFFIX as LIMITS
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.redacting import Redacting, secrets_of
 from llmblast.pipes import is_pipe
+from llmblast.providers import provider_of_key, providers_of
 from llmblast.reading import Finished, Shaper, Source, open_source
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
 from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey, connection_notes, make_target
@@ -91,8 +92,8 @@ async def open_stations(settings: Settings, environ: Mapping[str, str], defects:
     The settings have passed `check_start`.
     Raises UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
-    keys = [EndpointKey(endpoint, environ, time.monotonic) for endpoint in settings.endpoints]
-    shaper = Shaper(settings)
+    keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e)) for e in settings.endpoints]
+    shaper = Shaper(settings, providers_of(settings.endpoints))
     async with AsyncExitStack() as stack:
         source = await open_source(settings.input)
         stack.push_async_callback(source.close)
@@ -142,6 +143,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         max_in_flight=settings.concurrency,
         max_wait_s=settings.max_wait,
         keys=opened.keys,
+        providers=providers_of(settings.endpoints),
         gives_up=_gives_up(settings.max_errors),
         notice=say if settings.verbose and not settings.quiet else None,
         hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
@@ -332,8 +334,8 @@ def _open_channels(
     """Open a channel to each endpoint, which `stack` closes. Raises UsageError for what `make_target` cannot use."""
     open_channel = TRANSPORTS[settings.transport]
     channels: list[Channel] = []
-    for endpoint, key in zip(endpoints, keys, strict=True):
-        target = make_target(endpoint, settings.model, key.value, environ)
+    for endpoint, key, provider in zip(endpoints, keys, providers_of(settings.endpoints), strict=True):
+        target = make_target(endpoint, settings.model, key.value, provider, environ)
         channel = open_channel(target, settings.timeout, settings.connect_timeout)
         stack.push_async_callback(channel.close)
         others = (*(target.proxy.secrets if target.proxy else ()), *secrets_in_query(endpoint.url))

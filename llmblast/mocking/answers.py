@@ -1,4 +1,4 @@
-"""What the mock provider says: replies in OpenAI's form, made from the request and the seed.
+"""What the mock provider says: replies in OpenAI's form, or another API's, made from the request and the seed.
 
 A text is a plausible short answer from the prompt's own words, one word a token. The same request always has the same
 answer; only `id` and `created` differ from reply to reply, as with a real provider. What a request asks for is done, or
@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from llmblast.mocking import anthropic_messages
 from llmblast.mocking.chat import ChatRequest, check_chat
 from llmblast.mocking.completions import CompletionRequest
 from llmblast.mocking.error_replies import BadRequestError, error_body
@@ -69,6 +70,7 @@ class Answers:
             "chat/completions": self._chat,
             "completions": self._completion,
             "embeddings": self._embeddings,
+            anthropic_messages.OPERATION: self._messages,
         }
 
     def answer(self, operation: str, body: bytes) -> Answer:
@@ -172,6 +174,15 @@ class Answers:
             "usage": {"prompt_tokens": heard, "total_tokens": heard},
         }
         return Answer(orjson.dumps(reply), prompt_tokens=heard)
+
+    def _messages(self, asked: dict[str, Any]) -> Answer:
+        request = anthropic_messages.MessagesRequest(asked, self._writer, self._identifier)
+        model = self.models.name_of(asked)
+        head = {"id": self._identifier("msg_"), "type": "message", "role": "assistant", "model": model}
+        events = request.events(head) if request.is_streamed else ()
+        body = b"".join(events) if events else request.whole(head)
+        said = len(request.choice.pieces)
+        return Answer(body, 200, request.prompt_tokens, said, request.cap, request.text, events)
 
     def _head(self, prefix: str, kind: str, model: str) -> dict[str, object]:
         created = int(self._wall_clock())

@@ -21,6 +21,7 @@ _MAX_HEAD_BYTES = 4096
 _HEAD = re.compile(rb"POST (/[!-~]*) HTTP/1\.1\r\n((?:[!-9;-~]+:[^\r\n]*\r\n)+)\r\n")
 _LENGTH = re.compile(rb"^content-length: *(\d{1,9}) *\r$", re.IGNORECASE | re.MULTILINE)
 _AUTHORIZATION = re.compile(rb"^authorization: *([^\r\n]*?) *\r$", re.IGNORECASE | re.MULTILINE)
+_API_KEY = re.compile(rb"^x-api-key: *([^\r\n]*?) *\r$", re.IGNORECASE | re.MULTILINE)
 _ESCAPED_LETTER = re.compile(rb"\\u00[67]")
 _NOT_PLAIN = re.compile(
     rb"^(?:transfer-encoding|content-encoding|connection: *close|expect|upgrade)", re.IGNORECASE | re.MULTILINE
@@ -31,17 +32,22 @@ class _Head(NamedTuple):
     path: str
     length: int
     authorization: str | None
+    api_key: str | None
 
 
 class Incoming:
     """A request as it arrived. `number` counts from 1; `body` is empty until all of it has come."""
 
-    __slots__ = ("arrived_s", "authorization", "body", "in_flight", "is_kept", "method", "number", "path")
+    __slots__ = ("api_key", "arrived_s", "authorization", "body", "in_flight", "is_kept", "method", "number", "path")
 
-    def __init__(self, method: str, path: str, authorization: str | None, *, is_kept: bool) -> None:
+    def __init__(
+        self, method: str, path: str, authorization: str | None, *, is_kept: bool, api_key: str | None = None
+    ) -> None:
         self.method = method
         self.path = path
         self.authorization = authorization
+        self.api_key = api_key
+        """What stands in `x-api-key`."""
         self.is_kept = is_kept
         """Its connection has carried a request before."""
         self.body = b""
@@ -140,7 +146,7 @@ def _plain(data: bytes, *, is_kept: bool) -> Incoming | None:
     head = _read_head(data[:end]) if 4 <= end <= _MAX_HEAD_BYTES else None
     if head is None or len(data) != end + head.length or _may_ask_for_a_stream(data):
         return None
-    incoming = Incoming("POST", head.path, head.authorization, is_kept=is_kept)
+    incoming = Incoming("POST", head.path, head.authorization, is_kept=is_kept, api_key=head.api_key)
     incoming.body = data[end:]
     return incoming
 
@@ -154,9 +160,13 @@ def _read_head(data: bytes) -> _Head | None:
     length = _LENGTH.search(data)
     if length is None:
         return None
-    authorization = _AUTHORIZATION.search(data)
-    key = None if authorization is None else authorization[1].decode("latin-1")
-    return _Head(head[1].decode("ascii"), int(length[1]), key)
+    authorization, api_key = (_value_of(header, data) for header in (_AUTHORIZATION, _API_KEY))
+    return _Head(head[1].decode("ascii"), int(length[1]), authorization, api_key)
+
+
+def _value_of(header: re.Pattern[bytes], head: bytes) -> str | None:
+    found = header.search(head)
+    return None if found is None else found[1].decode("latin-1")
 
 
 def _may_ask_for_a_stream(data: bytes) -> bool:

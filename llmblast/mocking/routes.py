@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 import orjson
 
+from llmblast.mocking.anthropic_messages import OPERATION, PATH
 from llmblast.mocking.error_replies import BadRequestError, error_body
 from llmblast.mocking.models import Models
 from llmblast.mocking.replies import ScriptedReply
@@ -21,6 +22,7 @@ _ANSWERED_AS = {
     "fim/completions": "completions",
 }
 OPERATIONS = {f"{prefix}/{path}": operation for prefix in _PREFIXES for path, operation in _ANSWERED_AS.items()}
+OPERATIONS[PATH] = OPERATION
 """The operations, such as `chat/completions`, by their paths."""
 _NOT_MOCKED = {f"{prefix}/{path}" for prefix in _PREFIXES for path in API_PATHS}.difference(OPERATIONS)
 _MODELS = {f"{prefix}/models" for prefix in _PREFIXES}

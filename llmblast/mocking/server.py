@@ -21,6 +21,7 @@ from aiohttp import web
 
 from llmblast.errors import UsageError
 from llmblast.mocking.answers import Answer, Answers
+from llmblast.mocking.anthropic_messages import OPERATION, PATH, error_in_its_form
 from llmblast.mocking.capacity import slowdown
 from llmblast.mocking.error_replies import error_body
 from llmblast.mocking.fault_file import read_rules
@@ -178,7 +179,8 @@ class MockServer:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         authorization = request.headers.get("Authorization")
-        incoming = Incoming(request.method, request.raw_path, authorization, is_kept=is_kept(request))
+        api_key = request.headers.get("x-api-key")
+        incoming = Incoming(request.method, request.raw_path, authorization, is_kept=is_kept(request), api_key=api_key)
         self._arrive(incoming)
         handler = asyncio.current_task()
         assert handler is not None
@@ -213,6 +215,8 @@ class MockServer:
             "x-request-id": self._request_id(incoming),
             "openai-processing-ms": str(int(reply.delay_s * 1000)),
         }
+        if _is_for_messages(incoming):
+            headers = {"request-id": self._request_id(incoming)}
         if self._quota.has_limits:
             now = self._clock()
             self._quota.settle(decision.output_tokens, now)
@@ -280,18 +284,26 @@ class MockServer:
             )
         if self._keep_ledger:
             status = 0 if decision.reply.break_connection else decision.reply.status
-            has_authorization = incoming.authorization is not None
+            has_authorization = incoming.authorization is not None or incoming.api_key is not None
             self.ledger.append(
                 Arrival(incoming.arrived_s, incoming.path, incoming.body, has_authorization, status, incoming.in_flight)
             )
         return decision
 
     def _decide(self, incoming: Incoming) -> Decision:
+        decision = self._decide_in_openai_form(incoming)
+        reply = decision.reply
+        if reply.status >= 400 and reply.steps is None and _is_for_messages(incoming):
+            reply = replace(reply, body=error_in_its_form(reply.status, reply.body, self._request_id(incoming)))
+            return replace(decision, reply=reply)
+        return decision
+
+    def _decide_in_openai_form(self, incoming: Incoming) -> Decision:
         path = incoming.path.partition("?")[0]
         operation = OPERATIONS.get(path)
         if operation is None or incoming.method != "POST":
             return Decision(self._read_only(incoming, path))
-        if not self._is_authorized(incoming):
+        if not self._is_authorized(incoming, operation):
             return Decision(_UNAUTHORIZED)
         answer = self._answers.answer(operation, incoming.body)
         if answer.status != 200:
@@ -303,8 +315,10 @@ class MockServer:
         is_open = reply.status != 200 or not needs_key(path) or self._is_authorized(incoming)
         return reply if is_open else _UNAUTHORIZED
 
-    def _is_authorized(self, incoming: Incoming) -> bool:
+    def _is_authorized(self, incoming: Incoming, operation: str = "") -> bool:
         settings = self._settings
+        if operation == OPERATION and incoming.api_key is not None:
+            return not (settings.unauthorized or (settings.key and incoming.api_key != settings.key))
         return not (settings.unauthorized or (settings.key and incoming.authorization != self._authorization))
 
     def _reject(self, incoming: Incoming, answer: Answer) -> Decision | None:
@@ -355,6 +369,10 @@ def _streamed(reply: ScriptedReply, answer: Answer) -> ScriptedReply:
     reply.events = pace(answer.events, latency_s - reply.delay_s)
     reply.headers = {"Content-Type": answer.content_type, "Cache-Control": "no-cache"}
     return reply
+
+
+def _is_for_messages(incoming: Incoming) -> bool:
+    return incoming.path.partition("?")[0] == PATH
 
 
 _UNAUTHORIZED = refusal(401, "Incorrect API key provided.", "invalid_api_key")

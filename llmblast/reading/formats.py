@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from llmblast.reading.anthropic_batch import AnthropicBatch
+from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine
 from llmblast.reading.openai_batch import OpenAIBatch
 from llmblast.reading.paths import path_of_body
@@ -15,7 +17,7 @@ from llmblast.settings import Settings
 class Format(Protocol):
     """One way to write a request as a line."""
 
-    def __init__(self, settings: Settings) -> None: ...
+    def __init__(self, settings: Settings, router: DialectRouter) -> None: ...
 
     def claims(self, fields: Mapping[str, object]) -> bool:
         """Whether a line looks like this format, unless one before it in the table has claimed it."""
@@ -24,12 +26,16 @@ class Format(Protocol):
         """The request that a line asks for. Raises BadLine."""
 
 
-FORMATS: dict[str, type[Format]] = {"openai-batch": OpenAIBatch, "raw": Raw, "simple": Simple}
+FORMATS: dict[str, type[Format]] = {
+    "openai-batch": OpenAIBatch,
+    "anthropic-batch": AnthropicBatch,
+    "raw": Raw,
+    "simple": Simple,
+}
 """By the name that `settings.format` knows, in the order in which they are asked."""
 
 
 _FOREIGN = {
-    ("custom_id", "params"): "Anthropic batch",
     ("key", "request"): "Gemini batch",
     ("contents",): "Gemini",
     ("modelInput",): "Bedrock batch",
@@ -47,8 +53,8 @@ _SHOWN_CHARACTERS = 40
 class Detector:
     """Finds a line's format; `settings.format` forces one. Raises UsageError where a format refuses the settings."""
 
-    def __init__(self, settings: Settings) -> None:
-        formats = {name: make(settings) for name, make in FORMATS.items()}
+    def __init__(self, settings: Settings, router: DialectRouter) -> None:
+        formats = {name: make(settings, router) for name, make in FORMATS.items()}
         self._formats = tuple(formats.values())
         self._forced = formats.get(settings.format)
         self._raw = formats["raw"]
@@ -65,6 +71,8 @@ class Detector:
                 return candidate
         if path_of_body(fields) is not None:
             return self._raw
+        if "custom_id" in fields and "params" in fields:
+            raise BadLine('"params" must be an object with "messages": the request to send')
         for members, name in _FOREIGN.items():
             if members[0] in fields and type(fields.get(members[-1])) in (dict, list):
                 raise BadLine(f"{name} lines are not supported: convert it to {_BATCH_LINE}")

@@ -1,6 +1,7 @@
 """Tokens of images that a request carries as base64: a picture costs by its size in pixels, not by its bytes.
 
-Formulas and figures: https://platform.openai.com/docs/guides/images-vision, "Calculating costs". Models that are not
+Formulas and figures: https://platform.openai.com/docs/guides/images-vision, "Calculating costs", and
+https://docs.anthropic.com/en/docs/build-with-claude/vision. Models that are not
 known by name get a flat figure, which is in the middle of what providers count for a photograph.
 """
 
@@ -14,6 +15,8 @@ MIN_BODY_BYTES = 1024
 """Smaller bodies hold no image that is worth a look."""
 FLAT_TOKENS = 1000.0
 _DATA_URL = re.compile(rb"data:[\w.+-]+\\?/[\w.+-]+;base64,([A-Za-z0-9+/=_\\-]*)")
+_SOURCE = re.compile(rb'"media_type"\s*:\s*"([\w.+-]+)\\?/[\w.+-]+"\s*,\s*"data"\s*:\s*"([A-Za-z0-9+/=_\\-]*)')
+"""Base64 data as the Messages API has it."""
 _DETAIL_BEHIND = re.compile(rb'"\s*\}?\s*,\s*"detail"\s*:\s*"(\w+)"')
 _DETAIL_BEFORE = re.compile(rb'"detail"\s*:\s*"(\w+)"\s*,\s*"(?:url|image_url)"\s*:\s*"$')
 _NEAR_BYTES = 100
@@ -60,7 +63,23 @@ class Patches:
         return min(ceil(across) * ceil(down), _MAX_PATCHES) * self.factor
 
 
-_BY_NAME: Mapping[str, Tiles | Patches] = {
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """A token for so many pixels, after a picture is scaled down to `max_side` and to `max_tokens`."""
+
+    per_token: float
+    max_side: int = 1568
+    max_tokens: float = 1600.0
+
+    def tokens(self, width: int, height: int, detail: str) -> float:
+        """Return the tokens of a picture of this size, whatever its detail."""
+        scale = min(1.0, self.max_side / max(width, height))
+        return min(ceil(width * scale) * ceil(height * scale) / self.per_token, self.max_tokens)
+
+
+_CLAUDE = Pixels(750.0)
+_BY_NAME: Mapping[str, Tiles | Patches | Pixels] = {
+    "claude": _CLAUDE,
     "gpt-4.1-mini": Patches(1.62),
     "gpt-4.1-nano": Patches(2.46),
     "gpt-5-mini": Patches(1.62),
@@ -81,8 +100,10 @@ _NAMES = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(_BY_NAME, key=len, rev
 
 def may_hold_images(fields: Mapping[str, object]) -> bool:
     """Return whether a line's request has a message in parts: to search each body for images would cost too much."""
-    body = fields.get("body")
+    body, params = fields.get("body"), fields.get("params")
     asked: Mapping[str, object] = body if type(body) is dict else fields
+    if type(params) is dict and "messages" in params:
+        asked = params
     if asked.get("images"):
         return True
     messages = asked.get("messages", asked.get("input"))
@@ -99,10 +120,14 @@ def measure(body: bytes, model: str | None) -> tuple[int, float]:
         size = _size_of(found[1]) if found[0].startswith(b"data:image") else None
         price = _price_of(model)
         tokens += FLAT_TOKENS if size is None or price is None else price.tokens(*size, _detail_of(body, found))
+    for found in _SOURCE.finditer(body) if b'"media_type"' in body else ():
+        data_bytes += len(found[2])
+        size = _size_of(found[2]) if found[1] == b"image" else None
+        tokens += FLAT_TOKENS if size is None else (_price_of(model) or _CLAUDE).tokens(*size, "auto")
     return data_bytes, tokens
 
 
-def _price_of(model: str | None) -> Tiles | Patches | None:
+def _price_of(model: str | None) -> Tiles | Patches | Pixels | None:
     """Return the formula of a model; a prefix such as `openai/` and a suffix such as `-2024-08-06` do not matter."""
     match = _NAMES.match(model.rpartition("/")[2].lower()) if model else None
     return _BY_NAME[match[0]] if match else None

@@ -1,4 +1,4 @@
-"""Images of a simple line as `image_url` content parts: URLs as they are, local files as base64 data URIs.
+"""Images of a simple line as URLs: http, https and data URLs as they are, local files as base64 data URLs.
 
 A prompt file may come from somebody else, so a local file is read only where its path, with all links followed, lies
 below the media root, and what a line may make of its few bytes is bounded. Reading is synchronous: a line with local
@@ -31,7 +31,7 @@ _MIME_TYPES = {
 
 
 class Images:
-    """Makes content parts. Relative paths are relative to `media_root`; UsageError if that is no directory."""
+    """Makes URLs of images. Relative paths are relative to `media_root`; UsageError if that is no directory."""
 
     def __init__(self, media_root: str | None) -> None:
         self._root: str | None = None
@@ -41,17 +41,17 @@ class Images:
         if not os.path.isdir(self._root):
             raise UsageError(f"--media-root {media_root!r}: not a directory: name the directory of the images")
 
-    def parts(self, images: object) -> list[dict[str, object]]:
-        """One part for each of `images`, in order. Raises BadLine."""
+    def urls(self, images: object) -> list[str]:
+        """One URL for each of `images`, in order. Raises BadLine."""
         if not isinstance(images, list):
             raise BadLine('"images" must be a list of URLs or paths')
-        parts: list[dict[str, object]] = []
+        urls: list[str] = []
         room_bytes = MAX_IMAGE_BYTES
         for image in images:
             url, read_bytes = self._url_of(image, room_bytes)
-            parts.append({"type": "image_url", "image_url": {"url": url}})
+            urls.append(url)
             room_bytes -= read_bytes
-        return parts
+        return urls
 
     def _url_of(self, image: object, room_bytes: int) -> tuple[str, int]:
         """The URL to send, and how many bytes were read for it."""

@@ -6,13 +6,15 @@ can read the answers of.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import orjson
 
+from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model
-from llmblast.reading.paths import PathFinder, fits, path_of_url
-from llmblast.records import Request
+from llmblast.reading.paths import DIALECTS, PathFinder, fits, path_of_url
+from llmblast.records import RawBody, Request
 from llmblast.settings import API_PATHS, Settings
 
 _ALLOWED = ", ".join(f"/{path}" if path.startswith("v2/") else f"/v1/{path}" for path in API_PATHS)
@@ -22,8 +24,9 @@ _MEMBERS = frozenset({"custom_id", "method", "url", "body"})
 class OpenAIBatch:
     """Takes lines with `custom_id` and `body`; all other members of the line are the user's own."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, router: DialectRouter) -> None:
         self._paths = PathFinder(settings)
+        self._router = router
         self._own_fields = frozenset(settings.own_fields)
 
     def claims(self, fields: Mapping[str, object]) -> bool:
@@ -46,23 +49,28 @@ class OpenAIBatch:
         if not self._own_fields.isdisjoint(body):
             extra.update({name: value for name, value in body.items() if name in self._own_fields})
             body = {name: value for name, value in body.items() if name not in self._own_fields}
-        path = self._path_of(fields.get("url"), body)
+        router, dialect = self._router, DIALECTS[self._path_of(fields.get("url"), body)]
+        route = router.routes.get(dialect) or router.route_of(dialect)
         # A copy: what orjson returns keeps the place that it was written into, many times its size, and lines wait.
         body_bytes = bytes(memoryview(orjson.dumps(body)))
-        return Request(
+        request = Request(
             number,
             key,
             text,
             custom_id,
             orjson.Fragment(body_bytes),
             extra or None,
-            path=path,
+            path=route.path,
             body=body_bytes,
+            kind=route.kind,
             needs_model=needs_model(body),
             model=model_of(body),
             max_tokens=max_tokens_of(body),
             output_format="openai-batch",
         )
+        if router.is_mixed:
+            request = replace(request, content=RawBody(dialect), closed_to=route.closed_to)
+        return request
 
     def _path_of(self, url: object, body: Mapping[str, object]) -> str:
         if url is None:

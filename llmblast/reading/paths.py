@@ -40,6 +40,10 @@ _ONLY_IN_RESPONSES = frozenset(
 """Members that no embeddings request has, which takes an `input` as well."""
 
 
+DIALECTS: Mapping[str, str] = {path: f"openai.{path}" for path in API_PATHS} | {"chat/completions": "openai.chat"}
+"""The name of each API by its path."""
+
+
 @lru_cache(maxsize=256)
 def path_of_url(url: str) -> str | None:
     """Return the API path that a URL or its path ends in, whatever stands before it; None if it is none of ours.

@@ -1,22 +1,27 @@
 """From a line to its request, or at once to the failure of a line that no request can be made of."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
 from llmblast.reading.image_tokens import MIN_BODY_BYTES, may_hold_images, measure
 from llmblast.reading.lines import BOM, OversizedLine
-from llmblast.records import Failure, Line, Request
+from llmblast.records import Failure, Line, Provider, Request, UnsupportedError
 from llmblast.settings import Settings
 
 BAD_LINE = "bad_line"
 
 
 class Shaper:
-    """Shapes every line by the settings of the run. Raises UsageError when they cannot shape any."""
+    """Shapes every line by the settings of the run, for the `providers` of its endpoints (one at least).
 
-    def __init__(self, settings: Settings) -> None:
-        self._detector = Detector(settings)
+    Raises UsageError when they cannot shape any.
+    """
+
+    def __init__(self, settings: Settings, providers: Sequence[Provider]) -> None:
+        self._detector = Detector(settings, DialectRouter(providers))
         models = {endpoint.model or settings.model for endpoint in settings.endpoints} or {settings.model}
         self._model = models.pop() if len(models) == 1 else None
 
@@ -36,6 +41,8 @@ class Shaper:
             return _failure(Line(number, key, text, number), bad)
         try:
             request = self._detector.format_of(fields).shape(number, key, text, fields)
+        except UnsupportedError as error:
+            return _failure(Line(number, key, text, _readable_id(fields, number)), BadLine(str(error)))
         except BadLine as bad:
             return _failure(Line(number, key, text, _readable_id(fields, number)), bad)
         if len(request.body) > MIN_BODY_BYTES and may_hold_images(fields):

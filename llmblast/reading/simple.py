@@ -1,23 +1,26 @@
 """The simple format: `{"input": "..."}` becomes one user message; fields that are not ours are the user's own.
 
-What no line changes, the system message and the parameters, is JSON from the start: a plain line
-costs one encoded text.
+What no line changes, the system message and the parameters, is the same object in every prompt, so that a provider
+need not encode it again: a plain line costs one encoded text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import orjson
 
 from llmblast.errors import UsageError
+from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import STREAM_REFUSAL, BadLine, max_tokens_of, own_id
 from llmblast.reading.images import Images
 from llmblast.reading.template import Template
-from llmblast.records import Request
+from llmblast.records import Prompt, Request, UnsupportedError
 from llmblast.settings import Settings
 
 _OUR_FIELDS = frozenset(("input", "system", "images", "params", "priority", "id", "custom_id"))
 _PROMPT = frozenset(("prompt",))
+_NO_IMAGES: Sequence[str] = ()
 
 
 class Simple:
@@ -26,15 +29,19 @@ class Simple:
     UsageError if the template, the system message, the parameters or the media root of the settings will not do.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, router: DialectRouter) -> None:
         refusal = _refusal(settings.params)
         if refusal:
             raise UsageError(f"--params: {refusal}")
         self._params = settings.params
+        self._system = settings.system
         self._max_tokens = max_tokens_of(settings.params)
+        self._router = router if router.is_mixed else None
+        self._render, self._kind = router.first.render, router.first.kind
         try:
-            self._tail = _tail(settings.params)
-            self._head = _head(settings.system)
+            router.render_first(Prompt("", settings.system, (), settings.params))
+        except (BadLine, UnsupportedError) as error:
+            raise UsageError(f"--params: {error}.") from None
         except orjson.JSONEncodeError as error:
             raise UsageError(f"--system or --params: cannot be sent as JSON: {error}") from None
         self._template = None if settings.prompt is None else Template(settings.prompt)
@@ -61,40 +68,38 @@ class Simple:
             if name == "prompt":
                 ours |= _PROMPT
 
-        head, tail, max_tokens = self._head, self._tail, self._max_tokens
-        content: object = prompt
-        if (system := asked.get("system")) is not None:
-            head = _head(_checked_system(system))
+        system, params, max_tokens, urls = self._system, self._params, self._max_tokens, _NO_IMAGES
+        if (line_system := asked.get("system")) is not None:
+            system = _checked_system(line_system)
         if (line_params := asked.get("params")) is not None:
-            params = {**self._params, **with_exact_integers(text, "params", _checked_params(line_params))}
-            tail, max_tokens = _tail(params), max_tokens_of(params)
-        if (images := asked.get("images")) is not None and (parts := self._images.parts(images)):
-            content = [{"type": "text", "text": prompt}, *parts]
+            params = {**params, **with_exact_integers(text, "params", _checked_params(line_params))}
+            max_tokens = max_tokens_of(params)
+        if (images := asked.get("images")) is not None:
+            urls = self._images.urls(images)
+        asks, render, kind = Prompt(prompt, system, urls, params), self._render, self._kind
+        if self._router is not None:
+            provider, closed_to = self._router.choose(asks)
+            render, kind = provider.render, provider.kind
+        path, body = render(asks)
 
         extra = {name: value for name, value in fields.items() if name not in ours}
-        return Request(
+        request = Request(
             number,
             key,
             text,
             own_id(fields, number),
             prompt,
             with_exact_numbers(text, extra) if extra else None,
-            body=b"".join((head, orjson.dumps(content), tail)),
+            path=path,
+            body=body,
+            kind=kind,
             needs_model=True,
             max_tokens=max_tokens,
             deferred=_is_deferred(asked.get("priority")),
         )
-
-
-def _head(system: str | None) -> bytes:
-    """The body up to the content of the user message."""
-    message = b'{"role":"system","content":%b},' % orjson.dumps(system) if system else b""
-    return b'{"messages":[%b{"role":"user","content":' % message
-
-
-def _tail(params: Mapping[str, object]) -> bytes:
-    """The body from the content of the user message on."""
-    return b"}]," + orjson.dumps(dict(params))[1:] if params else b"}]}"
+        if self._router is not None:
+            request = replace(request, content=asks, closed_to=closed_to)
+        return request
 
 
 def _refusal(params: Mapping[str, object]) -> str | None:

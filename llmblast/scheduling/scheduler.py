@@ -85,7 +85,8 @@ class Scheduler:
             endpoint = self._find_endpoint(attempt, tokens, now)
             if endpoint is not None:
                 break
-            if attempt.refused_by or attempt.request.model is not None:
+            request = attempt.request
+            if attempt.refused_by or request.closed_to or request.model is not None:
                 if all(endpoint.health.blocked for endpoint in self.usable_for(attempt)):
                     self.unsendable.append(self.queue.pop(now))
                     continue
@@ -221,10 +222,10 @@ class Scheduler:
         return {rate.name: used * in_span / rate.per_second for rate, used in rates}
 
     def usable_for(self, attempt: Attempt) -> Sequence[Endpoint]:
-        """Return the endpoints that have not refused the request and accept its model."""
+        """Return the endpoints that speak the request's API, have not refused it and accept its model."""
         usable, model = self.enabled, attempt.request.model
-        if attempt.refused_by:
-            usable = tuple(endpoint for endpoint in usable if not attempt.refused_by & endpoint.bit)
+        if barred := attempt.refused_by | attempt.request.closed_to:
+            usable = tuple(endpoint for endpoint in usable if not barred & endpoint.bit)
         if model is not None:
             usable = tuple(endpoint for endpoint in usable if not endpoint.has_lost(model))
         return usable
@@ -256,7 +257,8 @@ class Scheduler:
         return dearest(endpoint.learned.estimator.estimate(request) for endpoint in self.enabled)
 
     def _find_endpoint(self, attempt: Attempt, tokens: Tokens, now: float) -> Endpoint | None:
-        is_plain = not attempt.refused_by and attempt.request.model is None
+        request = attempt.request
+        is_plain = not (attempt.refused_by or request.closed_to) and request.model is None
         usable = self.enabled if is_plain else self.usable_for(attempt)
         if len(usable) == 1:
             (endpoint,) = usable

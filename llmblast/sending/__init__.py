@@ -2,18 +2,15 @@
 
 from llmblast.sending.backoff import Backoff
 from llmblast.sending.channels import TRANSPORTS, Channel
-from llmblast.sending.credentials import DEFAULT_KEY_ENV, find_key, goes_unprotected
-from llmblast.sending.finish_reasons import is_flagged
+from llmblast.sending.credentials import find_key, goes_unprotected
 from llmblast.sending.keys import EndpointKey
 from llmblast.sending.listener import NO_LISTENER, ChannelListener
 from llmblast.sending.network import connection_notes
-from llmblast.sending.openai import Target, make_target
 from llmblast.sending.proxies import NO_PROXY
-from llmblast.sending.rate_limit_headers import read_rate_limits
+from llmblast.sending.target import Target, make_target
 from llmblast.sending.verdict import Action, Blame, Verdict, judge
 
 __all__ = [
-    "DEFAULT_KEY_ENV",
     "NO_LISTENER",
     "NO_PROXY",
     "TRANSPORTS",
@@ -28,8 +25,6 @@ __all__ = [
     "connection_notes",
     "find_key",
     "goes_unprotected",
-    "is_flagged",
     "judge",
     "make_target",
-    "read_rate_limits",
 ]

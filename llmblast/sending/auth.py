@@ -1,31 +1,28 @@
 """Auth: in which header an API key goes, and how.
 
 `bearer` is `Authorization: Bearer KEY` (RFC 6750); any other value of the setting is the name of a header that takes
-the key as it is: `api-key` at Azure OpenAI, `x-api-key` at Anthropic and many gateways.
+the key as it is, such as `x-api-key` at many gateways. Without the setting, the provider says how.
 """
 
 import re
 
 from llmblast.errors import UsageError
 from llmblast.hiding import HIDDEN, looks_like_key
+from llmblast.records import Provider
 from llmblast.settings import EndpointSettings
-from llmblast.urls import host_of, is_azure
 
 BEARER = "bearer"
 BEARER_HEADER = "Authorization"
-AZURE_HEADER = "api-key"
 DEFAULT_KEY_HEADERS = frozenset({"authorization", "api-key"})
 HEADERS_OF_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "content-type"})
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
-_JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*")
-"""RFC 7519: what Microsoft Entra ID issues, and Azure takes as a bearer token only."""
 
 
-def auth_header(endpoint: EndpointSettings, key: str) -> tuple[str, str]:
-    """Return name and value of the header that brings the key."""
+def auth_header(endpoint: EndpointSettings, provider: Provider, key: str) -> tuple[str, str]:
+    """Return name and value of the header that brings the key: as the settings say, else as the provider wants it."""
     auth = endpoint.auth
     if not auth:
-        auth = AZURE_HEADER if is_azure(host_of(endpoint.url)) and not _JWT.fullmatch(key) else BEARER
+        return provider.auth_header(endpoint.url, key)
     return (BEARER_HEADER, f"Bearer {key}") if auth.lower() == BEARER else (auth, key)
 
 

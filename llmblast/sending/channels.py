@@ -11,7 +11,7 @@ from llmblast.records import Attempt, Reply
 from llmblast.sending.exchange import MAX_REPLY_BYTES
 from llmblast.sending.lean import LeanChannel
 from llmblast.sending.listener import NO_LISTENER, ChannelListener
-from llmblast.sending.openai import Target
+from llmblast.sending.target import Target
 
 
 class Channel(Protocol):

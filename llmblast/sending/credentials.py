@@ -7,18 +7,18 @@ from urllib.parse import urlsplit
 
 from llmblast.errors import UsageError
 from llmblast.hiding import HIDDEN, may_hold_key, shown_file, shown_variable
-from llmblast.settings import OPENAI_HOST, EndpointSettings
+from llmblast.records import Provider
+from llmblast.settings import EndpointSettings
 
-DEFAULT_KEY_ENV = "OPENAI_API_KEY"
 COMMAND_TIMEOUT_S = 30.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-def find_key(endpoint: EndpointSettings, environ: Mapping[str, str]) -> str | None:
+def find_key(endpoint: EndpointSettings, environ: Mapping[str, str], provider: Provider) -> str | None:
     """The endpoint's key, or None where it has none. Raises UsageError naming the endpoint and the fix, never a key.
 
-    OPENAI_API_KEY serves where nothing else is named and no header of the endpoint's own may hold a key, but never goes
-    over plain http to another machine.
+    The variable of `provider` serves where nothing else is named and no header of the endpoint's own may hold a key;
+    the key in it never goes over plain http to another machine.
     """
     if endpoint.is_mock:
         return None
@@ -30,7 +30,7 @@ def find_key(endpoint: EndpointSettings, environ: Mapping[str, str]) -> str | No
         return check_printed_key(endpoint, _run(endpoint, endpoint.key_command))
     if any(may_hold_key(header) for header in endpoint.headers):
         return None  # it brings a key of its own, which may be another provider's
-    return _default_key(endpoint, environ)
+    return _default_key(endpoint, environ, provider)
 
 
 def goes_unprotected(endpoint: EndpointSettings) -> bool:
@@ -39,16 +39,16 @@ def goes_unprotected(endpoint: EndpointSettings) -> bool:
     return parts.scheme == "http" and parts.hostname not in _LOOPBACK
 
 
-def _default_key(endpoint: EndpointSettings, environ: Mapping[str, str]) -> str | None:
+def _default_key(endpoint: EndpointSettings, environ: Mapping[str, str], provider: Provider) -> str | None:
     parts = urlsplit(endpoint.url)
-    if parts.hostname == OPENAI_HOST and not environ.get(DEFAULT_KEY_ENV):
+    if parts.hostname in provider.hosts and not environ.get(provider.key_env):
         raise UsageError(
-            f"endpoint {endpoint.name}: the API key is missing: export {DEFAULT_KEY_ENV}=..., or name another variable "
-            f"with key_env=NAME"
+            f"endpoint {endpoint.name}: the API key is missing: export {provider.key_env}=..., or name another "
+            f"variable with key_env=NAME"
         )
     if goes_unprotected(endpoint):
         return None
-    key = environ.get(DEFAULT_KEY_ENV)
+    key = environ.get(provider.key_env)
     return _checked(key, endpoint, "") if key else None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmblast.errors import UsageError
+from llmblast.records import Provider
 from llmblast.sending.credentials import find_key, read_key_file
 from llmblast.sending.key_command import run_key_command
 from llmblast.settings import EndpointSettings
@@ -23,15 +24,22 @@ class EndpointKey:
     """The key of one endpoint; `value` is None where it needs none.
 
     `since_s` is the moment, on `clock`, at which the present key was obtained. `problem` says in one sentence without a
-    secret why the last refresh gave no key; it is empty after one that did.
+    secret why the last refresh gave no key; it is empty after one that did. `provider` names the variable with the
+    default key.
     Raises UsageError where the settings name a key and there is none. Blocks, since nothing is sent without it.
     """
 
-    def __init__(self, endpoint: EndpointSettings, environ: Mapping[str, str], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        endpoint: EndpointSettings,
+        environ: Mapping[str, str],
+        clock: Callable[[], float],
+        provider: Provider,
+    ) -> None:
         self._endpoint = endpoint
         self._clock = clock
         self._query: _Query | None = None
-        self.value = find_key(endpoint, environ)
+        self.value = find_key(endpoint, environ, provider)
         self.since_s = clock()
         self.problem = ""
 

@@ -13,10 +13,10 @@ from llmblast.sending.connections import new_connector
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Done, Exchange
 from llmblast.sending.files import FileShortage, shortage
 from llmblast.sending.listener import NO_LISTENER, ChannelListener
-from llmblast.sending.openai import Target
 from llmblast.sending.opening import IDLE_S, place_of
 from llmblast.sending.proxies import Proxy, forwarder
 from llmblast.sending.proxy_replies import without_proxy_refusal
+from llmblast.sending.target import Target
 
 AWAY_S = 5.0
 """A sweep that comes so much later than the one before it: the process was stopped, or the machine slept."""
@@ -38,6 +38,7 @@ class LeanChannel:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._target = target
+        self._kind = target.provider.kind
         self._timeout_s = timeout_s
         self._connector = new_connector(
             target.base, min(connect_timeout_s, timeout_s), max_reply_bytes, target.proxy, target.tls
@@ -197,8 +198,9 @@ class LeanChannel:
 
     def _send_on(self, exchange: Exchange, attempt: Attempt, begun_s: float, done: Done) -> None:
         request = attempt.request
-        start, body = self._target.parts_of(request)
-        head = self._heads.get(request.path) or self._render_head(request.path)
+        rendering = request if request.kind == self._kind else self._target.rendering_of(request)
+        start, body = self._target.parts_of(rendering)
+        head = self._heads.get(rendering.path) or self._render_head(rendering.path)
         head = b"%b%d\r\n\r\n%b" % (head, len(start) + len(body), start)
         if self._passes_on is not None:
             done = partial(self._passes_on, done)

@@ -34,7 +34,6 @@ from llmblast.sending.files import FileShortage, is_out_of_files
 from llmblast.sending.foreign_protocols import explain_first_bytes, hint_at_tls
 from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS, ReplyRewriter, UnreadableHttpError
 from llmblast.sending.listener import NO_LISTENER, ChannelListener
-from llmblast.sending.openai import Target
 from llmblast.sending.opening import place_of
 from llmblast.sending.proxies import Proxy, forwarder
 from llmblast.sending.proxy_replies import without_proxy_refusal
@@ -46,6 +45,7 @@ from llmblast.sending.resolving import (
     not_sent,
     url_of_http_proxy,
 )
+from llmblast.sending.target import Target
 from llmblast.sending.tls import explain_tls
 
 _LARGE_BODY_BYTES = 512 * 1024
@@ -293,10 +293,10 @@ class SessionChannel:
 
     async def send(self, attempt: Attempt, listener: ChannelListener = NO_LISTENER) -> Reply:
         """Make one `POST` and read its reply whole."""
-        request = attempt.request
-        url = self._urls.get(request.path)
+        rendering = self._target.rendering_of(attempt.request)
+        url = self._urls.get(rendering.path)
         if url is None:
-            url = self._urls[request.path] = URL(self._target.url_of(request.path))
+            url = self._urls[rendering.path] = URL(self._target.url_of(rendering.path))
         clock = asyncio.get_running_loop().time
         begun_s = clock()
         if self._shortage.waiting:
@@ -306,7 +306,7 @@ class SessionChannel:
             _trip.set(trip)
             self._under_way.add(trip)
             try:
-                reply = await self._post(url, self._target.body_of(request), trip)
+                reply = await self._post(url, self._target.body_of(rendering), trip)
             except asyncio.CancelledError:
                 if not trip.has_ended_in_vain():
                     raise

@@ -2,7 +2,7 @@
 
 import re
 
-from llmblast.sending.reply_errors import MAX_MESSAGE_CHARS
+from llmblast.records import MAX_MESSAGE_CHARS
 
 MAX_SIGNATURE_CHARS = 200
 _MAX_CODE_CHARS = 60

@@ -36,13 +36,10 @@ https://github.com/openai/openai-python/blob/main/src/openai/_base_client.py
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from llmblast.records import Answer, Attempt, Cause, Reply
+from llmblast.records import Answer, Attempt, Cause, Provider, Reply, ReplyError
 from llmblast.sending.error_hints import Hint, hints_in
-from llmblast.sending.openai import read_answer
-from llmblast.sending.reply_errors import ReplyError, read_error
 from llmblast.sending.retry_after import retry_after_s
 from llmblast.sending.signature import signature_of
-from llmblast.sending.wait_hints import named_wait_s
 
 UNUSABLE_RETRIES = 2
 AMBIGUOUS_RETRIES = 1
@@ -113,33 +110,33 @@ _PERMANENT = frozenset((*range(400, 418), 421, 422, 426, 428, 431, 451)) - froze
 tier, nginx's 499 and a load balancer's 460, is not known to be permanent."""
 
 
-def judge(attempt: Attempt, reply: Reply, wall_now_s: float) -> Answer | Verdict:
+def judge(attempt: Attempt, reply: Reply, wall_now_s: float, provider: Provider) -> Answer | Verdict:
     """Return the answer in one reply to `attempt`, or the verdict on it. Changes nothing; never raises."""
     if reply.cause is not None:
         return _judge_cause(attempt, reply, reply.cause)
     if not 200 <= reply.status < 300:
-        return _judge_status(reply.status, read_error(reply), reply, wall_now_s)
-    answer = read_answer(attempt.request, reply)
-    return answer if isinstance(answer, Answer) else _judge_success(attempt, answer, reply, wall_now_s)
+        return _judge_status(reply.status, provider.read_error(reply), reply, wall_now_s, provider)
+    answer = provider.read_answer(attempt.request, reply)
+    return answer if isinstance(answer, Answer) else _judge_success(attempt, answer, reply, wall_now_s, provider)
 
 
-def _judge_success(attempt: Attempt, error: ReplyError, reply: Reply, wall_now_s: float) -> Verdict:
+def _judge_success(attempt: Attempt, error: ReplyError, reply: Reply, wall_now_s: float, provider: Provider) -> Verdict:
     """Judge a 2xx reply that carries an error or no answer."""
     told = Hint.ACCOUNT | Hint.RATE_LIMIT | Hint.RATE_WORDS | Hint.STATED
     if error.status is None and not hints_in(error) & told:
         return _judge_unusable(attempt, error)
-    verdict = _judge_status(error.status or reply.status, error, reply, wall_now_s)
+    verdict = _judge_status(error.status or reply.status, error, reply, wall_now_s, provider)
     is_push_back = verdict.action is Action.PUSH_BACK
     verdict.was_used = is_push_back and error.has_usage
     verdict.keeps_body = not is_push_back or error.has_usage
     return verdict
 
 
-def _judge_status(status: int, error: ReplyError, reply: Reply, wall_now_s: float) -> Verdict:
+def _judge_status(status: int, error: ReplyError, reply: Reply, wall_now_s: float, provider: Provider) -> Verdict:
     hints = hints_in(error)
     wait_s = retry_after_s(reply, wall_now_s)
     if wait_s is None:
-        wait_s = named_wait_s(error, reply, wall_now_s)
+        wait_s = provider.named_wait_s(error, reply, wall_now_s)
     action, blame = _read(status, hints, names_wait=wait_s is not None)
     never_fits = action is Action.REFUSED and _never_fits(status, hints)
     is_refused = action is Action.REFUSED

@@ -93,8 +93,8 @@ def error_record(failure: Failure, echo: bool = True) -> bytes:
     for.
     """
     line = failure.line
-    if isinstance(line, Request) and line.output_format == "openai-batch":
-        return _openai_batch_error(failure)
+    if isinstance(line, Request) and line.output_format in _ERROR_FORMATS:
+        return _ERROR_FORMATS[line.output_format](failure)
     record: dict[str, object] = {"key": line.key, "line": line.number, "id": line.id}
     if not isinstance(line, Request) and (custom_id := _custom_id_in(line.text)) is not None:
         record["custom_id"] = custom_id
@@ -125,10 +125,56 @@ def _openai_batch_error(failure: Failure) -> bytes:
     return dump_line(record)
 
 
+def anthropic_batch_record(success: Success, echo: bool, body: str) -> bytes:
+    """A line of the results of an Anthropic batch: always the whole message, never the input.
+
+    Source: docs.anthropic.com/en/api/retrieving-message-batch-results.
+    """
+    request = success.request
+    record: dict[str, object] = {"key": request.key, "line": request.number, "custom_id": request.id}
+    record["result"] = {"type": "succeeded", "message": embed(success.reply.body)}
+    if success.maybe_billed:
+        record["maybe_billed"] = success.maybe_billed
+    if request.extra:
+        _add_fields(record, request.extra)
+    return dump_line(record)
+
+
+def _anthropic_batch_error(failure: Failure) -> bytes:
+    """A line of the results of an Anthropic batch, with the members that other error records have behind its own."""
+    line, reply = failure.line, failure.reply
+    error: object = {"type": "error", "error": {"type": failure.code, "message": failure.error}}
+    has_error = reply is not None and _is_error(reply.body)
+    if reply is not None and has_error:
+        error = embed(reply.body)
+    record: dict[str, object] = {"key": line.key, "line": line.number, "custom_id": line.id}
+    record["result"] = {"type": "errored", "error": error}
+    record["error"] = {"code": failure.code, "message": failure.error}
+    _add_circumstances(record, failure)
+    if failure.body and not has_error:
+        record["body"] = embed(failure.body)
+    _add_request(record, line)
+    return dump_line(record)
+
+
 FORMATS: Mapping[str, Callable[[Success, bool, str], bytes]] = {
     "llmblast": llmblast_record,
     "openai-batch": openai_batch_record,
+    "anthropic-batch": anthropic_batch_record,
 }
+_ERROR_FORMATS: Mapping[str, Callable[[Failure], bytes]] = {
+    "openai-batch": _openai_batch_error,
+    "anthropic-batch": _anthropic_batch_error,
+}
+
+
+def _is_error(body: bytes) -> bool:
+    """Return whether a reply is an error in Anthropic's form."""
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(data, dict) and data.get("type") == "error"
 
 
 def _batch_members(line: Line, reply: Reply | None) -> dict[str, object]:

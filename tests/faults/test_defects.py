@@ -113,7 +113,7 @@ ADVICE = [
         mock=ADVERTISED,
     ),
     Defect(
-        target="llmblast.sending.rate_limit_headers:read_rate_limits",
+        target="llmblast.providers.openai:OpenAI.read_limits",
         part="reading rate-limit headers of .*",
         mock=ADVERTISED,
     ),

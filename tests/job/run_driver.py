@@ -13,8 +13,9 @@ from llmblast.job.response_handler import ResponseHandler
 from llmblast.job.wait_limit import WaitLimit
 from llmblast.records import NO_TOKENS, Answer, Failure, Outcome, Reply, Request, Success
 from llmblast.scheduling import Endpoint
-from llmblast.sending import Backoff, Verdict, judge
+from llmblast.sending import Backoff, Verdict
 from llmblast.watching import Counters, EndpointCounters
+from tests.openai_provider import judge
 from tests.scheduling.scheduling_samples import EndpointOptions, Levels, make_request, make_scheduler
 
 TEND_S = 0.2

@@ -18,9 +18,10 @@ from llmblast.mocking.server import MockServer
 from llmblast.mocking.settings import MockSettings
 from llmblast.records import Cause, Failure, Outcome, Reply, Request, Success
 from llmblast.scheduling import Endpoint
-from llmblast.sending import TRANSPORTS, Backoff, Channel, make_target
+from llmblast.sending import TRANSPORTS, Backoff, Channel
 from llmblast.settings import EndpointSettings, load
 from llmblast.watching import Counters, EndpointCounters
+from tests.openai_provider import make_target
 from tests.task_channel import TaskChannel
 
 USUAL_S = 0.1

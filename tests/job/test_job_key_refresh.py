@@ -5,8 +5,8 @@ from itertools import count
 from pathlib import Path
 
 from llmblast.job.key_refresh import refresh_regularly, renew_key
-from llmblast.sending import EndpointKey
 from llmblast.settings import EndpointSettings
+from tests.openai_provider import EndpointKey
 from tests.task_channel import TaskChannel
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmblast.reading.shaping import Shaper
 from llmblast.records import Answer, Failure, Reply, Request, Success
 from llmblast.settings import Settings
 from llmblast.writing import render, should_retry
+from tests.openai_provider import Shaper
 
 NUMBERS = [
     "123456789012345678901234567890",

@@ -7,9 +7,9 @@ import orjson
 import pytest
 
 from llmblast.errors import UsageError
-from llmblast.reading import Shaper
 from llmblast.records import Failure, Request
 from llmblast.settings import Settings
+from tests.openai_provider import Shaper
 
 
 def shape(line: dict[str, Any], **settings: Any) -> Request:

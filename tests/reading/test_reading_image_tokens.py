@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmblast.reading import Shaper
 from llmblast.reading.image_tokens import FLAT_TOKENS, measure
 from llmblast.records import Request
 from llmblast.scheduling import TokenEstimator
 from llmblast.settings import EndpointSettings, Settings
+from tests.openai_provider import Shaper
 
 PADDING = bytes(3000)
 

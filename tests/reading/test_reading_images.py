@@ -8,9 +8,10 @@ import orjson
 import pytest
 
 from llmblast.errors import UsageError
-from llmblast.reading import Shaper, images
+from llmblast.reading import images
 from llmblast.records import Failure, Request
 from llmblast.settings import Settings
+from tests.openai_provider import Shaper
 
 
 def result_of(image: object, media_root: Path | None) -> Request | Failure:

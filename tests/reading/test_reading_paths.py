@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmblast.reading import Shaper
 from llmblast.reading.members import take_out, take_out_id
 from llmblast.records import Failure, Request
 from llmblast.settings import API_PATHS, EndpointSettings, Settings
+from tests.openai_provider import Shaper
 
 LONG_URL = f"/v1/{'a' * 2000}/rerank"
 CHAT = {"messages": [{"role": "user", "content": "Hello"}]}

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llmblast.reading import LineSplitter, Shaper, key_of
+from llmblast.reading import LineSplitter, key_of
 from llmblast.records import Failure, Request
 from llmblast.settings import Settings
+from tests.openai_provider import Shaper
 
 KEY = "0123456789abcdef"
 FormatName = Literal["auto", "simple", "raw", "openai-batch"]
@@ -120,7 +121,7 @@ def test_every_result_can_be_written(fields: dict[str, object]) -> None:
         (b'{"q":"why?","id":"abcdefghi","n":1}', "It has: q, id, n. Try --prompt '{q}'"),
         (b'{"my text":"x"}', "It has: my text. Try --prompt '{my text}'"),
         (b'{"input":"\\ud800"}', "column 11: not JSON: a broken escape: half of a pair such as"),
-        (b'{"custom_id":"a","params":{"messages":[]}}', "Anthropic batch lines are not supported: convert it to"),
+        (b'{"custom_id":"a","params":{"messages":[]}}', "Anthropic batch lines need an endpoint with kind=anthropic"),
         (b'{"key":"a","request":{"contents":[]}}', "Gemini batch lines are not supported: convert it to"),
         (b'{"recordId":"a","modelInput":{}}', "Bedrock batch lines are not supported"),
         (b'{"contents":"x"}', "Try --prompt '{contents}'"),

@@ -9,9 +9,10 @@ import orjson
 import pytest
 
 from llmblast.mocking.settings import MockSettings
-from llmblast.reading import LineSplitter, Shaper, key_of
+from llmblast.reading import LineSplitter, key_of
 from llmblast.records import Failure, Request
 from llmblast.settings import EndpointSettings, Settings, load
+from tests.openai_provider import Shaper
 
 SAMPLES = Path(__file__).parents[2] / "sample_data"
 

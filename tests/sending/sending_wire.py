@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from llmblast.records import Request
-from llmblast.sending import Channel, Target, make_target
+from llmblast.sending import Channel, Target
 from llmblast.settings import EndpointSettings
+from tests.openai_provider import make_target
 
 KEY = "sk-do-not-show-me"
 BODY = b'{"messages":[{"role":"user","content":"2+2?"}]}'

@@ -3,8 +3,8 @@
 import pytest
 
 from llmblast.errors import UsageError
-from llmblast.sending import find_key, make_target
 from llmblast.settings import EndpointSettings
+from tests.openai_provider import find_key, make_target
 from tests.sending.sending_wire import KEY
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJ4In0.c2lnbmF0dXJl"

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from llmblast.records import Answer, Cause, Reply
-from llmblast.sending import Action, judge
+from llmblast.sending import Action
 from llmblast.sending.codings import without_coding
+from tests.openai_provider import judge
 from tests.sending.sending_wire import OpenChannel, Serve, a_reply, a_request, says
 
 if sys.version_info >= (3, 14):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from llmblast.errors import UsageError
-from llmblast.sending import find_key
 from llmblast.settings import EndpointSettings
+from tests.openai_provider import find_key
 
 KEY = "sk-do-not-show-me"
 HTTPS = "https://gpu.example/v1"
@@ -96,7 +96,7 @@ def test_a_command_that_prints_no_text() -> None:
 def test_a_command_does_not_eat_the_prompts() -> None:
     """Standard input may be the input file: a command that reads it finds nothing."""
     code = (
-        "import sys; from llmblast.sending import find_key; from llmblast.settings import EndpointSettings as E;"
+        "import sys; from tests.openai_provider import find_key; from llmblast.settings import EndpointSettings as E;"
         "key = find_key(E(url='https://gpu.example/v1', key_command='cat; echo k'), {}); print(key, sys.stdin.read())"
     )
 

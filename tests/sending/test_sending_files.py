@@ -18,7 +18,8 @@ RUN_SHORT_OF_FILES = """
     import asyncio, os, resource, sys, uvloop
     from collections import Counter
     from llmblast.records import Request
-    from llmblast.sending import TRANSPORTS, make_target
+    from llmblast.sending import TRANSPORTS
+    from tests.openai_provider import make_target
     from llmblast.settings import EndpointSettings
 
     async def tend(channel, clock):

@@ -13,8 +13,9 @@ from contextlib import suppress
 import pytest
 import trustme
 
+from llmblast.providers.rate_limit_headers import read_rate_limits
 from llmblast.records import Answer, Cause
-from llmblast.sending import judge, read_rate_limits
+from tests.openai_provider import judge
 from tests.sending.sending_wire import OpenChannel, Peer, Serve, a_reply, a_request, first, hop, says, settle
 
 ANSWER = b'{"choices":[{"message":{"content":"four"}}]}'

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast.records import Answer, Reply, Request
-from llmblast.sending import Action, Blame, Verdict, judge
+from llmblast.sending import Action, Blame, Verdict
 from llmblast.sending.signature import MAX_SIGNATURE_CHARS
+from tests.openai_provider import judge
 
 NOW_S = 1_800_000_000.0
 RETRY_AFTER = {b"Retry-After": b"7"}

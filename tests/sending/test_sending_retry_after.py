@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmblast.http_time import MAX_WAIT_S
 from llmblast.records import Reply
-from llmblast.sending.retry_after import MAX_WAIT_S, retry_after_s
+from llmblast.sending.retry_after import retry_after_s
 
 NOW_S = 784111777.0
 """Sun, 06 Nov 1994 08:49:37 GMT, the date of RFC 9110's examples."""

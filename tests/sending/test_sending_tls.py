@@ -14,9 +14,10 @@ import trustme
 
 from llmblast.errors import UsageError
 from llmblast.records import Cause, Reply
-from llmblast.sending import TRANSPORTS, make_target
+from llmblast.sending import TRANSPORTS
 from llmblast.sending.tls import certificate_notes, new_tls_context
 from llmblast.settings import EndpointSettings
+from tests.openai_provider import make_target
 from tests.sending.sending_wire import KEY, OpenChannel, Peer, Serve, a_reply, a_request, says
 
 HTTP2_SETTINGS = b"\x00\x00\x12\x04\x00\x00\x00\x00\x00" + b"\x00\x03\x00\x00\x00\x64\x00\x04\x00\x10\x00\x00" * 2

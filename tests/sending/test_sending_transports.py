@@ -350,7 +350,8 @@ async def test_a_certificate_that_nobody_vouches_for(
 ASK_OVER_TLS = """
     import asyncio, sys, uvloop
     from llmblast.records import Request
-    from llmblast.sending import TRANSPORTS, make_target
+    from llmblast.sending import TRANSPORTS
+    from tests.openai_provider import make_target
     from llmblast.settings import EndpointSettings
 
     async def main(url):

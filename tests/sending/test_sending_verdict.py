@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast.records import Answer, Cause, Reply, Request
-from llmblast.sending import Action, Blame, Verdict, judge
+from llmblast.sending import Action, Blame, Verdict
+from tests.openai_provider import judge
 
 NOW_S = 1_800_000_000.0
 ANSWER = b'{"choices":[{"message":{"role":"assistant","content":"4"},"finish_reason":"stop"}]}'

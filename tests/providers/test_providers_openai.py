@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast.errors import UsageError
-from llmblast.records import Answer, Reply, Request
-from llmblast.sending import Target, make_target
-from llmblast.sending.openai import read_answer
-from llmblast.sending.reply_errors import ReplyError, read_error
+from llmblast.providers.openai import read_answer
+from llmblast.providers.reply_errors import read_error
+from llmblast.records import Answer, Reply, ReplyError, Request
+from llmblast.sending import Target
 from llmblast.settings import EndpointSettings
+from tests.openai_provider import make_target
 
 KEY = "sk-do-not-show-me"
 

@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
-from llmblast.records import Answer, Request
-from llmblast.sending.reply_errors import ReplyError
+from llmblast.records import Answer, ReplyError, Request
 
 _CODE = "wrong_embeddings"
 _MAX_DIGITS = 10

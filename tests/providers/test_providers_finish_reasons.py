@@ -3,8 +3,10 @@
 import orjson
 import pytest
 
+from llmblast.providers import is_flagged
 from llmblast.records import Answer, Reply, Request
-from llmblast.sending import Action, Verdict, is_flagged, judge
+from llmblast.sending import Action, Verdict
+from tests.openai_provider import judge
 
 FAILED = [
     {"finish_reason": "error"},

@@ -5,11 +5,10 @@ from typing import Any
 import orjson
 import pytest
 
-from llmblast.records import Answer, Reply, Request
-from llmblast.sending import make_target
-from llmblast.sending.openai import read_answer
-from llmblast.sending.reply_errors import ReplyError
+from llmblast.providers.openai import read_answer
+from llmblast.records import Answer, Reply, ReplyError, Request
 from llmblast.settings import EndpointSettings
+from tests.openai_provider import make_target
 
 
 def read(data: object, path: str = "responses") -> Answer | ReplyError:

@@ -11,16 +11,15 @@
 | "resets at 2026-05-15T15:00:00Z", "regain access on 2026-07-01 at 00:00 UTC" | MiniMax, Anthropic | their errors |
 
 A wait that is named as a number of seconds is certain. One that is named as a moment is as certain as the clocks are:
-see `retry_after`. Anything that cannot be read counts as not named; nothing here raises.
+see `http_time`. Anything that cannot be read counts as not named; nothing here raises.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
-from llmblast.records import Reply
-from llmblast.sending.reply_errors import MAX_MESSAGE_CHARS, ReplyError
-from llmblast.sending.retry_after import bounded_wait_s, unix_time_from, until_s
+from llmblast.http_time import bounded_wait_s, unix_time_from, until_s
+from llmblast.records import MAX_MESSAGE_CHARS, Reply, ReplyError
 
 _SECONDS_IN_MEMBERS = {
     "retryafter": 1.0,

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmblast.records import Reply
-from llmblast.sending.reply_errors import ReplyError, read_error
-from llmblast.sending.retry_after import MAX_WAIT_S
-from llmblast.sending.wait_hints import named_wait_s
+from llmblast.http_time import MAX_WAIT_S
+from llmblast.providers.reply_errors import read_error
+from llmblast.providers.wait_hints import named_wait_s
+from llmblast.records import Reply, ReplyError
 
 NOW_S = 1_800_000_000.0
 DATE = {b"Date": formatdate(NOW_S, usegmt=True).encode()}

@@ -6,10 +6,10 @@ transcriptions have, `response` is that text. Formats: https://platform.openai.c
 
 from collections.abc import Callable, Iterator, Mapping
 
-from llmblast.records import Answer, Request
-from llmblast.sending.finish_reasons import failure_in
-from llmblast.sending.reply_errors import ReplyError, error_in_success, find_error
-from llmblast.sending.usage import was_generated
+from llmblast.providers.finish_reasons import failure_in
+from llmblast.providers.reply_errors import error_in_success, find_error
+from llmblast.providers.usage import was_generated
+from llmblast.records import Answer, ReplyError, Request
 
 _FINISH_REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
 _CALLS = ("function_call", "custom_tool_call", "mcp_approval_request")
@@ -59,9 +59,9 @@ def read_anything(request: Request, data: Mapping[str, object]) -> Answer | Repl
     return Answer(says_more=True) if data and (not results or any(results)) else None
 
 
-def read_list(request: Request, data: object) -> Answer | None:
+def read_list(path: str, data: object) -> Answer | None:
     """Return the answer in a reply that is a list, as some servers answer to rerank; None if it is none."""
-    is_kept = PASSED_THROUGH.get(request.path) is read_anything and type(data) is list and bool(data)
+    is_kept = PASSED_THROUGH.get(path) is read_anything and type(data) is list and bool(data)
     return Answer(says_more=True) if is_kept and not find_error(data).message else None
 
 

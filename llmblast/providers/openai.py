@@ -1,38 +1,31 @@
-"""The OpenAI API and the many servers that speak it: URL, headers, what a reply says.
+"""The OpenAI API and the many servers that speak it: how a request is written, what a reply says.
 
 https://platform.openai.com/docs/api-reference; vLLM, llama.cpp, Ollama, TGI, LiteLLM and others follow it.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
-from ssl import SSLContext
-from urllib.parse import urlsplit
 
 import orjson
 
-from llmblast.errors import UsageError
-from llmblast.records import Answer, Reply, Request
-from llmblast.sending.auth import BEARER_HEADER, DEFAULT_KEY_HEADERS, auth_header, check_auth
-from llmblast.sending.embeddings import read_embeddings
-from llmblast.sending.finish_reasons import failure_in, is_flagged
-from llmblast.sending.lenient_json import NoJsonError, UnreadableReplyError, repaired_json
-from llmblast.sending.passed_through import PASSED_THROUGH, Reader, read_list
-from llmblast.sending.proxies import Proxy, find_proxy
-from llmblast.sending.reply_errors import ReplyError, error_in_success, find_error, is_error, words_of
-from llmblast.sending.streams import UnreadableStreamError, join_chunks
-from llmblast.sending.tls import new_tls_context
-from llmblast.sending.usage import count_of, was_generated
-from llmblast.settings import EndpointSettings, base_url
+from llmblast.providers.embeddings import read_embeddings
+from llmblast.providers.finish_reasons import failure_in, is_flagged
+from llmblast.providers.passed_through import PASSED_THROUGH, Reader, read_list
+from llmblast.providers.rate_limit_headers import read_rate_limits
+from llmblast.providers.reply_errors import error_in_success, find_error, is_error, read_error, read_repaired
+from llmblast.providers.streams import UnreadableStreamError, join_chunks
+from llmblast.providers.usage import count_of, was_generated
+from llmblast.providers.wait_hints import named_wait_s
+from llmblast.records import Answer, Prompt, RawBody, Reply, ReplyError, Request
+from llmblast.settings import API_PATHS, base_url
+from llmblast.urls import host_of, is_azure
 
-USER_AGENT = "llmblast/0.1"
-_HEADERS_OF_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
-_VERSION = re.compile(r"/v\d+$")
-_OWN_VERSION = re.compile(r"v\d+/")
-"""Paths such as `v2/rerank` take the place of the base's own version."""
-_COPIED_BYTES = 16 * 1024
+_CHAT = "chat/completions"
+_SHORT_NAMES = {_CHAT: "chat"}
+_AZURE_HEADER = "api-key"
+_JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*")
+"""RFC 7519: what Microsoft Entra ID issues, and Azure takes as a bearer token only."""
 _TEXT_PARTS = ("text", "output_text", None)
 _PLAIN_PART = ("type", "text")
 _PLAIN_MESSAGE = ("role", "content")
@@ -61,99 +54,6 @@ _MORE_IN_A_MESSAGE = (
 _CALLS = ("tool_calls", "function_call")
 
 
-def _bearer(key: str) -> tuple[str, str]:
-    return BEARER_HEADER, f"Bearer {key}"
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where and how to send to one endpoint, prepared once. `headers` may hold the key and never show in a repr."""
-
-    name: str
-    base: str
-    headers: Mapping[str, str] = field(repr=False)
-    model_prefix: bytes
-    """`{"model":"...",`, which replaces the opening brace of a body that has no model; empty without a model."""
-    auth_header: Callable[[str], tuple[str, str]] = field(default=_bearer, repr=False)
-    """Returns name and value of the header for a key."""
-    own_headers: frozenset[str] = frozenset()
-    """The headers that the endpoint's settings have, in lower case: they go before ours, the one with the key, too."""
-    proxy: Proxy | None = None
-    tls: SSLContext | None = None
-    """What an https endpoint is verified with, where that is not the default."""
-
-    def with_key(self, key: str) -> "Target":
-        """Return the same target with another API key."""
-        name, value = self.auth_header(key)
-        if name.lower() in self.own_headers:
-            return self
-        replaced = {name.lower(), *DEFAULT_KEY_HEADERS} - self.own_headers
-        kept = {header: text for header, text in self.headers.items() if header.lower() not in replaced}
-        return replace(self, headers={**kept, name: value})
-
-    def body_of(self, request: Request) -> bytes:
-        """The JSON to send: the request's, with this endpoint's model where it names none."""
-        start, rest = self.parts_of(request)
-        return start + rest if start else request.body
-
-    def parts_of(self, request: Request) -> tuple[bytes, bytes | memoryview]:
-        """The same in two parts, so that a long prompt is not copied for the sake of the model in front of it."""
-        body = request.body
-        if not request.needs_model or not self.model_prefix:
-            return b"", body
-        return self.model_prefix, body[1:] if len(body) <= _COPIED_BYTES else memoryview(body)[1:]
-
-    def url_of(self, path: str) -> str:
-        """Where requests for `path` go; a query in the base URL, such as `?api-version=`, stays behind the path."""
-        parts = urlsplit(self.base)
-        base = _VERSION.sub("", parts.path) if _OWN_VERSION.match(path) else parts.path
-        return parts._replace(path=f"{base}/{path}").geturl()
-
-
-def make_target(
-    endpoint: EndpointSettings, model: str | None, key: str | None, environ: Mapping[str, str] | None = None
-) -> Target:
-    """Prepares the target; `model` is the run's, the endpoint's own goes before it, as do its headers. `environ` may
-    name proxies.
-
-    Raises UsageError for a header that HTTP cannot carry or that the transports write themselves, for a proxy and for
-    certificates that cannot be used. Reads files.
-    """
-    headers = {
-        "User-Agent": USER_AGENT,
-        "Accept": "application/json",
-        "Accept-Encoding": "identity",
-        "Content-Type": "application/json",
-    }
-    for header, value in endpoint.headers.items():
-        _check_header(endpoint.name, header, value)
-    check_auth(endpoint)
-    theirs = frozenset(header.lower() for header in endpoint.headers)
-    headers = {header: value for header, value in headers.items() if header.lower() not in theirs}
-    headers.update(endpoint.headers)
-    name = endpoint.model or model
-    prefix = b'{"model":' + orjson.dumps(name) + b"," if name else b""
-    target = Target(
-        endpoint.name,
-        base_url(endpoint.url),
-        headers,
-        prefix,
-        partial(auth_header, endpoint),
-        theirs,
-        find_proxy(endpoint, environ or {}),
-        new_tls_context(endpoint),
-    )
-    return target if key is None else target.with_key(key)
-
-
-def _check_header(endpoint: str, name: str, value: str) -> None:
-    if name.lower() in _HEADERS_OF_OURS:
-        raise UsageError(f"endpoint {endpoint}: the header {name} is set by llmblast itself: remove it from headers")
-    is_token = name.isascii() and name.replace("-", "").replace("_", "").isalnum()
-    if not is_token or not (value.isascii() and value.isprintable()):
-        raise UsageError(f"endpoint {endpoint}: the header {name!r} or its value has wrong characters: correct it")
-
-
 def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
     """The answer in a 2xx reply, or what is wrong with it. Never raises, whatever the body is.
 
@@ -167,15 +67,10 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
 
 
 def _read_repaired(request: Request, reply: Reply) -> Answer | ReplyError:
-    if reply.detail:
-        return ReplyError(reply.detail, "unusable_reply")
-    try:
-        body = repaired_json(reply)
-        data = orjson.loads(body)
-    except (UnreadableReplyError, orjson.JSONDecodeError) as error:
-        what = error if isinstance(error, UnreadableReplyError) else "JSON that is nested too deeply"
-        words = words_of(reply.body) if isinstance(error, NoJsonError) else ""
-        return ReplyError(f"HTTP {reply.status} with {what}{words and f': {words}'}", "unusable_reply")
+    repaired = read_repaired(reply)
+    if isinstance(repaired, ReplyError):
+        return repaired
+    data, body = repaired
     received, reply.body = reply.body, body
     answer = _read_data(request, reply, data)
     if not isinstance(answer, Answer):
@@ -190,7 +85,7 @@ def _read_data(request: Request, reply: Reply, data: object) -> Answer | ReplyEr
         error = find_error(data)
         error.has_usage = _has_usage(data)
         return error
-    reader = _READERS.get(request.path, _first_choice)
+    reader = _READERS.get(_path_of(request), _first_choice)
     answer = reader(request, data)
     if answer is None and reader is _first_choice and (joined := _joined([data])) is not None:
         return _read_inner(request, reply, joined)
@@ -210,11 +105,19 @@ def _read_data(request: Request, reply: Reply, data: object) -> Answer | ReplyEr
     return answer
 
 
+def _path_of(request: Request) -> str:
+    """Return the path of this API that the request went to."""
+    if request.kind != OpenAI.kind and isinstance(request.content, RawBody):
+        return OpenAI.dialects[request.content.dialect]
+    return request.path
+
+
 def _read_no_object(request: Request, reply: Reply, data: object) -> Answer | ReplyError:
     """Read a reply that is a list, or JSON inside of a text, as some gateways hand it on."""
-    if request.path == "embeddings" and type(data) is list and not error_in_success(data):
+    path = _path_of(request)
+    if path == "embeddings" and type(data) is list and not error_in_success(data):
         return _read_data(request, reply, {"data": data})
-    if request.path not in _READERS and type(data) is list and (joined := _joined(data)) is not None:
+    if path not in _READERS and type(data) is list and (joined := _joined(data)) is not None:
         return _read_inner(request, reply, joined)
     if type(data) is str and data.lstrip()[:1] == "{":
         try:
@@ -224,7 +127,7 @@ def _read_no_object(request: Request, reply: Reply, data: object) -> Answer | Re
         if type(inner) is dict:
             return _read_inner(request, reply, inner)
     told = f"HTTP {reply.status} with JSON that is not an object"
-    return read_list(request, data) or error_in_success(data) or ReplyError(told, "unusable_reply")
+    return read_list(path, data) or error_in_success(data) or ReplyError(told, "unusable_reply")
 
 
 def _read_inner(request: Request, reply: Reply, data: Mapping[str, object]) -> Answer | ReplyError:
@@ -334,3 +237,59 @@ def _text_in(parts: Sequence[object]) -> tuple[str, bool]:
 
 _READERS: dict[str, Reader] = {"embeddings": read_embeddings, **PASSED_THROUGH}
 """How the answer is found in the reply to a path; all others have `choices`. None: there is no answer."""
+
+
+class OpenAI:
+    """The provider of the OpenAI API."""
+
+    kind = "openai"
+    dialects: Mapping[str, str] = {f"openai.{_SHORT_NAMES.get(path, path)}": path for path in API_PATHS}
+    hosts: Collection[str] = ("api.openai.com",)
+    key_env = "OPENAI_API_KEY"
+    headers: Mapping[str, str] = {}
+    base_url = staticmethod(base_url)
+    read_answer = staticmethod(read_answer)
+    read_error = staticmethod(read_error)
+    named_wait_s = staticmethod(named_wait_s)
+    read_limits = staticmethod(read_rate_limits)
+
+    def __init__(self) -> None:
+        self._system: str | None = None
+        self._head = _head(None)
+        self._params: Mapping[str, object] = {}
+        self._tail = _tail({})
+
+    def names_path(self, url: str) -> bool:
+        path = url.partition("?")[0].rstrip("/")
+        return any(path.endswith(f"/{api_path}") for api_path in API_PATHS)
+
+    def auth_header(self, url: str, key: str) -> tuple[str, str]:
+        if is_azure(host_of(url)) and not _JWT.fullmatch(key):
+            return _AZURE_HEADER, key
+        return "Authorization", f"Bearer {key}"
+
+    def unsupported_in(self, prompt: Prompt) -> str | None:
+        return None
+
+    def render(self, prompt: Prompt) -> tuple[str, bytes]:
+        """See `Provider`. What the next prompt has in common with the last one is not encoded again."""
+        if prompt.system is not self._system:
+            self._head, self._system = _head(prompt.system), prompt.system
+        if prompt.params is not self._params:
+            self._tail, self._params = _tail(prompt.params), prompt.params
+        content: object = prompt.text
+        if prompt.images:
+            images = [{"type": "image_url", "image_url": {"url": url}} for url in prompt.images]
+            content = [{"type": "text", "text": prompt.text}, *images]
+        return _CHAT, b"".join((self._head, orjson.dumps(content), self._tail))
+
+
+def _head(system: str | None) -> bytes:
+    """Return a body up to the content of the user message."""
+    message = b'{"role":"system","content":%b},' % orjson.dumps(system) if system else b""
+    return b'{"messages":[%b{"role":"user","content":' % message
+
+
+def _tail(params: Mapping[str, object]) -> bytes:
+    """Return a body from the content of the user message on."""
+    return b"}]," + orjson.dumps(dict(params))[1:] if params else b"}]}"

@@ -15,10 +15,12 @@ Called only when orjson has refused the body, so that other replies cost nothing
 import codecs
 import json
 import re
+from collections.abc import Sequence
 from math import isfinite
+from typing import Protocol
 
+from llmblast.providers.streams import UnreadableStreamError, join_chunks
 from llmblast.records import Reply
-from llmblast.sending.streams import UnreadableStreamError, join_chunks
 
 _PADDING = "\0\ufeff \t\r\n"
 _COMMENTS = re.compile(r"(?::[^\r\n]*(?:[\r\n]\s*|\Z))+")
@@ -42,6 +44,12 @@ _NUL_PATTERNS = (
 """RFC 4627 section 3: JSON begins with two ASCII characters."""
 
 
+class Join(Protocol):
+    """Makes one reply of the events of a stream. Raises UnreadableStreamError."""
+
+    def __call__(self, chunks: Sequence[object], /, *, is_ended: bool) -> object: ...
+
+
 class UnreadableReplyError(Exception):
     """No JSON can be found in the reply; the text says what it has instead."""
 
@@ -50,11 +58,14 @@ class NoJsonError(UnreadableReplyError):
     """The reply does not even begin like JSON or a stream: it is a page or a plain text."""
 
 
-def repaired_json(reply: Reply) -> bytes:
-    """Return what the body of the reply means, as strict JSON. Raises UnreadableReplyError, and nothing else."""
+def repaired_json(reply: Reply, join: Join = join_chunks) -> bytes:
+    """Return what the body of the reply means, as strict JSON. Raises UnreadableReplyError, and nothing else.
+
+    `join` makes one reply of the events of a stream, which it may find broken off.
+    """
     try:
         text = _decode(reply.body, reply.header(b"content-type") or b"").strip(_PADDING)
-        repaired = _strict(_read(text))
+        repaired = _strict(_read(text, join))
         return repaired if reply.hide is None else reply.hide(repaired)
     except UnreadableStreamError as error:
         raise UnreadableReplyError(str(error)) from None
@@ -62,7 +73,7 @@ def repaired_json(reply: Reply) -> bytes:
         raise UnreadableReplyError("a body that is not JSON") from None
 
 
-def _read(text: str) -> object:
+def _read(text: str, join: Join) -> object:
     if not text:
         raise UnreadableReplyError("an empty body")
     if comments := _COMMENTS.match(text):
@@ -70,7 +81,7 @@ def _read(text: str) -> object:
     if text[:1] in ("{", "["):
         return _read_whole(text)
     if _EVENTS.match(text) or (comments and not text):
-        return _read_events(text)
+        return _read_events(text, join)
     raise NoJsonError("a body that is not JSON")
 
 
@@ -117,7 +128,7 @@ def _skip_padding(text: str, start: int) -> int:
     return start
 
 
-def _read_events(text: str) -> object:
+def _read_events(text: str, join: Join) -> object:
     """Join an event stream: https://html.spec.whatwg.org/multipage/server-sent-events.html.
 
     A `data` line that is JSON by itself is a chunk, since some servers leave out the empty line between events.
@@ -139,7 +150,7 @@ def _read_events(text: str) -> object:
                 pending = ""
     if pending:
         raise UnreadableStreamError("a stream that ends in the middle of a chunk")
-    return join_chunks(chunks, is_ended=is_ended)
+    return join(chunks, is_ended=is_ended)
 
 
 def _chunk_in(text: str) -> dict[str, object] | None:

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmblast.providers.rate_limit_headers import EXACT_S, WHOLE_S, read_rate_limits
 from llmblast.records import RateLimitInfo
-from llmblast.sending import read_rate_limits
-from llmblast.sending.rate_limit_headers import EXACT_S, WHOLE_S
 
 NOW_S = 1_735_689_600.0
 """2025-01-01T00:00:00Z."""

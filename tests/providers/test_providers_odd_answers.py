@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import orjson
 import pytest
 
-from llmblast.records import Answer, Reply, Request
-from llmblast.sending.openai import read_answer
-from llmblast.sending.reply_errors import ReplyError
+from llmblast.providers.openai import read_answer
+from llmblast.records import Answer, Reply, ReplyError, Request
 
 
 def read(data: object, path: str = "chat/completions") -> Answer | ReplyError:

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmblast.records import Answer, Reply, Request
-from llmblast.sending import Action, Verdict, judge
-from llmblast.sending.openai import read_answer
-from llmblast.sending.reply_errors import ReplyError, read_error
+from llmblast.providers.openai import read_answer
+from llmblast.providers.reply_errors import read_error
+from llmblast.records import Answer, Reply, ReplyError, Request
+from llmblast.sending import Action, Verdict
+from tests.openai_provider import judge
 
 DONE = b"data: [DONE]\n\n"
 CALL = {"id": "t1", "type": "function", "function": {"name": "add"}}

@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from llmblast.records import Reply
-from llmblast.sending.html_text import words_of_page
-from llmblast.sending.lenient_json import UnreadableReplyError, repaired_json
+from llmblast.providers.html_text import words_of_page
+from llmblast.providers.lenient_json import Join, NoJsonError, UnreadableReplyError, repaired_json
+from llmblast.providers.streams import join_chunks
+from llmblast.records import MAX_MESSAGE_CHARS, Reply, ReplyError
 
-MAX_MESSAGE_CHARS = 2000
 MAX_PLAIN_BODY_BYTES = 300
 MAX_PAGE_BYTES = 20_000
 _MAX_DEPTH = 6
@@ -45,24 +45,6 @@ _NO_ERRORS = frozenset({"", "0", "200", "false", "nil", "no error", "none", "nul
 _NO_KINDS = ("error",)
 """Types that every error of a provider has."""
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
-
-
-@dataclass(slots=True)
-class ReplyError:
-    """What an error reply says of itself; empty where it says nothing.
-
-    `names` are all codes, types, statuses and reasons in it, in lower case, letters and digits only, so that
-    `rate_limit_exceeded` and `rateLimitExceeded` are the same. `objects` are the JSON objects in it, outermost first.
-    """
-
-    message: str
-    code: str
-    names: tuple[str, ...] = ()
-    status: int | None = None
-    """The HTTP status that the error names, as gateways do that answer with 200."""
-    objects: tuple[Mapping[str, object], ...] = ()
-    has_usage: bool = False
-    """The reply tells that tokens were used."""
 
 
 @dataclass(slots=True)
@@ -86,6 +68,19 @@ def read_error(reply: Reply) -> ReplyError:
     if not error.message and data:
         error.message = _plain(reply.body)
     return error
+
+
+def read_repaired(reply: Reply, join: Join = join_chunks) -> tuple[object, bytes] | ReplyError:
+    """Return what a 2xx reply means that is not strict JSON, and as strict JSON; or what is wrong with it."""
+    if reply.detail:
+        return ReplyError(reply.detail, "unusable_reply")
+    try:
+        body = repaired_json(reply, join)
+        return orjson.loads(body), body
+    except (UnreadableReplyError, orjson.JSONDecodeError) as error:
+        what = error if isinstance(error, UnreadableReplyError) else "JSON that is nested too deeply"
+        words = words_of(reply.body) if isinstance(error, NoJsonError) else ""
+        return ReplyError(f"HTTP {reply.status} with {what}{words and f': {words}'}", "unusable_reply")
 
 
 def is_error(value: object, depth: int = 0) -> bool:

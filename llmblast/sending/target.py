@@ -1,0 +1,135 @@
+"""Target: where and how requests are sent to one endpoint, prepared once."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from ssl import SSLContext
+from urllib.parse import urlsplit
+
+import orjson
+
+from llmblast.errors import UsageError
+from llmblast.records import Provider, RawBody, Rendering, Request
+from llmblast.sending.auth import DEFAULT_KEY_HEADERS, auth_header, check_auth
+from llmblast.sending.proxies import Proxy, find_proxy
+from llmblast.sending.tls import new_tls_context
+from llmblast.settings import EndpointSettings
+
+USER_AGENT = "llmblast/0.1"
+_HEADERS_OF_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+_VERSION = re.compile(r"/v\d+$")
+_OWN_VERSION = re.compile(r"v\d+/")
+"""Paths such as `v2/rerank` take the place of the base's own version."""
+_COPIED_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where and how to send to one endpoint, prepared once. `headers` may hold the key and never show in a repr."""
+
+    name: str
+    base: str
+    provider: Provider
+    headers: Mapping[str, str] = field(repr=False)
+    model_prefix: bytes
+    """`{"model":"...",`, which replaces the opening brace of a body that has no model; empty without a model."""
+    auth_header: Callable[[str], tuple[str, str]] = field(repr=False)
+    """Returns name and value of the header for a key."""
+    own_headers: frozenset[str] = frozenset()
+    """The headers that the endpoint's settings have, in lower case: they go before ours, the one with the key, too."""
+    proxy: Proxy | None = None
+    tls: SSLContext | None = None
+    """What an https endpoint is verified with, where that is not the default."""
+
+    def with_key(self, key: str) -> "Target":
+        """Return the same target with another API key."""
+        name, value = self.auth_header(key)
+        if name.lower() in self.own_headers:
+            return self
+        replaced = {name.lower(), *DEFAULT_KEY_HEADERS} - self.own_headers
+        kept = {header: text for header, text in self.headers.items() if header.lower() not in replaced}
+        return replace(self, headers={**kept, name: value})
+
+    def rendering_of(self, request: Request) -> Request | Rendering:
+        """Return path and body for this endpoint's provider: the request's own, or made once for each other kind."""
+        kind, content = self.provider.kind, request.content
+        if request.kind == kind or content is None:
+            return request
+        if isinstance(content, RawBody):
+            return Rendering(self.provider.dialects[content.dialect], request.body, request.needs_model)
+        if content.renderings is None:
+            content.renderings = {}
+        rendering = content.renderings.get(kind)
+        if rendering is None:
+            path, body = self.provider.render(content)
+            rendering = content.renderings[kind] = Rendering(path, body, needs_model=True)
+        return rendering
+
+    def body_of(self, request: Request | Rendering) -> bytes:
+        """The JSON to send: the request's, with this endpoint's model where it names none."""
+        start, rest = self.parts_of(request)
+        return start + rest if start else request.body
+
+    def parts_of(self, request: Request | Rendering) -> tuple[bytes, bytes | memoryview]:
+        """The same in two parts, so that a long prompt is not copied for the sake of the model in front of it."""
+        body = request.body
+        if not request.needs_model or not self.model_prefix:
+            return b"", body
+        return self.model_prefix, body[1:] if len(body) <= _COPIED_BYTES else memoryview(body)[1:]
+
+    def url_of(self, path: str) -> str:
+        """Where requests for `path` go; a query in the base URL, such as `?api-version=`, stays behind the path."""
+        parts = urlsplit(self.base)
+        base = _VERSION.sub("", parts.path) if _OWN_VERSION.match(path) else parts.path
+        return parts._replace(path=f"{base}/{path}").geturl()
+
+
+def make_target(
+    endpoint: EndpointSettings,
+    model: str | None,
+    key: str | None,
+    provider: Provider,
+    environ: Mapping[str, str] | None = None,
+) -> Target:
+    """Prepares the target; `model` is the run's, the endpoint's own goes before it, as do its headers. `environ` may
+    name proxies.
+
+    Raises UsageError for a header that HTTP cannot carry or that the transports write themselves, for a proxy and for
+    certificates that cannot be used. Reads files.
+    """
+    headers = {
+        "User-Agent": USER_AGENT,
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "Content-Type": "application/json",
+        **provider.headers,
+    }
+    for header, value in endpoint.headers.items():
+        _check_header(endpoint.name, header, value)
+    check_auth(endpoint)
+    theirs = frozenset(header.lower() for header in endpoint.headers)
+    headers = {header: value for header, value in headers.items() if header.lower() not in theirs}
+    headers.update(endpoint.headers)
+    name = endpoint.model or model
+    prefix = b'{"model":' + orjson.dumps(name) + b"," if name else b""
+    target = Target(
+        endpoint.name,
+        provider.base_url(endpoint.url),
+        provider,
+        headers,
+        prefix,
+        partial(auth_header, endpoint, provider),
+        theirs,
+        find_proxy(endpoint, environ or {}),
+        new_tls_context(endpoint),
+    )
+    return target if key is None else target.with_key(key)
+
+
+def _check_header(endpoint: str, name: str, value: str) -> None:
+    if name.lower() in _HEADERS_OF_OURS:
+        raise UsageError(f"endpoint {endpoint}: the header {name} is set by llmblast itself: remove it from headers")
+    is_token = name.isascii() and name.replace("-", "").replace("_", "").isalnum()
+    if not is_token or not (value.isascii() and value.isprintable()):
+        raise UsageError(f"endpoint {endpoint}: the header {name!r} or its value has wrong characters: correct it")

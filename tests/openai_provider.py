@@ -1,0 +1,33 @@
+"""What takes a provider, with the OpenAI API's: most tests are about endpoints that speak it."""
+
+from collections.abc import Callable, Mapping
+
+from llmblast import reading, sending
+from llmblast.providers import DEFAULT_PROVIDER
+from llmblast.records import Answer, Reply, Request
+from llmblast.sending import Target, Verdict
+from llmblast.settings import EndpointSettings, Settings
+
+
+class Shaper(reading.Shaper):
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, [DEFAULT_PROVIDER])
+
+
+class EndpointKey(sending.EndpointKey):
+    def __init__(self, endpoint: EndpointSettings, environ: Mapping[str, str], clock: Callable[[], float]) -> None:
+        super().__init__(endpoint, environ, clock, DEFAULT_PROVIDER)
+
+
+def find_key(endpoint: EndpointSettings, environ: Mapping[str, str]) -> str | None:
+    return sending.find_key(endpoint, environ, DEFAULT_PROVIDER)
+
+
+def judge(request: Request, reply: Reply, wall_now_s: float) -> Answer | Verdict:
+    return sending.judge(request, reply, wall_now_s, DEFAULT_PROVIDER)
+
+
+def make_target(
+    endpoint: EndpointSettings, model: str | None, key: str | None, environ: Mapping[str, str] | None = None
+) -> Target:
+    return sending.make_target(endpoint, model, key, DEFAULT_PROVIDER, environ)
