@@ -229,7 +229,7 @@ class Answer:
 
 @dataclass(slots=True, eq=False)
 class Success:
-    """A request with its answer: one record in save.jsonl. `maybe_billed` counts its other sends that may cost money."""
+    """A request with its answer: one record in save.jsonl. `maybe_billed` counts other sends that may cost money."""
 
     request: Request
     answer: Answer

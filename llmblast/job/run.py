@@ -144,7 +144,7 @@ class Job:
         try:
             await stations.engine.wait_until_done()
         finally:
-            await stations.engine.cut_short()
+            await stations.engine.abort_in_flight()
             for task in (*helpers, *warm_ups):
                 task.cancel()
             await asyncio.gather(*helpers, *warm_ups, return_exceptions=True)
@@ -165,7 +165,7 @@ class Job:
     async def _feed_unless_stopped(self) -> None:
         """Feeds the engine; a stop ends the feed even while it waits for a pipe."""
         feed = asyncio.create_task(self._feed())
-        stop = asyncio.create_task(self._stations.engine.stopping.wait())
+        stop = asyncio.create_task(self._stations.engine.end.stopping.wait())
         await asyncio.wait({feed, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         if not feed.done():
@@ -182,7 +182,7 @@ class Job:
                         engine.accept(item)
                     else:
                         engine.refuse(item)
-                engine.pump()
+                engine.dispatch_ready()
                 await asyncio.sleep(0)  # what was admitted leaves now, not after some thousand lines
                 await engine.room()
         except InputDamagedError as error:
@@ -230,16 +230,16 @@ class Job:
             engine.wait_limit.ends_s = time.monotonic() + settings.max_time
         try:
             async with asyncio.timeout(settings.max_time):  # wait_for would miss being cancelled at that very moment
-                await engine.stopping.wait()
+                await engine.end.stopping.wait()
         except TimeoutError:
             engine.stop(ExitCode.STOPPED, f"stopped after --max-time {settings.max_time:g} s")
         except Exception as error:  # noqa: BLE001 -- the engine reports it; the grace must end all the same
             engine.fail_internal(error)
         with contextlib.suppress(TimeoutError):
-            is_reader_gone = engine.exit_code is ExitCode.READER_GONE
+            is_reader_gone = engine.end.exit_code is ExitCode.READER_GONE
             async with asyncio.timeout(min(settings.grace, READER_GONE_GRACE_S) if is_reader_gone else settings.grace):
                 await self._cut_short.wait()
-        await engine.cut_short()
+        await engine.abort_in_flight()
 
     def _on_signal(self, number: signal.Signals) -> None:
         wish = self._wishes.heard(number)
@@ -282,12 +282,12 @@ class Job:
     def _judge(self) -> tuple[ExitCode, str]:
         """The exit code and one line for a person."""
         engine, counters = self._stations.engine, self._stations.counters
-        if engine.defect is not None:
-            return ExitCode.DEFECT, self._say_defect(engine.reason)
+        if engine.end.defect is not None:
+            return ExitCode.DEFECT, self._say_defect(engine.end.reason)
         if self._output_error is not None:
             return self._output_error.exit_code, str(self._output_error)
-        if engine.exit_code is not None:
-            return engine.exit_code, engine.reason + self._missing_keys() + self._cannot_resume()
+        if engine.end.exit_code is not None:
+            return engine.end.exit_code, engine.end.reason + self._missing_keys() + self._cannot_resume()
         if self._input_error is not None:
             return self._input_error.exit_code, str(self._input_error)
         return say_finished(self._settings, counters, self._stations.failed_elsewhere())

@@ -126,7 +126,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         *opened.outputs,
         echo=settings.echo,
         body=settings.body,
-        on_room=lambda: engine.pump(),  # noqa: PLW0108 -- the engine comes after the writer
+        on_room=lambda: engine.dispatch_ready(),  # noqa: PLW0108 -- the engine comes after the writer
         on_failure=lambda: _end_without_output(engine, writer.failure),
         notice=say,
         spool_directory=settings.spool,
@@ -158,7 +158,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
     def allowance() -> Allowance:
         finished_before = len(opened.answered) + len(opened.failed)
         now_allowed = allowance_of(scheduler, counters, finished_before, time.monotonic(), time.time)
-        return replace(now_allowed, is_ending=engine.stopping.is_set())
+        return replace(now_allowed, is_ending=engine.end.stopping.is_set())
 
     intake = Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed)
     return Stations(
@@ -236,7 +236,7 @@ def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence:
         )
         for index, (endpoint, limits) in enumerate(zip(settings.endpoints, known, strict=True))
     ]
-    return Scheduler(run_limits, endpoints, ROUTES[settings.route], fence)
+    return Scheduler(run_limits, endpoints, ROUTES[settings.route])
 
 
 def _connections_ahead(settings: Settings, endpoint: EndpointSettings) -> int:

@@ -47,7 +47,7 @@ class Shaper:
             return _failure(Line(number, key, text, _readable_id(fields, number)), bad)
         if len(request.body) > MIN_BODY_BYTES and may_hold_images(fields):
             image_bytes, image_tokens = measure(request.body, request.model or self._model)
-            return replace(request, image_bytes=image_bytes, image_tokens=image_tokens)
+            request = replace(request, image_bytes=image_bytes, image_tokens=image_tokens)
         return request
 
 

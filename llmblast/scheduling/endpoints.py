@@ -26,6 +26,7 @@ class Endpoint:
     """One endpoint's limits, load and health. `index` is its place in the settings, `bit` the same as a bit."""
 
     __slots__ = (
+        "_fence",
         "_is_watched",
         "bit",
         "delay",
@@ -51,7 +52,7 @@ class Endpoint:
         known: KnownLimits = NOTHING_KNOWN,
         fence: Fence | None = None,
     ) -> None:
-        fence = fence or Fence()
+        self._fence = fence = fence or Fence()
         self.index = index
         self.bit = 1 << index
         self.name = settings.name
@@ -63,7 +64,7 @@ class Endpoint:
         self.health = EndpointHealth(settings.name, self.models)
         own_push_back = push_back or PushBack(f"{settings.name} pause")
         self.hold = QuotaHold(own_push_back, self.learned, self.models, self.traffic)
-        self.routing = RoutingStats(settings.name, settings.weight, fence)
+        self.routing = RoutingStats(settings.weight)
         self.delay = ScheduleDelay()
         self._is_watched = False
         """Something went wrong there: see `watch`."""
@@ -144,8 +145,7 @@ class Endpoint:
         if outcome.has_reply:
             self.health.breaker.answered()
         if outcome.error:
-            self.health.last_error = outcome.error
-            self.routing.record_failure()
+            self._record_error(outcome.error)
         if outcome.kind is not Kind.INCONCLUSIVE:
             self.watch()
         self.health.on_outcome(attempt, outcome, now)
@@ -200,12 +200,22 @@ class Endpoint:
             return f"paused {wait_s:.0f} s by a rate limit" if 0.5 <= wait_s < math.inf else "paused by a rate limit"
         return ""
 
+    def _record_error(self, error: str) -> None:
+        self.health.last_error = error
+        try:
+            self.routing.record_failure()
+        except Exception as defect:  # noqa: BLE001 -- advice
+            self._fence.switch_off(f"the average latency of {self.name}", defect)
+
     def _on_answer(self, attempt: Attempt, now: float) -> Finding | None:
         sent_s, traffic = attempt.sent_s, self.traffic
         latency_s = now - sent_s
         traffic.answers += 1
         traffic.last_answered_sent_s = max(traffic.last_answered_sent_s, sent_s)
-        self.routing.record_latency(latency_s)
+        try:
+            self.routing.record_latency(latency_s)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self._fence.switch_off(f"the average latency of {self.name}", error)
         finding = None
         if self._is_watched:
             self.hold.on_answer(attempt, now)

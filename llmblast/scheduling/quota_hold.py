@@ -105,7 +105,7 @@ class QuotaHold:
         return model.push_back.is_held and self._traffic.last_answered_sent_s > model.push_back.held_since_s
 
     def _look_for_end(self, now: float) -> None:
-        """Tell the learned rate that requests are accepted again; probe at once where a free slot may be all it takes."""
+        """Tell the learned rate that requests are accepted again; probe at once where a free slot may be enough."""
         learned = self._learned
         if self.push_back.is_held:
             if learned.in_flight is not None and learned.in_flight.is_suspected:

@@ -1,6 +1,6 @@
 """Routes: which of the endpoints that are ready gets the request. A route is one function and one line in the table.
 
-It gets the endpoints that are ready, the request, and all that are enabled, since those that are not ready now have a share too.
+It gets the endpoints that are ready, the request, and all enabled ones: those that are not ready have a share, too.
 """
 
 from collections.abc import Callable, Sequence
