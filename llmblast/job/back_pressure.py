@@ -37,11 +37,6 @@ class BackPressure:
         self._is_lifted = False
 
     @property
-    def is_sink_full(self) -> bool:
-        """Nothing can be written for now."""
-        return self._sink.is_full
-
-    @property
     def is_full(self) -> bool:
         """The reader should wait."""
         return self._sink.is_full or len(self._queue) >= self._max_queued or self._over_memory_budget()

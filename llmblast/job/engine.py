@@ -63,11 +63,11 @@ class Engine:
         self.end = RunEnd(report_defect)
         self.wait_limit = WaitLimit(scheduler, wall_clock, max_wait_s)
         self._scheduler = scheduler
+        self._sink = sink
         self._counters = counters
         self._clock = clock
         self._max_in_flight = max_in_flight
         self._pressure = BackPressure(sink, scheduler.queue, max_in_flight)
-        self._keys = KeyRenewal(keys, channels)
         self._hedges = HedgedSends(hedging, scheduler, counters, clock, fence, on_slot_free=self.dispatch_ready)
         line_ends = LineEnds(scheduler, sink, counters, gives_up, self._hedges, fence)
         self._handler = ResponseHandler(
@@ -77,7 +77,7 @@ class Engine:
             backoff,
             counters,
             self._hedges,
-            self._keys,
+            KeyRenewal(keys, channels),
             providers or [DEFAULT_PROVIDER] * len(channels),
             notice,
             wall_clock,
@@ -90,6 +90,7 @@ class Engine:
             scheduler.endpoints,
             channels,
             self._departures,
+            self._hedges,
             on_reply=self._on_reply,
             next_after=self._handle_reply_and_dispatch_next,
             on_task_end=self._on_task_end,
@@ -159,7 +160,7 @@ class Engine:
             if self._departures.next_s <= now:
                 self._departures.let_leave(now)
             while (dispatch := self._next(now)) is not None:
-                if not self._try_send(*dispatch):
+                if not self._sender.try_send(*dispatch):
                     self._sender.send_in_task(*dispatch)
         except Exception as error:  # noqa: BLE001 -- a timer's call, say, would lose it
             self.fail_internal(error)
@@ -193,17 +194,10 @@ class Engine:
         if blocked.has_new or has_suspects:
             self.dispatch_ready()
 
-    def _try_send(self, attempt: Attempt, endpoint: Endpoint) -> bool:
-        """Send a request. Return False where that has to be awaited in a task."""
-        if not self._hedges.is_on:
-            return self._sender.try_send(attempt, endpoint)
-        self._hedges.watch(attempt, endpoint, self._sender.send_in_task(attempt, endpoint))
-        return True
-
     def _next(self, now: float) -> Dispatch | None:
         if self.end.exit_code is not None:
             return None
-        if self._pressure.is_sink_full:
+        if self._sink.is_full:
             self._scheduler.wait_for_output(now)
             return None
         if self._hedges.is_on:
@@ -228,7 +222,7 @@ class Engine:
     def _arm(self, now: float) -> None:
         """Set the one timer."""
         wake_at = self._departures.next_s
-        if self.end.exit_code is None and not self._pressure.is_sink_full:
+        if self.end.exit_code is None and not self._sink.is_full:
             wake_at = min(wake_at, self._scheduler.wake_at)
             if self._hedges.is_on:
                 wake_at = min(wake_at, self._hedges.wake_at(now))
@@ -258,7 +252,7 @@ class Engine:
         dispatch = self._next(now)
         if dispatch is None:
             return None
-        is_sent = self._try_send(*dispatch)
+        is_sent = self._sender.try_send(*dispatch)
         if self._scheduler.in_flight < self._max_in_flight and self._scheduler.queue:
             self.dispatch_ready()
         return None if is_sent else dispatch
@@ -274,7 +268,7 @@ class Engine:
                     self._sender.run_task(self._renew_key(decision.endpoint))
 
     async def _renew_key(self, endpoint: Endpoint) -> None:
-        await self._keys.renew(endpoint)
+        await self._handler.keys.renew(endpoint)
         self.dispatch_ready()
 
     def _on_task_end(self, task: asyncio.Task[None]) -> None:

@@ -27,16 +27,13 @@ class HedgedSends:
         on_slot_free: Callable[[], None],
     ) -> None:
         self._hedging = hedging
+        self.is_on = hedging is not None
+        """Slow requests are hedged; asked for each request."""
         self._scheduler = scheduler
         self._counters = counters
         self._clock = clock
         self._fence = fence
         self._on_slot_free = on_slot_free
-
-    @property
-    def is_on(self) -> bool:
-        """Slow requests are hedged."""
-        return self._hedging is not None
 
     def learn(self) -> None:
         """Learn from the latencies so far."""
@@ -103,7 +100,7 @@ class HedgedSends:
         """Go on without hedging. `returned` is an attempt whose reply has just come. Return whether its line has
         another send, which keeps the line where the reply was no answer.
         """
-        hedging, self._hedging = self._hedging, None
+        hedging, self._hedging, self.is_on = self._hedging, None, False
         self._fence.switch_off("hedging", error)
         peers = {} if hedging is None else hedging.peers()
         peer = None if returned is None else peers.pop(returned, None)

@@ -18,7 +18,7 @@ from llmblast.job.key_refresh import KeyRenewal
 from llmblast.job.line_ends import LineEnds
 from llmblast.job.refused_lines import RefusedLines
 from llmblast.job.suspects import Suspect
-from llmblast.records import NO_TOKENS, Answer, Attempt, Provider, Reply
+from llmblast.records import NO_TOKENS, Attempt, Provider, Reply
 from llmblast.scheduling import ANSWERED, Endpoint, Finding, Kind, Scheduler, SendOutcome
 from llmblast.sending import Action, Backoff, Blame, Verdict, judge
 from llmblast.watching import Counters, duration
@@ -65,15 +65,9 @@ class ResponseHandler:
         wall_now_s = self.wall_clock()
         if reply.headers and endpoint.learned.should_read_headers(now):
             self._on_rate_limit_headers(attempt, endpoint, reply, wall_now_s, now)
-        verdict = judge(attempt, reply, wall_now_s, self.providers[endpoint.index])
-        if isinstance(verdict, Answer):
-            return self._on_answer(attempt, endpoint, reply, verdict, now)
-        self.scheduler.release(attempt, endpoint, attempt.tokens_paid if verdict.was_used else NO_TOKENS, now)
-        if reply.status == _UNAUTHORIZED and self.keys.is_worthwhile(attempt, endpoint):
-            return self._send_with_new_key(attempt, endpoint, now)
-        return self._on_failure(attempt, endpoint, reply, verdict, now)
-
-    def _on_answer(self, attempt: Attempt, endpoint: Endpoint, reply: Reply, answer: Answer, now: float) -> Decisions:
+        answer = judge(attempt, reply, wall_now_s, self.providers[endpoint.index])
+        if isinstance(answer, Verdict):
+            return self._on_failure(attempt, endpoint, reply, answer, now)
         if self.hedges.is_on:
             self.hedges.on_answer(attempt, reply, now)
         self.line_ends.succeed(attempt, endpoint, reply, answer)  # whatever fails below, the record is written
@@ -117,6 +111,9 @@ class ResponseHandler:
     def _on_failure(
         self, attempt: Attempt, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float
     ) -> Decisions:
+        self.scheduler.release(attempt, endpoint, attempt.tokens_paid if verdict.was_used else NO_TOKENS, now)
+        if reply.status == _UNAUTHORIZED and self.keys.is_worthwhile(attempt, endpoint):
+            return self._send_with_new_key(attempt, endpoint, now)
         verdict.message = hide_user(verdict.message)
         outcome = _outcome_of(verdict, reply, is_first=not attempt.failed_on & endpoint.bit)
         attempt.failed_on |= endpoint.bit

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 
 from llmblast.job.departures import Departures
+from llmblast.job.hedged_sends import HedgedSends
 from llmblast.records import Attempt, Reply
 from llmblast.scheduling import Endpoint
 from llmblast.sending import Channel, ChannelListener
@@ -26,6 +27,7 @@ class Sender:
         endpoints: Sequence[Endpoint],
         channels: Sequence[Channel],
         departures: Departures,
+        hedges: HedgedSends,
         *,
         on_reply: OnReply,
         next_after: Callable[[Attempt, Endpoint, Reply], Dispatch | None],
@@ -33,6 +35,8 @@ class Sender:
     ) -> None:
         self._channels = channels
         self._departures = departures
+        self._is_paced = departures.is_paced
+        self._hedges = hedges
         self._next_after = next_after
         self._on_task_end = on_task_end
         self._loop = asyncio.get_running_loop()
@@ -57,9 +61,14 @@ class Sender:
         return bool(self._tasks) or any(channel.is_busy for channel in self._channels)
 
     def try_send(self, attempt: Attempt, endpoint: Endpoint) -> bool:
-        """Send a request at once. Return False where that has to be awaited in a task."""
+        """Send a request. Return False where that has to be awaited in a task. With hedging it is in one already, which
+        can be cancelled.
+        """
         index = endpoint.index
-        if self._departures.is_paced:
+        if self._hedges.is_on:
+            self._hedges.watch(attempt, endpoint, self.send_in_task(attempt, endpoint))
+            return True
+        if self._is_paced:
             start = partial(self._channels[index].start, attempt, self._listeners[index])
             return self._departures.start(start, endpoint)
         return self._channels[index].start(attempt, self._listeners[index])

@@ -140,18 +140,24 @@ class Endpoint:
         """Record how one send ended: the only way in which an endpoint hears of that. The request of an answer still
         has its slot. Return what the outcome shows beyond this request, if anything.
         """
-        if outcome is ANSWERED:
-            return self._on_answer(attempt, now)
-        if outcome.has_reply:
-            self.health.breaker.answered()
-        if outcome.error:
-            self._record_error(outcome.error)
-        if outcome.kind is not Kind.INCONCLUSIVE:
-            self.watch()
-        self.health.on_outcome(attempt, outcome, now)
-        if outcome.kind is Kind.RATE_LIMITED and self.hold.on_rate_limited(attempt, outcome.wait_s, now):
-            return Finding.TOO_MANY_IN_FLIGHT
-        return None
+        if outcome is not ANSWERED:
+            return self._on_failure(attempt, outcome, now)
+        sent_s, traffic, learned = attempt.sent_s, self.traffic, self.learned
+        latency_s = now - sent_s
+        traffic.answers += 1
+        traffic.last_answered_sent_s = max(traffic.last_answered_sent_s, sent_s)
+        try:
+            self.routing.record_latency(latency_s)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self._fence.switch_off(f"the average latency of {self.name}", error)
+        finding = None
+        if self._is_watched:
+            self.hold.on_answer(attempt, now)
+            if self.health.on_answer(attempt):
+                finding = Finding.LINES_TO_BLAME
+        if learned.concurrency is not None:
+            learned.notify(learned.concurrency, learned.concurrency.on_answer, sent_s, latency_s, now)
+        return finding
 
     def trip(self, error: str, now: float) -> None:
         """Send only probes: no connection could be opened before the first request."""
@@ -200,26 +206,21 @@ class Endpoint:
             return f"paused {wait_s:.0f} s by a rate limit" if 0.5 <= wait_s < math.inf else "paused by a rate limit"
         return ""
 
+    def _on_failure(self, attempt: Attempt, outcome: SendOutcome, now: float) -> Finding | None:
+        if outcome.has_reply:
+            self.health.breaker.answered()
+        if outcome.error:
+            self._record_error(outcome.error)
+        if outcome.kind is not Kind.INCONCLUSIVE:
+            self.watch()
+        self.health.on_outcome(attempt, outcome, now)
+        if outcome.kind is Kind.RATE_LIMITED and self.hold.on_rate_limited(attempt, outcome.wait_s, now):
+            return Finding.TOO_MANY_IN_FLIGHT
+        return None
+
     def _record_error(self, error: str) -> None:
         self.health.last_error = error
         try:
             self.routing.record_failure()
         except Exception as defect:  # noqa: BLE001 -- advice
             self._fence.switch_off(f"the average latency of {self.name}", defect)
-
-    def _on_answer(self, attempt: Attempt, now: float) -> Finding | None:
-        sent_s, traffic = attempt.sent_s, self.traffic
-        latency_s = now - sent_s
-        traffic.answers += 1
-        traffic.last_answered_sent_s = max(traffic.last_answered_sent_s, sent_s)
-        try:
-            self.routing.record_latency(latency_s)
-        except Exception as error:  # noqa: BLE001 -- advice
-            self._fence.switch_off(f"the average latency of {self.name}", error)
-        finding = None
-        if self._is_watched:
-            self.hold.on_answer(attempt, now)
-            if self.health.on_answer(attempt):
-                finding = Finding.LINES_TO_BLAME
-        self.learned.on_answer(sent_s, latency_s, now)
-        return finding

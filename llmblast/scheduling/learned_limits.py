@@ -143,14 +143,6 @@ class LearnedLimits:
                 self._tokens_learned_s, self.estimator = math.inf, TokenEstimator(self.estimator.charge)
                 self._fence.switch_off(f"learning token counts of {self._name}", error)
 
-    def on_answer(self, sent_s: float, latency_s: float, now: float) -> None:
-        """Learn from a usable answer, whose request still has its slot."""
-        if self.concurrency is not None:
-            try:
-                self.concurrency.on_answer(sent_s, latency_s, now)
-            except Exception as error:  # noqa: BLE001 -- advice
-                self.switch_off(self.concurrency, error)
-
     def on_answer_after_push_back(self, attempt: Attempt, now: float) -> None:
         """Learn the number in flight from an answer, once a request was rejected."""
         if self.is_learning and self.in_flight is not None:

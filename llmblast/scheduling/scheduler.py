@@ -141,11 +141,12 @@ class Scheduler:
         """Record how a send ended; see `Endpoint.on_outcome`."""
         finding = endpoint.on_outcome(attempt, outcome, now)
         if outcome is ANSWERED:
-            self.record_end(attempt)
+            self.queue.held_bytes -= attempt.size_bytes
             self.queue.budget.earned += EARNED_PER_ANSWER
             if self.queue.is_outage:
                 self.queue.is_outage = endpoint.health.outage.is_open
-        elif outcome.kind is Kind.FAILED:
+            return finding
+        if outcome.kind is Kind.FAILED:
             self.queue.is_outage = all(other.health.outage.is_open for other in self.enabled)
         elif outcome.kind in (Kind.RATE_LIMITED, Kind.REFUSED):
             self._has_trouble = True

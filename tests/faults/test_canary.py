@@ -22,11 +22,11 @@ from tests.task_channel import TaskChannel
 
 ALL_FAULTS = "latency=0.1&errors=0.1&rate_limited=0.05&broken=0.1&malformed=0.1&retry_after=0.05"
 CRASH = """
-import llmblast.job.engine
+import llmblast.job.response_handler
 from llmblast.cli import main
 def judge(*arguments):
     raise RuntimeError("a bug")
-llmblast.job.engine.judge = judge
+llmblast.job.response_handler.judge = judge
 main()
 """
 
