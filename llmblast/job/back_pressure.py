@@ -33,7 +33,8 @@ class BackPressure:
         self._queue = queue
         self._max_queued = max(max_in_flight * QUEUED_PER_SLOT, MIN_QUEUED)
         self._has_room = asyncio.Event()
-        self._reader_waiting = False
+        self.reader_waiting = False
+        """The reader waits for `wake_reader`; asked for each request."""
         self._is_lifted = False
 
     @property
@@ -45,13 +46,15 @@ class BackPressure:
         """Wait until the queue is half empty and there is memory for more, or the pressure is lifted."""
         while self.is_full and not self._is_lifted:
             self._has_room.clear()
-            self._reader_waiting = True
+            self.reader_waiting = True
             await self._has_room.wait()
-        self._reader_waiting = False
+        self.reader_waiting = False
 
     def wake_reader(self) -> None:
-        """Let the reader go on where it waits and there is room."""
-        if self._reader_waiting and self._is_half_empty():
+        """Let the reader go on where there is room."""
+        queue = self._queue
+        is_half_empty = len(queue) * 2 <= self._max_queued and queue.size_bytes * 2 <= MAX_QUEUED_BYTES
+        if is_half_empty and queue.held_bytes < MAX_HELD_BYTES:
             self._has_room.set()
 
     def lift(self) -> None:
@@ -61,8 +64,3 @@ class BackPressure:
 
     def _over_memory_budget(self) -> bool:
         return self._queue.size_bytes >= MAX_QUEUED_BYTES or self._queue.held_bytes >= MAX_HELD_BYTES
-
-    def _is_half_empty(self) -> bool:
-        queue = self._queue
-        is_half_empty = len(queue) * 2 <= self._max_queued and queue.size_bytes * 2 <= MAX_QUEUED_BYTES
-        return is_half_empty and queue.held_bytes < MAX_HELD_BYTES

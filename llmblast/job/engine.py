@@ -210,7 +210,8 @@ class Engine:
         else:
             self._counters.endpoints[dispatch[1].index].sent += 1
             self._counters.last_sent_s = now
-        self._pressure.wake_reader()
+        if self._pressure.reader_waiting:
+            self._pressure.wake_reader()
         return dispatch
 
     def _give_up_unsendable(self) -> None:
@@ -247,7 +248,8 @@ class Engine:
         if decisions:
             self._carry_out(decisions)
         if not self._scheduler.queue and not self._hedges.is_on:
-            self._pressure.wake_reader()
+            if self._pressure.reader_waiting:
+                self._pressure.wake_reader()
             return None
         dispatch = self._next(now)
         if dispatch is None:
@@ -284,7 +286,7 @@ class Engine:
         if self._is_quiet and self.end.exit_code is None and self._handler.refused.suspects:
             try:
                 self._carry_out(self._handler.refused.decide_all())
-            except Exception as error:  # noqa: BLE001 -- the caller, who asks whether all is done, would lose it
+            except Exception as error:  # noqa: BLE001 -- the caller only asks whether all is done
                 self.fail_internal(error)
             self.dispatch_ready()
         if self._is_quiet or (self.end.exit_code is not None and not self._is_under_way):

@@ -4,7 +4,7 @@ import math
 
 from llmblast.fence import Fence
 from llmblast.records import Attempt, Request
-from llmblast.scheduling.health import EndpointHealth
+from llmblast.scheduling.health import EndpointHealth, HealthState
 from llmblast.scheduling.learned_limits import KnownLimits, LearnedLimits
 from llmblast.scheduling.outcomes import ANSWERED, Finding, Kind, SendOutcome
 from llmblast.scheduling.own_models import OwnModels
@@ -72,8 +72,7 @@ class Endpoint:
             self.watch()
 
     def __repr__(self) -> str:
-        state = self.health.disabled or ("watched" if self._is_watched else "no trouble")
-        return f"Endpoint({self.name!r}, {state}, {self.traffic.in_flight} in flight)"
+        return f"Endpoint({self.name!r}, {self.health.state.value}, {self.hold!r}, {self.traffic.in_flight} in flight)"
 
     def watch(self) -> None:
         """Charge the breakers from now on, and record what answers show. Until something goes wrong there, or in its
@@ -191,15 +190,16 @@ class Endpoint:
 
     def state(self, now: float) -> str:
         """Say what is wrong with it, for a person; empty where nothing is."""
-        health = self.health
-        if health.disabled is not None:
+        health, state = self.health, self.health.state
+        if state is HealthState.DISABLED:
             return f"off: {health.disabled}"
-        for breaker, what in ((health.breaker, "down"), (health.outage, "failing")):
-            if breaker.is_open:
-                wait_s = breaker.ready_at(1.0, now) - now
-                next_try = f"next try in {wait_s:.0f} s" if 0.5 <= wait_s < math.inf else "trying now"
-                return f"{what}, {next_try}: {health.last_error}" if health.last_error else f"{what}, {next_try}"
-        if health.refusals.is_suspected:
+        if state in (HealthState.DOWN, HealthState.FAILING):
+            breaker = health.breaker if state is HealthState.DOWN else health.outage
+            wait_s = breaker.ready_at(1.0, now) - now
+            next_try = f"next try in {wait_s:.0f} s" if 0.5 <= wait_s < math.inf else "trying now"
+            what = f"{state.value}, {next_try}"
+            return f"{what}: {health.last_error}" if health.last_error else what
+        if state is HealthState.SUSPECTED:
             return f"rejects lines, trying single ones: {health.last_error}"
         if self.hold.push_back.is_exhausted:
             wait_s = self.hold.push_back.ready_at(1.0, now) - now

@@ -1,5 +1,7 @@
 """Health of one endpoint: its circuit breakers, those of the models that lines name, and why it is out."""
 
+from enum import Enum
+
 from llmblast.records import Attempt, Request
 from llmblast.scheduling.breakers import Breaker, Outage
 from llmblast.scheduling.outcomes import Kind, SendOutcome
@@ -9,6 +11,20 @@ from llmblast.scheduling.refusals import RefusalBreaker
 FAILING_LINES = 10
 """Lines in a row that fail at one endpoint before it counts as down. Fewer may just be lines that it cannot digest,
 which must come to their end by `max_attempts`."""
+
+
+class HealthState(Enum):
+    """Of an endpoint; where several hold, the first one counts."""
+
+    DISABLED = "off"
+    """Nothing is sent there any more."""
+    DOWN = "down"
+    """No connection can be opened."""
+    FAILING = "failing"
+    """It can be reached, but no line is answered any more."""
+    SUSPECTED = "suspected"
+    """It has refused lines in a row; single ones probe it."""
+    HEALTHY = "healthy"
 
 
 class EndpointHealth:
@@ -29,6 +45,20 @@ class EndpointHealth:
         self.last_error = ""
         self.blocked = ""
         """The rate limit that lasts for longer than the run may wait, in words."""
+
+    def __repr__(self) -> str:
+        return f"EndpointHealth({self.state.value}, {self.refusals!r})"
+
+    @property
+    def state(self) -> HealthState:
+        """The state of the moment."""
+        if self.disabled is not None:
+            return HealthState.DISABLED
+        if self.breaker.is_open:
+            return HealthState.DOWN
+        if self.outage.is_open:
+            return HealthState.FAILING
+        return HealthState.SUSPECTED if self.refusals.is_suspected else HealthState.HEALTHY
 
     def on_answer(self, attempt: Attempt) -> bool:
         """Record an answer. Return whether it shows that refused lines are to blame."""

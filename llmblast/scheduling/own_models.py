@@ -25,6 +25,10 @@ class OwnModel:
         self.until_s = 0.0
         """End of the rate limit that is the reason, in monotonic seconds: it lasts longer than the run may wait."""
 
+    def __repr__(self) -> str:
+        state = f"out: {self.reason}" if self.reason else self.refusals.state.value
+        return f"OwnModel({self.name!r}, {state})"
+
     @property
     def is_out(self) -> bool:
         """The endpoint accepts no request for this model any more."""

@@ -49,9 +49,13 @@ class QuotaHold:
         self._last_rejection: tuple[Attempt | None, int, float] = (None, 0, 0.0)
         """The request of the last rate-limit reply, how many were sent by then, and until when that one should wait."""
 
+    def __repr__(self) -> str:
+        state = "exhausted" if self.push_back.is_exhausted else "held" if self.push_back.is_held else "free"
+        return f"QuotaHold({state})"
+
     @property
     def has_random_rejections(self) -> bool:
-        """So many requests are rejected among others that pass that no rate explains it."""
+        """Too large a share is rejected while others pass for a rate to explain it."""
         return self.push_back.share > _RANDOM_SHARE
 
     def on_sent(self, now: float) -> None:

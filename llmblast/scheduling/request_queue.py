@@ -1,4 +1,4 @@
-"""Request queue: who goes next. Retries that are due come first, then new requests, then deferred ones.
+"""Request queue: the order in which requests go. Due retries come first, then new requests, then deferred ones.
 
 A retry after a failure needs the retry budget, too; one after a rejection by a rate limit does not.
 A retry holds nothing but its memory while it waits. That is bounded by two counts of bytes: `size_bytes` are those of

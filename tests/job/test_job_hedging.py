@@ -379,6 +379,21 @@ async def test_when_one_fails_the_other_decides(reply: Reply, failed: int, attem
     assert bench.in_flight == [0, 0]
 
 
+async def test_one_that_is_rejected_for_good_leaves_the_line_to_the_other() -> None:
+    """A line whose rejections are enough for an error record still has a send in flight."""
+    bench = Bench(max_attempts=1)
+    await bench.hedged()
+    bench.second.attempts[0].rejections = 1000
+
+    bench.second.fail(LIMITED)
+    await bench.after(0.0)
+    bench.first.answer()
+    await bench.over()
+
+    assert [type(outcome) for outcome in bench.sink.outcomes] == [Success]
+    assert bench.scheduler.queue.held_bytes == 0
+
+
 async def test_an_endpoint_learns_from_a_send_whose_line_the_other_decides() -> None:
     """A 429 holds it back, whatever becomes of the line."""
     bench = Bench()
