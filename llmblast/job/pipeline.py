@@ -145,7 +145,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Pipeline:
     can_resume = bool(opened.outputs) and opened.outputs[0].is_resumable
     if opened.results is not None:
         writer: Writer | ResultQueue = opened.results
-        opened.results.on_room = lambda: engine.pump()  # noqa: PLW0108 -- the engine comes after the writer
+        opened.results.on_room = lambda: engine.dispatch_ready()  # noqa: PLW0108 -- the engine comes after the writer
     else:
         writer = _make_writer(settings, opened.outputs, say, lambda: engine)
     engine = Engine(
@@ -174,7 +174,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Pipeline:
     def allowance() -> Allowance:
         finished_before = len(opened.answered) + len(opened.failed)
         now_allowed = allowance_of(scheduler, counters, finished_before, time.monotonic(), time.time)
-        return replace(now_allowed, is_ending=engine.stopping.is_set())
+        return replace(now_allowed, is_ending=engine.end.stopping.is_set())
 
     intake = Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed)
     return Pipeline(
@@ -213,7 +213,7 @@ def _make_writer(
         errors,
         echo=settings.echo,
         body=settings.body,
-        on_room=lambda: engine().pump(),
+        on_room=lambda: engine().dispatch_ready(),
         on_failure=lambda: _end_without_output(engine(), writer.failure),
         notice=say,
         spool_directory=settings.spool,
@@ -270,7 +270,7 @@ def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence:
         )
         for index, (endpoint, limits) in enumerate(zip(settings.endpoints, known, strict=True))
     ]
-    return Scheduler(run_limits, endpoints, ROUTES[settings.route], fence)
+    return Scheduler(run_limits, endpoints, ROUTES[settings.route])
 
 
 def _connections_ahead(settings: Settings, endpoint: EndpointSettings) -> int:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import httptools
 
-from llmblast.records import Cause, Reply, Request
+from llmblast.records import Attempt, Cause, Reply
 from llmblast.sending.codings import without_coding
 from llmblast.sending.complete_bodies import MAY_BE_COMPLETE, is_complete
 from llmblast.sending.foreign_protocols import explain_first_bytes, hint_at_tls
@@ -28,12 +28,8 @@ _MAX_REREAD_BYTES = 64 * 1024
 JOINED_WRITE_BYTES = 64 * 1024
 """Longer bodies are handed to the kernel beside their head instead of copied behind it."""
 
-Done = Callable[[Request, Reply], None]
-"""Takes a request and what came of it."""
-
-
-Leave = Callable[[Request, bool], asyncio.Future[None] | None]
-"""Takes a request, and whether its connection had to be opened. Returns what ends when it may leave; None: now."""
+Done = Callable[[Attempt, Reply], None]
+"""Takes an attempt and its reply."""
 
 
 class _Parser(Protocol):
@@ -44,10 +40,6 @@ class _Parser(Protocol):
     def get_status_code(self) -> int: ...
 
     def should_keep_alive(self) -> bool: ...
-
-
-def leave_now(request: Request, is_fresh: bool) -> None:
-    """Let every request leave, where no rate is kept."""
 
 
 class Exchange(asyncio.Protocol):
@@ -74,13 +66,13 @@ class Exchange(asyncio.Protocol):
         "_transport",
         "_uncounted_bytes",
         "_used",
+        "attempt",
         "deadline_s",
         "foreign",
         "is_kept",
         "on_body",
         "on_free",
         "on_header",
-        "request",
     )
 
     def __init__(
@@ -91,8 +83,8 @@ class Exchange(asyncio.Protocol):
     ) -> None:
         self.is_kept = True
         """Whether the connection will take another request, or the end of the present one."""
-        self.request: Request | None = None
-        """What is under way, if anything is."""
+        self.attempt: Attempt | None = None
+        """The attempt under way, if there is one."""
         self.foreign = ""
         """What the server speaks instead of HTTP, in words, where it greeted before anything was sent."""
         self.deadline_s = inf
@@ -122,15 +114,15 @@ class Exchange(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way."""
-        return self.request is None
+        return self.attempt is None
 
-    def send(self, head: bytes, body: bytes | memoryview, deadline_s: float, request: Request, done: Done) -> None:
+    def send(self, head: bytes, body: bytes | memoryview, deadline_s: float, attempt: Attempt, done: Done) -> None:
         """Writes the request, all of it in `head` and `body`; `done` is called once with it and its reply, whatever
         happens to the connection.
         """
         self._received_bytes = 0
         self.deadline_s = deadline_s
-        self.request = request
+        self.attempt = attempt
         self._done = done
         if len(body) > JOINED_WRITE_BYTES:
             self._body_is_large = True
@@ -151,7 +143,7 @@ class Exchange(asyncio.Protocol):
 
     def close(self) -> None:
         """Closes the connection; an exchange under way ends as broken."""
-        if self.request is not None:
+        if self.attempt is not None:
             self.cut_off(Cause.BROKEN, "llmblast closed the connection before the reply was complete")
             return
         self.is_kept = False
@@ -159,7 +151,7 @@ class Exchange(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser, which calls the `on_...` methods; a reply is handed over when they are through."""
-        if self.request is None:
+        if self.attempt is None:
             if not self._used:
                 self.foreign = explain_first_bytes(data)
             self.close()  # nobody asked: the server says good-bye, or speaks out of turn
@@ -186,7 +178,7 @@ class Exchange(asyncio.Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Ends an exchange under way: complete if the connection's end was to mark the reply's end, else broken."""
         self.is_kept = False
-        if self.request is not None:
+        if self.attempt is not None:
             if self._headers_done and exc is None and self._ends_with_the_connection():
                 self._finish(self._whole(self._parser.get_status_code()))
             elif self._used and not self._received_bytes:
@@ -273,8 +265,8 @@ class Exchange(asyncio.Protocol):
         return Reply(cause=cause, detail=detail)
 
     def _finish(self, reply: Reply) -> None:
-        request, done = self.request, self._done
-        self.request = self._done = self._reply = None
+        attempt, done = self.attempt, self._done
+        self.attempt = self._done = self._reply = None
         if self._received_bytes > self._uncounted_bytes:
             self._budget.release(self)
         self._headers.clear()
@@ -291,8 +283,8 @@ class Exchange(asyncio.Protocol):
             self.on_free(self)
         else:
             self._close_transport()
-        if done is not None and request is not None:
-            done(request, reply)
+        if done is not None and attempt is not None:
+            done(attempt, reply)
 
     def _close_transport(self) -> None:
         if self._transport.is_closing():

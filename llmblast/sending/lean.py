@@ -8,10 +8,11 @@ from math import inf
 
 from yarl import URL
 
-from llmblast.records import Cause, Reply, Request
+from llmblast.records import Attempt, Cause, Reply
 from llmblast.sending.connections import new_connector
-from llmblast.sending.exchange import MAX_REPLY_BYTES, Done, Exchange, Leave, leave_now
+from llmblast.sending.exchange import MAX_REPLY_BYTES, Done, Exchange
 from llmblast.sending.files import FileShortage, shortage
+from llmblast.sending.listener import NO_LISTENER, ChannelListener
 from llmblast.sending.opening import IDLE_S, place_of
 from llmblast.sending.proxies import Proxy, forwarder
 from llmblast.sending.proxy_replies import without_proxy_refusal
@@ -50,9 +51,6 @@ class LeanChannel:
         self._shortage: FileShortage[Exchange] = FileShortage()
         self._wall_clock = wall_clock
         self._swept_s = self._swept_wall_s = inf
-        self.leave: Leave = leave_now
-        self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
-        self.on_reply: Done = lambda request, reply: None
 
     @property
     def is_busy(self) -> bool:
@@ -72,20 +70,20 @@ class LeanChannel:
             self._idle += [opened for opened in await asyncio.gather(*more) if isinstance(opened, Exchange)]
         return None
 
-    def start(self, request: Request) -> bool:
-        """Sends on a kept connection, if there is one; `on_reply` gets the reply."""
-        exchange = None if request.resent else self._take_idle()
+    def start(self, attempt: Attempt, listener: ChannelListener) -> bool:
+        """Send on a kept connection, if there is one; the listener gets the reply."""
+        exchange = None if attempt.resent else self._take_idle()
         if exchange is None:
             return False
-        if time.monotonic() - request.sent_s > LATE_S:
-            self.on_late(request, False)
-        self._send_on(exchange, request, request.sent_s, self.on_reply)
+        if time.monotonic() - attempt.sent_s > LATE_S:
+            listener.on_delayed_send(attempt, False)
+        self._send_on(exchange, attempt, attempt.sent_s, listener.on_reply)
         return True
 
-    async def send(self, request: Request) -> Reply:
-        """One exchange, on a kept connection where there is one."""
-        begun_s, is_fresh = request.sent_s, False
-        exchange = None if request.resent else self._take_idle()
+    async def send(self, attempt: Attempt, listener: ChannelListener = NO_LISTENER) -> Reply:
+        """Make one exchange, on a kept connection where there is one."""
+        begun_s, is_fresh = attempt.sent_s, False
+        exchange = None if attempt.resent else self._take_idle()
         if exchange is None:
             opened = await self._connect()
             if opened is None:
@@ -93,7 +91,7 @@ class LeanChannel:
             if isinstance(opened, Reply):
                 return opened
             exchange, is_fresh = opened, True
-        if (leave := self.leave(request, is_fresh)) is not None:
+        if (leave := listener.leave(attempt, is_fresh)) is not None:
             try:
                 await leave
             except BaseException:
@@ -102,15 +100,15 @@ class LeanChannel:
             if not exchange.is_kept:  # the server has closed it meanwhile
                 if exchange.foreign:
                     return Reply(cause=Cause.NOT_SENT, detail=exchange.foreign)
-                return await self.send(request)
-        if is_fresh or time.monotonic() - request.sent_s > LATE_S:
-            self.on_late(request, is_fresh)
+                return await self.send(attempt, listener)
+        if is_fresh or time.monotonic() - attempt.sent_s > LATE_S:
+            listener.on_delayed_send(attempt, is_fresh)
         replied: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._send_on(exchange, request, begun_s, partial(_resolve, replied))
+        self._send_on(exchange, attempt, begun_s, partial(_resolve, replied))
         try:
             return await replied
         except BaseException:
-            if exchange.request is request:  # a reply of this moment may have freed it for another one
+            if exchange.attempt is attempt:  # a reply of this moment may have freed it for another one
                 exchange.abandon()
             raise
 
@@ -198,14 +196,15 @@ class LeanChannel:
                 return exchange
         return None
 
-    def _send_on(self, exchange: Exchange, request: Request, begun_s: float, done: Done) -> None:
+    def _send_on(self, exchange: Exchange, attempt: Attempt, begun_s: float, done: Done) -> None:
+        request = attempt.request
         rendering = request if request.kind == self._kind else self._target.rendering_of(request)
         start, body = self._target.parts_of(rendering)
         head = self._heads.get(rendering.path) or self._render_head(rendering.path)
         head = b"%b%d\r\n\r\n%b" % (head, len(start) + len(body), start)
         if self._passes_on is not None:
             done = partial(self._passes_on, done)
-        exchange.send(head, body, begun_s + self._timeout_s, request, done)
+        exchange.send(head, body, begun_s + self._timeout_s, attempt, done)
 
     def _adopt(self, exchange: Exchange) -> None:
         self._open.add(exchange)
@@ -233,11 +232,11 @@ class LeanChannel:
         return head
 
 
-def _pass_on(proxy: Proxy, base: str, done: Done, request: Request, reply: Reply) -> None:
+def _pass_on(proxy: Proxy, base: str, done: Done, attempt: Attempt, reply: Reply) -> None:
     url = URL(base)
-    done(request, without_proxy_refusal(reply, proxy, place_of(url.host, url.port)))
+    done(attempt, without_proxy_refusal(reply, proxy, place_of(url.host, url.port)))
 
 
-def _resolve(replied: asyncio.Future[Reply], request: Request, reply: Reply) -> None:
+def _resolve(replied: asyncio.Future[Reply], attempt: Attempt, reply: Reply) -> None:
     if not replied.done():
         replied.set_result(reply)

@@ -1,7 +1,7 @@
 """The session transport: the client of aiohttp itself, slower than the lean exchange and independent of it."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from io import BytesIO
@@ -26,13 +26,14 @@ from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineToo
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from llmblast.records import Cause, Reply, Request
+from llmblast.records import Attempt, Cause, Reply
 from llmblast.sending.codings import without_coding
 from llmblast.sending.complete_bodies import is_complete
-from llmblast.sending.exchange import MAX_REPLY_BYTES, Leave, leave_now
+from llmblast.sending.exchange import MAX_REPLY_BYTES
 from llmblast.sending.files import FileShortage, is_out_of_files
 from llmblast.sending.foreign_protocols import explain_first_bytes, hint_at_tls
 from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS, ReplyRewriter, UnreadableHttpError
+from llmblast.sending.listener import NO_LISTENER, ChannelListener
 from llmblast.sending.opening import place_of
 from llmblast.sending.proxies import Proxy, forwarder
 from llmblast.sending.proxy_replies import without_proxy_refusal
@@ -154,24 +155,22 @@ class _Trip:
 
     __slots__ = (
         "answered",
+        "attempt",
         "chunks",
         "deadline_s",
         "handler",
         "has_run_out",
         "head",
-        "leave",
-        "on_late",
+        "listener",
         "reused",
         "sent",
         "task",
     )
 
-    def __init__(
-        self, deadline_s: float, leave: Callable[[bool], asyncio.Future[None] | None], on_late: Callable[[], None]
-    ) -> None:
+    def __init__(self, deadline_s: float, attempt: Attempt, listener: ChannelListener) -> None:
         self.deadline_s = deadline_s
-        self.leave = leave
-        self.on_late = on_late
+        self.attempt = attempt
+        self.listener = listener
         self.task = asyncio.current_task()
         self.has_run_out = False
         self.handler: ResponseHandler | None = None
@@ -215,7 +214,7 @@ class _WaryConnector(ProxyingConnector):
         connection = await super().connect(req, traces, timeout)
         trip = _trip.get()
         trip.handler = connection.protocol
-        if (leave := trip.leave(not trip.reused)) is not None:
+        if (leave := trip.listener.leave(trip.attempt, not trip.reused)) is not None:
             try:
                 await leave
             except BaseException:
@@ -224,7 +223,7 @@ class _WaryConnector(ProxyingConnector):
         if connection.transport is not None and not connection.transport.is_closing():
             trip.sent = True
             if not trip.reused:
-                trip.on_late()
+                trip.listener.on_delayed_send(trip.attempt, True)
         return connection
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
@@ -249,9 +248,6 @@ class SessionChannel:
         self._shortage: FileShortage[None] = FileShortage()
         self._under_way: set[_Trip] = set()
         self._urls: dict[str, URL] = {}
-        self.leave: Leave = leave_now
-        self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
-        self.on_reply: Callable[[Request, Reply], None] = lambda request, reply: None
         connect_s = min(connect_timeout_s, timeout_s)
         self._session = ClientSession(
             connector=new_tcp_connector(_WaryConnector, target.proxy, target.tls),
@@ -271,7 +267,7 @@ class SessionChannel:
         """Nothing is ever started."""
         return False
 
-    def start(self, request: Request) -> bool:
+    def start(self, attempt: Attempt, listener: ChannelListener) -> bool:
         """Aiohttp needs a task for each request."""
         return False
 
@@ -295,9 +291,9 @@ class SessionChannel:
     def abandon(self) -> None:
         """Nothing is ever started."""
 
-    async def send(self, request: Request) -> Reply:
-        """One `POST`, read whole."""
-        rendering = self._target.rendering_of(request)
+    async def send(self, attempt: Attempt, listener: ChannelListener = NO_LISTENER) -> Reply:
+        """Make one `POST` and read its reply whole."""
+        rendering = self._target.rendering_of(attempt.request)
         url = self._urls.get(rendering.path)
         if url is None:
             url = self._urls[rendering.path] = URL(self._target.url_of(rendering.path))
@@ -306,7 +302,7 @@ class SessionChannel:
         if self._shortage.waiting:
             await self._shortage.wait(again=False)
         while True:
-            trip = _Trip(clock() + self._timeout_s, partial(self.leave, request), lambda: self.on_late(request, True))
+            trip = _Trip(clock() + self._timeout_s, attempt, listener)
             _trip.set(trip)
             self._under_way.add(trip)
             try:

@@ -36,7 +36,7 @@ https://github.com/openai/openai-python/blob/main/src/openai/_base_client.py
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from llmblast.records import Answer, Cause, Provider, Reply, ReplyError, Request
+from llmblast.records import Answer, Attempt, Cause, Provider, Reply, ReplyError
 from llmblast.sending.error_hints import Hint, hints_in
 from llmblast.sending.retry_after import retry_after_s
 from llmblast.sending.signature import signature_of
@@ -110,21 +110,21 @@ _PERMANENT = frozenset((*range(400, 418), 421, 422, 426, 428, 431, 451)) - froze
 tier, nginx's 499 and a load balancer's 460, is not known to be permanent."""
 
 
-def judge(request: Request, reply: Reply, wall_now_s: float, provider: Provider) -> Answer | Verdict:
-    """The answer in one reply to `request`, or the verdict on it. Changes nothing; never raises."""
+def judge(attempt: Attempt, reply: Reply, wall_now_s: float, provider: Provider) -> Answer | Verdict:
+    """Return the answer in one reply to `attempt`, or the verdict on it. Changes nothing; never raises."""
     if reply.cause is not None:
-        return _judge_cause(request, reply, reply.cause)
+        return _judge_cause(attempt, reply, reply.cause)
     if not 200 <= reply.status < 300:
         return _judge_status(reply.status, provider.read_error(reply), reply, wall_now_s, provider)
-    answer = provider.read_answer(request, reply)
-    return answer if isinstance(answer, Answer) else _judge_success(request, answer, reply, wall_now_s, provider)
+    answer = provider.read_answer(attempt.request, reply)
+    return answer if isinstance(answer, Answer) else _judge_success(attempt, answer, reply, wall_now_s, provider)
 
 
-def _judge_success(request: Request, error: ReplyError, reply: Reply, wall_now_s: float, provider: Provider) -> Verdict:
+def _judge_success(attempt: Attempt, error: ReplyError, reply: Reply, wall_now_s: float, provider: Provider) -> Verdict:
     """Judge a 2xx reply that carries an error or no answer."""
     told = Hint.ACCOUNT | Hint.RATE_LIMIT | Hint.RATE_WORDS | Hint.STATED
     if error.status is None and not hints_in(error) & told:
-        return _judge_unusable(request, error)
+        return _judge_unusable(attempt, error)
     verdict = _judge_status(error.status or reply.status, error, reply, wall_now_s, provider)
     is_push_back = verdict.action is Action.PUSH_BACK
     verdict.was_used = is_push_back and error.has_usage
@@ -206,8 +206,8 @@ def _heed_advice(action: Action, reply: Reply) -> Action:
     return action if advice is None else _OVERRULED.get((action, advice.strip().lower()), action)
 
 
-def _judge_unusable(request: Request, error: ReplyError) -> Verdict:
-    retried_enough = request.unusable_replies >= UNUSABLE_RETRIES
+def _judge_unusable(attempt: Attempt, error: ReplyError) -> Verdict:
+    retried_enough = attempt.unusable_replies >= UNUSABLE_RETRIES
     return Verdict(
         Action.FAIL if retried_enough else Action.RETRY,
         error.message or "the endpoint answered with an error",
@@ -218,14 +218,14 @@ def _judge_unusable(request: Request, error: ReplyError) -> Verdict:
     )
 
 
-def _judge_cause(request: Request, reply: Reply, cause: Cause) -> Verdict:
+def _judge_cause(attempt: Attempt, reply: Reply, cause: Cause) -> Verdict:
     if cause is Cause.NOT_SENT:
         return Verdict(Action.NOT_SENT, reply.detail, "not_sent", transient=True)
-    if cause is Cause.STALE and not request.resent and reply.latency_s < STALE_WITHIN_S:
+    if cause is Cause.STALE and not attempt.resent and reply.latency_s < STALE_WITHIN_S:
         return Verdict(Action.RESEND, reply.detail, "stale_connection", transient=True)
     if cause is Cause.TOO_LARGE:
         return Verdict(Action.FAIL, reply.detail, "reply_too_large", was_used=True)
-    retried_enough = request.ambiguous_sends >= AMBIGUOUS_RETRIES
+    retried_enough = attempt.ambiguous_sends >= AMBIGUOUS_RETRIES
     return Verdict(
         Action.FAIL if retried_enough else Action.RETRY,
         reply.detail,

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent.parent
 RUN_SHORT_OF_FILES = """
     import asyncio, os, resource, sys, uvloop
     from collections import Counter
-    from llmblast.records import Request
+    from llmblast.records import Attempt, Request
     from llmblast.sending import TRANSPORTS
     from tests.openai_provider import make_target
     from llmblast.settings import EndpointSettings
@@ -31,7 +31,7 @@ RUN_SHORT_OF_FILES = """
         clock = asyncio.get_running_loop().time
         channel = TRANSPORTS[transport](make_target(EndpointSettings(url=url), "m", None), timeout_s, timeout_s)
         tending = asyncio.create_task(tend(channel, clock))
-        requests = [Request(n, "", b"", n, body=b'{"n":%d}' % n, sent_s=clock()) for n in range(sends)]
+        requests = [Attempt(Request(n, "", b"", n, body=b'{"n":%d}' % n), sent_s=clock()) for n in range(sends)]
         most = len(os.listdir("/proc/self/fd")) - 1 + files
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         replies = await asyncio.gather(*map(channel.send, requests))
