@@ -100,23 +100,20 @@ async def send(settings: Settings, requests: Sequence[Request], replies: list[Re
 
 async def write(successes: Sequence[Success]) -> float:
     """Rendered, gathered, written, synced; CPU time a record."""
-    room = asyncio.Event()
     paths = [WORK / "stations-save.jsonl", WORK / "stations-errors.jsonl"]
     files = [OutputFile(str(path), overwrite=True) for path in paths]
     for file in files:
         file.empty()
     start = time.process_time()
-    writer = Writer(
-        *files, echo=True, body="auto", on_room=room.set, on_failure=lambda: None, notice=lambda notice: None
-    )
+    writer = Writer(*files, echo=True, body="auto", notice=lambda notice: None)
     running = asyncio.create_task(writer.run())
     for index in range(0, len(successes), IN_FLIGHT):
         for success in successes[index : index + IN_FLIGHT]:
             writer.put(success)
         await asyncio.sleep(0)
         while writer.is_full:
-            room.clear()
-            await room.wait()
+            writer.changed.clear()
+            await writer.changed.wait()
     await writer.close()
     await running
     cpu_s = time.process_time() - start

@@ -9,7 +9,7 @@ from functools import partial
 from math import inf
 from random import Random
 
-from llmblast.errors import LlmblastError, OutputFailedError
+from llmblast.errors import LlmblastError
 from llmblast.fence import Fence
 from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.allowance import allowance_of, kept_for
@@ -143,11 +143,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Pipeline:
     say = partial(_say, opened.defects)
     scheduler = make_scheduler(settings, opened.known, fence)
     can_resume = bool(opened.outputs) and opened.outputs[0].is_resumable
-    if opened.results is not None:
-        writer: Writer | ResultQueue = opened.results
-        opened.results.on_room = lambda: engine.dispatch_ready()  # noqa: PLW0108 -- the engine comes after the writer
-    else:
-        writer = _make_writer(settings, opened.outputs, say, lambda: engine)
+    writer = opened.results or _make_writer(settings, opened.outputs, say)
     engine = Engine(
         scheduler,
         opened.channels,
@@ -203,28 +199,17 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Pipeline:
     )
 
 
-def _make_writer(
-    settings: Settings, outputs: Sequence[OutputFile], say: Callable[[str], None], engine: Callable[[], Engine]
-) -> Writer:
-    """Build the writer, which is handed to the engine; both calls below come after that."""
+def _make_writer(settings: Settings, outputs: Sequence[OutputFile], say: Callable[[str], None]) -> Writer:
     save, errors = outputs
-    writer = Writer(
+    return Writer(
         save,
         errors,
         echo=settings.echo,
         body=settings.body,
-        on_room=lambda: engine().dispatch_ready(),
-        on_failure=lambda: _end_without_output(engine(), writer.failure),
         notice=say,
         spool_directory=settings.spool,
         timing=Timing(disk_wait_s=settings.disk_wait),
     )
-    return writer
-
-
-def _end_without_output(engine: Engine, failure: OutputFailedError | None) -> None:
-    if failure is not None:
-        engine.stop(failure.exit_code, str(failure))
 
 
 def _open_timeline(path: str | None, counters: Counters, stack: AsyncExitStack, fence: Fence) -> Timeline | None:

@@ -107,7 +107,9 @@ class Job:
         pipeline = self._pipeline
         ahead = zip(pipeline.channels, pipeline.connections_ahead, strict=True)
         warm_ups = [asyncio.create_task(channel.warm_up(connections)) for channel, connections in ahead]
-        helpers = [self._start(helper()) for helper in (*self._helpers, self._tend, self._end_in_time)]
+        helpers = [
+            self._start(helper()) for helper in (*self._helpers, self._tend, self._follow_writer, self._end_in_time)
+        ]
         if pipeline.timeline is not None:
             helpers.append(self._start(self._draw_timeline(pipeline.timeline)))
         helpers += self._start_key_refreshes()
@@ -188,6 +190,16 @@ class Job:
                 channel.sweep(now)
             self.refresh_counters()
             pipeline.engine.check_waits()
+
+    async def _follow_writer(self) -> None:
+        """Go on sending when the writer has room again, and stop the run when an output has failed."""
+        writer, engine = self._pipeline.writer, self._pipeline.engine
+        while True:
+            await writer.changed.wait()
+            writer.changed.clear()
+            if writer.failure is not None:
+                engine.stop(writer.failure.exit_code, str(writer.failure))
+            engine.dispatch_ready()
 
     async def _end_in_time(self) -> None:
         """End the run after `--max-time`; abort the requests in flight `--grace` seconds after any stop."""
