@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-ENV_PREFIX = "LLMBLAST_"
+from llmblast.setting_option import variable_of
+
 MAX_SHOWN_VALUE = 16
 """Longer values may be keys in the wrong place."""
 _MOCK = "mock:"
@@ -30,7 +31,7 @@ class Places:
         inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
         if name not in self._flags:
             return f"{self._config}: {inside}" if self._config else inside
-        variable = f"{ENV_PREFIX}{name.upper()}"
+        variable = variable_of(name)
         if self._environ.get(variable) == self._flags[name]:
             return variable
         return f"--{name.replace('_', '-')}" if len(location) == 1 else inside

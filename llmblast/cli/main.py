@@ -14,12 +14,12 @@ from llmblast.cli.mock import mock
 from llmblast.cli.run import run
 from llmblast.errors import ExitCode, LlmblastError
 from llmblast.hiding import hide_user
-from llmblast.setting_places import ENV_PREFIX
+from llmblast.setting_option import variable_of
 
 UsageProblem: type[Exception] = typer.BadParameter.__mro__[1]
 """typer's class for a command line that it cannot take; which package it comes from has changed in its history."""
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
-ENVIRONMENT = f"Every option can also be set by a variable, such as {ENV_PREFIX}RPS, or in the file of --config."
+ENVIRONMENT = f"Every option can also be set by a variable, such as {variable_of('rps')}, or in the file of --config."
 _EXAMPLES = """
 
 \b
@@ -31,7 +31,14 @@ Examples:
 
 
 class _Commands(TyperGroup):
-    """Writes what a command printed before it ends, and tells us itself of a reader that has gone."""
+    """The commands: flush standard output before the end, and report a closed pipe as BrokenPipeError."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the switches, those of typer with a default, too: to read None as a switch, it loads pydantic."""
+        params = super().get_params(ctx)
+        for param in params:
+            param.default = param.default or False
+        return params
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -15,7 +15,8 @@ from llmblast.job.engine import MAX_HELD_BYTES, Engine
 from llmblast.job.stations import make_scheduler
 from llmblast.records import Outcome, Reply, Request, Success
 from llmblast.sending import Backoff
-from llmblast.settings import Settings, load
+from llmblast.setting_loading import load
+from llmblast.settings import Settings
 from llmblast.watching import Counters, EndpointCounters
 from tests.task_channel import TaskChannel
 

@@ -9,7 +9,8 @@ import pytest
 
 from llmblast.errors import OutputBlockedError, UsageError
 from llmblast.job.start import check_start
-from llmblast.settings import Settings, load
+from llmblast.setting_loading import load
+from llmblast.settings import Settings
 
 ENDPOINTS = ["http://127.0.0.1:9/v1"]
 
