@@ -35,17 +35,17 @@ _HINTS = {
     "url": 'write [[endpoints]], and below it url = "http://127.0.0.1:8000/v1"',
     "api_key": "keys are not allowed here: name the variable that holds the key with key_env, or a file with key_file",
 }
-"""For names that a person would expect to be known."""
+"""Hints for unknown settings whose name a person may expect to work."""
 _USUAL_NAMES = {"save": "save.jsonl", "errors": "errors.jsonl", "timeline": "timeline.jsonl"}
 _AMOUNT = re.compile(r"[0-9.]{1,12}[a-zA-Z/%]{0,3}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def load(flags: Mapping[str, Any], config: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Merges flags (None: not given) over the TOML file over the defaults, and checks the whole.
+    """Merge flags (None: not given) over the TOML file over the defaults, check the result, and return it.
 
-    `flags["endpoints"]` holds `--url` texts or mappings, which replace the file's endpoints. Without any of either,
-    OPENAI_BASE_URL counts. `environ` names what stands behind a flag's value that a variable has set.
+    `flags["endpoints"]` holds `--url` texts or mappings, which replace the endpoints of the file. Where neither names
+    one, OPENAI_BASE_URL does. With `environ`, errors name the variable that a flag's value came from.
     Raises UsageError with one sentence that names the place and the fix.
     """
     environ = environ or {}
@@ -67,9 +67,9 @@ def load(flags: Mapping[str, Any], config: str | None = None, environ: Mapping[s
 
 
 def parse_endpoint(spec: str) -> dict[str, Any]:
-    """Reads `URL[,name=value...]`, the text of one `--url`. Raises UsageError.
+    """Parse `URL[,name=value...]`, the text of one `--url`. Raises UsageError.
 
-    The values are checked with all the others. No message repeats what may be a key.
+    `load` checks the ranges of the values. No message repeats a possible key.
     """
     url, *pairs = spec.split(",")
     endpoint: dict[str, Any] = {"url": url}
@@ -94,7 +94,7 @@ def parse_endpoint(spec: str) -> dict[str, Any]:
 
 
 def parse_max_errors(text: str) -> tuple[float, bool]:
-    """`100` is (100, False); `5%` is (5, True). Raises UsageError."""
+    """Parse `100` as (100, False) and `5%` as (5, True). Raises UsageError."""
     number, is_share = (text[:-1], True) if text.endswith("%") else (text, False)
     try:
         value = parse_count(number)
@@ -106,7 +106,7 @@ def parse_max_errors(text: str) -> tuple[float, bool]:
 
 
 def parse_hedge(text: str) -> float:
-    """`p95` is 0.95. Raises UsageError."""
+    """Parse `p95` as 0.95. Raises UsageError."""
     try:
         percent = float(text.removeprefix("p"))
     except ValueError:
@@ -124,7 +124,7 @@ def _read_toml(config: str) -> dict[str, Any]:
         raise UsageError(f"{config}: not TOML: {error}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{config}: not TOML: invalid UTF-8: save the file as UTF-8") from None
-    except (ValueError, RecursionError):  # of a number of thousands of digits, or of lists in lists
+    except (ValueError, RecursionError):  # a number of thousands of digits, or deeply nested lists
         raise UsageError(
             f"{config}: cannot be read: a number is too long, or a value is nested too deep: simplify it"
         ) from None
@@ -133,7 +133,7 @@ def _read_toml(config: str) -> dict[str, Any]:
 
 
 def _check_variables(environ: Mapping[str, str]) -> None:
-    """A misspelt variable would be a limit that is not kept."""
+    """Raise UsageError for an unknown variable: a misspelt limit would not be enforced."""
     known = [variable_of(name) for name in ("config", *(entry.name for entry in fields(Settings)))]
     for variable in environ:
         if variable.startswith(ENV_PREFIX) and variable not in known:
@@ -141,7 +141,7 @@ def _check_variables(environ: Mapping[str, str]) -> None:
 
 
 def _convert(owner: type, name: str, value: object, place: str) -> object:
-    """Return the value of a setting of `owner`; that of an unknown setting stays as it is, and is refused later."""
+    """Return the converted value of a setting of `owner`. pydantic rejects unknown settings later."""
     kind = next((kind_of(entry.type) for entry in fields(owner) if entry.name == name), Text())
     try:
         return kind.convert(value)
@@ -152,7 +152,7 @@ def _convert(owner: type, name: str, value: object, place: str) -> object:
 
 
 def _endpoint(spec: object, place: str) -> object:
-    """Return what an endpoint's settings are made of; what is no table is refused later."""
+    """Return the converted settings of an endpoint. pydantic rejects a spec that is no table later."""
     if isinstance(spec, str):
         return parse_endpoint(spec)
     if not isinstance(spec, Mapping):
@@ -202,7 +202,7 @@ def _check_url(endpoint: EndpointSettings) -> None:
 
 
 def _check_key_env(endpoint: EndpointSettings) -> None:
-    """A key in place of the variable's name is a likely slip; it must not be repeated in a log."""
+    """Raise UsageError without the value: it may be a key, written in place of its variable's name."""
     if endpoint.key_env and not _VARIABLE.fullmatch(endpoint.key_env):
         raise UsageError(
             f"endpoint {endpoint.name or shown_url(endpoint.url)}: key_env takes the name of a variable, and its value "
@@ -234,7 +234,7 @@ def _check_paths(settings: Settings) -> None:
 
 
 def _explain(error: Mapping[str, Any], places: Places) -> str:
-    """One sentence for pydantic's first finding."""
+    """Return one sentence for an error of pydantic."""
     location = [part for part in error["loc"] if not (isinstance(part, str) and "[" in part)]
     last = str(location[-1]) if location else ""
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
@@ -248,7 +248,7 @@ def _explain(error: Mapping[str, Any], places: Places) -> str:
 
 
 def _named(endpoints: Sequence[EndpointSettings]) -> tuple[EndpointSettings, ...]:
-    """Gives every endpoint a name of its own: what the person wrote, else host:port, else with a number behind it."""
+    """Return the endpoints with unique names: the name of the settings, or host:port, numbered where needed."""
     taken: set[str] = set()
     named = []
     for endpoint in endpoints:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
-from typing import Any, ClassVar
+from typing import Any
 
 from llmblast.setting_option import parts_of
 from llmblast.units import DAY_S, parse_count, parse_duration, parse_rate, parse_whole
@@ -31,7 +31,6 @@ class Number:
 
     parse: Callable[[str], float]
     metavar: str = "N"
-    is_switch: ClassVar[bool] = False
     is_whole: bool = False
     minimum: float = 0.0
 
@@ -63,7 +62,6 @@ class Text:
     """
 
     metavar: str = "TEXT"
-    is_switch: ClassVar[bool] = False
     is_raw: bool = False
     may_be_empty: bool = True
 
@@ -111,8 +109,6 @@ class JsonObject(Text):
 class Switch(Text):
     """True or false."""
 
-    is_switch = True
-
     def convert(self, value: object) -> object:
         """Return true or false for a text, or another value as it is. Raises SettingValueError."""
         if not isinstance(value, str):
@@ -147,25 +143,25 @@ def kind_of(annotation: Any) -> Kind:
 
 
 def shown(value: object) -> str:
-    """Return a value as a person wrote it, cut short."""
+    """Return a value as a person wrote it, shortened to 60 characters."""
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, bool):
         return str(value).lower()
     try:
         text = repr(value)
-    except ValueError:  # Python prints no integer of more than 4,300 digits
+    except ValueError:  # Python does not print integers of more than 4,300 digits
         return "the number"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def shown_name(name: str) -> str:
-    """Return the name of a setting as it was written, unless a key may stand there by mistake."""
+    """Return the name of a setting as it was written, or `...` where it may be a misplaced key."""
     return name if re.fullmatch(r"[A-Za-z_-]{1,24}", name) else "..."
 
 
 def may_be_secret(name: str) -> bool:
-    """Return whether what stands behind a name is not to be repeated in a message."""
+    """Return whether the name of a setting suggests a secret value, which no message may repeat."""
     return any(part in name.lower() for part in _PARTS_OF_SECRET_NAMES)
 
 
@@ -179,7 +175,7 @@ def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def explain(error: Mapping[str, Any]) -> str:
-    """Return in a few words what is wrong with a value, for one finding of pydantic."""
+    """Return in a few words why pydantic rejects a value."""
     kind, context = str(error["type"]), error.get("ctx", {})
     if kind in _BOUNDS:
         words, bound = _BOUNDS[kind]

@@ -65,10 +65,9 @@ API_PATHS: Mapping[str, tuple[str, ...]] = {
     "contextualizedembeddings": ("inputs",),
     "ocr": ("document",),
 }
-"""What a request may ask for, relative to an endpoint's base URL, and the members of which its body needs one.
+"""Paths of requests, relative to the base URL of an endpoint, each with the members of which its body needs one.
 
-These are the paths that the batch APIs of OpenAI, Mistral and Voyage and vLLM's run-batch take, and those of vLLM's
-pooling models.
+Source: the batch APIs of OpenAI, Mistral and Voyage, vLLM's run-batch, and vLLM's pooling models.
 """
 
 
@@ -96,25 +95,25 @@ class RateSettings:
 
     @property
     def requests_per_s(self) -> float:
-        """The lowest rate of requests that is set; infinity where none is."""
+        """Return the lowest rate of requests that is set; infinity where none is."""
         return min(self.rps or inf, (self.rpm or inf) / 60)
 
     @property
     def has_rate(self) -> bool:
-        """Any rate is set."""
+        """Return whether any rate is set."""
         rates = (self.rps, self.rpm, self.rpd, self.tpm, self.itpm, self.otpm)
         return any(rate is not None for rate in rates)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSettings(RateSettings):
-    """One place to send to, with its own limits.
+    """Settings of one endpoint, with its own limits.
 
-    `charge` says what the provider charges its token limits with: what a request really used, or its `max_tokens` up
-    front. Endpoints with the same `quota` share one account: a rate-limit reply to one pauses all of them.
-    `key_refresh` is the interval at which the key is asked for again. `auth` says how it is sent: `bearer`, or the name
-    of the header that takes it. `proxy` is a URL, or `none` for a direct connection whatever the environment says.
-    `ca_file` has certificates that are trusted beside the system's. `kind` is the API that the endpoint speaks.
+    `charge` tells what the provider charges to its token limits: the tokens used, or `max_tokens` in advance. Endpoints
+    with the same `quota` share one account: a rate-limit reply to one pauses all of them. The key is read again every
+    `key_refresh` seconds. `auth` is `bearer`, or the header for the key. `proxy` is a URL, or `none` for a direct
+    connection in spite of the environment. `ca_file` adds trusted certificates to the system's. `kind` is the API of
+    the endpoint.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "str_strip_whitespace": True}
@@ -146,17 +145,17 @@ class EndpointSettings(RateSettings):
 
     @property
     def is_adaptive(self) -> bool:
-        """Learns from push-back: what the setting says, else where no rate is set."""
+        """Return whether limits are learned from push-back; by default they are where no rate is set."""
         return not self.has_rate if self.adaptive is None else self.adaptive
 
     @property
     def can_refresh_key(self) -> bool:
-        """Return whether the API key can be asked for again during a run; a variable keeps the key of the start."""
+        """Return whether the API key can be read again during a run; a variable keeps its first value."""
         return not (self.is_mock or self.key_env) and bool(self.key_file or self.key_command)
 
     @property
     def is_mock(self) -> bool:
-        """The built-in provider answers, no server is needed."""
+        """Return whether the built-in mock provider answers."""
         return self.url.startswith(f"{MOCK_SCHEME}:")
 
 
@@ -312,11 +311,11 @@ class Settings(RateSettings):
 
     @property
     def errors_path(self) -> str:
-        """Where records of lines without an answer go: errors.jsonl beside save.jsonl, x.errors.jsonl beside x.jsonl.
+        """Return the path of the error records: errors.jsonl beside save.jsonl, x.errors.jsonl beside x.jsonl.
 
-        Not one errors.jsonl for all save files of a folder: what failed with one model would be done for the next one.
-        Nothing but `.jsonl` is taken off a name, lest `part.aa` and `part.ab` share a file. Of a pipe or device,
-        `check_start` has set `errors`.
+        Each save file has its own: a line that failed with one model is not finished for the next model. Only `.jsonl`
+        is removed from a name, so that `part.aa` and `part.ab` do not share a file. For a pipe or device, `check_start`
+        has set `errors`.
         """
         if self.errors:
             return self.errors
@@ -325,7 +324,7 @@ class Settings(RateSettings):
         return join(folder, "errors.jsonl" if is_usual else f"{name.removesuffix('.jsonl')}.errors.jsonl")
 
     def together(self, name: Literal["rps", "rpm", "rpd", "tpm", "itpm", "otpm"]) -> float | None:
-        """The rate of all endpoints together: the run's cap, or the sum of theirs where each has one and it is less."""
+        """Return the rate of all endpoints: the run's, or the sum of theirs where all have one and it is lower."""
         own: float | None = getattr(self, name)
         each: list[float | None] = [getattr(endpoint, name) for endpoint in self.endpoints]
         known = [rate for rate in each if rate is not None]

@@ -1,4 +1,4 @@
-"""`llmblast config`: what settings a run would have."""
+"""`llmblast config`: print the settings that a run would have."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -48,14 +48,14 @@ def _shown(endpoint: EndpointSettings) -> dict[str, Any]:
 
 
 def _table(values: Mapping[str, Any]) -> Iterator[str]:
-    """The values that are set; TOML has no null, so what is not set is left out."""
+    """Yield a line of TOML for each value that is set; TOML has no null for the others."""
     for name, value in values.items():
         if value is not None and value != {}:
             yield f"{name} = {_value(value)}"
 
 
 def _value(value: Any) -> str:
-    """A TOML value. JSON's strings, numbers, booleans and arrays are TOML's too; only objects look different."""
+    """Return a value in TOML, which writes strings, numbers, booleans and arrays as JSON does, but not objects."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_value(name)} = {_value(inner)}" for name, inner in value.items()) + "}"
     if isinstance(value, list | tuple):

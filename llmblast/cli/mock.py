@@ -1,4 +1,4 @@
-"""`llmblast mock`: the mock provider as a server of its own, until it is told to stop."""
+"""`llmblast mock`: serve the mock provider until a signal stops it."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
@@ -75,15 +75,15 @@ async def _serve(settings: MockSettings, host: str, port: int) -> None:
     from llmblast.mocking.server import MockServer  # noqa: PLC0415
 
     shorten_logs()
-    # A collection of everything stops the server for some 10 ms, and even arrivals would look uneven to its limits.
+    # A full garbage collection stops the server for some 10 ms; even arrivals would look uneven to its limits.
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
-    told_to_stop = asyncio.Event()
+    stop_requested = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop_requested.set)
     async with MockServer(settings, host, port) as server:
         typer.echo(f"listening on {server.url}")
-        await told_to_stop.wait()
+        await stop_requested.wait()
     typer.echo(f"received {server.received} requests, rejected {server.rejected} with 429", err=True)
 
 

@@ -14,7 +14,7 @@ import typer
 from llmblast.errors import UsageError
 from llmblast.setting_loading import load
 from llmblast.setting_option import Option, choices_of, help_of, options_of, variable_of
-from llmblast.setting_values import kind_of
+from llmblast.setting_values import Switch, kind_of
 from llmblast.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -94,7 +94,7 @@ def _typer_option(entry: Field[Any], option: Option) -> Any:
         rich_help_panel=option.group,
         autocompletion=(lambda: list(choices)) if choices else None,
     )
-    value = bool if kind.is_switch else list[str] if entry.name == "endpoints" else str
+    value = bool if isinstance(kind, Switch) else list[str] if entry.name == "endpoints" else str
     return Annotated[value | None, made]
 
 

@@ -1,7 +1,7 @@
-"""Signals: which ones a run listens to, and what the first, the second and the third of them ask for.
+"""Signals: map the first, second and third signal to the stages of a shutdown, and handle them on the event loop.
 
-Ctrl-C, `kill` and a closed terminal are one wish said in three ways. Those that whoever started us has switched off, as
-`nohup` does and shells for background jobs, stay switched off.
+Ctrl-C, `kill` and a closed terminal mean the same. Signals that the parent process ignores, as `nohup` does and shells
+for background jobs, stay ignored.
 """
 
 import contextlib
@@ -20,68 +20,68 @@ EXIT_OF_SIGNAL: Mapping[signal.Signals, ExitCode] = {
     signal.SIGTERM: ExitCode.TERMINATED,
     signal.SIGHUP: ExitCode.HUNG_UP,
 }
-SAME_WISH_S = 1.0
-"""A hang-up this soon after another signal says nothing new: a closed terminal sends one by the kernel and one by its
-shell, systemd one after its SIGTERM. Taken for the second wish, it would abandon what has been paid for."""
+REPEATED_HANGUP_S = 1.0
+"""A SIGHUP this soon after another signal counts as the same one: a closed terminal sends one from the kernel and one
+from its shell, systemd one after its SIGTERM. Counted, it would abort requests that are paid for."""
 
-_ASKS_FOR_STATUS = frozenset(
+_STATUS_SIGNALS = frozenset(
     getattr(signal, name) for name in ("SIGUSR1", "SIGINFO") if hasattr(signal, name)
 )  # SIGINFO is Ctrl-T on BSD and macOS
 
 
-class Wish(Enum):
-    """What the signals so far add up to."""
+class ShutdownStage(Enum):
+    """Stage of a shutdown that the signals so far ask for."""
 
     DRAIN = auto()
-    """Send nothing more, let what is in flight finish."""
-    CUT_SHORT = auto()
-    """Abandon what is in flight, write what has come back."""
+    """Send nothing more, let requests in flight finish."""
+    ABORT_IN_FLIGHT = auto()
+    """Abort requests in flight, write the replies so far."""
     EXIT = auto()
-    """End at once: what remains to be done hangs."""
+    """Exit at once: the rest of the shutdown hangs."""
 
 
-class Wishes:
-    """Counts the signals that ask for an end."""
+class ShutdownSignals:
+    """Count the signals that ask for a shutdown."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._steps = iter(Wish)
+        self._stages = iter(ShutdownStage)
         self._last_s: float | None = None
 
-    def heard(self, number: signal.Signals) -> Wish | None:
-        """What this signal asks for; None where it belongs to the one before it."""
+    def on_signal(self, number: signal.Signals) -> ShutdownStage | None:
+        """Return the stage that this signal asks for; None where it repeats the signal before."""
         now = self._clock()
-        before, self._last_s = self._last_s, now
-        if number is signal.SIGHUP and before is not None and now - before < SAME_WISH_S:
+        last_s, self._last_s = self._last_s, now
+        if number is signal.SIGHUP and last_s is not None and now - last_s < REPEATED_HANGUP_S:
             return None
-        return next(self._steps, Wish.EXIT)
+        return next(self._stages, ShutdownStage.EXIT)
 
 
-def hold_status_requests() -> None:
-    """Lets SIGUSR1 wait until a run listens: it would end the process, and whoever asks how far it is means no harm."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ASKS_FOR_STATUS)
+def block_status_signals() -> None:
+    """Keep SIGUSR1 pending until a run handles it: by default it ends the process, but here it asks for the status."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STATUS_SIGNALS)
 
 
 @contextlib.contextmanager
-def listening(
+def handle_signals(
     loop: "asyncio.AbstractEventLoop", on_end: Callable[[signal.Signals], None], on_status: Callable[[], None]
 ) -> Iterator[None]:
-    """Calls back on the loop: `on_end` for the signals in EXIT_OF_SIGNAL, `on_status` for those that only ask.
+    """Call `on_end` for the signals in EXIT_OF_SIGNAL and `on_status` for status signals, both on the loop.
 
-    Afterwards the former end the process as they end any other, without a traceback, and the latter do nothing.
+    Afterwards, the former end the process without a traceback, and the latter do nothing.
     """
     ends = [number for number in EXIT_OF_SIGNAL if signal.getsignal(number) is not signal.SIG_IGN]
     for number in ends:
         loop.add_signal_handler(number, on_end, number)
-    for number in _ASKS_FOR_STATUS:
+    for number in _STATUS_SIGNALS:
         loop.add_signal_handler(number, on_status)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKS_FOR_STATUS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STATUS_SIGNALS)
     try:
         yield
     finally:
-        for number in _ASKS_FOR_STATUS:
-            signal.signal(number, signal.SIG_IGN)  # removing its handler would have it end the process
-        hold_status_requests()
+        for number in _STATUS_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # without a handler it would end the process
+        block_status_signals()
         for number in ends:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
