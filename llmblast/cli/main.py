@@ -35,9 +35,10 @@ class _Commands(TyperGroup):
 
     def get_params(self, ctx: Any) -> Any:
         """Return the switches with a default: to convert None to a switch, typer loads pydantic, which takes 45 ms."""
-        params = super().get_params(ctx)
+        params: list[Any] = super().get_params(ctx)
         for param in params:
-            param.default = param.default or False
+            if param.is_flag and param.default is None:
+                param.default = False
         return params
 
     def invoke(self, ctx: Any) -> Any:

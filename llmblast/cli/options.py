@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import Field
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -80,6 +81,7 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
+@cache
 def _typer_option(entry: Field[Any], option: Option) -> Any:
     """Return the annotation from which typer makes the option of a field."""
     kind, choices = kind_of(entry.type), choices_of(entry.type)

@@ -99,7 +99,7 @@ def test_the_choices_of_a_new_field_complete(run_copy: RunCopy) -> None:
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in fields(Settings)])
-def test_each_setting_is_an_option(name: str, llmblast: RunLlmblast, tmp_path: Path) -> None:
+def test_each_setting_is_an_option(name: str) -> None:
     """Its long name, its variable and its name in TOML are that of the field; `--url` alone differs."""
     entry, option = options_of(Settings)[name]
     (param,) = (param for param in _params("run") if param.name == name)
