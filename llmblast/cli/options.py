@@ -5,7 +5,7 @@ An option that is not given is None, so that a TOML file can set it; defaults ar
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
 from functools import cache
 from typing import Annotated, Any, TypeVar
@@ -39,25 +39,37 @@ CONFIG = Annotated[
 
 
 def takes_settings(*, in_check: bool = False) -> Callable[[Command], Command]:
-    """Return a decorator that puts INPUT and the options of the settings before the command's own.
+    """Return a decorator that gives a command INPUT and the options of the settings, as keywords.
 
-    typer reads them from the signature. `in_check` leaves out the options that `llmblast check` does not have.
+    `in_check` leaves out the options that `llmblast check` does not have.
     """
-
-    def decorate(command: Command) -> Command:
-        options = {
+    annotations = {
+        "path": INPUT,
+        **{
             name: _typer_option(entry, option)
             for name, (entry, option) in options_of(Settings).items()
             if option.in_check or not in_check
-        }
-        own = [own for own in inspect.signature(command).parameters.values() if own.kind is not own.VAR_KEYWORD]
-        annotations = {"path": INPUT, **options, "config": CONFIG}
-        parameters = [_parameter(name, annotation) for name, annotation in annotations.items()]
-        command.__signature__ = inspect.Signature([*parameters, *own])  # type: ignore[attr-defined] # functions may have one
-        command.__annotations__ = {**annotations, **{parameter.name: parameter.annotation for parameter in own}}
-        return command
+        },
+        "config": CONFIG,
+    }
+
+    def decorate(command: Command) -> Command:
+        parameters = (
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+            for name, annotation in annotations.items()
+        )
+        return take_options(command, parameters)
 
     return decorate
+
+
+def take_options(command: Command, parameters: Iterable[inspect.Parameter]) -> Command:
+    """Put `parameters` in place of a command's `**keywords`, before its own keywords, for typer to read."""
+    own = [own for own in inspect.signature(command).parameters.values() if own.kind is not own.VAR_KEYWORD]
+    signature = inspect.Signature(sorted([*parameters, *own], key=lambda parameter: parameter.kind))
+    command.__signature__ = signature  # type: ignore[attr-defined] # functions may have one
+    command.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    return command
 
 
 def settings_of(given: Mapping[str, Any], environ: Mapping[str, str], *, needs_input: bool = True) -> Settings:
@@ -75,10 +87,6 @@ def settings_of(given: Mapping[str, Any], environ: Mapping[str, str], *, needs_i
     if needs_input and is_unnamed and sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("no input: pipe a JSONL file in, or name it: llmblast run prompts.jsonl")
     return settings
-
-
-def _parameter(name: str, annotation: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 @cache
