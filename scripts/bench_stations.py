@@ -27,7 +27,8 @@ from llmblast.reading import Shaper, key_of, open_source
 from llmblast.records import Answer, Attempt, Reply, Request, Success
 from llmblast.scheduling import ANSWERED, Scheduler
 from llmblast.sending import TRANSPORTS, ChannelListener, make_target
-from llmblast.settings import Settings, load
+from llmblast.setting_loading import load
+from llmblast.settings import Settings
 from llmblast.watching import Counters, EndpointCounters, LimitsView
 from llmblast.watching.bar import BarDisplay, make_console
 from llmblast.writing import OutputFile, Writer, output_file

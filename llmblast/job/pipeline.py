@@ -27,7 +27,8 @@ from llmblast.reading import Finished, Shaper, Source, open_source
 from llmblast.reading.prompts import open_prompts
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
 from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey, connection_notes, make_target
-from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
+from llmblast.setting_loading import parse_hedge, parse_max_errors
+from llmblast.settings import EndpointSettings, Settings
 from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, clean
 from llmblast.writing import OutputFile, Timing, Writer
 

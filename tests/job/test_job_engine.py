@@ -16,7 +16,8 @@ from llmblast.job.engine import Engine
 from llmblast.job.pipeline import make_scheduler
 from llmblast.records import Attempt, Outcome, Reply, Request, Success
 from llmblast.sending import NO_LISTENER, Backoff, ChannelListener
-from llmblast.settings import Settings, load
+from llmblast.setting_loading import load
+from llmblast.settings import Settings
 from llmblast.watching import Counters, EndpointCounters
 from tests.task_channel import TaskChannel
 

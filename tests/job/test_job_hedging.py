@@ -19,7 +19,8 @@ from llmblast.mocking.settings import MockSettings
 from llmblast.records import Attempt, Cause, Failure, Outcome, Reply, Request, Success
 from llmblast.scheduling import Endpoint, Kind
 from llmblast.sending import NO_LISTENER, TRANSPORTS, Backoff, Channel, ChannelListener
-from llmblast.settings import EndpointSettings, load
+from llmblast.setting_loading import load
+from llmblast.settings import EndpointSettings
 from llmblast.watching import Counters, EndpointCounters
 from tests.openai_provider import make_target
 from tests.scheduling.scheduling_samples import end

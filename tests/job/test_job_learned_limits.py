@@ -9,7 +9,8 @@ import pytest
 from llmblast.job.learned_limits import MAX_AGE_S, keep_limits, known_limits
 from llmblast.job.pipeline import make_scheduler
 from llmblast.scheduling import KnownLimits
-from llmblast.settings import Settings, load
+from llmblast.setting_loading import load
+from llmblast.settings import Settings
 
 NOW_S = 1_800_000_000.0
 URL = "http://127.0.0.1:9/v1"
