@@ -14,7 +14,7 @@ from aiohttp import (
 from aiohttp.client_exceptions import ClientConnectorCertificateError, ClientConnectorDNSError, ClientSSLError
 from yarl import URL
 
-from llmblast.sending.opening import place_of
+from llmblast.sending.connect_errors import place_of
 from llmblast.sending.proxies import Proxy
 from llmblast.sending.proxy_replies import explain_proxy_status
 from llmblast.sending.tls import explain_certificate, explain_tls
