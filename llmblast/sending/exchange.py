@@ -149,7 +149,8 @@ class Exchange:
             self.close()  # no request is under way: the server ends the connection, or speaks out of turn
             return
         reader = self._reader
-        if reader.received_bytes + len(data) > self._uncounted_bytes and not self._may_grow(len(data)):
+        reader.received_bytes += len(data)
+        if reader.received_bytes > self._uncounted_bytes and not self._may_grow(len(data)):
             return
         if (error := reader.feed(data)) is not None:
             self.cut_off(*self._explain(error, data))
@@ -182,12 +183,12 @@ class Exchange:
 
     def _may_grow(self, size_bytes: int) -> bool:
         """Count more bytes of a long reply, which may pause it; cut it off where it is too long."""
-        before_bytes = self._reader.received_bytes
-        if before_bytes + size_bytes > self.max_reply_bytes:
+        received_bytes = self._reader.received_bytes
+        if received_bytes > self.max_reply_bytes:
             self.cut_off(Cause.TOO_LARGE, f"the reply is larger than {self.max_reply_bytes} bytes and was cut off")
             return False
-        is_first = before_bytes <= self._uncounted_bytes
-        self._budget.grow(self, before_bytes + size_bytes if is_first else size_bytes)
+        is_first = received_bytes - size_bytes <= self._uncounted_bytes
+        self._budget.grow(self, received_bytes if is_first else size_bytes)
         return True
 
     def _broken_reply(self, cause: Cause, detail: str) -> Reply:
@@ -244,15 +245,13 @@ class Exchange:
 
 
 class _ConnectionEvents(asyncio.Protocol):
-    """Pass the events of a connection to its exchange."""
+    """Pass the events of a connection to its exchange: its slots are methods of the exchange, which saves a call."""
 
-    __slots__ = ("_exchange",)
+    __slots__ = ("connection_lost", "data_received")
+
+    data_received: Callable[[bytes], None]  # type: ignore[assignment] # a slot instead of a method
+    connection_lost: Callable[[BaseException | None], None]  # type: ignore[assignment] # a slot instead of a method
 
     def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-
-    def data_received(self, data: bytes) -> None:
-        self._exchange.on_data(data)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._exchange.on_connection_lost(exc)
+        self.data_received = exchange.on_data
+        self.connection_lost = exchange.on_connection_lost

@@ -24,13 +24,12 @@ class ReplyState(Enum):
 
     HEAD = "head awaited"
     BODY = "in its body"
-    COMPLETE = "complete"
 
     def __repr__(self) -> str:
         return self.value
 
 
-_HEAD, _BODY, _COMPLETE = ReplyState.HEAD, ReplyState.BODY, ReplyState.COMPLETE
+_HEAD, _BODY = ReplyState.HEAD, ReplyState.BODY
 
 
 class _Parser(Protocol):
@@ -68,7 +67,7 @@ class ReplyReader:
         self.reply: Reply | None = None
         self.keeps_alive = True
         self.received_bytes = 0
-        """Bytes of the present reply as received: endless headers and interim replies count, too."""
+        """Bytes of the present reply as received, counted by the exchange: endless headers and interim replies, too."""
         self._max_reply_bytes = max_reply_bytes
         self._headers: dict[bytes, bytes] = {}
         self._chunks: list[bytes] = []
@@ -85,15 +84,13 @@ class ReplyReader:
 
     def feed(self, data: bytes) -> Exception | None:
         """Parse the next bytes. Return why they are not HTTP/1.1; None where they are."""
-        self.received_bytes += len(data)
-        reason = self._parse(data)
-        if reason is not None:
-            self.keeps_alive = False
-            if self.reply is None and isinstance(reason, httptools.HttpParserError):
-                reason = self._parse_again(data, reason)
-        elif self.reply is None:
+        try:
+            self._parser.feed_data(data)
+        except Exception as error:  # noqa: BLE001 -- sorted out apart from the usual way
+            return self._on_error(error, data)
+        if self.reply is None:
             self._keep_for_second_parser(data)
-        return reason if self.reply is None else None
+        return None
 
     def reset(self) -> None:
         """Await the next reply. An idle connection keeps no body alive."""
@@ -123,10 +120,7 @@ class ReplyReader:
 
     def received(self) -> Reply:
         """Return the reply as received so far, decompressed."""
-        chunks = self._chunks
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        reply = Reply(self._parser.get_status_code(), self._headers.copy(), body)
-        return without_coding(reply, self._max_reply_bytes)
+        return self._received(self._parser.get_status_code())
 
     def complete_body(self) -> Reply | None:
         """Return the reply where its body is complete and only its framing has no end."""
@@ -142,47 +136,48 @@ class ReplyReader:
 
     def on_headers_complete(self) -> None:
         """Note that status and headers are known."""
-        if self.state is _HEAD:
-            self.state = _BODY
+        self.state = _BODY
 
     def on_message_complete(self) -> None:
         """Complete the reply; an interim one (100 Continue, 103) only precedes it."""
-        if self.reply is not None:
-            return
-        if 100 <= self._parser.get_status_code() < 200:
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:
             self.state = _HEAD
             self._headers.clear()
-        else:
-            self.state = _COMPLETE
+        elif self.reply is None:
             self.keeps_alive = self.keeps_alive and self._parser.should_keep_alive()
-            self.reply = self.received()
+            self.reply = self._received(status)
 
-    def _parse(self, data: bytes) -> Exception | None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserCallbackError as error:
+    def _received(self, status: int) -> Reply:
+        chunks = self._chunks
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return without_coding(Reply(status, self._headers.copy(), body), self._max_reply_bytes)
+
+    def _on_error(self, error: Exception, data: bytes) -> Exception | None:
+        """Parse once more what the first parser refuses. Return why the bytes are not HTTP/1.1; None where they are."""
+        if isinstance(error, httptools.HttpParserCallbackError):
             raise error.__context__ or error from None  # a defect of this program, not of the server
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade, UnreadableHttpError) as reason:
-            return reason
-        return None
+        if not isinstance(error, (httptools.HttpParserError, httptools.HttpParserUpgrade, UnreadableHttpError)):
+            raise error
+        self.keeps_alive = False
+        if self.reply is not None:
+            return None
+        received = b"".join((*self._packets, data))
+        is_final = isinstance(self._parser, _RewritingParser) or not isinstance(error, httptools.HttpParserError)
+        if is_final or len(received) < self.received_bytes:
+            return error
+        self._headers.clear()
+        self._chunks.clear()
+        self._packets.clear()
+        self.state = _HEAD
+        self._parser = _RewritingParser(self)
+        return self.feed(received)
 
     def _keep_for_second_parser(self, data: bytes) -> None:
         if self.received_bytes <= _MAX_REPARSED_BYTES or self.state is _HEAD:
             self._packets.append(data)
         else:
             self._packets.clear()
-
-    def _parse_again(self, data: bytes, reason: Exception) -> Exception | None:
-        """Parse the reply from its first byte, rewritten. Return why it is not readable, or None."""
-        received = b"".join((*self._packets, data))
-        if len(received) < self.received_bytes:
-            return reason
-        self._headers.clear()
-        self._chunks.clear()
-        self._packets.clear()
-        self.state = _HEAD
-        self._parser = _RewritingParser(self)
-        return self._parse(received)
 
 
 class _RewritingParser:
