@@ -2,11 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from contextvars import ContextVar
-from functools import partial
 from io import BytesIO
-from ssl import SSLError
-from typing import Any
 
 from aiohttp import (
     BytesPayload,
@@ -19,11 +15,7 @@ from aiohttp import (
     ServerDisconnectedError,
     StreamReader,
 )
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ClientRequest, ConnectionKey
-from aiohttp.connector import Connection
-from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
-from aiohttp.tracing import Trace
+from aiohttp.http_exceptions import LineTooLong
 from yarl import URL
 
 from llmblast.records import Attempt, Cause, Reply
@@ -32,21 +24,20 @@ from llmblast.sending.complete_bodies import is_complete
 from llmblast.sending.connect_errors import place_of
 from llmblast.sending.exchange import MAX_REPLY_BYTES
 from llmblast.sending.fd_waiters import FdWaiters, is_out_of_files
-from llmblast.sending.foreign_protocols import explain_first_bytes, hint_at_tls
-from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS, ReplyRewriter, UnreadableHttpError
+from llmblast.sending.foreign_protocols import hint_at_tls
+from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS
 from llmblast.sending.listener import NO_LISTENER, ChannelListener
-from llmblast.sending.proxies import Proxy, forwarder
+from llmblast.sending.proxies import forwarder
 from llmblast.sending.proxy_replies import without_proxy_refusal
 from llmblast.sending.reply_budget import UNCOUNTED_BYTES, reply_budget
 from llmblast.sending.resolving import (
-    ProxyingConnector,
     headers_for_proxy,
     new_tcp_connector,
     not_sent,
     url_of_http_proxy,
 )
+from llmblast.sending.session_connector import RequestPhase, RequestState, StaleCheckingConnector, request_state
 from llmblast.sending.target import Target
-from llmblast.sending.tls import explain_tls
 
 _MAX_BYTES_PAYLOAD_BYTES = 512 * 1024
 """Longer bodies go as a file: aiohttp writes that in pieces, and warns of bytes beyond 1 MiB."""
@@ -55,182 +46,6 @@ _UNREAD_BYTES = 512 * 1024
 """Rough size of the unread part of a paused reply: aiohttp reads on until that is twice `_READ_AHEAD_BYTES`, in packets
 of up to 256 KiB.
 """
-
-
-class _EofReportingHandler(ResponseHandler):
-    """Report a reset like an orderly end: with the reply if one had begun. aiohttp forgets that after a reset, and a
-    request that had reached the server would be mistaken for one on a stale connection.
-
-    `first_data` are the first bytes of the connection, `tls_error` is the reason why TLS ended it.
-    """
-
-    first_data = b""
-    tls_error: SSLError | None = None
-
-    def data_received(self, data: bytes) -> None:
-        if not self.first_data:
-            self.first_data = data
-        super().data_received(data)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        if isinstance(exc, SSLError):
-            self.tls_error = exc
-        super().connection_lost(None)
-
-    def set_response_params(self, **params: Any) -> None:
-        """Have the reply parsed by a `_LenientParser`. `_parser` and `_tail` are not documented API, either."""
-        early, self._tail = self._tail, b""
-        parser: Any = _LenientParser(self, params)
-        self._parser = parser
-        if early:
-            self.data_received(early)
-
-    def new_parser(self, params: dict[str, Any]) -> Any:
-        """Return a parser of aiohttp's own."""
-        mine = self._parser
-        super().set_response_params(**params)
-        parser, self._parser = self._parser, mine
-        return parser
-
-
-class _LenientParser:
-    """Parse a reply with aiohttp's parser and, if that refuses its head, once more rewritten. Then the connection ends.
-
-    A head that was handed to aiohttp cannot be parsed again: chunks of an odd form have to come with it.
-    """
-
-    def __init__(self, handler: _EofReportingHandler, params: dict[str, Any]) -> None:
-        self._handler = handler
-        self._params = params
-        self._parser = handler.new_parser(params)
-        self._rewriter: ReplyRewriter | None = None
-        self._head = b""
-        self._is_head_done = False
-
-    def __getattr__(self, name: str) -> Any:
-        """Take everything but `feed_data` from aiohttp's parser."""
-        return getattr(self._parser, name)
-
-    def feed_data(self, data: bytes) -> tuple[Any, bool, bytes]:
-        """Return the replies whose heads are whole now, as aiohttp's parser does."""
-        if self._rewriter is not None:
-            return self._feed_rewritten(data)
-        try:
-            fed: tuple[Any, bool, bytes] = self._parser.feed_data(data)
-        except LineTooLong:
-            raise
-        except HttpProcessingError:
-            if self._is_head_done:
-                raise
-            self._rewriter = ReplyRewriter()
-            self._parser = self._handler.new_parser(self._params)
-            self._handler.force_close()
-            return self._feed_rewritten(self._head + data)
-        if not self._is_head_done:
-            self._count_head(data, fed)
-        return fed
-
-    def _feed_rewritten(self, data: bytes) -> tuple[Any, bool, bytes]:
-        assert self._rewriter is not None
-        try:
-            fed: tuple[Any, bool, bytes] = self._parser.feed_data(self._rewriter.feed(data))
-        except UnreadableHttpError as error:
-            raise BadHttpMessage(str(error)) from None
-        if not self._is_head_done:
-            self._count_head(data, fed)
-        return fed
-
-    def _count_head(self, data: bytes, fed: tuple[Any, bool, bytes]) -> None:
-        messages = fed[0]
-        self._is_head_done = bool(messages) and messages[-1][0].code >= 200
-        self._head = b"" if self._is_head_done else self._head + data
-        if len(self._head) > MAX_HEAD_BYTES:
-            raise LineTooLong(self._head[:100] + b"...", MAX_HEAD_BYTES)
-
-
-class _RequestState:
-    """Progress of one request. Its timeout is at `deadline_s` on the loop's clock."""
-
-    __slots__ = (
-        "answered",
-        "attempt",
-        "chunks",
-        "deadline_s",
-        "handler",
-        "head",
-        "is_late",
-        "listener",
-        "reused",
-        "sent",
-        "task",
-    )
-
-    def __init__(self, deadline_s: float, attempt: Attempt, listener: ChannelListener) -> None:
-        self.deadline_s = deadline_s
-        self.attempt = attempt
-        self.listener = listener
-        self.task = asyncio.current_task()
-        self.is_late = False
-        self.handler: ResponseHandler | None = None
-        self.reused = False
-        self.sent = False
-        self.answered = False
-        self.head = Reply()
-        """Status and headers, once they have come."""
-        self.chunks: list[bytes] = []
-
-    def time_out(self) -> None:
-        """Cancel the task of the request."""
-        if self.task is not None and not self.is_late:
-            self.is_late = True
-            self.task.cancel()
-
-    def timed_out(self) -> bool:
-        """Return whether only the timeout has cancelled the task."""
-        return self.is_late and self.task is not None and self.task.uncancel() == 0
-
-
-_request_state: ContextVar[_RequestState] = ContextVar("request_state")
-"""The state of the present task's request. aiohttp's tracing would take a third of the whole exchange."""
-
-
-class _StaleCheckingConnector(ProxyingConnector):
-    """Never reuse a connection on which the server sent data while it was idle: RFC 9112 section 9.2.
-
-    aiohttp checks that when a connection is given back, not when it is taken out again, and would hand those bytes
-    to the next request as its reply. `_get` and `_factory` are not documented API: tests fail at once when aiohttp does
-    not call them any more.
-    """
-
-    def __init__(self, socks: Proxy | None = None, **options: Any) -> None:
-        super().__init__(socks, **options)
-        handler: type[ResponseHandler] = _EofReportingHandler
-        self._factory = partial(handler, loop=self._loop)
-
-    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
-        """Connect, let the request wait for its turn to leave, and record in its state that it was sent."""
-        connection = await super().connect(req, traces, timeout)
-        state = _request_state.get()
-        state.handler = connection.protocol
-        if (leave := state.listener.leave(state.attempt, not state.reused)) is not None:
-            try:
-                await leave
-            except BaseException:
-                connection.close()
-                raise
-        if connection.transport is not None and not connection.transport.is_closing():
-            state.sent = True
-            if not state.reused:
-                state.listener.on_delayed_send(state.attempt, True)
-        return connection
-
-    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        while (connection := await super()._get(key, traces)) is not None:
-            if connection.protocol is not None and not connection.protocol.should_close:
-                break
-            connection.close()
-        _request_state.get().reused = connection is not None
-        return connection
 
 
 class SessionChannel:
@@ -244,11 +59,11 @@ class SessionChannel:
         self._max_reply_bytes = max_reply_bytes
         self._forwarder = forwarder(target.proxy, target.base)
         self._waiters: FdWaiters[None] = FdWaiters()
-        self._under_way: set[_RequestState] = set()
+        self._under_way: set[RequestState] = set()
         self._urls: dict[str, URL] = {}
         connect_s = min(connect_timeout_s, timeout_s)
         self._session = ClientSession(
-            connector=new_tcp_connector(_StaleCheckingConnector, target.proxy, target.tls),
+            connector=new_tcp_connector(StaleCheckingConnector, target.proxy, target.tls),
             timeout=ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s),
             headers=target.headers if target.proxy is None else None,
             auto_decompress=False,
@@ -300,8 +115,8 @@ class SessionChannel:
         if self._waiters.waiting:
             await self._waiters.wait(again=False)
         while True:
-            state = _RequestState(clock() + self._timeout_s, attempt, listener)
-            _request_state.set(state)
+            state = RequestState(clock() + self._timeout_s, attempt, listener)
+            request_state.set(state)
             self._under_way.add(state)
             try:
                 reply = await self._post(url, self._target.body_of(rendering), state)
@@ -313,7 +128,7 @@ class SessionChannel:
                 self._under_way.discard(state)
                 await asyncio.sleep(0)  # uvloop refuses to write before it reports why the connection is lost
                 reply = None
-                if state.sent or not is_out_of_files(error) or not self._may_wait(begun_s):
+                if state.was_sent or not is_out_of_files(error) or not self._may_wait(begun_s):
                     reply = self._explain(url, error, state)
             finally:
                 self._under_way.discard(state)
@@ -327,13 +142,13 @@ class SessionChannel:
         """Return whether a file may become free: another request will end, or the timeout has not passed yet."""
         return len(self._under_way) > 1 or asyncio.get_running_loop().time() < begun_s + self._timeout_s
 
-    async def _post(self, url: URL, body: bytes, state: _RequestState) -> Reply:
+    async def _post(self, url: URL, body: bytes, state: RequestState) -> Reply:
         data = BytesPayload(body) if len(body) <= _MAX_BYTES_PAYLOAD_BYTES else BytesIO(body)
         headers, proxy_headers = self._headers()
         async with self._session.post(
             url, data=data, headers=headers, allow_redirects=False, proxy_headers=proxy_headers
         ) as response:
-            state.answered = True
+            state.phase = RequestPhase.HEAD_RECEIVED
             reply = state.head = Reply(response.status, _first_of_each(response.raw_headers))
             content = await _read_capped(response.content, self._max_reply_bytes, state.chunks)
             if content is None:
@@ -344,12 +159,12 @@ class SessionChannel:
                 reply = without_proxy_refusal(reply, self._forwarder, place_of(url.host, url.port))
             return without_coding(reply, self._max_reply_bytes)
 
-    def _explain(self, url: URL, error: Exception, state: _RequestState) -> Reply:
-        if state.reused and not state.answered and _is_silent_end(error):
+    def _explain(self, url: URL, error: Exception, state: RequestState) -> Reply:
+        if state.is_reused and not state.has_head and _is_silent_end(error):
             return Reply(cause=Cause.STALE, detail="the server had closed the keep-alive connection")
-        if not state.sent:
+        if not state.was_sent:
             return not_sent(url, error, self._target.proxy)
-        foreign = "" if state.reused else _explain_first_use(state.handler)
+        foreign = state.explain_first_use()
         if foreign:
             return Reply(cause=Cause.NOT_SENT, detail=foreign)
         reply = state.head
@@ -358,7 +173,7 @@ class SessionChannel:
             reply = without_coding(reply, self._max_reply_bytes)
         return reply if state.chunks and is_complete(reply) else self._explain_reply(url, error, state)
 
-    def _explain_reply(self, url: URL, error: Exception, state: _RequestState) -> Reply:
+    def _explain_reply(self, url: URL, error: Exception, state: RequestState) -> Reply:
         if isinstance(error, TimeoutError):
             return Reply(cause=Cause.TIMED_OUT, detail=f"no complete reply within {self._timeout_s:g} s")
         if _has_too_much_head(error):
@@ -367,9 +182,9 @@ class SessionChannel:
             what = error.message.strip().partition("\n")[0].rstrip(":")
             return Reply(cause=Cause.BROKEN, detail=f"the reply is not HTTP/1.1: {what}")
         how_far = (
-            "before a reply came" if _is_silent_end(error) and not state.answered else "in the middle of the reply"
+            "before a reply came" if _is_silent_end(error) and not state.has_head else "in the middle of the reply"
         )
-        hint = hint_at_tls(url.port) if url.scheme == "http" and not (state.reused or state.answered) else ""
+        hint = hint_at_tls(url.port) if url.scheme == "http" and not (state.is_reused or state.has_head) else ""
         return Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}{hint}")
 
     async def warm_up(self, connections: int = 1) -> Reply | None:
@@ -398,15 +213,6 @@ def _is_silent_end(error: Exception) -> bool:
     if isinstance(error, ServerDisconnectedError):
         return isinstance(error.message, str)
     return isinstance(error, ClientOSError)
-
-
-def _explain_first_use(handler: ResponseHandler | None) -> str:
-    """Return why a new connection carried no HTTP, for a person; empty where that is not known."""
-    if not isinstance(handler, _EofReportingHandler):
-        return ""
-    if handler.tls_error is not None and not handler.first_data:
-        return f"no TLS connection: {explain_tls(handler.tls_error)}"
-    return explain_first_bytes(handler.first_data)
 
 
 def _first_of_each(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
