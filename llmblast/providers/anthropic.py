@@ -1,4 +1,4 @@
-"""Anthropic's Messages API: how a request is written, and what a reply says.
+"""Anthropic's Messages API: write requests and read replies.
 
 Sources: https://docs.anthropic.com/en/api/messages, /api/errors, /api/rate-limits, /docs/build-with-claude/vision,
 /api/handling-stop-reasons, and the types of https://github.com/anthropics/anthropic-sdk-python.
@@ -9,21 +9,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import orjson
 
-from llmblast.providers.anthropic_streams import join_events
+from llmblast.providers.on_demand import named_wait_s, read_error
 from llmblast.providers.rate_limit_headers import read_rate_limits
-from llmblast.providers.reply_errors import error_in_success, find_error, is_error, read_error, read_repaired
-from llmblast.providers.wait_hints import named_wait_s
 from llmblast.records import Answer, Prompt, Reply, ReplyError, Request, UnsupportedError
 from llmblast.urls import base_of
 
 DEFAULT_MAX_TOKENS = 4096
-"""The API demands `max_tokens`; this is for prompts whose parameters have none."""
+"""For prompts without `max_tokens`, which the API requires."""
 API_VERSION = "2023-06-01"
-"""The last one that takes `temperature`, `top_p` and `top_k`; an endpoint's own `headers` may name 2026-10-21."""
+"""The last version that accepts `temperature`, `top_p` and `top_k`; an endpoint's `headers` may name 2026-10-21."""
 _PATH = "v1/messages"
-_BASE_64 = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.ASCII)
+_BASE_64 = r"(?a)data:([\w.+-]+/[\w.+-]+);base64,"
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-_UNKNOWN = (
+_UNSUPPORTED = (
     "n",
     "seed",
     "logprobs",
@@ -34,7 +32,7 @@ _UNKNOWN = (
     "response_format",
     "reasoning_effort",
 )
-"""Parameters of OpenAI's that change an answer, and that the API has nothing like."""
+"""Parameters of OpenAI's API that change an answer and have no equivalent here."""
 _CHOICES: Mapping[object, str] = {"auto": "auto", "none": "none", "required": "any"}
 _FINISH_REASONS = {
     "end_turn": "stop",
@@ -67,7 +65,7 @@ class Anthropic:
         self._tail = b""
 
     def base_url(self, url: str) -> str:
-        """See `Provider`. What follows is `/v1/messages`, whether the URL ends in `/v1` or not, as with the clients."""
+        """See `Provider`. The path is `/v1/messages`, whether the URL ends in `/v1` or not, as in its clients."""
         return base_of(url, (_PATH,))
 
     def names_path(self, url: str) -> bool:
@@ -77,7 +75,7 @@ class Anthropic:
         return "x-api-key", key
 
     def unsupported_in(self, prompt: Prompt) -> str | None:
-        for name in _UNKNOWN:
+        for name in _UNSUPPORTED:
             if prompt.params.get(name) is not None and not (name == "n" and prompt.params[name] == 1):
                 return f'the Messages API has no parameter like "{name}": take it out'
         if not prompt.images:
@@ -85,7 +83,7 @@ class Anthropic:
         return next((reason for url in prompt.images if (reason := _unsupported_image(url)) is not None), None)
 
     def render(self, prompt: Prompt) -> tuple[str, bytes]:
-        """See `Provider`. What the next prompt has in common with the last one is not encoded again."""
+        """See `Provider`. Parts that the next prompt shares with the last one are not encoded again."""
         if prompt.params is not self._params or prompt.system is not self._system:
             self._tail = _tail(prompt.system, prompt.params)
             self._system, self._params = prompt.system, prompt.params
@@ -97,7 +95,7 @@ class Anthropic:
         return _PATH, b"".join((b'{"messages":[{"role":"user","content":', orjson.dumps(content), self._tail))
 
     def read_answer(self, request: Request, reply: Reply) -> Answer | ReplyError:
-        """See `Provider`. A stream that was not asked for is joined; `reply.body` becomes the message in it."""
+        """See `Provider`. An unrequested stream is joined; `reply.body` becomes the message in it."""
         try:
             data = orjson.loads(reply.body)
         except orjson.JSONDecodeError:
@@ -113,10 +111,10 @@ def _tail(system: str | None, params: Mapping[str, object]) -> bytes:
 
 
 def _translated(params: Mapping[str, object]) -> dict[str, object]:
-    """Return parameters as the API names them; names that are not of OpenAI stay as they are."""
+    """Return parameters by the API's names; names that OpenAI's API does not have stay."""
     members: dict[str, object] = {}
     for name, value in params.items():
-        if name == "n" or (value is None and name in _UNKNOWN):
+        if name == "n" or (value is None and name in _UNSUPPORTED):
             continue
         if (translate := _TRANSLATIONS.get(name)) is None:
             members[name] = value
@@ -158,13 +156,13 @@ _TRANSLATIONS: Mapping[str, Callable[[object], Mapping[str, object]]] = {
     "tools": _tools,
     "tool_choice": _tool_choice,
 }
-"""Parameters that OpenAI's API has by another name or in another form."""
+"""Parameters that have another name or form in OpenAI's API."""
 
 
 def _unsupported_image(url: str) -> str | None:
     if not url.startswith("data:"):
         return None
-    found = _BASE_64.match(url)
+    found = re.match(_BASE_64, url)
     if found is None:
         return "the Messages API takes data URLs of images as base64 only: data:image/png;base64,..."
     is_known = found[1].lower() in _IMAGE_TYPES
@@ -172,7 +170,7 @@ def _unsupported_image(url: str) -> str | None:
 
 
 def _image(url: str) -> Mapping[str, object]:
-    found = _BASE_64.match(url)
+    found = re.match(_BASE_64, url)
     if found is None:
         return {"type": "image", "source": {"type": "url", "url": url}}
     source = {"type": "base64", "media_type": found[1].lower(), "data": url[found.end() :]}
@@ -180,6 +178,9 @@ def _image(url: str) -> Mapping[str, object]:
 
 
 def _read_repaired(reply: Reply) -> Answer | ReplyError:
+    from llmblast.providers.anthropic_streams import join_events  # noqa: PLC0415 -- at the first reply like this
+    from llmblast.providers.repaired_replies import read_repaired  # noqa: PLC0415 -- at the first reply like this
+
     repaired = read_repaired(reply, join_events)
     if isinstance(repaired, ReplyError):
         return repaired
@@ -195,13 +196,9 @@ def _read_data(status: int, data: object) -> Answer | ReplyError:
         return ReplyError(f"HTTP {status} with JSON that is not an object", "unusable_reply")
     usage = data.get("usage")
     usage = usage if type(usage) is dict else None
-    is_failed = is_error(data.get("error")) or data.get("type") == "error"
-    answer = None if is_failed else _read_message(data, usage)
+    answer = None if data.get("error") or data.get("type") == "error" else _read_message(data, usage)
     if answer is None:
-        missing = ReplyError(f"HTTP {status} without an answer in it", "unusable_reply")
-        error = find_error(data) if is_failed else error_in_success(data) or missing
-        error.has_usage = usage is not None and any(type(count) is int and count > 0 for count in usage.values())
-        return error
+        answer = _read_failure(status, data, usage)
     if isinstance(answer, Answer) and usage is not None:
         answer.usage = usage
         counts = [count for name in _INPUT_COUNTS if type(count := usage.get(name)) is int and count >= 0]
@@ -209,6 +206,20 @@ def _read_data(status: int, data: object) -> Answer | ReplyError:
         output = usage.get("output_tokens")
         answer.completion_tokens = output if type(output) is int and output >= 0 else 0
     return answer
+
+
+def _read_failure(status: int, data: Mapping[str, object], usage: Mapping[str, object] | None) -> Answer | ReplyError:
+    """Return the error in a reply without an answer, or the answer where the member `error` says that there is none."""
+    from llmblast.providers.reply_errors import error_in_success, find_error, is_error  # noqa: PLC0415 -- on errors only
+
+    is_failed = is_error(data.get("error")) or data.get("type") == "error"
+    answer = None if is_failed else _read_message(data, usage)
+    if answer is not None:
+        return answer
+    missing = ReplyError(f"HTTP {status} without an answer in it", "unusable_reply")
+    error = find_error(data) if is_failed else error_in_success(data) or missing
+    error.has_usage = usage is not None and any(type(count) is int and count > 0 for count in usage.values())
+    return error
 
 
 def _read_message(data: Mapping[str, object], usage: Mapping[str, object] | None) -> Answer | ReplyError | None:
@@ -237,7 +248,7 @@ def _is_text(block: object) -> bool:
 
 
 def _are_plain(blocks: Sequence[object]) -> bool:
-    """Return whether blocks say nothing but their text."""
+    """Return whether blocks hold nothing but their text."""
     for block in blocks:
         if not (isinstance(block, dict) and _is_text(block)) or block.get("citations"):
             return False

@@ -20,11 +20,11 @@ Sources: the API references of those providers, OpenRouter's list of standardise
 import re
 from collections.abc import Mapping
 
-_FILTERED = re.compile(
+_FILTERED = (
     r"content_?filter|safety|prohibited|blocklist|blocked|recitation|spii|sensitive|guardrail|moderation|toxic|refusal"
 )
-_CUT_OFF = re.compile(r"length|max_|model_(?:length|context)|token_limit|time_limit|context_(?:length|window)")
-_FAILED = re.compile(
+_CUT_OFF = r"length|max_|model_(?:length|context)|token_limit|time_limit|context_(?:length|window)"
+_FAILED = (
     r"error|abort|cancel|fail|interrupt|timeout|timed_out|overload|rate_?limit|insufficient_system_resource"
     r"|\w+_error\b|(?:function_call_filter: *)?(?:malformed_|unexpected_tool_call|too_many_tool_calls)"
 )
@@ -36,7 +36,7 @@ def is_flagged(finish_reason: str | None) -> bool:
     if finish_reason is None or finish_reason in ("stop", "tool_calls"):
         return False
     reason = finish_reason.lower()
-    return _FILTERED.search(reason) is not None or _CUT_OFF.match(reason) is not None
+    return re.search(_FILTERED, reason) is not None or re.match(_CUT_OFF, reason) is not None
 
 
 def failure_in(choice: Mapping[str, object]) -> str | None:
@@ -53,4 +53,4 @@ def failure_in(choice: Mapping[str, object]) -> str | None:
 
 
 def _is_failure(reason: str) -> bool:
-    return not is_flagged(reason) and _FAILED.match(reason.lower()) is not None
+    return not is_flagged(reason) and re.match(_FAILED, reason.lower()) is not None

@@ -31,7 +31,7 @@ _SHOWN_CHARACTERS = 40
 _BRACE = b"{"
 _NONE = ("", "identity", "chunked")
 _MOST_CODINGS = 4
-_NOT_IN_TEXTS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_NOT_IN_TEXTS = rb"[\x00-\x08\x0b\x0c\x0e-\x1f]"
 
 
 class _Decompressor(Protocol):
@@ -100,7 +100,7 @@ def _is_text(body: bytes) -> bool:
         body.decode()
     except UnicodeDecodeError:
         return False
-    return _NOT_IN_TEXTS.search(body) is None
+    return re.search(_NOT_IN_TEXTS, body) is None
 
 
 def _unpack_one(coding: str, body: bytes, max_bytes: int) -> bytes:

@@ -18,8 +18,8 @@ from llmblast.settings import EndpointSettings
 
 USER_AGENT = "llmblast/0.1"
 _HEADERS_OF_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
-_VERSION = re.compile(r"/v\d+$")
-_OWN_VERSION = re.compile(r"v\d+/")
+_VERSION = r"/v\d+$"
+_OWN_VERSION = r"v\d+/"
 """Paths such as `v2/rerank` take the place of the base's own version."""
 _COPIED_BYTES = 16 * 1024
 
@@ -81,7 +81,7 @@ class Target:
     def url_of(self, path: str) -> str:
         """Where requests for `path` go; a query in the base URL, such as `?api-version=`, stays behind the path."""
         parts = urlsplit(self.base)
-        base = _VERSION.sub("", parts.path) if _OWN_VERSION.match(path) else parts.path
+        base = re.sub(_VERSION, "", parts.path) if re.match(_OWN_VERSION, path) else parts.path
         return parts._replace(path=f"{base}/{path}").geturl()
 
 
