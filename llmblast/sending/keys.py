@@ -8,7 +8,6 @@ from pathlib import Path
 from llmblast.errors import UsageError
 from llmblast.records import Provider
 from llmblast.sending.credentials import find_key, read_key_file
-from llmblast.sending.key_command import run_key_command
 from llmblast.settings import EndpointSettings
 
 
@@ -88,6 +87,8 @@ class EndpointKey:
                 return UsageError(f"endpoint {endpoint.name}: only key_command and key_file can be read again")
             if endpoint.key_file:
                 return await asyncio.to_thread(_read_again, endpoint, endpoint.key_file)
+            from llmblast.sending.key_command import run_key_command  # noqa: PLC0415 -- few endpoints have one
+
             return await run_key_command(endpoint, endpoint.key_command or "")
         except UsageError as error:
             return error
