@@ -14,7 +14,7 @@ from llmblast.settings import EndpointSettings
 BEARER = "bearer"
 BEARER_HEADER = "Authorization"
 DEFAULT_KEY_HEADERS = frozenset({"authorization", "api-key"})
-HEADERS_OF_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "content-type"})
+RESERVED_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "content-type"})
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}"
 
 
@@ -36,5 +36,5 @@ def check_auth(endpoint: EndpointSettings) -> None:
             f"endpoint {endpoint.name}: auth {HIDDEN} is not a header: write bearer, api-key, x-api-key or the name of "
             "the header for the key, and put the key into a variable: key_env=NAME"
         )
-    if auth.lower() in HEADERS_OF_OURS:
+    if auth.lower() in RESERVED_HEADERS:
         raise UsageError(f"endpoint {endpoint.name}: auth {auth}: llmblast sets this header itself: name another one")

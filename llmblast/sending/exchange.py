@@ -18,7 +18,6 @@ from llmblast.sending.complete_bodies import MAY_BE_COMPLETE
 from llmblast.sending.foreign_protocols import explain_first_bytes, hint_at_tls
 from llmblast.sending.reply_budget import UNCOUNTED_BYTES, reply_budget
 from llmblast.sending.reply_reader import ReplyReader
-from llmblast.sending.tls import explain_tls
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_JOINED_BYTES = 64 * 1024
@@ -178,6 +177,8 @@ class Exchange:
         if self._was_used:
             return Reply(cause=Cause.STALE, detail="the server had closed the keep-alive connection")
         if isinstance(error, SSLError):
+            from llmblast.sending.tls_errors import explain_tls  # noqa: PLC0415 -- on errors only
+
             return Reply(cause=Cause.NOT_SENT, detail=f"no TLS connection: {explain_tls(error)}")
         return Reply(cause=Cause.BROKEN, detail=f"the connection broke before a reply came{self._hint_at_tls()}")
 

@@ -18,10 +18,6 @@ connection. Only bytes that a strict parser has refused come here, so that other
 import re
 from collections.abc import Callable
 
-MAX_HEAD_BYTES = 256 * 1024
-MAX_HEADERS = 2000
-"""A header in memory costs forty times its bytes: a reply at its cap could fill gigabytes."""
-
 _MAX_CHUNK_LINE_BYTES = 64 * 1024
 _PREFIX = b"HTTP/"
 _LINE_END = rb"\r*\n"

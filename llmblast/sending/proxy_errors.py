@@ -17,7 +17,7 @@ from yarl import URL
 from llmblast.sending.connect_errors import place_of
 from llmblast.sending.proxies import Proxy
 from llmblast.sending.proxy_replies import explain_proxy_status
-from llmblast.sending.tls import explain_certificate, explain_tls
+from llmblast.sending.tls_errors import explain_certificate, explain_tls
 
 
 class ProxyFailedError(ClientError):

@@ -5,15 +5,20 @@ Message framing follows RFC 9112 section 6.3. A reply that llhttp refuses is par
 """
 
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import httptools
 
 from llmblast.records import Reply
 from llmblast.sending.codings import without_coding
 from llmblast.sending.complete_bodies import is_complete
-from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS, ReplyRewriter, UnreadableHttpError
 
+if TYPE_CHECKING:
+    from llmblast.sending.lenient_http import ReplyRewriter
+
+MAX_HEAD_BYTES = 256 * 1024
+MAX_HEADERS = 2000
+"""A header in memory costs forty times its bytes: a reply at its cap could fill gigabytes."""
 _FRAMING = _LENGTH, _CODING = b"content-length", b"transfer-encoding"
 _MAX_REPARSED_BYTES = 64 * 1024
 """Maximum length of the beginning of a reply that is kept for a second, lenient parser."""
@@ -155,6 +160,8 @@ class ReplyReader:
 
     def _on_error(self, error: Exception, data: bytes) -> Exception | None:
         """Parse once more what the first parser refuses. Return why the bytes are not HTTP/1.1; None where they are."""
+        from llmblast.sending.lenient_http import ReplyRewriter, UnreadableHttpError  # noqa: PLC0415 -- on errors only
+
         if isinstance(error, httptools.HttpParserCallbackError):
             raise error.__context__ or error from None  # a defect of this program, not of the server
         if not isinstance(error, (httptools.HttpParserError, httptools.HttpParserUpgrade, UnreadableHttpError)):
@@ -170,7 +177,7 @@ class ReplyReader:
         self._chunks.clear()
         self._packets.clear()
         self.state = _HEAD
-        self._parser = _RewritingParser(self)
+        self._parser = _RewritingParser(self, ReplyRewriter())
         return self.feed(received)
 
     def _keep_for_second_parser(self, data: bytes) -> None:
@@ -183,8 +190,8 @@ class ReplyReader:
 class _RewritingParser:
     """Parse one reply that the strict parser has refused. Its connection ends with it."""
 
-    def __init__(self, reader: ReplyReader) -> None:
-        self._rewriter = ReplyRewriter()
+    def __init__(self, reader: ReplyReader, rewriter: "ReplyRewriter") -> None:
+        self._rewriter = rewriter
         self._parser = _new_parser(reader)
 
     def feed_data(self, data: bytes, /) -> None:

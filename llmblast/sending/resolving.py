@@ -25,7 +25,7 @@ from llmblast.sending.fd_waiters import is_out_of_files
 from llmblast.sending.keep_alive import MAX_IDLE_S, enable_keep_alive
 from llmblast.sending.proxies import Proxy
 from llmblast.sending.proxy_errors import explain_proxy
-from llmblast.sending.tls import CUT_HANDSHAKE, explain_certificate, explain_tls
+from llmblast.sending.tls_errors import CUT_HANDSHAKE, explain_certificate, explain_tls
 
 _DNS_TTL_S = 60
 

@@ -25,11 +25,11 @@ from llmblast.sending.connect_errors import place_of
 from llmblast.sending.exchange import MAX_REPLY_BYTES
 from llmblast.sending.fd_waiters import FdWaiters, is_out_of_files
 from llmblast.sending.foreign_protocols import hint_at_tls
-from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS
 from llmblast.sending.listener import NO_LISTENER, ChannelListener
 from llmblast.sending.proxies import forwarder
 from llmblast.sending.proxy_replies import without_proxy_refusal
 from llmblast.sending.reply_budget import UNCOUNTED_BYTES, reply_budget
+from llmblast.sending.reply_reader import MAX_HEAD_BYTES, MAX_HEADERS
 from llmblast.sending.resolving import (
     headers_for_proxy,
     new_tcp_connector,

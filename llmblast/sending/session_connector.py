@@ -20,11 +20,12 @@ from aiohttp.tracing import Trace
 
 from llmblast.records import Attempt, Reply
 from llmblast.sending.foreign_protocols import explain_first_bytes
-from llmblast.sending.lenient_http import MAX_HEAD_BYTES, ReplyRewriter, UnreadableHttpError
+from llmblast.sending.lenient_http import ReplyRewriter, UnreadableHttpError
 from llmblast.sending.listener import ChannelListener
 from llmblast.sending.proxies import Proxy
+from llmblast.sending.reply_reader import MAX_HEAD_BYTES
 from llmblast.sending.resolving import ProxyingConnector
-from llmblast.sending.tls import explain_tls
+from llmblast.sending.tls_errors import explain_tls
 
 
 class EofReportingHandler(ResponseHandler):
