@@ -106,7 +106,7 @@ def _failed_generation(choice: Mapping[str, object], reason: str) -> ReplyError:
 
 
 def _text_in(parts: Sequence[object]) -> tuple[str, bool]:
-    """Return the text of a content that comes in parts, and whether they hold more: thinking, images, citations."""
+    """Return the text of a content in parts, and whether it holds more: thinking, images, citations."""
     texts, has_more = [], False
     for part in parts:
         if type(part) is str:

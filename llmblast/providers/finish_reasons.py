@@ -1,8 +1,8 @@
-"""Finish reasons: read from a choice why the model stopped, in the words of many providers.
+"""Finish reasons: find out from a choice why the model stopped.
 
-`stop`, `length`, `tool_calls` and `content_filter` are OpenAI's. Others hand on words of their own:
+`stop`, `length`, `tool_calls` and `content_filter` are OpenAI's. Other providers have other names:
 
-| words | who |
+| names | provider |
 |---|---|
 | `abort`, `error` | vLLM, SGLang (also as `{"type": "abort", "message": ...}`), OpenRouter, Mistral |
 | `cancelled`, `time_limit` | IBM watsonx |
@@ -28,7 +28,7 @@ _FAILED = (
     r"error|abort|cancel|fail|interrupt|timeout|timed_out|overload|rate_?limit|insufficient_system_resource"
     r"|\w+_error\b|(?:function_call_filter: *)?(?:malformed_|unexpected_tool_call|too_many_tool_calls)"
 )
-_SAYS_LITTLE = (None, "stop")
+_UNSPECIFIC = (None, "stop")
 
 
 def is_flagged(finish_reason: str | None) -> bool:
@@ -40,7 +40,7 @@ def is_flagged(finish_reason: str | None) -> bool:
 
 
 def failure_in(choice: Mapping[str, object]) -> str | None:
-    """Return the reason of a generation that failed or was aborted, or None: what text there is, is no answer."""
+    """Return the reason why a generation failed or was aborted, so that its text is no answer; else None."""
     reason = choice.get("finish_reason")
     if type(reason) is dict:
         reason = reason.get("type")
@@ -49,7 +49,7 @@ def failure_in(choice: Mapping[str, object]) -> str | None:
     if choice.get("error"):
         return "error"
     native = choice.get("native_finish_reason")
-    return native if reason in _SAYS_LITTLE and type(native) is str and _is_failure(native) else None
+    return native if reason in _UNSPECIFIC and type(native) is str and _is_failure(native) else None
 
 
 def _is_failure(reason: str) -> bool:

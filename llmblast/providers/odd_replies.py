@@ -22,7 +22,7 @@ _READERS: dict[str, Reader] = {"embeddings": read_embeddings, **PASSED_THROUGH}
 
 
 def read_data(request: Request, reply: Reply, data: object, path: str) -> Answer | ReplyError:
-    """Return the answer in the JSON of a 2xx reply to a path of the API, or what is wrong with the reply."""
+    """Return the answer or the error in the JSON of a 2xx reply to a path of the API."""
     if type(data) is not dict:
         return _read_no_object(request, reply, data, path)
     if data.get("error") and is_error(data["error"]):
@@ -42,7 +42,7 @@ def read_data(request: Request, reply: Reply, data: object, path: str) -> Answer
 
 
 def read_broken_json(request: Request, reply: Reply, path: str) -> Answer | ReplyError:
-    """Return the answer in a reply that strict JSON refuses; `reply.body` becomes what it means."""
+    """Return the answer or the error in a reply that strict JSON refuses; `reply.body` becomes the repaired answer."""
     repaired = read_repaired(reply)
     if isinstance(repaired, ReplyError):
         return repaired
@@ -55,7 +55,7 @@ def read_broken_json(request: Request, reply: Reply, path: str) -> Answer | Repl
 
 
 def _read_no_object(request: Request, reply: Reply, data: object, path: str) -> Answer | ReplyError:
-    """Read a reply that is a list, or JSON inside of a text, as some gateways hand it on."""
+    """Read a reply that is a list, or JSON inside of a text, which some gateways send."""
     if path == "embeddings" and type(data) is list and not error_in_success(data):
         return read_data(request, reply, {"data": data}, path)
     if path not in _READERS and type(data) is list and (joined := _joined(data)) is not None:
@@ -72,16 +72,16 @@ def _read_no_object(request: Request, reply: Reply, data: object, path: str) -> 
 
 
 def _read_inner(request: Request, reply: Reply, data: Mapping[str, object], path: str) -> Answer | ReplyError:
-    """Read the plain reply that stood in another one, which it replaces if there is an answer in it."""
+    """Read a plain reply inside of another one; if it has an answer, it replaces `reply.body`."""
     answer = read_data(request, reply, data, path)
     if isinstance(answer, Answer):
-        with suppress(orjson.JSONEncodeError):  # it reads four times the depth that it writes
+        with suppress(orjson.JSONEncodeError):  # orjson reads four times the depth that it writes
             reply.body = orjson.dumps(data)
     return answer
 
 
 def _joined(chunks: Sequence[object]) -> Mapping[str, object] | None:
-    """Return the reply that these chunks are, of a stream without its framing; None where they are none."""
+    """Join the chunks of a stream without framing; return None for other objects."""
     if not any(type(chunk) is dict and _is_chunk(chunk) for chunk in chunks):
         return None
     try:

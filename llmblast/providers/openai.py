@@ -25,7 +25,7 @@ _JWT = r"eyJ[\w-]+\.[\w-]+\.[\w-]*"
 
 
 def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
-    """Return the answer in a 2xx reply, or what is wrong with it. Never raises, whatever the body is.
+    """Return the answer or the error in a 2xx reply. Never raises.
 
     Where the answer is in a stream, in a text or in a body that strict JSON refuses, `reply.body` becomes the plain
     reply.

@@ -1,4 +1,4 @@
-"""Repaired replies: the JSON that a 2xx reply means which strict JSON refuses."""
+"""Repaired replies: parse 2xx replies that strict JSON refuses."""
 
 import orjson
 
@@ -9,7 +9,7 @@ from llmblast.records import Reply, ReplyError
 
 
 def read_repaired(reply: Reply, join: Join = join_chunks) -> tuple[object, bytes] | ReplyError:
-    """Return the parsed reply and its strict JSON, or what is wrong with the reply."""
+    """Return the parsed reply and its strict JSON, or the error."""
     if reply.detail:
         return ReplyError(reply.detail, "unusable_reply")
     try:

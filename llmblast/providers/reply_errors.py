@@ -1,6 +1,6 @@
-"""Find what an error body says: its message, its code, and every name of an error in it, whatever its shape is.
+"""Reply errors: find message, code and all names of an error in a body of any shape.
 
-| shape | who |
+| shape | sender |
 |---|---|
 | `{"error": {"message", "type", "code"}}` | OpenAI and most servers that speak its API |
 | `{"type": "error", "error": {"type", "message"}}` | Anthropic |
@@ -13,7 +13,7 @@
 | `{"errors": [...]}`, `{"code", "msg"}`, `{"error_code", "error_msg"}` | gateways, Zhipu, Baidu |
 | `{"choices": null, "base_resp": {"status_code", "status_msg"}}` | MiniMax, with HTTP 200 |
 
-Nothing here raises or takes long, whatever the body is: depth, members, items and characters are bounded.
+Nothing here raises or takes long: depth, members, items and characters are bounded.
 """
 
 import re
@@ -38,7 +38,7 @@ _CODE_KEYS = ("code", "error_code", "Code")
 _KIND_KEYS = ("type", "error_type", "status", "reason", "__type", "errorCode")
 _STATUS_KEYS = ("code", "status", "status_code", "http_code")
 _NO_ERRORS = frozenset({"", "0", "200", "false", "nil", "no error", "none", "null", "ok", "success"})
-"""What some gateways say of an error beside every answer, in lower case."""
+"""Values of the member `error` that some gateways add to every answer, in lower case."""
 _NO_KINDS = ("error",)
 """Types that every error of a provider has."""
 _NOT_IN_NAMES = r"[^a-z0-9]+"
@@ -53,7 +53,7 @@ class _Findings:
 
 
 def read_error(reply: Reply) -> ReplyError:
-    """Return what the body of a reply that is not 2xx says. Never raises."""
+    """Return the error in the body of a reply that is not 2xx. Never raises."""
     try:
         data = orjson.loads(reply.body)
     except orjson.JSONDecodeError:
@@ -68,7 +68,7 @@ def read_error(reply: Reply) -> ReplyError:
 
 
 def is_error(value: object, depth: int = 0) -> bool:
-    """Return whether the `error` member of a reply is one: gateways send `{"code": 0, "message": "success"}`, too."""
+    """Return whether the member `error` is an error: gateways send `{"code": 0, "message": "success"}`, too."""
     if isinstance(value, dict | list) and depth < _MAX_DEPTH:
         members = value.values() if isinstance(value, dict) else value
         return any(is_error(member, depth + 1) for member in members)
@@ -78,20 +78,20 @@ def is_error(value: object, depth: int = 0) -> bool:
 
 
 def error_in_success(data: object) -> ReplyError | None:
-    """Return what a 2xx reply without an answer says is wrong, in shapes that have no `error` member."""
+    """Return the error in a 2xx reply without an answer and without the member `error`; None where there is none."""
     error = find_error(data)
     return error if error.message and error.objects and is_error(error.message) else None
 
 
 def find_error(data: object) -> ReplyError:
-    """Return what the parsed body of an error says. Never raises."""
+    """Return the error in a parsed body. Never raises."""
     found = _Findings()
     message = _read(data, found, 0)[:MAX_MESSAGE_CHARS].strip()
     return ReplyError(message, found.code, tuple(found.names), found.status, tuple(found.objects))
 
 
 def _read(value: object, found: _Findings, depth: int) -> str:
-    """Return the message in `value`; add what else it says to `found`."""
+    """Return the message in `value`; add codes, names and objects to `found`."""
     if depth > _MAX_DEPTH or len(found.objects) >= _MAX_OBJECTS:
         return ""
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Auth: in which header an API key goes, and how.
+"""Auth: choose the header that carries the API key.
 
 `bearer` is `Authorization: Bearer KEY` (RFC 6750); any other value of the setting is the name of a header whose value
 is the key, such as `x-api-key` at many gateways. Without the setting, the provider decides.

@@ -117,7 +117,7 @@ def _open_gzip(data: bytes) -> _Decompressor:
 
 
 def _open_deflate(data: bytes) -> _Decompressor:
-    """`deflate` means the zlib format, and some servers send bare deflate data: RFC 9110 section 8.4.1.2."""
+    """Open the zlib format, or the bare deflate data that some servers send: RFC 9110 section 8.4.1.2."""
     has_zlib_header = data[0] & 0x0F == zlib.DEFLATED and int.from_bytes(data[:2], "big") % 31 == 0
     return zlib.decompressobj(zlib.MAX_WBITS if has_zlib_header else -zlib.MAX_WBITS)
 

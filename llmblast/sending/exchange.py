@@ -133,11 +133,11 @@ class Exchange:
         self._close_transport()
 
     def pause(self) -> None:
-        """Read no more of the reply: the budget of all replies is full."""
+        """Stop reading: the budget of all replies is full."""
         self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Read on."""
+        """Continue reading."""
         self._transport.resume_reading()
 
     def on_data(self, data: bytes) -> None:
@@ -240,7 +240,7 @@ class Exchange:
         return Cause.BROKEN, f"the reply is not HTTP/1.1: {error}"
 
     def _hint_at_tls(self) -> str:
-        """Return what to try where a new connection without TLS is closed."""
+        """Return a hint for a new connection that was closed, where it has no TLS."""
         peer = None if self._transport.get_extra_info("sslcontext") else self._transport.get_extra_info("peername")
         return hint_at_tls(peer[1]) if isinstance(peer, tuple) else ""
 

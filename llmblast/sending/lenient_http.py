@@ -26,7 +26,7 @@ _STATUS_LINE = rb"(?is)HTTP/(?:1(?:\.(\d))?|2(?:\.0)?)[ \t]+(\d{3})(?:\D.*)?"
 _LENGTH_VALUE = rb"(?s)(\d+)(?:[^\d].*)?"
 _MAX_LENGTH = 2**63 - 1
 _MAX_LENGTH_DIGITS = 1000
-"""Python refuses to read numbers of more digits."""
+"""Python does not parse numbers of more digits."""
 _BODILESS = (204, 304)
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _CONTROLS = rb"[\x01-\x08\x0a-\x1f\x7f]"
@@ -188,7 +188,7 @@ def _read_headers(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
 
 
 def _framing(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
-    """Return the one header that says where the body ends, or none where the connection's end does."""
+    """Return the one header that marks the end of the body, or none where the end of the connection does."""
     codings, lengths = (
         {value.strip().lower() for name, values in headers if name.lower() == wanted for value in values.split(b",")}
         for wanted in (_CODING, _LENGTH)
@@ -208,6 +208,6 @@ def _framing(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
 
 
 def _length_in(line: bytes) -> int | None:
-    """Return the length in the last line of a rewritten head, which is a Content-Length or something else."""
+    """Return the length in the last line of a rewritten head; None where that is not a Content-Length."""
     name, _, value = line.partition(b": ")
     return int(value) if name == _LENGTH else None

@@ -135,7 +135,7 @@ class ConnectionPool:
 
 
 class _SuspendDetector:
-    """Tells from the time between two sweeps that the process or the machine stood still."""
+    """Detects from the time between two sweeps that the process or the machine was suspended."""
 
     def __init__(self, wall_clock: Callable[[], float]) -> None:
         self._wall_clock = wall_clock

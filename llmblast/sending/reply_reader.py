@@ -91,7 +91,7 @@ class ReplyReader:
         """Parse the next bytes. Return why they are not HTTP/1.1; None where they are."""
         try:
             self._parser.feed_data(data)
-        except Exception as error:  # noqa: BLE001 -- sorted out apart from the usual way
+        except Exception as error:  # noqa: BLE001 -- `_on_error` raises it again unless it is expected
             return self._on_error(error, data)
         if self.reply is None:
             self._keep_for_second_parser(data)
@@ -159,7 +159,7 @@ class ReplyReader:
         return without_coding(Reply(status, self._headers.copy(), body), self._max_reply_bytes)
 
     def _on_error(self, error: Exception, data: bytes) -> Exception | None:
-        """Parse once more what the first parser refuses. Return why the bytes are not HTTP/1.1; None where they are."""
+        """Parse the reply again with lenient rules. Return why the bytes are not HTTP/1.1; None where they are."""
         from llmblast.sending.lenient_http import ReplyRewriter, UnreadableHttpError  # noqa: PLC0415 -- on errors only
 
         if isinstance(error, httptools.HttpParserCallbackError):

@@ -1,4 +1,4 @@
-"""Resolved and secured connections: aiohttp opens them, and then hands them over.
+"""Resolved and secured connections: opened by aiohttp, used by a lean exchange.
 
 `TCPConnector.connect` wants a `ClientRequest`, whose constructor is not documented API: it is called in one function
 here, aiohttp is pinned to a minor version, and a contract test fails at once when an upgrade breaks it.

@@ -78,7 +78,7 @@ class Target:
         return self.model_prefix, body[1:] if len(body) <= _MAX_COPIED_BYTES else memoryview(body)[1:]
 
     def url_of(self, path: str) -> str:
-        """Return the URL for `path`; a query in the base URL, such as `?api-version=`, stays behind the path."""
+        """Return the URL for `path`; a query in the base URL, such as `?api-version=`, stays at its end."""
         parts = urlsplit(self.base)
         base = re.sub(_VERSION, "", parts.path) if re.match(_OWN_VERSION, path) else parts.path
         return parts._replace(path=f"{base}/{path}").geturl()

@@ -1,4 +1,4 @@
-"""TLS errors: what a failed handshake means and what to do, in words for a person."""
+"""TLS errors: explain a failed handshake and its fix to a person."""
 
 from llmblast.sending.foreign_protocols import HTTP2_ONLY
 
@@ -55,24 +55,24 @@ _PROBLEMS = (
 
 
 def explain_certificate(error: Exception, host: str | None) -> str:
-    """Return what to do about a server's certificate that cannot be verified, in words for a person."""
+    """Explain to a person why a server's certificate cannot be verified, with the fix."""
     code = getattr(error, "verify_code", 0)
-    told = (getattr(error, "verify_message", "") or str(error)).rstrip(".")
+    message = (getattr(error, "verify_message", "") or str(error)).rstrip(".")
     if code in _SELF_SIGNED:
-        return f"{told}: if you trust it, set ca_file=FILE to the server's certificate or to its issuer's"
+        return f"{message}: if you trust it, set ca_file=FILE to the server's certificate or to its issuer's"
     if code in _UNKNOWN_ISSUER:
-        return f"{told}: its issuer is not known here: set ca_file=FILE to the issuer's certificate"
+        return f"{message}: its issuer is not known here: set ca_file=FILE to the issuer's certificate"
     if code == _EXPIRED:
-        return f"{told}: renew it at the server, or check this machine's clock"
+        return f"{message}: renew it at the server, or check this machine's clock"
     if code == _NOT_YET_VALID:
-        return f"{told}: check this machine's clock"
-    if code in _WRONG_NAME or "mismatch" in told.lower():
-        return f"{told}: write the host name of the certificate in the URL instead of {host}"
-    return told
+        return f"{message}: check this machine's clock"
+    if code in _WRONG_NAME or "mismatch" in message.lower():
+        return f"{message}: write the host name of the certificate in the URL instead of {host}"
+    return message
 
 
 def explain_tls(error: BaseException) -> str:
-    """Return what a failed handshake means and what to do, in words for a person."""
+    """Explain to a person why a handshake failed, with the fix."""
     reason = (getattr(error, "reason", "") or "").upper()
     for parts, problem in _PROBLEMS:
         if any(part in reason for part in parts):

@@ -22,7 +22,7 @@ MAX_STALE_S = 1.0
 
 
 class Action(Enum):
-    """What is to be done with the request."""
+    """The next step for the request."""
 
     FAIL = auto()
     """Record it as failed."""
@@ -68,7 +68,7 @@ class Verdict:
     is_not_found: bool = False
     """The reply says that nothing is there rather than that this line is wrong; the endpoint's past shows which."""
     signature: str = ""
-    """The same for the same refusal of different lines; empty where no HTTP reply came, or none with an error."""
+    """A text that is equal for equal refusals of different lines; empty without an HTTP error."""
     never_fits: bool = False
     """The provider's own numbers say that this request never fits."""
 
