@@ -30,7 +30,7 @@ class LongReply(Protocol):
 class ReplyBudget:
     """Counts the bytes of long replies, pauses and resumes them. Never waits."""
 
-    __slots__ = ("_shared_bytes", "_exempt", "_paused", "_sizes", "_used")
+    __slots__ = ("_exempt", "_paused", "_shared_bytes", "_sizes", "_used")
 
     def __init__(self, max_bytes: int) -> None:
         self._shared_bytes = max_bytes - max_bytes // 4
