@@ -43,85 +43,30 @@ class Hint(Flag):
     """The number of an error in a reply with HTTP 200."""
 
 
-_STEMS: Mapping[Hint, tuple[str, ...]] = {
+_STEMS: Mapping[Hint, str] = {
     Hint.RATE_LIMIT: (
-        "ratelimit",
-        "throttl",
-        "overload",
-        "toomanyrequests",
-        "toomanytokens",
-        "resourceexhausted",
-        "capacityexhausted",
-        "queueexceeded",
-        "queuefull",
-        "slowdown",
-        "limitrequests",
-        "limitburstrate",
-        "concurrencylimit",
+        r"ratelimit|throttl|overload|toomanyrequests|toomanytokens|resourceexhausted|capacityexhausted"
+        r"|queueexceeded|queuefull|slowdown|limitrequests|limitburstrate|concurrencylimit"
     ),
     Hint.ACCOUNT: (
-        "insufficientquota",
-        "insufficientuserquota",
-        "insufficientbalance",
-        "insufficientfunds",
-        "insufficientcredit",
-        "billing",
-        "budgetexceeded",
-        "exceededbudget",
-        "creditbalance",
-        "outofcredits",
-        "paymentrequired",
-        "arrearage",
-        "accountoverdue",
-        "spendlimit",
-        "spendinglimit",
-        "keylimitexceeded",
-        "apikeyinvalid",
-        "invalidapikey",
-        "incorrectapikey",
-        "apikeyexpired",
-        "authenticationerror",
-        "unauthenticated",
-        "unauthorized",
-        "deactivated",
-        "suspended",
-        "unsupportedcountry",
+        r"insufficientquota|insufficientuserquota|insufficientbalance|insufficientfunds|insufficientcredit"
+        r"|billing|budgetexceeded|exceededbudget|creditbalance|outofcredits|paymentrequired|arrearage"
+        r"|accountoverdue|spendlimit|spendinglimit|keylimitexceeded|apikeyinvalid|invalidapikey"
+        r"|incorrectapikey|apikeyexpired|authenticationerror|unauthenticated|unauthorized|deactivated"
+        r"|suspended|unsupportedcountry"
     ),
     Hint.LINE: (
-        "contextlength",
-        "contextwindow",
-        "contextsize",
-        "contentfilter",
-        "contentpolicy",
-        "contentmanagement",
-        "policyviolation",
-        "responsibleai",
-        "moderation",
-        "datainspection",
-        "prohibitedcontent",
-        "invalidprompt",
-        "unsafe",
-        "abovemaxlength",
-        "requesttoolarge",
-        "payloadtoolarge",
-        "toolong",
-        "invalidimage",
-        "invalidbase64",
-        "imageparse",
-        "imagetoolarge",
+        r"contextlength|contextwindow|contextsize|contentfilter|contentpolicy|contentmanagement"
+        r"|policyviolation|responsibleai|moderation|datainspection|prohibitedcontent|invalidprompt|unsafe"
+        r"|abovemaxlength|requesttoolarge|payloadtoolarge|toolong|invalidimage|invalidbase64|imageparse"
+        r"|imagetoolarge"
     ),
     Hint.NO_MODEL: (
-        "modelnotfound",
-        "modelnotexist",
-        "modeldoesnotexist",
-        "modelnotavailable",
-        "modeldecommissioned",
-        "invalidmodel",
-        "unknownmodel",
-        "deploymentnotfound",
+        r"modelnotfound|modelnotexist|modeldoesnotexist|modelnotavailable|modeldecommissioned|invalidmodel"
+        r"|unknownmodel|deploymentnotfound"
     ),
 }
-"""Parts of normalised names: providers vary prefixes and suffixes."""
+"""Searched in normalised names: providers vary prefixes and suffixes."""
 
 _ZHIPU: Mapping[Hint, tuple[int, ...]] = {
     Hint.RATE_LIMIT: (1302, 1303, 1304, 1305, 1308, 1310, 1312, 1313),
@@ -209,7 +154,7 @@ def hints_in(error: ReplyError) -> Hint:
 def _hints_in_name(name: str) -> Hint:
     hints = _NUMBERED.get(name, Hint.NONE)
     for hint, stems in _STEMS.items():
-        if any(stem in name for stem in stems):
+        if re.search(stems, name):
             hints |= hint
     return hints | Hint.STATED if name.startswith(_MINIMAX_PREFIX) else hints
 

@@ -6,6 +6,7 @@ tests fail when it does not call them any more.
 
 import asyncio
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from ssl import SSLError
@@ -130,34 +131,21 @@ class RequestPhase(Enum):
         return self.value
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class RequestState:
     """State of one request in its own task. Its timeout is at `deadline_s` on the loop's clock."""
 
-    __slots__ = (
-        "attempt",
-        "chunks",
-        "deadline_s",
-        "handler",
-        "head",
-        "is_late",
-        "is_reused",
-        "listener",
-        "phase",
-        "task",
-    )
-
-    def __init__(self, deadline_s: float, attempt: Attempt, listener: ChannelListener) -> None:
-        self.deadline_s = deadline_s
-        self.attempt = attempt
-        self.listener = listener
-        self.task = asyncio.current_task()
-        self.is_late = False
-        self.handler: ResponseHandler | None = None
-        self.is_reused = False
-        self.phase = RequestPhase.CONNECTING
-        self.head = Reply()
-        """Status and headers, once they have come."""
-        self.chunks: list[bytes] = []
+    deadline_s: float
+    attempt: Attempt
+    listener: ChannelListener
+    task: asyncio.Task[object] | None = field(default_factory=asyncio.current_task)
+    phase: RequestPhase = RequestPhase.CONNECTING
+    is_late: bool = False
+    is_reused: bool = False
+    handler: ResponseHandler | None = None
+    head: Reply = field(default_factory=Reply)
+    """Status and headers, once they have come."""
+    chunks: list[bytes] = field(default_factory=list)
 
     def __repr__(self) -> str:
         return f"<RequestState: {self.phase!r}, {'reused' if self.is_reused else 'new'} connection>"
