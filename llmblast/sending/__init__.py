@@ -1,4 +1,4 @@
-"""Sending: one HTTP exchange and what it means."""
+"""Sending: HTTP exchanges with endpoints, and verdicts on their replies."""
 
 from llmblast.sending.backoff import Backoff
 from llmblast.sending.channels import TRANSPORTS, Channel
