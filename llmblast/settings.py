@@ -314,8 +314,8 @@ class Settings(RateSettings):
         """Return the path of the error records: errors.jsonl beside save.jsonl, x.errors.jsonl beside x.jsonl.
 
         Each save file has its own: a line that failed with one model is not finished for the next model. Only `.jsonl`
-        is removed from a name, so that `part.aa` and `part.ab` do not share a file. For a pipe or device, `run_preflight_checks`
-        has set `errors`.
+        is removed from a name, so that `part.aa` and `part.ab` do not share a file. For a pipe or device,
+        `run_preflight_checks` has set `errors`.
         """
         if self.errors:
             return self.errors
