@@ -48,7 +48,7 @@ class Breaker:
         """Closed: always. Open: at the next probe, and never while one is under way."""
         return self._probe_at_s
 
-    def take(self, cost: float, now: float) -> None:
+    def acquire(self, cost: float, now: float) -> None:
         """An open breaker lets nobody follow until the probe's result is known."""
         if self._probe_at_s != -math.inf:
             self._probe_at_s = math.inf
@@ -108,11 +108,11 @@ class Outage(Breaker):
         self._began_s = self._worked_s = -math.inf
         self._sends = 0
 
-    def take(self, cost: float, now: float) -> None:
+    def acquire(self, cost: float, now: float) -> None:
         """Counts what is sent during a row of failures."""
         if self._failures:
             self._sends += 1
-            super().take(cost, now)
+            super().acquire(cost, now)
 
     def failed(self, now: float, sent_s: float = math.inf) -> None:
         """One more line in a row."""

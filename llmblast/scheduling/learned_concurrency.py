@@ -28,7 +28,7 @@ PATIENCE_S = 0.1
 class LearnedConcurrency(Concurrency):
     """Requests in flight at one endpoint, without a limit until rejections show one.
 
-    The caller keeps `in_flight`, read after `take`, with each request and hands it back with the outcome.
+    The caller keeps `in_flight`, read after `acquire`, with each request and hands it back with the outcome.
     """
 
     is_learned = True
@@ -85,7 +85,7 @@ class LearnedConcurrency(Concurrency):
         """Return whether rejections look like a cap, and fewer are in flight now than were answered: worth a probe."""
         return self._moments > 0 and not self.is_known and self._taken < self._highest
 
-    def take(self, cost: float, now: float) -> None:
+    def acquire(self, cost: float, now: float) -> None:
         """Occupy a slot, and note that an earlier send that was not rejected by now was let in."""
         self._taken += cost
         if now >= self._pending_s + PATIENCE_S:

@@ -94,12 +94,12 @@ class LearnedRate(Rate):
         """Begin with what was accepted since `opened_s`, before the first rejection."""
         self._opened_s, self._accepted = opened_s, accepted
 
-    def take(self, cost: float, now: float) -> None:
+    def acquire(self, cost: float, now: float) -> None:
         """Charge a request, and go on where the evidence suffices."""
         self._opened_s = min(self._opened_s, now)
         self._accepted += 1
         if self.learned_per_s < math.inf:
-            super().take(cost, now)
+            super().acquire(cost, now)
         if now < self._since_s + self._latency_s:
             return  # as many as are sent now may still be rejected
         self._sends += 1

@@ -36,8 +36,8 @@ class OwnModel:
 
     def take(self, now: float) -> None:
         """Count a request that is sent."""
-        self.push_back.take(1.0, now)
-        self.refusals.take(1.0, now)
+        self.push_back.acquire(1.0, now)
+        self.refusals.acquire(1.0, now)
 
     def release(self, now: float) -> None:
         """Count a request that has come back."""

@@ -105,7 +105,7 @@ class PushBack:
             return self._witness_s + self._patience_s
         return self._probe_at_s
 
-    def take(self, cost: float, now: float) -> None:
+    def acquire(self, cost: float, now: float) -> None:
         """Count a send; in a hold it is a probe, unless the one before was let in: then the hold ends."""
         if self._row and now >= self._witness_s + self._patience_s:
             self._others_pass()

@@ -120,7 +120,7 @@ class RefusalBreaker:
             return math.inf
         return self._next_probe_s if self._in_flight else -math.inf
 
-    def take(self, cost: float, now: float) -> None:
+    def acquire(self, cost: float, now: float) -> None:
         """Count a request in flight; while suspected it is a probe."""
         self._in_flight += cost
         self._last_sent_s = now

@@ -249,8 +249,8 @@ class Scheduler:
         return {rate.name: used * in_span / rate.per_second for rate, used in rates}
 
     def _pay(self, request: Request, endpoint: Endpoint, tokens: Tokens, now: float) -> None:
-        self._run_limits.take(tokens, now)
-        endpoint.limits.take(tokens, now)
+        self._run_limits.acquire(tokens, now)
+        endpoint.limits.acquire(tokens, now)
         if not endpoint.sends:
             self._await_cold_start(endpoint)
         endpoint.sent(request, now)

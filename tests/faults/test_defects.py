@@ -82,7 +82,7 @@ SCHEDULING, JOB, WATCHING = "llmblast.scheduling", "llmblast.job", "llmblast.wat
 ADVICE = [
     *(
         Defect(target=f"{SCHEDULING}.learned_rate:LearnedRate.{name}", part=".* learned rate", first=first)
-        for name, first in (("take", 1), ("take", 50), ("ready_at", 20), ("on_rejected", 1))
+        for name, first in (("acquire", 1), ("acquire", 50), ("ready_at", 20), ("on_rejected", 1))
     ),
     *(
         Defect(target=f"{SCHEDULING}.learned_rate:LearnedRate.{name}", part=".* learned rate", mock=USED_UP)
@@ -92,7 +92,7 @@ ADVICE = [
         Defect(
             target=f"{SCHEDULING}.adaptive_concurrency:AdaptiveConcurrency.{name}", part=".* concurrency", first=first
         )
-        for name, first in (("ready_at", 10), ("take", 10), ("on_answer", 1), ("on_push_back", 1))
+        for name, first in (("ready_at", 10), ("acquire", 10), ("on_answer", 1), ("on_push_back", 1))
     ),
     *(
         Defect(
@@ -100,11 +100,11 @@ ADVICE = [
             part=".* learned concurrency",
             first=first,
         )
-        for name, first in (("take", 10), ("settle", 5), ("on_answer", 1), ("on_rejected", 1))
+        for name, first in (("acquire", 10), ("settle", 5), ("on_answer", 1), ("on_rejected", 1))
     ),
     *(
         Defect(target=f"{SCHEDULING}.advertised_rate:AdvertisedRate.{name}", part=part, first=2, mock=ADVERTISED)
-        for name in ("take", "on_rate_limit_headers")
+        for name in ("acquire", "on_rate_limit_headers")
         for part in (".* requests limit reported by the provider",)
     ),
     Defect(
@@ -199,14 +199,14 @@ PATH = [
             ("scheduling.scheduler:Scheduler.on_answer", 100, 0),
             ("scheduling.scheduler:Scheduler.release", 100, 0),
             ("scheduling.lanes:Lanes.add_retry", 3, 0),
-            ("scheduling.push_back:PushBack.take", 100, 0),
+            ("scheduling.push_back:PushBack.acquire", 100, 0),
             ("scheduling.push_back:PushBack.on_rejected", 2, 0),
             ("scheduling.endpoints:Endpoint.sent", 100, 0),
         )
     ),
     Defect(target="llmblast.writing.records:error_record", mock=FAULTY, options=("-a", "1")),
-    Defect(target="llmblast.scheduling.request_rate:RequestRate.take", first=50, options=("--rps", "500")),
-    Defect(target="llmblast.scheduling.limits:Concurrency.take", first=50, options=("--rps", "500")),
+    Defect(target="llmblast.scheduling.request_rate:RequestRate.acquire", first=50, options=("--rps", "500")),
+    Defect(target="llmblast.scheduling.limits:Concurrency.acquire", first=50, options=("--rps", "500")),
     Defect(target="llmblast.scheduling.tokens:TokenEstimator.estimate", first=50, options=COUNTED),
 ]
 

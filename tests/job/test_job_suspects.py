@@ -10,7 +10,7 @@ from tests.scheduling.scheduling_samples import make_endpoint, make_request
 def send(endpoint: Endpoint, number: int, now: float, model: str | None = None) -> Request:
     request = make_request(number)
     request.model, request.sent_s = model, now
-    endpoint.limits.take(NO_TOKENS, now)
+    endpoint.limits.acquire(NO_TOKENS, now)
     endpoint.sent(request, now)
     return request
 

@@ -20,7 +20,7 @@ class Sends:
         self._line += 1
         request = make_request(self._line)
         request.model, request.sent_s = model, self.now
-        self.endpoint.limits.take((0.0, 0.0, 0.0), self.now)
+        self.endpoint.limits.acquire((0.0, 0.0, 0.0), self.now)
         self.endpoint.sent(request, self.now)
         return request
 

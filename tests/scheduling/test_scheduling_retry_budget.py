@@ -115,7 +115,7 @@ def test_sends_that_tell_nothing_do_not_hide_an_outage() -> None:
     """A hundred kept connections turn out closed, and each line that is sent again fails."""
     endpoint = make_endpoint()
     for n in range(100):
-        endpoint.outage.take(1.0, n / 100)
+        endpoint.outage.acquire(1.0, n / 100)
         endpoint.failed(n / 100, n / 100, is_first=True) if n % 10 == 0 else endpoint.passed_over(n / 100, n / 100)
 
     assert endpoint.outage.is_open
@@ -125,7 +125,7 @@ def test_fast_errors_among_slow_answers_are_no_outage() -> None:
     """Of a hundred sent each second one fails at once; the first answer takes a minute."""
     endpoint = make_endpoint()
     for n in range(6000):
-        endpoint.outage.take(1.0, n / 100)
+        endpoint.outage.acquire(1.0, n / 100)
         if n % 20 == 0:
             endpoint.failed(n / 100, n / 100, is_first=True)
 
