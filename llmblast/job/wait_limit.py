@@ -50,7 +50,7 @@ class WaitLimit:
         """Return until when a rate limit blocks, where that is beyond what may be waited for; infinity where nothing
         was let in for that long; else 0.
         """
-        told_s = held.push_back.told_until_s
+        told_s = held.push_back.named_end_s
         if told_s > min(now + self.max_wait_s, self.ends_s):
             return told_s
         return math.inf if held.rejections.span_s > self.max_wait_s else 0.0

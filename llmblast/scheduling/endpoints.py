@@ -475,7 +475,7 @@ class Endpoint:
         """Return when it is of use again, as far as anything tells; `now` where it is."""
         named_s = -math.inf
         if self.push_back.is_exhausted:
-            named_s = max(self.push_back.told_until_s, self.push_back.ready_at(1.0, now))
+            named_s = max(self.push_back.named_end_s, self.push_back.ready_at(1.0, now))
         gates = [breaker.ready_at(1.0, now) for breaker in (self.breaker, self.outage)]
         quotas = [quota.ready_at(1.0, now) for quota in self.limits.quotas]
         until_s = max(now, named_s, *gates, *quotas)

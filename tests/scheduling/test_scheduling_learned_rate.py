@@ -189,5 +189,5 @@ def test_no_order_of_events_and_no_number_breaks_it(
             case _:
                 rate.set_free(now)
         assert rate.learned_per_s >= 0.02
-        assert 0 <= rate.borne_share <= 0.3
+        assert 0 <= rate.tolerated_share <= 0.3
         assert not math.isnan(rate.ready_at(1, now))
