@@ -499,7 +499,7 @@ class Engine:
                 self._handler.clear(endpoint, request)
         else:
             if reply.cause is None:
-                endpoint.breaker.answered()
+                endpoint.breaker.record_success()
             self._scheduler.release(request, endpoint, request.tokens_paid if verdict.was_used else NO_TOKENS, now)
             if reply.status == _UNAUTHORIZED and self._can_renew_key(request, endpoint):
                 self._send_with_new_key(request, endpoint, now)

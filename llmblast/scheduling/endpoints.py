@@ -200,7 +200,7 @@ class Endpoint:
         self._is_watched = True
         self.push_back.start(self.sends, self._last_sent_s)
         self.refusals.start(self.in_flight, self._last_sent_s, self.answers)
-        self.outage.worked(self.last_answered_sent_s)
+        self.outage.record_success(self.last_answered_sent_s)
         self.breaker.has_answered = self.breaker.has_answered or self.answers > 0
         self.limits.add_slots(self.refusals)
         for gate in (self.push_back, self.breaker, self.outage):
@@ -311,8 +311,8 @@ class Endpoint:
     def _clear(self, request: Request, now: float) -> bool:
         """Tell the breakers of an answer. Return whether it shows that refused lines are to blame."""
         sent_s = request.sent_s
-        self.breaker.answered()
-        self.outage.worked(sent_s)
+        self.breaker.record_success()
+        self.outage.record_success(sent_s)
         if self._is_learning and self.in_flight_limit is not None:
             try:
                 self.in_flight_limit.on_answer(request.in_flight, sent_s, now)
@@ -335,8 +335,8 @@ class Endpoint:
         """
         sent_s = request.sent_s
         self.watch()
-        self.outage.probe_abandoned(now, sent_s)
-        self.breaker.probe_abandoned(now, sent_s)
+        self.outage.record_inconclusive(now, sent_s)
+        self.breaker.record_inconclusive(now, sent_s)
         if not self._is_learning:
             self._start_learning()
         if self._is_for_number_in_flight(request, now):
@@ -434,25 +434,25 @@ class Endpoint:
     def unreachable(self, sent_s: float, now: float) -> None:
         """What was sent at `sent_s` never left: no connection could be opened."""
         self.watch()
-        self.breaker.failed(now, sent_s)
-        self.outage.probe_abandoned(now, sent_s)
+        self.breaker.record_failure(now, sent_s)
+        self.outage.record_inconclusive(now, sent_s)
 
     def failed(self, sent_s: float, now: float, *, is_first: bool) -> None:
         """A request failed in a way that another send may not. `is_first`: it had not failed here before, since one bad
         line that is tried five times says less than five lines.
         """
         self.watch()
-        self.breaker.probe_abandoned(now, sent_s)
+        self.breaker.record_inconclusive(now, sent_s)
         if is_first or self.outage.is_open:
-            self.outage.failed(now, sent_s)
+            self.outage.record_failure(now, sent_s)
 
     def on_refusal(self, request: Request, signature: str, now: float, *, is_blamed: bool) -> None:
         """Note that a line was refused for good; see `RefusalBreaker`. A model that never got an answer, where others
         did, is no evidence against its endpoint.
         """
         self.watch()
-        self.breaker.probe_abandoned(now, request.sent_s)
-        self.outage.worked(request.sent_s)
+        self.breaker.record_inconclusive(now, request.sent_s)
+        self.outage.record_success(request.sent_s)
         model = self.models.get(request.model)
         if model is not None:
             model.refusals.on_refusal(request.number, signature, request.sent_s, now, is_blamed=is_blamed)
@@ -468,8 +468,8 @@ class Endpoint:
 
     def passed_over(self, sent_s: float, now: float) -> None:
         """A send ended in a way that says nothing about the endpoint."""
-        self.breaker.probe_abandoned(now, sent_s)
-        self.outage.probe_abandoned(now, sent_s)
+        self.breaker.record_inconclusive(now, sent_s)
+        self.outage.record_inconclusive(now, sent_s)
 
     def blocked_until_s(self, now: float) -> float:
         """Return when it is of use again, as far as anything tells; `now` where it is."""

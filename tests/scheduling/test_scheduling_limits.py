@@ -16,7 +16,7 @@ def opened_breaker(now: float = 0.0) -> Breaker:
     breaker = Breaker("breaker")
     for _ in range(3):
         breaker.acquire(1.0, now)
-        breaker.failed(now, now)
+        breaker.record_failure(now, now)
     return breaker
 
 
@@ -42,14 +42,14 @@ def test_a_settlement_frees_a_slot() -> None:
 def test_a_breaker_opens_after_three_failures_in_a_row() -> None:
     """Two do nothing, and an answer between them starts the count anew."""
     breaker = Breaker("breaker")
-    breaker.failed(1.0)
-    breaker.failed(2.0)
-    breaker.answered()
-    breaker.failed(3.0)
-    breaker.failed(4.0)
+    breaker.record_failure(1.0)
+    breaker.record_failure(2.0)
+    breaker.record_success()
+    breaker.record_failure(3.0)
+    breaker.record_failure(4.0)
     assert breaker.ready_at(1.0, 4.0) <= 4.0
     was_open = breaker.is_open
-    breaker.failed(5.0)
+    breaker.record_failure(5.0)
 
     assert (was_open, breaker.is_open) == (False, True)
     assert breaker.ready_at(1.0, 5.0) == 6.0
@@ -71,7 +71,7 @@ def test_the_wait_for_a_probe_doubles_up_to_half_a_minute() -> None:
         waits.append(probe_s - now)
         breaker.acquire(1.0, probe_s)
         now = probe_s + 0.5
-        breaker.failed(now, probe_s)
+        breaker.record_failure(now, probe_s)
 
     assert waits == [1, 2, 4, 8, 16, 30, 30]
 
@@ -80,15 +80,15 @@ def test_an_answer_closes_a_breaker_and_resets_its_wait() -> None:
     """The next outage starts with one second again."""
     breaker = opened_breaker()
     breaker.acquire(1.0, 1.0)
-    breaker.failed(1.5, 1.0)
+    breaker.record_failure(1.5, 1.0)
     had_answered = breaker.has_answered
-    breaker.answered()
+    breaker.record_success()
 
     assert (had_answered, breaker.has_answered) == (False, True)
     assert not breaker.is_open
     assert breaker.ready_at(1.0, 1.5) <= 1.5
     for _ in range(3):
-        breaker.failed(2.0)
+        breaker.record_failure(2.0)
     assert breaker.ready_at(1.0, 2.0) == 3.0
 
 
@@ -96,7 +96,7 @@ def test_failures_of_requests_sent_before_it_opened_do_not_lengthen_the_wait() -
     """A hundred were in flight when the endpoint went down."""
     breaker = opened_breaker()
     for _ in range(100):
-        breaker.failed(0.9, -1.0)
+        breaker.record_failure(0.9, -1.0)
 
     assert breaker.ready_at(1.0, 0.9) == 1.0
 
@@ -105,10 +105,10 @@ def test_a_late_failure_is_not_taken_for_that_of_the_probe() -> None:
     """It was sent before: the probe is still under way, and only its own end counts."""
     breaker = opened_breaker()
     breaker.acquire(1.0, 1.0)
-    breaker.failed(1.2, -1.0)
-    breaker.probe_abandoned(1.2, -1.0)
+    breaker.record_failure(1.2, -1.0)
+    breaker.record_inconclusive(1.2, -1.0)
     assert breaker.ready_at(1.0, 1.2) == math.inf
-    breaker.failed(4.0, 1.0)
+    breaker.record_failure(4.0, 1.0)
 
     assert breaker.ready_at(1.0, 4.0) == 6.0
 
@@ -117,11 +117,11 @@ def test_an_abandoned_probe_lets_another_one_go() -> None:
     """It told nothing about the endpoint, so the wait is not lengthened."""
     breaker = opened_breaker()
     breaker.acquire(1.0, 1.0)
-    breaker.probe_abandoned(1.5, 1.0)
+    breaker.record_inconclusive(1.5, 1.0)
     assert breaker.ready_at(1.0, 1.5) == 1.5
     breaker.acquire(1.0, 1.5)
     assert breaker.ready_at(1.0, 1.5) == math.inf
-    breaker.failed(2.0, 1.5)
+    breaker.record_failure(2.0, 1.5)
 
     assert breaker.ready_at(1.0, 2.0) == 4.0
 
@@ -130,8 +130,8 @@ def test_an_abandonment_means_nothing_to_a_closed_breaker() -> None:
     """Most requests that break off are no probes."""
     breaker = Breaker("breaker")
     breaker.acquire(1.0, 1.0)
-    breaker.probe_abandoned(1.0)
-    breaker.answered()
+    breaker.record_inconclusive(1.0)
+    breaker.record_success()
     breaker.settle(1.0, 0.0, 1.0)
 
     assert breaker.ready_at(1.0, 0.0) == -math.inf
@@ -261,7 +261,7 @@ def test_an_endpoint_says_what_is_the_matter_with_it() -> None:
     endpoint.push_back.on_rejected(0.3, 30.0, 0.301)
     assert endpoint.state(2.0).startswith("paused")
     for _ in range(3):
-        endpoint.breaker.failed(0.0)
+        endpoint.breaker.record_failure(0.0)
     assert endpoint.state(2.0).startswith("down, ")
     endpoint.disabled = "401"
     assert endpoint.state(2.0) == "off: 401"
