@@ -65,7 +65,7 @@ class AdaptiveConcurrency(Concurrency):
             return now
         return self._doubles_s
 
-    def take(self, cost: float, now: float) -> None:
+    def acquire(self, cost: float, now: float) -> None:
         """Occupy slots; a sample begins when all of them are taken."""
         self._taken += cost
         if self._is_paced:

@@ -71,9 +71,9 @@ class AdvertisedRate(Rate):
         self._is_bucket: bool | None = None
         self._base: _Reading | None = None
 
-    def take(self, cost: float, now: float) -> None:
+    def acquire(self, cost: float, now: float) -> None:
         """Charge `cost`. Allow the pace of a full quota if its reset is over and no reply said more since."""
-        super().take(cost, now)
+        super().acquire(cost, now)
         self._cost += _COST_GAIN * (cost - self._cost)
         if now > self._reset_s:
             self._set_pace(max(self.pace_per_s, self._full_per_s), now)

@@ -33,8 +33,8 @@ def is_even(per_second: float, burst_s: float) -> bool:
 class EvenRate(Rate):
     """At most `per_second` requests each second, the next one never earlier than `1 / per_second` after the last.
 
-    Admission and departure are two moments, though mostly the same one. `take` charges the schedule when a request is
-    admitted. It may leave from `leaves_at` on, and `leave` records that it does. A departure holds back the next
+    Admission and departure are two moments, though mostly the same. `acquire` charges the schedule for an admission.
+    The request may leave from `leaves_at` on, and `leave` records that it does. A departure holds back the next
     admission, too, unless it was on a fresh connection: of these, as many are opened at a time as the rate needs.
     """
 
@@ -53,7 +53,7 @@ class EvenRate(Rate):
         """Return when both the schedule and the last departure on a kept connection admit the next one."""
         return self._next_s if self._next_s > self._admits_at else self._admits_at
 
-    def take(self, cost: float, now: float) -> None:
+    def acquire(self, cost: float, now: float) -> None:
         """Charge a request that is admitted now. The first one is not late."""
         self.used += cost
         start_s = now if self._next_s == -math.inf else max(self._next_s, now - MAX_CATCH_UP_S)

@@ -28,6 +28,7 @@ class LimitSet:
     """
 
     __slots__ = (
+        "_acquire",
         "_even",
         "_per_request",
         "_per_token",
@@ -35,7 +36,6 @@ class LimitSet:
         "_ready",
         "_release",
         "_slots",
-        "_take",
         "on_defect",
         "quotas",
         "rates_with_kinds",
@@ -157,16 +157,16 @@ class LimitSet:
         for limit in self._even:
             limit.leave(now, is_fresh=is_fresh)
 
-    def take(self, tokens: Tokens, now: float) -> None:
+    def acquire(self, tokens: Tokens, now: float) -> None:
         """Pays all limits."""
         limit = None
         try:
-            for take in self._take:
-                take(1.0, now)
+            for acquire in self._acquire:
+                acquire(1.0, now)
             for limit, kind in self._per_token:
-                limit.take(tokens[kind], now)
+                limit.acquire(tokens[kind], now)
         except Exception as error:  # noqa: BLE001 -- as above
-            self._take_behind(limit or _owner_of(take), error, tokens, now)
+            self._acquire_behind(limit or _owner_of(acquire), error, tokens, now)
 
     def release(self, paid: Tokens, real: Tokens, now: float) -> None:
         """The request has ended: its slot is free, its tokens are charged as they were."""
@@ -179,12 +179,12 @@ class LimitSet:
         except Exception as error:  # noqa: BLE001 -- as above
             self._release_behind(limit or _owner_of(settle), error, paid, real, now)
 
-    def _take_behind(self, failed: Limit, error: Exception, tokens: Tokens, now: float) -> None:
+    def _acquire_behind(self, failed: Limit, error: Exception, tokens: Tokens, now: float) -> None:
         limits = self._all_with_kinds()
         other = self.on_defect(failed, error)
         if other is not None:
-            other.take(1.0, now)
-        self._call_behind(failed, limits, lambda limit, kind: limit.take(_cost(kind, tokens), now))
+            other.acquire(1.0, now)
+        self._call_behind(failed, limits, lambda limit, kind: limit.acquire(_cost(kind, tokens), now))
 
     def _release_behind(self, failed: Limit, error: Exception, paid: Tokens, real: Tokens, now: float) -> None:
         limits = [pair for pair in self._all_with_kinds() if pair[0] in self._slots or pair[1] is not None]
@@ -222,7 +222,7 @@ class LimitSet:
         self.quotas = tuple(limit for limit in self._per_request if isinstance(limit, RollingQuota))
         self._even = tuple(limit for limit in self._rates if isinstance(limit, EvenRate))
         self._ready = tuple(limit.ready_at for limit in self._per_request)
-        self._take = tuple(limit.take for limit in self._per_request)
+        self._acquire = tuple(limit.acquire for limit in self._per_request)
         self._release = tuple(limit.settle for limit in self._slots)
 
 

@@ -3,7 +3,7 @@
 Every limit answers the same three questions, so admission treats all alike:
 
     ready_at(cost, now) -> float        monotonic seconds; `now` or earlier means: now
-    take(cost, now)
+    acquire(cost, now)
     settle(paid, real, now)             gives back or charges the difference
 
 `Rate` is the generic cell rate algorithm (ITU-T I.371; the virtual scheduling form): its whole state is one number.
@@ -33,7 +33,7 @@ class Limit(Protocol):
 
     def ready_at(self, cost: float, now: float) -> float: ...
 
-    def take(self, cost: float, now: float) -> None: ...
+    def acquire(self, cost: float, now: float) -> None: ...
 
     def settle(self, paid: float, real: float, now: float) -> None: ...
 
@@ -81,7 +81,7 @@ class Rate:
         needed_s = cost * self._seconds_per_unit
         return self._next_s + (needed_s if needed_s < self._burst_s else self._burst_s)
 
-    def take(self, cost: float, now: float) -> None:
+    def acquire(self, cost: float, now: float) -> None:
         """Charges `cost`; credit older than the burst is gone."""
         self.used += cost
         oldest_s = now - self._most_s
@@ -160,7 +160,7 @@ class RollingQuota:
                 return end_s + windows * self._window_s
         return now + (windows + 1) * self._window_s  # what is still free is let go before long
 
-    def take(self, cost: float, now: float) -> None:
+    def acquire(self, cost: float, now: float) -> None:
         """Counts it in the present part of the window."""
         self._counted += cost
         if self._parts and now < self._parts[-1][0] - self._window_s:
@@ -220,7 +220,7 @@ class Concurrency:
         """Now or never: nobody knows when a slot frees, its release wakes the queue."""
         return now if self._taken < self._slots else math.inf
 
-    def take(self, cost: float, now: float) -> None:
+    def acquire(self, cost: float, now: float) -> None:
         """Occupies slots."""
         self._taken += cost
 

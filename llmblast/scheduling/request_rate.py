@@ -54,7 +54,7 @@ class RequestRate(Rate):
         ready_s = self._next_s + (needed_s if needed_s < self._burst_s else self._burst_s)
         return ready_s if self._counted < self._max_counted else max(ready_s, self._room_at(now))
 
-    def take(self, cost: float, now: float) -> None:
+    def acquire(self, cost: float, now: float) -> None:
         """Charge a request that leaves now."""
         self.used += cost
         next_s, oldest_s = self._next_s, now - self._most_s

@@ -232,8 +232,8 @@ class Scheduler:
         return usable
 
     def _pay(self, attempt: Attempt, endpoint: Endpoint, tokens: Tokens, now: float) -> None:
-        self.run_limits.take(tokens, now)
-        endpoint.limits.take(tokens, now)
+        self.run_limits.acquire(tokens, now)
+        endpoint.limits.acquire(tokens, now)
         if not endpoint.traffic.sends:
             self._await_cold_start(endpoint)
         endpoint.record_send(attempt, now)

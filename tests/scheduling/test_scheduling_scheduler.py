@@ -344,7 +344,7 @@ def test_an_open_breaker_lets_one_probe_go_at_a_time() -> None:
     assert scheduler.wake_at == 1.0
     assert len(admit_all(scheduler, 1.0)) == 1
     assert scheduler.wake_at == math.inf
-    endpoint.health.breaker.answered()
+    endpoint.health.breaker.record_success()
 
     assert len(admit_all(scheduler, 1.1)) == 9
 
