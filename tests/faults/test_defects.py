@@ -170,8 +170,8 @@ PATH = [
     *(
         Defect(target=f"llmblast.{target}", first=first, lost=lost, mock=FAULTY)
         for target, first, lost in (
-            ("writing.records:render", 1, UNDER_WAY),
-            ("writing.records:render", 100, UNDER_WAY),
+            ("writing.formats:render", 1, UNDER_WAY),
+            ("writing.formats:render", 100, UNDER_WAY),
             ("writing.safe_json:dump_line", 100, UNDER_WAY),
             ("writing.writer:Writer.put", 100, UNDER_WAY),
             ("writing.stream:Stream._bring", 2, LINES),
@@ -204,7 +204,7 @@ PATH = [
             ("scheduling.endpoints:Endpoint.record_send", 100, 0),
         )
     ),
-    Defect(target="llmblast.writing.records:error_record", mock=FAULTY, options=("-a", "1")),
+    Defect(target="llmblast.writing.formats:error_record", mock=FAULTY, options=("-a", "1")),
     Defect(target="llmblast.scheduling.request_rate:RequestRate.acquire", first=50, options=("--rps", "500")),
     Defect(target="llmblast.scheduling.limits:Concurrency.acquire", first=50, options=("--rps", "500")),
     Defect(target="llmblast.scheduling.tokens:TokenEstimator.estimate", first=50, options=COUNTED),
@@ -337,7 +337,7 @@ def test_where_the_output_is_a_pipe_the_details_are_in_the_current_folder(
     url = start_mock("latency=0").url
 
     done = run_broken(
-        tmp_path, environment, "llmblast.writing.records:render", 3, "run", "prompts.jsonl", "-u", url, "-o", "-"
+        tmp_path, environment, "llmblast.writing.formats:render", 3, "run", "prompts.jsonl", "-u", url, "-o", "-"
     )
 
     assert done.returncode == ExitCode.DEFECT
@@ -359,7 +359,7 @@ def test_a_link_in_place_of_the_details_is_not_followed(
     done = run_broken(
         tmp_path,
         {**environment, "TMPDIR": str(folder)},
-        "llmblast.writing.records:render",
+        "llmblast.writing.formats:render",
         3,
         *("run", "prompts.jsonl", "-u", start_mock("latency=0").url),
     )
