@@ -33,8 +33,9 @@ from llmblast.errors import (
 )
 from llmblast.option_types import RunOptions, StreamOptions
 from llmblast.results import EndpointSummary, Result, RunSummary
-from llmblast.setting_places import ENV_PREFIX
-from llmblast.settings import EndpointSettings, Settings, load
+from llmblast.setting_loading import load
+from llmblast.setting_option import ENV_PREFIX
+from llmblast.settings import EndpointSettings, Settings
 
 if TYPE_CHECKING:
     from llmblast.job.pipeline import Pipeline

@@ -15,7 +15,7 @@ class StreamOptions(TypedDict, total=False):
     """Settings of any run; None counts as not given. `config` is a TOML file of settings."""
 
     config: Path
-    format: Literal["auto", "simple", "raw", "openai-batch"] | None
+    format: Literal["auto", "simple", "raw", "openai-batch", "anthropic-batch"] | None
     model: str | None
     system: str | None
     prompt: str | None

@@ -1,4 +1,4 @@
-"""Event loop of the command line: uvloop if the platform has it, with the maximum number of open files."""
+"""Event loop: run a coroutine on uvloop, or on asyncio's loop without it, with as many open files as are allowed."""
 
 import asyncio
 import contextlib
@@ -13,23 +13,24 @@ from typing import TypeVar
 from llmblast.errors import UsageError
 
 T = TypeVar("T")
-_ALWAYS_ALLOWED = 10_240
-"""OPEN_MAX of macOS, which has no hard limit and rejects more."""
+_MACOS_MAX_FILES = 10_240
+"""OPEN_MAX of macOS, which reports no hard limit and refuses more."""
 
 MIN_FREE_FILES = 24
-"""The loop, the input, two outputs, their side files and libraries take 16; some are left for connections."""
+"""Loop, input, two outputs, their side files and libraries take 16; the others are for connections."""
 
-_GC_OBJECTS = 20_000
-_GC_OBJECTS_PER_SLOT = 40
-"""Python collects garbage after this many new objects, by default 700. Requests form no reference cycles, and queued
-ones are in use: collecting that often takes 3 % of a core at 10,000 requests a second, and stalls some milliseconds.
+_GC_THRESHOLD = 20_000
+_GC_THRESHOLD_PER_REQUEST = 40
+"""Number of new objects that starts a garbage collection; Python's default is 700. Reference counts free requests, so
+collections find nothing, but scan all that is queued and in flight: 3 % of a core at 10,000 requests a second, and
+stalls of some milliseconds.
 """
 
 
 def tune_collector(max_in_flight: int) -> None:
-    """Exclude all present objects from garbage collection, since they live to the end, and collect rarely."""
+    """Exclude all present objects from garbage collection, and collect rarely. Call it once everything is loaded."""
     gc.freeze()
-    gc.set_threshold(max(_GC_OBJECTS, _GC_OBJECTS_PER_SLOT * max_in_flight), 20, 100)
+    gc.set_threshold(max(_GC_THRESHOLD, _GC_THRESHOLD_PER_REQUEST * max_in_flight), 20, 100)
 
 
 class _OneLine(logging.Handler):
@@ -43,12 +44,12 @@ class _OneLine(logging.Handler):
 
 
 def shorten_logs() -> None:
-    """Keep tracebacks that aiohttp and asyncio log away from the terminal, unless logging is set up."""
+    """Print errors that aiohttp and asyncio log without a traceback, unless logging is configured."""
     logging.lastResort = _OneLine(logging.WARNING)
 
 
 def run_loop(main: Coroutine[object, object, T]) -> T:
-    """Run a coroutine on a new event loop."""
+    """Run a coroutine on a new event loop and return its result. Raises UsageError with too few files allowed."""
     shorten_logs()
     try:
         _allow_open_files()
@@ -65,22 +66,22 @@ def run_loop(main: Coroutine[object, object, T]) -> T:
 
 
 def _check_open_files() -> None:
-    """Raise UsageError if this process may open too few files to run, to write and to report an error."""
+    """Raise UsageError where the loop, the outputs or the report of their failure would run out of files."""
     if sys.platform == "win32":
         return
     import resource  # noqa: PLC0415 -- not on every platform
 
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if most == resource.RLIM_INFINITY or most - _open_files() >= MIN_FREE_FILES:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit == resource.RLIM_INFINITY or limit - _open_files() >= MIN_FREE_FILES:
         return
     raise UsageError(
-        f"this process may open {most} files and needs {_open_files() + MIN_FREE_FILES} or more, plus one for each "
+        f"this process may open {limit} files and needs {_open_files() + MIN_FREE_FILES} or more, plus one for each "
         "request in flight: raise the limit: ulimit -n 1024"
     )
 
 
 def _open_files() -> int:
-    """Return how many files are open, or a guess."""
+    """Return the number of open files; an estimate where the system does not list them."""
     try:
         return len(os.listdir("/dev/fd"))
     except OSError as error:
@@ -88,15 +89,16 @@ def _open_files() -> int:
 
 
 def _allow_open_files() -> None:
-    """Raise the soft limit of open files to the hard one: each request in flight needs a socket, and many shells set
-    1,024 for old programs that use select().
+    """Raise the soft limit of open files to the hard limit.
+
+    Each request in flight is a socket, and many shells start with a soft limit of 1,024, for programs with select().
     """
     if sys.platform == "win32":
         return
     import resource  # noqa: PLC0415 -- not on every platform
 
-    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for wanted in (most, max(soft, _ALWAYS_ALLOWED)):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (hard, max(soft, _MACOS_MAX_FILES)):
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             return

@@ -1,4 +1,4 @@
-"""Run a job from the command line: add the terminal, signals, a tuned garbage collector and an exit code."""
+"""Run of the command line: a job with progress display, signals, tuned garbage collection and an exit code."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ import orjson
 
 from llmblast.cli.loop import run_loop, tune_collector
 from llmblast.cli.progress_mode import progress_mode
-from llmblast.cli.signals import EXIT_OF_SIGNAL, ShutdownSignals, ShutdownStage, listening
+from llmblast.cli.signals import EXIT_OF_SIGNAL, ShutdownSignals, ShutdownStage, handle_signals
 from llmblast.errors import DefectError, ExitCode, LlmblastError
 from llmblast.hiding import shown_command
 from llmblast.job.closing_words import next_command, next_when, output_files
@@ -26,21 +26,22 @@ from llmblast.watching.progress import status_line
 from llmblast.watching.rates import Pace
 
 _LOG_COLUMNS = 120
-_ANEW = ("--overwrite", "--force")
+_START_OVER = ("--overwrite", "--force")
 
 
 def run_job(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) -> ExitCode:
-    """Run one job whose settings have passed `run_preflight_checks`. `command` is the command line, for the advice at
-    the end. Raise LlmblastError.
+    """Run one job whose settings have passed `run_preflight_checks`, and return its exit code. Raises LlmblastError.
+
+    The summary quotes `command`, the command line, to tell how to continue.
     """
     defects = Defects(settings, environ)
     try:
-        exit_code, told = run_loop(_run(settings, environ, command, defects))
+        exit_code, output = run_loop(_run(settings, environ, command, defects))
     except LlmblastError:
         raise
-    except Exception as error:  # noqa: BLE001 -- whatever it is, a person gets a sentence
+    except Exception as error:  # noqa: BLE001 -- any defect becomes one sentence
         raise DefectError(defects.report(error)) from None
-    sys.stdout.buffer.write(told)  # a full device is no defect: `cli` says so
+    sys.stdout.buffer.write(output)  # a full device is no defect: `main` reports it
     sys.stdout.flush()
     return exit_code
 
@@ -49,36 +50,36 @@ async def _run(
     settings: Settings, environ: Mapping[str, str], command: Sequence[str], defects: Defects
 ) -> tuple[ExitCode, bytes]:
     async with build_pipeline(settings, environ, defects) as pipeline:
-        return await _Front(settings, pipeline, command).run()
+        return await _ConsoleRun(settings, pipeline, command).run()
 
 
-class _Front:
-    """Connect a job to a terminal and to signals."""
+class _ConsoleRun:
+    """One job with its display, its signals and its summary."""
 
     def __init__(self, settings: Settings, pipeline: Pipeline, command: Sequence[str]) -> None:
         self._settings = settings
         self._pipeline = pipeline
         self._tell = pipeline.defects.tell
         self._fence = pipeline.defects.fence
-        words = [word for word in command if word not in _ANEW]  # to go on is not to start anew
+        words = [word for word in command if word not in _START_OVER]  # the command that continues this run
         self._command = shlex.join(shown_command(words))
         self._signals = ShutdownSignals(time.monotonic)
         self._pace = Pace(pipeline.counters, time.monotonic, pipeline.limits.allowance)
         self._job = Job(settings, pipeline, (self._show_progress, self._keep_pace))
 
     async def run(self) -> tuple[ExitCode, bytes]:
-        """Run to the end and report. Return the exit code, and the bytes for standard output."""
+        """Run the job and print its summary; return the exit code and the bytes for standard output."""
         for note in self._pipeline.notes:
             self._tell(shown(note, MAX_VERDICT_CHARS, self._fence))
         tune_collector(self._settings.concurrency)
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_loop_error)
-        with listening(loop, self._on_signal, self._tell_status):
+        with handle_signals(loop, self._on_signal, self._tell_status):
             ending = await self._job.run()
         return self._report(ending)
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """End the run when a callback of a timer, signal or connection has failed; asyncio would print a traceback."""
+        """End the run after a failed callback of a timer, a signal or a connection; asyncio would print a traceback."""
         if (error := context.get("exception")) is not None and _is_ours(context):
             self._job.fail_internal(error)
         elif loop.get_debug():
@@ -104,16 +105,16 @@ class _Front:
         while True:
             await asyncio.sleep(TEND_INTERVAL_S)
             with self._fence.around("the progress display"):
-                self._pace.snapshot()  # so that a status request gets present rates
+                self._pace.snapshot()  # the status line shows current rates
 
     def _on_signal(self, number: signal.Signals) -> None:
         stage = self._signals.on_signal(number)
         if stage is ShutdownStage.DRAIN:
             self._drain(number)
-        elif stage is ShutdownStage.ABORT:
+        elif stage is ShutdownStage.ABORT_IN_FLIGHT:
             self._job.cut_short()
         elif stage is ShutdownStage.EXIT:
-            os._exit(EXIT_OF_SIGNAL[number])  # a reader that never reads holds up even the closing of our pipe
+            os._exit(EXIT_OF_SIGNAL[number])  # a reader that never reads delays even the closing of a pipe
 
     def _drain(self, number: signal.Signals) -> None:
         in_flight = self._job.drain(EXIT_OF_SIGNAL[number], "interrupted")
@@ -160,12 +161,12 @@ class _Front:
 
 
 def _is_ours(context: Mapping[str, Any]) -> bool:
-    """Return whether a failed callback is ours, not a server's accept() without a free file: asyncio retries that."""
+    """Return whether a failed callback ends the run; asyncio tries a failed `accept` of the mock server again."""
     return not str(context.get("message", "")).startswith("socket.accept()")
 
 
 def _width() -> int:
-    """Return the columns of the terminal that shows the summary, or those for a log or a mail."""
+    """Return the columns of the terminal for the summary; elsewhere, as in a log or a mail, lines may be longer."""
     wanted = os.environ.get("COLUMNS", "")
     try:
         columns = int(wanted) if wanted.isdecimal() else os.get_terminal_size(sys.stderr.fileno()).columns

@@ -1,7 +1,7 @@
-"""Shutdown signals: the first one drains the run, the second aborts requests in flight, the third exits at once.
+"""Signals: map the first, second and third signal to the stages of a shutdown, and handle them on the event loop.
 
-SIGINT, SIGTERM and SIGHUP mean the same. A signal that the parent process ignores, as `nohup` and shells do for
-background jobs, stays ignored.
+Ctrl-C, `kill` and a closed terminal mean the same. Signals that the parent process ignores, as `nohup` does and shells
+for background jobs, stay ignored.
 """
 
 import contextlib
@@ -20,28 +20,28 @@ EXIT_OF_SIGNAL: Mapping[signal.Signals, ExitCode] = {
     signal.SIGTERM: ExitCode.TERMINATED,
     signal.SIGHUP: ExitCode.HUNG_UP,
 }
-DUPLICATE_S = 1.0
-"""A SIGHUP this soon after another signal is a duplicate: a closed terminal sends one from the kernel and one from its
-shell, systemd one after its SIGTERM. It must not abort requests that may be billed."""
+REPEATED_HANGUP_S = 1.0
+"""A SIGHUP this soon after another signal counts as the same one: a closed terminal sends one from the kernel and one
+from its shell, systemd one after its SIGTERM. Counted, it would abort requests that are paid for."""
 
-_ASKS_FOR_STATUS = frozenset(
+_STATUS_SIGNALS = frozenset(
     getattr(signal, name) for name in ("SIGUSR1", "SIGINFO") if hasattr(signal, name)
 )  # SIGINFO is Ctrl-T on BSD and macOS
 
 
 class ShutdownStage(Enum):
-    """What the run has to do after the signals so far."""
+    """Stage of a shutdown that the signals so far ask for."""
 
     DRAIN = auto()
-    """Send nothing more, let the requests in flight finish."""
-    ABORT = auto()
-    """Abort the requests in flight, write the replies that have arrived."""
+    """Send nothing more, let requests in flight finish."""
+    ABORT_IN_FLIGHT = auto()
+    """Abort requests in flight, write the replies so far."""
     EXIT = auto()
-    """Exit at once, even if a write or a close hangs."""
+    """Exit at once: the rest of the shutdown hangs."""
 
 
 class ShutdownSignals:
-    """Count the shutdown signals."""
+    """Count the signals that ask for a shutdown."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -49,39 +49,39 @@ class ShutdownSignals:
         self._last_s: float | None = None
 
     def on_signal(self, number: signal.Signals) -> ShutdownStage | None:
-        """Return the stage that this signal starts; None for a duplicate of the signal before."""
+        """Return the stage that this signal asks for; None where it repeats the signal before."""
         now = self._clock()
-        before, self._last_s = self._last_s, now
-        if number is signal.SIGHUP and before is not None and now - before < DUPLICATE_S:
+        last_s, self._last_s = self._last_s, now
+        if number is signal.SIGHUP and last_s is not None and now - last_s < REPEATED_HANGUP_S:
             return None
         return next(self._stages, ShutdownStage.EXIT)
 
 
-def hold_status_requests() -> None:
-    """Block SIGUSR1 until a run handles it: its default action would end the process."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ASKS_FOR_STATUS)
+def block_status_signals() -> None:
+    """Keep SIGUSR1 pending until a run handles it: by default it ends the process, but here it asks for the status."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STATUS_SIGNALS)
 
 
 @contextlib.contextmanager
-def listening(
+def handle_signals(
     loop: "asyncio.AbstractEventLoop", on_end: Callable[[signal.Signals], None], on_status: Callable[[], None]
 ) -> Iterator[None]:
-    """Call `on_end` for the signals in EXIT_OF_SIGNAL and `on_status` for status requests, on the loop.
+    """Call `on_end` for the signals in EXIT_OF_SIGNAL and `on_status` for status signals, both on the loop.
 
-    Afterwards the former have their default action again, without a traceback, and the latter are ignored.
+    Afterwards, the former end the process without a traceback, and the latter do nothing.
     """
     ends = [number for number in EXIT_OF_SIGNAL if signal.getsignal(number) is not signal.SIG_IGN]
     for number in ends:
         loop.add_signal_handler(number, on_end, number)
-    for number in _ASKS_FOR_STATUS:
+    for number in _STATUS_SIGNALS:
         loop.add_signal_handler(number, on_status)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKS_FOR_STATUS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STATUS_SIGNALS)
     try:
         yield
     finally:
-        for number in _ASKS_FOR_STATUS:
-            signal.signal(number, signal.SIG_IGN)  # removing its handler would have it end the process
-        hold_status_requests()
+        for number in _STATUS_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # without a handler it would end the process
+        block_status_signals()
         for number in ends:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)

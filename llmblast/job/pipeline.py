@@ -9,7 +9,7 @@ from functools import partial
 from math import inf
 from random import Random
 
-from llmblast.errors import LlmblastError, OutputFailedError
+from llmblast.errors import LlmblastError
 from llmblast.fence import Fence
 from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.allowance import allowance_of, kept_for
@@ -27,7 +27,8 @@ from llmblast.reading import Finished, Shaper, Source, open_source
 from llmblast.reading.prompts import open_prompts
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
 from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey, connection_notes, make_target
-from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
+from llmblast.setting_loading import parse_hedge, parse_max_errors
+from llmblast.settings import EndpointSettings, Settings
 from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, clean
 from llmblast.writing import OutputFile, Timing, Writer
 
@@ -143,11 +144,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Pipeline:
     say = partial(_say, opened.defects)
     scheduler = make_scheduler(settings, opened.known, fence)
     can_resume = bool(opened.outputs) and opened.outputs[0].is_resumable
-    if opened.results is not None:
-        writer: Writer | ResultQueue = opened.results
-        opened.results.on_room = lambda: engine.pump()  # noqa: PLW0108 -- the engine comes after the writer
-    else:
-        writer = _make_writer(settings, opened.outputs, say, lambda: engine)
+    writer = opened.results or _make_writer(settings, opened.outputs, say)
     engine = Engine(
         scheduler,
         opened.channels,
@@ -174,7 +171,7 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Pipeline:
     def allowance() -> Allowance:
         finished_before = len(opened.answered) + len(opened.failed)
         now_allowed = allowance_of(scheduler, counters, finished_before, time.monotonic(), time.time)
-        return replace(now_allowed, is_ending=engine.stopping.is_set())
+        return replace(now_allowed, is_ending=engine.end.stopping.is_set())
 
     intake = Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed)
     return Pipeline(
@@ -203,28 +200,17 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Pipeline:
     )
 
 
-def _make_writer(
-    settings: Settings, outputs: Sequence[OutputFile], say: Callable[[str], None], engine: Callable[[], Engine]
-) -> Writer:
-    """Build the writer, which is handed to the engine; both calls below come after that."""
+def _make_writer(settings: Settings, outputs: Sequence[OutputFile], say: Callable[[str], None]) -> Writer:
     save, errors = outputs
-    writer = Writer(
+    return Writer(
         save,
         errors,
         echo=settings.echo,
         body=settings.body,
-        on_room=lambda: engine().pump(),
-        on_failure=lambda: _end_without_output(engine(), writer.failure),
         notice=say,
         spool_directory=settings.spool,
         timing=Timing(disk_wait_s=settings.disk_wait),
     )
-    return writer
-
-
-def _end_without_output(engine: Engine, failure: OutputFailedError | None) -> None:
-    if failure is not None:
-        engine.stop(failure.exit_code, str(failure))
 
 
 def _open_timeline(path: str | None, counters: Counters, stack: AsyncExitStack, fence: Fence) -> Timeline | None:
@@ -270,7 +256,7 @@ def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence:
         )
         for index, (endpoint, limits) in enumerate(zip(settings.endpoints, known, strict=True))
     ]
-    return Scheduler(run_limits, endpoints, ROUTES[settings.route], fence)
+    return Scheduler(run_limits, endpoints, ROUTES[settings.route])
 
 
 def _connections_ahead(settings: Settings, endpoint: EndpointSettings) -> int:

@@ -6,7 +6,7 @@ are too many or too large: each was paid for, and is lost if the consumer stops 
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -22,11 +22,14 @@ _RESULT_BYTES = 1000
 
 
 class ResultQueue:
-    """Takes outcomes without a wait, and gives results in batches. `on_room` is called once there is room again."""
+    """Take outcomes without a wait, and give results in batches. `changed` is set once there is room again."""
+
+    failure: None = None
+    """No output can fail: there is none."""
 
     def __init__(self, *, echo: bool, body: str, max_in_flight: int) -> None:
         self.is_full = False
-        self.on_room: Callable[[], None] = lambda: None
+        self.changed = asyncio.Event()
         self._echo = echo
         self._body = body
         self._max_results = max(MIN_RESULTS, RESULTS_PER_SLOT * max_in_flight)
@@ -55,7 +58,7 @@ class ResultQueue:
         self._taken = self._taken_bytes = 0
         if self.is_full and not self._is_over(2):
             self.is_full = False
-            self.on_room()
+            self.changed.set()
         while not self._ready and not self._has_ended:
             self._arrived = asyncio.get_running_loop().create_future()
             await self._arrived
@@ -100,8 +103,8 @@ def _success(success: Success, echo: bool, body: str) -> Result:
         finish_reason=answer.finish_reason,
         model=answer.model,
         status=reply.status,
-        attempts=request.attempts,
-        maybe_billed=request.ambiguous_sends,
+        attempts=success.attempts,
+        maybe_billed=success.maybe_billed,
         latency_s=reply.latency_s,
         endpoint=success.endpoint,
         fields=_fields_of(request) if request.extra else {},

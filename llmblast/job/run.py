@@ -107,7 +107,9 @@ class Job:
         pipeline = self._pipeline
         ahead = zip(pipeline.channels, pipeline.connections_ahead, strict=True)
         warm_ups = [asyncio.create_task(channel.warm_up(connections)) for channel, connections in ahead]
-        helpers = [self._start(helper()) for helper in (*self._helpers, self._tend, self._end_in_time)]
+        helpers = [
+            self._start(helper()) for helper in (*self._helpers, self._tend, self._follow_writer, self._end_in_time)
+        ]
         if pipeline.timeline is not None:
             helpers.append(self._start(self._draw_timeline(pipeline.timeline)))
         helpers += self._start_key_refreshes()
@@ -124,7 +126,7 @@ class Job:
                 pipeline.engine.fail_internal(error)
             await pipeline.engine.wait_until_done()
         finally:
-            await pipeline.engine.cut_short()
+            await pipeline.engine.abort_in_flight()
             for task in (*helpers, *warm_ups):
                 task.cancel()
             await asyncio.gather(*helpers, *warm_ups, return_exceptions=True)
@@ -132,7 +134,7 @@ class Job:
     async def _feed_unless_stopped(self) -> None:
         """Read the input and feed the engine. A stop ends that, even while a read waits for a pipe."""
         feed = asyncio.create_task(self._feed())
-        stop = asyncio.create_task(self._pipeline.engine.stopping.wait())
+        stop = asyncio.create_task(self._pipeline.engine.end.stopping.wait())
         try:
             await asyncio.wait({feed, stop}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -151,7 +153,7 @@ class Job:
                         engine.accept(item)
                     else:
                         engine.refuse(item)
-                engine.pump()
+                engine.dispatch_ready()
                 await asyncio.sleep(0)  # what was admitted leaves now, not after some thousand lines
                 await engine.room()
         except PromptsError as error:
@@ -189,6 +191,16 @@ class Job:
             self.refresh_counters()
             pipeline.engine.check_waits()
 
+    async def _follow_writer(self) -> None:
+        """Go on sending when the writer has room again, and stop the run when an output has failed."""
+        writer, engine = self._pipeline.writer, self._pipeline.engine
+        while True:
+            await writer.changed.wait()
+            writer.changed.clear()
+            if writer.failure is not None:
+                engine.stop(writer.failure.exit_code, str(writer.failure))
+            engine.dispatch_ready()
+
     async def _end_in_time(self) -> None:
         """End the run after `--max-time`; abort the requests in flight `--grace` seconds after any stop."""
         engine, settings = self._pipeline.engine, self._settings
@@ -196,16 +208,16 @@ class Job:
             engine.wait_limit.ends_s = time.monotonic() + settings.max_time
         try:
             async with asyncio.timeout(settings.max_time):  # wait_for would miss being cancelled at that very moment
-                await engine.stopping.wait()
+                await engine.end.stopping.wait()
         except TimeoutError:
             engine.stop(ExitCode.STOPPED, f"stopped after --max-time {settings.max_time:g} s")
         except Exception as error:  # noqa: BLE001 -- the engine reports it; the grace must end all the same
             engine.fail_internal(error)
         with contextlib.suppress(TimeoutError):
-            is_reader_gone = engine.exit_code is ExitCode.READER_GONE
+            is_reader_gone = engine.end.exit_code is ExitCode.READER_GONE
             async with asyncio.timeout(min(settings.grace, READER_GONE_GRACE_S) if is_reader_gone else settings.grace):
                 await self._cut_short.wait()
-        await engine.cut_short()
+        await engine.abort_in_flight()
 
     async def _close_writer(self) -> None:
         for _ in range(MAX_CLOSINGS):
@@ -229,12 +241,12 @@ class Job:
     def _judge(self) -> tuple[ExitCode, str]:
         """Return the exit code and the verdict, one line for a person."""
         engine, counters = self._pipeline.engine, self._pipeline.counters
-        if engine.defect is not None:
-            return ExitCode.DEFECT, self._say_defect(engine.reason)
+        if engine.end.defect is not None:
+            return ExitCode.DEFECT, self._say_defect(engine.end.reason)
         if self._output_error is not None:
             return self._output_error.exit_code, str(self._output_error)
-        if engine.exit_code is not None:
-            return engine.exit_code, engine.reason + self._missing_keys() + self._cannot_resume()
+        if engine.end.exit_code is not None:
+            return engine.end.exit_code, engine.end.reason + self._missing_keys() + self._cannot_resume()
         if self._input_error is not None:
             return self._input_error.exit_code, str(self._input_error)
         if self._pipeline.has_files:

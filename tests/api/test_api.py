@@ -533,7 +533,7 @@ async def test_a_defect_is_an_error_with_its_details_in_the_log(
         raise ZeroDivisionError("broken")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("llmblast.job.engine.judge", fail)
+    monkeypatch.setattr("llmblast.job.response_handler.judge", fail)
 
     with pytest.raises(llmblast.DefectError, match="broken"):
         await collect(QUESTIONS, endpoints=[start_mock().url], model="m")

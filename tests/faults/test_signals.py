@@ -58,18 +58,18 @@ def assert_a_resumed_run_completes(tmp_path: Path, llmblast: RunLlmblast, server
     assert lines == Counter(range(1, LINES + 1))
 
 
-def test_three_signals_are_three_wishes() -> None:
+def test_three_signals_are_three_stages() -> None:
     """Whatever their numbers; from the third on, each one ends the process."""
     signals = ShutdownSignals(Clock())
 
     said = [signals.on_signal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGTERM)]
 
-    assert said == [ShutdownStage.DRAIN, ShutdownStage.ABORT, ShutdownStage.EXIT, ShutdownStage.EXIT]
+    assert said == [ShutdownStage.DRAIN, ShutdownStage.ABORT_IN_FLIGHT, ShutdownStage.EXIT, ShutdownStage.EXIT]
 
 
 @pytest.mark.parametrize("first", EXIT_CODES)
 def test_a_hang_up_right_after_another_signal_says_nothing_new(first: signal.Signals) -> None:
-    """It is the same wish once more; one that comes later is the next wish."""
+    """It counts as the same signal; a later one asks for the next stage."""
     clock = Clock()
     signals = ShutdownSignals(clock)
 
@@ -77,7 +77,7 @@ def test_a_hang_up_right_after_another_signal_says_nothing_new(first: signal.Sig
     clock.now_s += 2
     later = signals.on_signal(signal.SIGHUP)
 
-    assert (at_once, later) == ([ShutdownStage.DRAIN, None, None], ShutdownStage.ABORT)
+    assert (at_once, later) == ([ShutdownStage.DRAIN, None, None], ShutdownStage.ABORT_IN_FLIGHT)
 
 
 def test_a_hang_up_drains(
