@@ -124,6 +124,8 @@ class RollingQuota:
 
     def ready_at(self, cost: float, now: float) -> float:
         """Return when enough of the oldest sends have left the window."""
+        if self._counted + cost <= self.units:
+            return now
         self._forget(now)
         missing = self._counted + min(cost, self.units) - self.units
         for end_s, count in self._parts:
@@ -154,6 +156,7 @@ class RollingQuota:
             end_s, count = self._parts[-1]
             self._parts[-1] = (end_s, count + cost)
         else:
+            self._forget(now)
             self._parts.append((now + self._part_s + self._window_s, cost))
 
     def settle(self, paid: float, real: float, now: float) -> None:
