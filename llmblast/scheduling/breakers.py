@@ -6,6 +6,8 @@ Source: Nygard, Release It!, "Circuit Breaker".
 import math
 from enum import Enum
 
+FIRST_WAIT_S, MAX_WAIT_S = 1.0, 30.0
+
 
 class BreakerState(Enum):
     """State of a `Breaker`."""
@@ -16,16 +18,15 @@ class BreakerState(Enum):
 
 
 class Breaker:
-    """Open after `threshold` failures in a row. The wait before a probe doubles from `first_wait_s` to `max_wait_s`."""
+    """Open after `threshold` failures in a row. The wait before a probe doubles each time."""
 
-    def __init__(self, name: str, *, threshold: int = 3, first_wait_s: float = 1.0, max_wait_s: float = 30.0) -> None:
+    def __init__(self, name: str, *, threshold: int = 3) -> None:
         self.name = name
         self.waited_s = 0.0
         self.has_answered = False
         """The endpoint answered at least once in this run."""
         self._threshold = threshold
-        self._first_wait_s = self._wait_s = first_wait_s
-        self._max_wait_s = max_wait_s
+        self._wait_s = FIRST_WAIT_S
         self._failures = 0
         self._probe_at_s = -math.inf
         """When the next probe may go: minus infinity while closed, infinity while a probe is under way."""
@@ -75,7 +76,7 @@ class Breaker:
         self.has_answered = True
         if self._failures:
             self._failures = 0
-            self._wait_s = self._first_wait_s
+            self._wait_s = FIRST_WAIT_S
             self._probe_at_s = -math.inf
 
     def record_inconclusive(self, now: float, sent_s: float = math.inf) -> None:
@@ -88,7 +89,7 @@ class Breaker:
 
     def _open(self, now: float) -> None:
         self._probe_at_s = now + self._wait_s
-        self._wait_s = min(self._wait_s * 2, self._max_wait_s)
+        self._wait_s = min(self._wait_s * 2, MAX_WAIT_S)
 
     def _is_probe(self, sent_s: float) -> bool:
         """Return whether a probe is under way, and the request admitted at `sent_s` is that."""

@@ -87,7 +87,7 @@ class LearnedConcurrency(Concurrency):
         self._doubts = 0.0
 
     def __repr__(self) -> str:
-        return f"LearnedConcurrency({self.name!r}, {self._state.value}, {self.in_flight} of {self.cap} in flight)"
+        return f"LearnedConcurrency({self.name!r}, {self._state.value}, {self.in_flight} of {self.cap:g} in flight)"
 
     def start(self, in_flight: int) -> None:
         """Begin with that many in flight, before the first rejection."""

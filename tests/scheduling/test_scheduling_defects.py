@@ -252,7 +252,7 @@ def test_a_plain_limit_has_the_users_number(limit: Concurrency) -> None:
     """Not the number of the moment."""
     limit.waited_s = 5.0
 
-    plain = limit.fixed(3)
+    plain = limit.to_fixed(3)
 
     assert (plain.ready_at(limit.max_slots - 3, 0.0), plain.is_full, plain.waited_s) == (0.0, False, 5.0)
     plain.acquire(limit.max_slots - 3, 0.0)

@@ -29,7 +29,7 @@ def departures_at(per_second: float, lateness: Iterator[float], until_s: float) 
         rate.acquire(1.0, now)
         while rate.leaves_at > now:
             now = rate.leaves_at + next(lateness)
-        rate.leave(now)
+        rate.record_departure(now)
         left.append(now)
         ready_s = rate.ready_at(1.0, now)
         if ready_s > now:
@@ -112,7 +112,7 @@ def test_a_request_that_leaves_late_holds_back_the_next_departure_and_not_its_ad
     limits = LimitSet(per_request=[EvenRate("rps", 10)])
     limits.acquire(NO_TOKENS, START_S)
     was_ready = limits.is_ready(NO_TOKENS, START_S + 0.1)
-    limits.leave(START_S + 0.08, is_fresh=True)
+    limits.record_departure(START_S + 0.08, is_fresh=True)
 
     assert not was_ready
     assert limits.is_ready(NO_TOKENS, START_S + 0.101)
@@ -123,7 +123,7 @@ def test_a_late_departure_on_a_kept_connection_holds_the_next_admission_back() -
     """Else it would be admitted, and no pause could hold it back any more, while it waits for its departure."""
     rate = EvenRate("rps", 10)
     rate.acquire(1.0, START_S)
-    rate.leave(START_S + 0.003)
+    rate.record_departure(START_S + 0.003)
 
     assert rate.ready_at(1.0, START_S) == rate.leaves_at >= START_S + 0.103
 

@@ -59,7 +59,7 @@ def test_no_second_holds_more_than_the_rate_however_late_a_crowd_leaves(seed: in
         now += random.uniform(0.0038, 0.004)
         while late and late[0][0] <= now:
             left_s, sent_s = late.popleft()
-            limits.left_late(sent_s, left_s, 0.0)
+            limits.record_late_departure(sent_s, left_s, 0.0)
             left.append(left_s)
         while limits.is_ready(NO_TOKENS, now):
             limits.acquire(NO_TOKENS, now)
@@ -139,7 +139,7 @@ def test_one_that_leaves_late_holds_up_none_of_those_behind_it() -> None:
     for number in range(100):
         assert level.limits.is_ready(ONE_TOKEN, now)
         level.limits.acquire(ONE_TOKEN, now)
-        level.limits.left_late(now, now + number / 10_000, 0.0)
+        level.limits.record_late_departure(now, now + number / 10_000, 0.0)
 
     assert level.limits.is_ready(ONE_TOKEN, now)
 
@@ -154,7 +154,7 @@ def test_what_was_on_its_way_for_long_counts_in_the_window() -> None:
     limits = level.limits
     was_ready = limits.is_ready(ONE_TOKEN, now)
     for _ in range(200):
-        limits.left_late(START_S - 5, now, 0.0)
+        limits.record_late_departure(START_S - 5, now, 0.0)
 
     assert was_ready
     assert not limits.is_ready(ONE_TOKEN, now)

@@ -58,7 +58,7 @@ def test_one_that_was_on_its_way_for_longer_than_a_second_counts_too() -> None:
     rate = RequestRate("rps", 2)
     rate.acquire(1.0, 100.0)
     rate.acquire(1.0, 101.5)
-    rate.left_late(100.0, 101.6, 0.0)
+    rate.record_late_departure(100.0, 101.6, 0.0)
 
     assert rate.ready_at(1.0, 102.1) == pytest.approx(102.5, abs=0.01)
 
