@@ -206,3 +206,82 @@ def test_the_visible_top_level_is_what_the_readme_says() -> None:
     visible = {name.split("/")[0] for name in tracked.splitlines() if not name.startswith(".")}
 
     assert visible == {"pyproject.toml", "README.md", "llmblast", "tests", "sample_data", "scripts"}
+
+
+MAX_ATTRIBUTES = 14
+RECORD_DECORATORS = {"dataclass", "_frozen"}
+
+
+def attributes_of(node: ast.ClassDef) -> set[str]:
+    """All attributes that a class declares, or that its methods assign to `self`."""
+    declared = {
+        item.target.id for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    }
+    stored = (
+        name
+        for name in ast.walk(node)
+        if isinstance(name, ast.Attribute) and isinstance(name.ctx, ast.Store) and isinstance(name.value, ast.Name)
+    )
+    return declared | {name.attr for name in stored if isinstance(name.value, ast.Name) and name.value.id == "self"}
+
+
+def is_record(node: ast.ClassDef) -> bool:
+    """Whether a class is a dataclass or a typed dictionary: a record may have as many fields as it needs."""
+    names = {name.id for decorator in node.decorator_list for name in ast.walk(decorator) if isinstance(name, ast.Name)}
+    bases = {name.id for base in node.bases for name in ast.walk(base) if isinstance(name, ast.Name)}
+    return bool(names & RECORD_DECORATORS) or "TypedDict" in bases or any(base.endswith("Options") for base in bases)
+
+
+def test_no_class_has_too_many_attributes() -> None:
+    """A class with more holds two ideas: split it."""
+    classes = [
+        (f"{path.relative_to(ROOT)}:{node.name}", attributes_of(node))
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and not is_record(node)
+    ]
+
+    assert {name: len(found) for name, found in classes if len(found) > MAX_ATTRIBUTES} == {}
+
+
+def test_no_modules_import_each_other() -> None:
+    """A circle of imports is one module in several files."""
+    names = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in modules()
+    }
+    imported = {name: known_modules(imports_of_running_code(path), names) for name, path in names.items()}
+
+    assert circles_in(imported) == {}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of_running_code(path: Path) -> Iterator[str]:
+    """Every import but those under TYPE_CHECKING, which are for mypy alone."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def known_modules(imports: Iterator[str], names: dict[str, Path]) -> set[str]:
+    """The modules of the project that are imported, whole or a name of them."""
+    return {name if name in names else name.rpartition(".")[0] for name in imports} & set(names)
+
+
+def circles_in(imported: dict[str, set[str]]) -> dict[str, set[str]]:
+    """What is left when modules that import no other one, or that no other one imports, are taken away repeatedly."""
+    left = {name: others - {name} for name, others in imported.items()}
+    while ends := [name for name, others in left.items() if not others & set(left) or not is_imported(name, left)]:
+        for name in ends:
+            left.pop(name)
+    return {name: others & set(left) for name, others in left.items()}
+
+
+def is_imported(name: str, imported: dict[str, set[str]]) -> bool:
+    return any(name in others for others in imported.values())

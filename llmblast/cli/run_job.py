@@ -22,8 +22,8 @@ from llmblast.job.pipeline import Pipeline, build_pipeline, shown
 from llmblast.job.run import MAX_VERDICT_CHARS, TEND_INTERVAL_S, Ending, Job
 from llmblast.settings import Settings
 from llmblast.watching import Display, NoDisplay, Summary, drive, make_display
-from llmblast.watching.progress import status_line
 from llmblast.watching.rates import Pace
+from llmblast.watching.status_line import status_line
 
 _LOG_COLUMNS = 120
 _START_OVER = ("--overwrite", "--force")

@@ -1,7 +1,7 @@
 """Read the replies of the OpenAI API that are not plain chat completions.
 
 These are replies of other paths, errors with HTTP 200, streams, JSON inside of a text, and replies that strict JSON
-refuses. `on_demand` imports this module at the first of them.
+refuses. `openai` imports this module at the first of them, since most runs have none.
 """
 
 from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 import orjson
 
 from llmblast.providers.choices import add_usage, read_first_choice
-from llmblast.providers.on_demand import named_wait_s, read_broken_json, read_error, read_odd_data
+from llmblast.providers.on_demand import named_wait_s, read_error
 from llmblast.providers.rate_limit_headers import read_rate_limits
 from llmblast.records import Answer, Prompt, RawBody, Reply, ReplyError, Request
 from llmblast.settings import API_PATHS, base_url
@@ -34,12 +34,16 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
     try:
         data = orjson.loads(reply.body)
     except orjson.JSONDecodeError:
+        from llmblast.providers.odd_replies import read_broken_json  # noqa: PLC0415 -- at the first of them
+
         return read_broken_json(request, reply, path)
     if path in _WITH_CHOICES and type(data) is dict and not data.get("error"):
         answer = read_first_choice(data)
         if isinstance(answer, Answer):
             return add_usage(answer, data)
-    return read_odd_data(request, reply, data, path)
+    from llmblast.providers.odd_replies import read_data  # noqa: PLC0415 -- at the first of them
+
+    return read_data(request, reply, data, path)
 
 
 def _path_of(request: Request) -> str:

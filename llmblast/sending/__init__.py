@@ -3,12 +3,13 @@
 from llmblast.sending.backoff import Backoff
 from llmblast.sending.channels import TRANSPORTS, Channel
 from llmblast.sending.credentials import find_key, goes_unprotected
+from llmblast.sending.judging import judge
 from llmblast.sending.keys import EndpointKey
 from llmblast.sending.listener import NO_LISTENER, ChannelListener
 from llmblast.sending.network import connection_notes
 from llmblast.sending.proxies import NO_PROXY
 from llmblast.sending.target import Target, make_target
-from llmblast.sending.verdict import Action, Blame, Verdict, judge
+from llmblast.sending.verdict import Action, Blame, Verdict
 
 __all__ = [
     "NO_LISTENER",

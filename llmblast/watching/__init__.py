@@ -1,9 +1,11 @@
 """Watching: counters that the stations add to, and the displays and the summary that read them from the side."""
 
 from llmblast.watching.counters import Counters, EndpointCounters
+from llmblast.watching.display import Display, NoDisplay
 from llmblast.watching.figures import duration
 from llmblast.watching.limit_names import limit_in_words
-from llmblast.watching.progress import Display, LimitsView, Mode, NoDisplay, drive, make_display
+from llmblast.watching.limits_view import LimitsView
+from llmblast.watching.progress import Mode, drive, make_display
 from llmblast.watching.sanitize import clean
 from llmblast.watching.summary import OutputFiles, Summary
 from llmblast.watching.time_left import Allowance

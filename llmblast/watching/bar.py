@@ -17,11 +17,13 @@ from rich.style import Style
 from rich.text import Text
 
 from llmblast.watching.counters import Counters
+from llmblast.watching.display import REFRESH_INTERVAL_S
 from llmblast.watching.figures import clock_time, count, rate, short
-from llmblast.watching.progress import BAR_INTERVAL_S, LimitsView, progress_text
+from llmblast.watching.limits_view import LimitsView
 from llmblast.watching.rate_meter import Clock
 from llmblast.watching.rates import Pace, Snapshot
 from llmblast.watching.sanitize import clean
+from llmblast.watching.status_line import progress_text
 from llmblast.watching.tables import MAX_ENDPOINT_ROWS, cut, endpoint_table, endpoints_to_show
 
 _WIDEST = 120
@@ -54,7 +56,7 @@ def make_console(stream: TextIO) -> Console:
 class BarDisplay:
     """Redraws itself in place and is gone at the end. What others write to stderr meanwhile appears above it."""
 
-    interval_s = BAR_INTERVAL_S
+    interval_s = REFRESH_INTERVAL_S
 
     def __init__(self, counters: Counters, limits: LimitsView, clock: Clock, console: Console) -> None:
         self._counters = counters

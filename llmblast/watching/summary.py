@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from llmblast.watching.counters import Counters, EndpointCounters, ErrorKind
 from llmblast.watching.figures import count, duration, latency, rate, short, utilisation
 from llmblast.watching.limit_names import limit_in_words, waits_in_words
-from llmblast.watching.progress import LimitsView
+from llmblast.watching.limits_view import LimitsView
 from llmblast.watching.sanitize import clean
 from llmblast.watching.tables import MAX_ENDPOINT_ROWS, align, cell_width, cut, endpoint_table, endpoints_to_show
 

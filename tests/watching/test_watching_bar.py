@@ -13,7 +13,8 @@ from rich.console import Console
 
 from llmblast.watching.bar import BarDisplay, make_console
 from llmblast.watching.counters import Counters
-from llmblast.watching.progress import LimitsView, drive
+from llmblast.watching.limits_view import LimitsView
+from llmblast.watching.progress import drive
 from llmblast.watching.time_left import Allowance
 from tests.watching.watching_helpers import FakeClock, busy_counters, endpoint
 

@@ -10,16 +10,11 @@ import pytest
 
 from llmblast.watching.bar import BarDisplay
 from llmblast.watching.counters import Counters
-from llmblast.watching.progress import (
-    LimitsView,
-    Mode,
-    NoDisplay,
-    PlainDisplay,
-    drive,
-    make_display,
-    status_line,
-)
+from llmblast.watching.display import NoDisplay
+from llmblast.watching.limits_view import LimitsView
+from llmblast.watching.progress import Mode, PlainDisplay, drive, make_display
 from llmblast.watching.rates import Snapshot, TotalLines
+from llmblast.watching.status_line import status_line
 from tests.watching.watching_helpers import FakeClock, endpoint
 
 

@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from llmblast.watching.counters import Counters, EndpointCounters
-from llmblast.watching.progress import LimitsView
+from llmblast.watching.limits_view import LimitsView
 from llmblast.watching.summary import OutputFiles, Summary
 from llmblast.watching.tables import cell_width, endpoint_table
 from tests.watching.watching_helpers import busy_counters, endpoint

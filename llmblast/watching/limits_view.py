@@ -1,0 +1,23 @@
+"""View of the limits: what displays and the summary read of them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from llmblast.watching.time_left import Allowance
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsView:
+    """What displays know of the limits.
+
+    `waited` returns the seconds for which each limit held the head of the queue back, by the limit's name, such as
+    `run rps` or `gpu1 tpm`.
+    """
+
+    tokens_per_minute_limit: float | None = None
+    requests_per_second_limit: float | None = None
+    waited: Callable[[], Mapping[str, float]] = dict
+    used: Callable[[], Mapping[str, float]] = dict
+    """Share of each rate limit that was used between the first and the last send, by the limit's name."""
+    allowance: Callable[[], Allowance] = Allowance
+    """Return what the limits allow from now on."""
