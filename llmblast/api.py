@@ -46,7 +46,7 @@ Endpoint = str | Mapping[str, Any] | EndpointSettings
 Endpoints = Endpoint | Sequence[Endpoint] | None
 
 logger = logging.getLogger("llmblast")
-logger.addHandler(logging.NullHandler())  # else Python prints warnings where nobody has set up logging
+logger.addHandler(logging.NullHandler())  # else Python prints warnings if logging is not set up
 
 _PROMPTS = "the prompts"
 _OF_TERMINALS = ("progress", "json", "quiet")
@@ -190,7 +190,7 @@ def _endpoint_specs(endpoints: object) -> Sequence[object] | None:
 
 
 def _values_of(endpoint: EndpointSettings) -> dict[str, object]:
-    """The settings that are not the defaults, to be checked as if somebody had written them."""
+    """Return the settings that are not the defaults, to be checked like settings from a file."""
     values = {entry.name: (getattr(endpoint, entry.name), entry) for entry in fields(endpoint)}
     return {
         name: value
@@ -262,7 +262,7 @@ class _Running:
 
     def _on_done(self, task: "asyncio.Task[tuple[Ending, RunSummary]]") -> None:
         if not task.cancelled():
-            task.exception()  # whoever does not wait for it has left
+            task.exception()  # a caller that does not wait for it has left
         if self.queue is not None:
             self.queue.end()
 

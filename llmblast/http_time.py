@@ -45,7 +45,7 @@ def their_time(headers: Collection[tuple[bytes, bytes]]) -> float | None:
 
 
 def agreed_time(their_now_s: float | None, wall_now_s: float) -> float:
-    """What time it is, for a date in a reply: by our clock, unless it is too far from the reply's own."""
+    """Return the time to compare a date in a reply with: our clock's, or the reply's own if they are far apart."""
     if their_now_s is None or abs(their_now_s - wall_now_s) <= CLOCKS_AGREE_S:
         return wall_now_s
     return their_now_s

@@ -1,4 +1,4 @@
-"""What passes between the stations: Line, Request, Attempt, Reply, Outcome; and the contract of a Provider.
+"""Models: what passes between the stations (Line, Request, Attempt, Reply, Outcome), and the contract of a Provider.
 
 Slotted dataclasses, not dicts. A dict exists only where bytes become JSON and back.
 """
@@ -54,7 +54,7 @@ class Rendering:
 
 @dataclass(slots=True, eq=False)
 class Prompt:
-    """What a simple line asks for, in the words of no API. `images` are http, https or data URLs."""
+    """A simple line in a form that is neutral to APIs. `images` are http, https or data URLs."""
 
     text: str
     system: str | None
@@ -154,7 +154,7 @@ class Cause(Enum):
 
 @dataclass(slots=True, eq=False)
 class Reply:
-    """What one send brought back. `status` is 0 and `cause` is set where no HTTP reply arrived.
+    """Result of one send. `status` is 0 and `cause` is set if no HTTP reply arrived.
 
     `headers` have their names as they came; of a repeated one the first counts. `header` finds one by its lower-case
     name.
@@ -180,7 +180,7 @@ class Reply:
 
 @dataclass(slots=True)
 class ReplyError:
-    """What an error reply says of itself; empty where it says nothing.
+    """Content of an error reply; empty where it says nothing.
 
     `names` are all codes, types, statuses and reasons in it, in lower case, letters and digits only, so that
     `rate_limit_exceeded` and `rateLimitExceeded` are the same. `objects` are the JSON objects in it, outermost first.

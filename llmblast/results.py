@@ -1,4 +1,4 @@
-"""What a Python program gets from a run: one Result for each prompt, and a RunSummary at the end."""
+"""Results of the Python API: one Result for each prompt, and a RunSummary at the end of a run."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSummary:
-    """What one endpoint did in a run."""
+    """Figures of one endpoint in a run."""
 
     name: str
     sent: int

@@ -43,7 +43,7 @@ class Send(NamedTuple):
 
 
 class HedgePair(NamedTuple):
-    """What a send of a hedged request knows of the other one; `peer` is None once that has failed."""
+    """One of the two sends of a hedged request; `peer` is the other one, None once that has failed."""
 
     first_sent_s: float
     peer: Send | None

@@ -63,9 +63,11 @@ class RefusedLines:
         return (*decisions, *_joined(elsewhere))
 
     def _decide(self, suspect: Suspect) -> Decisions:
-        """Where other lines show nothing more, a suspected endpoint is out, unless it has answered a line that was sent
-        with this one or later, and the words of the reply decide for one that never answered. Else the line fails;
-        where little or nothing points to it, another run tries it again.
+        """Decide on a suspect when no other line shows more.
+
+        Take out a suspected endpoint, unless it has answered a line that was sent with this one or later; for one that
+        never answered, the words of the reply decide. Else the line fails; if little points to it, another run tries it
+        again.
         """
         attempt, verdict = suspect.attempt, suspect.verdict
         is_nowhere = verdict.is_not_found and attempt.request.model is None

@@ -1,4 +1,4 @@
-"""Result queue: the sink of a run whose outcomes stay in memory. They leave in batches, for whoever iterates.
+"""Result queue: the sink of a run whose outcomes stay in memory. They leave in batches, to the caller that iterates.
 
 It is full, and the run sends nothing more, while the results that were not taken yet, or are still being worked off,
 are too many or too large: each was paid for, and is lost if the consumer stops here.

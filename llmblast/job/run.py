@@ -117,7 +117,7 @@ class Job:
             try:
                 await asyncio.wait(warm_ups, timeout=WARM_UP_S)
                 outcomes = [warm_up.result() if warm_up.done() else None for warm_up in warm_ups]
-                if not all(outcomes):  # with nobody to send to, the first sends end the run at once
+                if not all(outcomes):  # if no endpoint can be reached, the first sends end the run at once
                     for index, reply in enumerate(outcomes):
                         if reply is not None:
                             pipeline.engine.unreachable(index, reply.detail)

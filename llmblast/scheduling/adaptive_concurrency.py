@@ -1,4 +1,4 @@
-"""Adaptive concurrency: limit the requests in flight at one endpoint whose limits nobody has set.
+"""Adaptive concurrency: limit the requests in flight at one endpoint without limits in the settings.
 
 Slow start (RFC 5681) opens the limit, paced so that requests are spread over each round trip. Latency that meanwhile
 rises nearly as fast as the number in flight shows a full server: the limit goes to twice the bandwidth-delay product,
@@ -25,7 +25,7 @@ FULL = 0.9
 
 
 class Phase(Enum):
-    """What an `AdaptiveConcurrency` does at present."""
+    """Phase of an `AdaptiveConcurrency`."""
 
     OPENING = "opening"
     HOLDING = "holding the best number"

@@ -14,7 +14,7 @@ which must come to their end by `max_attempts`."""
 
 
 class HealthState(Enum):
-    """Of an endpoint; where several hold, the first one counts."""
+    """State of an endpoint; if several apply, the first one counts."""
 
     DISABLED = "off"
     """Nothing is sent there any more."""
@@ -28,7 +28,7 @@ class HealthState(Enum):
 
 
 class EndpointHealth:
-    """Whether an endpoint is reachable, answers, and accepts lines."""
+    """Health of an endpoint: is it reachable, does it answer, does it accept lines?"""
 
     __slots__ = ("_models", "blocked", "breaker", "disabled", "last_error", "outage", "refusals")
 

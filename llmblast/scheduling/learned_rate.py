@@ -41,7 +41,7 @@ MIN_PER_S = 0.02
 
 
 class RateState(Enum):
-    """What a learned rate does at present."""
+    """State of a learned rate."""
 
     FREE = "free"
     HOLDING = "holding"

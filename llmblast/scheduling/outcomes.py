@@ -44,7 +44,7 @@ CANCELLED = SendOutcome(Kind.INCONCLUSIVE, has_reply=False)
 
 
 class Finding(Enum):
-    """What an endpoint concludes from an outcome."""
+    """Conclusion of an endpoint from an outcome."""
 
     NOTHING = auto()
     LINES_TO_BLAME = auto()

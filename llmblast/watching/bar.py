@@ -41,20 +41,20 @@ _Cell = tuple[str, str, str]
 
 
 class _OutlivingConsole(Console):
-    """A console whose end is not the end of the run."""
+    """A console that does not end the run when its terminal is gone."""
 
     def on_broken_pipe(self) -> None:
-        """Where rich would close stdout, which may be the save file's pipe, and exit."""
+        """Raise OSError; rich would close standard output, which may be the pipe of the answers, and exit."""
         raise OSError("the terminal of the progress display is gone")
 
 
 def make_console(stream: TextIO) -> Console:
-    """A console that draws on `stream` even if it is no terminal: whoever gets here wants the bar."""
+    """Return a console that draws on `stream`, even if that is not a terminal."""
     return _OutlivingConsole(file=stream, force_terminal=True, markup=False, emoji=False, highlight=False)
 
 
 class BarDisplay:
-    """Redraws itself in place and is gone at the end. What others write to stderr meanwhile appears above it."""
+    """Redraw the bar in place, and remove it at the end. Other output to standard error appears above it."""
 
     interval_s = REFRESH_INTERVAL_S
 
@@ -67,7 +67,7 @@ class BarDisplay:
         self._live = Live(console=console, transient=True, auto_refresh=False, redirect_stdout=False)
 
     def start(self) -> None:
-        """Shows the display at once, so that a slow first answer does not look like a hang."""
+        """Show the display at once, so that a slow first answer does not look like a hang."""
         self._live.start()
         self.tick()
 
@@ -79,7 +79,7 @@ class BarDisplay:
         self._drawn_widths = [line.cell_len for line in lines]
 
     def stop(self) -> None:
-        """Removes the display; the summary takes its place."""
+        """Remove the display; the summary follows."""
         try:
             self._clear_what_wrapped()
         finally:

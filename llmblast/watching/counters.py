@@ -1,4 +1,4 @@
-"""What a run has done so far: plain numbers that the stations add to and that displays read from the side.
+"""Counters: plain numbers of what a run has done so far. The stations add to them, the displays read them.
 
 Nothing here grows with the run: latencies go into a histogram of fixed size, kinds of errors into a table with a cap.
 """
@@ -24,7 +24,7 @@ class Histogram:
         self.total_s = 0.0
 
     def add(self, latency_s: float) -> None:
-        """Counts one latency."""
+        """Count one latency."""
         self.count += 1
         self.total_s += latency_s
         if latency_s <= _SHORTEST_S:
@@ -34,7 +34,7 @@ class Histogram:
         self._buckets[min(index, _BUCKET_COUNT)] += 1
 
     def merge(self, other: "Histogram") -> None:
-        """Adds another one's latencies."""
+        """Add the latencies of another histogram."""
         self.count += other.count
         self.total_s += other.total_s
         self._buckets = [mine + theirs for mine, theirs in zip(self._buckets, other._buckets, strict=True)]
@@ -148,7 +148,7 @@ class Counters:
 
     @property
     def has_unread_input(self) -> bool:
-        """Whether the run stopped before its input ended, as far as its size tells."""
+        """Return whether the run stopped before its input ended, by the size of the input."""
         return not self.input_ended and (self.input_bytes is None or self.bytes_read < self.input_bytes)
 
     @property

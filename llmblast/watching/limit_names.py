@@ -16,7 +16,7 @@ _EVENTS = {
     " learned rate": "slowed after 429s",
     " learned concurrency": "was limited to fewer in flight after 429s",
 }
-"""What is no limit that somebody has set, but happened to an endpoint or a quota."""
+"""Names of what held requests back without being a limit from the settings: trouble of an endpoint or a quota."""
 
 
 def limit_in_words(name: str) -> str:

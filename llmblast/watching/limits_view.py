@@ -8,7 +8,7 @@ from llmblast.watching.time_left import Allowance
 
 @dataclass(frozen=True, slots=True)
 class LimitsView:
-    """What displays know of the limits.
+    """Limits as displays see them.
 
     `waited` returns the seconds for which each limit held the head of the queue back, by the limit's name, such as
     `run rps` or `gpu1 tpm`.

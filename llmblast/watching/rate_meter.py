@@ -25,7 +25,7 @@ class RateMeter:
         self._samples = deque([self._first])
 
     def feed(self, total: float) -> None:
-        """Takes the total as of now."""
+        """Record the present total."""
         sample = (self._clock(), total)
         if total <= self._first[1]:
             self._first = sample

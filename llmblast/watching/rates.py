@@ -33,7 +33,7 @@ def total_lines(counters: Counters) -> TotalLines | None:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a display says about the whole run at one moment."""
+    """State of the whole run at one moment, as displays show it."""
 
     elapsed_s: float
     done: int

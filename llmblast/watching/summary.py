@@ -1,4 +1,4 @@
-"""What a run has done, told at its end: a text that a person takes in within seconds, or a dict for `--json`."""
+"""Summary: what a run has done, as a short text for a person, or as a dict for `--json`."""
 
 import re
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ class Summary:
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, object]:
-        """The same as plain values: seconds, counts, shares between 0 and 1; None for what there is none of."""
+        """Return the summary as plain values: seconds, counts, shares between 0 and 1; None where there is no value."""
         counters = self.counters
         sent_in_all = sum(endpoint.sent for endpoint in counters.endpoints)
         return {
@@ -161,7 +161,7 @@ class Summary:
         return facts + self._pending_facts()
 
     def _file_lines(self, width: int) -> list[str]:
-        """How many answers and errors stand where, and how to see those that are not whole. Paths are never cut."""
+        """Return the lines about the outputs: numbers of records, and the command that shows incomplete answers."""
         counters, files = self.counters, self.files
         answers = counters.succeeded + files.answers_before
         errors = counters.failed + files.errors_before

@@ -113,7 +113,7 @@ def _without(rows: list[list[str]], columns: Sequence[str]) -> list[list[str]]:
 
 
 def _fitted(rows: list[list[str]], width: int | None, shortest_name: int) -> list[str]:
-    """The rows as lines, their first and last column cut to `width`; without a last column when nobody has a state."""
+    """Return the rows as lines, first and last column cut to `width`; without the last column if no row has a state."""
     has_state = any(row[-1] for row in rows[1:])
     if not has_state:
         rows = [row[:-1] for row in rows]

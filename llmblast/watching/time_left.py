@@ -41,10 +41,10 @@ def no_wait(sends: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What is known of the time to come; the default is a run without limits."""
+    """What the limits allow from now on; the default is a run without limits."""
 
     lines_per_s: float | None = math.inf
-    """By the rate limits; None: it depends on the tokens of a line, which nobody knows yet."""
+    """By the rate limits; None while it depends on the tokens of a line, which are not known yet."""
     paced_s: float = 0.0
     """Seconds so far in which rate limits held the run back."""
     blocked_s: float = 0.0

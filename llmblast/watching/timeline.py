@@ -55,7 +55,7 @@ class Timeline:
         self._start_s = clock()
 
     def tick(self) -> None:
-        """Writes the totals of this moment; does nothing once the timeline has ended."""
+        """Write the present totals; do nothing once the timeline has ended."""
         if self._file is None:
             return
         try:
@@ -67,7 +67,7 @@ class Timeline:
             self._fail(error)
 
     def close(self) -> None:
-        """Closes the file. May be called again."""
+        """Close the file. May be called again."""
         file, self._file = self._file, None
         if file is None:
             return
@@ -117,7 +117,7 @@ class Timeline:
         return open(fd, "wb")
 
     def _empty(self, fd: int, path: str) -> None:
-        """Whoever names the prompts or the answers by mistake does not lose them."""
+        """Raise an error for a file that is no timeline: it may hold prompts or answers, named by mistake."""
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with Path(path).open("rb") as file:
             head = file.read(_HEAD_BYTES)

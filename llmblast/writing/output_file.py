@@ -1,8 +1,8 @@
-"""One output file: locked for this run, put right after a crash, only ever appended to.
+"""Output file: lock it for this run, repair it after a crash, then only append to it.
 
-Anything but a regular file (standard output, a pipe, a device) is written to and nothing more: no repair, no sync. Of a
-pipe, several processes may share the writing end, so each batch goes in under a lock: the system keeps only short
-writes in one piece.
+Anything but a regular file (standard output, a pipe, a device) is only written to, without repair and sync. Several
+processes may share the writing end of a pipe, so each batch is written under a lock: the system keeps only short writes
+in one piece.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ class OutputFile:
         self._fd = -1
         self._is_shared_pipe = False
         self._expected_bytes = 0
-        """Size that a regular file has, unless somebody else changes it."""
+        """Size that a regular file has unless another process changes it."""
         try:
             self.is_resumable = not is_pipe(path)
             if self.is_resumable:
@@ -78,7 +78,7 @@ class OutputFile:
             raise self._blocked(error) from None
 
     def append(self, data: bytes) -> tuple[int, OSError | None]:
-        """Writes all of `data`, or returns how many bytes were written and what stopped it. Blocks."""
+        """Write all of `data`. Return how many bytes were written, and the error if that is not all. Blocks."""
         if (change := self.find_change()) is not None:
             return 0, change
         if self.before_first_append is not None:
@@ -99,7 +99,7 @@ class OutputFile:
         return _changed(size, self._expected_bytes)
 
     def sync(self) -> None:
-        """Makes what was written survive a power cut. Blocks. Raises OSError; a failed sync must not be tried again.
+        """Make the written data survive a power cut. Blocks. Raises OSError; never try a failed sync again.
 
         The kernel drops what it could not write and the next sync reports success; source: LWN, "PostgreSQL's
         fsync() surprise", 2018.
@@ -108,8 +108,9 @@ class OutputFile:
             _sync_data(self._fd)
 
     def check_name(self) -> None:
-        """Raises FileNotFoundError where somebody has removed or replaced the file, ChangedError where it has lost
-        bytes. May be called beside a running `append`. Blocks.
+        """Raise FileNotFoundError if the file was removed or replaced, ChangedError if it has lost bytes.
+
+        May be called beside a running `append`. Blocks.
         """
         if not self.is_resumable:
             return
@@ -131,11 +132,11 @@ class OutputFile:
 
     @property
     def size_bytes(self) -> int:
-        """How much a regular file holds."""
+        """Size of a regular file."""
         return os.fstat(self._fd).st_size
 
     def take_back(self, size_bytes: int) -> None:
-        """Takes the last bytes off again, as far as the device lets us: they are safe elsewhere."""
+        """Remove the last bytes, which are safe elsewhere, if the device allows that."""
         if self.is_resumable and size_bytes:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, max(0, self.size_bytes - size_bytes))
@@ -156,13 +157,13 @@ class OutputFile:
                 yield line
 
     def empty(self) -> None:
-        """Starts the file anew."""
+        """Remove all records."""
         if self.is_resumable:
             os.ftruncate(self._fd, 0)
             self._expected_bytes = 0
 
     def keep_only(self, keep: Callable[[bytes], bool]) -> int:
-        """Rewrites the file without the records for which `keep` is False; returns how many were dropped.
+        """Rewrite the file without the records for which `keep` is False. Return how many were dropped.
 
         `keep` is asked once for every record, in order, without its newline. The new file is complete, durable and
         locked before it takes the old one's place; when nothing is dropped, nothing is written.
@@ -181,7 +182,7 @@ class OutputFile:
         return dropped
 
     def close(self) -> None:
-        """Closes the file, which lifts its lock. May be called again."""
+        """Close the file and release its lock. May be called again."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -219,7 +220,7 @@ class OutputFile:
                 fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
     def _open_locked(self) -> int:
-        """Opens and locks, again where a rewrite by another run took the path to a new file in between."""
+        """Open and lock the file; again if another run has replaced it by a rewritten one in between."""
         while True:
             fd = self._open()
             try:

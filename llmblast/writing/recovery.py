@@ -1,8 +1,8 @@
-"""What a crash or a power cut may have left in an output file, and how it is put right. The caller holds the lock.
+"""Recovery: repair an output file after a crash or a power cut. The caller holds its lock.
 
-A process that is killed leaves half a record at the end. A power cut also leaves runs of zero bytes: pages that the
-file system had counted but not written. Records never hold a zero byte or a newline, and each starts and ends in the
-same way, so whole blocks are cleared with a few searches (1 GB in a second); only lines that look odd are parsed.
+A killed process leaves half a record at the end. A power cut also leaves runs of zero bytes: pages that the file system
+had allocated but not written. A record has no zero byte and no newline, and always starts and ends in the same way, so
+a few searches clear a whole block (1 GB in a second), and only suspicious lines are parsed.
 """
 
 import os
@@ -24,8 +24,8 @@ _LONGEST_BYTES = 64 * 1024 * 1024
 
 
 def is_ours(fd: int) -> bool:
-    """Whether the file is empty or starts as our records do, be it with a torn one. Lines that zeros have hit say
-    nothing; then the first whole one tells.
+    """Return whether the file is empty or starts with a record of ours, whole or torn. The first line without zero
+    bytes decides.
     """
     head = os.pread(fd, len(RECORD_START), 0)
     if not RECORD_START.startswith(head.partition(b"\0")[0]):
@@ -126,7 +126,7 @@ def _blocks_of_lines(fd: int) -> Iterator[bytes]:
 
 
 def _looks_odd(block: bytes) -> bool:
-    """Whether a block of lines may hold a broken one: a zero byte, a wrong start or end, or two starts in one line."""
+    """Return whether a line may be broken: it has a zero byte, a wrong start or end, or two starts."""
     lines = block.split(b"\n")
     lines.pop()
     if b"\0" in block or block.count(RECORD_START) != len(lines):
@@ -141,7 +141,7 @@ def _broken_lines(block: bytes) -> Iterator[bytes]:
 
 
 def _mended(line: bytes) -> bytes:
-    """What stays of a line, newline included: all of it where it is JSON or blank, else the whole records in it."""
+    """Return what stays of a line, with newlines: all of it if it is JSON or blank, else the whole records in it."""
     text = line.removesuffix(b"\n")
     if not text or (_looks_whole(text) and b"\0" not in text) or is_json(text):
         return line
@@ -149,7 +149,7 @@ def _mended(line: bytes) -> bytes:
 
 
 def _pieces(line: bytes) -> list[bytes]:
-    """What zeros have left of a line, or of several whose newlines they took."""
+    """Return the pieces of a line between zero bytes, which may have replaced newlines."""
     return [piece for piece in line.split(b"\0") if piece]
 
 
@@ -162,7 +162,7 @@ def _is_record(text: bytes) -> bool:
 
 
 def _last_line(fd: int) -> bytes:
-    """What follows the last newline."""
+    """Return the bytes behind the last newline."""
     end = os.fstat(fd).st_size
     parts: list[bytes] = []
     while end > 0:

@@ -1,4 +1,4 @@
-"""Which records of errors.jsonl a resumed run takes back, to send their lines again."""
+"""Retries of earlier errors: which records of errors.jsonl a resumed run removes, to send their lines again."""
 
 import json
 
@@ -8,7 +8,7 @@ _TRANSIENT = b'"transient":true'
 
 
 def should_retry(record: bytes, mode: str) -> bool:
-    """What `--retry-errors` (transient, all, none) says about one record; damaged ones count as not transient."""
+    """Return whether `--retry-errors` (transient, all, none) selects a record. A damaged one is not transient."""
     if mode != "transient":
         return mode == "all"
     if _TRANSIENT not in record:

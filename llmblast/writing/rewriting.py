@@ -1,4 +1,4 @@
-"""Rewrites a locked output file with some lines changed: complete, durable and locked before it takes the path."""
+"""Rewriting: change lines of a locked output file. The new file is complete, durable and locked first."""
 
 import contextlib
 import fcntl
@@ -10,11 +10,10 @@ _BUFFER_BYTES = 1024 * 1024
 
 
 def rewrite(fd: int, path: str, change: Callable[[bytes], bytes]) -> int:
-    """Puts `change(line)` in the place of each line, newlines included; returns how many lines that changed.
+    """Replace each line by `change(line)`, newlines included. Return how many lines that changed.
 
-    `fd` then is the new file, locked. Streams, so memory holds one line at a time. The new file comes into being at the
-    first line that changes: where all stay, nothing is written. Raises OSError; the file at `path` then is the old one,
-    unchanged.
+    Afterwards `fd` is the new file, locked. Memory holds one line at a time. If no line changes, nothing is written.
+    Raises OSError, and leaves the old file at `path` as it was.
     """
     new_path = f"{path}.llmblast-rewrite"
     new: IO[bytes] | None = None
@@ -40,7 +39,7 @@ def rewrite(fd: int, path: str, change: Callable[[bytes], bytes]) -> int:
 
 
 def sync_directory_of(path: str) -> None:
-    """Makes a new name survive a power cut, where the file system can sync a directory at all."""
+    """Make a new name survive a power cut, if the file system can sync directories."""
     with contextlib.suppress(OSError):
         fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -50,8 +49,8 @@ def sync_directory_of(path: str) -> None:
 
 
 def _create_like(fd: int, path: str) -> IO[bytes]:
-    """A new locked file with the mode and, if we may set it, the owner of `fd`."""
-    _remove(path)  # left by a crash; nobody else writes it while `fd` is locked
+    """Create a locked file with the mode and, if permitted, the owner of `fd`."""
+    _remove(path)  # left by a crash; no other run writes it while `fd` is locked
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
     file = open(os.open(path, flags, 0o600), "ab", buffering=_BUFFER_BYTES)  # noqa: SIM115 -- the caller's stack closes it
     status = os.fstat(fd)

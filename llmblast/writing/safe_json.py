@@ -1,7 +1,7 @@
-"""Values and bytes to one line of JSON that always parses again: no answer is lost over how it is spelled.
+"""Safe JSON: write values and bytes as one line of JSON that always parses again, so that no answer is lost.
 
-orjson refuses lone surrogates, integers beyond 64 bits and deep nesting. Each has a stand-in here, which costs time
-only when it is needed. Limits of nesting are orjson's: 254 levels written, 1024 read.
+orjson rejects lone surrogates, integers beyond 64 bits and deep nesting. Each is replaced here, only when it occurs.
+Limits of nesting are orjson's: 254 levels written, 1024 read.
 """
 
 import json
@@ -16,10 +16,10 @@ _DEEPEST = 100
 
 
 def dump_line(record: Mapping[str, object]) -> bytes:
-    """The record as one line of JSON that ends in a newline. Raises nothing that a record can bring about.
+    """Return the record as one line of JSON with a newline. Never raises for a record.
 
-    The newline makes a copy: orjson's own bytes keep the whole place that they were written into, 4 KiB at least and
-    eight times the length of a long text, for as long as a record waits.
+    Adding the newline makes a copy: orjson's own bytes keep their whole buffer, 4 KiB at least and eight times the
+    length of a long text, as long as a record waits.
     """
     try:
         return orjson.dumps(record) + b"\n"
@@ -28,7 +28,7 @@ def dump_line(record: Mapping[str, object]) -> bytes:
 
 
 def embed(data: bytes) -> orjson.Fragment | str:
-    """JSON bytes as they are, line ends and indentation aside; anything else as text, invalid bytes replaced.
+    """Return JSON bytes without line ends and indentation; anything else as text, with invalid bytes replaced.
 
     A raw line end cannot stand inside a JSON string (RFC 8259, section 7), so cutting it out changes no value, whereas
     parsing and dumping would round long numbers.
@@ -41,7 +41,7 @@ def embed(data: bytes) -> orjson.Fragment | str:
 
 
 def is_json(data: bytes) -> bool:
-    """Whether orjson reads it."""
+    """Return whether orjson reads the bytes."""
     try:
         orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -50,7 +50,7 @@ def is_json(data: bytes) -> bool:
 
 
 def _fits_into_a_record(data: bytes) -> bool:
-    """Whether it is JSON, and still is inside of a record, which adds up to two levels to those that orjson reads."""
+    """Return whether the bytes are JSON, also inside of a record, which adds up to two levels of nesting."""
     is_shallow = data.count(b"[") + data.count(b"{") <= _MANY_BRACKETS
     return is_json(data) and (is_shallow or is_json(b"[[" + data + b"]]"))
 

@@ -1,8 +1,8 @@
-"""The errors of runs into pipes: several runs append to one file, each for a moment.
+"""Shared file: the errors of runs into pipes. Several runs append to one file, each under a short lock.
 
-A run whose answers go into a pipe cannot be gone on with, so what is in the file does not concern it: it neither reads
-nor rewrites it. `ls *.jsonl | xargs -P4 -I{} llmblast run {} -o -` is one job for the person who typed it, with one
-errors.jsonl. A run that writes its answers to a file holds the lock of its errors all the time, and goes before these.
+A run whose answers go to a pipe cannot be resumed, so it neither reads nor rewrites the file. `ls *.jsonl | xargs -P4
+-I{} llmblast run {} -o -` is one job for its user, with one errors.jsonl. A run that writes its answers to a file locks
+its errors all the time, and these runs give way to it.
 """
 
 import errno
@@ -15,14 +15,14 @@ from llmblast.writing.output_file import OutputFile, names_file
 
 START_WAIT_S = 2.0
 APPEND_WAIT_S = 10.0
-"""Longer than many runs need, one after the other, to append a batch each."""
+"""Enough for many runs to append a batch each, one after the other."""
 
 
 class SharedFile(OutputFile):
-    """A file to which batches of records are appended whole, each under a lock of its own and by its own opening:
-    between two of them the file may be rewritten by a run that goes on with it.
+    """A file to which batches of records are appended whole. Each append opens and locks it, since another run may
+    rewrite it in between.
 
-    Raises OutputBlockedError where a run holds the file, or where it cannot be created or is not ours.
+    Raises OutputBlockedError if a run holds the file, if it cannot be created, or if it is not ours.
     """
 
     def __init__(self, path: str, *, flag: str = "--errors") -> None:
@@ -30,7 +30,7 @@ class SharedFile(OutputFile):
         self.is_resumable = False
 
     def append(self, data: bytes) -> tuple[int, OSError | None]:
-        """Appends all of `data` durably, or nothing of it. Blocks."""
+        """Append all of `data` durably, or nothing of it. Blocks."""
         try:
             fd = self._open_for_a_moment(APPEND_WAIT_S)
             try:

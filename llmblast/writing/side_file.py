@@ -1,6 +1,6 @@
-"""Side files: small files beside an output, hints for the next run that nothing depends on.
+"""Side files: small files beside an output, with hints for the next run. Nothing depends on them.
 
-Others may write in the folder of an output: a link in a side file's place is never followed, and what is no file is
+Other users may write in the folder of an output: a link with the name of a side file is never followed, and a pipe is
 never waited for.
 """
 
@@ -32,7 +32,7 @@ def _open_only_files(path: str, flags: int) -> int:
 
 
 def check_side_file(path: str) -> None:
-    """Raise OutputBlockedError where a pipe, a socket or a device is in the place of a side file."""
+    """Raise OutputBlockedError if a pipe, a socket or a device has the name of a side file."""
     with contextlib.suppress(OSError):
         mode = os.lstat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):

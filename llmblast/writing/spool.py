@@ -1,12 +1,11 @@
-"""The second place: where records go when their file takes them no more, and how the next run takes them in again.
+"""Spool: store records that their output cannot take, and add them to it in the next run.
 
-A spool is a file of records like any other output: for its owner only, locked while it is written, mended when it is
-opened. Its name begins with that of the output and a hash of its whole path, and ends at random, so that nobody else
-can have made it before us.
+A spool is a file of records like an output: only for its owner, locked while it is written, repaired when it is opened.
+Its name is that of the output with a hash of its whole path and a random end, so that no other user can create it
+before us.
 
-`OUTPUT.spool` beside the output is a symbolic link with the spool's path, so that the next run finds it, wherever its
-own second place is. A link, because it needs no room on a disk that is full. It is only read, never opened: what it
-names must have a spool's name and be ours.
+`OUTPUT.spool` beside the output is a symbolic link to the spool, so that the next run finds it: a link needs no room on
+a full disk. The link is only read: its target must have the name of a spool and belong to us.
 """
 
 import contextlib
@@ -32,7 +31,7 @@ _BATCH_BYTES = 256 * 1024
 
 
 class Spool:
-    """The places for what `output` does not take: `directory`, else the system's temporary one; then the current one;
+    """Choose the place for records of `output`: `directory` or the system's temporary directory, then the current one,
     then that of the output.
     """
 
@@ -47,10 +46,10 @@ class Spool:
         self._taken_in: set[str] = set()
 
     def store(self, records: bytes, lost: OutputFile | None = None, leave_out_bytes: int = 0) -> tuple[OutputFile, int]:
-        """Makes `records` durable in the first place that takes them all. Returns it, open, and how many it holds.
+        """Make `records` durable in the first place that takes them all. Return it, open, and how many it holds.
 
-        A `lost` file has no name any more: what it holds, but for its last bytes, goes before them, and the places are
-        tried the other way round, since there was room for it where it was. Blocks. Raises OSError.
+        A `lost` file has no name any more: its content without the last `leave_out_bytes` is stored before the records,
+        and the places are tried in reverse order, since its own directory had room for it. Blocks. Raises OSError.
         """
         problem: OSError = FileNotFoundError("no directory for a spool")
         for directory in reversed(self._directories) if lost else self._directories:
@@ -61,7 +60,7 @@ class Spool:
         raise problem
 
     def find(self) -> list[str]:
-        """The spools of this output that we have written and that wait, oldest first; none where nothing is resumed."""
+        """Return our waiting spools of this output, oldest first; none for an output that cannot be resumed."""
         if not self._is_resumable:
             return []
         pattern = f"{escape(self._prefix)}*{SUFFIX}"
@@ -71,7 +70,7 @@ class Spool:
         return sorted(ours, key=os.path.getmtime)
 
     def discard(self) -> None:
-        """Removes what waits: its output is started anew."""
+        """Remove the waiting spools, since the output is started anew."""
         for path in self.find():
             os.unlink(path)
         self._remove_pointers()
@@ -83,9 +82,8 @@ class Spool:
         self._remove_pointers()
 
     def take_in(self, output: OutputFile) -> None:
-        """Appends what waits to the output, but for what it has already, and removes it. Says so in `repaired`.
-
-        Blocks. Raises OutputBlockedError; then nothing has changed.
+        """Append the records of waiting spools that the output does not have, remove the spools, and note that in
+        `repaired`. Blocks. Raises OutputBlockedError, and changes nothing then.
         """
         for path in self.find():
             try:
@@ -124,7 +122,7 @@ class Spool:
         return file, count
 
     def _point_to(self, path: str) -> None:
-        """Leave the spool's path beside the output, as far as that can be written."""
+        """Create the link beside the output, if that is possible."""
         if not self._is_resumable:
             return
         for name in self._pointer_names():
@@ -138,7 +136,7 @@ class Spool:
             return
 
     def _pointers(self) -> Iterator[tuple[str, str]]:
-        """Links beside the output, and what each names."""
+        """Yield the links beside the output with their targets."""
         for name in self._pointer_names() if self._is_resumable else ():
             with contextlib.suppress(OSError):
                 yield name, os.readlink(name)
@@ -148,7 +146,7 @@ class Spool:
         yield from (f"{self._output_path}{POINTER}.{number}" for number in range(2, _MAX_POINTERS + 1))
 
     def _remove_pointers(self) -> list[str]:
-        """Remove links to spools that are gone; return, for a person, which of them another program has removed."""
+        """Remove links to spools that are gone. Return notes about those that another program has removed."""
         notes = []
         for name, path in self._pointers():
             if not self._is_spool_name(path):
@@ -162,7 +160,7 @@ class Spool:
         return notes
 
     def _is_spool_name(self, path: str) -> bool:
-        """Return whether a path has the name of a spool of this output, which may have been moved with its folder."""
+        """Return whether a path is named like a spool of this output; its folder may have been moved."""
         pattern = rf"{re.escape(self._name)}[0-9a-f]{{12}}\.[^.]+{re.escape(SUFFIX)}"
         return os.path.isabs(path) and re.fullmatch(pattern, os.path.basename(path)) is not None
 
@@ -191,13 +189,13 @@ def _remove(path: str) -> None:
 
 
 def _is_ours(path: str) -> bool:
-    """Not what somebody else has put into a directory that all may write to."""
+    """Return whether a path is a file of this user: others may write to a temporary directory, too."""
     status = os.lstat(path)
     return os.path.isfile(path) and not os.path.islink(path) and status.st_uid == os.geteuid()
 
 
 def _append_new(output: OutputFile, spool: OutputFile) -> int:
-    """Appends the records that the output does not have; returns their number."""
+    """Append the records that the output does not have. Return their number."""
     missing = {_identity(record) for record in spool.lines()}
     missing.difference_update(_identity(record) for record in output.lines())
     wanted = (record for record in spool.lines() if _take(missing, _identity(record)))
@@ -236,7 +234,7 @@ def _batches(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _identity(record: bytes) -> bytes:
-    """Key and line number, with which every record starts: a line has one record, whichever run wrote it."""
+    """Return the start of a record, its key and line number: each line has one record, whichever run wrote it."""
     return record[: record.find(b",", _AFTER_KEY)]
 
 

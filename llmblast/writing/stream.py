@@ -74,7 +74,7 @@ class StreamState(Enum):
 
 @dataclass(slots=True)
 class _Trouble:
-    """What keeps a stream from its file now."""
+    """Present trouble of a stream with its file."""
 
     fatal_error: OSError | None = None
     """Why nothing more may be written to the file: a sync has failed, or it has lost its name or its reader."""
