@@ -212,7 +212,7 @@ class Settings(RateSettings):
 
         Not one errors.jsonl for all save files of a folder: what failed with one model would be done for the next one.
         Nothing but `.jsonl` is taken off a name, lest `part.aa` and `part.ab` share a file. Of a pipe or device,
-        `check_start` has set `errors`.
+        `run_preflight_checks` has set `errors`.
         """
         if self.errors:
             return self.errors

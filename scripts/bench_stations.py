@@ -19,11 +19,11 @@ from statistics import median
 import orjson
 from bench_runs import WORK
 
-from llmblast.job.intake import Intake
+from llmblast.job.input_reader import InputReader
 from llmblast.job.loop import run_loop, tune_collector
 from llmblast.job.stations import make_scheduler
 from llmblast.providers import DEFAULT_PROVIDER
-from llmblast.reading import Shaper, key_of, open_source
+from llmblast.reading import RequestParser, key_of, open_source
 from llmblast.records import Answer, Reply, Request, Success
 from llmblast.scheduling import Scheduler
 from llmblast.sending import TRANSPORTS, make_target
@@ -48,10 +48,10 @@ def cpu_us(count: int, work: Callable[[], None]) -> float:
 
 
 async def read(prompts: Path, settings: Settings) -> list[Request]:
-    """Every line of the file: split, hashed, shaped."""
+    """Every line of the file: split, hashed, parsed."""
     source = await open_source(str(prompts))
     requests: list[Request] = []
-    async for items in Intake(source, Shaper(settings, [DEFAULT_PROVIDER]), Counters()).slices():
+    async for items in InputReader(source, RequestParser(settings, [DEFAULT_PROVIDER]), Counters()).batches():
         requests += [item for item in items if isinstance(item, Request)]
     await source.close()
     return requests

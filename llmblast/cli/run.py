@@ -7,7 +7,7 @@ import typer
 
 from llmblast.cli import options
 from llmblast.cli.options import settings_of
-from llmblast.job.start import check_start
+from llmblast.job.start import run_preflight_checks
 
 
 def run(  # noqa: PLR0917 -- one parameter an option
@@ -67,7 +67,7 @@ def run(  # noqa: PLR0917 -- one parameter an option
         from llmblast.job.check import check  # noqa: PLC0415 -- see below
 
         raise typer.Exit(check(settings))
-    settings = check_start(settings)
+    settings = run_preflight_checks(settings)
     from llmblast.job.run import run as run_job  # noqa: PLC0415 -- 100 ms that `--help` need not wait for
 
     raise typer.Exit(run_job(settings, os.environ, ["llmblast", *sys.argv[1:]]))

@@ -9,16 +9,16 @@ import orjson
 
 from llmblast.errors import ExitCode
 from llmblast.job.earlier_runs import find_finished
-from llmblast.job.intake import Intake
+from llmblast.job.input_reader import InputReader
 from llmblast.job.loop import run_loop
 from llmblast.job.seen_ids import SeenIds
 from llmblast.providers import DEFAULT_PROVIDER, providers_of
-from llmblast.reading import Shaper, open_source
+from llmblast.reading import RequestParser, open_source
 from llmblast.records import Failure, Request
 from llmblast.scheduling import TokenEstimator
 from llmblast.settings import Settings
 from llmblast.units import DAY_S
-from llmblast.watching import Counters, clean, duration
+from llmblast.watching import Counters, duration, sanitize_text
 
 
 @dataclass(slots=True)
@@ -68,25 +68,25 @@ def check(settings: Settings) -> ExitCode:
 
 
 async def _check(settings: Settings) -> ExitCode:
-    shaper = Shaper(settings, providers_of(settings.endpoints) or [DEFAULT_PROVIDER])
+    parser = RequestParser(settings, providers_of(settings.endpoints) or [DEFAULT_PROVIDER])
     source = await open_source(settings.input)
     estimate = Estimate()
     answered, failed = find_finished(settings)
-    name = clean(settings.input, 500)
+    name = sanitize_text(settings.input, 500)
     findings = sys.stderr if settings.json else sys.stdout
     try:
-        async for shaped in Intake(source, shaper, Counters(), settings.limit).slices():
-            for item in shaped:
+        async for batch in InputReader(source, parser, Counters(), settings.limit).batches():
+            for item in batch:
                 if isinstance(item, Failure):
                     estimate.malformed += 1
-                    findings.write(f"{name}: {clean(item.error, 500)}\n")
+                    findings.write(f"{name}: {sanitize_text(item.error, 500)}\n")
                     continue
                 estimate.good += 1
                 if (double := estimate.find_double(item)) is not None:
-                    findings.write(f"{name}: {clean(double, 500)}\n")
-                if answered.take(item.key):
+                    findings.write(f"{name}: {sanitize_text(double, 500)}\n")
+                if answered.consume(item.key):
                     estimate.answered += 1
-                elif failed.take(item.key):
+                elif failed.consume(item.key):
                     estimate.failed += 1
                 else:
                     estimate.add(item)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 from llmblast.errors import OutputBlockedError
-from llmblast.reading import Finished
+from llmblast.reading import CompletedKeys
 from llmblast.settings import Settings
 from llmblast.writing import is_json, should_retry
 
@@ -13,18 +13,18 @@ _KEY = slice(8, 24)
 """Where a record has its key."""
 
 
-def find_finished(settings: Settings) -> tuple[Finished, Finished]:
+def find_finished(settings: Settings) -> tuple[CompletedKeys, CompletedKeys]:
     """Return the keys of lines that are answered, and of those that failed and would not be tried again. Blocks.
 
     Raises OutputBlockedError for an output that cannot be read.
     """
     if settings.overwrite:
-        return Finished([]), Finished([])
-    answered = Finished.scan([settings.save] if os.path.isfile(settings.save) else [])
+        return CompletedKeys([]), CompletedKeys([])
+    answered = CompletedKeys.scan([settings.save] if os.path.isfile(settings.save) else [])
     for torn in _torn_ends(settings.save):
         if answered.has_key_of(torn):
-            answered.take(torn[_KEY].decode())
-    failed = Finished.of_records(
+            answered.consume(torn[_KEY].decode())
+    failed = CompletedKeys.of_records(
         record
         for record in _lines(settings.errors_path)
         if not should_retry(record, settings.retry_errors) and not answered.has_key_of(record)

@@ -17,7 +17,7 @@ import orjson
 
 from llmblast.errors import UsageError
 from llmblast.settings import Settings
-from llmblast.watching import clean
+from llmblast.watching import sanitize_text
 from llmblast.writing.side_file import read_side_file, write_side_file
 
 SUFFIX = ".settings"
@@ -99,7 +99,7 @@ def _as_text(name: str, before: object, now: object) -> str:
     is_short = max(map(len, texts)) <= _SHOWN_CHARACTERS
     start = 0 if is_short else max(parts_at - _ALIKE_CHARACTERS, 0)
     was, is_now = (
-        "not set" if value is None else repr(clean(f"{'…' * bool(start)}{text[start:]}", _SHOWN_CHARACTERS))
+        "not set" if value is None else repr(sanitize_text(f"{'…' * bool(start)}{text[start:]}", _SHOWN_CHARACTERS))
         for value, text in zip((before, now), texts, strict=True)
     )
-    return f"{clean(name, _SHOWN_CHARACTERS)} was {was}, is {is_now}"
+    return f"{sanitize_text(name, _SHOWN_CHARACTERS)} was {was}, is {is_now}"

@@ -48,8 +48,8 @@ _ANEW = ("--overwrite", "--force")
 
 
 def run(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) -> ExitCode:
-    """Runs one job whose settings have passed `check_start`. `command` is what the person typed, for the advice at the
-    end. Raises LlmblastError.
+    """Run one job whose settings have passed `run_preflight_checks`. `command` is the user's command line, for the
+    advice at the end. Raises LlmblastError.
     """
     defects = Defects(settings, environ)
     try:
@@ -176,8 +176,8 @@ class Job:
     async def _feed(self) -> None:
         engine = self._stations.engine
         try:
-            async for shaped in self._stations.intake.slices():
-                for item in shaped:
+            async for batch in self._stations.input_reader.batches():
+                for item in batch:
                     if isinstance(item, Request):
                         engine.accept(item)
                     else:

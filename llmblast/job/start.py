@@ -18,7 +18,7 @@ KEPT_BESIDE = (".settings", ".limits", ".spool", ".torn", ".quarantine", ".defec
 """What the names of files beside an output end in."""
 
 
-def check_start(settings: Settings) -> Settings:
+def run_preflight_checks(settings: Settings) -> Settings:
     """Return the settings as the run is to use them: standard output has one name, and an output into a pipe or device
     has its errors in the current directory.
 

@@ -19,17 +19,17 @@ from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import SUFFIX as SETTINGS
 from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.job.hedging import Hedging
-from llmblast.job.intake import Intake
+from llmblast.job.input_reader import InputReader
 from llmblast.job.learned_limits import SUFFIX as LIMITS
 from llmblast.job.learned_limits import keep_limits, known_limits
-from llmblast.job.redacting import Redacting, secrets_of
+from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.pipes import is_pipe
 from llmblast.providers import provider_of_key, providers_of
-from llmblast.reading import Finished, Shaper, Source, open_source
+from llmblast.reading import CompletedKeys, RequestParser, Source, open_source
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
 from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey, connection_notes, make_target
 from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
-from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, clean
+from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, sanitize_text
 from llmblast.writing import OutputFile, SharedFile, Spool, Timing, Writer, should_retry
 from llmblast.writing.side_file import check_side_file
 from llmblast.writing.spool import POINTER
@@ -45,7 +45,7 @@ class Stations:
     """Everything that one run needs, ready to go."""
 
     counters: Counters
-    intake: Intake
+    input_reader: InputReader
     engine: Engine
     writer: Writer
     channels: Sequence[Channel]
@@ -74,8 +74,8 @@ class _Opened:
 
     source: Source
     outputs: tuple[OutputFile, OutputFile]
-    answered: Finished
-    failed: Finished
+    answered: CompletedKeys
+    failed: CompletedKeys
     channels: Sequence[Channel]
     keys: Sequence[EndpointKey]
     counters: Counters
@@ -89,11 +89,11 @@ class _Opened:
 async def open_stations(settings: Settings, environ: Mapping[str, str], defects: Defects) -> AsyncIterator[Stations]:
     """Builds all stations, and closes what has no end of its own; the writer is closed by whoever runs it.
 
-    The settings have passed `check_start`.
+    The settings have passed `run_preflight_checks`.
     Raises UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
     keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e)) for e in settings.endpoints]
-    shaper = Shaper(settings, providers_of(settings.endpoints))
+    parser = RequestParser(settings, providers_of(settings.endpoints))
     async with AsyncExitStack() as stack:
         source = await open_source(settings.input)
         stack.push_async_callback(source.close)
@@ -108,16 +108,16 @@ async def open_stations(settings: Settings, environ: Mapping[str, str], defects:
         endpoints = await _start_mocks(settings.endpoints, stack)
         channels = _open_channels(settings, endpoints, keys, environ, stack)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
-        defects.secrets = lambda: (secret for c in channels if isinstance(c, Redacting) for secret in c.secrets)
+        defects.secrets = lambda: (secret for c in channels if isinstance(c, RedactingChannel) for secret in c.secrets)
         defects.progress = lambda: {entry.name: getattr(counters, entry.name) for entry in fields(counters)}
         timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
         notes = [note for output in outputs for note in output.repaired]
         notes += connection_notes(endpoints, environ, verbose=settings.verbose)
         opened = _Opened(source, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects)
-        yield _assemble(settings, shaper, opened)
+        yield _assemble(settings, parser, opened)
 
 
-def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
+def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Stations:
     counters = opened.counters
     fence = opened.defects.fence
     say = partial(_say, fence)
@@ -160,10 +160,12 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Stations:
         now_allowed = allowance_of(scheduler, counters, finished_before, time.monotonic(), time.time)
         return replace(now_allowed, is_ending=engine.stopping.is_set())
 
-    intake = Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed)
+    input_reader = InputReader(
+        opened.source, parser, counters, settings.limit, answered=opened.answered, failed=opened.failed
+    )
     return Stations(
         counters=counters,
-        intake=intake,
+        input_reader=input_reader,
         engine=engine,
         writer=writer,
         channels=opened.channels,
@@ -215,7 +217,7 @@ def shown(text: str, max_length: int, fence: Fence) -> str:
     """Return text from outside in a form that is safe on a terminal."""
     text = hide_user(text)
     with fence.around("cleaning messages"):
-        return clean(text, max_length)
+        return sanitize_text(text, max_length)
     return "".join(character for character in text[:max_length] if character.isprintable())
 
 
@@ -296,14 +298,14 @@ def _begin(output: OutputFile, settings: Settings) -> None:
         spool.take_in(output)
 
 
-def _find_finished(settings: Settings, save: OutputFile, errors: OutputFile) -> tuple[Finished, Finished]:
+def _find_finished(settings: Settings, save: OutputFile, errors: OutputFile) -> tuple[CompletedKeys, CompletedKeys]:
     """What earlier runs answered, and what they failed at once the errors to be tried again have left their file.
 
     So have those of a line that has an answer too. Where an equal line was answered, one that failed is worth a try.
     """
-    answered = Finished.scan([settings.save] if save.is_resumable else [])
+    answered = CompletedKeys.scan([settings.save] if save.is_resumable else [])
     errors.keep_only(lambda record: not (should_retry(record, settings.retry_errors) or answered.has_key_of(record)))
-    return answered, Finished.scan([settings.errors_path] if errors.is_resumable else [])
+    return answered, CompletedKeys.scan([settings.errors_path] if errors.is_resumable else [])
 
 
 async def _start_mocks(endpoints: Sequence[EndpointSettings], stack: AsyncExitStack) -> Sequence[EndpointSettings]:
@@ -340,7 +342,7 @@ def _open_channels(
         stack.push_async_callback(channel.close)
         others = (*(target.proxy.secrets if target.proxy else ()), *secrets_in_query(endpoint.url))
         secrets = secrets_of(key.value, endpoint.headers, others)
-        channels.append(Redacting(channel, secrets) if secrets or key.can_refresh else channel)
+        channels.append(RedactingChannel(channel, secrets) if secrets or key.can_refresh else channel)
     return channels
 
 

@@ -29,7 +29,7 @@ class AnthropicBatch:
         params = fields.get("params")
         return type(params) is dict and "messages" in params and "custom_id" in fields and _OF_OTHERS.isdisjoint(fields)
 
-    def shape(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+    def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
         """Raises BadLine."""
         custom_id, params, router = fields.get("custom_id"), fields.get("params"), self._router
         if type(custom_id) is not str:

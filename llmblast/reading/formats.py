@@ -22,7 +22,7 @@ class Format(Protocol):
     def claims(self, fields: Mapping[str, object]) -> bool:
         """Whether a line looks like this format, unless one before it in the table has claimed it."""
 
-    def shape(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+    def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
         """The request that a line asks for. Raises BadLine."""
 
 

@@ -16,7 +16,7 @@ class OversizedLine(bytes):
     """The first bytes of a line that exceeds the cap, in place of its text.
 
     `key` is the key of the whole line, so that a resumed run knows it again; `size_bytes` is the whole line's length.
-    `key_of` and `Shaper` know this class: whoever passes lines on need not.
+    `key_of` and `RequestParser` know this class: whoever passes lines on need not.
     """
 
     key: str

@@ -31,7 +31,7 @@ class OpenAIBatch:
     def claims(self, fields: Mapping[str, object]) -> bool:
         return "custom_id" in fields and "body" in fields
 
-    def shape(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+    def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
         """Raises BadLine. A `method` or `url` that is null counts as left out."""
         custom_id = fields.get("custom_id")
         if type(custom_id) is not str and type(custom_id) is not int:

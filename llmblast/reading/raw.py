@@ -34,7 +34,7 @@ class Raw:
     def claims(self, fields: Mapping[str, object]) -> bool:
         return "messages" in fields or "model" in fields
 
-    def shape(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+    def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
         """Raises BadLine."""
         line_id, body = own_id(fields, number), text
         extra: dict[str, orjson.Fragment] | None = None

@@ -52,7 +52,7 @@ class Simple:
             return True
         return self._template is not None and "body" not in fields and not _is_anthropic_batch(fields)
 
-    def shape(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+    def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
         """Raises BadLine. A field of ours that is null counts as left out; an empty `system` means none."""
         ours, never_sent = _OUR_FIELDS, self._never_sent
         asked = fields

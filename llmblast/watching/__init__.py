@@ -4,7 +4,7 @@ from llmblast.watching.counters import Counters, EndpointCounters
 from llmblast.watching.figures import duration
 from llmblast.watching.limit_names import limit_in_words
 from llmblast.watching.progress import Display, LimitsView, Mode, NoDisplay, drive, make_display
-from llmblast.watching.sanitize import clean
+from llmblast.watching.sanitize import sanitize_text
 from llmblast.watching.summary import OutputFiles, Summary
 from llmblast.watching.time_left import Allowance
 from llmblast.watching.timeline import Timeline
@@ -20,9 +20,9 @@ __all__ = [
     "OutputFiles",
     "Summary",
     "Timeline",
-    "clean",
     "drive",
     "duration",
     "limit_in_words",
     "make_display",
+    "sanitize_text",
 ]

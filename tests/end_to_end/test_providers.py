@@ -298,7 +298,7 @@ class ToyFormat:
     def claims(self, fields):
         return "say" in fields
 
-    def shape(self, number, key, text, fields):
+    def parse(self, number, key, text, fields):
         route = self._router.route_of("toy.echo")
         request = Request(number, key, text, number, path=route.path, body=text, kind=route.kind, needs_model=True)
         request.content, request.closed_to = RawBody("toy.echo"), route.closed_to

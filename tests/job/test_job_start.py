@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmblast.errors import OutputBlockedError, UsageError
-from llmblast.job.start import check_start
+from llmblast.job.start import run_preflight_checks
 from llmblast.settings import Settings, load
 
 ENDPOINTS = ["http://127.0.0.1:9/v1"]
@@ -29,13 +29,13 @@ def test_either_output_may_be_locked(folder: Path, name: str) -> None:
     """The sentence names it, and the option that names another."""
     (folder / "save.jsonl").touch()
     (folder / "errors.jsonl").touch()
-    check_start(settings())
+    run_preflight_checks(settings())
 
     with (folder / name).open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
 
         with pytest.raises(OutputBlockedError, match=rf"{name}: another run .* --{name.split('.', maxsplit=1)[0]}"):
-            check_start(settings())
+            run_preflight_checks(settings())
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_wrong_setting_is_told_before_a_lock(folder: Path, more: dict[str, Any
         (folder / "save.hard").hardlink_to(folder / "save.jsonl")
 
         with pytest.raises(UsageError):
-            check_start(settings(**more))
+            run_preflight_checks(settings(**more))
 
 
 def test_a_file_whose_name_is_that_of_standard_output_does_not_count(folder: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_file_whose_name_is_that_of_standard_output_does_not_count(folder: Pat
     with (folder / "-").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
 
-        check_start(settings(save="-"))
+        run_preflight_checks(settings(save="-"))
 
     assert os.listdir(folder) == ["-"]
 
@@ -95,7 +95,7 @@ def test_errors_of_a_pipe_are_in_the_current_directory(
     (folder / "out").mkdir()
     os.mkfifo(folder / "out" / "pipe")
 
-    checked = check_start(settings(save=save, errors=errors))
+    checked = run_preflight_checks(settings(save=save, errors=errors))
 
     assert (checked.save, checked.errors_path) == resolved
 
@@ -105,4 +105,4 @@ def test_errors_that_pipes_share_are_not_asked_for_their_lock(folder: Path) -> N
     with (folder / "errors.jsonl").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
 
-        check_start(settings(save="-"))
+        run_preflight_checks(settings(save="-"))

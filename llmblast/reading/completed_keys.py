@@ -22,7 +22,7 @@ _GROUPS = 256
 _MANY = 255
 
 
-class Finished:
+class CompletedKeys:
     """A multiset of keys that are taken off one by one. `len()` is the number of those left."""
 
     def __init__(self, groups: list[bytearray]) -> None:
@@ -32,13 +32,13 @@ class Finished:
         self._counts: list[bytearray] = []
         self._beyond: dict[int, int] = {}
         if not self._left:
-            return  # most runs resume nothing; `take` asks no group then
+            return  # most runs resume nothing; `consume` asks no group then
         for index, group in enumerate(groups):
             self._add_group(group)
             groups[index] = bytearray()
 
     @classmethod
-    def scan(cls, paths: Iterable[str]) -> "Finished":
+    def scan(cls, paths: Iterable[str]) -> "CompletedKeys":
         """Reads record files; one that does not exist holds none. Blocks: call it in a thread from a coroutine.
 
         A record is a line that starts with `{"key":"` and 16 hex digits; all other lines are ignored. A torn last line
@@ -58,7 +58,7 @@ class Finished:
         return cls(groups)
 
     @classmethod
-    def of_records(cls, records: Iterable[bytes]) -> "Finished":
+    def of_records(cls, records: Iterable[bytes]) -> "CompletedKeys":
         """Return the keys of single records; lines that are none are ignored."""
         groups = [bytearray() for _ in range(_GROUPS)]
         _add_keys(list(records), groups)
@@ -72,7 +72,7 @@ class Finished:
         key = _key_in(record)
         return key is not None and self._find(int.from_bytes(key)) is not None
 
-    def take(self, key: str) -> bool:
+    def consume(self, key: str) -> bool:
         """Takes one occurrence of a key off; False if there is none left."""
         value = int(key, 16)
         index = self._find(value)

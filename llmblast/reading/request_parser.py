@@ -13,10 +13,10 @@ from llmblast.settings import Settings
 BAD_LINE = "bad_line"
 
 
-class Shaper:
+class RequestParser:
     """Shapes every line by the settings of the run, for the `providers` of its endpoints (one at least).
 
-    Raises UsageError when they cannot shape any.
+    Raises UsageError where the settings are invalid.
     """
 
     def __init__(self, settings: Settings, providers: Sequence[Provider]) -> None:
@@ -24,7 +24,7 @@ class Shaper:
         models = {endpoint.model or settings.model for endpoint in settings.endpoints} or {settings.model}
         self._model = models.pop() if len(models) == 1 else None
 
-    def shape(self, number: int, key: str, text: bytes) -> Request | Failure:
+    def parse(self, number: int, key: str, text: bytes) -> Request | Failure:
         """Never raises for what stands in a line: a bad one is a Failure with the code `bad_line`."""
         if type(text) is OversizedLine:
             excerpt = bytes(text)
@@ -34,12 +34,12 @@ class Shaper:
             fields = parse_fields(text)
         except BadLine as bad:
             if text.startswith(BOM):  # files were joined of which each began with a mark
-                result = self.shape(number, key, text.removeprefix(BOM).strip())
+                result = self.parse(number, key, text.removeprefix(BOM).strip())
                 if isinstance(result, Request):
                     return result
             return _failure(Line(number, key, text, number), bad)
         try:
-            request = self._detector.format_of(fields).shape(number, key, text, fields)
+            request = self._detector.format_of(fields).parse(number, key, text, fields)
         except UnsupportedError as error:
             return _failure(Line(number, key, text, _readable_id(fields, number)), BadLine(str(error)))
         except BadLine as bad:

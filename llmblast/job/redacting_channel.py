@@ -32,7 +32,7 @@ def secrets_of(key: str | None, headers: Mapping[str, str], others: Iterable[str
     return sorted((word.encode() for word in words), key=len, reverse=True)
 
 
-class Redacting:
+class RedactingChannel:
     """A channel like the one that it is given, but for the secrets in its replies."""
 
     def __init__(self, channel: Channel, secrets: Iterable[bytes]) -> None:
