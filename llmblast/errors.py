@@ -1,25 +1,27 @@
-"""The errors that a person can meet, each with its exit code.
+"""Errors that reach a person, each with its exit code.
 
     LlmblastError
     |-- UsageError          2   wrong usage or settings; nothing was sent
+    |-- GaveUpError         4   too many lines failed
+    |-- StoppedError        5   a limit of time ended the run; lines are pending
     |-- InputDamagedError  65   the input broke off part-way
     |-- InputMissingError  66   the input cannot be opened
-    |-- DefectError        70   a defect of ours
+    |-- DefectError        70   a defect in llmblast
     |-- OutputBlockedError 73   an output is locked or cannot be created
-    |-- OutputFailedError  74   an output failed while the run was on
+    |-- OutputFailedError  74   an output failed during the run
     |   `-- ReaderGoneError 141 the reader of a pipe has closed it
-    `-- RefusedError       77   no endpoint takes our requests; lines are pending
+    `-- RefusedError       77   no endpoint accepts requests; lines are pending
 
 The message is one sentence that names the place, what is wrong and the fix. `cli` prints it without a traceback.
-The codes from 64 to 78 are those of BSD's sysexits.h, those above 128 are 128 and the number of a signal, as shells
-report it: SIGPIPE is what ends other programs whose reader has gone.
+Codes from 64 to 78 are those of BSD's sysexits.h. Codes above 128 are 128 plus the number of a signal, as shells report
+it; 141 stands for SIGPIPE, which ends other programs when the reader of their pipe closes it.
 """
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the process tells its caller; the table in README is compared with this one by a test."""
+    """Exit code of the process; a test compares the table in README with this one."""
 
     OK = 0
     USAGE = 2
@@ -39,13 +41,25 @@ class ExitCode(IntEnum):
 
 
 class LlmblastError(Exception):
-    """Something that a person has to mend. The message is for that person."""
+    """Base of all errors that a person has to fix. The message is for that person."""
 
     exit_code: ExitCode = ExitCode.USAGE
 
 
 class UsageError(LlmblastError):
     """A flag, a setting or a combination of them is wrong; nothing was sent."""
+
+
+class GaveUpError(LlmblastError):
+    """More lines failed than `max_errors` allows."""
+
+    exit_code = ExitCode.GAVE_UP
+
+
+class StoppedError(LlmblastError):
+    """A limit of time ended the run; lines are pending."""
+
+    exit_code = ExitCode.STOPPED
 
 
 class InputDamagedError(LlmblastError):
@@ -55,13 +69,13 @@ class InputDamagedError(LlmblastError):
 
 
 class InputMissingError(LlmblastError):
-    """The input does not exist or may not be read."""
+    """The input does not exist or cannot be opened."""
 
     exit_code = ExitCode.INPUT_MISSING
 
 
 class DefectError(LlmblastError):
-    """Something in llmblast itself is wrong. The message names the file with the details."""
+    """llmblast has a defect. The message names the file with the details."""
 
     exit_code = ExitCode.DEFECT
 
@@ -79,7 +93,7 @@ class OutputFailedError(LlmblastError):
 
 
 class ReaderGoneError(OutputFailedError):
-    """The reader of a pipe has closed it, as `head` does: nothing is wrong, and nothing more is wanted."""
+    """The reader of a pipe has closed it, as `head` does once it has enough lines."""
 
     exit_code = ExitCode.READER_GONE
 

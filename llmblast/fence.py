@@ -1,9 +1,8 @@
-"""Fence: keeps a defect in a part that only advises from ending a run.
+"""Fence: keep a run going after a defect in an optional part, and report the defect.
 
-Advice is what a run can do without: learned limits, hedging, statistics, displays. Where such a part raises, its caller
-catches that, takes the part out, and says so to the fence, which reports each part once. On the hot path that is a
-plain `try`, which costs nothing in Python 3.11. A part that was switched off does no work any more, or none that
-anything depends on.
+Optional parts are learned limits, hedging, statistics and displays. Where one raises, its caller catches the error,
+switches the part off, and tells the fence, which reports each part once. On the hot path that is a plain `try`, which
+costs nothing in Python 3.11. Nothing depends on the work of a part that is switched off.
 """
 
 from collections.abc import Callable
@@ -13,14 +12,14 @@ Report = Callable[[str, Exception], None]
 
 
 class Fence:
-    """Passes the first defect of each part on to `report`. Without `report` it raises the defect: tests see it."""
+    """Pass the first defect of each part to `report`. Without `report`, raise it, so that tests fail."""
 
     def __init__(self, report: Report | None = None) -> None:
         self._report = report
         self._parts: set[str] = set()
 
     def switch_off(self, part: str, error: Exception) -> None:
-        """Report that `part`, in words for a person, does no more work because of `error`."""
+        """Report that `part`, named in words for a person, is switched off because of `error`."""
         if self._report is None:
             raise error
         if part not in self._parts:
@@ -28,12 +27,12 @@ class Fence:
             self._report(part, error)
 
     def around(self, part: str) -> "_Fenced":
-        """Return a context in which a defect does no harm. Not for the hot path."""
+        """Return a context that reports a defect of `part` and suppresses it. Not for the hot path."""
         return _Fenced(self, part)
 
 
 class _Fenced:
-    """Switches a part off where the body raises, and goes on behind it."""
+    """Switch a part off where the body of the context raises, and continue after it."""
 
     def __init__(self, fence: Fence, part: str) -> None:
         self._fence = fence

@@ -1,4 +1,4 @@
-"""Hiding: what of a URL, of a setting and of a header's name may be shown to a person or written to a file."""
+"""Hiding: remove possible keys and passwords from URLs, settings and commands before anything shows them."""
 
 import re
 from collections.abc import Iterable
@@ -8,13 +8,13 @@ HIDDEN = "(hidden)"
 MAX_SHOWN_NAME = 64
 _USER_PART = re.compile(r"(?<=://)(?:[^\s/?#\"'<>@\\]*@)+")
 _USER_PART_BYTES = re.compile(rb"(?:(?<=://)|(?<=:\\/\\/))(?:[^\s/?#\"'<>@\\]*@)+")
-"""What stands before the host (RFC 3986 section 3.2.1): a user, and mostly a password behind a colon."""
+"""User information before the host (RFC 3986 section 3.2.1): a user, mostly with a password after a colon."""
 _NAME_OF_A_SECRET = re.compile(
     r"(?:[A-Z0-9]+_)*(?:[A-Z]{0,8}KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|PAT|AUTH|CREDENTIALS?|BEARER|JWT)"
     r"(?:_[A-Z0-9]{1,12}){0,3}"
     r"|[A-Z]{1,12}(?:_[A-Z]{1,12})*"
 )
-"""How people name variables, above all those that hold keys. No key is made of short words in capitals."""
+"""Names of variables as people write them, above all for keys. No key consists of short words in capitals."""
 _FILE_SUFFIXES = (".txt", ".key", ".pem", ".json", ".secret", ".token", ".env", ".cfg", ".conf")
 _LONG_WORD = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9_+=-]{16,}")
 _KEY_PREFIX = re.compile(r"(?:(?:sk|pk|rk|gsk|xai|hf|r8|nvapi|pplx|fw|csk|ghp|gho|github_pat|glpat)[-_]|AIza|AKIA|eyJ)")
@@ -22,8 +22,8 @@ _SECRET_IN_QUERY = re.compile(
     r"([?&][\w-]*(?:key|token|secret|sig|signature|password|auth)=)([^&#\s,]+)", re.IGNORECASE
 )
 _SECRET_IN_URL_OPTION = re.compile(r"((?:key[_-]command=)|(?:proxy=(?:\w+://)?))((?<=command=)[^,]*|[^,]*(?=@))(@)?")
-_TELLING = ("auth", "key", "token", "secret", "cookie", "passw", "credential")
-_TELLING_NOTHING = ("idempotency-key",)
+_PARTS_OF_SECRET_HEADERS = ("auth", "key", "token", "secret", "cookie", "passw", "credential")
+_HARMLESS_HEADERS = ("idempotency-key",)
 
 
 def hide_user(text: str) -> str:
@@ -32,12 +32,12 @@ def hide_user(text: str) -> str:
 
 
 def hide_user_bytes(body: bytes) -> bytes:
-    """Return a body with the user part of every URL in it hidden, also where its slashes are escaped as JSON may."""
+    """Return a body with the user part of every URL in it hidden, also where JSON escapes the slashes."""
     return _USER_PART_BYTES.sub(HIDDEN.encode() + b"@", body) if b"@" in body else body
 
 
 def shown_url(url: str) -> str:
-    """Return one URL as a person may see it. All before the last `@` goes: a password may hold any character."""
+    """Return a URL with its user part hidden, up to the last `@`: a password may hold any character."""
     scheme, colon, rest = url.partition("://")
     if not colon:
         scheme, rest = "", url
@@ -47,47 +47,47 @@ def shown_url(url: str) -> str:
 
 
 def hide_query(url: str) -> str:
-    """Return one URL without the values of its query that are keys by their names: `?key=...`."""
+    """Return a URL with the values hidden that are keys by their names in the query: `?key=...`."""
     return _SECRET_IN_QUERY.sub(lambda found: f"{found[1]}{HIDDEN}", url)
 
 
 def secrets_in_query(url: str) -> list[str]:
-    """Return the values of a URL's query that are keys by their names, as they stand there."""
+    """Return the values that are keys by their names in the query of a URL."""
     return [found[2] for found in _SECRET_IN_QUERY.finditer(url)]
 
 
 def shown_command(words: Iterable[str]) -> list[str]:
-    """Return a command line as a person may see it: without passwords of proxies, and without key commands."""
+    """Return a command line with passwords, key commands and keys in queries hidden."""
     shown = (_SECRET_IN_URL_OPTION.sub(lambda found: f"{found[1]}{HIDDEN}{found[3] or ''}", word) for word in words)
     return [hide_query(hide_user(word)) for word in shown]
 
 
 def shown_variable(name: str) -> str:
-    """Return the name of a variable, or `(hidden)` where it may be a key that stands there by mistake."""
+    """Return the name of a variable, or `(hidden)` where it may be a misplaced key."""
     is_name = len(name) <= MAX_SHOWN_NAME and _NAME_OF_A_SECRET.fullmatch(name)
     return name if is_name else HIDDEN
 
 
 def shown_file(path: str) -> str:
-    """Return the path of a file, or `(hidden)` where it may be a key that stands there by mistake."""
+    """Return the path of a file, or `(hidden)` where it may be a misplaced key."""
     try:
         if Path(path).expanduser().exists():
             return path
-        is_in_a_folder = "/" in path and Path(path).expanduser().parent.is_dir()
+        is_in_directory = "/" in path and Path(path).expanduser().parent.is_dir()
     except (OSError, ValueError, RuntimeError):
         return HIDDEN
     name = Path(path).name
     if name.endswith(_FILE_SUFFIXES) and not _KEY_PREFIX.match(name):
         return path
-    return path if is_in_a_folder and not looks_like_key(name) else HIDDEN
+    return path if is_in_directory and not looks_like_key(name) else HIDDEN
 
 
 def looks_like_key(text: str) -> bool:
-    """Return whether a word may be a key, which stands where a name is meant."""
+    """Return whether a word in place of a name may be a key."""
     return bool(_KEY_PREFIX.match(text) or _LONG_WORD.search(text))
 
 
 def may_hold_key(header: str) -> bool:
-    """Return whether a header's name says that its value is a key, a token or a password."""
+    """Return whether the name of a header suggests that its value is a key, a token or a password."""
     name = header.lower()
-    return name not in _TELLING_NOTHING and any(part in name for part in _TELLING)
+    return name not in _HARMLESS_HEADERS and any(part in name for part in _PARTS_OF_SECRET_HEADERS)

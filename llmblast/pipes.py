@@ -1,6 +1,6 @@
-"""Pipes and devices: outputs that are written to and nothing more, told from files by their name and kind.
+"""Pipes and devices: recognise outputs that can only be written, by their name and kind.
 
-A run cannot go on with one, so nothing is kept beside it, and its errors go to a file that other runs may share.
+No later run can continue one, so it has no side files, and its errors go to a file that other runs may share.
 """
 
 import os
@@ -20,7 +20,7 @@ _SHARED_MEMORY = "/dev/shm/"
 def descriptor_of(path: str) -> int | None:
     """Return the descriptor of this process that `path` names, as `-`, `/dev/stdout` or `/dev/fd/N`; else None.
 
-    Such a name is never opened: what it leads to may be a socket, or another user's, or a file that others write.
+    Such a name is never opened: it may lead to a socket, to another user's file, or to a file that others write.
     """
     if path == STDOUT:
         return 1
@@ -42,7 +42,7 @@ def is_pipe(path: str) -> bool:
 
 
 def is_reader_gone(descriptor: int) -> bool:
-    """Return whether a descriptor leads into a pipe that nothing reads any more. Raises OSError."""
+    """Return whether a descriptor is a pipe whose reader has closed it. Raises OSError."""
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         return False
     poll = select.poll()
@@ -51,13 +51,13 @@ def is_reader_gone(descriptor: int) -> bool:
 
 
 def check_place(path: str, flag: str) -> None:
-    """Raise OutputBlockedError for a file in `/dev`, where a mistyped name would become one."""
+    """Raise OutputBlockedError for a file in `/dev`, where a mistyped device name would create one."""
     place = os.path.realpath(path)
     if place.startswith(_DEVICES) and not place.startswith(_SHARED_MEMORY):
         raise OutputBlockedError(f"{path}: there is no such device: correct the name, or choose a file with {flag}")
 
 
 def status_of(path: str) -> os.stat_result:
-    """Return the status of what `path` names, descriptors of this process among it. Raises OSError, ValueError."""
+    """Return the status of a file, or of the descriptor that `path` names. Raises OSError, ValueError."""
     descriptor = descriptor_of(path)
     return os.stat(path) if descriptor is None else os.fstat(descriptor)

@@ -1,16 +1,17 @@
-"""Where a person wrote a value: what an error names first. No place repeats what may be a key."""
+"""Places: name where a person wrote a value, which every error names first. No place repeats a possible key."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-ENV_PREFIX = "LLMBLAST_"
+from llmblast.setting_option import variable_of
+
 MAX_SHOWN_VALUE = 16
-"""Longer values may be keys in the wrong place."""
+"""Longer values may be misplaced keys."""
 _MOCK = "mock:"
 
 
 class Places:
-    """Names the place where a person wrote a value: a flag, a variable, or a line of the TOML file."""
+    """Find the place of a value: a flag, a variable, or an entry of the TOML file."""
 
     def __init__(
         self, flags: Mapping[str, Any], config: str | None, environ: Mapping[str, str], merged: Mapping[str, Any]
@@ -30,20 +31,20 @@ class Places:
         inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
         if name not in self._flags:
             return f"{self._config}: {inside}" if self._config else inside
-        variable = f"{ENV_PREFIX}{name.upper()}"
+        variable = variable_of(name)
         if self._environ.get(variable) == self._flags[name]:
             return variable
         return f"--{name.replace('_', '-')}" if len(location) == 1 else inside
 
     def of_owner(self, location: Sequence[Any]) -> str:
-        """Return the place of the table, or of the file, that the value at `location` stands in."""
+        """Return the place of the table, or the file, that contains the value at `location`."""
         if len(location) > 1:
             return self.of(location[:-1])
         return self._config if self._config and location[0] not in self._flags else self.of(location)
 
 
 def _place_in_url(spec: str, location: Sequence[str]) -> str:
-    """Return the text of one `--url`, with nothing behind the URL but the setting that is meant."""
+    """Return the text of one `--url`, with only the wrong setting after the URL."""
     url, *pairs = spec.split(",")
     place = f"--url {without_secrets(url)}"
     if not location:
@@ -54,7 +55,7 @@ def _place_in_url(spec: str, location: Sequence[str]) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """Return a URL without user, password and query, which may hold a key; the query of `mock:` never does."""
+    """Return a URL without user, password and query, which may hold a key; a `mock:` URL stays whole."""
     if url.startswith(_MOCK):
         return url
     scheme, colon, rest = url.partition("://")

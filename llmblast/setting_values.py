@@ -1,130 +1,167 @@
-"""Values of settings by their kind: a text from the command line, a variable or `--url`, or what a TOML file holds.
+"""Kinds of settings: convert a text of the command line, a variable or `--url`, or a value of a TOML file.
 
-Also the words for a value that is not allowed, so that no library's wording reaches a person.
+A field of the settings names its kind in its annotation; without one, its type does. This module also words the errors
+for values that are not allowed, so that no library's wording reaches a person.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from typing import Any
 
+from llmblast.setting_option import parts_of
 from llmblast.units import DAY_S, parse_count, parse_duration, parse_rate, parse_whole
 
-RATES = {"rps": 1.0, "rpm": 60.0, "rpd": DAY_S, "tpm": 60.0, "itpm": 60.0, "otpm": 60.0}
-"""The seconds that each rate's name says."""
-DURATIONS = frozenset(
-    {"burst", "timeout", "connect_timeout", "max_time", "max_wait", "grace", "disk_wait", "key_refresh"}
-)
-WHOLE = frozenset({"concurrency", "limit", "max_attempts", "processes"})
-COUNTS = frozenset({"weight"})
-SWITCHES = frozenset({"adaptive", "overwrite", "force", "echo", "json", "quiet", "verbose"})
-TEXTS_OF_NUMBERS = frozenset({"max_errors"})
-"""Texts that may look like a number in a TOML file."""
-LISTS = frozenset({"own_fields"})
-"""Their texts are names with commas between them."""
-PATHS = frozenset(
-    {"input", "save", "errors", "media_root", "spool", "timeline"}
-    | {"key_file", "key_command", "ca_file", "client_cert", "client_key"}
-)
-"""Any bytes but zero may stand in them."""
-NEVER_EMPTY = frozenset(
-    {"name", "model", "quota", "key_env", "key_file", "key_command", "ca_file", "client_cert", "client_key"}
-)
-"""An empty text is a variable of the shell that is not set. With `key_env=` OPENAI_API_KEY would go there."""
 MIN_RATE = 1e-6
-"""In the unit of its name. A lower one never lets a second request go, and its waits are no finite numbers."""
+"""Minimum of a rate, in the unit of its name. Below it, waits between requests are no finite numbers."""
 
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _PARTS_OF_SECRET_NAMES = ("key", "token", "secret", "auth", "pass", "bearer", "credential", "proxy", "cert")
 
 
 class SettingValueError(ValueError):
-    """A value is not allowed; the message says why in a few words, without the value."""
+    """A value is not allowed; the message gives the reason in a few words, without the value."""
 
 
-def convert(name: str, value: object) -> object:
-    """Return the value that setting `name` has, whether it is given as a text or as what it is.
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number; `parse` reads its text, with a unit. Values between 0 and `minimum` are not allowed."""
 
-    Raises UnitError or SettingValueError.
+    parse: Callable[[str], float]
+    metavar: str = "N"
+    is_whole: bool = False
+    minimum: float = 0.0
+
+    def convert(self, value: object) -> object:
+        """Return the number that a text or a value of TOML means. Raises UnitError or SettingValueError."""
+        if isinstance(value, str):
+            return self._check_minimum(self.parse(value))
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise SettingValueError("is not a number")
+        if isinstance(value, int):
+            return value
+        if not isfinite(value):
+            raise SettingValueError("is not a finite number")
+        if self.is_whole and not value.is_integer():
+            raise SettingValueError("is not a whole number")
+        return int(value) if self.is_whole else self._check_minimum(value)
+
+    def _check_minimum(self, value: float) -> float:
+        if 0 < value < self.minimum:
+            raise SettingValueError(f"is not allowed: it must be at least {self.minimum:f}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text. `is_raw` allows any byte but zero, as paths may hold.
+
+    Where a text must not be empty, an empty one is mostly a shell variable that is not set: `key_env=$NAME`.
     """
-    if isinstance(value, str):
-        return _checked_rate(name, _from_text(name, value))
-    if name in TEXTS_OF_NUMBERS and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if (name in RATES or name in DURATIONS or name in COUNTS or name in WHOLE) and not is_number:
-        raise SettingValueError("is not a number")
-    if isinstance(value, float):
-        return _checked_rate(name, _from_float(name, value))
-    if name == "params" and not _is_json(value):
-        raise SettingValueError("contains nan or inf, which JSON does not allow: remove it")
-    return value
+
+    metavar: str = "TEXT"
+    is_raw: bool = False
+    may_be_empty: bool = True
+
+    def convert(self, value: object) -> object:
+        """Return the text, checked, or another value as it is. Raises SettingValueError."""
+        if not isinstance(value, str):
+            return value
+        if not self.may_be_empty and not value.strip():
+            raise SettingValueError("is empty: write a value, or leave it out")
+        if "\0" in value:
+            raise SettingValueError("contains a zero byte: remove it")
+        if not self.is_raw and not _is_utf8(value):
+            raise SettingValueError("is not valid UTF-8: write it in UTF-8")
+        return value
 
 
-def _from_text(name: str, text: str) -> object:
-    if name in RATES:
-        return parse_rate(text, RATES[name])
-    parse = _PARSERS.get(name)
-    if parse is not None:
-        return parse(text)
-    if name in NEVER_EMPTY and not text.strip():
-        raise SettingValueError("is empty: write a value, or leave it out")
-    if "\0" in text:
-        raise SettingValueError("contains a zero byte: remove it")
-    if name not in PATHS and not _is_utf8(text):
-        raise SettingValueError("is not valid UTF-8: write it in UTF-8")
-    return [part for field in text.split(",") if (part := field.strip())] if name in LISTS else text
+class TextOrNumber(Text):
+    """A text that a TOML file may hold as a number, too."""
+
+    def convert(self, value: object) -> object:
+        """Return the text of a text or a number. Raises SettingValueError."""
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return str(value) if is_number else super().convert(value)
 
 
-def _checked_rate(name: str, value: object) -> object:
-    if name in RATES and isinstance(value, float) and 0 < value < MIN_RATE:
-        raise SettingValueError(f"is not allowed: it must be at least {MIN_RATE:f}")
-    return value
+class NameList(Text):
+    """Names, with commas between them in a text."""
+
+    def convert(self, value: object) -> object:
+        """Return the list of names in a text, or another value as it is. Raises SettingValueError."""
+        text = super().convert(value)
+        return [name for part in text.split(",") if (name := part.strip())] if isinstance(text, str) else text
 
 
-def _from_float(name: str, value: float) -> object:
-    if not isfinite(value):
-        raise SettingValueError("is not a finite number")
-    if name in WHOLE and not value.is_integer():
-        raise SettingValueError("is not a whole number")
-    return int(value) if name in WHOLE else value
+class JsonObject(Text):
+    """A JSON object, in a TOML file a table."""
+
+    def convert(self, value: object) -> object:
+        """Return the object. Raises SettingValueError for a number that JSON does not have."""
+        if not _is_json(value):
+            raise SettingValueError("contains nan or inf, which JSON does not allow: remove it")
+        return super().convert(value)
 
 
-def _parse_switch(text: str) -> bool:
-    value = _SWITCH.get(text.strip().lower())
-    if value is None:
-        raise SettingValueError("is neither true nor false")
-    return value
+class Switch(Text):
+    """True or false."""
+
+    def convert(self, value: object) -> object:
+        """Return true or false for a text, or another value as it is. Raises SettingValueError."""
+        if not isinstance(value, str):
+            return value
+        if value.strip().lower() not in _SWITCH:
+            raise SettingValueError("is neither true nor false")
+        return _SWITCH[value.strip().lower()]
 
 
-_PARSERS: Mapping[str, Callable[[str], object]] = {
-    **dict.fromkeys(DURATIONS, parse_duration),
-    **dict.fromkeys(WHOLE, parse_whole),
-    **dict.fromkeys(COUNTS, parse_count),
-    **dict.fromkeys(SWITCHES, _parse_switch),
-}
+Kind = Number | Text
+DURATION = Number(parse_duration, "DURATION")
+COUNT = Number(parse_count)
+WHOLE = Number(parse_whole, is_whole=True)
+PER_SECOND, PER_MINUTE, PER_DAY = (
+    Number(partial(parse_rate, unit_s=unit_s), minimum=MIN_RATE) for unit_s in (1.0, 60.0, DAY_S)
+)
+FILE = Text("FILE", is_raw=True)
+DIRECTORY = Text("DIR", is_raw=True)
+NAME = Text("NAME", may_be_empty=False)
+RAW_NAME = Text("NAME", is_raw=True, may_be_empty=False)
+NAMES = NameList("NAME[,NAME...]")
+TEXT_OR_NUMBER = TextOrNumber()
+JSON_OBJECT = JsonObject("JSON")
+_KIND_OF_TYPE: Mapping[type, Kind] = {bool: Switch(""), int: WHOLE, float: COUNT}
+
+
+def kind_of(annotation: Any) -> Kind:
+    """Return the kind that a field's annotation names, or else that of its type."""
+    parts = list(parts_of(annotation))
+    named = [part for part in parts if isinstance(part, Number | Text)]
+    return next(iter(named), None) or next((kind for type_, kind in _KIND_OF_TYPE.items() if type_ in parts), Text())
 
 
 def shown(value: object) -> str:
-    """Return a value as a person wrote it, cut short."""
+    """Return a value as a person wrote it, shortened to 60 characters."""
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, bool):
         return str(value).lower()
     try:
         text = repr(value)
-    except ValueError:  # Python prints no integer of more than 4,300 digits
+    except ValueError:  # Python does not print integers of more than 4,300 digits
         return "the number"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def shown_name(name: str) -> str:
-    """Return the name of a setting as it was written, unless a key may stand there by mistake."""
+    """Return the name of a setting as it was written, or `...` where it may be a misplaced key."""
     return name if re.fullmatch(r"[A-Za-z_-]{1,24}", name) else "..."
 
 
 def may_be_secret(name: str) -> bool:
-    """Return whether what stands behind a name is not to be repeated in a message."""
+    """Return whether the name of a setting suggests a secret value, which no message may repeat."""
     return any(part in name.lower() for part in _PARTS_OF_SECRET_NAMES)
 
 
@@ -138,7 +175,7 @@ def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def explain(error: Mapping[str, Any]) -> str:
-    """Return in a few words what is wrong with a value, for one finding of pydantic."""
+    """Return in a few words why pydantic rejects a value."""
     kind, context = str(error["type"]), error.get("ctx", {})
     if kind in _BOUNDS:
         words, bound = _BOUNDS[kind]

@@ -1,4 +1,4 @@
-"""Numbers with units, as people write them for settings: `200k`, `100/m`, `1h30m`.
+"""Units: parse numbers as people write them in settings: `200k`, `100/m`, `1h30m`.
 
 | kind | grammar | examples |
 |---|---|---|
@@ -46,11 +46,11 @@ DAY_S = 86_400.0
 
 
 class UnitError(ValueError):
-    """A text is not a number of its kind; the message says in a few words what it is not, and how to write one."""
+    """A text is not a number of the wanted kind; the message names the kind and shows how to write one."""
 
 
 def parse_count(text: str) -> float:
-    """Read `200k` as 200,000. Raises UnitError."""
+    """Parse `200k` as 200,000. Raises UnitError."""
     number = _count(text)
     if number is None:
         raise UnitError("is not a number: write it like 5, 200k or 2M")
@@ -58,7 +58,7 @@ def parse_count(text: str) -> float:
 
 
 def parse_whole(text: str) -> int:
-    """Read `10k` as 10,000. Raises UnitError."""
+    """Parse `10k` as 10,000. Raises UnitError."""
     number = _count(text)
     if number is None or number != number.to_integral_value():
         raise UnitError("is not a whole number: write it like 5 or 10k")
@@ -66,9 +66,9 @@ def parse_whole(text: str) -> int:
 
 
 def parse_rate(text: str, unit_s: float) -> float:
-    """Read a rate and return it for a unit of `unit_s` seconds, which is the one that is meant where none is named.
+    """Parse a rate and return it per `unit_s` seconds, which is also its unit where the text names none.
 
-    `100/m` is 1.6666 for a unit of one second. Raises UnitError.
+    `100/m` is 1.6666 with a unit of one second. Raises UnitError.
     """
     amount, slash, unit = text.partition("/")
     number, seconds = _count(amount), _RATE_UNITS.get(unit.strip())
@@ -78,7 +78,7 @@ def parse_rate(text: str, unit_s: float) -> float:
 
 
 def parse_duration(text: str) -> float:
-    """Read `1h30m` as 5,400 seconds; a mere number is seconds. Raises UnitError."""
+    """Parse `1h30m` as 5,400 seconds; without a unit, a number is seconds. Raises UnitError."""
     text = text.strip()
     if len(text) <= MAX_CHARACTERS:
         if _SECONDS.fullmatch(text):

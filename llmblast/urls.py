@@ -1,4 +1,4 @@
-"""URLs: find the base of an endpoint's URL, whatever of it a person has pasted."""
+"""URLs: check hosts, and find the base URL of an endpoint in the URL that a person has pasted."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ _AZURE_DOMAINS = (".openai.azure.com", ".cognitiveservices.azure.com", ".service
 
 
 def is_azure(host: str | None) -> bool:
-    """Return whether the host is one of Azure's OpenAI resources, which take their key in the header `api-key`."""
+    """Return whether the host is an OpenAI resource of Azure, which reads its key from the header `api-key`."""
     return host is not None and host.lower().rstrip(".").endswith(_AZURE_DOMAINS)
 
 
@@ -23,20 +23,20 @@ def host_of(url: str) -> str | None:
 
 
 def is_host(host: str | None) -> bool:
-    """Return whether a host can be a name or an address: labels of 1 to 63 characters, 253 in all (RFC 1123)."""
+    """Return whether a host is a possible name or address: labels of 1 to 63 characters, 253 in total (RFC 1123)."""
     if not host or any(character.isspace() or character in _NEVER_IN_A_HOST for character in host):
         return False
-    if ":" in host:  # an address of IPv6, which urlsplit has checked
+    if ":" in host:  # an IPv6 address, which urlsplit has checked
         return True
     name = host.removesuffix(".")
     return len(name) <= _MAX_HOST and all(0 < len(label) <= _MAX_LABEL for label in name.split("."))
 
 
 def base_of(url: str, api_paths: Sequence[str]) -> str:
-    """Return the base that API paths are appended to: no API path at its end, no trailing slash, no fragment.
+    """Return the base URL, to which API paths are appended: without API path, trailing slash and fragment.
 
-    A query stays. A URL that names a host only means `/v1`, or `/openai/v1` at Azure; one that ends in an API path
-    means exactly the rest.
+    A query stays. A URL without a path gets `/v1`, or `/openai/v1` at Azure. A URL that ends in an API path only loses
+    that.
     """
     parts = urlsplit(url.strip())
     path = re.sub("/+$", "", parts.path)

@@ -22,8 +22,8 @@ import orjson
 from bench_runs import LLMBLAST, WORK, write_prompts
 from bench_table import FailedRunError
 
+from llmblast.cli.loop import run_loop
 from llmblast.errors import ExitCode
-from llmblast.job.loop import run_loop
 from llmblast.mocking.server import MockServer, ScriptedReply
 from llmblast.mocking.settings import MockSettings
 

@@ -19,15 +19,16 @@ from statistics import median
 import orjson
 from bench_runs import WORK
 
+from llmblast.cli.loop import run_loop, tune_collector
 from llmblast.job.input_reader import InputReader
-from llmblast.job.loop import run_loop, tune_collector
-from llmblast.job.stations import make_scheduler
+from llmblast.job.pipeline import make_scheduler
 from llmblast.providers import DEFAULT_PROVIDER
 from llmblast.reading import RequestParser, key_of, open_source
-from llmblast.records import Answer, Reply, Request, Success
-from llmblast.scheduling import Scheduler
-from llmblast.sending import TRANSPORTS, make_target
-from llmblast.settings import Settings, load
+from llmblast.records import Answer, Attempt, Reply, Request, Success
+from llmblast.scheduling import ANSWERED, Scheduler
+from llmblast.sending import TRANSPORTS, ChannelListener, make_target
+from llmblast.setting_loading import load
+from llmblast.settings import Settings
 from llmblast.watching import Counters, EndpointCounters, LimitsView
 from llmblast.watching.bar import BarDisplay, make_console
 from llmblast.writing import OutputFile, Writer, output_file
@@ -62,12 +63,12 @@ def schedule(scheduler: Scheduler, requests: Sequence[Request]) -> None:
     now, answer = time.monotonic(), Answer(prompt_tokens=25, completion_tokens=32)
     for request in requests:
         now += STEP_S
-        scheduler.lanes.add(request)
+        scheduler.queue.add(Attempt(request))
         dispatch = scheduler.next(now)
         assert dispatch is not None, "a limit binds"
-        endpoint = dispatch[1]
-        scheduler.on_answer(request, endpoint, 0.001, now)
-        scheduler.release(request, endpoint, endpoint.estimator.charged(request, answer), now)
+        attempt, endpoint = dispatch
+        scheduler.on_outcome(attempt, endpoint, ANSWERED, now)
+        scheduler.release(attempt, endpoint, endpoint.learned.estimator.charged(attempt, answer), now)
 
 
 async def send(settings: Settings, requests: Sequence[Request], replies: list[Reply]) -> float:
@@ -78,16 +79,16 @@ async def send(settings: Settings, requests: Sequence[Request], replies: list[Re
     def start_next() -> None:
         request = next(queue, None)
         if request is not None:
-            request.sent_s = time.monotonic()
-            assert channel.start(request), "a connection was lost"
+            attempt = Attempt(request, sent_s=time.monotonic())
+            assert channel.start(attempt, listener), "a connection was lost"
 
-    def replied(request: Request, reply: Reply) -> None:
+    def replied(attempt: Attempt, reply: Reply) -> None:
         replies.append(reply)
         start_next()
         if len(replies) == len(requests):
             is_done.set()
 
-    channel.on_reply = replied
+    listener = ChannelListener(on_reply=replied)
     await channel.warm_up(IN_FLIGHT)
     start = time.process_time()
     for _ in range(min(IN_FLIGHT, len(requests))):
@@ -100,23 +101,20 @@ async def send(settings: Settings, requests: Sequence[Request], replies: list[Re
 
 async def write(successes: Sequence[Success]) -> float:
     """Rendered, gathered, written, synced; CPU time a record."""
-    room = asyncio.Event()
     paths = [WORK / "stations-save.jsonl", WORK / "stations-errors.jsonl"]
     files = [OutputFile(str(path), overwrite=True) for path in paths]
     for file in files:
         file.empty()
     start = time.process_time()
-    writer = Writer(
-        *files, echo=True, body="auto", on_room=room.set, on_failure=lambda: None, notice=lambda notice: None
-    )
+    writer = Writer(*files, echo=True, body="auto", notice=lambda notice: None)
     running = asyncio.create_task(writer.run())
     for index in range(0, len(successes), IN_FLIGHT):
         for success in successes[index : index + IN_FLIGHT]:
             writer.put(success)
         await asyncio.sleep(0)
         while writer.is_full:
-            room.clear()
-            await room.wait()
+            writer.changed.clear()
+            await writer.changed.wait()
     await writer.close()
     await running
     cpu_s = time.process_time() - start
@@ -178,7 +176,7 @@ def once(prompts: Path, url: str) -> Mapping[str, float]:
     def judge_all() -> None:
         wall_now_s = time.time()
         for request, reply in zip(requests, replies, strict=True):
-            judge(request, reply, wall_now_s)
+            judge(Attempt(request), reply, wall_now_s)
 
     def hash_all() -> None:
         for request in requests:
@@ -205,7 +203,7 @@ def once(prompts: Path, url: str) -> Mapping[str, float]:
 
 def _successes(requests: Sequence[Request], replies: Sequence[Reply]) -> Iterator[Success]:
     for request, reply in zip(requests, replies, strict=True):
-        answer = judge(request, reply, 0.0)
+        answer = judge(Attempt(request), reply, 0.0)
         assert isinstance(answer, Answer), answer
         yield Success(request, answer, reply, "mock")
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from llmblast import reading, sending
 from llmblast.providers import DEFAULT_PROVIDER
-from llmblast.records import Answer, Reply, Request
+from llmblast.records import Answer, Attempt, Reply, Request
 from llmblast.sending import Target, Verdict
 from llmblast.settings import EndpointSettings, Settings
 
@@ -23,8 +23,9 @@ def find_key(endpoint: EndpointSettings, environ: Mapping[str, str]) -> str | No
     return sending.find_key(endpoint, environ, DEFAULT_PROVIDER)
 
 
-def judge(request: Request, reply: Reply, wall_now_s: float) -> Answer | Verdict:
-    return sending.judge(request, reply, wall_now_s, DEFAULT_PROVIDER)
+def judge(sent: Attempt | Request, reply: Reply, wall_now_s: float) -> Answer | Verdict:
+    attempt = sent if isinstance(sent, Attempt) else Attempt(sent)
+    return sending.judge(attempt, reply, wall_now_s, DEFAULT_PROVIDER)
 
 
 def make_target(

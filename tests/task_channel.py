@@ -1,9 +1,7 @@
 """A channel for tests, which needs a task for every send: a test says what `send` does."""
 
-from collections.abc import Callable
-
-from llmblast.records import Reply, Request
-from llmblast.sending import Leave, leave_now
+from llmblast.records import Attempt, Reply
+from llmblast.sending import NO_LISTENER, ChannelListener
 
 
 class TaskChannel:
@@ -11,15 +9,10 @@ class TaskChannel:
 
     is_busy = False
 
-    def __init__(self) -> None:
-        self.leave: Leave = leave_now
-        self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
-        self.on_reply: Callable[[Request, Reply], None] = lambda request, reply: None
-
-    def start(self, request: Request) -> bool:
+    def start(self, attempt: Attempt, listener: ChannelListener) -> bool:
         return False
 
-    async def send(self, request: Request) -> Reply:
+    async def send(self, attempt: Attempt, listener: ChannelListener = NO_LISTENER) -> Reply:
         raise AssertionError("the test did not expect this send")
 
     def set_key(self, key: str) -> None: ...

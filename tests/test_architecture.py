@@ -14,14 +14,41 @@ from llmblast.errors import ExitCode
 from tests.conftest import ROOT
 
 STATIONS = {"reading", "scheduling", "providers", "sending", "writing", "watching", "mocking"}
-GROUND = {"settings", "records", "errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"}
+GROUND = {
+    *("settings", "records", "errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"),
+    *("results", "option_types"),
+}
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
-    "job": {"job", "units", *STATIONS, *GROUND},
-    "cli": {"cli", "job", "mocking", "setting_places", "units", *GROUND},
-    "settings": {"errors", "hiding", "setting_places", "setting_values", "units", "urls"},
-    "setting_places": set[str](),
-    "setting_values": {"units"},
+    "job": {"job", "setting_loading", "units", *STATIONS, *GROUND},
+    "cli": {
+        "cli",
+        "job",
+        "mocking",
+        "watching",
+        "setting_loading",
+        "setting_option",
+        "setting_values",
+        "units",
+        *GROUND,
+    },
+    "settings": {"setting_option", "setting_values", "urls"},
+    "setting_loading": {
+        "errors",
+        "hiding",
+        "settings",
+        "setting_option",
+        "setting_places",
+        "setting_values",
+        "units",
+        "urls",
+    },
+    "api": {"api", "job", "setting_loading", "setting_option", *GROUND},
+    "results": {"errors"},
+    "option_types": set[str](),
+    "setting_option": set[str](),
+    "setting_places": {"setting_option"},
+    "setting_values": {"setting_option", "units"},
     "units": set[str](),
     "hiding": set[str](),
     "http_time": {"records"},
@@ -32,7 +59,7 @@ MAY_IMPORT = {
     "fence": set[str](),
     "errors": set[str](),
     "__main__": {"cli"},
-    "__init__": set[str](),
+    "__init__": {"api", "errors", "results", "settings"},
 }
 AT_HOME = {
     "typer": {"cli"},
@@ -45,8 +72,8 @@ AT_HOME = {
     "compression": {"sending"},
     "tenacity": {"sending"},
     "aiofiles": {"reading", "writing"},
-    "uvloop": {"job", "cli"},
-    "pydantic": {"settings"},
+    "uvloop": {"cli", "api"},
+    "pydantic": {"setting_loading"},
     "annotated_types": {"settings"},
     "orjson": {"reading", "providers", "sending", "writing", "mocking", "job", "cli", "watching"},
 }
@@ -138,7 +165,7 @@ def run_and_tell_what_it_loads(
     ("command", "unwanted"),
     [
         (["--help"], {"aiohttp", "rich", "orjson", "aiofiles", "tenacity", "uvloop", "asyncio"}),
-        (["run", "--help"], {"aiohttp", "rich", "orjson", "aiofiles", "tenacity", "uvloop", "asyncio"}),
+        (["run", "--help"], {"pydantic", "aiohttp", "rich", "orjson", "aiofiles", "tenacity", "uvloop", "asyncio"}),
         (["config", "show"], {"aiohttp", "rich", "aiofiles", "tenacity", "uvloop", "asyncio"}),
         (["check", "/dev/null"], {"aiohttp", "rich", "tenacity"}),
         (["run", "/dev/null", "-u", "http://127.0.0.1:9/v1", "-o", "save.jsonl"], {"rich", "aiohttp"}),

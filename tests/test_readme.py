@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import orjson
 import pytest
@@ -15,7 +16,9 @@ from typer.main import get_command
 from llmblast.cli.main import app
 from llmblast.errors import ExitCode
 from llmblast.records import Answer, Failure, Reply, Request, Success
-from llmblast.settings import EndpointSettings, Settings, load
+from llmblast.setting_loading import load
+from llmblast.setting_option import Group, is_shown
+from llmblast.settings import EndpointSettings, Settings
 from llmblast.writing.records import error_record, render
 from tests.conftest import LLMBLAST, ROOT, RunLlmblast, StartMock, records
 from tests.openai_provider import RequestParser
@@ -149,8 +152,8 @@ def test_the_table_of_endpoint_settings_is_the_programs() -> None:
 
 def test_the_tables_of_record_fields_are_the_programs() -> None:
     """Each field that a record may have, and no other."""
-    request = Request(1, "0" * 16, b'{"input":"\xff"}', 1, "hi", {"usage": "mine"}, ambiguous_sends=1)
-    success = Success(request, Answer("hi"), Reply(200, body=b"{}"), "mock")
+    request = Request(1, "0" * 16, b'{"input":"\xff"}', 1, "hi", {"usage": "mine"})
+    success = Success(request, Answer("hi"), Reply(200, body=b"{}"), "mock", maybe_billed=1)
     failure = Failure(request, "no answer", "timeout", maybe_billed=1, body=b"{}")
 
     answered, failed = orjson.loads(render(success, body="always")), orjson.loads(error_record(failure))
@@ -159,22 +162,26 @@ def test_the_tables_of_record_fields_are_the_programs() -> None:
     assert failed.keys() == names_in("Records without an answer") | {"key", "line", "id", "input"}
 
 
+def option_table() -> str:
+    """Return the table of options in the order of `--help`, with their names and help texts, but for hidden names."""
+    argument, *options = get_command(app).commands["run"].params  # type: ignore[attr-defined] # a group, by construction
+    groups = list(get_args(Group))
+    rows = [f"| `INPUT` | {argument.help} |"]
+    for option in sorted(options, key=lambda option: groups.index(option.rich_help_panel)):
+        names = " ".join(f"`{name}`" for name in option.opts + option.secondary_opts if is_shown(name))
+        rows.append(f"| {names} | {option.help} |")
+    return "\n".join(("| option | meaning |", "|---|---|", *rows)) + "\n"
+
+
+def with_option_table(readme: str) -> str:
+    """Return the README with today's table of options."""
+    before, _, after = re.split(r"(\| option \| meaning \|\n(?:\|.*\n)+)", readme)
+    return before + option_table() + after
+
+
 def test_the_option_table_is_the_programs() -> None:
-    """Every option with all its names and its help text."""
-    options = get_command(app).commands["run"].params  # type: ignore[attr-defined] # a group, by construction
-    expected = {
-        tuple(option.opts + option.secondary_opts): " ".join(option.help.split())
-        for option in options
-        if option.name not in ("input", "help")
-    }
-
-    told = {
-        tuple(re.findall(r"`([^`]+)`", names)): meaning
-        for names, meaning in table_after("Options of `llmblast run`")
-        if names != "`INPUT`"
-    }
-
-    assert told == expected
+    """Made from the fields of the settings, as `--help` is."""
+    assert with_option_table(README) == README, "write it anew: .venv/bin/python -m tests.test_readme"
 
 
 def test_the_exit_codes_are_the_programs() -> None:
@@ -205,3 +212,7 @@ def table_in(readme: str) -> set[str]:
     """The lines of the speed section's table."""
     section = readme.split("## How fast it is\n", 1)[1].split("\n## ", 1)[0]
     return {line for line in section.splitlines() if line.startswith("|")}
+
+
+if __name__ == "__main__":
+    (ROOT / "README.md").write_text(with_option_table(README))

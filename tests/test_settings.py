@@ -2,21 +2,15 @@
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
 
-from llmblast import setting_values
 from llmblast.errors import UsageError
-from llmblast.settings import (
-    API_PATHS,
-    EndpointSettings,
-    Settings,
-    base_url,
-    default_of,
-    load,
-    parse_endpoint,
-    parse_max_errors,
-)
+from llmblast.setting_loading import load, parse_endpoint, parse_max_errors
+from llmblast.setting_option import parts_of
+from llmblast.setting_values import DURATION, NAMES, Number, kind_of
+from llmblast.settings import API_PATHS, EndpointSettings, Settings, base_url
 
 
 def test_defaults_need_nothing() -> None:
@@ -247,13 +241,29 @@ def test_values_of_url_have_units() -> None:
     assert (endpoint.rps, endpoint.tpm, endpoint.key_refresh, endpoint.weight) == (2, 2e6, 3600, 2000)
 
 
-def test_every_number_has_its_kind() -> None:
-    """A new setting with a number needs a line in the tables of `setting_values`."""
-    kinds = {*setting_values.RATES, *setting_values.DURATIONS, *setting_values.WHOLE, *setting_values.COUNTS}
-    types = {entry.name: str(entry.type) for owner in (Settings, EndpointSettings) for entry in fields(owner)}
+@pytest.mark.parametrize(
+    ("annotation", "text", "value"),
+    [
+        (int, "10k", 10_000),
+        (int | None, "7", 7),
+        (float, "1.5k", 1500.0),
+        (bool | None, "off", False),
+        (str | None, "10k", "10k"),
+        (Literal["1", "2"], "1", "1"),
+        (Annotated[float, DURATION] | None, "5m", 300.0),
+        (Annotated[tuple[str, ...], NAMES], "a, b", ["a", "b"]),
+    ],
+)
+def test_a_field_has_the_kind_of_its_type(annotation: object, text: str, value: object) -> None:
+    """Unless its annotation names another kind; so a new setting is one field."""
+    assert kind_of(annotation).convert(text) == value
 
-    assert {name for name, kind in types.items() if "float" in kind or "int," in kind} == kinds
-    assert {name for name, kind in types.items() if "bool" in kind} == setting_values.SWITCHES
+
+def test_every_number_has_a_kind_with_units() -> None:
+    """No number of a setting is read as a text."""
+    for entry in (*fields(Settings), *fields(EndpointSettings)):
+        if {int, float} & set(parts_of(entry.type)):
+            assert isinstance(kind_of(entry.type), Number), entry.name
 
 
 def test_an_unknown_variable_is_refused() -> None:
@@ -372,9 +382,3 @@ def test_a_key_is_refreshed_where_it_can_be_asked_for_again(source: str) -> None
 
     assert [endpoint.key_refresh for endpoint in endpoints] == [None, 1.5, 9, None]
     assert [endpoint.can_refresh_key for endpoint in endpoints] == [False, True, False, False]
-
-
-def test_only_settings_have_defaults() -> None:
-    """A misspelt name in a help text is a defect."""
-    with pytest.raises(KeyError):
-        default_of("rsp")

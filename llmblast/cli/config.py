@@ -1,6 +1,5 @@
-"""`llmblast config`: what settings a run would have."""
+"""`llmblast config`: print the settings that a run would have."""
 
-import inspect
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -9,8 +8,8 @@ from typing import Any
 import typer
 
 from llmblast.cli.help_panels import PanelCommand
-from llmblast.cli.options import settings_of
-from llmblast.cli.run import run
+from llmblast.cli.options import settings_of, takes_settings
+from llmblast.cli.run import DryRun
 from llmblast.hiding import HIDDEN, hide_query, shown_file, shown_url, shown_variable
 from llmblast.settings import EndpointSettings
 
@@ -22,24 +21,17 @@ def _group() -> None:
     """Show the settings."""
 
 
-def show(**given: Any) -> None:
+@config.command(cls=PanelCommand)
+@takes_settings()
+def show(*, dry_run: DryRun = False, **given: Any) -> None:
     """Print the settings that a run would have, as TOML. What may hold keys or passwords is hidden."""
-    del given["dry_run"]
-    settings = settings_of(
-        {"input": "-", **{name: value for name, value in given.items() if value is not None}}, os.environ
-    )
+    settings = settings_of(given, os.environ, needs_input=False)
     values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
     endpoints = values.pop("endpoints")
     lines = list(_table(values))
     for endpoint in endpoints:
         lines += ["", "[[endpoints]]", *_table(_shown(endpoint))]
     typer.echo("\n".join(lines))
-
-
-# It takes what `run` takes, so it is told so by `run`'s own signature.
-show.__signature__ = inspect.signature(run)  # type: ignore[attr-defined] # functions may have one
-show.__annotations__ = run.__annotations__
-config.command(cls=PanelCommand)(show)
 
 
 def _shown(endpoint: EndpointSettings) -> dict[str, Any]:
@@ -56,14 +48,14 @@ def _shown(endpoint: EndpointSettings) -> dict[str, Any]:
 
 
 def _table(values: Mapping[str, Any]) -> Iterator[str]:
-    """The values that are set; TOML has no null, so what is not set is left out."""
+    """Yield a line of TOML for each value that is set; TOML has no null for the others."""
     for name, value in values.items():
         if value is not None and value != {}:
             yield f"{name} = {_value(value)}"
 
 
 def _value(value: Any) -> str:
-    """A TOML value. JSON's strings, numbers, booleans and arrays are TOML's too; only objects look different."""
+    """Return a value in TOML, which writes strings, numbers, booleans and arrays as JSON does, but not objects."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_value(name)} = {_value(inner)}" for name, inner in value.items()) + "}"
     if isinstance(value, list | tuple):

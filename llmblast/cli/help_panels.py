@@ -1,40 +1,28 @@
-"""Help panels: a command's options in groups, as plain text; typer groups them only with rich, which costs 60 ms."""
+"""Help panels: print a command's options in groups, as plain text; typer groups them only with rich, in 60 ms."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
+from typing import Any, get_args
 
 from typer.core import TyperCommand
 
-PANELS: Mapping[str, Sequence[str]] = {
-    "Input": ("input", "format", "prompt", "system", "params", "own_fields", "media_root", "limit"),
-    "Output": ("save", "errors", "echo", "body", "overwrite", "force", "retry_errors", "changed_settings"),
-    "Endpoints": ("endpoints", "config", "model", "route", "hedge"),
-    "Limits": ("rps", "rpm", "rpd", "tpm", "itpm", "otpm", "burst", "concurrency", "max_time"),
-    "Retries": ("max_attempts", "max_wait", "max_errors", "timeout", "connect_timeout"),
-    "Display": ("progress", "json", "quiet", "verbose", "timeline", "dry_run"),
-    "Advanced": ("grace", "disk_wait", "spool", "transport", "processes"),
-}
-"""The settings of each panel, in the order of the help text."""
-_PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}
+from llmblast.setting_option import Group, is_shown
 
-
-def panel_of(name: str) -> str:
-    """Return the panel of a setting."""
-    return _PANEL_OF[name]
+_NAME = re.compile(r"(?:, )?(--\w[\w-]*)")
 
 
 class PanelCommand(TyperCommand):
-    """A command whose help shows its options in panels, in the order of `PANELS`."""
+    """A command whose help shows its options in panels, in the order of `Group`."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, each panel, and the options of no panel."""
-        sections: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Arguments", *PANELS, "Other")}
+        sections: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Arguments", *get_args(Group), "Other")}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None:
                 is_argument = param.param_type_name == "argument"
                 panel = "Arguments" if is_argument else getattr(param, "rich_help_panel", None) or "Other"
-                sections[panel].append(record)
+                names = _NAME.sub(lambda name: name[0] if is_shown(name[1]) else "", record[0])
+                sections[panel].append((names, record[1]))
         for name, records in sections.items():
             if records:
                 with formatter.section(name):

@@ -1,4 +1,4 @@
-"""The `llmblast` command: its sub-commands, and how errors reach a person."""
+"""The `llmblast` command: register its sub-commands and turn errors into messages and exit codes."""
 
 import os
 import sys
@@ -14,12 +14,12 @@ from llmblast.cli.mock import mock
 from llmblast.cli.run import run
 from llmblast.errors import ExitCode, LlmblastError
 from llmblast.hiding import hide_user
-from llmblast.setting_places import ENV_PREFIX
+from llmblast.setting_option import variable_of
 
 UsageProblem: type[Exception] = typer.BadParameter.__mro__[1]
-"""typer's class for a command line that it cannot take; which package it comes from has changed in its history."""
+"""typer's class of errors in a command line; its package differs between versions of typer."""
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
-ENVIRONMENT = f"Every option can also be set by a variable, such as {ENV_PREFIX}RPS, or in the file of --config."
+ENVIRONMENT = f"Every option can also be set by a variable, such as {variable_of('rps')}, or in the file of --config."
 _EXAMPLES = """
 
 \b
@@ -31,7 +31,15 @@ Examples:
 
 
 class _Commands(TyperGroup):
-    """Writes what a command printed before it ends, and tells us itself of a reader that has gone."""
+    """The commands: flush standard output before the end, and report a closed pipe as BrokenPipeError."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the switches with a default: to convert None to a switch, typer loads pydantic, which takes 45 ms."""
+        params: list[Any] = super().get_params(ctx)
+        for param in params:
+            if param.is_flag and param.default is None:
+                param.default = False
+        return params
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -40,7 +48,7 @@ class _Commands(TyperGroup):
             finally:
                 sys.stdout.flush()
         except BrokenPipeError:
-            raise BrokenPipeError from None  # without its number, by which typer would exit with a code of its own
+            raise BrokenPipeError from None  # without errno, for which typer would exit with its own code
 
 
 app = typer.Typer(
@@ -48,7 +56,7 @@ app = typer.Typer(
     cls=_Commands,
     help=f"Send a JSONL file of prompts to LLM endpoints as fast as their limits allow.{_EXAMPLES}",
     no_args_is_help=True,
-    rich_markup_mode=None,  # rich costs 60 ms, more than all else that --help does
+    rich_markup_mode=None,  # rich takes 60 ms, more than all else that --help does
     pretty_exceptions_enable=False,
     context_settings=CONTEXT,
 )
@@ -71,7 +79,7 @@ def version(
 
 
 def run_command_line() -> None:
-    """Runs the command line and ends the process with its exit code."""
+    """Run the command line and exit with its code."""
     _open_missing_descriptors()
     try:
         sys.exit(app(prog_name=app.info.name, standalone_mode=False))
@@ -85,7 +93,7 @@ def run_command_line() -> None:
     except BrokenPipeError:
         _end_without_output(ExitCode.READER_GONE)
     except OSError as error:
-        if error.filename is not None:  # not of a descriptor that is open: a defect of ours, which `main` reports
+        if error.filename is not None:  # no open descriptor failed: a defect, which `main` reports
             raise
         sys.stderr.write(f"llmblast: standard output: cannot be written: {error.strerror}: write to another place\n")
         _end_without_output(ExitCode.OUTPUT_FAILED)
@@ -102,20 +110,20 @@ def _explain_usage(problem: Any) -> NoReturn:
 
 
 def _end_without_output(exit_code: ExitCode) -> NoReturn:
-    """Of what is still to be written Python would complain once more while it shuts down."""
+    """Exit, and discard buffered output, which Python would fail to write once more at shutdown."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(exit_code)
 
 
 def _printable(message: str) -> str:
-    """A file's name may hold escape codes; they are shown instead of obeyed."""
+    """Return the message with escape codes as text: the name of a file may hold some."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
 
 
 def _open_missing_descriptors() -> None:
-    """Fills closed standard descriptors (`<&-`), lest a file or a socket become standard output by its number.
+    """Open closed standard descriptors (`<&-`), so that no file or socket gets the number of standard output.
 
-    They can be read only: records for a closed standard output must fail, not vanish.
+    They are open for reading only: records for a closed standard output must fail, not vanish.
     """
     for descriptor in (0, 1, 2):
         try:

@@ -1,4 +1,4 @@
-"""Options that people know from other tools, and what to write here; no answer repeats a key."""
+"""Options of other tools: say what to write instead. No message repeats a key."""
 
 import re
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 def advice_for(option: str, words: Sequence[str]) -> str | None:
-    """Return what to write instead of an option of another tool; `words` are those of the command line."""
+    """Return what to write instead of an option of another tool; `words` is the command line."""
     name = option.lower().replace("_", "-")
     if name in _RETRIES:
         return _about_attempts(value_of([option], words))
@@ -57,7 +57,7 @@ def advice_for(option: str, words: Sequence[str]) -> str | None:
 
 
 def value_of(options: Sequence[str], words: Sequence[str]) -> str:
-    """Return what was typed behind one of `options`, the last one counts; empty where that is nothing."""
+    """Return the value after the last of `options` on the command line; empty where there is none."""
     found = ""
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")

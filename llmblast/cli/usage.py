@@ -1,6 +1,6 @@
-"""What is wrong with a command line, in the one line that all of llmblast's errors have.
+"""Usage errors: word typer's errors in a command line as one sentence, as all errors of llmblast are.
 
-typer's own errors are recognised by their attributes: which package their classes come from has changed in its history.
+Errors are recognised by their attributes, since the package of their classes differs between versions of typer.
 """
 
 import os
@@ -26,7 +26,7 @@ _KINDS = {
 
 
 def sentence_of(error: Any, words: Sequence[str]) -> str:
-    """Return place, what is wrong and the fix; `words` are those behind the command's name."""
+    """Return place, cause and fix of an error; `words` are the arguments of the command."""
     message = str(error.format_message()).strip()
     if hasattr(error, "possibilities"):
         return _unknown_option(error, words)
@@ -56,7 +56,7 @@ def _unknown_option(error: Any, words: Sequence[str]) -> str:
 
 
 def _closest(option: str, known: Sequence[str]) -> Sequence[str]:
-    """Return the option that was most likely meant, if there is one."""
+    """Return the options closest to a misspelt one, the best first."""
     longer = [name for name in known if option.startswith(f"{name}-") or name.startswith(f"{option}-")]
     return longer or get_close_matches(option, known, n=1, cutoff=0.75)
 

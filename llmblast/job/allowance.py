@@ -29,7 +29,7 @@ def allowance_of(
         lines_per_s=_lines_per_s(scheduler, usable, counters),
         paced_s=sum(rate.waited_s for level in levels for rate, _ in level.rates_with_kinds),
         blocked_s=max(run_wait_s, min(waits, default=0.0)),
-        is_rate_limited=any(endpoint.push_back.is_exhausted for endpoint in enabled),
+        is_rate_limited=any(endpoint.hold.push_back.is_exhausted for endpoint in enabled),
         quota_wait_s=partial(_quota_wait_s, scheduler, now),
         finished_before=finished_before,
         held_back=_held_back([quota for level in levels for quota in level.quotas], now, wall_now),
@@ -51,10 +51,13 @@ def kept_for(seconds: float, make: Callable[[], Allowance], clock: Callable[[], 
 
 def _lines_per_s(scheduler: Scheduler, usable: Sequence[Endpoint], counters: Counters) -> float | None:
     """Return the lesser of what the run allows and what the usable endpoints allow together; None: not known yet."""
-    charges = {endpoint.estimator.charge for endpoint in scheduler.endpoints}
+    charges = {endpoint.learned.estimator.charge for endpoint in scheduler.endpoints}
     counts_usage = charges == {"usage"}
     rates = [_rate_of(scheduler.run_limits, counters.sent, counters, counts_usage=counts_usage)]
-    of_endpoints = [_rate_of(e.limits, e.sends, counters, counts_usage=e.estimator.charge == "usage") for e in usable]
+    of_endpoints = [
+        _rate_of(e.limits, e.traffic.sends, counters, counts_usage=e.learned.estimator.charge == "usage")
+        for e in usable
+    ]
     if any(rate is None for rate in (*rates, *of_endpoints)):
         return None
     return min(_known(rates)[0], sum(_known(of_endpoints)))

@@ -10,7 +10,6 @@ import orjson
 from llmblast.errors import ExitCode
 from llmblast.job.earlier_runs import find_finished
 from llmblast.job.input_reader import InputReader
-from llmblast.job.loop import run_loop
 from llmblast.job.seen_ids import SeenIds
 from llmblast.providers import DEFAULT_PROVIDER, providers_of
 from llmblast.reading import RequestParser, open_source
@@ -60,14 +59,10 @@ class Estimate:
         return f'line {request.number}: custom_id "{request.id}" is also on line {first}: give each line its own'
 
 
-def check(settings: Settings) -> ExitCode:
+async def check(settings: Settings) -> ExitCode:
     """Writes every bad line and a summary to stdout, which with `json` is the summary's alone; with `quiet` there is
     none. SOME_FAILED when there is a bad line. Raises LlmblastError.
     """
-    return run_loop(_check(settings))
-
-
-async def _check(settings: Settings) -> ExitCode:
     parser = RequestParser(settings, providers_of(settings.endpoints) or [DEFAULT_PROVIDER])
     source = await open_source(settings.input)
     estimate = Estimate()

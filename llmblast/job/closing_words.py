@@ -47,6 +47,13 @@ def say_finished(settings: Settings, counters: Counters, failed_elsewhere: int) 
     return ExitCode.OK, f"finished: {what} {'is' if counters.lines_read == 1 else 'are'} answered{others}"
 
 
+def say_all_taken(counters: Counters) -> tuple[ExitCode, str]:
+    """Return the same for a run without files."""
+    if counters.failed:
+        return ExitCode.SOME_FAILED, f"finished: {counters.failed:,} of {counters.lines_read:,} prompts have no answer"
+    return ExitCode.OK, "finished: every prompt has its answer"
+
+
 def next_command(
     settings: Settings, counters: Counters, exit_code: ExitCode, command: str, *, can_resume: bool
 ) -> str | None:

@@ -41,11 +41,18 @@ _PRIVATE = ("headers", "key_command", "key_env", "key_file", "proxy", "params", 
 class Defects:
     """Reports the defects of one run. `environ` holds secrets that must not be shown, `secrets` returns further ones.
 
-    `progress` returns what the run had done, by name.
+    `progress` returns what the run had done, by name. `tell` gets what a person should know while the run is on.
     """
 
-    def __init__(self, settings: Settings | None, environ: Mapping[str, str], command: str = "run") -> None:
+    def __init__(
+        self,
+        settings: Settings | None,
+        environ: Mapping[str, str],
+        command: str = "run",
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
         self.fence = Fence(self.report_advice)
+        self.tell = tell or _write_to_stderr
         self.secrets: Callable[[], Iterable[bytes]] = tuple
         self.progress: Callable[[], Mapping[str, object]] = dict
         self._settings = settings
@@ -57,12 +64,11 @@ class Defects:
         self._reports = 0
 
     def report_advice(self, part: str, error: Exception) -> None:
-        """Write the details of a defect in a part that only advises, and tell a person on standard error."""
+        """Write the details of a defect in a part that only advises, and tell a person."""
         place = self._write(f"a defect in {part}; it was switched off, and the run went on", error)
         sentence = f"a defect in {part}: {self._explain(error)}; it is switched off and the run goes on; {place}"
-        with suppress(Exception):  # the terminal may be gone
-            sys.stderr.write(f"llmblast: {sentence}\n")
-            sys.stderr.flush()
+        with suppress(Exception):  # what tells it may be what is broken
+            self.tell(f"llmblast: {sentence}")
 
     def report(self, error: BaseException) -> str:
         """Write the details of a defect that ends the run or the command, and return a sentence about it."""
@@ -106,6 +112,23 @@ class Defects:
         for secret in sorted(secrets, key=len, reverse=True):
             text = text.replace(secret, _HIDDEN)
         return re.sub(_LOOKS_SECRET, _HIDDEN, text)
+
+
+class LoggedDefects(Defects):
+    """Reports the defects of a run that writes no files: the details go where its messages go."""
+
+    def _write(self, what: str, error: BaseException) -> str:
+        try:
+            self.tell(self._redact(self._details(what, error)))
+        except Exception as problem:  # noqa: BLE001 -- the report itself may be what is broken
+            return f"its details could not be logged: {_printable(str(problem))}"
+        return "the log has the details"
+
+
+def _write_to_stderr(text: str) -> None:
+    with suppress(OSError):  # the terminal may be gone; the files are what counts
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
 
 
 def _details_path(settings: Settings | None) -> str:

@@ -1,11 +1,11 @@
 """Hedging: a request that takes longer than most is sent once more, to another endpoint; the first answer wins.
 
-Source: Dean and Barroso, "The Tail at Scale", Communications of the ACM 56 (2), 2013, "hedged requests". What waits
-until a high quantile has passed costs few sends and cuts the tail down to that quantile and one usual latency more.
+Source: Dean and Barroso, "The Tail at Scale", Communications of the ACM 56 (2), 2013, "hedged requests". A hedge that
+waits until a high quantile has passed costs few sends and cuts the tail down to that quantile and one usual latency
+more.
 
-The second send, the twin, is a copy of its request, since each has its own admission. From then on both are alike: the
-first to answer is the line's, one that fails leaves the line to the other, and one that is left alone goes the way of
-any request.
+The hedge is a copy of the slow attempt, since each has its own admission. From then on both are alike: the first to
+answer is the line's, one that fails leaves the line to its peer, and one that is left alone is treated as any other.
 """
 
 import asyncio
@@ -15,44 +15,43 @@ from itertools import islice
 from math import inf
 from typing import NamedTuple
 
-from llmblast.records import Request
+from llmblast.records import Attempt
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.watching import Counters
 
 BUDGET_SHARE = 0.05
-"""Twins for each other send, at any moment of the run."""
-MOST_SAVED = 100.0
-"""Twins that may go at once after a calm time: enough to rescue what one endpoint holds when it stalls. When all of
-them slow down, twins only add to the load, and hours of calm must not have paid for that."""
-FEWEST_ANSWERS = 100
+"""Hedges for each other send, at any moment of the run."""
+MAX_SAVED = 100.0
+"""Hedges that may go at once after a calm time: enough to rescue the requests at one endpoint when it stalls. When all
+endpoints slow down, hedges only add to the load, and hours of calm must not have paid for that."""
+MIN_SAMPLES = 100
 """Answers before a quantile of their latencies says anything."""
-LOOKED_AT = 8
-"""Stragglers that are tried at one look: the oldest may be one that no endpoint is ready for."""
-LOOK_AGAIN_S = 0.01
-"""When to try again for a straggler that no endpoint is ready for."""
+MAX_TRIED = 8
+"""Slow requests that are tried at one look: the oldest may be one that no endpoint is ready for."""
+RESCAN_INTERVAL_S = 0.01
+"""When to try again for a slow request that no endpoint is ready for."""
 
-Start = Callable[[Request, Endpoint], asyncio.Task[None]]
-"""Sends a request in a task of its own."""
+SendInTask = Callable[[Attempt, Endpoint], asyncio.Task[None]]
 
 
 class Send(NamedTuple):
     """One send under way. Cancelling its task closes its connection."""
 
-    request: Request
+    attempt: Attempt
     endpoint: Endpoint
     task: asyncio.Task[None]
 
 
-class Race(NamedTuple):
-    """What a send of a hedged request knows of the other one; `rival` is None once that has failed."""
+class HedgePair(NamedTuple):
+    """What a send of a hedged request knows of the other one; `peer` is None once that has failed."""
 
     first_sent_s: float
-    rival: Send | None
+    peer: Send | None
 
 
 class Hedging:
-    """Who is in flight since when, who is due for a twin, and whose twin is whose. Every step costs the same, however
-    many are in flight. `quantile` and `budget_share` are shares of 1, `now` is monotonic seconds.
+    """Tracks requests in flight, chooses those to hedge, and pairs each with its hedge. Every step costs the same,
+    however many are in flight. `quantile` and `budget_share` are shares of 1, `now` is monotonic seconds.
     """
 
     def __init__(self, quantile: float, budget_share: float = BUDGET_SHARE) -> None:
@@ -60,97 +59,99 @@ class Hedging:
         self._budget_share = budget_share
         self._budget = 0.0
         self._threshold_s = inf
-        self._alone: OrderedDict[Request, Send] = OrderedDict()  # its first entry is found in one step, a dict's is not
-        self._races: dict[Request, Race] = {}
-        self._unpaired: tuple[Request, Send] | None = None
+        self._alone: OrderedDict[Attempt, Send] = OrderedDict()  # its first entry is found in one step, a dict's is not
+        self._pairs: dict[Attempt, HedgePair] = {}
+        self._unpaired: tuple[Attempt, Send] | None = None
         """A slow request and its hedge, while these are not paired yet."""
 
     def learn(self, counters: Counters) -> None:
-        """Takes the threshold from the run's latencies so far. Those of hedged requests count from their first send:
-        what was slower than the threshold stays so, and the quantile does not fall because of the twins.
+        """Take the threshold from the run's latencies so far. Those of hedged requests count from their first send:
+        what was slower than the threshold stays so, and hedges do not make the quantile fall.
         """
         latencies = counters.latency
-        if latencies.count >= FEWEST_ANSWERS:
+        if latencies.count >= MIN_SAMPLES:
             self._threshold_s = latencies.quantile(self._quantile) or inf
 
     @property
     def due_s(self) -> float:
-        """From when on the oldest request in flight is a straggler; infinity when no twin may go."""
+        """Moment from which the oldest request in flight is slow; infinity where no hedge may go."""
         if self._budget < 1.0 or not self._alone:
             return inf
         oldest = next(iter(self._alone))
         return oldest.sent_s + self._threshold_s
 
     def wake_at(self, now: float) -> float:
-        """When to look for stragglers, if nothing else leads to a look before."""
+        """Return when to look for slow requests, if nothing else leads to a look before."""
         due_s = self.due_s
-        return due_s if due_s > now else now + LOOK_AGAIN_S
+        return due_s if due_s > now else now + RESCAN_INTERVAL_S
 
     def watch(self, send: Send) -> None:
-        """It has been sent, not as a twin. A request gets one twin at most, however often it is sent."""
-        self._budget = min(self._budget + self._budget_share, MOST_SAVED)
-        if not send.request.hedged:
-            self._alone[send.request] = send
+        """Track a send that is no hedge. A request gets one hedge at most, however often it is sent."""
+        self._budget = min(self._budget + self._budget_share, MAX_SAVED)
+        if not send.attempt.hedged:
+            self._alone[send.attempt] = send
 
-    def send_twins(self, scheduler: Scheduler, counters: Counters, start: Start, now: float) -> None:
-        """Sends stragglers once more, before the queue: with every slot in use nothing would be left for them, and
-        the budget bounds what they take.
+    def send_hedges(self, scheduler: Scheduler, counters: Counters, send_in_task: SendInTask, now: float) -> None:
+        """Hedge slow requests, before the queue: with every slot in use nothing would be left for hedges, and the
+        budget bounds what they take.
         """
-        for straggler in self.stragglers(now):
-            dispatch = scheduler.hedge(straggler.request, straggler.endpoint, now)
+        for slow in self.slow_sends(now):
+            dispatch = scheduler.hedge(slow.attempt, slow.endpoint, now)
             if dispatch is None:
                 continue
-            hedge = Send(*dispatch, start(*dispatch))
-            self._unpaired = straggler.request, hedge
-            self.pair(straggler, hedge)
+            hedge = Send(*dispatch, send_in_task(*dispatch))
+            self._unpaired = slow.attempt, hedge
+            self.pair(slow, hedge)
             self._unpaired = None
             counters.hedged += 1
             counters.endpoints[dispatch[1].index].sent += 1
             counters.last_sent_s = now
 
-    def rivals(self) -> dict[Request, Send]:
+    def peers(self) -> dict[Attempt, Send]:
         """Return the other send of each hedged request that is in flight; a pair stands there twice."""
-        rivals = {request: race.rival for request, race in self._races.items() if race.rival is not None}
-        return rivals if self._unpaired is None else {**rivals, self._unpaired[0]: self._unpaired[1]}
+        peers = {attempt: pair.peer for attempt, pair in self._pairs.items() if pair.peer is not None}
+        return peers if self._unpaired is None else {**peers, self._unpaired[0]: self._unpaired[1]}
 
-    def stragglers(self, now: float) -> Iterator[Send]:
-        """Those that are due for a twin, the oldest first, while the budget lasts; each may be paired at once."""
-        for send in list(islice(self._alone.values(), LOOKED_AT)):
-            if self._budget < 1.0 or send.request.sent_s + self._threshold_s > now:
+    def slow_sends(self, now: float) -> Iterator[Send]:
+        """Yield sends that are due for a hedge, oldest first, while the budget lasts; each may be paired at once."""
+        for send in list(islice(self._alone.values(), MAX_TRIED)):
+            if self._budget < 1.0 or send.attempt.sent_s + self._threshold_s > now:
                 return
             yield send
 
-    def pair(self, straggler: Send, twin: Send) -> None:
-        """The twin has been sent."""
+    def pair(self, slow: Send, hedge: Send) -> None:
+        """Pair a slow send with its hedge, which has been sent."""
         self._budget -= 1.0
-        first_sent_s = straggler.request.sent_s
-        for send, rival in ((straggler, twin), (twin, straggler)):
-            send.request.hedged = True
-            self._races[send.request] = Race(first_sent_s, rival)
-        del self._alone[straggler.request]
+        first_sent_s = slow.attempt.sent_s
+        for send, peer in ((slow, hedge), (hedge, slow)):
+            send.attempt.hedged = True
+            self._pairs[send.attempt] = HedgePair(first_sent_s, peer)
+        del self._alone[slow.attempt]
 
-    def won(self, request: Request) -> Race | None:
-        """An answer to it came. Its race where it was hedged, whose rival has lost and is forgotten here, too."""
-        race = self._forget(request)
-        if race is not None and race.rival is not None:
-            del self._races[race.rival.request]
-        return race
+    def on_answer(self, attempt: Attempt) -> HedgePair | None:
+        """Forget an attempt that was answered, and its peer. Return their pair where it was hedged."""
+        pair = self._forget(attempt)
+        if pair is not None and pair.peer is not None:
+            del self._pairs[pair.peer.attempt]
+        return pair
 
-    def yields(self, request: Request) -> bool:
-        """It ended without an answer. Whether it leaves the line, and all that has happened to it, to its rival."""
-        race = self._forget(request)
-        if race is None or race.rival is None:
+    def defers_to_peer(self, attempt: Attempt) -> bool:
+        """Forget an attempt that ended without an answer. Return whether it leaves the line, and all that has happened
+        to it, to its peer.
+        """
+        pair = self._forget(attempt)
+        if pair is None or pair.peer is None:
             return False
-        rival = race.rival.request
-        rival.attempts = request.attempts
-        rival.unusable_replies = request.unusable_replies
-        rival.ambiguous_sends = request.ambiguous_sends
-        rival.failed_on = request.failed_on
-        rival.refused_by = request.refused_by
-        rival.rejections = max(rival.rejections, request.rejections)
-        self._races[rival] = Race(race.first_sent_s, None)
+        peer = pair.peer.attempt
+        peer.attempts = attempt.attempts
+        peer.unusable_replies = attempt.unusable_replies
+        peer.ambiguous_sends = attempt.ambiguous_sends
+        peer.failed_on = attempt.failed_on
+        peer.refused_by = attempt.refused_by
+        peer.rejections = max(peer.rejections, attempt.rejections)
+        self._pairs[peer] = HedgePair(pair.first_sent_s, None)
         return True
 
-    def _forget(self, request: Request) -> Race | None:
-        self._alone.pop(request, None)
-        return self._races.pop(request, None)
+    def _forget(self, attempt: Attempt) -> HedgePair | None:
+        self._alone.pop(attempt, None)
+        return self._pairs.pop(attempt, None)

@@ -35,7 +35,7 @@ def keep_limits(settings: Settings, endpoints: Sequence[Endpoint], wall_now_s: f
         name = _name_of(options, settings)
         learned = endpoint.known_limits()
         if learned.is_empty:
-            if endpoint.answers:
+            if endpoint.traffic.answers:
                 kept.pop(name, None)
             continue
         kept[name] = {

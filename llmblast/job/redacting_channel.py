@@ -7,12 +7,13 @@ stays hidden: a late reply may still repeat it.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from llmblast.hiding import may_hold_key
 from llmblast.job.secret_search import SecretSearch
-from llmblast.records import Reply, Request
-from llmblast.sending import Channel, Leave
+from llmblast.records import Attempt, Reply
+from llmblast.sending import NO_LISTENER, Channel, ChannelListener
 
 _SHORTEST_PASSWORD = 4
 _SHORTEST = 8
@@ -43,19 +44,10 @@ class RedactingChannel:
         self.warm_up = channel.warm_up
         self.sweep = channel.sweep
         self.close = channel.close
-        self.start = channel.start
         self.abandon = channel.abandon
-        self._on_reply = channel.on_reply
+        self._listeners = NO_LISTENER, NO_LISTENER
+        """The caller's last listener, and the one in its place, which redacts replies."""
         self._prepare()
-
-    @property
-    def leave(self) -> Leave:
-        """The channel's own."""
-        return self._channel.leave
-
-    @leave.setter
-    def leave(self, call: Leave) -> None:
-        self._channel.leave = call
 
     @property
     def is_busy(self) -> bool:
@@ -67,25 +59,6 @@ class RedactingChannel:
         """Return the secrets that must not be shown."""
         return self._secrets
 
-    @property
-    def on_late(self) -> Callable[[Request, bool], None]:
-        """The channel's own."""
-        return self._channel.on_late
-
-    @on_late.setter
-    def on_late(self, call: Callable[[Request, bool], None]) -> None:
-        self._channel.on_late = call
-
-    @property
-    def on_reply(self) -> Callable[[Request, Reply], None]:
-        """Gets replies without secrets."""
-        return self._on_reply
-
-    @on_reply.setter
-    def on_reply(self, call: Callable[[Request, Reply], None]) -> None:
-        self._on_reply = call
-        self._channel.on_reply = lambda request, reply: call(request, self._redact(reply))
-
     def set_key(self, key: str) -> None:
         """Hide this key, too, and the keys before it, then send later requests with it."""
         for secret in secrets_of(key, {}):
@@ -95,9 +68,17 @@ class RedactingChannel:
                 self._prepare()
         self._channel.set_key(key)
 
-    async def send(self, request: Request) -> Reply:
-        """The channel's reply, without secrets."""
-        return self._redact(await self._channel.send(request))
+    def start(self, attempt: Attempt, listener: ChannelListener) -> bool:
+        """Start a request on the channel; the listener gets its reply without secrets."""
+        if listener is not self._listeners[0]:
+            on_reply = listener.on_reply
+            redacting = replace(listener, on_reply=lambda attempt, reply: on_reply(attempt, self._redact(reply)))
+            self._listeners = listener, redacting
+        return self._channel.start(attempt, self._listeners[1])
+
+    async def send(self, attempt: Attempt, listener: ChannelListener = NO_LISTENER) -> Reply:
+        """Return the channel's reply without secrets."""
+        return self._redact(await self._channel.send(attempt, listener))
 
     def _prepare(self) -> None:
         present = (*self._first_secrets, *list(self._later_keys)[-MAX_KEYS_IN_ANSWERS:])

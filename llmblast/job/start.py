@@ -1,4 +1,4 @@
-"""Start: what can be told of a run by its settings and its files' names, before anything else is loaded or created."""
+"""Preflight checks: find what a run cannot do by its settings and file names, before it loads or creates anything."""
 
 import os
 import stat
@@ -15,14 +15,13 @@ NO_ENDPOINT = (
     "no endpoint: name one with --url, such as --url http://127.0.0.1:8000/v1, or try the built-in mock: --url mock:"
 )
 KEPT_BESIDE = (".settings", ".limits", ".spool", ".torn", ".quarantine", ".defect.txt", ".llmblast-rewrite")
-"""What the names of files beside an output end in."""
+"""Endings of the side files that llmblast keeps beside an output."""
 
 
 def run_preflight_checks(settings: Settings) -> Settings:
-    """Return the settings as the run is to use them: standard output has one name, and an output into a pipe or device
-    has its errors in the current directory.
+    """Return the settings with resolved outputs: one name for standard output, and a file of errors for a pipe.
 
-    Raises UsageError, or OutputBlockedError where another run writes to an output.
+    Raise UsageError, or OutputBlockedError if another run writes to an output.
     """
     settings = _resolve_outputs(settings)
     for flag, path in (("--save", settings.save), ("--errors", settings.errors)):
@@ -30,13 +29,7 @@ def run_preflight_checks(settings: Settings) -> Settings:
             raise UsageError(f"--json and {flag} - both write to standard output: name a file with {flag}")
     if settings.force and not settings.overwrite:
         raise UsageError("--force: has no effect without --overwrite: add --overwrite, or leave --force out")
-    if not settings.endpoints:
-        raise UsageError(NO_ENDPOINT)
-    if settings.processes > 1:
-        raise UsageError(
-            f"--processes {settings.processes}: is not available in this version: leave it out "
-            "(one process uses one core)"
-        )
+    check_endpoints(settings)
     outputs = {"--save": settings.save, "--errors": settings.errors_path}
     for flag, path in outputs.items():
         if _is_same(path, settings.input, reads=True):
@@ -51,6 +44,17 @@ def run_preflight_checks(settings: Settings) -> Settings:
         raise UsageError(f"--spool {settings.spool}: is not a directory: create it, or name another")
     _check_outputs(outputs)
     return settings
+
+
+def check_endpoints(settings: Settings) -> None:
+    """Raise UsageError if there is no endpoint. A run without output files needs no other check."""
+    if not settings.endpoints:
+        raise UsageError(NO_ENDPOINT)
+    if settings.processes > 1:
+        raise UsageError(
+            f"--processes {settings.processes}: is not available in this version: leave it out "
+            "(one process uses one core)"
+        )
 
 
 def _check_timeline(path: str, outputs: Iterable[str]) -> None:
@@ -69,8 +73,8 @@ def _resolve_outputs(settings: Settings) -> Settings:
 
 
 def _check_outputs(outputs: dict[str, str]) -> None:
-    """Check what can be known without opening anything. A file of errors that runs into pipes share is not asked for
-    its lock: they hold it for moments.
+    """Check descriptors, readers and locks without opening an output. Skip the lock of an errors file that several
+    runs into pipes share: each holds it for moments only.
     """
     for flag, path in outputs.items():
         descriptor = descriptor_of(path)
@@ -85,7 +89,7 @@ def _check_outputs(outputs: dict[str, str]) -> None:
 
 
 def _is_open(descriptor: int) -> bool:
-    """Now, before the run opens what might get the same number."""
+    """Return whether the descriptor is open. Ask before the run opens a file that might get its number."""
     try:
         os.fstat(descriptor)
     except OSError:

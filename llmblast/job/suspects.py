@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from llmblast.records import Reply, Request
+from llmblast.records import Attempt, Reply
 from llmblast.scheduling import Endpoint
 from llmblast.sending import Verdict
 
@@ -12,9 +12,9 @@ MAX_WAIT_S = 5.0
 
 
 class Suspect(NamedTuple):
-    """A refused line, with what was said of it last, and where. `since_s` is monotonic."""
+    """A refused line, with its last reply, the verdict on that, and the endpoint. `since_s` is monotonic."""
 
-    request: Request
+    attempt: Attempt
     endpoint: Endpoint
     reply: Reply
     verdict: Verdict
@@ -22,25 +22,26 @@ class Suspect(NamedTuple):
 
     def was_refused_by(self, endpoint: Endpoint) -> bool:
         """Return whether that endpoint, among others, has refused the line."""
-        return bool(self.request.refused_by & endpoint.bit)
+        return bool(self.attempt.refused_by & endpoint.bit)
 
-    def is_shown_by(self, answered: Request, endpoint: Endpoint) -> bool:
+    def is_shown_by(self, answered: Attempt, endpoint: Endpoint) -> bool:
         """Return whether an answer shows that this line is to blame: the same endpoint had refused it before that was
         sent, and for the same model, where this line names one.
         """
         if self.since_s > answered.sent_s or not self.was_refused_by(endpoint):
             return False
-        return endpoint.breaker_of(self.request) in (endpoint.refusals, endpoint.breaker_of(answered))
+        breaker = endpoint.breaker_of(self.attempt.request)
+        return breaker in (endpoint.health.refusals, endpoint.breaker_of(answered.request))
 
     @property
     def is_likely_to_blame(self) -> bool:
-        """Return whether a line that was sent with this one, or later, has its answer, or nothing is there."""
-        return self.verdict.is_not_found or self.endpoint.last_answered_sent_s >= self.request.sent_s
+        """A line that was sent with this one, or later, has its answer, or the reply says that nothing is there."""
+        return self.verdict.is_not_found or self.endpoint.traffic.last_answered_sent_s >= self.attempt.sent_s
 
     def is_left_alone(self, now: float) -> bool:
         """Return whether no other line shows anything soon: for some seconds none was sent that could."""
         is_old = now - self.since_s >= MAX_WAIT_S
-        return is_old and self.endpoint.breaker_of(self.request).is_idle(now, MAX_WAIT_S)
+        return is_old and self.endpoint.breaker_of(self.attempt.request).is_idle(now, MAX_WAIT_S)
 
 
 class Suspects:
@@ -48,9 +49,6 @@ class Suspects:
 
     def __init__(self) -> None:
         self._suspects: list[Suspect] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._suspects)
 
     def __len__(self) -> int:
         return len(self._suspects)

@@ -30,7 +30,7 @@ class WakeUp:
         self._kernel_timer = _KernelTimer.create(self._loop, self._on_early) if is_precise else None
 
     def set(self, at: float, now: float) -> None:
-        """Wake at `at`, infinity for never, instead of when it was to be."""
+        """Wake at `at`, infinity for never, instead of the moment that was set before."""
         if at == self._at:
             return
         self._at = at
@@ -44,6 +44,11 @@ class WakeUp:
         if wait_s < math.inf and not is_precise:
             delay_ms = math.ceil(wait_s * 1000)  # the loop's resolution: too early would only mean waking twice
             self._handle = self._loop.call_later(delay_ms / 1000, self._wake)
+
+    def bring_forward(self, at: float, now: float) -> None:
+        """Wake at `at`, if that is earlier than the moment that was set."""
+        if at < self._at:
+            self.set(at, now)
 
     def close(self) -> None:
         """Cancel the wake-up."""
@@ -112,7 +117,7 @@ class _KernelTimer:
 
 
 def _open_timer() -> tuple[int, Callable[[float], None]]:
-    """Return a timerfd on the monotonic clock, and what sets its seconds."""
+    """Return a timerfd on the monotonic clock, and a function that sets its seconds."""
     if sys.version_info >= (3, 13):
         fd = os.timerfd_create(time.CLOCK_MONOTONIC, flags=os.TFD_NONBLOCK | os.TFD_CLOEXEC)
 

@@ -49,8 +49,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _setting(default: T, explained: str) -> T:
-    return field(default=default, metadata={"help": explained})
+def _setting(default: T, explained: str, metavar: str | None = None) -> T:
+    return field(default=default, metadata={"help": explained, "metavar": metavar})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,14 +101,20 @@ class MockSettings:
     tokens: int = _setting(32, "Mean completion tokens.")
     sigma: float = _setting(0.0, "Sigma of log-normal completion tokens; 0: evenly from 0.5 to 1.5 times the mean.")
     models: str | None = _setting(
-        None, "Names of the models, separated by commas or spaces; others get a 404. Without it any name is accepted."
+        None,
+        "Names of the models, separated by commas or spaces; others get a 404. Without it any name is accepted.",
+        metavar="NAMES",
     )
     seed: int = _setting(0, "Another seed gives other answers, latencies and faults.")
     key: str | None = _setting(None, "The only API key that is accepted; without one, any is.")
     faults: str | None = _setting(
-        None, "TOML file of faults: [[fault]] tables with a kind and the requests that get it (share, requests, ...)."
+        None,
+        "TOML file of faults: [[fault]] tables with a kind and the requests that get it (share, requests, ...).",
+        metavar="FILE",
     )
-    ledger: str | None = _setting(None, "File for one JSON line about each request and one about each reply.")
+    ledger: str | None = _setting(
+        None, "File for one JSON line about each request and one about each reply.", metavar="FILE"
+    )
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -147,11 +153,6 @@ class MockSettings:
         if "latency" in texts:
             values.update(_latency(texts["latency"], has_jitter="jitter" in texts))
         return cls(**values)  # type: ignore[arg-type]  # each value has the type that its field's parser gives
-
-
-def help_of(name: str) -> str:
-    """What a setting does, for help texts."""
-    return str(next(entry.metadata["help"] for entry in fields(MockSettings) if entry.name == name))
 
 
 def _parsed(name: str, text: str, parse: Callable[[str], T]) -> T:

@@ -1,6 +1,6 @@
-"""Providers: one file an API. How a request is written, and what a reply, an error and a rate-limit header mean.
+"""Providers: write requests, read replies, errors and rate-limit headers of each API.
 
-A new provider is one class in one file and one line in `PROVIDERS`. The contract is `records.Provider`.
+A new provider is one class and one line in `PROVIDERS`. The contract is `records.Provider`.
 """
 
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ __all__ = ["DEFAULT_PROVIDER", "PROVIDERS", "is_flagged", "provider_of", "provid
 
 DEFAULT_PROVIDER: Provider = OpenAI()
 PROVIDERS: dict[str, Provider] = {provider.kind: provider for provider in (DEFAULT_PROVIDER, Anthropic())}
-"""By the name that the setting `kind` of an endpoint knows."""
+"""By the values of the setting `kind` of an endpoint."""
 
 
 def providers_of(endpoints: Sequence[EndpointSettings]) -> Sequence[Provider]:
-    """Return the provider of each endpoint. Raises UsageError for a `kind` that there is not."""
+    """Return the provider of each endpoint. Raises UsageError for an unknown `kind`."""
     return [provider_of(endpoint) for endpoint in endpoints]
 
 
 def provider_of(endpoint: EndpointSettings) -> Provider:
-    """Return the provider that the setting `kind` names, else the one that the URL shows: its path, then its host.
+    """Return the provider that the setting `kind` names, else the provider by the path of the URL, then by its host.
 
-    Raises UsageError for a `kind` that there is not.
+    Raises UsageError for an unknown `kind`.
     """
     if endpoint.kind is not None:
         provider = PROVIDERS.get(endpoint.kind)
@@ -43,7 +43,7 @@ def provider_of(endpoint: EndpointSettings) -> Provider:
 
 
 def provider_of_key(endpoint: EndpointSettings) -> Provider:
-    """Return the provider whose default key the endpoint gets: that of its host, whatever API it speaks there."""
+    """Return the provider whose default key the endpoint gets: the owner of its host, even if it speaks another API."""
     return _owner_of(endpoint.url) or provider_of(endpoint)
 
 

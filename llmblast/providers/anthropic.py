@@ -1,52 +1,20 @@
-"""Anthropic's Messages API: how a request is written, and what a reply says.
+"""Anthropic's Messages API: the provider. `anthropic_messages` renders prompts and reads replies."""
 
-Sources: https://docs.anthropic.com/en/api/messages, /api/errors, /api/rate-limits, /docs/build-with-claude/vision,
-/api/handling-stop-reasons, and the types of https://github.com/anthropics/anthropic-sdk-python.
-"""
+from collections.abc import Collection, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-
-import orjson
-
-from llmblast.providers.anthropic_streams import join_events
+from llmblast.providers.on_demand import named_wait_s, read_error
 from llmblast.providers.rate_limit_headers import read_rate_limits
-from llmblast.providers.reply_errors import error_in_success, find_error, is_error, read_error, read_repaired
-from llmblast.providers.wait_hints import named_wait_s
-from llmblast.records import Answer, Prompt, Reply, ReplyError, Request, UnsupportedError
+from llmblast.records import Answer, Prompt, Reply, ReplyError, Request
 from llmblast.urls import base_of
 
-DEFAULT_MAX_TOKENS = 4096
-"""The API demands `max_tokens`; this is for prompts whose parameters have none."""
+if TYPE_CHECKING:
+    from llmblast.providers.anthropic_messages import Messages
+
 API_VERSION = "2023-06-01"
-"""The last one that takes `temperature`, `top_p` and `top_k`; an endpoint's own `headers` may name 2026-10-21."""
+"""The last version that accepts `temperature`, `top_p` and `top_k`; an endpoint's `headers` may name 2026-10-21."""
 _PATH = "v1/messages"
-_BASE_64 = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.ASCII)
-_IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-_UNKNOWN = (
-    "n",
-    "seed",
-    "logprobs",
-    "top_logprobs",
-    "logit_bias",
-    "presence_penalty",
-    "frequency_penalty",
-    "response_format",
-    "reasoning_effort",
-)
-"""Parameters of OpenAI's that change an answer, and that the API has nothing like."""
-_CHOICES: Mapping[object, str] = {"auto": "auto", "none": "none", "required": "any"}
-_FINISH_REASONS = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "pause_turn": "length",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-    "refusal": "content_filter",
-}
-_PLAIN_BLOCK = ("type", "text", "citations")
-_INPUT_COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
 class Anthropic:
@@ -61,13 +29,15 @@ class Anthropic:
     named_wait_s = staticmethod(named_wait_s)
     read_limits = staticmethod(read_rate_limits)
 
-    def __init__(self) -> None:
-        self._system: str | None = None
-        self._params: Mapping[str, object] | None = None
-        self._tail = b""
+    @cached_property
+    def _messages(self) -> "Messages":
+        """Load the rest at the first prompt: every start knows all providers, and most runs use one."""
+        from llmblast.providers.anthropic_messages import Messages  # noqa: PLC0415 -- see above
+
+        return Messages()
 
     def base_url(self, url: str) -> str:
-        """See `Provider`. What follows is `/v1/messages`, whether the URL ends in `/v1` or not, as with the clients."""
+        """See `Provider`. The path is `/v1/messages`, whether the URL ends in `/v1` or not, as in its clients."""
         return base_of(url, (_PATH,))
 
     def names_path(self, url: str) -> bool:
@@ -77,170 +47,11 @@ class Anthropic:
         return "x-api-key", key
 
     def unsupported_in(self, prompt: Prompt) -> str | None:
-        for name in _UNKNOWN:
-            if prompt.params.get(name) is not None and not (name == "n" and prompt.params[name] == 1):
-                return f'the Messages API has no parameter like "{name}": take it out'
-        if not prompt.images:
-            return None
-        return next((reason for url in prompt.images if (reason := _unsupported_image(url)) is not None), None)
+        return self._messages.unsupported_in(prompt)
 
     def render(self, prompt: Prompt) -> tuple[str, bytes]:
-        """See `Provider`. What the next prompt has in common with the last one is not encoded again."""
-        if prompt.params is not self._params or prompt.system is not self._system:
-            self._tail = _tail(prompt.system, prompt.params)
-            self._system, self._params = prompt.system, prompt.params
-        if (reason := self.unsupported_in(prompt)) is not None:
-            raise UnsupportedError(reason)
-        content: object = prompt.text
-        if prompt.images:
-            content = [*map(_image, prompt.images), {"type": "text", "text": prompt.text}]
-        return _PATH, b"".join((b'{"messages":[{"role":"user","content":', orjson.dumps(content), self._tail))
+        return _PATH, self._messages.render(prompt)
 
     def read_answer(self, request: Request, reply: Reply) -> Answer | ReplyError:
-        """See `Provider`. A stream that was not asked for is joined; `reply.body` becomes the message in it."""
-        try:
-            data = orjson.loads(reply.body)
-        except orjson.JSONDecodeError:
-            return _read_repaired(reply)
-        return _read_data(reply.status, data)
-
-
-def _tail(system: str | None, params: Mapping[str, object]) -> bytes:
-    """Return a body from the content of the user message on."""
-    members: dict[str, object] = {"system": system} if system else {}
-    members.update(_translated(params))
-    return b"}]," + orjson.dumps(members)[1:]
-
-
-def _translated(params: Mapping[str, object]) -> dict[str, object]:
-    """Return parameters as the API names them; names that are not of OpenAI stay as they are."""
-    members: dict[str, object] = {}
-    for name, value in params.items():
-        if name == "n" or (value is None and name in _UNKNOWN):
-            continue
-        if (translate := _TRANSLATIONS.get(name)) is None:
-            members[name] = value
-        else:
-            members.update(translate(value))
-    return members if "max_tokens" in members else {"max_tokens": DEFAULT_MAX_TOKENS, **members}
-
-
-def _stop(value: object) -> Mapping[str, object]:
-    return {} if value is None else {"stop_sequences": [value] if isinstance(value, str) else value}
-
-
-def _tools(value: object) -> Mapping[str, object]:
-    """Translate functions; tools in the API's own form stay."""
-    return {"tools": [_tool(tool) for tool in value] if isinstance(value, list) else value}
-
-
-def _tool(tool: object) -> object:
-    function = tool.get("function") if isinstance(tool, dict) else None
-    if not isinstance(function, dict):
-        return tool
-    about = {"description": function["description"]} if function.get("description") else {}
-    schema = function.get("parameters") or {"type": "object", "properties": {}}
-    return {"name": function.get("name"), **about, "input_schema": schema}
-
-
-def _tool_choice(value: object) -> Mapping[str, object]:
-    if isinstance(value, dict) and isinstance(value.get("function"), dict):
-        return {"tool_choice": {"type": "tool", "name": value["function"].get("name")}}
-    kind = _CHOICES.get(value) if isinstance(value, str) else None
-    return {"tool_choice": value if kind is None else {"type": kind}}
-
-
-_TRANSLATIONS: Mapping[str, Callable[[object], Mapping[str, object]]] = {
-    "max_completion_tokens": lambda value: {"max_tokens": value},
-    "stop": _stop,
-    "stream": lambda value: {},
-    "user": lambda value: {"metadata": {"user_id": value}},
-    "tools": _tools,
-    "tool_choice": _tool_choice,
-}
-"""Parameters that OpenAI's API has by another name or in another form."""
-
-
-def _unsupported_image(url: str) -> str | None:
-    if not url.startswith("data:"):
-        return None
-    found = _BASE_64.match(url)
-    if found is None:
-        return "the Messages API takes data URLs of images as base64 only: data:image/png;base64,..."
-    is_known = found[1].lower() in _IMAGE_TYPES
-    return None if is_known else f"the Messages API takes no {found[1]}: convert it to {', '.join(_IMAGE_TYPES)}"
-
-
-def _image(url: str) -> Mapping[str, object]:
-    found = _BASE_64.match(url)
-    if found is None:
-        return {"type": "image", "source": {"type": "url", "url": url}}
-    source = {"type": "base64", "media_type": found[1].lower(), "data": url[found.end() :]}
-    return {"type": "image", "source": source}
-
-
-def _read_repaired(reply: Reply) -> Answer | ReplyError:
-    repaired = read_repaired(reply, join_events)
-    if isinstance(repaired, ReplyError):
-        return repaired
-    data, body = repaired
-    answer = _read_data(reply.status, data)
-    if isinstance(answer, Answer):
-        reply.body = body
-    return answer
-
-
-def _read_data(status: int, data: object) -> Answer | ReplyError:
-    if type(data) is not dict:
-        return ReplyError(f"HTTP {status} with JSON that is not an object", "unusable_reply")
-    usage = data.get("usage")
-    usage = usage if type(usage) is dict else None
-    is_failed = is_error(data.get("error")) or data.get("type") == "error"
-    answer = None if is_failed else _read_message(data, usage)
-    if answer is None:
-        missing = ReplyError(f"HTTP {status} without an answer in it", "unusable_reply")
-        error = find_error(data) if is_failed else error_in_success(data) or missing
-        error.has_usage = usage is not None and any(type(count) is int and count > 0 for count in usage.values())
-        return error
-    if isinstance(answer, Answer) and usage is not None:
-        answer.usage = usage
-        counts = [count for name in _INPUT_COUNTS if type(count := usage.get(name)) is int and count >= 0]
-        answer.prompt_tokens = sum(counts) if counts else None
-        output = usage.get("output_tokens")
-        answer.completion_tokens = output if type(output) is int and output >= 0 else 0
-    return answer
-
-
-def _read_message(data: Mapping[str, object], usage: Mapping[str, object] | None) -> Answer | ReplyError | None:
-    """Return the joined texts of a message; None where there is no message."""
-    blocks = data.get("content")
-    if type(blocks) is not list:
-        return None
-    texts = [text for block in blocks if _is_text(block) and type(text := block.get("text")) is str]
-    reason = data.get("stop_reason")
-    reason = _FINISH_REASONS.get(reason, reason) if type(reason) is str else None
-    if not texts and reason in (None, "stop") and not any(type(block) is dict for block in blocks):
-        was_generated = usage is not None and bool(usage.get("output_tokens"))
-        if not was_generated:
-            message = "the answer is empty, and no token was generated for it"
-            return ReplyError(message, "empty_answer")
-        texts = [""]
-    answer = Answer("".join(texts) if texts else None, reason)
-    answer.says_more = bool(data.get("stop_details")) or not _are_plain(blocks)
-    if type(model := data.get("model")) is str:
-        answer.model = model
-    return answer
-
-
-def _is_text(block: object) -> bool:
-    return type(block) is dict and block.get("type") == "text"
-
-
-def _are_plain(blocks: Sequence[object]) -> bool:
-    """Return whether blocks say nothing but their text."""
-    for block in blocks:
-        if not (isinstance(block, dict) and _is_text(block)) or block.get("citations"):
-            return False
-        if any(value for name, value in block.items() if name not in _PLAIN_BLOCK):
-            return False
-    return True
+        """See `Provider`. An unrequested stream is joined; `reply.body` becomes the message in it."""
+        return self._messages.read_answer(reply)

@@ -62,7 +62,7 @@ def _index_of(event: Mapping[str, object]) -> int:
 
 
 def _end_message(message: Object, event: Mapping[str, object]) -> None:
-    """Take over why the message ended, and the usage, whose counts are those of the whole message."""
+    """Add the stop reason and the usage, whose counts cover the whole message."""
     delta, usage, before = event.get("delta"), event.get("usage"), message.get("usage")
     if isinstance(delta, dict):
         message.update(delta)

@@ -1,4 +1,4 @@
-"""Reads embeddings: the vectors in the order of the texts, as many as there are texts, and none that is empty.
+"""Embeddings: read the vectors in the order of the texts, one for each text, none of them empty.
 
 | shape | who |
 |---|---|
@@ -6,7 +6,7 @@
 | `[{"index", "embedding"}]`, `[[...]]` | llama.cpp without `/v1`, text-embeddings-inference |
 | `{"embeddings": [[...]]}`, `{"embedding": [...]}` | Ollama's own API, older servers |
 
-An index may be written as a text, and the one that is 0 may be missing, as protocol buffers leave out what is 0.
+An index may be written as a text, and index 0 may be missing, as protocol buffers leave out zeros.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ _MAX_DIGITS = 10
 
 
 def read_embeddings(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:
-    """Return the vectors in the order of the texts, what is wrong with them, or None where there are none."""
+    """Return the vectors in the order of the texts, an error, or None where there are none."""
     items = data.get("data") or data.get("embeddings") or ([data] if data.get("embedding") else None)
     if not isinstance(items, list) or not items:
         return None
@@ -37,7 +37,7 @@ def read_embeddings(request: Request, data: Mapping[str, object]) -> Answer | Re
 
 
 def _in_order(items: Sequence[object], vectors: Sequence[object]) -> Sequence[object] | None:
-    """Return the vectors by their indexes, or as they came where they have none; None where the indexes are wrong."""
+    """Sort the vectors by their indexes, if they have any; return None where the indexes are wrong."""
     indexes = [item.get("index") if isinstance(item, dict) else None for item in items]
     if indexes == list(range(len(items))) or all(index is None for index in indexes):
         return vectors
@@ -50,7 +50,7 @@ def _in_order(items: Sequence[object], vectors: Sequence[object]) -> Sequence[ob
 def _is_vector(vector: object) -> bool:
     """Return whether there are numbers in a vector, in a list of vectors, or as base64.
 
-    NaN comes as null or as text, and all numbers of a vector are NaN or none: looking at two costs nothing.
+    NaN is sent as null or as text, and all numbers of a vector are NaN or none: so two of them are checked.
     """
     if not isinstance(vector, list):
         return bool(vector)
@@ -58,7 +58,7 @@ def _is_vector(vector: object) -> bool:
 
 
 def _number(index: object) -> int | None:
-    """Return an index as a number, None for a missing one, and a number below 0 for what is none."""
+    """Return an index as a number, None for a missing one, a negative number for an invalid one."""
     if type(index) is str and index.isdecimal() and len(index) < _MAX_DIGITS:
         return int(index)
     if type(index) is float and index.is_integer():
@@ -67,7 +67,7 @@ def _number(index: object) -> int | None:
 
 
 def _completed(indexes: Sequence[int | None]) -> Sequence[int | None]:
-    """Return the indexes with the one that is missing, where it is one only."""
+    """Fill in the missing index, where it is one only."""
     missing = set(range(len(indexes))).difference(indexes)
     if indexes.count(None) != 1 or len(missing) != 1:
         return indexes
@@ -76,7 +76,7 @@ def _completed(indexes: Sequence[int | None]) -> Sequence[int | None]:
 
 
 def _count_of_texts(body: bytes) -> int | None:
-    """Return how many texts a request asks embeddings for, or None if it does not show. A list of tokens is one."""
+    """Return the number of texts in a request, None where it is unknown. A list of tokens is one text."""
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:

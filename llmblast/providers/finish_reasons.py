@@ -1,8 +1,8 @@
-"""Finish reasons: read from a choice why the model stopped, in the words of many providers.
+"""Finish reasons: find out from a choice why the model stopped.
 
-`stop`, `length`, `tool_calls` and `content_filter` are OpenAI's. Others hand on words of their own:
+`stop`, `length`, `tool_calls` and `content_filter` are OpenAI's. Other providers have other names:
 
-| words | who |
+| names | provider |
 |---|---|
 | `abort`, `error` | vLLM, SGLang (also as `{"type": "abort", "message": ...}`), OpenRouter, Mistral |
 | `cancelled`, `time_limit` | IBM watsonx |
@@ -20,15 +20,15 @@ Sources: the API references of those providers, OpenRouter's list of standardise
 import re
 from collections.abc import Mapping
 
-_FILTERED = re.compile(
+_FILTERED = (
     r"content_?filter|safety|prohibited|blocklist|blocked|recitation|spii|sensitive|guardrail|moderation|toxic|refusal"
 )
-_CUT_OFF = re.compile(r"length|max_|model_(?:length|context)|token_limit|time_limit|context_(?:length|window)")
-_FAILED = re.compile(
+_CUT_OFF = r"length|max_|model_(?:length|context)|token_limit|time_limit|context_(?:length|window)"
+_FAILED = (
     r"error|abort|cancel|fail|interrupt|timeout|timed_out|overload|rate_?limit|insufficient_system_resource"
     r"|\w+_error\b|(?:function_call_filter: *)?(?:malformed_|unexpected_tool_call|too_many_tool_calls)"
 )
-_SAYS_LITTLE = (None, "stop")
+_UNSPECIFIC = (None, "stop")
 
 
 def is_flagged(finish_reason: str | None) -> bool:
@@ -36,11 +36,11 @@ def is_flagged(finish_reason: str | None) -> bool:
     if finish_reason is None or finish_reason in ("stop", "tool_calls"):
         return False
     reason = finish_reason.lower()
-    return _FILTERED.search(reason) is not None or _CUT_OFF.match(reason) is not None
+    return re.search(_FILTERED, reason) is not None or re.match(_CUT_OFF, reason) is not None
 
 
 def failure_in(choice: Mapping[str, object]) -> str | None:
-    """Return the reason of a generation that failed or was aborted, or None: what text there is, is no answer."""
+    """Return the reason why a generation failed or was aborted, so that its text is no answer; else None."""
     reason = choice.get("finish_reason")
     if type(reason) is dict:
         reason = reason.get("type")
@@ -49,8 +49,8 @@ def failure_in(choice: Mapping[str, object]) -> str | None:
     if choice.get("error"):
         return "error"
     native = choice.get("native_finish_reason")
-    return native if reason in _SAYS_LITTLE and type(native) is str and _is_failure(native) else None
+    return native if reason in _UNSPECIFIC and type(native) is str and _is_failure(native) else None
 
 
 def _is_failure(reason: str) -> bool:
-    return not is_flagged(reason) and _FAILED.match(reason.lower()) is not None
+    return not is_flagged(reason) and re.match(_FAILED, reason.lower()) is not None

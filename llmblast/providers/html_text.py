@@ -1,4 +1,4 @@
-"""HTML text: what an HTML error page says in words, as gateways and proxies send instead of JSON."""
+"""HTML text: the words of the HTML error pages that gateways and proxies send instead of JSON."""
 
 import html
 import re
@@ -17,7 +17,7 @@ _SPACE = re.compile(r"\s+")
 def words_of_page(text: str) -> str | None:
     """Return title and first words of an HTML page in one line; None where the text is no HTML.
 
-    No more than `MAX_READ_CHARS` are read, whatever the text is.
+    At most `MAX_READ_CHARS` are read.
     """
     text = text[:MAX_READ_CHARS]
     if not _IS_HTML.match(text):

@@ -1,15 +1,15 @@
-"""Lenient reading of a reply that strict JSON refuses: an answer was paid for, whatever its spelling.
+"""Lenient JSON: read replies that strict JSON refuses, since their answers are billed all the same.
 
-| what stands in it | what becomes of it |
+| in the reply | read as |
 |---|---|
 | half of a surrogate pair, invalid or cut UTF-8 | U+FFFD |
 | `NaN`, `Infinity`, `-Infinity`, a number beyond 64-bit floating point | a text with that spelling |
 | a raw control character inside a text | kept |
 | a byte order mark, UTF-16, UTF-32, the charset of the Content-Type | decoded |
-| NUL padding, keep-alive white space and comment lines in front; anything behind a whole object | left out |
+| NUL padding, keep-alive white space and comment lines in front; anything after a whole object | left out |
 | an event stream, or one JSON object a line | joined into one reply, see `streams` |
 
-Called only when orjson has refused the body, so that other replies cost nothing.
+Only bodies that orjson refuses come here, so that other replies cost nothing.
 """
 
 import codecs
@@ -51,17 +51,17 @@ class Join(Protocol):
 
 
 class UnreadableReplyError(Exception):
-    """No JSON can be found in the reply; the text says what it has instead."""
+    """The reply has no JSON; the text names its content."""
 
 
 class NoJsonError(UnreadableReplyError):
-    """The reply does not even begin like JSON or a stream: it is a page or a plain text."""
+    """The reply begins neither like JSON nor like a stream: it is a page or a plain text."""
 
 
 def repaired_json(reply: Reply, join: Join = join_chunks) -> bytes:
-    """Return what the body of the reply means, as strict JSON. Raises UnreadableReplyError, and nothing else.
+    """Return the body of the reply as strict JSON. Raises UnreadableReplyError only.
 
-    `join` makes one reply of the events of a stream, which it may find broken off.
+    `join` makes one reply of the events of a stream. It raises UnreadableStreamError for an incomplete one.
     """
     try:
         text = _decode(reply.body, reply.header(b"content-type") or b"").strip(_PADDING)

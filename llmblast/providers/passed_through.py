@@ -1,7 +1,7 @@
-"""Reads the replies of APIs other than chat, completions and embeddings: the raw reply is the answer.
+"""Passed-through replies, of APIs other than chat, completions and embeddings: the raw reply is the answer.
 
-It is kept as `body` in the record. Where a reply has a natural text, as those of the Responses API and of
-transcriptions have, `response` is that text. Formats: https://platform.openai.com/docs/api-reference/responses
+The record keeps the reply as `body`. Replies of the Responses API and of transcriptions have a text, which becomes
+`response`. Formats: https://platform.openai.com/docs/api-reference/responses
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,14 +18,14 @@ _RESULTS = ("results", "data", "pages", "embeddings")
 """Where the answers to moderations, rerank, score, images, classify and OCR are."""
 
 Reader = Callable[[Request, Mapping[str, object]], Answer | ReplyError | None]
-"""Returns the answer in a reply, or what is wrong with it; None where there is no answer in it."""
+"""Returns the answer or the error in a reply; None where there is neither."""
 
 
 def read_response(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:
-    """Return the joined texts of a response's messages; None for one that failed, says nothing or is not complete."""
+    """Return the joined texts of a response's messages; None for a failed, empty or incomplete response."""
     output, status = data.get("output"), data.get("status")
     if type(output) is not list:
-        return _of_chat(data)  # it is of another API, and may be paid for
+        return _of_chat(data)  # a reply of another API, which may be billed
     if status not in (None, "completed", "incomplete"):
         return ReplyError(f"the response is {status}", "unusable_reply")
     items = [item for item in output if type(item) is dict]
@@ -47,7 +47,7 @@ def read_text(request: Request, data: Mapping[str, object]) -> Answer | ReplyErr
 
 
 def read_anything(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:
-    """Return an answer without a text: what it says is in the raw reply. Where there are results, there are some."""
+    """Return an answer without a text, the raw reply; None for a reply whose results are empty."""
     results = [data[name] for name in _RESULTS if name in data]
     if any(type(result) is list and result for result in results):
         return Answer(says_more=True)
@@ -60,7 +60,7 @@ def read_anything(request: Request, data: Mapping[str, object]) -> Answer | Repl
 
 
 def read_list(path: str, data: object) -> Answer | None:
-    """Return the answer in a reply that is a list, as some servers answer to rerank; None if it is none."""
+    """Return the answer in a reply that is a list, as some servers send it for rerank; None for other replies."""
     is_kept = PASSED_THROUGH.get(path) is read_anything and type(data) is list and bool(data)
     return Answer(says_more=True) if is_kept and not find_error(data).message else None
 
@@ -83,7 +83,7 @@ PASSED_THROUGH: Mapping[str, Reader] = {
     "contextualizedembeddings": read_anything,
     "ocr": read_anything,
 }
-"""By path. What answers like chat is not among them."""
+"""By path, but for APIs with replies like those of chat."""
 
 
 def _of_chat(data: Mapping[str, object]) -> Answer | None:
@@ -106,13 +106,13 @@ def _texts(items: list[dict[str, object]]) -> Iterator[str]:
 
 
 def _output_text(data: Mapping[str, object]) -> str | None:
-    """Return the member in which some servers repeat the text, as OpenAI's own client adds it."""
+    """Return the member `output_text`, in which some servers repeat the text."""
     text = data.get("output_text")
     return text if type(text) is str and text else None
 
 
 def _finish_reason(data: Mapping[str, object], items: list[dict[str, object]]) -> str | None:
-    """Return the word that a chat completion has for it, so that one query finds all answers that are cut off."""
+    """Return the finish reason of a chat completion, so that one query finds all answers that are cut off."""
     if data.get("status") == "incomplete":
         details = data.get("incomplete_details")
         reason = details.get("reason") if type(details) is dict else None
@@ -121,7 +121,7 @@ def _finish_reason(data: Mapping[str, object], items: list[dict[str, object]]) -
 
 
 def _is_plain(item: dict[str, object]) -> bool:
-    """Return whether an item of the output says nothing but its text."""
+    """Return whether an item of the output holds nothing but its text."""
     if item.get("type") == "reasoning":
         return not (item.get("summary") or item.get("content") or item.get("encrypted_content"))
     content = item.get("content")

@@ -1,6 +1,6 @@
-"""Find what an error body says: its message, its code, and every name of an error in it, whatever its shape is.
+"""Reply errors: find message, code and all names of an error in a body of any shape.
 
-| shape | who |
+| shape | sender |
 |---|---|
 | `{"error": {"message", "type", "code"}}` | OpenAI and most servers that speak its API |
 | `{"type": "error", "error": {"type", "message"}}` | Anthropic |
@@ -13,7 +13,7 @@
 | `{"errors": [...]}`, `{"code", "msg"}`, `{"error_code", "error_msg"}` | gateways, Zhipu, Baidu |
 | `{"choices": null, "base_resp": {"status_code", "status_msg"}}` | MiniMax, with HTTP 200 |
 
-Nothing here raises or takes long, whatever the body is: depth, members, items and characters are bounded.
+Nothing here raises or takes long: depth, members, items and characters are bounded.
 """
 
 import re
@@ -22,13 +22,10 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from llmblast.providers.html_text import words_of_page
-from llmblast.providers.lenient_json import Join, NoJsonError, UnreadableReplyError, repaired_json
-from llmblast.providers.streams import join_chunks
+from llmblast.providers.lenient_json import UnreadableReplyError, repaired_json
+from llmblast.providers.plain_text import text_of
 from llmblast.records import MAX_MESSAGE_CHARS, Reply, ReplyError
 
-MAX_PLAIN_BODY_BYTES = 300
-MAX_PAGE_BYTES = 20_000
 _MAX_DEPTH = 6
 _MAX_ITEMS = 8
 _MAX_OBJECTS = 32
@@ -41,10 +38,10 @@ _CODE_KEYS = ("code", "error_code", "Code")
 _KIND_KEYS = ("type", "error_type", "status", "reason", "__type", "errorCode")
 _STATUS_KEYS = ("code", "status", "status_code", "http_code")
 _NO_ERRORS = frozenset({"", "0", "200", "false", "nil", "no error", "none", "null", "ok", "success"})
-"""What some gateways say of an error beside every answer, in lower case."""
+"""Values of the member `error` that some gateways add to every answer, in lower case."""
 _NO_KINDS = ("error",)
 """Types that every error of a provider has."""
-_NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
+_NOT_IN_NAMES = r"[^a-z0-9]+"
 
 
 @dataclass(slots=True)
@@ -56,35 +53,22 @@ class _Findings:
 
 
 def read_error(reply: Reply) -> ReplyError:
-    """Return what the body of a reply that is not 2xx says. Never raises."""
+    """Return the error in the body of a reply that is not 2xx. Never raises."""
     try:
         data = orjson.loads(reply.body)
     except orjson.JSONDecodeError:
         try:
             data = orjson.loads(repaired_json(reply))
         except (UnreadableReplyError, orjson.JSONDecodeError):
-            return ReplyError(reply.detail or _plain(reply.body), "")
+            return ReplyError(reply.detail or text_of(reply.body), "")
     error = find_error(data)
     if not error.message and data:
-        error.message = _plain(reply.body)
+        error.message = text_of(reply.body)
     return error
 
 
-def read_repaired(reply: Reply, join: Join = join_chunks) -> tuple[object, bytes] | ReplyError:
-    """Return what a 2xx reply means that is not strict JSON, and as strict JSON; or what is wrong with it."""
-    if reply.detail:
-        return ReplyError(reply.detail, "unusable_reply")
-    try:
-        body = repaired_json(reply, join)
-        return orjson.loads(body), body
-    except (UnreadableReplyError, orjson.JSONDecodeError) as error:
-        what = error if isinstance(error, UnreadableReplyError) else "JSON that is nested too deeply"
-        words = words_of(reply.body) if isinstance(error, NoJsonError) else ""
-        return ReplyError(f"HTTP {reply.status} with {what}{words and f': {words}'}", "unusable_reply")
-
-
 def is_error(value: object, depth: int = 0) -> bool:
-    """Return whether the `error` member of a reply is one: gateways send `{"code": 0, "message": "success"}`, too."""
+    """Return whether the member `error` is an error: gateways send `{"code": 0, "message": "success"}`, too."""
     if isinstance(value, dict | list) and depth < _MAX_DEPTH:
         members = value.values() if isinstance(value, dict) else value
         return any(is_error(member, depth + 1) for member in members)
@@ -94,35 +78,20 @@ def is_error(value: object, depth: int = 0) -> bool:
 
 
 def error_in_success(data: object) -> ReplyError | None:
-    """Return what a 2xx reply without an answer says is wrong, in shapes that have no `error` member."""
+    """Return the error in a 2xx reply without an answer and without the member `error`; None where there is none."""
     error = find_error(data)
     return error if error.message and error.objects and is_error(error.message) else None
 
 
 def find_error(data: object) -> ReplyError:
-    """Return what the parsed body of an error says. Never raises."""
+    """Return the error in a parsed body. Never raises."""
     found = _Findings()
     message = _read(data, found, 0)[:MAX_MESSAGE_CHARS].strip()
     return ReplyError(message, found.code, tuple(found.names), found.status, tuple(found.objects))
 
 
-def words_of(body: bytes) -> str:
-    """Return the words of a page or of a short text; empty for a long text, which may be an answer, and for others."""
-    is_page = body.lstrip()[:1] == b"<"
-    words = " ".join(_plain(body).split()) if is_page or len(body) <= MAX_PLAIN_BODY_BYTES else ""
-    return words if "\ufffd" not in words and words.isprintable() else ""
-
-
-def _plain(body: bytes) -> str:
-    if body[:MAX_PLAIN_BODY_BYTES].lstrip()[:1] == b"<":
-        words = words_of_page(body[:MAX_PAGE_BYTES].decode("utf-8", "replace"))
-        if words is not None:
-            return words
-    return body[:MAX_PLAIN_BODY_BYTES].decode("utf-8", "replace").strip()
-
-
 def _read(value: object, found: _Findings, depth: int) -> str:
-    """Return the message in `value`; add what else it says to `found`."""
+    """Return the message in `value`; add codes, names and objects to `found`."""
     if depth > _MAX_DEPTH or len(found.objects) >= _MAX_OBJECTS:
         return ""
     if isinstance(value, str):
@@ -182,7 +151,7 @@ def _note_names(value: Mapping[str, object], found: _Findings, *, is_outermost: 
     codes = [_as_code(value.get(key)) for key in _CODE_KEYS]
     kinds = [value.get(key) for key in _KIND_KEYS]
     texts = [text for text in (*codes, *kinds) if isinstance(text, str) and text and text not in _NO_KINDS]
-    found.names += [_NOT_IN_NAMES.sub("", text[:_MAX_NAME_CHARS].lower()) for text in texts]
+    found.names += [re.sub(_NOT_IN_NAMES, "", text[:_MAX_NAME_CHARS].lower()) for text in texts]
     statuses = [status for key in _STATUS_KEYS if (status := _as_status(value.get(key))) is not None]
     if found.status is None and statuses:
         found.status = statuses[0]

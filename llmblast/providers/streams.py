@@ -1,6 +1,6 @@
-"""Streams: join the chunks of a streamed reply into the reply that would have come without streaming.
+"""Streams: join the chunks of a streamed reply into the reply without streaming.
 
-Some servers stream unless they are told not to, and a line may ask for it. Chunks have the shape of OpenAI's chat
+Some servers stream by default, and a line may request it. Chunks have the shape of OpenAI's chat
 completions (`delta`), of its completions (`text`), of its Responses API (`response.completed`), or of Ollama's own API
 (`{"message": {...}, "done": false}`, https://github.com/ollama/ollama/blob/main/docs/api.md).
 """
@@ -8,7 +8,7 @@ completions (`delta`), of its completions (`text`), of its Responses API (`respo
 from collections.abc import Iterable, Mapping, Sequence
 
 _WHOLE = ("role", "id", "type", "name", "object")
-"""Texts that are sent once, or again and again; others come in pieces."""
+"""Texts that are sent whole, once or repeatedly; others are sent in pieces."""
 _LAST_OF_RESPONSES = ("response.completed", "response.incomplete", "response.failed")
 _MAX_DEPTH = 20
 
@@ -16,7 +16,7 @@ Object = dict[str, object]
 
 
 class UnreadableStreamError(Exception):
-    """The stream has no answer, or not all of one; the text says so."""
+    """The stream has no answer, or only a part of one; the text explains it."""
 
 
 class _Pieces(list[str]):
@@ -24,7 +24,7 @@ class _Pieces(list[str]):
 
 
 def join_chunks(chunks: Sequence[object], *, is_ended: bool) -> object:
-    """Return the reply, or the error that the stream ends in. `is_ended`: the stream has said that it is complete.
+    """Return the reply, or the error at the end of the stream. `is_ended`: the stream had its end marker.
 
     Raises UnreadableStreamError where the stream breaks off.
     """
@@ -49,7 +49,7 @@ def join_chunks(chunks: Sequence[object], *, is_ended: bool) -> object:
 
 
 def _from_ollama(chunk: Mapping[str, object]) -> Mapping[str, object]:
-    """Return a chunk of Ollama's own API in OpenAI's shape, any other one as it is."""
+    """Return a chunk of Ollama's own API in OpenAI's shape, others unchanged."""
     if "done" not in chunk or "choices" in chunk:
         return chunk
     message, is_done = chunk.get("message"), chunk.get("done") is True
@@ -88,7 +88,7 @@ def _add_choice(mine: Object, choice: Mapping[str, object]) -> None:
 
 
 def _merge(mine: Object, delta: Mapping[str, object], depth: int) -> None:
-    """Add a delta to what has come of the same object so far."""
+    """Add a delta to the object that earlier deltas have begun."""
     for name, value in delta.items():
         old = mine.get(name)
         if value is None or depth > _MAX_DEPTH:
@@ -122,7 +122,7 @@ def _add_text(mine: Object, name: str, value: str) -> None:
 
 
 def _as_parts(value: object) -> list[object]:
-    """Return a text as a list of content parts, which some models mix with their thinking; a list as it is."""
+    """Return a text as a list of content parts, which some models mix with their thinking; return lists unchanged."""
     if isinstance(value, list) and not isinstance(value, _Pieces):
         return value
     text = "".join(value) if isinstance(value, _Pieces) else value

@@ -1,10 +1,10 @@
-"""Usage: read what a reply says of the tokens that it took."""
+"""Usage: read the counts of tokens in a reply."""
 
 from collections.abc import Mapping
 
 
 def was_generated(data: Mapping[str, object]) -> bool:
-    """Return whether the usage of a reply counts a token beyond the prompt: the model said nothing, and meant it."""
+    """Return whether the usage counts a token beyond the prompt: an empty answer is intended then."""
     usage = data.get("usage")
     if type(usage) is not dict:
         return False

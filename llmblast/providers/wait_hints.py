@@ -1,6 +1,6 @@
-"""Find the wait that an error body names, where no header does.
+"""Wait hints: find the wait that an error body names, where no header does.
 
-| form | who | source |
+| form | sender | source |
 |---|---|---|
 | `google.rpc.RetryInfo.retryDelay: "7.5s"` | Google | https://cloud.google.com/apis/design/errors#error_details |
 | `metadata.headers["X-RateLimit-Reset"]`, Unix ms | OpenRouter | https://openrouter.ai/docs/api-reference/limits |
@@ -10,8 +10,8 @@
 | "retry after 20 seconds" | Azure OpenAI | its 429 |
 | "resets at 2026-05-15T15:00:00Z", "regain access on 2026-07-01 at 00:00 UTC" | MiniMax, Anthropic | their errors |
 
-A wait that is named as a number of seconds is certain. One that is named as a moment is as certain as the clocks are:
-see `http_time`. Anything that cannot be read counts as not named; nothing here raises.
+A number of seconds is certain, a moment only as certain as the clocks: see `http_time`. A value that cannot be parsed
+counts as absent; nothing here raises.
 """
 
 import re
@@ -51,7 +51,7 @@ _MOMENT = (
 def named_wait_s(error: ReplyError, reply: Reply, wall_now_s: float) -> float | None:
     """Return the seconds to wait that `error` names, 0 or more; None where it names none.
 
-    `reply` tells by which clock a moment is meant, `wall_now_s` is Unix time.
+    The `Date` of `reply` is the clock of moments in the error, `wall_now_s` is Unix time.
     """
     for seconds in _waits_in_members(error, reply, wall_now_s):
         return seconds
@@ -117,7 +117,7 @@ def _until_moment_s(day: str, time: str, reply: Reply, wall_now_s: float) -> flo
 
 
 def _number(value: object) -> float | None:
-    """Return a number that is written as one or as text; None for anything else, and for what is not finite."""
+    """Return a finite number, which may be written as text; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)) or len(str(value)) > 40:
         return None
     try:

@@ -4,6 +4,7 @@ Source of the format: https://docs.anthropic.com/en/docs/build-with-claude/batch
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import orjson
 
@@ -66,5 +67,5 @@ class AnthropicBatch:
             output_format="anthropic-batch",
         )
         if router.is_mixed:
-            request.content, request.closed_to = RawBody(MESSAGES), route.closed_to
+            request = replace(request, content=RawBody(MESSAGES), closed_to=route.closed_to)
         return request

@@ -6,6 +6,7 @@ can read the answers of.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import orjson
 
@@ -68,7 +69,7 @@ class OpenAIBatch:
             output_format="openai-batch",
         )
         if router.is_mixed:
-            request.content, request.closed_to = RawBody(dialect), route.closed_to
+            request = replace(request, content=RawBody(dialect), closed_to=route.closed_to)
         return request
 
     def _path_of(self, url: object, body: Mapping[str, object]) -> str:

@@ -5,6 +5,7 @@ member, so `{"model":"m",` followed by all that comes after its first brace is t
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import orjson
 
@@ -64,7 +65,7 @@ class Raw:
             max_tokens=max_tokens_of(fields),
         )
         if router.is_mixed:
-            request.content, request.closed_to = RawBody(dialect), route.closed_to
+            request = replace(request, content=RawBody(dialect), closed_to=route.closed_to)
         return request
 
     def _split(self, text: bytes, fields: Mapping[str, object]) -> tuple[bytes, dict[str, orjson.Fragment]]:

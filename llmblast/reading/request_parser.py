@@ -1,6 +1,7 @@
 """From a line to its request, or at once to the failure of a line that no request can be made of."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine, parse_fields
@@ -45,7 +46,8 @@ class RequestParser:
         except BadLine as bad:
             return _failure(Line(number, key, text, _readable_id(fields, number)), bad)
         if len(request.body) > MIN_BODY_BYTES and may_hold_images(fields):
-            request.image_bytes, request.image_tokens = measure(request.body, request.model or self._model)
+            image_bytes, image_tokens = measure(request.body, request.model or self._model)
+            request = replace(request, image_bytes=image_bytes, image_tokens=image_tokens)
         return request
 
 

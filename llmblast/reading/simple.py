@@ -5,6 +5,7 @@ need not encode it again: a plain line costs one encoded text.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import orjson
 
@@ -97,7 +98,7 @@ class Simple:
             deferred=_is_deferred(asked.get("priority")),
         )
         if self._router is not None:
-            request.content, request.closed_to = asks, closed_to
+            request = replace(request, content=asks, closed_to=closed_to)
         return request
 
 

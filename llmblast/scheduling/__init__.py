@@ -2,20 +2,24 @@
 
 from llmblast.scheduling.adaptive_concurrency import SHORTEST_SERVICE_S, AdaptiveConcurrency
 from llmblast.scheduling.breakers import Breaker
-from llmblast.scheduling.endpoints import Endpoint, KnownLimits
+from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.even_rate import EvenRate
-from llmblast.scheduling.lanes import Lanes
+from llmblast.scheduling.learned_limits import KnownLimits
 from llmblast.scheduling.learned_rate import LearnedRate
 from llmblast.scheduling.limit_set import LimitSet, limit_set
 from llmblast.scheduling.limits import Concurrency, Limit, Rate, RollingQuota
+from llmblast.scheduling.outcomes import ANSWERED, CANCELLED, Finding, Kind, SendOutcome
 from llmblast.scheduling.own_models import OwnModel
 from llmblast.scheduling.push_back import PushBack
+from llmblast.scheduling.request_queue import RequestQueue
 from llmblast.scheduling.request_rate import RequestRate
 from llmblast.scheduling.routes import ROUTES, Route
 from llmblast.scheduling.scheduler import Scheduler
 from llmblast.scheduling.tokens import TokenEstimator
 
 __all__ = [
+    "ANSWERED",
+    "CANCELLED",
     "ROUTES",
     "SHORTEST_SERVICE_S",
     "AdaptiveConcurrency",
@@ -23,18 +27,21 @@ __all__ = [
     "Concurrency",
     "Endpoint",
     "EvenRate",
+    "Finding",
+    "Kind",
     "KnownLimits",
-    "Lanes",
     "LearnedRate",
     "Limit",
     "LimitSet",
     "OwnModel",
     "PushBack",
     "Rate",
+    "RequestQueue",
     "RequestRate",
     "RollingQuota",
     "Route",
     "Scheduler",
+    "SendOutcome",
     "TokenEstimator",
     "limit_set",
 ]

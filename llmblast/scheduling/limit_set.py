@@ -49,8 +49,9 @@ class LimitSet:
         total: Sequence[Limit] = (),
         prompt: Sequence[Limit] = (),
         output: Sequence[Limit] = (),
+        on_defect: OnDefect = raise_defect,
     ) -> None:
-        self.on_defect: OnDefect = raise_defect
+        self.on_defect = on_defect
         self._per_request = (*slots, *per_request)
         self._slots = tuple(slots)
         self._per_token = tuple(
@@ -241,10 +242,11 @@ def limit_set(
     burst_s: float,
     *,
     window: Concurrency | None = None,
+    on_defect: OnDefect = raise_defect,
 ) -> LimitSet:
     """The limits of one level from its settings. A new kind of limit is a class in `limits` and one line here.
 
-    `window` stands in for the setting's concurrency.
+    `window` stands in for the setting's concurrency; `on_defect` hears of a limit that raised.
     """
 
     def request_rate(name: str, seconds: float) -> list[Limit]:
@@ -270,4 +272,5 @@ def limit_set(
         total=token_rate("tpm"),
         prompt=token_rate("itpm"),
         output=token_rate("otpm"),
+        on_defect=on_defect,
     )

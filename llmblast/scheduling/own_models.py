@@ -1,4 +1,4 @@
-"""Models that lines name themselves: what an endpoint refuses or holds back for one of them, and not for others."""
+"""Models that lines name themselves: refusals and holds of an endpoint for one of them, and not for others."""
 
 from collections.abc import Iterator
 
@@ -21,13 +21,17 @@ class OwnModel:
         self.refusals = RefusalBreaker(f"{endpoint} {name} refusals")
         self.rejections = RejectionStreak()
         self.reason = ""
-        """Why the endpoint takes no request for this model any more, once that is so."""
+        """Why the endpoint accepts no request for this model any more; empty where it does."""
         self.until_s = 0.0
-        """Where that is a rate limit that lasts longer than the run may wait: its end, in monotonic seconds."""
+        """End of the rate limit that is the reason, in monotonic seconds: it lasts longer than the run may wait."""
+
+    def __repr__(self) -> str:
+        state = f"out: {self.reason}" if self.reason else self.refusals.state.value
+        return f"OwnModel({self.name!r}, {state})"
 
     @property
     def is_out(self) -> bool:
-        """The endpoint takes no request for this model any more."""
+        """The endpoint accepts no request for this model any more."""
         return bool(self.reason)
 
     def ready_at(self, now: float) -> float:
@@ -59,7 +63,7 @@ class OwnModels:
         return iter(self._models.values())
 
     def get(self, name: str | None) -> OwnModel | None:
-        """Return what is known of a model that was asked for before."""
+        """Return the state of a model that was asked for before."""
         return self._models.get(name) if name is not None else None
 
     @property

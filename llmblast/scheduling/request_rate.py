@@ -3,8 +3,8 @@
 For rates whose interval is too short to be kept, and for those with a burst; see `EvenRate` for all others.
 
 A request leaves late when a connection has to be opened for it, and those behind it, on kept connections, do not. The
-pace alone would let a second see too many then, or would have to be held up each time. So what left within the last
-second is counted, too, and the pace may make up for more lateness of our own.
+pace alone would let a second see too many then, or would have to be held up each time. So requests that left within
+the last second are counted, too, and the pace may make up for more lateness of our own.
 """
 
 import math
@@ -14,11 +14,11 @@ from itertools import chain
 from llmblast.scheduling.limits import PACING_MARGIN, Rate
 
 _MARGIN_PER_HZ = 8e-7
-_MOST_MARGIN = 0.012
+_MAX_MARGIN = 0.012
 """Of a rate of 10,000 a second 1.2 % are left unused, of one of 1,000 or less half a percent: at high rates neither end
 is ever without a stall of some milliseconds, and what arrives after one arrives together.
 """
-_MOST_CATCH_UP_S = 0.004
+_MAX_CATCH_UP_S = 0.004
 """Lateness of our own is made up for by as much as the margin leaves in a second, so that no stretch of a second or
 more holds more than allowed; and by no more than this, since a bucket that leaks evenly takes it for a crowd.
 """
@@ -32,30 +32,30 @@ class RequestRate(Rate):
     Of rates below 1 a second the window is the time that one request takes.
     """
 
-    __slots__ = ("_before", "_counted", "_most", "_part_count", "_part_end_s", "_window_s")
+    __slots__ = ("_before", "_counted", "_max_counted", "_part_count", "_part_end_s", "_window_s")
 
     def __init__(self, name: str, per_second: float, burst_s: float = 0.0) -> None:
         super().__init__(name, per_second, burst_s)
-        margin = min(PACING_MARGIN + per_second * _MARGIN_PER_HZ, _MOST_MARGIN)
+        margin = min(PACING_MARGIN + per_second * _MARGIN_PER_HZ, _MAX_MARGIN)
         self._seconds_per_unit = 1.0 / (per_second * (1.0 - margin))
-        self._credit_s = self._most_s = burst_s + min(margin, _MOST_CATCH_UP_S)
+        self._credit_s = self._most_s = burst_s + min(margin, _MAX_CATCH_UP_S)
         self._window_s = max(1.0, 1.0 / per_second)
-        self._most = math.ceil(per_second * (self._window_s * (1.0 - margin) + burst_s))
+        self._max_counted = math.ceil(per_second * (self._window_s * (1.0 - margin) + burst_s))
         self._counted = 0
-        """In the window. `_part_count` of them are in the present part, which ends at `_part_end_s`."""
+        """Requests in the window. `_part_count` of them are in the present part, which ends at `_part_end_s`."""
         self._part_count = 0
         self._part_end_s = -math.inf
         self._before: deque[tuple[float, int]] = deque()
-        """The parts before that: when each ended, and how many left in it."""
+        """The parts before that: the end of each, and the number of requests that left in it."""
 
     def ready_at(self, cost: float, now: float) -> float:
-        """When the pace allows the next one, and fewer than the most left within the last window."""
+        """Return when the pace allows the next request, and fewer than the maximum left within the last window."""
         needed_s = cost * self._seconds_per_unit  # as in `Rate`: a call to it would cost as much as all this
         ready_s = self._next_s + (needed_s if needed_s < self._burst_s else self._burst_s)
-        return ready_s if self._counted < self._most else max(ready_s, self._room_at(now))
+        return ready_s if self._counted < self._max_counted else max(ready_s, self._room_at(now))
 
     def take(self, cost: float, now: float) -> None:
-        """Charges a request that leaves now."""
+        """Charge a request that leaves now."""
         self.used += cost
         next_s, oldest_s = self._next_s, now - self._most_s
         if next_s < oldest_s:
@@ -68,7 +68,7 @@ class RequestRate(Rate):
             self._count(now)
 
     def left_late(self, sent_s: float, left_s: float, behind_s: float) -> None:
-        """Count what was charged at `sent_s` when it left."""
+        """Count a request that was charged at `sent_s` when it left."""
         super().left_late(sent_s, left_s, behind_s)
         self._uncount(sent_s)
         self._count(left_s)
@@ -95,7 +95,7 @@ class RequestRate(Rate):
 
     def _room_at(self, now: float) -> float:
         self._forget(now)
-        excess = self._counted + 1 - self._most
+        excess = self._counted + 1 - self._max_counted
         for end_s, count in chain(self._before, ((self._part_end_s, self._part_count),)):
             if excess <= 0:
                 break

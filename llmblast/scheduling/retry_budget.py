@@ -1,4 +1,4 @@
-"""Retry budget: how many failed requests may go again, so that a struggling provider is not buried in repetitions.
+"""Retry budget: the number of failed requests that may go again, so that a struggling provider is not overloaded.
 
 Each first send earns a fifth of a retry, each answer a whole one, and ten a second are free. While most sends succeed
 it never binds; in a storm in which nothing succeeds, retries stay below 20 % of the traffic and 10 a second.
@@ -8,26 +8,26 @@ Sources: "Handling Overload", Site Reliability Engineering (Google, 2016), chapt
 EARNED_PER_SEND = 0.2
 EARNED_PER_ANSWER = 1.0
 FREE_PER_S = 10.0
-MOST_SAVED = 10.0
+MAX_SAVED = 10.0
 
 
 class RetryBudget:
-    """Credit for retries. `earned` is added to by whoever sends and answers: one addition a request is all it costs."""
+    """Credit for retries. Each send and each answer adds to `earned`: that addition is the whole cost for a request."""
 
     __slots__ = ("_counted_s", "_credit", "earned")
 
     def __init__(self) -> None:
         self.earned = 0.0
-        self._credit = MOST_SAVED
+        self._credit = MAX_SAVED
         self._counted_s = 0.0
 
     def ready_at(self, now: float) -> float:
-        """When the next retry is paid for, if nothing more is earned."""
+        """Return when the next retry is paid for, if nothing more is earned."""
         free = (now - self._counted_s) * FREE_PER_S
-        self._credit = min(self._credit + self.earned + free, MOST_SAVED)
+        self._credit = min(self._credit + self.earned + free, MAX_SAVED)
         self._counted_s, self.earned = now, 0.0
         return now if self._credit >= 1.0 else now + (1.0 - self._credit) / FREE_PER_S
 
     def take(self) -> None:
-        """Pays for one."""
+        """Pay for one retry."""
         self._credit -= 1.0

@@ -1,7 +1,7 @@
 """Scheduler: the next request that may go, and where to; it pays every limit in the same breath.
 
 All of it is synchronous: between the check of the limits and their payment nothing else can run. The cost of one
-decision depends on the number of endpoints, never on how many requests wait or are in flight. Who asks sleeps
+decision depends on the number of endpoints, never on how many requests wait or are in flight. The caller sleeps
 until `wake_at`, or until a slot, a settlement or new work changes the answer.
 """
 
@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain
 
-from llmblast.fence import Fence
-from llmblast.records import NO_TOKENS, RateLimitInfo, Request, Tokens
+from llmblast.records import NO_TOKENS, Attempt, RateLimitInfo, Request, Tokens
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.even_rate import EvenRate
-from llmblast.scheduling.lanes import Lanes
+from llmblast.scheduling.head_wait import HeadWait, Holder
 from llmblast.scheduling.limit_set import LimitSet
 from llmblast.scheduling.limits import Limit
+from llmblast.scheduling.outcomes import ANSWERED, Finding, Kind, SendOutcome
+from llmblast.scheduling.request_queue import RequestQueue
 from llmblast.scheduling.request_rate import RequestRate
 from llmblast.scheduling.retry_budget import EARNED_PER_ANSWER
 from llmblast.scheduling.routes import Route
@@ -34,316 +35,296 @@ come too close to it.
 """
 
 
-class _Output:
-    """The files, where nothing can be written for now: no limit, but it holds back like one."""
-
-    __slots__ = ("name", "waited_s")
-
-    def __init__(self) -> None:
-        self.name = "output"
-        self.waited_s = 0.0
-
-
 class Scheduler:
-    """Lanes in, (request, endpoint) out. `now` is always monotonic seconds, handed in by the caller."""
+    """Takes requests from the queue, returns (attempt, endpoint). `now` is always monotonic seconds."""
 
-    def __init__(
-        self, run_limits: LimitSet, endpoints: Sequence[Endpoint], route: Route, fence: Fence | None = None
-    ) -> None:
-        self._fence = fence or Fence()
-        self.lanes = Lanes()
+    def __init__(self, run_limits: LimitSet, endpoints: Sequence[Endpoint], route: Route) -> None:
+        self.queue = RequestQueue()
         self.endpoints = tuple(endpoints)
+        self.enabled = self.endpoints
+        """Those that are not disabled."""
+        self.run_limits = run_limits
+        """The limits over all endpoints."""
         self.wake_at = math.inf
         """When the answer None may change by time alone; infinity: only an event changes it."""
         self.in_flight = 0
-        self.unsendable: list[Request] = []
-        self._run_limits = run_limits
+        self.unsendable: list[Attempt] = []
+        """Requests that no endpoint accepts in this run any more."""
+        self.counts_tokens = any(limits.counts_tokens for limits in (run_limits, *(e.limits for e in endpoints)))
         self._route = route
-        self._enabled = self.endpoints
         self._slots = run_limits.concurrency
-        self._output = _Output()
-        self._held_by: Limit | _Output | None = None
-        self._held_since = 0.0
+        self._wait = HeadWait()
         self._paced_until_s = -math.inf
         self._has_trouble = False
-        self.counts_tokens = any(limits.counts_tokens for limits in (run_limits, *(e.limits for e in endpoints)))
 
-    @property
-    def run_limits(self) -> LimitSet:
-        """The limits over all endpoints."""
-        return self._run_limits
-
-    @property
-    def enabled(self) -> Sequence[Endpoint]:
-        """Those that are not disabled."""
-        return self._enabled
+    def __repr__(self) -> str:
+        return f"Scheduler({len(self.queue)} queued, {self.in_flight} in flight, {self._wait})"
 
     @property
     def is_exhausted(self) -> bool:
         """Every endpoint is disabled: nothing can be sent any more."""
-        return not self._enabled
+        return not self.enabled
 
-    def next(self, now: float) -> tuple[Request, Endpoint] | None:
-        """The request whose turn it is and its endpoint, with all limits paid; None when nothing may go at `now`.
-
-        Requests that no endpoint takes in this run any more are put into `unsendable`.
+    def next(self, now: float) -> tuple[Attempt, Endpoint] | None:
+        """Return the request whose turn it is and its endpoint, with all limits paid; None where nothing may go at
+        `now`.
         """
         if now < self._paced_until_s:
             return None
         if self._has_trouble:
             self._look_at_trouble()
         while True:
-            request = self.lanes.peek(now)
-            if request is None:
-                self._hold(None, self.lanes.next_due_s(now), now)
+            attempt = self.queue.peek(now)
+            if attempt is None:
+                self._hold(None, self.queue.next_due_s(now), now)
                 return None
-            tokens = self._estimate(request) if self.counts_tokens else NO_TOKENS
-            if not self._run_limits.is_ready(tokens, now):
-                self._wait(*self._run_limits.last_ready(tokens, now), now)
+            tokens = self._estimate(attempt.request) if self.counts_tokens else NO_TOKENS
+            if not self.run_limits.is_ready(tokens, now):
+                self._wait_for(*self.run_limits.last_ready(tokens, now), now)
                 return None
-            endpoint = self._find_endpoint(request, tokens, now)
+            endpoint = self._find_endpoint(attempt, tokens, now)
             if endpoint is not None:
                 break
-            if request.refused_by or request.closed_to or request.model is not None:
-                if all(endpoint.blocked for endpoint in self.usable_for(request)):
-                    self.unsendable.append(self.lanes.pop(now))
+            request = attempt.request
+            if attempt.refused_by or request.closed_to or request.model is not None:
+                if all(endpoint.health.blocked for endpoint in self.usable_for(attempt)):
+                    self.unsendable.append(self.queue.pop(now))
                     continue
-                if self._park(request, tokens, now):
+                if self._park(attempt, tokens, now):
                     continue
-            self._wait_for_an_endpoint(request, tokens, now)
+            self._wait_for_an_endpoint(attempt, tokens, now)
             return None
-        if self._held_by is not None:
+        if self._wait.holder is not None:
             self._hold(None, now, now)
-        self.lanes.pop(now)
-        self._pay(request, endpoint, tokens, now)
-        if self._slots is not None and self._slots.is_full and self.lanes:
-            self._held_by, self._held_since = self._slots, now  # at full load nobody asks before a slot is free again
-        return request, endpoint
+        self.queue.pop(now)
+        self._pay(attempt, endpoint, tokens, now)
+        if self._slots is not None and self._slots.is_full and self.queue:
+            self._wait.hold(self._slots, now)  # at full load nothing asks before a slot is free again
+        return attempt, endpoint
 
-    def can_go(self, request: Request) -> bool:
-        """Whether some endpoint has not refused the request and takes its model."""
-        return bool(self.usable_for(request))
+    def can_go(self, attempt: Attempt) -> bool:
+        """Return whether some endpoint has not refused the request and accepts its model."""
+        return bool(self.usable_for(attempt))
 
-    def hedge(self, request: Request, endpoint: Endpoint, now: float) -> tuple[Request, Endpoint] | None:
-        """A twin of a request that is in flight at `endpoint`, and another endpoint that can take it at this moment,
-        with all limits paid; None when there is none that has not failed it.
+    def hedge(self, attempt: Attempt, endpoint: Endpoint, now: float) -> tuple[Attempt, Endpoint] | None:
+        """Return a second attempt at a request that is in flight at `endpoint`, and another endpoint that can take it
+        at this moment, with all limits paid; None where there is none that has not failed it.
         """
-        tokens = self._estimate(request) if self.counts_tokens else NO_TOKENS
-        if not self._run_limits.is_ready(tokens, now):
+        tokens = self._estimate(attempt.request) if self.counts_tokens else NO_TOKENS
+        if not self.run_limits.is_ready(tokens, now):
             return None
-        tried = request.failed_on | endpoint.bit
-        usable = [other for other in self.usable_for(request) if not tried & other.bit]
-        ready = [other for other in usable if self._is_ready(other, request, tokens, now)]
+        tried = attempt.failed_on | endpoint.bit
+        usable = [other for other in self.usable_for(attempt) if not tried & other.bit]
+        ready = [other for other in usable if _is_ready(other, attempt, tokens, now)]
         if not ready:
             return None
-        twin, other = copy(request), self._route(ready, request, self._enabled)
-        twin.resent = False
-        self._pay(twin, other, tokens, now)
-        return twin, other
+        hedge, other = copy(attempt), self._route(ready, attempt.request, self.enabled)
+        hedge.resent = False
+        self._pay(hedge, other, tokens, now)
+        return hedge, other
 
-    def release(self, request: Request, endpoint: Endpoint, tokens_real: Tokens, now: float) -> None:
-        """The send has ended: frees its slots and charges the tokens that it really used."""
+    def release(self, attempt: Attempt, endpoint: Endpoint, tokens_real: Tokens, now: float) -> None:
+        """Free the slots of a send that has ended, and charge the tokens that it really used."""
         self.in_flight -= 1
-        endpoint.released(request, now)
-        endpoint.limits.release(request.tokens_paid, tokens_real, now)
-        self._run_limits.release(request.tokens_paid, tokens_real, now)
+        endpoint.record_return(attempt, now)
+        endpoint.limits.release(attempt.tokens_paid, tokens_real, now)
+        self.run_limits.release(attempt.tokens_paid, tokens_real, now)
 
     def abandon(self) -> int:
-        """Nothing of what is in flight comes back; returns how many those are."""
+        """Forget all requests in flight: no reply comes any more. Return their number."""
         abandoned, self.in_flight = self.in_flight, 0
         for endpoint in self.endpoints:
-            endpoint.in_flight = 0
+            endpoint.traffic.in_flight = 0
         return abandoned
 
-    def on_answer(self, request: Request, endpoint: Endpoint, latency_s: float, now: float) -> bool:
-        """Note a usable answer: the request has come to its end. Return what `Endpoint.on_answer` does."""
-        clears = endpoint.on_answer(request, latency_s, now)
-        self.lanes.held_bytes -= request.size_bytes
-        self.lanes.budget.earned += EARNED_PER_ANSWER
-        if self.lanes.is_outage:
-            self.lanes.is_outage = endpoint.outage.is_open
-        return clears
+    def on_outcome(self, attempt: Attempt, endpoint: Endpoint, outcome: SendOutcome, now: float) -> Finding | None:
+        """Record how a send ended; see `Endpoint.on_outcome`."""
+        finding = endpoint.on_outcome(attempt, outcome, now)
+        if outcome is ANSWERED:
+            self.queue.held_bytes -= attempt.size_bytes
+            self.queue.budget.earned += EARNED_PER_ANSWER
+            if self.queue.is_outage:
+                self.queue.is_outage = endpoint.health.outage.is_open
+            return finding
+        if outcome.kind is Kind.FAILED:
+            self.queue.is_outage = all(other.health.outage.is_open for other in self.enabled)
+        elif outcome.kind in (Kind.RATE_LIMITED, Kind.REFUSED):
+            self._has_trouble = True
+        if finding is Finding.TOO_MANY_IN_FLIGHT:
+            self.queue.recall_all(now + RECALLED_S)
+        return finding
 
-    def on_push_back(self, request: Request, endpoint: Endpoint, wait_s: float | None, now: float) -> bool:
-        """Note a rate-limit reply; see `Endpoint.on_push_back`."""
-        self._has_trouble = True
-        is_explained = endpoint.on_push_back(request, wait_s, now)
-        if is_explained:
-            self.lanes.recall_all(now + RECALLED_S)
-        return is_explained
-
-    def on_refusal(self, request: Request, endpoint: Endpoint, signature: str, now: float, *, is_blamed: bool) -> None:
-        """Note that a line was refused for good; see `Endpoint.on_refusal`."""
-        self._has_trouble = True
-        endpoint.on_refusal(request, signature, now, is_blamed=is_blamed)
-
-    def failed(self, request: Request, endpoint: Endpoint, now: float, *, is_first: bool) -> None:
-        """A send failed in a way that another may not; see `Endpoint.failed`."""
-        endpoint.failed(request.sent_s, now, is_first=is_first)
-        self.lanes.is_outage = all(other.outage.is_open for other in self._enabled)
-
-    def gave_up(self, request: Request) -> None:
-        """The request has come to its end without an answer."""
-        self.lanes.held_bytes -= request.size_bytes
+    def record_end(self, attempt: Attempt) -> None:
+        """Record that a line has come to its end: its memory is free."""
+        self.queue.held_bytes -= attempt.size_bytes
 
     def on_rate_limit_headers(
-        self, request: Request, endpoint: Endpoint, infos: Sequence[RateLimitInfo], now: float
+        self, attempt: Attempt, endpoint: Endpoint, infos: Sequence[RateLimitInfo], now: float
     ) -> None:
-        """Follow the rate-limit headers of the reply to `request`."""
-        endpoint.on_rate_limit_headers(infos, request.sent_s, now)
+        """Follow the rate-limit headers of the reply to `attempt`."""
+        endpoint.learned.on_rate_limit_headers(infos, attempt.sent_s, now)
         self.counts_tokens = self.counts_tokens or endpoint.limits.counts_tokens
 
-    def left_late(self, request: Request, endpoint: Endpoint, left_s: float, *, is_fresh: bool = True) -> None:
-        """The request went out at `left_s` only. Where a connection had to be opened for it, those behind it on kept
-        connections would come too close, so the schedule moves as a whole.
+    def on_delayed_send(self, attempt: Attempt, endpoint: Endpoint, left_s: float, *, is_fresh: bool = True) -> None:
+        """Record that a request left at `left_s` only. Where a connection had to be opened for it, those behind it on
+        kept connections would come too close, so the schedule moves as a whole.
         """
-        behind_s = endpoint.left_late(request.sent_s, request.lag_s, left_s) if is_fresh else 0.0
-        endpoint.limits.left_late(request.sent_s, left_s, behind_s)
-        self._run_limits.left_late(request.sent_s, left_s, behind_s)
+        behind_s = endpoint.delay.add(attempt.sent_s, attempt.schedule_delay_s, left_s) if is_fresh else 0.0
+        endpoint.limits.left_late(attempt.sent_s, left_s, behind_s)
+        self.run_limits.left_late(attempt.sent_s, left_s, behind_s)
         self._paced_until_s = -math.inf
 
     @property
     def is_even(self) -> bool:
-        """Whether there is a rate at which requests leave evenly, so that a wake-up has to be precise."""
-        return any(limits.is_even for limits in (self._run_limits, *(e.limits for e in self.endpoints)))
+        """There is a rate at which requests leave evenly, so that a wake-up has to be precise."""
+        return any(limits.is_even for limits in (self.run_limits, *(e.limits for e in self.endpoints)))
 
     def leaves_at(self, endpoint: Endpoint) -> float:
         """Return the moment from which a request that was admitted may leave."""
-        return max(self._run_limits.leaves_at, endpoint.limits.leaves_at)
+        return max(self.run_limits.leaves_at, endpoint.limits.leaves_at)
 
     def leave(self, endpoint: Endpoint, now: float, *, is_fresh: bool = False) -> None:
         """Record the departure of a request that was admitted, on a connection that was opened for it if `is_fresh`."""
-        self._run_limits.leave(now, is_fresh=is_fresh)
+        self.run_limits.leave(now, is_fresh=is_fresh)
         endpoint.limits.leave(now, is_fresh=is_fresh)
 
     def wait_for_output(self, now: float) -> None:
-        """What waits now does so for the files, not for a limit."""
-        if self.lanes and self._held_by is not self._output:
+        """Count the present wait for the output files, not for a limit."""
+        if self.queue and self._wait.holder is not self._wait.output:
             self._paced_until_s = -math.inf
-            self._hold(self._output, self.wake_at, now)
+            self._wait.hold(self._wait.output, now)
 
     def disable(self, endpoint: Endpoint, reason: str) -> None:
-        """Sends nothing to this endpoint any more."""
-        endpoint.disabled = reason
-        self._enabled = tuple(e for e in self._enabled if e is not endpoint)
+        """Send nothing to this endpoint any more."""
+        endpoint.health.disabled = reason
+        self.enabled = tuple(e for e in self.enabled if e is not endpoint)
 
     def waited(self, now: float) -> Mapping[str, float]:
-        """Seconds for which the head of the queue waited, by the name of the limit that held it, or for the output."""
+        """Return the seconds for which the head of the queue waited, by the name of the limit that held it, or of the
+        output.
+        """
         self.count_wait(now)
-        return {limit.name: limit.waited_s for limit in self._limits()}
+        return {holder.name: holder.waited_s for holder in self._holders()}
 
     def count_wait(self, now: float) -> None:
-        """Add the present wait, so far, to what its limit held back."""
-        if self._held_by is not None:
-            self._hold(self._held_by, self.wake_at, now)
+        """Add the present wait, so far, to its limit."""
+        if self._wait.holder is not None:
+            self._wait.hold(self._wait.holder, now)
 
     def used(self, sent: int, span_s: float) -> Mapping[str, float]:
-        """The share of each set rate that `sent` requests used in the `span_s` seconds from the first to the last.
+        """Return the share of each set rate that `sent` requests used in the `span_s` seconds from first to last.
 
-        There is one interval less than there are sends. A rate that is learned has no share: nobody knows the whole.
+        There is one interval less than there are sends. A rate that is learned has no share: the whole is not known.
         """
         if sent < 2 or span_s <= 0:
             return {}
         in_span = (1 - 1 / sent) / span_s
-        rates = chain(self._run_limits.used(), *(endpoint.limits.used() for endpoint in self.endpoints))
+        rates = chain(self.run_limits.used(), *(endpoint.limits.used() for endpoint in self.endpoints))
         return {rate.name: used * in_span / rate.per_second for rate, used in rates}
 
-    def _pay(self, request: Request, endpoint: Endpoint, tokens: Tokens, now: float) -> None:
-        self._run_limits.take(tokens, now)
+    def usable_for(self, attempt: Attempt) -> Sequence[Endpoint]:
+        """Return the endpoints that speak the request's API, have not refused it and accept its model."""
+        usable, model = self.enabled, attempt.request.model
+        if barred := attempt.refused_by | attempt.request.closed_to:
+            usable = tuple(endpoint for endpoint in usable if not barred & endpoint.bit)
+        if model is not None:
+            usable = tuple(endpoint for endpoint in usable if not endpoint.has_lost(model))
+        return usable
+
+    def _pay(self, attempt: Attempt, endpoint: Endpoint, tokens: Tokens, now: float) -> None:
+        self.run_limits.take(tokens, now)
         endpoint.limits.take(tokens, now)
-        if not endpoint.sends:
+        if not endpoint.traffic.sends:
             self._await_cold_start(endpoint)
-        endpoint.sent(request, now)
+        endpoint.record_send(attempt, now)
         self.in_flight += 1
-        request.tokens_paid = tokens
-        request.sent_s = now
-        request.lag_s = endpoint.lag_s
+        attempt.tokens_paid = tokens
+        attempt.sent_s = now
+        attempt.schedule_delay_s = endpoint.delay.total_s
 
     def _await_cold_start(self, endpoint: Endpoint) -> None:
         """Move the endpoint's schedules, and at the first request of all the run's, which may be all there is."""
         endpoint.limits.delay_requests(COLD_START_S)
-        if all(not other.sends for other in self.endpoints):
-            self._run_limits.delay_requests(COLD_START_S)
+        if all(not other.traffic.sends for other in self.endpoints):
+            self.run_limits.delay_requests(COLD_START_S)
 
-    def _limits(self) -> Iterator[Limit | _Output]:
-        return chain(self._run_limits.all(), *(endpoint.limits.all() for endpoint in self.endpoints), (self._output,))
+    def _holders(self) -> Iterator[Holder]:
+        limits = (self.run_limits, *(endpoint.limits for endpoint in self.endpoints))
+        return chain(*(each.all() for each in limits), (self._wait.output,))
 
     def _estimate(self, request: Request) -> Tokens:
-        if len(self._enabled) == 1:
-            return self._enabled[0].estimator.estimate(request)
-        return dearest(endpoint.estimator.estimate(request) for endpoint in self._enabled)
+        if len(self.enabled) == 1:
+            return self.enabled[0].learned.estimator.estimate(request)
+        return dearest(endpoint.learned.estimator.estimate(request) for endpoint in self.enabled)
 
-    def usable_for(self, request: Request) -> Sequence[Endpoint]:
-        """Return the endpoints that speak the request's API, have not refused it and take its model."""
-        usable = self._enabled
-        if barred := request.refused_by | request.closed_to:
-            usable = tuple(endpoint for endpoint in usable if not barred & endpoint.bit)
-        if request.model is not None:
-            usable = tuple(endpoint for endpoint in usable if not endpoint.has_lost(request.model))
-        return usable
-
-    def _is_ready(self, endpoint: Endpoint, request: Request, tokens: Tokens, now: float) -> bool:
-        if request.model is not None and endpoint.model_ready_at(request.model, now) > now:
-            return False
-        return endpoint.limits.is_ready(tokens, now)
-
-    def _find_endpoint(self, request: Request, tokens: Tokens, now: float) -> Endpoint | None:
-        is_plain = not (request.refused_by or request.closed_to) and request.model is None
-        usable = self._enabled if is_plain else self.usable_for(request)
+    def _find_endpoint(self, attempt: Attempt, tokens: Tokens, now: float) -> Endpoint | None:
+        request = attempt.request
+        is_plain = not (attempt.refused_by or request.closed_to) and request.model is None
+        usable = self.enabled if is_plain else self.usable_for(attempt)
         if len(usable) == 1:
             (endpoint,) = usable
-            return endpoint if self._is_ready(endpoint, request, tokens, now) else None
-        ready = [endpoint for endpoint in usable if self._is_ready(endpoint, request, tokens, now)]
+            return endpoint if _is_ready(endpoint, attempt, tokens, now) else None
+        ready = [endpoint for endpoint in usable if _is_ready(endpoint, attempt, tokens, now)]
         if not ready:
             return None
-        if request.failed_on:
-            ready = [endpoint for endpoint in ready if not request.failed_on & endpoint.bit] or ready
-        return self._route(ready, request, self._enabled)
+        if attempt.failed_on:
+            ready = [endpoint for endpoint in ready if not attempt.failed_on & endpoint.bit] or ready
+        return self._route(ready, attempt.request, self.enabled)
 
-    def _park(self, request: Request, tokens: Tokens, now: float) -> bool:
+    def _park(self, attempt: Attempt, tokens: Tokens, now: float) -> bool:
         """Put a line aside that waits for its model, or for the endpoints that have not refused it, where others may go
         at this moment. Return whether that was so.
         """
-        if not any(endpoint.limits.is_ready(tokens, now) for endpoint in self._enabled):
+        if not any(endpoint.limits.is_ready(tokens, now) for endpoint in self.enabled):
             return False
         moments = (
-            max(endpoint.limits.last_ready(tokens, now)[0], endpoint.model_ready_at(request.model, now))
-            for endpoint in self.usable_for(request)
+            max(endpoint.limits.last_ready(tokens, now)[0], endpoint.model_ready_at(attempt.request.model, now))
+            for endpoint in self.usable_for(attempt)
         )
         due_s = min(moments, default=now)
-        self.lanes.park(min(max(due_s, now + PARKED_S), now + MAX_PARKED_S), now)
+        self.queue.park(min(max(due_s, now + PARKED_S), now + MAX_PARKED_S), now)
         return True
 
     def _look_at_trouble(self) -> None:
-        held = [endpoint.is_held for endpoint in self._enabled]
+        held = [endpoint.is_held for endpoint in self.enabled]
         self._has_trouble = any(held)
-        self.lanes.is_probing = bool(held) and all(held)
+        self.queue.is_probing = bool(held) and all(held)
 
-    def _wait_for_an_endpoint(self, request: Request, tokens: Tokens, now: float) -> None:
-        waits = [endpoint.limits.last_ready(tokens, now) for endpoint in self.usable_for(request)]
+    def _wait_for_an_endpoint(self, attempt: Attempt, tokens: Tokens, now: float) -> None:
+        waits = [endpoint.limits.last_ready(tokens, now) for endpoint in self.usable_for(attempt)]
         if not waits:
             self._hold(None, math.inf, now)
             return
         at, limit = min(waits, key=lambda wait: wait[0])
         if at <= now:  # the line's own model is held back
-            at = min(endpoint.model_ready_at(request.model, now) for endpoint in self.usable_for(request))
+            at = min(endpoint.model_ready_at(attempt.request.model, now) for endpoint in self.usable_for(attempt))
             at = min(at, now + MAX_PARKED_S)
-        self._wait(at, limit, now)
+        self._wait_for(at, limit, now)
 
-    def _wait(self, at: float, limit: Limit, now: float) -> None:
-        """A pace that holds whatever goes next is not asked again before its moment: nothing brings that forward."""
-        if isinstance(limit, EvenRate | RequestRate) and len(self._enabled) == 1:
+    def _wait_for(self, at: float, limit: Limit, now: float) -> None:
+        """Wait for a limit. Do not ask a pace that holds back every request before its moment: no event brings that
+        forward.
+        """
+        if isinstance(limit, EvenRate | RequestRate) and len(self.enabled) == 1:
             self._paced_until_s = at
             self._hold(limit, at, now)
         else:
             self._hold(limit, self._until_another_head(at, now), now)
 
     def _until_another_head(self, at: float, now: float) -> float:
-        """`at`, or earlier when a retry comes due that may cost fewer tokens than the request it goes before."""
-        due_s = self.lanes.next_due_s(now)
+        """Return `at`, or an earlier moment at which a retry comes due that may cost fewer tokens than the request that
+        it goes before.
+        """
+        due_s = self.queue.next_due_s(now)
         return due_s if self.counts_tokens and now < due_s < at else at
 
-    def _hold(self, limit: Limit | _Output | None, wake_at: float, now: float) -> None:
-        if self._held_by is not None:
-            self._held_by.waited_s += now - self._held_since
-        self._held_by, self._held_since, self.wake_at = limit, now, wake_at
+    def _hold(self, holder: Holder | None, wake_at: float, now: float) -> None:
+        self._wait.hold(holder, now)
+        self.wake_at = wake_at
+
+
+def _is_ready(endpoint: Endpoint, attempt: Attempt, tokens: Tokens, now: float) -> bool:
+    model = attempt.request.model
+    if model is not None and endpoint.model_ready_at(model, now) > now:
+        return False
+    return endpoint.limits.is_ready(tokens, now)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal
 
-from llmblast.records import NO_TOKENS, Answer, Request, Tokens
+from llmblast.records import NO_TOKENS, Answer, Attempt, Request, Tokens
 
 FIRST_TOKENS_PER_BYTE = 0.3
 """Before anything is known. English takes 0.25 in most tokenisers; too much is given back, too little draws a 429."""
@@ -35,12 +35,12 @@ class TokenEstimator:
             output = bound
         return prompt + output, prompt, output
 
-    def charged(self, request: Request, answer: Answer) -> Tokens:
+    def charged(self, attempt: Attempt, answer: Answer) -> Tokens:
         """What an answered request was charged in the end; the estimate where the provider did not count."""
         if answer.prompt_tokens is None or answer.completion_tokens is None:
-            return request.tokens_paid
+            return attempt.tokens_paid
         prompt: float = answer.prompt_tokens
-        output = request.tokens_paid[2] if self.charge == "max_tokens" else answer.completion_tokens
+        output = attempt.tokens_paid[2] if self.charge == "max_tokens" else answer.completion_tokens
         return prompt + output, prompt, output
 
     def learn(self, request: Request, answer: Answer) -> None:

@@ -1,30 +1,30 @@
-"""Sending: one HTTP exchange and what it means."""
+"""Sending: HTTP exchanges with endpoints, and verdicts on their replies."""
 
 from llmblast.sending.backoff import Backoff
 from llmblast.sending.channels import TRANSPORTS, Channel
 from llmblast.sending.credentials import find_key, goes_unprotected
-from llmblast.sending.exchange import Leave, leave_now
 from llmblast.sending.keys import EndpointKey
+from llmblast.sending.listener import NO_LISTENER, ChannelListener
 from llmblast.sending.network import connection_notes
 from llmblast.sending.proxies import NO_PROXY
 from llmblast.sending.target import Target, make_target
 from llmblast.sending.verdict import Action, Blame, Verdict, judge
 
 __all__ = [
+    "NO_LISTENER",
     "NO_PROXY",
     "TRANSPORTS",
     "Action",
     "Backoff",
     "Blame",
     "Channel",
+    "ChannelListener",
     "EndpointKey",
-    "Leave",
     "Target",
     "Verdict",
     "connection_notes",
     "find_key",
     "goes_unprotected",
     "judge",
-    "leave_now",
     "make_target",
 ]

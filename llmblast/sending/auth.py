@@ -1,7 +1,7 @@
-"""Auth: in which header an API key goes, and how.
+"""Auth: choose the header that carries the API key.
 
-`bearer` is `Authorization: Bearer KEY` (RFC 6750); any other value of the setting is the name of a header that takes
-the key as it is, such as `x-api-key` at many gateways. Without the setting, the provider says how.
+`bearer` is `Authorization: Bearer KEY` (RFC 6750); any other value of the setting is the name of a header whose value
+is the key, such as `x-api-key` at many gateways. Without the setting, the provider decides.
 """
 
 import re
@@ -14,12 +14,12 @@ from llmblast.settings import EndpointSettings
 BEARER = "bearer"
 BEARER_HEADER = "Authorization"
 DEFAULT_KEY_HEADERS = frozenset({"authorization", "api-key"})
-HEADERS_OF_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "content-type"})
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+RESERVED_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "content-type"})
+_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}"
 
 
 def auth_header(endpoint: EndpointSettings, provider: Provider, key: str) -> tuple[str, str]:
-    """Return name and value of the header that brings the key: as the settings say, else as the provider wants it."""
+    """Return name and value of the header that carries the key: by the settings, else by the provider."""
     auth = endpoint.auth
     if not auth:
         return provider.auth_header(endpoint.url, key)
@@ -31,10 +31,10 @@ def check_auth(endpoint: EndpointSettings) -> None:
     auth = endpoint.auth
     if auth is None:
         return
-    if not _TOKEN.fullmatch(auth) or looks_like_key(auth):
+    if not re.fullmatch(_TOKEN, auth) or looks_like_key(auth):
         raise UsageError(
             f"endpoint {endpoint.name}: auth {HIDDEN} is not a header: write bearer, api-key, x-api-key or the name of "
             "the header for the key, and put the key into a variable: key_env=NAME"
         )
-    if auth.lower() in HEADERS_OF_OURS:
+    if auth.lower() in RESERVED_HEADERS:
         raise UsageError(f"endpoint {endpoint.name}: auth {auth}: llmblast sets this header itself: name another one")

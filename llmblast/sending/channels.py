@@ -7,36 +7,32 @@ connection is closed, since a half-read reply would be taken for the next one's.
 from collections.abc import Callable
 from typing import Protocol
 
-from llmblast.records import Reply, Request
-from llmblast.sending.exchange import MAX_REPLY_BYTES, Leave
+from llmblast.records import Attempt, Reply
+from llmblast.sending.exchange import MAX_REPLY_BYTES
 from llmblast.sending.lean import LeanChannel
+from llmblast.sending.listener import NO_LISTENER, ChannelListener
 from llmblast.sending.target import Target
 
 
 class Channel(Protocol):
-    """Sends to one endpoint, in one of two ways. `start` sends at once where a connection is at hand, and `on_reply`
-    gets the reply: no task is needed. Where it is False, `send` has to be awaited, which may open one.
+    """Sends to one endpoint, in one of two ways. `start` sends at once where a connection is at hand, and the
+    listener gets the reply: no task is needed. Where it is False, `send` has to be awaited, which may open one.
 
-    `send` asks `leave` when it has a connection, and waits for what that returns, if anything, before it writes.
-    `is_busy` says whether something that was started has no reply yet.
-    `abandon` ends what was started; nobody is told. `on_late` is called when a request leaves later than it was
-    admitted, and told whether that is since a connection had to be opened for it. `warm_up` may open connections ahead,
-    and returns the Reply that says why there is none; `sweep(now)` ends what has run out of time, some times a second.
+    `send` asks `listener.leave` when it has a connection, and waits for the future that it returns, if any, before it
+    writes. `is_busy` says whether a request that was started has no reply yet. `abandon` ends those that were started,
+    without a reply. `warm_up` may open connections ahead, and returns the Reply that says why there is none; `sweep`
+    ends requests that have run out of time, some times a second.
     `set_key` replaces the API key in the headers of later requests; requests under way keep theirs.
     """
-
-    leave: Leave
-    on_late: Callable[[Request, bool], None]
-    on_reply: Callable[[Request, Reply], None]
 
     @property
     def is_busy(self) -> bool: ...
 
     async def warm_up(self, connections: int = 1) -> Reply | None: ...
 
-    def start(self, request: Request) -> bool: ...
+    def start(self, attempt: Attempt, listener: ChannelListener) -> bool: ...
 
-    async def send(self, request: Request) -> Reply: ...
+    async def send(self, attempt: Attempt, listener: ChannelListener = NO_LISTENER) -> Reply: ...
 
     def set_key(self, key: str) -> None: ...
 

@@ -1,8 +1,8 @@
-"""Complete bodies: tell that all of a reply has come, although its framing says that more was to come.
+"""Complete bodies: recognise a reply that is complete, although its framing announces more.
 
 Servers and proxies leave out the last chunk, or name the length that a body had before they rewrote it. curl prints
-what has come; to ask again would be to pay twice. Half an object of JSON is none, so that nothing is taken for whole
-that is not. Looked at only when a reply has broken off.
+such a body; to send the request again would cost twice. A cut JSON object is not valid, so that no part is mistaken
+for the whole. Only replies that have broken off are checked.
 """
 
 import orjson

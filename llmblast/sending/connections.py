@@ -1,6 +1,5 @@
-"""Connections: which way they are opened, by the loop where it can do it alone, else by aiohttp."""
+"""Connections: choose whether the loop opens them by itself or aiohttp does."""
 
-from collections.abc import Callable
 from ssl import SSLContext
 from typing import Protocol
 
@@ -8,20 +7,20 @@ from yarl import URL
 
 from llmblast.records import Reply
 from llmblast.sending.direct import DirectConnector, can_be_direct
-from llmblast.sending.exchange import MAX_REPLY_BYTES, Exchange
+from llmblast.sending.exchange import MAX_REPLY_BYTES, Exchange, ExchangeOwner
 from llmblast.sending.proxies import Proxy
 
 
 class Connector(Protocol):
     """Opens connections for lean exchanges to one endpoint."""
 
-    async def open(self, on_lost: Callable[[Exchange], None]) -> Exchange | Reply | None:
-        """A new connection with a lean exchange on it, the Reply that says why there is none, or None when this process
-        may open no more files.
+    async def open(self, owner: ExchangeOwner) -> Exchange | Reply | None:
+        """Return an exchange on a new connection, the Reply that says why there is none, or None when this process may
+        open no more files.
         """
 
     async def close(self) -> None:
-        """Closes what is still open."""
+        """Close all connections that are still open."""
 
 
 def new_connector(
@@ -31,7 +30,7 @@ def new_connector(
     proxy: Proxy | None = None,
     tls: SSLContext | None = None,
 ) -> Connector:
-    """The connector that the URL needs; called on the running loop."""
+    """Return the connector that the URL needs. Call this on the running loop."""
     parsed = URL(url)
     if proxy is None and can_be_direct(parsed):
         return DirectConnector(parsed, connect_timeout_s, max_reply_bytes)

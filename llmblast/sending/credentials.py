@@ -15,10 +15,10 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def find_key(endpoint: EndpointSettings, environ: Mapping[str, str], provider: Provider) -> str | None:
-    """The endpoint's key, or None where it has none. Raises UsageError naming the endpoint and the fix, never a key.
+    """Return the endpoint's key, or None where it needs none. Raises UsageError with endpoint and fix, never a key.
 
-    The variable of `provider` serves where nothing else is named and no header of the endpoint's own may hold a key;
-    the key in it never goes over plain http to another machine.
+    The default is the variable of `provider`, unless the settings name another source or have a header that may hold a
+    key; its key is never sent over plain http to another machine.
     """
     if endpoint.is_mock:
         return None
@@ -29,7 +29,7 @@ def find_key(endpoint: EndpointSettings, environ: Mapping[str, str], provider: P
     if endpoint.key_command:
         return check_printed_key(endpoint, _run(endpoint, endpoint.key_command))
     if any(may_hold_key(header) for header in endpoint.headers):
-        return None  # it brings a key of its own, which may be another provider's
+        return None  # the header may hold another provider's key
     return _default_key(endpoint, environ, provider)
 
 
@@ -81,13 +81,13 @@ def read_key_file(endpoint: EndpointSettings, path: str) -> str:
         text = Path(path).expanduser().read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise UsageError(f"endpoint {endpoint.name}: key_file {place} cannot be read: {error.strerror}") from None
-    except (ValueError, RuntimeError):  # a NUL in it; `~` of a user that there is not
+    except (ValueError, RuntimeError):  # a NUL in the name, or `~` of an unknown user
         raise UsageError(f"endpoint {endpoint.name}: key_file {place} cannot be read: it is not a file name") from None
     return _checked(text, endpoint, f"the file {place} is empty: write the key into it")
 
 
 def check_printed_key(endpoint: EndpointSettings, printed: str) -> str:
-    """Return the key in what the key command printed. Raises UsageError."""
+    """Return the key in the output of the key command. Raises UsageError."""
     return _checked(printed, endpoint, "key_command printed nothing: let it print the key")
 
 
@@ -109,7 +109,7 @@ def _run(endpoint: EndpointSettings, command: str) -> str:
             command,
             shell=True,
             check=True,
-            stdin=subprocess.DEVNULL,  # ours may be the prompts
+            stdin=subprocess.DEVNULL,  # standard input may be the prompts
             stdout=subprocess.PIPE,
             timeout=COMMAND_TIMEOUT_S,
             encoding="utf-8",

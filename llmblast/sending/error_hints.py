@@ -1,7 +1,7 @@
-"""What the names, words and numbers of an error point to; tables of what providers really send.
+"""Error hints: the probable cause of an error by its names, words and numbers, from tables of real providers' errors.
 
-They are hints: a status or a named wait goes first, and whose fault a refusal is shows in what other lines meet at the
-same endpoint. See `verdict` for which hint counts when.
+A status or a named wait has priority over hints, and so have other lines' replies from the same endpoint.
+`error_verdicts` defines which hint counts when.
 
 Names come from the error references of OpenAI, Anthropic, Google (google.rpc.Code and ErrorInfo), Azure OpenAI, AWS
 (botocore's THROTTLED list), Mistral, Groq, Cerebras, DeepSeek, Baidu Qianfan, and:
@@ -20,106 +20,53 @@ from llmblast.records import MAX_MESSAGE_CHARS, ReplyError
 
 
 class Hint(Flag):
-    """What an error points to; several may be true."""
+    """Probable causes of an error; several may be true."""
 
     NONE = 0
     RATE_LIMIT = auto()
-    """A name says that it is a rate limit or an overload."""
+    """A name of a rate limit or an overload."""
     RATE_WORDS = auto()
+    """Words of a rate limit."""
     BUSY_WORDS = auto()
     """Words of an overload or a full queue."""
     ACCOUNT = auto()
-    """The key, the money or the standing of the account: every line meets it."""
+    """The key, the balance or the status of the account: it concerns every line."""
     LINE = auto()
-    """Too long, forbidden, broken: other lines do not meet it."""
+    """Too long, forbidden or broken content: it concerns this line only."""
     TOO_LARGE = auto()
     """The provider's own numbers say that the request is larger than the limit."""
     NO_MODEL = auto()
+    """The model is unknown."""
     PASSING = auto()
     """Another attempt may work."""
     STATED = auto()
-    """A provider that answers with HTTP 200 has named an error by a number of its own."""
+    """The number of an error in a reply with HTTP 200."""
 
 
-_STEMS: Mapping[Hint, tuple[str, ...]] = {
+_STEMS: Mapping[Hint, str] = {
     Hint.RATE_LIMIT: (
-        "ratelimit",
-        "throttl",
-        "overload",
-        "toomanyrequests",
-        "toomanytokens",
-        "resourceexhausted",
-        "capacityexhausted",
-        "queueexceeded",
-        "queuefull",
-        "slowdown",
-        "limitrequests",
-        "limitburstrate",
-        "concurrencylimit",
+        r"ratelimit|throttl|overload|toomanyrequests|toomanytokens|resourceexhausted|capacityexhausted"
+        r"|queueexceeded|queuefull|slowdown|limitrequests|limitburstrate|concurrencylimit"
     ),
     Hint.ACCOUNT: (
-        "insufficientquota",
-        "insufficientuserquota",
-        "insufficientbalance",
-        "insufficientfunds",
-        "insufficientcredit",
-        "billing",
-        "budgetexceeded",
-        "exceededbudget",
-        "creditbalance",
-        "outofcredits",
-        "paymentrequired",
-        "arrearage",
-        "accountoverdue",
-        "spendlimit",
-        "spendinglimit",
-        "keylimitexceeded",
-        "apikeyinvalid",
-        "invalidapikey",
-        "incorrectapikey",
-        "apikeyexpired",
-        "authenticationerror",
-        "unauthenticated",
-        "unauthorized",
-        "deactivated",
-        "suspended",
-        "unsupportedcountry",
+        r"insufficientquota|insufficientuserquota|insufficientbalance|insufficientfunds|insufficientcredit"
+        r"|billing|budgetexceeded|exceededbudget|creditbalance|outofcredits|paymentrequired|arrearage"
+        r"|accountoverdue|spendlimit|spendinglimit|keylimitexceeded|apikeyinvalid|invalidapikey"
+        r"|incorrectapikey|apikeyexpired|authenticationerror|unauthenticated|unauthorized|deactivated"
+        r"|suspended|unsupportedcountry"
     ),
     Hint.LINE: (
-        "contextlength",
-        "contextwindow",
-        "contextsize",
-        "contentfilter",
-        "contentpolicy",
-        "contentmanagement",
-        "policyviolation",
-        "responsibleai",
-        "moderation",
-        "datainspection",
-        "prohibitedcontent",
-        "invalidprompt",
-        "unsafe",
-        "abovemaxlength",
-        "requesttoolarge",
-        "payloadtoolarge",
-        "toolong",
-        "invalidimage",
-        "invalidbase64",
-        "imageparse",
-        "imagetoolarge",
+        r"contextlength|contextwindow|contextsize|contentfilter|contentpolicy|contentmanagement"
+        r"|policyviolation|responsibleai|moderation|datainspection|prohibitedcontent|invalidprompt|unsafe"
+        r"|abovemaxlength|requesttoolarge|payloadtoolarge|toolong|invalidimage|invalidbase64|imageparse"
+        r"|imagetoolarge"
     ),
     Hint.NO_MODEL: (
-        "modelnotfound",
-        "modelnotexist",
-        "modeldoesnotexist",
-        "modelnotavailable",
-        "modeldecommissioned",
-        "invalidmodel",
-        "unknownmodel",
-        "deploymentnotfound",
+        r"modelnotfound|modelnotexist|modeldoesnotexist|modelnotavailable|modeldecommissioned|invalidmodel"
+        r"|unknownmodel|deploymentnotfound"
     ),
 }
-"""Parts of normalised names: providers vary what stands before and behind them."""
+"""Searched in normalised names: providers vary prefixes and suffixes."""
 
 _ZHIPU: Mapping[Hint, tuple[int, ...]] = {
     Hint.RATE_LIMIT: (1302, 1303, 1304, 1305, 1308, 1310, 1312, 1313),
@@ -139,7 +86,7 @@ _NUMBERED = {str(number): hint for hint, numbers in _ZHIPU.items() for number in
 _NUMBERED |= {f"{_MINIMAX_PREFIX}{number}": hint for hint, numbers in _MINIMAX.items() for number in numbers}
 
 _LINKS = r"\b(?:https?://|www\.)\S{1,300}"
-"""Pages that errors name, such as .../account/billing, say nothing of this error."""
+"""Links such as .../account/billing are no hint at the error."""
 
 _WORDS: Mapping[Hint, str] = {
     Hint.RATE_WORDS: r"rate[ -]?limit|too many (?:concurrent )?requests|throttl",
@@ -177,8 +124,8 @@ _WORDS: Mapping[Hint, str] = {
         r"|invalid image|(?:process|decode|download|load)(?: the| input)* image|unsupported image"
     ),
 }
-"""Looked for in the lower-case message without its links. Each alternative is bounded. Patterns are compiled by `re`
-when the first error comes: at the start that would take 6 ms.
+"""Searched in the lower-case message without its links. Each alternative is bounded. `re` compiles the patterns at the
+first error: at the start that would take 6 ms.
 """
 
 _NUMBER = r"~?(\d{1,3}(?:,\d{3}){1,4}|\d{1,15})(?:\.\d{1,9})?"
@@ -191,7 +138,7 @@ _LARGER_THAN = (
 
 
 def hints_in(error: ReplyError) -> Hint:
-    """Return all that the error points to. Never raises; the time it takes is bounded."""
+    """Return all hints in the error. Never raises; takes a bounded time."""
     hints = Hint.NONE
     for name in error.names:
         hints |= _hints_in_name(name)
@@ -207,13 +154,13 @@ def hints_in(error: ReplyError) -> Hint:
 def _hints_in_name(name: str) -> Hint:
     hints = _NUMBERED.get(name, Hint.NONE)
     for hint, stems in _STEMS.items():
-        if any(stem in name for stem in stems):
+        if re.search(stems, name):
             hints |= hint
     return hints | Hint.STATED if name.startswith(_MINIMAX_PREFIX) else hints
 
 
 def _is_too_large(text: str) -> bool:
-    """Whether the message names how much was requested and a limit below that, whatever has been used of it."""
+    """Return whether the message names a requested amount and a limit below that, apart from its present use."""
     found = re.search(_LIMIT_AND_REQUESTED, text)
     if found is not None:
         return _amount(found[2]) > _amount(found[1])

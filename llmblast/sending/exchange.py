@@ -1,8 +1,8 @@
-"""Exchange: the lean HTTP/1.1 protocol of one kept-alive connection, one request at a time.
+"""Exchange: the lean HTTP/1.1 client of one keep-alive connection, one request at a time.
 
-httptools (llhttp) parses; there is no task, no future, no timer and no stream between the socket and whoever waits for
-the reply: 8 us of CPU where a `ClientSession.post` takes 70. Message framing follows RFC 9112 section 6.3, connection
-reuse section 9.3.
+There is no task, no future, no timer and no stream between the socket and the caller that waits for the reply: 8 us of
+CPU where a `ClientSession.post` takes 70. Connections are reused by RFC 9112 section 9.3. `ReplyReader` has the state
+of the reply, `Exchange` that of the request and of the connection.
 """
 
 import asyncio
@@ -11,340 +11,248 @@ from math import inf
 from ssl import SSLError
 from typing import Protocol
 
-import httptools
+from httptools import HttpParserUpgrade
 
-from llmblast.records import Cause, Reply, Request
-from llmblast.sending.codings import without_coding
-from llmblast.sending.complete_bodies import MAY_BE_COMPLETE, is_complete
+from llmblast.records import Attempt, Cause, Reply
+from llmblast.sending.complete_bodies import MAY_BE_COMPLETE
 from llmblast.sending.foreign_protocols import explain_first_bytes, hint_at_tls
-from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS, ReplyRewriter, UnreadableHttpError
 from llmblast.sending.reply_budget import UNCOUNTED_BYTES, reply_budget
-from llmblast.sending.tls import explain_tls
+from llmblast.sending.reply_reader import ReplyReader
 
-_FRAMING = _LENGTH, _CODING = b"content-length", b"transfer-encoding"
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-_MAX_REREAD_BYTES = 64 * 1024
-"""So much of a reply can be read a second time, leniently, once its head is known."""
-JOINED_WRITE_BYTES = 64 * 1024
-"""Longer bodies are handed to the kernel beside their head instead of copied behind it."""
+MAX_JOINED_BYTES = 64 * 1024
+"""Longer bodies are written beside their head instead of copied behind it."""
 
-Done = Callable[[Request, Reply], None]
-"""Takes a request and what came of it."""
+Done = Callable[[Attempt, Reply], None]
+"""Takes an attempt and its reply."""
 
 
-Leave = Callable[[Request, bool], asyncio.Future[None] | None]
-"""Takes a request, and whether its connection had to be opened. Returns what ends when it may leave; None: now."""
+class ExchangeOwner(Protocol):
+    """The pool to which exchanges belong."""
+
+    def on_free(self, exchange: "Exchange") -> None:
+        """Take back an exchange that can send another request."""
+
+    def on_lost(self, exchange: "Exchange") -> None:
+        """Forget an exchange whose connection is gone."""
 
 
-class _Parser(Protocol):
-    """What an exchange uses of httptools."""
+class Exchange:
+    """Send one request after the other over a connection that is open and secured.
 
-    def feed_data(self, data: bytes, /) -> None: ...
-
-    def get_status_code(self) -> int: ...
-
-    def should_keep_alive(self) -> bool: ...
-
-
-def leave_now(request: Request, is_fresh: bool) -> None:
-    """Let every request leave, where no rate is kept."""
-
-
-class Exchange(asyncio.Protocol):
-    """Sends one request after the other over a connection that is already open and secured.
-
-    `on_lost` is called once when the connection is gone, `on_free` whenever it can take another request. `deadline_s`
-    is when the owner's sweep cuts the present exchange off; it becomes infinity at its end, and from then on is the
-    owner's, to let idle connections age.
+    `deadline_s` is the time at which the owner's sweep cuts off the present request. It is infinite once the reply is
+    complete; from then on the owner may set it, to let idle connections age. `release` is called with the error, if
+    any, when the connection is lost.
     """
 
     __slots__ = (
         "_body_is_large",
         "_budget",
-        "_chunks",
         "_done",
-        "_headers",
-        "_headers_done",
-        "_max_reply_bytes",
-        "_on_lost",
-        "_packets",
-        "_parser",
-        "_received_bytes",
-        "_reply",
+        "_owner",
+        "_reader",
+        "_release",
         "_transport",
         "_uncounted_bytes",
-        "_used",
+        "_was_used",
+        "attempt",
         "deadline_s",
         "foreign",
         "is_kept",
-        "on_body",
-        "on_free",
-        "on_header",
-        "request",
+        "max_reply_bytes",
     )
 
     def __init__(
         self,
         transport: asyncio.Transport,
-        on_lost: Callable[["Exchange", BaseException | None], None],
+        owner: ExchangeOwner,
         max_reply_bytes: int = MAX_REPLY_BYTES,
+        release: Callable[[BaseException | None], None] | None = None,
     ) -> None:
         self.is_kept = True
-        """Whether the connection will take another request, or the end of the present one."""
-        self.request: Request | None = None
-        """What is under way, if anything is."""
+        """Whether the connection can take another request, or the rest of the present one."""
+        self.attempt: Attempt | None = None
+        """The attempt under way, if there is one."""
         self.foreign = ""
-        """What the server speaks instead of HTTP, in words, where it greeted before anything was sent."""
+        """The protocol of a server that greeted before a request was sent, in a sentence for a person."""
         self.deadline_s = inf
-        self.on_free: Callable[[Exchange], None] = lambda exchange: None
+        self.max_reply_bytes = max_reply_bytes
         self._transport = transport
-        self._on_lost = on_lost
-        self._max_reply_bytes = max_reply_bytes
+        self._owner = owner
+        self._release = release
         self._uncounted_bytes = min(UNCOUNTED_BYTES, max_reply_bytes)
         self._budget = reply_budget()
+        self._reader = ReplyReader(max_reply_bytes)
         self._done: Done | None = None
         self._body_is_large = False
-        self._used = False
-        self._received_bytes = 0
-        self._reply: Reply | None = None
-        self._headers_done = False
-        self._headers: dict[bytes, bytes] = {}
-        self._chunks: list[bytes] = []
-        # What the parser calls for every header and every piece of a body costs no line of Python. Of a header that is
-        # repeated the first one counts.
-        self.on_header = self._headers.setdefault
-        self.on_body = self._chunks.append
-        self._packets: list[bytes] = []
-        """What has come of a reply that is not whole yet, for a second reading."""
-        self._parser: _Parser = _new_parser(self)
-        transport.set_protocol(self)
+        self._was_used = False
+        """Whether a request before the present one has ended on this connection."""
+        transport.set_protocol(_ConnectionEvents(self))
+
+    def __repr__(self) -> str:
+        states = "reused" if self._was_used else "new", "kept" if self.is_kept else "closing"
+        return f"<Exchange: {', '.join(states)}, {'idle' if self.is_idle else repr(self._reader)}>"
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way."""
-        return self.request is None
+        """Return whether no request is under way."""
+        return self.attempt is None
 
-    def send(self, head: bytes, body: bytes | memoryview, deadline_s: float, request: Request, done: Done) -> None:
-        """Writes the request, all of it in `head` and `body`; `done` is called once with it and its reply, whatever
-        happens to the connection.
+    def send(self, head: bytes, body: bytes | memoryview, deadline_s: float, attempt: Attempt, done: Done) -> None:
+        """Write a request, all of it in `head` and `body`. `done` is called once with the attempt and its reply, even
+        if the connection breaks.
         """
-        self._received_bytes = 0
         self.deadline_s = deadline_s
-        self.request = request
+        self.attempt = attempt
         self._done = done
-        if len(body) > JOINED_WRITE_BYTES:
+        if len(body) > MAX_JOINED_BYTES:
             self._body_is_large = True
             self._transport.writelines((head, body))
         else:
             self._transport.write(head + body)
 
     def cut_off(self, cause: Cause, detail: str) -> None:
-        """Ends the exchange and the connection now."""
+        """End the request and the connection now."""
         self.is_kept = False
         self._transport.abort()
-        self._finish(self._broken_off(cause, detail))
+        self._finish(self._broken_reply(cause, detail))
 
     def abandon(self) -> None:
-        """Ends the exchange and the connection now, and tells nobody."""
+        """End the request and the connection now, without a reply."""
         self._done = None
-        self.cut_off(Cause.BROKEN, "abandoned")
+        self.is_kept = False
+        self._transport.abort()
+        self._finish(Reply(cause=Cause.BROKEN))
 
     def close(self) -> None:
-        """Closes the connection; an exchange under way ends as broken."""
-        if self.request is not None:
+        """Close the connection; a request under way ends as broken."""
+        if self.attempt is not None:
             self.cut_off(Cause.BROKEN, "llmblast closed the connection before the reply was complete")
             return
         self.is_kept = False
         self._close_transport()
 
-    def data_received(self, data: bytes) -> None:
-        """Feeds the parser, which calls the `on_...` methods; a reply is handed over when they are through."""
-        if self.request is None:
-            if not self._used:
-                self.foreign = explain_first_bytes(data)
-            self.close()  # nobody asked: the server says good-bye, or speaks out of turn
-            return
-        self._received_bytes += len(data)  # as received, so that endless headers and interim replies count too
-        if self._received_bytes > self._uncounted_bytes and not self._may_grow(len(data)):
-            return
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserCallbackError as error:
-            raise error.__context__ or error from None  # a defect of ours, not the server's
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade, UnreadableHttpError) as error:
-            self.is_kept = False
-            if self._reply is None and (reason := self._read_leniently(data, error)) is not None:
-                self.cut_off(*self._explain(reason, data))
-                return
-        if (reply := self._reply) is not None:
-            self._finish(reply)
-        elif self._has_too_much_head():
-            self.cut_off(Cause.TOO_LARGE, "the headers of the reply are too large and were cut off")
-        else:
-            self._keep_for_rereading(data)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Ends an exchange under way: complete if the connection's end was to mark the reply's end, else broken."""
-        self.is_kept = False
-        if self.request is not None:
-            if self._headers_done and exc is None and self._ends_with_the_connection():
-                self._finish(self._whole(self._parser.get_status_code()))
-            elif self._used and not self._received_bytes:
-                self._finish(Reply(cause=Cause.STALE, detail="the server had closed the keep-alive connection"))
-            elif isinstance(exc, SSLError) and not self._used and not self._received_bytes:
-                self._finish(Reply(cause=Cause.NOT_SENT, detail=f"no TLS connection: {explain_tls(exc)}"))
-            else:
-                how_far = "in the middle of the reply" if self._received_bytes else "before a reply came"
-                self._finish(self._broken_off(Cause.BROKEN, f"the connection broke {how_far}{self._hint()}"))
-        del self._parser  # it holds this object, which would live on until a collection with all that it received
-        self._on_lost(self, exc)
-
     def pause(self) -> None:
-        """Read no more of the reply: the budget of all replies is full."""
+        """Stop reading: the budget of all replies is full."""
         self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Read on."""
+        """Continue reading."""
         self._transport.resume_reading()
 
-    def on_message_begin(self) -> None:
-        """A reply's first byte. RFC 9112 section 9.2: what follows a whole reply unasked answers no request of ours."""
-        if self._reply is not None:
-            self.is_kept = False
+    def on_data(self, data: bytes) -> None:
+        """Read more of the reply, and hand it over once it is complete."""
+        if self.attempt is None:
+            if not self._was_used:
+                self.foreign = explain_first_bytes(data)
+            self.close()  # no request is under way: the server ends the connection, or speaks out of turn
+            return
+        reader = self._reader
+        reader.received_bytes += len(data)
+        if reader.received_bytes > self._uncounted_bytes and not self._may_grow(len(data)):
+            return
+        if (error := reader.feed(data)) is not None:
+            self.cut_off(*self._explain(error, data))
+        elif reader.reply is not None:
+            self._finish(reader.reply)
+        elif reader.has_too_much_head:
+            self.cut_off(Cause.TOO_LARGE, "the headers of the reply are too large and were cut off")
 
-    def on_headers_complete(self) -> None:
-        """The status line and the headers are known."""
-        self._headers_done = True
+    def on_connection_lost(self, error: BaseException | None) -> None:
+        """End a request under way: complete if its reply has no other end than the connection's, else broken."""
+        self.is_kept = False
+        if self.attempt is not None:
+            self._finish(self._reply_at_the_end(error))
+        self._reader.close()
+        if self._release is not None:
+            self._release(error)
+        self._owner.on_lost(self)
 
-    def on_message_complete(self) -> None:
-        """The reply is whole; an interim one (100 Continue, 103) only precedes it."""
-        status = self._parser.get_status_code()
-        if 100 <= status < 200:
-            self._headers_done = False
-            self._headers.clear()
-        elif self._reply is None:
-            self.is_kept = self.is_kept and self._parser.should_keep_alive()
-            self._reply = self._whole(status)
+    def _reply_at_the_end(self, error: BaseException | None) -> Reply:
+        reader = self._reader
+        if error is None and reader.ends_with_connection:
+            return reader.received()
+        if reader.received_bytes:
+            return self._broken_reply(Cause.BROKEN, "the connection broke in the middle of the reply")
+        if self._was_used:
+            return Reply(cause=Cause.STALE, detail="the server had closed the keep-alive connection")
+        if isinstance(error, SSLError):
+            from llmblast.sending.tls_errors import explain_tls  # noqa: PLC0415 -- on errors only
+
+            return Reply(cause=Cause.NOT_SENT, detail=f"no TLS connection: {explain_tls(error)}")
+        return Reply(cause=Cause.BROKEN, detail=f"the connection broke before a reply came{self._hint_at_tls()}")
 
     def _may_grow(self, size_bytes: int) -> bool:
-        """Count what has come of a long reply, which may pause it; cut it off where it is too long."""
-        if self._received_bytes > self._max_reply_bytes:
-            self.cut_off(Cause.TOO_LARGE, f"the reply is larger than {self._max_reply_bytes} bytes and was cut off")
+        """Count more bytes of a long reply, which may pause it; cut it off where it is too long."""
+        received_bytes = self._reader.received_bytes
+        if received_bytes > self.max_reply_bytes:
+            self.cut_off(Cause.TOO_LARGE, f"the reply is larger than {self.max_reply_bytes} bytes and was cut off")
             return False
-        is_first = self._received_bytes - size_bytes <= self._uncounted_bytes
-        self._budget.grow(self, self._received_bytes if is_first else size_bytes)
+        is_first = received_bytes - size_bytes <= self._uncounted_bytes
+        self._budget.grow(self, received_bytes if is_first else size_bytes)
         return True
 
-    def _keep_for_rereading(self, data: bytes) -> None:
-        if self._received_bytes <= _MAX_REREAD_BYTES or not self._headers_done:
-            self._packets.append(data)
-        else:
-            self._packets.clear()
-
-    def _read_leniently(self, data: bytes, error: Exception) -> Exception | None:
-        """Read the reply once more from its first byte, rewritten. Return why it cannot be read, or None."""
-        received = b"".join((*self._packets, data))
-        if not isinstance(error, httptools.HttpParserError) or len(received) < self._received_bytes:
-            return error
-        self._headers.clear()
-        self._chunks.clear()
-        self._packets.clear()
-        self._headers_done = False
-        self._parser = _RewritingParser(self)
-        try:
-            self._parser.feed_data(received)
-        except httptools.HttpParserCallbackError as defect:
-            raise defect.__context__ or defect from None
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade, UnreadableHttpError) as reason:
-            return reason if self._reply is None else None
-        return None
-
-    def _whole(self, status: int) -> Reply:
-        chunks = self._chunks
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        return without_coding(Reply(status, self._headers.copy(), body), self._max_reply_bytes)
-
-    def _broken_off(self, cause: Cause, detail: str) -> Reply:
+    def _broken_reply(self, cause: Cause, detail: str) -> Reply:
         """Return the reply where only its framing has no end, else the cause."""
-        if self._chunks and self._headers_done and cause in MAY_BE_COMPLETE and self._done is not None:
-            reply = self._whole(self._parser.get_status_code())
-            if is_complete(reply):
-                return reply
-        return Reply(cause=cause, detail=detail)
+        complete = self._reader.complete_body() if cause in MAY_BE_COMPLETE else None
+        return complete or Reply(cause=cause, detail=detail)
 
     def _finish(self, reply: Reply) -> None:
-        request, done = self.request, self._done
-        self.request = self._done = self._reply = None
-        if self._received_bytes > self._uncounted_bytes:
-            self._budget.release(self)
-        self._headers.clear()
-        self._packets.clear()
-        self._chunks.clear()  # an idle connection keeps no body alive
-        self._headers_done = False
-        self._used = True
+        """Free the connection or close it, then hand over the reply."""
+        attempt, done, reader = self.attempt, self._done, self._reader
+        self.attempt = self._done = None
         self.deadline_s = inf
+        self._was_used = True
+        if not reader.keeps_alive:
+            self.is_kept = False
+        if reader.received_bytes > self._uncounted_bytes:
+            self._budget.release(self)
+        reader.reset()
         if self._body_is_large:
             self._body_is_large = False
             if self._is_writing():
-                self.is_kept = False  # answered before it was all sent: the rest would go ahead of the next request
+                self.is_kept = False  # answered before it was all sent: the rest would precede the next request
         if self.is_kept:
-            self.on_free(self)
+            self._owner.on_free(self)
         else:
             self._close_transport()
-        if done is not None and request is not None:
-            done(request, reply)
+        if done is not None and attempt is not None:
+            done(attempt, reply)
 
     def _close_transport(self) -> None:
         if self._transport.is_closing():
             return
         if self._is_writing():
-            self._transport.abort()  # a peer that reads no more would never let it end
+            self._transport.abort()  # a peer that reads no more would keep it open for ever
         else:
             self._transport.close()
 
     def _is_writing(self) -> bool:
-        """Whether a part of the request has not left yet, even if its reply came."""
+        """Return whether a part of the request has not left yet, even if its reply came."""
         return self._transport.get_write_buffer_size() > 0
 
     def _explain(self, error: Exception, data: bytes) -> tuple[Cause, str]:
-        if isinstance(error, httptools.HttpParserUpgrade):
+        if isinstance(error, HttpParserUpgrade):
             return Cause.BROKEN, "the server switched to another protocol without a request for it"
-        if not self._used and self._received_bytes == len(data) and (foreign := explain_first_bytes(data)):
+        is_first = not self._was_used and self._reader.received_bytes == len(data)
+        if is_first and (foreign := explain_first_bytes(data)):
             return Cause.NOT_SENT, foreign
         return Cause.BROKEN, f"the reply is not HTTP/1.1: {error}"
 
-    def _hint(self) -> str:
-        is_plain_and_new = not (self._used or self._received_bytes or self._transport.get_extra_info("sslcontext"))
-        peer = self._transport.get_extra_info("peername") if is_plain_and_new else None
+    def _hint_at_tls(self) -> str:
+        """Return a hint for a new connection that was closed, where it has no TLS."""
+        peer = None if self._transport.get_extra_info("sslcontext") else self._transport.get_extra_info("peername")
         return hint_at_tls(peer[1]) if isinstance(peer, tuple) else ""
 
-    def _has_too_much_head(self) -> bool:
-        is_over = not self._headers_done and self._received_bytes > MAX_HEAD_BYTES
-        return is_over or len(self._headers) > MAX_HEADERS
 
-    def _ends_with_the_connection(self) -> bool:
-        framing = {name.lower(): value for name, value in self._headers.items() if name.lower() in _FRAMING}
-        return _LENGTH not in framing and not framing.get(_CODING, b"").lower().rstrip().endswith(b"chunked")
+class _ConnectionEvents(asyncio.Protocol):
+    """Pass the events of a connection to its exchange: its slots are methods of the exchange, which saves a call."""
 
+    __slots__ = ("connection_lost", "data_received")
 
-class _RewritingParser:
-    """Parses one reply that the strict parser has refused. Its connection ends with it."""
+    data_received: Callable[[bytes], None]  # type: ignore[assignment] # a slot instead of a method
+    connection_lost: Callable[[BaseException | None], None]  # type: ignore[assignment] # a slot instead of a method
 
     def __init__(self, exchange: Exchange) -> None:
-        self._rewriter = ReplyRewriter()
-        self._parser = _new_parser(exchange)
-
-    def feed_data(self, data: bytes, /) -> None:
-        self._parser.feed_data(self._rewriter.feed(data))
-
-    def get_status_code(self) -> int:
-        return self._parser.get_status_code()
-
-    def should_keep_alive(self) -> bool:
-        return False
-
-
-def _new_parser(exchange: Exchange) -> _Parser:
-    parser = httptools.HttpResponseParser(exchange)
-    parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
-    return parser
+        self.data_received = exchange.on_data
+        self.connection_lost = exchange.on_connection_lost

@@ -1,12 +1,12 @@
-"""Foreign protocols: tell what a server speaks that does not speak HTTP/1.1, by the first bytes that it sends.
+"""Foreign protocols: recognise servers that do not speak HTTP/1.1 by the first bytes that they send.
 
-A server that speaks something else has not read our request as one: nothing was sent in the sense of a bill.
+Such a server has not understood the request, which therefore counts as not sent and is not billed.
 """
 
 HTTP2_ONLY = "the server speaks HTTP/2 only: enable HTTP/1.1 at the server, or put a proxy in front of it"
 SPEAKS_TLS = "the server speaks TLS: write its URL with https://"
 TLS_PORTS = (443, 4443, 8443, 9443)
-"""What people use for TLS."""
+"""Ports that usually have TLS."""
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
 _HTTP2_SETTINGS, _HTTP2_GOAWAY = 4, 7
 _HTTP2_HEAD_BYTES = 9
@@ -29,17 +29,17 @@ _GREETINGS = (
     (b"ERROR\r\n", "memcached"),
     (b"@RSYNCD:", "rsync"),
 )
-"""How servers of other protocols begin, unasked or as their answer to a line that they do not know."""
+"""First bytes of other protocols: a greeting, or the reply to an unknown command."""
 _MYSQL_PACKET = (b"\x00\x00\x00\n", b"\x00\x00\x00\xff")
 
 
 def hint_at_tls(port: object) -> str:
-    """Return what to try where a new connection without TLS is closed: most TLS servers say nothing to plain HTTP."""
+    """Return a hint for a new connection without TLS that was closed: most TLS servers send no reply to plain HTTP."""
     return "; if it speaks TLS, write its URL with https://" if port in TLS_PORTS else ""
 
 
 def explain_first_bytes(data: bytes) -> str:
-    """Return in words for a person what a server speaks whose first bytes are `data`; empty where that is not known."""
+    """Name the protocol of a server by its first bytes, for a person; empty where it is unknown."""
     if data.startswith(_TLS_RECORDS):
         return SPEAKS_TLS
     if _is_http2(data):
@@ -51,7 +51,7 @@ def explain_first_bytes(data: bytes) -> str:
 
 
 def _is_http2(data: bytes) -> bool:
-    """Return whether it begins with a frame of SETTINGS or GOAWAY for the whole connection (RFC 9113 section 4.1)."""
+    """Return whether the data begin with a frame of SETTINGS or GOAWAY for the connection (RFC 9113 section 4.1)."""
     if len(data) < _HTTP2_HEAD_BYTES:
         return False
     size, kind, stream = int.from_bytes(data[:3], "big"), data[3], int.from_bytes(data[5:9], "big")

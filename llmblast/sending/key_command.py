@@ -1,4 +1,4 @@
-"""Runs a key command without blocking the event loop, and leaves no process behind that is not wanted."""
+"""Key command: run it without blocking the event loop, and kill its processes when it fails."""
 
 import asyncio
 import os
@@ -12,21 +12,21 @@ from llmblast.settings import EndpointSettings
 
 MAX_PRINTED_BYTES = 64 * 1024
 """No key is longer: servers take headers of 8 to 64 KiB."""
-DRAIN_S = 0.2
-"""Time to read what a command printed after it has ended. Its pipe may stay open longer: uvloop leaves a second copy of
-it to the command, so that any helper which that starts has the pipe, too.
+_DRAIN_S = 0.2
+"""Time to read the output of a command after its end. Its pipe may stay open longer: uvloop leaves a second copy of the
+pipe to the command, so that all helpers of the command inherit it.
 """
 
 
 class _CommandProtocol(asyncio.SubprocessProtocol):
-    """Collects what a command prints."""
+    """Collects the output of a command."""
 
     def __init__(self) -> None:
         self.printed = bytearray()
         self.finished = asyncio.Event()
-        """Nothing more is to be read."""
+        """Set when all output was read."""
         self.ended = asyncio.Event()
-        """The process is reaped and its pipe is closed."""
+        """Set when the process is reaped and its pipe is closed."""
 
     @property
     def is_too_long(self) -> bool:
@@ -38,7 +38,7 @@ class _CommandProtocol(asyncio.SubprocessProtocol):
             self.finished.set()
 
     def process_exited(self) -> None:
-        asyncio.get_running_loop().call_later(DRAIN_S, self.finished.set)
+        asyncio.get_running_loop().call_later(_DRAIN_S, self.finished.set)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.finished.set()
@@ -56,7 +56,7 @@ async def run_key_command(endpoint: EndpointSettings, command: str) -> str:
         transport, protocol = await loop.subprocess_shell(
             _CommandProtocol,
             command,
-            stdin=asyncio.subprocess.DEVNULL,  # ours may be the prompts
+            stdin=asyncio.subprocess.DEVNULL,  # standard input may be the prompts
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,  # it may hold a secret, and would tear the progress bar apart
             start_new_session=True,  # one that asks for a password fails at once, without a terminal to ask at
@@ -70,7 +70,7 @@ async def run_key_command(endpoint: EndpointSettings, command: str) -> str:
         raise command_timed_out(endpoint) from None
     finally:
         if transport.get_returncode() is None:
-            with suppress(ProcessLookupError, PermissionError):  # the latter is macOS's word for a group of zombies
+            with suppress(ProcessLookupError, PermissionError):  # PermissionError: a group of zombies on macOS
                 os.killpg(transport.get_pid(), signal.SIGKILL)
         transport.close()
         await protocol.ended.wait()

@@ -1,4 +1,4 @@
-"""An endpoint's API key, which can be asked for again during a run: many tokens are valid for an hour."""
+"""Keys: an endpoint's API key, which is refreshed during a run, since many tokens are valid for an hour only."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -8,7 +8,6 @@ from pathlib import Path
 from llmblast.errors import UsageError
 from llmblast.records import Provider
 from llmblast.sending.credentials import find_key, read_key_file
-from llmblast.sending.key_command import run_key_command
 from llmblast.settings import EndpointSettings
 
 
@@ -23,10 +22,10 @@ class _Query:
 class EndpointKey:
     """The key of one endpoint; `value` is None where it needs none.
 
-    `since_s` is the moment, on `clock`, at which the present key was obtained. `problem` says in one sentence without a
-    secret why the last refresh gave no key; it is empty after one that did. `provider` names the variable with the
-    default key.
-    Raises UsageError where the settings name a key and there is none. Blocks, since nothing is sent without it.
+    `since_s` is the moment, on `clock`, at which the present key was obtained. `problem` is one sentence without a
+    secret, the reason why the last refresh gave no key; it is empty after a refresh that did. `provider` names the
+    variable with the default key.
+    Raises UsageError where the settings name a key and there is none. Blocks, since no request is sent without a key.
     """
 
     def __init__(
@@ -45,14 +44,14 @@ class EndpointKey:
 
     @property
     def can_refresh(self) -> bool:
-        """Return whether there is a command or a file to ask again."""
+        """Return whether the key comes from a command or a file, which can be read again."""
         return self._endpoint.can_refresh_key
 
     async def refresh(self) -> bool:
-        """Ask for the key again and return whether one was obtained, be it the same; a failure keeps the present key.
+        """Refresh the key and return whether one was obtained, be it the same; a failure keeps the present key.
 
-        Concurrent calls share one query. The value changes when the first of them resumes, so that a caller which hands
-        it on with no `await` in between can rely on this: what is sent at `since_s` or later carries the present key.
+        Concurrent calls share one query. The value changes when the first of them resumes. A caller that passes it on
+        without an `await` in between can rely on this: requests sent at `since_s` or later carry the present key.
         """
         if self._query is None:
             self._query = _Query(asyncio.create_task(self._ask()))
@@ -88,13 +87,15 @@ class EndpointKey:
                 return UsageError(f"endpoint {endpoint.name}: only key_command and key_file can be read again")
             if endpoint.key_file:
                 return await asyncio.to_thread(_read_again, endpoint, endpoint.key_file)
+            from llmblast.sending.key_command import run_key_command  # noqa: PLC0415 -- few endpoints have one
+
             return await run_key_command(endpoint, endpoint.key_command or "")
         except UsageError as error:
             return error
 
 
 def _read_again(endpoint: EndpointSettings, path: str) -> str:
-    """Return the key in a file, but do not wait for another program to write to a pipe: no timeout ends that."""
+    """Return the key in a regular file. A pipe is refused: no timeout would end the wait for its writer."""
     file = Path(path).expanduser()
     if file.exists() and not file.is_file():
         raise UsageError(f"endpoint {endpoint.name}: key_file {path} is not a regular file and cannot be read again")

@@ -1,18 +1,19 @@
-"""Network notes: what a person should know of proxies and trusted certificates before anything is sent."""
+"""Network notes: report proxies and wrong settings of trusted certificates before the first request."""
 
 from collections.abc import Mapping, Sequence
 
 from llmblast.sending.proxies import find_proxy, ignored_variable
-from llmblast.sending.tls import certificate_notes
 from llmblast.settings import EndpointSettings
 
 
 def connection_notes(
     endpoints: Sequence[EndpointSettings], environ: Mapping[str, str], *, verbose: bool
 ) -> Sequence[str]:
-    """Return what is wrong with the environment; with `verbose` also which proxies are used. Raises UsageError."""
+    """Return warnings about the environment; with `verbose` also the proxies that are used. Raises UsageError."""
     notes: list[str] = []
     if any(endpoint.url.lower().startswith("https://") for endpoint in endpoints):
+        from llmblast.sending.tls import certificate_notes  # noqa: PLC0415 -- for https only
+
         notes += certificate_notes(environ)
     if verbose:
         notes += [note for endpoint in endpoints if (note := _proxy_note(endpoint, environ))]

@@ -1,9 +1,9 @@
-"""Proxies: which one an endpoint is reached through, by its setting or by the environment, under curl's rules.
+"""Proxies: find the proxy of an endpoint by its setting or by the environment, under curl's rules.
 
-The setting `proxy` goes first; `none` means a direct connection. Else `https_proxy` or `HTTPS_PROXY` counts for an
+The setting `proxy` has priority; `none` means a direct connection. Else `https_proxy` or `HTTPS_PROXY` counts for an
 https endpoint and `http_proxy` for an http one, then `all_proxy` or `ALL_PROXY`. `HTTP_PROXY` in capitals is not read:
 a CGI script's environment has it from a request's `Proxy` header (https://httpoxy.org). `no_proxy` or `NO_PROXY` lists
-what is reached directly, loopback addresses like all others: https://everything.curl.dev/usingcurl/proxies/env.html
+hosts without a proxy; loopback addresses have to be listed like all others: https://everything.curl.dev/usingcurl/proxies/env.html
 """
 
 from base64 import b64encode
@@ -20,7 +20,7 @@ from llmblast.settings import EndpointSettings
 NO_PROXY = "none"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 PROXY_PORTS = {"http": 1080, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
-"""curl takes 1080 where a proxy's URL has no port."""
+"""Default ports of curl."""
 _SOCKS_PACKAGE = "python_socks"
 
 
@@ -36,7 +36,7 @@ class Proxy:
 
     @property
     def is_socks(self) -> bool:
-        """Return whether it speaks SOCKS instead of HTTP."""
+        """Return whether the proxy speaks SOCKS instead of HTTP."""
         return self.scheme.startswith("socks")
 
     @property
@@ -46,14 +46,14 @@ class Proxy:
 
     @property
     def authorization(self) -> str:
-        """Return the value of `Proxy-Authorization` (RFC 7617); empty where no user is known."""
+        """Return the value of `Proxy-Authorization` (RFC 7617); empty without user and password."""
         if not (self.user or self.password):
             return ""
         return f"Basic {b64encode(f'{self.user}:{self.password}'.encode()).decode()}"
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Return what must be shown nowhere."""
+        """Return the texts that must not be shown."""
         return tuple(text for text in (self.password, self.authorization.removeprefix("Basic ")) if text)
 
     def __str__(self) -> str:
@@ -75,14 +75,14 @@ def find_proxy(endpoint: EndpointSettings, environ: Mapping[str, str]) -> Proxy 
 
 
 def forwarder(proxy: Proxy | None, base: str) -> Proxy | None:
-    """Return the proxy if it is handed whole requests: to https and through SOCKS there is a tunnel instead."""
+    """Return the proxy if it forwards requests: for https and through SOCKS it opens a tunnel instead."""
     if proxy is None or proxy.is_socks or not base.lower().startswith("http://"):
         return None
     return proxy
 
 
 def ignored_variable(endpoint: EndpointSettings, environ: Mapping[str, str]) -> str | None:
-    """Return `HTTP_PROXY` where it is set for this endpoint, and not read."""
+    """Return `HTTP_PROXY` where that variable would apply to this endpoint, and is not read."""
     parts = urlsplit(endpoint.url)
     is_meant = not endpoint.is_mock and endpoint.proxy is None and parts.scheme == "http" and environ.get("HTTP_PROXY")
     if is_meant and _variable_for("http", environ) is None and not is_excluded(parts, environ):
@@ -96,7 +96,7 @@ def _variable_for(scheme: str, environ: Mapping[str, str]) -> str | None:
 
 
 def _parse(url: str, place: str) -> Proxy:
-    """Return the proxy that a URL names; without a scheme it is http. Raises UsageError, which shows no password."""
+    """Parse the URL of a proxy; the default scheme is http. Raises UsageError, which shows no password."""
     full = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(full)
@@ -124,7 +124,7 @@ def _parse(url: str, place: str) -> Proxy:
 
 
 def is_excluded(parts: SplitResult, environ: Mapping[str, str]) -> bool:
-    """Return whether `no_proxy` or `NO_PROXY` names the host: a name stands for its subdomains, too."""
+    """Return whether `no_proxy` or `NO_PROXY` names the host; a name includes its subdomains."""
     listed = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
     host, port = (parts.hostname or "").rstrip("."), parts.port or DEFAULT_PORTS.get(parts.scheme)
     return any(_is_named(host.lower(), port, entry.lower()) for entry in listed.replace(",", " ").split())
@@ -136,13 +136,13 @@ def _is_named(host: str, port: int | None, entry: str) -> bool:
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
-        name, their_port = _split_port(entry)
+        name, entry_port = _split_port(entry)
         name = name.removeprefix("*").strip(".")
-        return their_port in (None, port) and bool(name) and (host == name or host.endswith(f".{name}"))
-    for text, their_port in ((entry.strip("[]"), None), _split_port(entry)):
+        return entry_port in (None, port) and bool(name) and (host == name or host.endswith(f".{name}"))
+    for text, entry_port in ((entry.strip("[]"), None), _split_port(entry)):
         try:
             if address in ip_network(text.strip("[]"), strict=False):
-                return their_port in (None, port)
+                return entry_port in (None, port)
         except ValueError:
             continue
     return False

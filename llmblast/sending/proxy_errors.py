@@ -1,4 +1,4 @@
-"""Proxy errors: tell a proxy's failure from the endpoint's. Nothing was sent to the endpoint then."""
+"""Proxy errors: distinguish a proxy's failure, after which no request has left, from the endpoint's."""
 
 import socket
 from errno import ECONNREFUSED
@@ -14,14 +14,14 @@ from aiohttp import (
 from aiohttp.client_exceptions import ClientConnectorCertificateError, ClientConnectorDNSError, ClientSSLError
 from yarl import URL
 
-from llmblast.sending.opening import place_of
+from llmblast.sending.connect_errors import place_of
 from llmblast.sending.proxies import Proxy
 from llmblast.sending.proxy_replies import explain_proxy_status
-from llmblast.sending.tls import explain_certificate, explain_tls
+from llmblast.sending.tls_errors import explain_certificate, explain_tls
 
 
 class ProxyFailedError(ClientError):
-    """A proxy gave no connection; the text goes on after its name."""
+    """The proxy opened no connection; the text continues the sentence after its name."""
 
 
 _FAILURES: tuple[tuple[type[BaseException], str], ...] = (
@@ -34,7 +34,7 @@ _FAILURES: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def explain_proxy(proxy: Proxy, url: URL, error: BaseException) -> str:
-    """Return in words for a person what the proxy did; empty where the endpoint behind it is to blame."""
+    """Explain a proxy's failure to a person; return an empty text for a failure of the endpoint."""
     target = place_of(url.host, url.port)
     if isinstance(error, ClientHttpProxyError):
         return explain_proxy_status(proxy, error.status, target)

@@ -1,4 +1,4 @@
-"""Proxy replies: what a proxy's own status says. It is never taken for the endpoint's."""
+"""Proxy replies: explain a proxy's own status, which must not be mistaken for the endpoint's."""
 
 from llmblast.records import Cause, Reply
 from llmblast.sending.proxies import Proxy
@@ -16,7 +16,7 @@ _REASONS = {
 
 
 def explain_proxy_status(proxy: Proxy, status: int, target: str) -> str:
-    """Return in words for a person what the status means with which a proxy refuses to connect to `target`."""
+    """Explain to a person the status with which a proxy refuses to connect to `target`."""
     if status == PROXY_AUTHENTICATION_REQUIRED:
         user = "proxy user or password is wrong" if proxy.authorization else "a user and a password are needed"
         reason = f"{user}: write them into the URL of the proxy, http://USER:PASSWORD@HOST:PORT"
@@ -26,7 +26,7 @@ def explain_proxy_status(proxy: Proxy, status: int, target: str) -> str:
 
 
 def without_proxy_refusal(reply: Reply, proxy: Proxy, target: str) -> Reply:
-    """Return the reply to a request that a proxy passes on, or NOT_SENT where the proxy itself wants a password."""
+    """Return the reply to a forwarded request, or NOT_SENT where the proxy itself requires a password."""
     if reply.status != PROXY_AUTHENTICATION_REQUIRED:
         return reply
     return Reply(cause=Cause.NOT_SENT, detail=explain_proxy_status(proxy, reply.status, target))

@@ -1,12 +1,11 @@
-"""Resolved and secured connections: aiohttp opens them, and then hands them over.
+"""Resolved and secured connections: opened by aiohttp, used by a lean exchange.
 
 `TCPConnector.connect` wants a `ClientRequest`, whose constructor is not documented API: it is called in one function
-here, aiohttp is pinned to a minor version, and a contract test says at once when an upgrade breaks it.
+here, aiohttp is pinned to a minor version, and a contract test fails at once when an upgrade breaks it.
 """
 
 import asyncio
 import socket
-from collections.abc import Callable
 from math import inf
 from ssl import SSLContext
 from typing import Any
@@ -20,12 +19,13 @@ from aiohttp.tracing import Trace
 from yarl import URL
 
 from llmblast.records import Cause, Reply
-from llmblast.sending import opening
-from llmblast.sending.exchange import Exchange
-from llmblast.sending.files import is_out_of_files
+from llmblast.sending import connect_errors
+from llmblast.sending.exchange import Exchange, ExchangeOwner
+from llmblast.sending.fd_waiters import is_out_of_files
+from llmblast.sending.keep_alive import MAX_IDLE_S, enable_keep_alive
 from llmblast.sending.proxies import Proxy
 from llmblast.sending.proxy_errors import explain_proxy
-from llmblast.sending.tls import CUT_HANDSHAKE, explain_certificate, explain_tls
+from llmblast.sending.tls_errors import CUT_HANDSHAKE, explain_certificate, explain_tls
 
 _DNS_TTL_S = 60
 
@@ -49,16 +49,16 @@ class ResolvingConnector:
         self._timeout = ClientTimeout(connect=connect_timeout_s, sock_connect=connect_timeout_s, ceil_threshold=inf)
         self._max_reply_bytes = max_reply_bytes
 
-    async def open(self, on_lost: Callable[[Exchange], None]) -> Exchange | Reply | None:
+    async def open(self, owner: ExchangeOwner) -> Exchange | Reply | None:
         """See `Connector`."""
         try:
             connection = await self._connector.connect(self._request(), [], self._timeout)
         except (ClientError, TimeoutError, OSError, UnicodeError) as error:
             return None if is_out_of_files(error) else not_sent(self._url, error, self._proxy)
-        return self._hand_over(connection, on_lost)
+        return self._hand_over(connection, owner)
 
     async def close(self) -> None:
-        """Closes what is still open."""
+        """Close all connections that are still open."""
         await self._connector.close()
 
     def _request(self) -> ClientRequest:
@@ -67,22 +67,21 @@ class ResolvingConnector:
         headers = headers_for_proxy(self._proxy)
         return ClientRequest("POST", self._url, loop=self._loop, proxy=self._proxy_url, proxy_headers=headers)
 
-    def _hand_over(self, connection: Connection, on_lost: Callable[[Exchange], None]) -> Exchange | Reply:
+    def _hand_over(self, connection: Connection, owner: ExchangeOwner) -> Exchange | Reply:
         handler, transport = connection.protocol, connection.transport
         if handler is None or transport is None or transport.is_closing():
             connection.close()
-            return opening.closed_at_once(self._url.host, self._url.port)
+            return connect_errors.closed_at_once(self._url.host, self._url.port)
 
-        def lost(exchange: Exchange, error: BaseException | None) -> None:
-            handler.connection_lost(error)  # aiohttp waits for this one when it closes
+        def release(error: BaseException | None) -> None:
+            handler.connection_lost(error)  # aiohttp waits for this when it closes
             connection.close()
-            on_lost(exchange)
 
-        return Exchange(transport, lost, self._max_reply_bytes)
+        return Exchange(transport, owner, self._max_reply_bytes, release)
 
 
 class ProxyingConnector(TCPConnector):
-    """aiohttp's connector, which goes through SOCKS proxies, too. `_create_direct_connection` is no documented API."""
+    """aiohttp's connector with SOCKS proxies added. `_create_direct_connection` is not a documented API."""
 
     def __init__(self, socks: Proxy | None = None, **options: Any) -> None:
         super().__init__(**options)
@@ -103,14 +102,14 @@ class ProxyingConnector(TCPConnector):
         host, port = req.url.raw_host or "", req.port or 0
         tls = self._get_ssl_context(req)
         made = await connect_through(self._socks, host, port, timeout.sock_connect)
-        opening.keep_alive(made)
+        enable_keep_alive(made)
         return await self._wrap_existing_connection(
             self._factory, timeout=timeout, ssl=tls, sock=made, server_hostname=host if tls else None, req=req
         )
 
 
 def url_of_http_proxy(proxy: Proxy | None) -> URL | None:
-    """Return what aiohttp is told of a proxy: nothing where there is none, or one that speaks SOCKS."""
+    """Return the URL of an HTTP proxy for aiohttp; None without a proxy, or for one that speaks SOCKS."""
     return None if proxy is None or proxy.is_socks else URL(proxy.url)
 
 
@@ -124,13 +123,13 @@ def headers_for_proxy(proxy: Proxy | None) -> dict[str, str] | None:
 def new_tcp_connector(
     kind: type[ProxyingConnector] = ProxyingConnector, proxy: Proxy | None = None, tls: SSLContext | None = None
 ) -> ProxyingConnector:
-    """Aiohttp's connector without limits of its own: how many connections there are is decided at admission."""
+    """Return aiohttp's connector without its limits: admission decides how many connections there are."""
     return kind(
         socks=proxy if proxy is not None and proxy.is_socks else None,
         ssl=True if tls is None else tls,
         limit=0,
         ttl_dns_cache=_DNS_TTL_S,
-        keepalive_timeout=opening.IDLE_S,
+        keepalive_timeout=MAX_IDLE_S,
         socket_factory=_new_socket,
     )
 
@@ -138,23 +137,23 @@ def new_tcp_connector(
 def _new_socket(address: AddrInfoType) -> socket.socket:
     family, kind, protocol, *_ = address
     made = socket.socket(family, kind, protocol)
-    opening.keep_alive(made)
+    enable_keep_alive(made)
     return made
 
 
 def not_sent(url: URL, error: BaseException, proxy: Proxy | None = None) -> Reply:
     """Return the Reply for a connection that could not be opened, in words for a person."""
     if is_out_of_files(error):
-        return opening.not_sent(url.host, url.port, error)
+        return connect_errors.not_sent(url.host, url.port, error)
     if proxy is not None and (problem := explain_proxy(proxy, url, error)):
         return Reply(cause=Cause.NOT_SENT, detail=problem)
     if not isinstance(error, ClientConnectorError):
-        return opening.not_sent(url.host, url.port, error)
+        return connect_errors.not_sent(url.host, url.port, error)
     if isinstance(error, ClientConnectorDNSError):
-        return opening.unresolved(error.host)
+        return connect_errors.unresolved(error.host)
     if problem := _explain_handshake(error, is_tls=url.scheme == "https"):
-        return Reply(cause=Cause.NOT_SENT, detail=f"{opening.place_of(error.host, error.port)}: {problem}")
-    return opening.not_sent(error.host, error.port, error.os_error)
+        return Reply(cause=Cause.NOT_SENT, detail=f"{connect_errors.place_of(error.host, error.port)}: {problem}")
+    return connect_errors.not_sent(error.host, error.port, error.os_error)
 
 
 def _explain_handshake(error: ClientConnectorError, *, is_tls: bool) -> str:

@@ -1,7 +1,7 @@
-"""When a provider says that it takes requests again: `Retry-After` in all its forms.
+"""Retry-After: the wait before the next request, in all forms that providers send.
 
 RFC 9110 section 10.2.3 has whole seconds or an HTTP date; providers also send fractions, Unix times, and
-`retry-after-ms` (Azure OpenAI, OpenAI). Anything that cannot be read counts as not said: the parser never raises.
+`retry-after-ms` (Azure OpenAI, OpenAI). A value that cannot be parsed counts as absent: the parser never raises.
 """
 
 from math import isfinite
@@ -11,7 +11,7 @@ from llmblast.records import Reply
 
 
 def retry_after_s(reply: Reply, wall_now_s: float) -> float | None:
-    """Seconds to wait from now, 0 or more; None where the provider named none. `wall_now_s` is Unix time."""
+    """Return the seconds to wait, 0 or more; None where the provider names none. `wall_now_s` is Unix time."""
     value = reply.header(b"retry-after-ms")
     if value is not None and (milliseconds := _number(value)) is not None:
         return bounded_wait_s(milliseconds / 1000)

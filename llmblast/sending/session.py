@@ -1,12 +1,8 @@
 """The session transport: the client of aiohttp itself, slower than the lean exchange and independent of it."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from contextvars import ContextVar
-from functools import partial
+from collections.abc import Iterable, Mapping
 from io import BytesIO
-from ssl import SSLError
-from typing import Any
 
 from aiohttp import (
     BytesPayload,
@@ -19,225 +15,41 @@ from aiohttp import (
     ServerDisconnectedError,
     StreamReader,
 )
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ClientRequest, ConnectionKey
-from aiohttp.connector import Connection
-from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
-from aiohttp.tracing import Trace
+from aiohttp.http_exceptions import LineTooLong
 from yarl import URL
 
-from llmblast.records import Cause, Reply, Request
+from llmblast.records import Attempt, Cause, Reply
 from llmblast.sending.codings import without_coding
 from llmblast.sending.complete_bodies import is_complete
-from llmblast.sending.exchange import MAX_REPLY_BYTES, Leave, leave_now
-from llmblast.sending.files import FileShortage, is_out_of_files
-from llmblast.sending.foreign_protocols import explain_first_bytes, hint_at_tls
-from llmblast.sending.lenient_http import MAX_HEAD_BYTES, MAX_HEADERS, ReplyRewriter, UnreadableHttpError
-from llmblast.sending.opening import place_of
-from llmblast.sending.proxies import Proxy, forwarder
+from llmblast.sending.connect_errors import place_of
+from llmblast.sending.exchange import MAX_REPLY_BYTES
+from llmblast.sending.fd_waiters import FdWaiters, is_out_of_files
+from llmblast.sending.foreign_protocols import hint_at_tls
+from llmblast.sending.listener import NO_LISTENER, ChannelListener
+from llmblast.sending.proxies import forwarder
 from llmblast.sending.proxy_replies import without_proxy_refusal
 from llmblast.sending.reply_budget import UNCOUNTED_BYTES, reply_budget
+from llmblast.sending.reply_reader import MAX_HEAD_BYTES, MAX_HEADERS
 from llmblast.sending.resolving import (
-    ProxyingConnector,
     headers_for_proxy,
     new_tcp_connector,
     not_sent,
     url_of_http_proxy,
 )
+from llmblast.sending.session_connector import RequestPhase, RequestState, StaleCheckingConnector, request_state
 from llmblast.sending.target import Target
-from llmblast.sending.tls import explain_tls
 
-_LARGE_BODY_BYTES = 512 * 1024
-"""Longer ones go as a file: aiohttp writes that in pieces, and warns of bytes beyond 1 MiB."""
-
-
+_MAX_BYTES_PAYLOAD_BYTES = 512 * 1024
+"""Longer bodies go as a file: aiohttp writes that in pieces, and warns of bytes beyond 1 MiB."""
 _READ_AHEAD_BYTES = 16 * 1024
 _UNREAD_BYTES = 512 * 1024
-"""What a paused reply holds unread, roughly: aiohttp reads on until that is twice `_READ_AHEAD_BYTES`, in packets of up
-to 256 KiB.
+"""Rough size of the unread part of a paused reply: aiohttp reads on until that is twice `_READ_AHEAD_BYTES`, in packets
+of up to 256 KiB.
 """
 
 
-class _FrankHandler(ResponseHandler):
-    """Tells of a reset what it tells of an orderly end: whether a reply had begun. aiohttp forgets that, and a request
-    that had reached the server would be taken for one that met a stale connection.
-
-    `first_data` is what the server began with on this connection, `tls_error` why TLS ended it.
-    """
-
-    first_data = b""
-    tls_error: SSLError | None = None
-
-    def data_received(self, data: bytes) -> None:
-        if not self.first_data:
-            self.first_data = data
-        super().data_received(data)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        if isinstance(exc, SSLError):
-            self.tls_error = exc
-        super().connection_lost(None)
-
-    def set_response_params(self, **params: Any) -> None:
-        """Have the reply parsed by a `_LenientParser`. `_parser` and `_tail` are no documented API, either."""
-        early, self._tail = self._tail, b""
-        parser: Any = _LenientParser(self, params)
-        self._parser = parser
-        if early:
-            self.data_received(early)
-
-    def new_parser(self, params: dict[str, Any]) -> Any:
-        """Return a parser of aiohttp's own."""
-        mine = self._parser
-        super().set_response_params(**params)
-        parser, self._parser = self._parser, mine
-        return parser
-
-
-class _LenientParser:
-    """Reads a reply with aiohttp's parser and, if that refuses its head, once more rewritten. Then the connection ends.
-
-    Once aiohttp has been given the head it cannot be read again: chunks of an odd form have to come with it.
-    """
-
-    def __init__(self, handler: _FrankHandler, params: dict[str, Any]) -> None:
-        self._handler = handler
-        self._params = params
-        self._parser = handler.new_parser(params)
-        self._rewriter: ReplyRewriter | None = None
-        self._head = b""
-        self._is_head_done = False
-
-    def __getattr__(self, name: str) -> Any:
-        """All but `feed_data` is the parser's own."""
-        return getattr(self._parser, name)
-
-    def feed_data(self, data: bytes) -> tuple[Any, bool, bytes]:
-        """Return the replies whose heads are whole now, as aiohttp's parser does."""
-        if self._rewriter is not None:
-            return self._feed_rewritten(data)
-        try:
-            fed: tuple[Any, bool, bytes] = self._parser.feed_data(data)
-        except LineTooLong:
-            raise
-        except HttpProcessingError:
-            if self._is_head_done:
-                raise
-            self._rewriter = ReplyRewriter()
-            self._parser = self._handler.new_parser(self._params)
-            self._handler.force_close()
-            return self._feed_rewritten(self._head + data)
-        if not self._is_head_done:
-            self._count_head(data, fed)
-        return fed
-
-    def _feed_rewritten(self, data: bytes) -> tuple[Any, bool, bytes]:
-        assert self._rewriter is not None
-        try:
-            fed: tuple[Any, bool, bytes] = self._parser.feed_data(self._rewriter.feed(data))
-        except UnreadableHttpError as error:
-            raise BadHttpMessage(str(error)) from None
-        if not self._is_head_done:
-            self._count_head(data, fed)
-        return fed
-
-    def _count_head(self, data: bytes, fed: tuple[Any, bool, bytes]) -> None:
-        messages = fed[0]
-        self._is_head_done = bool(messages) and messages[-1][0].code >= 200
-        self._head = b"" if self._is_head_done else self._head + data
-        if len(self._head) > MAX_HEAD_BYTES:
-            raise LineTooLong(self._head[:100] + b"...", MAX_HEAD_BYTES)
-
-
-class _Trip:
-    """How far one request came. It has time until `deadline_s`, of the loop's clock."""
-
-    __slots__ = (
-        "answered",
-        "chunks",
-        "deadline_s",
-        "handler",
-        "has_run_out",
-        "head",
-        "leave",
-        "on_late",
-        "reused",
-        "sent",
-        "task",
-    )
-
-    def __init__(
-        self, deadline_s: float, leave: Callable[[bool], asyncio.Future[None] | None], on_late: Callable[[], None]
-    ) -> None:
-        self.deadline_s = deadline_s
-        self.leave = leave
-        self.on_late = on_late
-        self.task = asyncio.current_task()
-        self.has_run_out = False
-        self.handler: ResponseHandler | None = None
-        self.reused = False
-        self.sent = False
-        self.answered = False
-        self.head = Reply()
-        """Status and headers, once they are known."""
-        self.chunks: list[bytes] = []
-
-    def run_out(self) -> None:
-        """Its time is over."""
-        if self.task is not None and not self.has_run_out:
-            self.has_run_out = True
-            self.task.cancel()
-
-    def has_ended_in_vain(self) -> bool:
-        """Whether it is that, and nobody else's wish, which has cancelled the task."""
-        return self.has_run_out and self.task is not None and self.task.uncancel() == 0
-
-
-_trip: ContextVar[_Trip] = ContextVar("trip")
-"""The present task's. What aiohttp tells through its tracing takes a third of the whole exchange."""
-
-
-class _WaryConnector(ProxyingConnector):
-    """Never reuses a connection on which the server spoke while it was idle: RFC 9112 section 9.2.
-
-    aiohttp looks at that when a connection is given back, not when it is taken out again, and would hand those bytes
-    to the next request as its reply. `_get` and `_factory` are no documented API: tests say at once when they are not
-    called any more.
-    """
-
-    def __init__(self, socks: Proxy | None = None, **options: Any) -> None:
-        super().__init__(socks, **options)
-        handler: type[ResponseHandler] = _FrankHandler
-        self._factory = partial(handler, loop=self._loop)
-
-    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
-        """Notes in the task's `_Trip` that the request leaves now."""
-        connection = await super().connect(req, traces, timeout)
-        trip = _trip.get()
-        trip.handler = connection.protocol
-        if (leave := trip.leave(not trip.reused)) is not None:
-            try:
-                await leave
-            except BaseException:
-                connection.close()
-                raise
-        if connection.transport is not None and not connection.transport.is_closing():
-            trip.sent = True
-            if not trip.reused:
-                trip.on_late()
-        return connection
-
-    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        while (connection := await super()._get(key, traces)) is not None:
-            if connection.protocol is not None and not connection.protocol.should_close:
-                break
-            connection.close()
-        _trip.get().reused = connection is not None
-        return connection
-
-
 class SessionChannel:
-    """One endpoint's `ClientSession`."""
+    """Sends to one endpoint through a `ClientSession`."""
 
     def __init__(
         self, target: Target, timeout_s: float, connect_timeout_s: float, max_reply_bytes: int = MAX_REPLY_BYTES
@@ -246,15 +58,12 @@ class SessionChannel:
         self._timeout_s = timeout_s
         self._max_reply_bytes = max_reply_bytes
         self._forwarder = forwarder(target.proxy, target.base)
-        self._shortage: FileShortage[None] = FileShortage()
-        self._under_way: set[_Trip] = set()
+        self._waiters: FdWaiters[None] = FdWaiters()
+        self._under_way: set[RequestState] = set()
         self._urls: dict[str, URL] = {}
-        self.leave: Leave = leave_now
-        self.on_late: Callable[[Request, bool], None] = lambda request, is_fresh: None
-        self.on_reply: Callable[[Request, Reply], None] = lambda request, reply: None
         connect_s = min(connect_timeout_s, timeout_s)
         self._session = ClientSession(
-            connector=new_tcp_connector(_WaryConnector, target.proxy, target.tls),
+            connector=new_tcp_connector(StaleCheckingConnector, target.proxy, target.tls),
             timeout=ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s),
             headers=target.headers if target.proxy is None else None,
             auto_decompress=False,
@@ -268,11 +77,11 @@ class SessionChannel:
 
     @property
     def is_busy(self) -> bool:
-        """Nothing is ever started."""
+        """Return False: no request is ever started without a task."""
         return False
 
-    def start(self, request: Request) -> bool:
-        """Aiohttp needs a task for each request."""
+    def start(self, attempt: Attempt, listener: ChannelListener) -> bool:
+        """Return False: aiohttp needs a task for each request."""
         return False
 
     def set_key(self, key: str) -> None:
@@ -293,55 +102,55 @@ class SessionChannel:
         return (headers, for_proxy) if self._forwarder is None else ({**headers, **(for_proxy or {})}, None)
 
     def abandon(self) -> None:
-        """Nothing is ever started."""
+        """Do nothing: no request is ever started without a task."""
 
-    async def send(self, request: Request) -> Reply:
-        """One `POST`, read whole."""
-        rendering = self._target.rendering_of(request)
+    async def send(self, attempt: Attempt, listener: ChannelListener = NO_LISTENER) -> Reply:
+        """Make one `POST` and read its reply whole."""
+        rendering = self._target.rendering_of(attempt.request)
         url = self._urls.get(rendering.path)
         if url is None:
             url = self._urls[rendering.path] = URL(self._target.url_of(rendering.path))
         clock = asyncio.get_running_loop().time
         begun_s = clock()
-        if self._shortage.waiting:
-            await self._shortage.wait(again=False)
+        if self._waiters.waiting:
+            await self._waiters.wait(again=False)
         while True:
-            trip = _Trip(clock() + self._timeout_s, partial(self.leave, request), lambda: self.on_late(request, True))
-            _trip.set(trip)
-            self._under_way.add(trip)
+            state = RequestState(clock() + self._timeout_s, attempt, listener)
+            request_state.set(state)
+            self._under_way.add(state)
             try:
-                reply = await self._post(url, self._target.body_of(rendering), trip)
+                reply = await self._post(url, self._target.body_of(rendering), state)
             except asyncio.CancelledError:
-                if not trip.has_ended_in_vain():
+                if not state.timed_out():
                     raise
-                reply = self._explain(url, TimeoutError(), trip)
+                reply = self._explain(url, TimeoutError(), state)
             except (ClientError, TimeoutError, OSError, UnicodeError) as error:
-                self._under_way.discard(trip)
-                await asyncio.sleep(0)  # uvloop refuses to write before it says why the connection is lost
+                self._under_way.discard(state)
+                await asyncio.sleep(0)  # uvloop refuses to write before it reports why the connection is lost
                 reply = None
-                if trip.sent or not is_out_of_files(error) or not self._may_wait(begun_s):
-                    reply = self._explain(url, error, trip)
+                if state.was_sent or not is_out_of_files(error) or not self._may_wait(begun_s):
+                    reply = self._explain(url, error, state)
             finally:
-                self._under_way.discard(trip)
-                trip.task = None  # whose context holds the trip: a circle for the garbage collector
+                self._under_way.discard(state)
+                state.task = None  # its context refers to the state: a cycle for the garbage collector
             if reply is not None:
-                self._shortage.relieve()
+                self._waiters.wake_next()
                 return reply
-            await self._shortage.wait(again=True)
+            await self._waiters.wait(again=True)
 
     def _may_wait(self, begun_s: float) -> bool:
-        """As long as other requests are under way one of them will end; without any, the timeout ends the wait."""
+        """Return whether a file may become free: another request will end, or the timeout has not passed yet."""
         return len(self._under_way) > 1 or asyncio.get_running_loop().time() < begun_s + self._timeout_s
 
-    async def _post(self, url: URL, body: bytes, trip: _Trip) -> Reply:
-        data = BytesPayload(body) if len(body) <= _LARGE_BODY_BYTES else BytesIO(body)
+    async def _post(self, url: URL, body: bytes, state: RequestState) -> Reply:
+        data = BytesPayload(body) if len(body) <= _MAX_BYTES_PAYLOAD_BYTES else BytesIO(body)
         headers, proxy_headers = self._headers()
         async with self._session.post(
             url, data=data, headers=headers, allow_redirects=False, proxy_headers=proxy_headers
         ) as response:
-            trip.answered = True
-            reply = trip.head = Reply(response.status, _first_of_each(response.raw_headers))
-            content = await _read_capped(response.content, self._max_reply_bytes, trip.chunks)
+            state.phase = RequestPhase.HEAD_RECEIVED
+            reply = state.head = Reply(response.status, _first_of_each(response.raw_headers))
+            content = await _read_capped(response.content, self._max_reply_bytes, state.chunks)
             if content is None:
                 detail = f"the reply is larger than {self._max_reply_bytes} bytes and was cut off"
                 return Reply(cause=Cause.TOO_LARGE, detail=detail)
@@ -350,21 +159,21 @@ class SessionChannel:
                 reply = without_proxy_refusal(reply, self._forwarder, place_of(url.host, url.port))
             return without_coding(reply, self._max_reply_bytes)
 
-    def _explain(self, url: URL, error: Exception, trip: _Trip) -> Reply:
-        if trip.reused and not trip.answered and _is_silent_end(error):
+    def _explain(self, url: URL, error: Exception, state: RequestState) -> Reply:
+        if state.is_reused and not state.has_head and _is_silent_end(error):
             return Reply(cause=Cause.STALE, detail="the server had closed the keep-alive connection")
-        if not trip.sent:
+        if not state.was_sent:
             return not_sent(url, error, self._target.proxy)
-        foreign = "" if trip.reused else _explain_first_use(trip.handler)
+        foreign = state.explain_first_use()
         if foreign:
             return Reply(cause=Cause.NOT_SENT, detail=foreign)
-        reply = trip.head
-        if trip.chunks:
-            reply.body = b"".join(trip.chunks)
+        reply = state.head
+        if state.chunks:
+            reply.body = b"".join(state.chunks)
             reply = without_coding(reply, self._max_reply_bytes)
-        return reply if trip.chunks and is_complete(reply) else self._explain_reply(url, error, trip)
+        return reply if state.chunks and is_complete(reply) else self._explain_reply(url, error, state)
 
-    def _explain_reply(self, url: URL, error: Exception, trip: _Trip) -> Reply:
+    def _explain_reply(self, url: URL, error: Exception, state: RequestState) -> Reply:
         if isinstance(error, TimeoutError):
             return Reply(cause=Cause.TIMED_OUT, detail=f"no complete reply within {self._timeout_s:g} s")
         if _has_too_much_head(error):
@@ -372,22 +181,24 @@ class SessionChannel:
         if isinstance(error, ClientResponseError):
             what = error.message.strip().partition("\n")[0].rstrip(":")
             return Reply(cause=Cause.BROKEN, detail=f"the reply is not HTTP/1.1: {what}")
-        how_far = "before a reply came" if _is_silent_end(error) and not trip.answered else "in the middle of the reply"
-        hint = hint_at_tls(url.port) if url.scheme == "http" and not (trip.reused or trip.answered) else ""
+        how_far = (
+            "before a reply came" if _is_silent_end(error) and not state.has_head else "in the middle of the reply"
+        )
+        hint = hint_at_tls(url.port) if url.scheme == "http" and not (state.is_reused or state.has_head) else ""
         return Reply(cause=Cause.BROKEN, detail=f"the connection broke {how_far}{hint}")
 
     async def warm_up(self, connections: int = 1) -> Reply | None:
-        """Aiohttp opens a connection when a request needs one."""
+        """Do nothing: aiohttp opens a connection when a request needs one."""
         return None
 
     def sweep(self, now: float) -> None:
-        """One look at every request, instead of a timer for each."""
-        for trip in [trip for trip in self._under_way if trip.deadline_s <= now]:
-            trip.run_out()
-        self._shortage.relieve()
+        """Time out late requests, without a timer for each."""
+        for state in [state for state in self._under_way if state.deadline_s <= now]:
+            state.time_out()
+        self._waiters.wake_next()
 
     async def close(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         await self._session.close()
 
 
@@ -398,19 +209,10 @@ def _has_too_much_head(error: BaseException | None) -> bool:
 
 
 def _is_silent_end(error: Exception) -> bool:
-    """Whether the connection ended before one byte came back: aiohttp hands on the head that it had begun to read."""
+    """Return whether the connection ended before one byte came back: else aiohttp hands on the head so far."""
     if isinstance(error, ServerDisconnectedError):
         return isinstance(error.message, str)
     return isinstance(error, ClientOSError)
-
-
-def _explain_first_use(handler: ResponseHandler | None) -> str:
-    """Return why a new connection carried no HTTP, in words for a person; empty where that is not known."""
-    if not isinstance(handler, _FrankHandler):
-        return ""
-    if handler.tls_error is not None and not handler.first_data:
-        return f"no TLS connection: {explain_tls(handler.tls_error)}"
-    return explain_first_bytes(handler.first_data)
 
 
 def _first_of_each(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -421,7 +223,7 @@ def _first_of_each(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]
 
 
 class _CountedReply:
-    """A long reply, which is read in a task: that waits while the budget of all replies has it paused."""
+    """Counts a long reply that is read in a task, which waits while the budget of all replies has paused it."""
 
     def __init__(self) -> None:
         self._budget = reply_budget()
@@ -429,12 +231,12 @@ class _CountedReply:
         self._resumed: asyncio.Future[None] | None = None
 
     def grow_to(self, size_bytes: int) -> None:
-        """Count what has come since the last time."""
+        """Count the bytes that have come since the last call."""
         self._budget.grow(self, size_bytes - self._counted_bytes)
         self._counted_bytes = size_bytes
 
     def end(self) -> None:
-        """Give back what it held."""
+        """Give back the bytes of the reply."""
         self._budget.release(self)
 
     def pause(self) -> None:
@@ -446,13 +248,13 @@ class _CountedReply:
         self._resumed = None
 
     async def wait(self) -> None:
-        """Wait until the reply may go on."""
+        """Wait until the reply may be read on."""
         if self._resumed is not None:
             await self._resumed
 
 
 async def _read_capped(content: StreamReader, max_bytes: int, chunks: list[bytes]) -> bytes | None:
-    """Return the body, which comes in `chunks`; None for one that is too large."""
+    """Return the body, which is collected in `chunks`; None for one that is too large."""
     size = 0
     counted: _CountedReply | None = None
     try:
@@ -466,7 +268,7 @@ async def _read_capped(content: StreamReader, max_bytes: int, chunks: list[bytes
                 counted.grow_to(size)
                 await counted.wait()
     except BaseException:
-        chunks += getattr(content, "_buffer", ())  # what has come and is not handed out after an error
+        chunks += getattr(content, "_buffer", ())  # bytes that aiohttp does not hand out after an error
         raise
     finally:
         if counted is not None:

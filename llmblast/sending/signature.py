@@ -1,4 +1,4 @@
-"""A signature of a refusal: the same for the same refusal of different lines."""
+"""Signature: a text that is equal for equal refusals of different lines."""
 
 import re
 
@@ -13,15 +13,15 @@ _ID = r"\W*(?:org|proj|req|key|sk|user|team|acct|chatcmpl|gen|msg|run)[-_]"
 
 
 def signature_of(status: int, code: str, message: str) -> str:
-    """Return what lines that are refused for the same reason have in common, in at most 200 characters.
+    """Return the common part of the refusals of different lines for the same reason, in at most 200 characters.
 
-    What is quoted, numbers, ids and links differ between lines, and are left out.
+    Quotations, numbers, ids and links differ between lines, and are left out.
     """
     text = re.sub(_QUOTED, " ", message[:MAX_MESSAGE_CHARS]).casefold()
-    words = " ".join(word for word in text.split() if _is_common(word))
+    words = " ".join(word for word in text.split() if _is_shared(word))
     return f"{status} {code[:_MAX_CODE_CHARS]} {words}"[:MAX_SIGNATURE_CHARS].rstrip()
 
 
-def _is_common(word: str) -> bool:
-    is_own = len(word) > _MAX_WORD_CHARS or "://" in word or re.match(_ID, word) or any(map(str.isdigit, word))
-    return not is_own
+def _is_shared(word: str) -> bool:
+    is_individual = len(word) > _MAX_WORD_CHARS or "://" in word or re.match(_ID, word) or any(map(str.isdigit, word))
+    return not is_individual

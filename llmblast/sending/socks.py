@@ -11,7 +11,7 @@ from llmblast.sending.proxies import Proxy
 from llmblast.sending.proxy_errors import ProxyFailedError
 
 _RESOLVES_NAMES = ("socks4a", "socks5h")
-"""Schemes that leave names to the proxy, as curl has them."""
+"""Schemes by which the proxy resolves names, as in curl."""
 
 
 async def connect_through(proxy: Proxy, host: str, port: int, timeout_s: float | None) -> socket.socket:
@@ -41,7 +41,7 @@ async def connect_through(proxy: Proxy, host: str, port: int, timeout_s: float |
 
 
 def _reason_of(error: ProxyConnectionError) -> str:
-    """Return the system's words: those of the package repeat addresses and Python's own."""
+    """Return the system's message: the package's repeats addresses and Python's texts."""
     if isinstance(error.__cause__, socket.gaierror):
         return "its host name cannot be resolved"
     if error.errno == ECONNREFUSED:

@@ -1,4 +1,4 @@
-"""Target: where and how requests are sent to one endpoint, prepared once."""
+"""Target: URL, headers, model and proxy of one endpoint, prepared once."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -13,20 +13,19 @@ from llmblast.errors import UsageError
 from llmblast.records import Provider, RawBody, Rendering, Request
 from llmblast.sending.auth import DEFAULT_KEY_HEADERS, auth_header, check_auth
 from llmblast.sending.proxies import Proxy, find_proxy
-from llmblast.sending.tls import new_tls_context
 from llmblast.settings import EndpointSettings
 
 USER_AGENT = "llmblast/0.1"
-_HEADERS_OF_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
-_VERSION = re.compile(r"/v\d+$")
-_OWN_VERSION = re.compile(r"v\d+/")
-"""Paths such as `v2/rerank` take the place of the base's own version."""
-_COPIED_BYTES = 16 * 1024
+_RESERVED_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+_VERSION = r"/v\d+$"
+_OWN_VERSION = r"v\d+/"
+"""Paths such as `v2/rerank` replace the version in the base URL."""
+_MAX_COPIED_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where and how to send to one endpoint, prepared once. `headers` may hold the key and never show in a repr."""
+    """URL, headers, model and proxy of one endpoint. `headers` may hold the key and never show in a repr."""
 
     name: str
     base: str
@@ -37,10 +36,10 @@ class Target:
     auth_header: Callable[[str], tuple[str, str]] = field(repr=False)
     """Returns name and value of the header for a key."""
     own_headers: frozenset[str] = frozenset()
-    """The headers that the endpoint's settings have, in lower case: they go before ours, the one with the key, too."""
+    """Headers in the endpoint's settings, in lower case: they replace headers of the same name, even the key's."""
     proxy: Proxy | None = None
     tls: SSLContext | None = None
-    """What an https endpoint is verified with, where that is not the default."""
+    """The certificates of an https endpoint, where they are not the default."""
 
     def with_key(self, key: str) -> "Target":
         """Return the same target with another API key."""
@@ -52,7 +51,7 @@ class Target:
         return replace(self, headers={**kept, name: value})
 
     def rendering_of(self, request: Request) -> Request | Rendering:
-        """Return path and body for this endpoint's provider: the request's own, or made once for each other kind."""
+        """Return path and body for this endpoint's provider: the request's, or rendered once for each other kind."""
         kind, content = self.provider.kind, request.content
         if request.kind == kind or content is None:
             return request
@@ -67,21 +66,21 @@ class Target:
         return rendering
 
     def body_of(self, request: Request | Rendering) -> bytes:
-        """The JSON to send: the request's, with this endpoint's model where it names none."""
+        """Return the JSON to send: the request's, with this endpoint's model where it names none."""
         start, rest = self.parts_of(request)
         return start + rest if start else request.body
 
     def parts_of(self, request: Request | Rendering) -> tuple[bytes, bytes | memoryview]:
-        """The same in two parts, so that a long prompt is not copied for the sake of the model in front of it."""
+        """Return the JSON to send in two parts, so that a long prompt is not copied to put the model in front of it."""
         body = request.body
         if not request.needs_model or not self.model_prefix:
             return b"", body
-        return self.model_prefix, body[1:] if len(body) <= _COPIED_BYTES else memoryview(body)[1:]
+        return self.model_prefix, body[1:] if len(body) <= _MAX_COPIED_BYTES else memoryview(body)[1:]
 
     def url_of(self, path: str) -> str:
-        """Where requests for `path` go; a query in the base URL, such as `?api-version=`, stays behind the path."""
+        """Return the URL for `path`; a query in the base URL, such as `?api-version=`, stays at its end."""
         parts = urlsplit(self.base)
-        base = _VERSION.sub("", parts.path) if _OWN_VERSION.match(path) else parts.path
+        base = re.sub(_VERSION, "", parts.path) if re.match(_OWN_VERSION, path) else parts.path
         return parts._replace(path=f"{base}/{path}").geturl()
 
 
@@ -92,8 +91,8 @@ def make_target(
     provider: Provider,
     environ: Mapping[str, str] | None = None,
 ) -> Target:
-    """Prepares the target; `model` is the run's, the endpoint's own goes before it, as do its headers. `environ` may
-    name proxies.
+    """Return the target of an endpoint. Its own model and headers replace the run's `model` and the default headers.
+    `environ` may name proxies.
 
     Raises UsageError for a header that HTTP cannot carry or that the transports write themselves, for a proxy and for
     certificates that cannot be used. Reads files.
@@ -122,13 +121,21 @@ def make_target(
         partial(auth_header, endpoint, provider),
         theirs,
         find_proxy(endpoint, environ or {}),
-        new_tls_context(endpoint),
+        _tls_context(endpoint),
     )
     return target if key is None else target.with_key(key)
 
 
+def _tls_context(endpoint: EndpointSettings) -> SSLContext | None:
+    if not (endpoint.ca_file or endpoint.client_cert or endpoint.client_key):
+        return None
+    from llmblast.sending.tls import new_tls_context  # noqa: PLC0415 -- few endpoints have certificates of their own
+
+    return new_tls_context(endpoint)
+
+
 def _check_header(endpoint: str, name: str, value: str) -> None:
-    if name.lower() in _HEADERS_OF_OURS:
+    if name.lower() in _RESERVED_HEADERS:
         raise UsageError(f"endpoint {endpoint}: the header {name} is set by llmblast itself: remove it from headers")
     is_token = name.isascii() and name.replace("-", "").replace("_", "").isalnum()
     if not is_token or not (value.isascii() and value.isprintable()):

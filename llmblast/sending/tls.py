@@ -1,4 +1,4 @@
-"""TLS: what an endpoint's settings and the environment say of certificates, and what a failed handshake means."""
+"""TLS: load and check the certificates that an endpoint's settings and the environment name."""
 
 import ssl
 from collections.abc import Mapping, Sequence
@@ -7,64 +7,16 @@ from pathlib import Path
 
 from llmblast.errors import UsageError
 from llmblast.hiding import shown_file
-from llmblast.sending.foreign_protocols import HTTP2_ONLY
 from llmblast.settings import EndpointSettings
 
 _HTTPS = "https://"
-_SELF_SIGNED = (18, 19)
-_UNKNOWN_ISSUER = (2, 20, 21)
-_NOT_YET_VALID, _EXPIRED = 9, 10
-_WRONG_NAME = (62, 64)
-"""X509_V_ERR_... of OpenSSL: https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/"""
-CUT_HANDSHAKE = (
-    "the server ended the handshake: it may want a client certificate (set client_cert=FILE), or shares no cipher"
-)
-_PROBLEMS = (
-    (
-        (
-            "WRONG_VERSION_NUMBER",
-            "HTTP_REQUEST",
-            "RECORD_LAYER_FAILURE",
-            "PACKET_LENGTH_TOO_LONG",
-            "UNEXPECTED_MESSAGE",
-        ),
-        "the server does not speak TLS: write its URL with http://",
-    ),
-    (
-        ("CERTIFICATE_REQUIRED", "PEER_DID_NOT_RETURN_A_CERTIFICATE"),
-        "the server wants a client certificate: set client_cert=FILE, and client_key=FILE for a separate key",
-    ),
-    (
-        (
-            "ALERT_UNKNOWN_CA",
-            "ALERT_BAD_CERTIFICATE",
-            "ALERT_CERTIFICATE_UNKNOWN",
-            "ALERT_CERTIFICATE_EXPIRED",
-            "ALERT_CERTIFICATE_REVOKED",
-            "ALERT_UNSUPPORTED_CERTIFICATE",
-            "ALERT_ACCESS_DENIED",
-        ),
-        "the server rejects the client certificate: check client_cert",
-    ),
-    (
-        ("NO_APPLICATION_PROTOCOL",),
-        HTTP2_ONLY,
-    ),
-    (
-        ("HANDSHAKE_FAILURE",),
-        CUT_HANDSHAKE,
-    ),
-    (
-        ("UNSUPPORTED_PROTOCOL", "PROTOCOL_VERSION", "NO_PROTOCOLS_AVAILABLE"),
-        "the server speaks no TLS version that is allowed here: enable TLS 1.2 or 1.3 at the server",
-    ),
-    (("UNRECOGNIZED_NAME",), "the server does not know this host name: check the host in the URL"),
-)
-"""What stands in OpenSSL's reason, and what it means."""
 
 
 def new_tls_context(endpoint: EndpointSettings) -> ssl.SSLContext | None:
-    """Return what an endpoint's own certificates need, or None for the default. Raises UsageError. Reads files."""
+    """Return the context of an endpoint with certificates of its own, None for the default.
+
+    Raises UsageError. Reads files.
+    """
     names = [name for name in ("ca_file", "client_cert", "client_key") if getattr(endpoint, name)]
     if not names or endpoint.is_mock:
         return None
@@ -130,7 +82,7 @@ def _check_readable(endpoint: EndpointSettings, setting: str, path: str) -> None
 
 
 def certificate_notes(environ: Mapping[str, str]) -> Sequence[str]:
-    """Return what is wrong with the variables that name trusted certificates: OpenSSL passes over it without a word."""
+    """Return warnings about the variables that name trusted certificates: OpenSSL silently ignores wrong ones."""
     notes = []
     paths = ssl.get_default_verify_paths()
     file, folders = environ.get(paths.openssl_cafile_env), environ.get(paths.openssl_capath_env)
@@ -147,29 +99,3 @@ def certificate_notes(environ: Mapping[str, str]) -> Sequence[str]:
     if missing:
         notes.append(f"{paths.openssl_capath_env} {shown_file(missing[0])}: is not a directory and is not used")
     return notes
-
-
-def explain_certificate(error: Exception, host: str | None) -> str:
-    """Return what to do about a server's certificate that cannot be verified, in words for a person."""
-    code = getattr(error, "verify_code", 0)
-    told = (getattr(error, "verify_message", "") or str(error)).rstrip(".")
-    if code in _SELF_SIGNED:
-        return f"{told}: if you trust it, set ca_file=FILE to the server's certificate or to its issuer's"
-    if code in _UNKNOWN_ISSUER:
-        return f"{told}: its issuer is not known here: set ca_file=FILE to the issuer's certificate"
-    if code == _EXPIRED:
-        return f"{told}: renew it at the server, or check this machine's clock"
-    if code == _NOT_YET_VALID:
-        return f"{told}: check this machine's clock"
-    if code in _WRONG_NAME or "mismatch" in told.lower():
-        return f"{told}: write the host name of the certificate in the URL instead of {host}"
-    return told
-
-
-def explain_tls(error: BaseException) -> str:
-    """Return what a failed handshake means and what to do, in words for a person."""
-    reason = (getattr(error, "reason", "") or "").upper()
-    for parts, problem in _PROBLEMS:
-        if any(part in reason for part in parts):
-            return problem
-    return str(getattr(error, "strerror", None) or error)

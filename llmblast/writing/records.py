@@ -57,13 +57,13 @@ def llmblast_record(success: Success, echo: bool, body: str) -> bytes:
         "usage": answer.usage,
         "model": answer.model,
         "endpoint": success.endpoint,
-        "attempts": request.attempts,
+        "attempts": success.attempts,
         "latency": (reply.latency_s * 1e6 + 0.5) // 1 / 1e6,  # `round` takes four times as long
     }
     if not echo:
         del record["input"]
-    if request.ambiguous_sends:
-        record["maybe_billed"] = request.ambiguous_sends
+    if success.maybe_billed:
+        record["maybe_billed"] = success.maybe_billed
     if request.extra:
         _add_fields(record, request.extra)
     if body == "always" or (body == "auto" and answer.says_more):
@@ -79,8 +79,8 @@ def openai_batch_record(success: Success, echo: bool, body: str) -> bytes:
     request = success.request
     record = _batch_members(request, success.reply)
     record["error"] = None
-    if request.ambiguous_sends:
-        record["maybe_billed"] = request.ambiguous_sends
+    if success.maybe_billed:
+        record["maybe_billed"] = success.maybe_billed
     if request.extra:
         _add_fields(record, request.extra)
     return dump_line(record)
@@ -133,8 +133,8 @@ def anthropic_batch_record(success: Success, echo: bool, body: str) -> bytes:
     request = success.request
     record: dict[str, object] = {"key": request.key, "line": request.number, "custom_id": request.id}
     record["result"] = {"type": "succeeded", "message": embed(success.reply.body)}
-    if request.ambiguous_sends:
-        record["maybe_billed"] = request.ambiguous_sends
+    if success.maybe_billed:
+        record["maybe_billed"] = success.maybe_billed
     if request.extra:
         _add_fields(record, request.extra)
     return dump_line(record)

@@ -19,10 +19,9 @@ FULL_BYTES = 8 * 1024 * 1024
 class Writer:
     """Brings Outcomes to their files: successes to `save`, failures to `errors`.
 
-    `is_full` asks for a pause: too much waits to be written, or a file has no room. `on_room` is called on the loop
-    once there is room again. What a file does not take goes to a second place, in `spool_directory` if one is named;
-    then `failure` is set and `on_failure` called: the run had better end. `notice` gets what a person should know
-    meanwhile. `body` is one of always, auto, never.
+    `is_full` asks for a pause: too much waits to be written, or a file has no room. `changed` is set once there is room
+    again, or once an output has failed: then its records go to a second place, in `spool_directory` if one is named,
+    `failure` is set, and the run should end. `notice` gets messages for the user. `body` is always, auto or never.
     """
 
     def __init__(
@@ -32,18 +31,15 @@ class Writer:
         *,
         echo: bool,
         body: str,
-        on_room: Callable[[], None],
-        on_failure: Callable[[], None],
         notice: Callable[[str], None],
         spool_directory: str | None = None,
         timing: Timing | None = None,
     ) -> None:
         self.is_full = False
         self.failure: OutputFailedError | None = None
+        self.changed = asyncio.Event()
         self._echo = echo
         self._body = body
-        self._on_room = on_room
-        self._on_failure = on_failure
         self._notice = notice
         self._buffered_bytes = 0
         self._save = Stream(save, Spool(save, spool_directory), timing or Timing(), self)
@@ -104,10 +100,10 @@ class Writer:
         """Its records go to a second place."""
         if self.failure is None:
             self.failure = failure
-            self._on_failure()
+            self.changed.set()
 
     def _make_room(self) -> None:
         is_paused = self._save.is_paused or self._errors.is_paused
         if self.is_full and not is_paused and self._buffered_bytes < FULL_BYTES // 2:
             self.is_full = False
-            self._on_room()
+            self.changed.set()

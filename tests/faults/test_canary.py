@@ -15,17 +15,18 @@ import pytest
 
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.mocking.server import ScriptedReply
-from llmblast.records import Reply, Request
+from llmblast.records import Attempt, Reply, Request
+from llmblast.sending import NO_LISTENER, ChannelListener
 from tests.conftest import CANARY, LLMBLAST, ROOT, RunLlmblast, StartMock, canary_places, records, write_prompts
 from tests.task_channel import TaskChannel
 
 ALL_FAULTS = "latency=0.1&errors=0.1&rate_limited=0.05&broken=0.1&malformed=0.1&retry_after=0.05"
 CRASH = """
-import llmblast.job.engine
+import llmblast.job.response_handler
 from llmblast.cli import main
 def judge(*arguments):
     raise RuntimeError("a bug")
-llmblast.job.engine.judge = judge
+llmblast.job.response_handler.judge = judge
 main()
 """
 
@@ -37,12 +38,16 @@ class Answering(TaskChannel):
         super().__init__()
         self._reply = reply
 
-    async def send(self, request: Request) -> Reply:
+    async def send(self, attempt: Attempt, listener: ChannelListener = NO_LISTENER) -> Reply:
         return self._reply
 
+    def start(self, attempt: Attempt, listener: ChannelListener) -> bool:
+        listener.on_reply(attempt, self._reply)
+        return True
 
-def request() -> Request:
-    return Request(1, "0" * 16, b"{}", 1)
+
+def request() -> Attempt:
+    return Attempt(Request(1, "0" * 16, b"{}", 1))
 
 
 def command_lines(process: "subprocess.Popen[bytes]") -> bytes:
@@ -296,15 +301,14 @@ def test_what_counts_as_a_secret() -> None:
 
 def test_replaced_keys_stay_hidden() -> None:
     """The longest first, in whichever order they came; beyond a thousand the oldest are forgotten, the first is not."""
-    channel = TaskChannel()
+    reply = Reply(401, body=b"the-first-key key-number-0 key-number-2 key-number-1001 EMPTY")
     told: list[bytes] = []
-    redacting = RedactingChannel(channel, secrets_of("the-first-key", {}))
-    redacting.on_reply = lambda request, reply: told.append(reply.body)
+    redacting = RedactingChannel(Answering(reply), secrets_of("the-first-key", {}))
     keys = [f"key-number-{number}" for number in range(1002)]
 
     for key in ("EMPTY", *keys, keys[-1]):
         redacting.set_key(key)
-    channel.on_reply(request(), Reply(401, body=b"the-first-key key-number-0 key-number-2 key-number-1001 EMPTY"))
+    redacting.start(request(), ChannelListener(on_reply=lambda attempt, reply: told.append(reply.body)))
 
     assert told == [b"(hidden) key-number-0 (hidden) (hidden) EMPTY"]
 

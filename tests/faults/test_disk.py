@@ -342,8 +342,6 @@ async def write_until_full(file: Fails, place: Path, count: int) -> None:
         OutputFile("/dev/null"),
         echo=True,
         body="auto",
-        on_room=lambda: None,
-        on_failure=lambda: None,
         notice=print,
         spool_directory=str(place),
         timing=Timing(gather_s=0, disk_wait_s=0, sync_after_s=3600),
@@ -382,8 +380,6 @@ def test_a_file_that_is_removed_while_it_is_full_leaves_whole_records(tmp_path: 
             OutputFile("/dev/null"),
             echo=True,
             body="auto",
-            on_room=lambda: None,
-            on_failure=lambda: None,
             notice=print,
             spool_directory=str(place),
         )

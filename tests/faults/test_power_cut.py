@@ -60,8 +60,6 @@ async def write(paths: list[Path], random: Random) -> list[Written]:
             *files,
             echo=True,
             body="auto",
-            on_room=lambda: None,
-            on_failure=lambda: None,
             notice=print,
             timing=Timing(gather_s=0, sync_after_s=3600),
         )

@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from llmblast.job.signals import Wish, Wishes
+from llmblast.cli.signals import ShutdownSignals, ShutdownStage
 from llmblast.mocking.server import MockServer
 from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, unmeasured, write_prompts
 from tests.processes import Process, let_run, start_run, wait_for_requests
@@ -58,26 +58,26 @@ def assert_a_resumed_run_completes(tmp_path: Path, llmblast: RunLlmblast, server
     assert lines == Counter(range(1, LINES + 1))
 
 
-def test_three_signals_are_three_wishes() -> None:
+def test_three_signals_are_three_stages() -> None:
     """Whatever their numbers; from the third on, each one ends the process."""
-    wishes = Wishes(Clock())
+    signals = ShutdownSignals(Clock())
 
-    said = [wishes.heard(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGTERM)]
+    said = [signals.on_signal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGTERM)]
 
-    assert said == [Wish.DRAIN, Wish.CUT_SHORT, Wish.EXIT, Wish.EXIT]
+    assert said == [ShutdownStage.DRAIN, ShutdownStage.ABORT_IN_FLIGHT, ShutdownStage.EXIT, ShutdownStage.EXIT]
 
 
 @pytest.mark.parametrize("first", EXIT_CODES)
 def test_a_hang_up_right_after_another_signal_says_nothing_new(first: signal.Signals) -> None:
-    """It is the same wish once more; one that comes later is the next wish."""
+    """It counts as the same signal; a later one asks for the next stage."""
     clock = Clock()
-    wishes = Wishes(clock)
+    signals = ShutdownSignals(clock)
 
-    at_once = [wishes.heard(first), wishes.heard(signal.SIGHUP), wishes.heard(signal.SIGHUP)]
+    at_once = [signals.on_signal(first), signals.on_signal(signal.SIGHUP), signals.on_signal(signal.SIGHUP)]
     clock.now_s += 2
-    later = wishes.heard(signal.SIGHUP)
+    later = signals.on_signal(signal.SIGHUP)
 
-    assert (at_once, later) == ([Wish.DRAIN, None, None], Wish.CUT_SHORT)
+    assert (at_once, later) == ([ShutdownStage.DRAIN, None, None], ShutdownStage.ABORT_IN_FLIGHT)
 
 
 def test_a_hang_up_drains(

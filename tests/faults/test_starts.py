@@ -25,7 +25,7 @@ HANG_S = 60
 LOCKED = 73
 RACER = """
 import sys, time
-import llmblast.job.run
+import llmblast.cli.run_job
 from llmblast.cli import main
 
 print("ready", flush=True)

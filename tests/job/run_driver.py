@@ -9,14 +9,19 @@ from random import Random
 
 from llmblast.errors import ExitCode
 from llmblast.fence import Fence
+from llmblast.job.decisions import Decisions, Retry, Stop
+from llmblast.job.hedged_sends import HedgedSends
+from llmblast.job.key_refresh import KeyRenewal
+from llmblast.job.line_ends import LineEnds
+from llmblast.job.refused_lines import RefusedLines
 from llmblast.job.response_handler import ResponseHandler
 from llmblast.job.wait_limit import WaitLimit
-from llmblast.records import NO_TOKENS, Answer, Failure, Outcome, Reply, Request, Success
+from llmblast.providers import DEFAULT_PROVIDER
+from llmblast.records import Attempt, Failure, Outcome, Reply, Request, Success
 from llmblast.scheduling import Endpoint
-from llmblast.sending import Backoff, Verdict
+from llmblast.sending import Backoff
 from llmblast.watching import Counters, EndpointCounters
-from tests.openai_provider import judge
-from tests.scheduling.scheduling_samples import EndpointOptions, Levels, make_request, make_scheduler
+from tests.scheduling.scheduling_samples import EndpointOptions, Levels, make_attempt, make_scheduler
 
 TEND_S = 0.2
 MAX_EVENTS = 200_000
@@ -68,22 +73,27 @@ class Run:
         named: Levels = {"concurrency": concurrency, **levels}  # type: ignore[typeddict-item] # the caller's
         self.scheduler = make_scheduler(endpoints, **named)
         counters = Counters(endpoints=[EndpointCounters(e.name) for e in self.scheduler.endpoints])
+        fence = Fence()
+        hedges = HedgedSends(None, self.scheduler, counters, lambda: self.now, fence, on_slot_free=lambda: None)
+        self.line_ends = LineEnds(self.scheduler, self, counters, lambda counters: False, hedges, fence)
+        self.refused = RefusedLines(self.scheduler, self.line_ends, hedges)
         self.handler = ResponseHandler(
             self.scheduler,
-            self,
+            self.line_ends,
+            self.refused,
             Backoff(max_attempts, Random(0)),
             counters,
-            self._stop,
-            lambda counters: False,
+            hedges,
+            KeyRenewal((), ()),
+            [DEFAULT_PROVIDER] * len(self.scheduler.endpoints),
             None,
-            None,
+            lambda: 1.8e9 + self.now,
             max_wait_s,
-            Fence(),
-            lambda error, request: False,
+            fence,
         )
-        self.wait_limit = WaitLimit(self.scheduler, self._stop, lambda: 1.8e9 + self.now, max_wait_s)
+        self.wait_limit = WaitLimit(self.scheduler, lambda: 1.8e9 + self.now, max_wait_s)
         self._provider = provider
-        self._flights: list[tuple[float, int, Request, Endpoint, Replied]] = []
+        self._flights: list[tuple[float, int, Attempt, Endpoint, Replied]] = []
         self._order = count()
         self._next_tend_s = self.now + TEND_S
         self.events = 0
@@ -109,17 +119,15 @@ class Run:
     ) -> None:
         """Run lines 1, 2, ..., each naming a model or none; the input stays open for so long after the last one."""
         for number in range(1, lines + 1):
-            request = make_request(number)
-            request.model = models(number)
-            self.scheduler.lanes.add(request)
+            self.scheduler.queue.add(make_attempt(number, model=models(number)))
         end_s = self.now + stays_open_s
         while self.exit_code is None or self._flights:
             self._admit()
-            is_idle = not self._flights and not self.scheduler.lanes
-            if is_idle and self.handler.suspects and self.now >= end_s and self.exit_code is None:
-                self.handler.decide_all()
+            is_idle = not self._flights and not self.scheduler.queue
+            if is_idle and self.refused.suspects and self.now >= end_s and self.exit_code is None:
+                self._carry_out(self.refused.decide_all())
                 continue
-            if is_idle and not self.handler.suspects:
+            if is_idle and not self.refused.suspects:
                 return
             self._go_on()
 
@@ -132,42 +140,33 @@ class Run:
         if self.now >= self._next_tend_s:
             self._next_tend_s = self.now + TEND_S
             if self.exit_code is None:
-                self.handler.decide_left_alone(self.now)
-                self.wait_limit.check(self.now)
+                self._carry_out(self.refused.decide_left_alone(self.now))
+                self._carry_out(self.wait_limit.check(self.now).decisions)
         elif self.now >= reply_s:
             self._land()
 
     def _admit(self) -> None:
         while self.exit_code is None and (dispatch := self._next()) is not None:
-            request, endpoint = dispatch
-            self.sends.append((self.now, request.number, endpoint.index))
-            replied = self._provider(request, endpoint, self.now)
-            heapq.heappush(self._flights, (self.now + replied.latency_s, next(self._order), request, endpoint, replied))
+            attempt, endpoint = dispatch
+            self.sends.append((self.now, attempt.request.number, endpoint.index))
+            replied = self._provider(attempt.request, endpoint, self.now)
+            heapq.heappush(self._flights, (self.now + replied.latency_s, next(self._order), attempt, endpoint, replied))
 
-    def _next(self) -> tuple[Request, Endpoint] | None:
+    def _next(self) -> tuple[Attempt, Endpoint] | None:
         dispatch = self.scheduler.next(self.now)
         unsendable, self.scheduler.unsendable = self.scheduler.unsendable, []
-        for request in unsendable:
-            self.handler.give_up_unsendable(request)
+        for attempt in unsendable:
+            self._carry_out(self.line_ends.give_up_unsendable(attempt))
         return dispatch
 
     def _land(self) -> None:
-        _, _, request, endpoint, replied = heapq.heappop(self._flights)
-        reply = Reply(replied.status, replied.headers, replied.body, latency_s=replied.latency_s)
-        verdict = judge(request, reply, 1.8e9 + self.now)
-        if isinstance(verdict, Answer):
-            self.handler.succeed(request, endpoint, reply, verdict, self.now)
-            clears = self.scheduler.on_answer(request, endpoint, replied.latency_s, self.now)
-            self.scheduler.release(request, endpoint, NO_TOKENS, self.now)
-            if clears:
-                self.handler.clear(endpoint, request)
-        else:
-            self.scheduler.release(request, endpoint, NO_TOKENS, self.now)
-            self._handle(request, endpoint, reply, verdict)
+        _, _, attempt, endpoint, replied = heapq.heappop(self._flights)
+        reply = Reply(replied.status, replied.headers, replied.body)
+        self._carry_out(self.handler.on_reply(attempt, endpoint, reply, self.now))
 
-    def _handle(self, request: Request, endpoint: Endpoint, reply: Reply, verdict: Verdict) -> None:
-        self.handler.handle(request, endpoint, reply, verdict, self.now)
-
-    def _stop(self, exit_code: ExitCode, reason: str) -> None:
-        if self.exit_code is None:
-            self.exit_code, self.reason = exit_code, reason
+    def _carry_out(self, decisions: Decisions) -> None:
+        for decision in decisions:
+            if isinstance(decision, Retry):
+                self.scheduler.queue.add_retry(decision.attempt, decision.due_s, has_failed=decision.has_failed)
+            elif isinstance(decision, Stop) and self.exit_code is None:
+                self.exit_code, self.reason = decision.exit_code, decision.reason

@@ -35,7 +35,7 @@ def test_an_endpoint_that_is_off_or_down_allows_nothing() -> None:
     scheduler = make_scheduler([{"rps": 3}, {"rps": 4}, {"rps": 5}])
     scheduler.disable(scheduler.endpoints[0], "HTTP 401")
     for seconds in (0, 2, 6):  # so that the next try is some seconds ahead
-        scheduler.endpoints[1].breaker.trip(NOW - 6 + seconds)
+        scheduler.endpoints[1].health.breaker.trip(NOW - 6 + seconds)
 
     assert allowed(scheduler).lines_per_s == pytest.approx(5, rel=0.02)
     assert allowed(scheduler).blocked_s == 0
@@ -45,9 +45,9 @@ def test_a_run_whose_endpoints_are_all_down_is_blocked_until_the_first_is_tried_
     """Their rates count from then on."""
     scheduler = make_scheduler([{"rps": 4}, {"rps": 5}])
     for seconds in (0, 2, 6):
-        scheduler.endpoints[0].breaker.trip(NOW - 6 + seconds)
+        scheduler.endpoints[0].health.breaker.trip(NOW - 6 + seconds)
     for seconds in (0, 2, 6, 6):
-        scheduler.endpoints[1].breaker.trip(NOW - 6 + seconds)
+        scheduler.endpoints[1].health.breaker.trip(NOW - 6 + seconds)
 
     assert allowed(scheduler).blocked_s == 4
     assert allowed(scheduler).lines_per_s == pytest.approx(9, rel=0.02)

@@ -1,5 +1,6 @@
 """Check: what the lines add up to, and what the outputs hold already."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def paths(tmp_path: Path) -> dict[str, Any]:
 
 
 def summary(capsys: pytest.CaptureFixture[str], **settings: Any) -> dict[str, Any]:
-    check(Settings(json=True, **settings))
+    asyncio.run(check(Settings(json=True, **settings)))
     told: dict[str, Any] = orjson.loads(capsys.readouterr().out)
     return told
 
@@ -59,7 +60,7 @@ def test_what_earlier_runs_finished_is_not_counted_as_to_be_sent(
     Path(paths["errors"]).write_bytes(failures)
 
     told = summary(capsys, **paths, rps=1.0)
-    check(Settings(**paths))
+    asyncio.run(check(Settings(**paths)))
 
     lines = {"read": 10, "good": 10, "bad": 0, "answered": 2, "failed": 1, "to_send": 7}
     assert (told["lines"], told["at_least_s"]) == (lines, {"rps": 7.0})
@@ -85,6 +86,6 @@ def test_a_finished_input_needs_no_time(paths: dict[str, Any], capsys: pytest.Ca
     """Nothing is left to send."""
     Path(paths["save"]).write_bytes(b"".join(map(record, LINES)))
 
-    check(Settings(**paths, rps=1.0))
+    asyncio.run(check(Settings(**paths, rps=1.0)))
 
     assert capsys.readouterr().out == ("lines     10 read, 10 good, 0 bad\nto send   0; 10 already answered\n")

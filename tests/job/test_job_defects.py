@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from llmblast.job.defects import MAX_FILE_BYTES, MAX_REPORTS, Defects
-from llmblast.settings import Settings, load
+from llmblast.setting_loading import load
+from llmblast.settings import Settings
 
 
 @pytest.fixture

@@ -11,11 +11,13 @@ from random import Random
 import pytest
 
 from llmblast.errors import ExitCode
-from llmblast.job.engine import MAX_HELD_BYTES, Engine
-from llmblast.job.stations import make_scheduler
-from llmblast.records import Outcome, Reply, Request, Success
-from llmblast.sending import Backoff
-from llmblast.settings import Settings, load
+from llmblast.job.back_pressure import MAX_HELD_BYTES
+from llmblast.job.engine import Engine
+from llmblast.job.pipeline import make_scheduler
+from llmblast.records import Attempt, Outcome, Reply, Request, Success
+from llmblast.sending import NO_LISTENER, Backoff, ChannelListener
+from llmblast.setting_loading import load
+from llmblast.settings import Settings
 from llmblast.watching import Counters, EndpointCounters
 from tests.task_channel import TaskChannel
 
@@ -30,7 +32,7 @@ class Channel(TaskChannel):
         self.reply = reply
         self.gate = gate
 
-    async def send(self, request: Request) -> Reply:
+    async def send(self, attempt: Attempt, listener: ChannelListener = NO_LISTENER) -> Reply:
         if self.gate is not None:
             await self.gate.acquire()
         if isinstance(self.reply, Exception):
@@ -39,16 +41,21 @@ class Channel(TaskChannel):
 
 
 class KeptChannel(TaskChannel):
-    """Has a connection at hand for every request; a test answers with `on_reply`."""
+    """Has a connection at hand for every request; a test answers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.started: list[Request] = []
+        self.started: list[Attempt] = []
+        self.listeners: list[ChannelListener] = []
         self.abandoned = 0
 
-    def start(self, request: Request) -> bool:
-        self.started.append(request)
+    def start(self, attempt: Attempt, listener: ChannelListener) -> bool:
+        self.started.append(attempt)
+        self.listeners.append(listener)
         return True
+
+    def answer(self, attempt: Attempt) -> None:
+        self.listeners[self.started.index(attempt)].on_reply(attempt, Reply(200, {}, ANSWER))
 
     def abandon(self) -> None:
         self.abandoned += 1
@@ -108,13 +115,13 @@ def test_where_a_rate_is_set_no_slow_start_comes_first(rps: float | None, admitt
     """It would keep a known rate from being used; only the first request of a cold server holds back the next ones."""
     scheduler = make_scheduler(load({"endpoints": ["http://127.0.0.1:1/v1"], "rps": rps}))
     for number in range(100):
-        scheduler.lanes.add(request(number))
+        scheduler.queue.add(Attempt(request(number)))
     now = 1000.0
     while now < 1000.1:
         scheduler.next(now)
         now += 0.001
 
-    assert scheduler.endpoints[0].in_flight == admitted
+    assert scheduler.endpoints[0].traffic.in_flight == admitted
 
 
 async def test_a_defect_ends_the_run_and_is_not_hidden() -> None:
@@ -122,12 +129,12 @@ async def test_a_defect_ends_the_run_and_is_not_hidden() -> None:
     counters = Counters(endpoints=[EndpointCounters("a")])
     engine = make_engine(RuntimeError("a bug"), Sink(), counters)
     engine.accept(request(1))
-    engine.pump()
+    engine.dispatch_ready()
 
-    await asyncio.wait_for(engine.stopping.wait(), 5)
+    await asyncio.wait_for(engine.end.stopping.wait(), 5)
     await asyncio.wait_for(engine.wait_until_done(), 5)
 
-    assert (engine.exit_code, engine.reason) == (ExitCode.DEFECT, "RuntimeError('a bug')")
+    assert (engine.end.exit_code, engine.end.reason) == (ExitCode.DEFECT, "RuntimeError('a bug')")
 
 
 async def test_after_a_defect_nothing_is_sent_and_what_arrives_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,18 +143,20 @@ async def test_after_a_defect_nothing_is_sent_and_what_arrives_is_written(monkey
     engine = engine_on(channel, sink, counters)
     for number in range(70):
         engine.accept(request(number))
-    engine.pump()
+    engine.dispatch_ready()
     in_flight = list(channel.started)
 
     monkeypatch.setattr(engine._scheduler, "release", fail)
     for sent in in_flight:
-        channel.on_reply(sent, Reply(200, {}, ANSWER))
+        channel.answer(sent)
     await asyncio.wait_for(engine.wait_until_done(), 5)
 
-    assert engine.exit_code is ExitCode.DEFECT
+    assert engine.end.exit_code is ExitCode.DEFECT
     assert channel.started == in_flight
-    assert [outcome.request for outcome in sink.outcomes if isinstance(outcome, Success)] == in_flight
-    assert engine._scheduler.lanes
+    assert [outcome.request for outcome in sink.outcomes if isinstance(outcome, Success)] == [
+        sent.request for sent in in_flight
+    ]
+    assert engine._scheduler.queue
 
 
 async def test_after_a_defect_replies_to_come_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,16 +165,16 @@ async def test_after_a_defect_replies_to_come_are_waited_for(monkeypatch: pytest
     engine = engine_on(channel, Sink(), counters)
     for number in (1, 2):
         engine.accept(request(number))
-    engine.pump()
+    engine.dispatch_ready()
     monkeypatch.setattr(engine._scheduler, "release", fail)
     channel.is_busy = True
-    channel.on_reply(channel.started[0], Reply(200, {}, ANSWER))
+    channel.answer(channel.started[0])
     done = asyncio.create_task(engine.wait_until_done())
     await asyncio.sleep(0)
     was_done = done.done()
 
     channel.is_busy = False
-    channel.on_reply(channel.started[1], Reply(200, {}, ANSWER))
+    channel.answer(channel.started[1])
     await asyncio.wait_for(done, 5)
 
     assert not was_done
@@ -184,32 +193,32 @@ async def test_each_record_that_cannot_be_rendered_is_left_out_alone() -> None:
     engine = engine_on(channel, sink, Counters(endpoints=[EndpointCounters("a")]), reports)
     for number in range(4):
         engine.accept(request(number))
-    engine.pump()
+    engine.dispatch_ready()
     engine.stop(ExitCode.INTERRUPTED, "interrupted")
 
     for sent in channel.started:
-        channel.on_reply(sent, Reply(200, {}, ANSWER))
+        channel.answer(sent)
     await asyncio.wait_for(engine.wait_until_done(), 5)
 
     assert [outcome.request.number for outcome in sink.outcomes if isinstance(outcome, Success)] == [2, 3]
     assert reports == ["bug 0", "bug 1"]
-    assert (engine.exit_code, engine.reason) == (ExitCode.DEFECT, "bug 0")
+    assert (engine.end.exit_code, engine.end.reason) == (ExitCode.DEFECT, "bug 0")
 
 
 async def test_a_defect_in_a_send_is_not_lost_with_whoever_asked_for_it() -> None:
     """A timer or the writer may have: nobody would wait for the end of that request but the run."""
 
     class Broken(KeptChannel):
-        def start(self, request: Request) -> bool:
+        def start(self, attempt: Attempt, listener: ChannelListener) -> bool:
             raise RuntimeError("a bug")
 
     engine = engine_on(Broken(), Sink(), Counters(endpoints=[EndpointCounters("a")]))
     engine.accept(request(1))
 
-    engine.pump()
+    engine.dispatch_ready()
     await asyncio.wait_for(engine.wait_until_done(), 5)
 
-    assert engine.exit_code is ExitCode.DEFECT
+    assert engine.end.exit_code is ExitCode.DEFECT
 
 
 async def test_a_reply_on_a_kept_connection_sends_the_next_request() -> None:
@@ -218,11 +227,11 @@ async def test_a_reply_on_a_kept_connection_sends_the_next_request() -> None:
     engine = engine_on(channel, sink, counters)
     for number in range(6):
         engine.accept(request(number))
-    engine.pump()
+    engine.dispatch_ready()
     at_once = len(channel.started)
 
     for number in range(6):
-        channel.on_reply(channel.started[number], Reply(200, {}, ANSWER))
+        channel.answer(channel.started[number])
     await asyncio.wait_for(engine.wait_until_done(), 5)
 
     assert at_once == 4
@@ -235,10 +244,10 @@ async def test_what_was_started_is_abandoned_and_counted_once() -> None:
     engine = engine_on(channel, sink, counters)
     for number in range(3):
         engine.accept(request(number))
-    engine.pump()
+    engine.dispatch_ready()
 
-    await engine.cut_short()
-    await engine.cut_short()
+    await engine.abort_in_flight()
+    await engine.abort_in_flight()
 
     engine.refresh_counters()
     assert channel.abandoned
@@ -250,7 +259,7 @@ async def test_answers_that_were_cut_off_are_flagged() -> None:
     sink, counters = Sink(), Counters(endpoints=[EndpointCounters("a")], input_ended=True)
     engine = make_engine(Reply(200, {}, ANSWER), sink, counters)
     engine.accept(request(1))
-    engine.pump()
+    engine.dispatch_ready()
 
     await asyncio.wait_for(engine.wait_until_done(), 5)
 
@@ -265,13 +274,13 @@ async def test_nothing_is_sent_while_the_sink_is_full() -> None:
     engine = make_engine(Reply(200, {}, ANSWER), sink, counters)
     sink.is_full = True
     engine.accept(request(1))
-    engine.pump()
+    engine.dispatch_ready()
     engine.refresh_counters()
     sent_while_full = counters.sent
     waited_s = engine._scheduler.waited(time.monotonic() + 60)["output"]
 
     sink.is_full = False
-    engine.pump()
+    engine.dispatch_ready()
     await asyncio.wait_for(engine.wait_until_done(), 5)
 
     assert sent_while_full == 0
@@ -286,11 +295,11 @@ async def test_a_stop_sends_nothing_more() -> None:
     engine.stop(ExitCode.INTERRUPTED, "first")
     engine.stop(ExitCode.STOPPED, "second")
     engine.accept(request(1))
-    engine.pump()
+    engine.dispatch_ready()
 
     await asyncio.wait_for(engine.wait_until_done(), 5)
 
-    assert (engine.exit_code, engine.reason) == (ExitCode.INTERRUPTED, "first")
+    assert (engine.end.exit_code, engine.end.reason) == (ExitCode.INTERRUPTED, "first")
     assert sink.outcomes == []
 
 
@@ -303,7 +312,7 @@ async def test_what_is_in_flight_is_bounded_by_bytes(reply: Reply) -> None:
     for number in range(4):
         assert not engine.is_full
         engine.accept(request(number, fourth))
-        engine.pump()
+        engine.dispatch_ready()
     room = asyncio.create_task(engine.room())
     await asyncio.sleep(0)
     engine.refresh_counters()
@@ -315,7 +324,7 @@ async def test_what_is_in_flight_is_bounded_by_bytes(reply: Reply) -> None:
     assert (counters.queued, counters.sent) == (0, 4)
     assert was_held_back
     assert not engine.is_full
-    await engine.cut_short()
+    await engine.abort_in_flight()
 
 
 async def test_a_line_beyond_every_bound_is_sent() -> None:
@@ -323,7 +332,7 @@ async def test_a_line_beyond_every_bound_is_sent() -> None:
     sink, counters = Sink(), Counters(endpoints=[EndpointCounters("a")], input_ended=True)
     engine = make_engine(Reply(200, {}, ANSWER), sink, counters)
     engine.accept(request(1, bytes(MAX_HELD_BYTES + 1)))
-    engine.pump()
+    engine.dispatch_ready()
 
     await asyncio.wait_for(engine.wait_until_done(), 5)
 
@@ -339,9 +348,9 @@ class ConnectingChannel(TaskChannel):
         self.left_s: list[float] = []
         self.waiting = asyncio.Semaphore(0)
 
-    async def send(self, request: Request) -> Reply:
-        await asyncio.sleep(0.02 * (request.number % 3))
-        if (leave := self.leave(request, True)) is not None:
+    async def send(self, attempt: Attempt, listener: ChannelListener = NO_LISTENER) -> Reply:
+        await asyncio.sleep(0.02 * (attempt.request.number % 3))
+        if (leave := listener.leave(attempt, True)) is not None:
             self.waiting.release()
             await leave
         self.left_s.append(time.monotonic())
@@ -374,10 +383,10 @@ async def test_requests_whose_connections_take_time_leave_no_closer_together_tha
     for number in range(15):
         engine.accept(request(number))
     counters.input_ended = True
-    engine.pump()
+    engine.dispatch_ready()
 
     await asyncio.wait_for(engine.wait_until_done(), 20)
-    await engine.cut_short()
+    await engine.abort_in_flight()
 
     assert len(sink.outcomes) == 15
     assert not channel.waiting.locked(), "none had to wait"
@@ -393,10 +402,10 @@ async def test_what_waits_for_its_departure_ends_with_the_run() -> None:
         engine._scheduler.endpoints[0], time.monotonic() + 3600, is_fresh=True
     )  # none leaves for an hour
     engine.accept(request(3))
-    engine.pump()
+    engine.dispatch_ready()
     await asyncio.wait_for(channel.waiting.acquire(), 5)
 
-    await asyncio.wait_for(engine.cut_short(), 5)
+    await asyncio.wait_for(engine.abort_in_flight(), 5)
     await asyncio.wait_for(engine.wait_until_done(), 5)
 
     assert channel.left_s == []
@@ -413,15 +422,15 @@ async def test_what_waits_for_its_departure_holds_back_no_other_endpoint() -> No
     engine._scheduler.leave(engine._scheduler.endpoints[0], time.monotonic() + 3600, is_fresh=True)
     for number in range(10):
         engine.accept(request(number))
-    engine.pump()
+    engine.dispatch_ready()
     await asyncio.wait_for(channels[0].waiting.acquire(), 5)
     engine.accept(request(10))
-    engine.pump()
+    engine.dispatch_ready()
 
     while len(sink.outcomes) < 10:
         await asyncio.wait_for(sink.has_more.wait(), 5)
         sink.has_more.clear()
-    await engine.cut_short()
+    await engine.abort_in_flight()
 
     assert channels[0].left_s == []
     assert len(channels[1].left_s) == 10
@@ -431,7 +440,7 @@ async def test_one_that_has_a_connection_waits_for_the_last_departure_too() -> N
     """That was on a fresh connection, just now, and the schedule knows nothing of it."""
 
     class Kept(ConnectingChannel):
-        def start(self, request: Request) -> bool:
+        def start(self, attempt: Attempt, listener: ChannelListener) -> bool:
             self.left_s.append(time.monotonic())
             return True
 
@@ -439,8 +448,8 @@ async def test_one_that_has_a_connection_waits_for_the_last_departure_too() -> N
     engine = paced_engine(channel, Sink(), counters, rps=100)
     engine._scheduler.leave(engine._scheduler.endpoints[0], time.monotonic() + 3600, is_fresh=True)
     engine.accept(request(3))
-    engine.pump()
+    engine.dispatch_ready()
     await asyncio.wait_for(channel.waiting.acquire(), 5)
-    await engine.cut_short()
+    await engine.abort_in_flight()
 
     assert channel.left_s == []

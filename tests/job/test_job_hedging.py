@@ -1,4 +1,4 @@
-"""Hedging: who gets a twin and when, what becomes of the two, and that nothing leaks or is told twice."""
+"""Hedging: who gets a hedge and when, what becomes of the two, and that nothing leaks or is told twice."""
 
 import asyncio
 import gc
@@ -12,16 +12,18 @@ from tenacity import wait_random
 
 from llmblast.errors import ExitCode
 from llmblast.job.engine import Engine
-from llmblast.job.hedging import FEWEST_ANSWERS, MOST_SAVED, Hedging, Send
-from llmblast.job.stations import make_scheduler
+from llmblast.job.hedging import MAX_SAVED, MIN_SAMPLES, Hedging, Send
+from llmblast.job.pipeline import make_scheduler
 from llmblast.mocking.server import MockServer
 from llmblast.mocking.settings import MockSettings
-from llmblast.records import Cause, Failure, Outcome, Reply, Request, Success
-from llmblast.scheduling import Endpoint
-from llmblast.sending import TRANSPORTS, Backoff, Channel
-from llmblast.settings import EndpointSettings, load
+from llmblast.records import Attempt, Cause, Failure, Outcome, Reply, Request, Success
+from llmblast.scheduling import Endpoint, Kind
+from llmblast.sending import NO_LISTENER, TRANSPORTS, Backoff, Channel, ChannelListener
+from llmblast.setting_loading import load
+from llmblast.settings import EndpointSettings
 from llmblast.watching import Counters, EndpointCounters
 from tests.openai_provider import make_target
+from tests.scheduling.scheduling_samples import end
 from tests.task_channel import TaskChannel
 
 USUAL_S = 0.1
@@ -59,10 +61,10 @@ class HandChannel(TaskChannel):
     def __init__(self) -> None:
         super().__init__()
         self.sends: list[asyncio.Future[Reply]] = []
-        self.requests: list[Request] = []
+        self.attempts: list[Attempt] = []
 
-    async def send(self, request: Request) -> Reply:
-        self.requests.append(request)
+    async def send(self, attempt: Attempt, listener: ChannelListener = NO_LISTENER) -> Reply:
+        self.attempts.append(attempt)
         self.sends.append(asyncio.get_running_loop().create_future())
         return await self.sends[-1]
 
@@ -73,9 +75,9 @@ class HandChannel(TaskChannel):
         self.sends[number].set_result(reply)
 
 
-def make_request(number: int, sent_s: float = 0.0) -> Request:
+def make_request(number: int) -> Request:
     body = b'{"model":"m","messages":[{"role":"user","content":"Question %d?"}]}' % number
-    return Request(number, f"{number:016x}", b"{}", number, body=body, sent_s=sent_s)
+    return Request(number, f"{number:016x}", b"{}", number, body=body)
 
 
 def make_endpoint(index: int) -> Endpoint:
@@ -92,18 +94,18 @@ def counters_of(*latencies_s: float, names: Sequence[str] = ("a", "b")) -> Count
 def knowing(quantile: float = 0.95, budget_share: float = 1.0) -> Hedging:
     """It has seen answers after 0.1 s."""
     hedging = Hedging(quantile, budget_share)
-    hedging.learn(counters_of(*[USUAL_S] * FEWEST_ANSWERS))
+    hedging.learn(counters_of(*[USUAL_S] * MIN_SAMPLES))
     return hedging
 
 
 def a_send(number: int, sent_s: float, endpoint: Endpoint | None = None) -> Send:
     task: asyncio.Task[None] | None = asyncio.current_task()
     assert task is not None
-    return Send(make_request(number, sent_s), endpoint or make_endpoint(0), task)
+    return Send(Attempt(make_request(number), sent_s=sent_s), endpoint or make_endpoint(0), task)
 
 
-def twin_of(send: Send, now: float) -> Send:
-    return a_send(send.request.number, now, make_endpoint(1))
+def hedge_of(send: Send, now: float) -> Send:
+    return a_send(send.attempt.request.number, now, make_endpoint(1))
 
 
 async def test_nobody_is_slow_before_there_is_something_to_compare_with() -> None:
@@ -111,12 +113,12 @@ async def test_nobody_is_slow_before_there_is_something_to_compare_with() -> Non
     hedging = Hedging(0.95, 1.0)
     hedging.watch(a_send(1, 0.0))
 
-    hedging.learn(counters_of(*[USUAL_S] * (FEWEST_ANSWERS - 1)))
-    before = list(hedging.stragglers(1e9))
-    hedging.learn(counters_of(*[USUAL_S] * FEWEST_ANSWERS))
+    hedging.learn(counters_of(*[USUAL_S] * (MIN_SAMPLES - 1)))
+    before = list(hedging.slow_sends(1e9))
+    hedging.learn(counters_of(*[USUAL_S] * MIN_SAMPLES))
 
     assert before == []
-    assert [send.request.number for send in hedging.stragglers(1e9)] == [1]
+    assert [send.attempt.request.number for send in hedging.slow_sends(1e9)] == [1]
 
 
 @pytest.mark.parametrize(("quantile", "threshold_s"), [(0.5, 0.1), (0.95, 0.2), (0.999, 0.8)])
@@ -127,92 +129,92 @@ async def test_the_threshold_is_that_quantile_of_all_answers(quantile: float, th
     for number, age_s in ((1, 1.2), (2, 1.1), (3, 0.9)):
         hedging.watch(a_send(number, 1000.0 - age_s * threshold_s))
 
-    assert [send.request.number for send in hedging.stragglers(1000.0)] == [1, 2]
+    assert [send.attempt.request.number for send in hedging.slow_sends(1000.0)] == [1, 2]
     assert hedging.due_s == pytest.approx(1000.0 - 0.2 * threshold_s, abs=0.05 * threshold_s)
 
 
-async def test_twins_are_never_more_than_their_share() -> None:
-    """Were everybody slow, each twentieth would get a twin, at any moment of the run."""
-    hedging, twins, worst = knowing(budget_share=0.05), 0, 0.0
+async def test_hedges_are_never_more_than_their_share() -> None:
+    """Were everybody slow, each twentieth would get a hedge, at any moment of the run."""
+    hedging, hedges, worst = knowing(budget_share=0.05), 0, 0.0
     for sent in range(1, 2001):
         hedging.watch(a_send(sent, float(sent)))
-        for straggler in hedging.stragglers(sent + 1.0):
-            hedging.pair(straggler, twin_of(straggler, sent + 1.0))
-            twins += 1
-        worst = max(worst, twins / sent)
+        for slow in hedging.slow_sends(sent + 1.0):
+            hedging.pair(slow, hedge_of(slow, sent + 1.0))
+            hedges += 1
+        worst = max(worst, hedges / sent)
 
     assert worst == 0.05
 
 
 async def test_calm_hours_do_not_pay_for_a_storm() -> None:
     """What may go at once when all slow down is bounded."""
-    hedging, twins = knowing(budget_share=0.05), 0
+    hedging, hedges = knowing(budget_share=0.05), 0
     for number in range(10_000):
         hedging.watch(a_send(number, 1000.0))
-    while found := list(hedging.stragglers(2000.0)):
-        hedging.pair(found[0], twin_of(found[0], 2000.0))
-        twins += 1
+    while found := list(hedging.slow_sends(2000.0)):
+        hedging.pair(found[0], hedge_of(found[0], 2000.0))
+        hedges += 1
 
-    assert twins == MOST_SAVED
+    assert hedges == MAX_SAVED
 
 
-async def test_a_request_gets_one_twin_however_often_it_is_sent() -> None:
+async def test_a_request_gets_one_hedge_however_often_it_is_sent() -> None:
     """Both sends failed, it goes again, it is slow again."""
     hedging = knowing()
     send = a_send(1, 0.0)
     hedging.watch(send)
-    hedging.pair(send, twin := twin_of(send, 1.0))
-    hedging.yields(twin.request)
-    hedging.yields(send.request)
+    hedging.pair(send, hedge := hedge_of(send, 1.0))
+    hedging.defers_to_peer(hedge.attempt)
+    hedging.defers_to_peer(send.attempt)
 
     hedging.watch(send)
 
-    assert list(hedging.stragglers(1000.0)) == []
+    assert list(hedging.slow_sends(1000.0)) == []
 
 
-async def test_a_straggler_that_nobody_can_take_does_not_hide_the_next() -> None:
+async def test_a_slow_that_nobody_can_take_does_not_hide_the_next() -> None:
     """They are offered one after the other, and again a moment later."""
     hedging = knowing()
     for number in (1, 2):
         hedging.watch(a_send(number, 0.0))
 
-    offered = [send.request.number for send in hedging.stragglers(10.0)]
+    offered = [send.attempt.request.number for send in hedging.slow_sends(10.0)]
 
     assert offered == [1, 2]
     assert 10.0 < hedging.wake_at(10.0) <= 10.05
 
 
-def count_requests() -> int:
-    return sum(isinstance(thing, Request) for thing in gc.get_objects())
+def count_attempts() -> int:
+    return sum(isinstance(thing, Attempt) for thing in gc.get_objects())
 
 
 async def test_what_has_ended_is_forgotten() -> None:
     """Memory follows what is in flight, however each send ends."""
     gc.collect()
-    before = count_requests()
+    before = count_attempts()
     hedging = knowing()
     alone, paired, yielding = ([a_send(number, 1000.0) for number in range(50)] for _ in range(3))
     for send in [*alone, *paired, *yielding]:
         hedging.watch(send)
     for send in [*paired, *yielding]:
-        hedging.pair(send, twin_of(send, 1001.0))
+        hedging.pair(send, hedge_of(send, 1001.0))
     for send in yielding:
-        rival = hedging._races[send.request].rival
-        assert rival is not None
-        hedging.yields(send.request)
-        hedging.yields(rival.request)
+        peer = hedging._pairs[send.attempt].peer
+        assert peer is not None
+        hedging.defers_to_peer(send.attempt)
+        hedging.defers_to_peer(peer.attempt)
     for send in [*alone, *paired]:
-        hedging.won(send.request)
+        hedging.on_answer(send.attempt)
 
-    del alone, paired, yielding, send, rival
+    del alone, paired, yielding, send, peer
     gc.collect()
 
-    assert count_requests() <= before
+    assert count_attempts() <= before
 
 
 class Bench:
     """An engine over two endpoints that answer by hand, on a clock that moves by hand. Whoever is older than 0.1 s is
-    slow, and each send pays for one twin.
+    slow, and each send pays for one hedge.
     """
 
     def __init__(self, *, max_attempts: int = 3, **flags: object) -> None:
@@ -244,7 +246,7 @@ class Bench:
     async def after(self, seconds: float) -> None:
         """Time passes, and what is due then happens."""
         self.clock.now += seconds
-        self.engine.pump()
+        self.engine.dispatch_ready()
         for _ in range(4):
             await asyncio.sleep(0)
 
@@ -261,7 +263,7 @@ class Bench:
     @property
     def in_flight(self) -> list[int]:
         self.engine.refresh_counters()
-        return [endpoint.in_flight for endpoint in self.scheduler.endpoints]
+        return [endpoint.traffic.in_flight for endpoint in self.scheduler.endpoints]
 
     @property
     def successes(self) -> list[Success]:
@@ -283,15 +285,15 @@ async def test_a_slow_request_is_sent_to_another_endpoint_and_the_first_answer_w
 
     (success,) = bench.successes
     assert bench.first.sends[0].cancelled()
-    assert (success.endpoint, success.request.attempts, success.request.ambiguous_sends) == ("b", 1, 1)
+    assert (success.endpoint, success.attempts, success.maybe_billed) == ("b", 1, 1)
     assert success.reply.latency_s == pytest.approx(0.75)
-    assert (bench.counters.hedged, bench.counters.maybe_billed, bench.scheduler.lanes.retried) == (1, 1, 0)
+    assert (bench.counters.hedged, bench.counters.maybe_billed, bench.scheduler.queue.retried) == (1, 1, 0)
     assert bench.in_flight == [0, 0]
     assert [mine.sent for mine in bench.counters.endpoints] == [1, 1]
 
 
 async def test_the_first_send_may_win() -> None:
-    """Then the twin is the one that is cancelled."""
+    """Then the hedge is the one that is cancelled."""
     bench = Bench()
     await bench.hedged()
 
@@ -300,7 +302,7 @@ async def test_the_first_send_may_win() -> None:
 
     (success,) = bench.successes
     assert bench.second.sends[0].cancelled()
-    assert (success.endpoint, success.request.ambiguous_sends) == ("a", 1)
+    assert (success.endpoint, success.maybe_billed) == ("a", 1)
     assert success.reply.latency_s == pytest.approx(0.5)
     assert bench.in_flight == [0, 0]
 
@@ -319,13 +321,13 @@ async def test_two_answers_at_the_same_moment_are_one_record() -> None:
     assert bench.in_flight == [0, 0]
 
 
-async def test_a_twin_that_has_not_begun_when_the_answer_comes_is_not_sent() -> None:
+async def test_a_hedge_that_has_not_begun_when_the_answer_comes_is_not_sent() -> None:
     """Its task had been made and had not run."""
     bench = Bench()
     await bench.send(1)
     bench.first.answer()
     bench.clock.now += 0.5
-    bench.engine.pump()
+    bench.engine.dispatch_ready()
     await bench.over()
 
     assert bench.counters.hedged == 1
@@ -334,7 +336,7 @@ async def test_a_twin_that_has_not_begun_when_the_answer_comes_is_not_sent() -> 
     assert bench.in_flight == [0, 0]
 
 
-async def test_who_is_in_time_gets_no_twin() -> None:
+async def test_who_is_in_time_gets_no_hedge() -> None:
     """Nor does anybody on whom one was spent already."""
     bench = Bench()
     await bench.send(1, 2)
@@ -366,16 +368,31 @@ async def test_when_one_fails_the_other_decides(reply: Reply, failed: int, attem
 
     bench.channels[failed].fail(reply)
     await bench.after(0.0)
-    outcomes, queued = list(bench.sink.outcomes), len(bench.scheduler.lanes)
+    outcomes, queued = list(bench.sink.outcomes), len(bench.scheduler.queue)
     bench.channels[1 - failed].answer()
     await bench.over()
 
     (success,) = bench.successes
     assert (outcomes, queued) == ([], 0)
-    assert (success.request.attempts, success.request.ambiguous_sends) == (attempts, maybe_billed)
+    assert (success.attempts, success.maybe_billed) == (attempts, maybe_billed)
     assert success.reply.latency_s == pytest.approx(0.5)
-    assert (bench.scheduler.lanes.retried, bench.counters.maybe_billed) == (0, maybe_billed)
+    assert (bench.scheduler.queue.retried, bench.counters.maybe_billed) == (0, maybe_billed)
     assert bench.in_flight == [0, 0]
+
+
+async def test_one_that_is_rejected_for_good_leaves_the_line_to_the_other() -> None:
+    """A line whose rejections are enough for an error record still has a send in flight."""
+    bench = Bench(max_attempts=1)
+    await bench.hedged()
+    bench.second.attempts[0].rejections = 1000
+
+    bench.second.fail(LIMITED)
+    await bench.after(0.0)
+    bench.first.answer()
+    await bench.over()
+
+    assert [type(outcome) for outcome in bench.sink.outcomes] == [Success]
+    assert bench.scheduler.queue.held_bytes == 0
 
 
 async def test_an_endpoint_learns_from_a_send_whose_line_the_other_decides() -> None:
@@ -386,33 +403,34 @@ async def test_an_endpoint_learns_from_a_send_whose_line_the_other_decides() -> 
     bench.second.fail(LIMITED)
     await bench.after(0.0)
 
-    assert bench.scheduler.endpoints[1].push_back.is_held
+    assert bench.scheduler.endpoints[1].hold.push_back.is_held
     assert (bench.counters.rate_limited, bench.counters.endpoints[1].rate_limited) == (1, 1)
 
 
 async def test_when_both_fail_the_request_goes_the_way_of_the_last() -> None:
-    """It is tried again, once, without another twin, and both endpoints count as tried."""
+    """It is tried again, once, without another hedge, and both endpoints count as tried."""
     bench = Bench()
     await bench.hedged()
 
     bench.first.fail(FAILED)
     bench.second.fail(FAILED)
     await bench.after(0.0)
-    queued = len(bench.scheduler.lanes)
+    queued = len(bench.scheduler.queue)
     await bench.after(10.0)
     await bench.after(10.0)
     sends = sum(len(channel.sends) for channel in bench.channels)
-    (bench.first if len(bench.first.sends) == 2 else bench.second).answer(1)
+    last = bench.first if len(bench.first.sends) == 2 else bench.second
+    last.answer(1)
     await bench.over()
 
     (success,) = bench.successes
-    assert (queued, sends, bench.scheduler.lanes.retried, bench.counters.hedged) == (1, 3, 1, 1)
-    assert (success.request.attempts, success.request.failed_on) == (3, 0b11)
+    assert (queued, sends, bench.scheduler.queue.retried, bench.counters.hedged) == (1, 3, 1, 1)
+    assert (success.attempts, last.attempts[1].failed_on) == (3, 0b11)
     assert success.reply.latency_s == pytest.approx(10.0)
     assert bench.in_flight == [0, 0]
 
 
-async def test_a_twin_goes_to_an_endpoint_that_has_not_failed_the_request() -> None:
+async def test_a_hedge_goes_to_an_endpoint_that_has_not_failed_the_request() -> None:
     """Nor to the one that has it: while the only other one is paused there is none."""
     tried, paused = Bench(), Bench()
     await tried.send(1)
@@ -424,7 +442,7 @@ async def test_a_twin_goes_to_an_endpoint_that_has_not_failed_the_request() -> N
     await paused.send(1)
     await paused.after(0.5)
     before = paused.counters.hedged
-    paused.scheduler.endpoints[1].refusals.is_paused = False
+    paused.scheduler.endpoints[1].resume()
     await paused.after(0.6)
 
     assert [len(channel.sends) for channel in tried.channels] == [1, 1]
@@ -432,16 +450,15 @@ async def test_a_twin_goes_to_an_endpoint_that_has_not_failed_the_request() -> N
     assert [len(channel.sends) for channel in paused.channels] == [1, 1]
 
 
-def test_a_twin_of_what_needs_a_fresh_connection_does_not() -> None:
+def test_a_hedge_of_what_needs_a_fresh_connection_does_not() -> None:
     """It was the other endpoint that had closed a kept one."""
     scheduler = make_scheduler(load({"endpoints": ["http://a/v1", "http://b/v1"]}))
-    request = make_request(1)
-    request.resent = True
+    attempt = Attempt(make_request(1), resent=True)
 
-    hedge = scheduler.hedge(request, scheduler.endpoints[0], 1000.0)
+    hedge = scheduler.hedge(attempt, scheduler.endpoints[0], 1000.0)
 
     assert hedge is not None
-    assert (hedge[0].resent, request.resent) == (False, True)
+    assert (hedge[0].resent, attempt.resent) == (False, True)
 
 
 @pytest.mark.parametrize("reply", [BROKEN, Reply(200, {}, b"no JSON")])
@@ -460,8 +477,8 @@ async def test_when_both_fail_for_good_there_is_one_error(reply: Reply) -> None:
     assert bench.in_flight == [0, 0]
 
 
-async def test_a_twin_pays_every_limit() -> None:
-    """No slot of the run, none of the endpoint: no twin, until there is one; then it goes before the queue."""
+async def test_a_hedge_pays_every_limit() -> None:
+    """No slot of the run, none of the endpoint: no hedge, until there is one; then it goes before the queue."""
     full = Bench(concurrency=1)
     await full.send(1, 2)
     await full.after(0.5)
@@ -474,8 +491,8 @@ async def test_a_twin_pays_every_limit() -> None:
     await narrow.after(0.0)
 
     assert (full.counters.hedged, held, narrow.counters.hedged) == (0, 0, 1)
-    assert [request.number for request in narrow.second.requests] == [2, 1]
-    assert len(narrow.scheduler.lanes) == 1
+    assert [attempt.request.number for attempt in narrow.second.attempts] == [2, 1]
+    assert len(narrow.scheduler.queue) == 1
 
 
 async def test_the_slot_of_a_cancelled_send_is_used_at_once() -> None:
@@ -487,15 +504,15 @@ async def test_the_slot_of_a_cancelled_send_is_used_at_once() -> None:
     bench.second.answer()
     await bench.after(0.0)
 
-    assert sorted(request.number for channel in bench.channels for request in channel.requests) == [1, 1, 2, 3]
+    assert sorted(attempt.request.number for channel in bench.channels for attempt in channel.attempts) == [1, 1, 2, 3]
 
 
 async def test_a_cancelled_send_counts_its_tokens_as_used() -> None:
     """They may be billed: only the winner's estimate is settled by what it really used."""
     bench = Bench(tpm=100_000)
     await bench.hedged()
-    paid = sum(channel.requests[0].tokens_paid[0] for channel in bench.channels)
-    loser_paid = bench.first.requests[0].tokens_paid[0]
+    paid = sum(channel.attempts[0].tokens_paid[0] for channel in bench.channels)
+    loser_paid = bench.first.attempts[0].tokens_paid[0]
 
     bench.second.answer()
     await bench.over()
@@ -510,18 +527,18 @@ async def test_a_probe_that_is_cancelled_does_not_close_its_endpoint_for_good() 
     bench = Bench()
     first = bench.scheduler.endpoints[0]
     for _ in range(3):
-        first.unreachable(bench.clock.now, bench.clock.now)
+        end(first, Kind.UNREACHABLE, bench.clock.now, bench.clock.now)
     await bench.after(60.0)
     await bench.hedged()
 
     bench.second.answer()
     await bench.over()
 
-    assert first.breaker.is_open
-    assert first.breaker.ready_at(1.0, bench.clock.now) <= bench.clock.now
+    assert first.health.breaker.is_open
+    assert first.health.breaker.ready_at(1.0, bench.clock.now) <= bench.clock.now
 
 
-async def test_a_stop_sends_no_twins_and_lets_a_race_end() -> None:
+async def test_a_stop_sends_no_hedges_and_lets_a_race_end() -> None:
     """What is in flight may finish, and is recorded once."""
     bench = Bench()
     await bench.hedged()
@@ -546,7 +563,7 @@ async def test_a_race_that_is_cut_short_leaves_no_record_and_no_task() -> None:
     await bench.hedged()
 
     bench.engine.stop(ExitCode.INTERRUPTED, "interrupted")
-    await bench.engine.cut_short()
+    await bench.engine.abort_in_flight()
     await bench.after(0.0)
 
     assert bench.sink.outcomes == []
@@ -585,7 +602,7 @@ class Field:
         self.sink.on_reached = lambda: self.engine.stop(ExitCode.INTERRUPTED, "interrupted")
         for number in range(LINES):
             self.engine.accept(make_request(number))
-        self.engine.pump()
+        self.engine.dispatch_ready()
 
     async def end(self) -> None:
         """Waits until all is over, and for what the loop does in its next rounds."""
@@ -595,7 +612,7 @@ class Field:
 
     @property
     def carriers(self) -> list[asyncio.Task[object]]:
-        return [task for task in asyncio.all_tasks() if "_carry" in repr(task.get_coro())]
+        return [task for task in asyncio.all_tasks() if "_send_in_task" in repr(task.get_coro())]
 
     @property
     def most_told(self) -> int:
@@ -605,24 +622,24 @@ class Field:
 
     @property
     def in_flight(self) -> int:
-        return sum(endpoint.in_flight for endpoint in self.scheduler.endpoints)
+        return sum(endpoint.traffic.in_flight for endpoint in self.scheduler.endpoints)
 
     def count_free_slots(self) -> int:
         """How many requests may go when every pause is over."""
         for number in range(2 * SLOTS):
-            self.scheduler.lanes.add(make_request(number))
+            self.scheduler.queue.add(Attempt(make_request(number)))
         now = asyncio.get_running_loop().time() + 100
         return len(list(iter(lambda: self.scheduler.next(now), None)))
 
 
 @asynccontextmanager
 async def mayhem(seed: int, transport: str) -> AsyncIterator[Field]:
-    """Three servers, where one request in five fails in one way or another, and half of all may have a twin, since
+    """Three servers, where one request in five fails in one way or another, and half of all may have a hedge, since
     answers take a few times the threshold or a part of it.
     """
     faults = "latency=0.004&jitter=1&errors=0.06&broken=0.05&malformed=0.04&rate_limited=0.05&retry_after=0"
     hedging = Hedging(0.5, 0.5)
-    hedging.learn(counters_of(*[Random(seed).uniform(0.001, 0.004)] * FEWEST_ANSWERS))
+    hedging.learn(counters_of(*[Random(seed).uniform(0.001, 0.004)] * MIN_SAMPLES))
     async with AsyncExitStack() as stack:
         servers = [MockServer(MockSettings.from_query(f"{faults}&seed={seed}{index}")) for index in range(3)]
         for server in servers:
@@ -647,7 +664,7 @@ async def test_every_line_is_told_once(seed: int, transport: str) -> None:
 
         assert (len(field.sink.outcomes), field.most_told) == (LINES, 1)
         assert field.counters.hedged > LINES // 10
-        assert field.scheduler.lanes.held_bytes == 0
+        assert field.scheduler.queue.held_bytes == 0
         assert (field.in_flight, field.carriers, field.count_free_slots()) == (0, [], SLOTS)
 
 
@@ -658,8 +675,8 @@ async def test_a_line_is_told_once_or_still_queued_after_a_stop(seed: int, trans
         field.begin(stop_after=LINES // 2)
         await field.end()
 
-        assert (len(field.sink.outcomes) + len(field.scheduler.lanes), field.most_told) == (LINES, 1)
-        assert len(field.scheduler.lanes) > 0
+        assert (len(field.sink.outcomes) + len(field.scheduler.queue), field.most_told) == (LINES, 1)
+        assert len(field.scheduler.queue) > 0
         assert (field.in_flight, field.carriers) == (0, [])
 
 
@@ -668,15 +685,15 @@ async def test_no_line_is_told_twice_when_races_are_cut_short(seed: int, transpo
     """No task goes on either."""
     async with mayhem(seed, transport) as field:
         field.begin(stop_after=LINES // 2)
-        await field.engine.stopping.wait()
-        await field.engine.cut_short()
+        await field.engine.end.stopping.wait()
+        await field.engine.abort_in_flight()
         await field.end()
 
         assert field.counters.abandoned > 0
         assert (field.most_told, field.carriers) == (1, [])
 
 
-async def test_a_straggler_is_found_when_nothing_else_happens() -> None:
+async def test_a_slow_is_found_when_nothing_else_happens() -> None:
     """The last line of a run hangs: the engine's own timer sees it, though the threshold came to be known after it was
     sent.
     """
@@ -684,7 +701,7 @@ async def test_a_straggler_is_found_when_nothing_else_happens() -> None:
         field = Field([hung, quick], Hedging(0.95, 1.0))
         field.counters.endpoints[1].latency = counters_of(*[0.02] * 200).latency
         field.engine.accept(make_request(1))
-        field.engine.pump()
+        field.engine.dispatch_ready()
         await asyncio.sleep(0)
         field.engine.refresh_counters()
 

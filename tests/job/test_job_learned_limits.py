@@ -7,9 +7,10 @@ import orjson
 import pytest
 
 from llmblast.job.learned_limits import MAX_AGE_S, keep_limits, known_limits
-from llmblast.job.stations import make_scheduler
+from llmblast.job.pipeline import make_scheduler
 from llmblast.scheduling import KnownLimits
-from llmblast.settings import Settings, load
+from llmblast.setting_loading import load
+from llmblast.settings import Settings
 
 NOW_S = 1_800_000_000.0
 URL = "http://127.0.0.1:9/v1"
@@ -23,9 +24,9 @@ def learn(settings: Settings, per_s: float, now_s: float = NOW_S) -> None:
     """A run that knew this rate from its beginning, and got answers."""
     known = [KnownLimits(per_s)] + [KnownLimits()] * (len(settings.endpoints) - 1)
     endpoints = make_scheduler(settings, known).endpoints
-    endpoints[0].answers = 1
+    endpoints[0].traffic.answers = 1
     for n in range(200):
-        endpoints[0].push_back.take(1.0, n / per_s)
+        endpoints[0].hold.push_back.take(1.0, n / per_s)
     keep_limits(settings, endpoints, now_s)
 
 
@@ -36,7 +37,7 @@ def test_the_next_run_begins_at_the_learned_rate(tmp_path: Path) -> None:
 
     assert known_limits(settings, NOW_S + 60) == [KnownLimits(291.0)]
     assert list(orjson.loads((tmp_path / "save.jsonl.limits").read_bytes())) == [f"{URL} m"]
-    learned = make_scheduler(settings, known_limits(settings, NOW_S)).endpoints[0].learned
+    learned = make_scheduler(settings, known_limits(settings, NOW_S)).endpoints[0].learned.rate
     assert learned is not None
     assert learned.learned_per_s == 291.0
 

@@ -133,7 +133,7 @@ def test_lines_of_an_endpoint_that_is_out_are_answered_by_the_other() -> None:
     run.run(100)
 
     assert (run.exit_code, len(run.answered)) == (None, 100)
-    assert run.scheduler.endpoints[1].disabled == "HTTP 402: payment required"
+    assert run.scheduler.endpoints[1].health.disabled == "HTTP 402: payment required"
 
 
 @pytest.mark.parametrize("reply", [NO_CREDIT, ODD])
@@ -268,7 +268,7 @@ def test_a_model_whose_quota_is_used_up_leaves_its_lines_pending_and_holds_up_no
 
     assert (run.exit_code, run.failed, len(run.answered)) == (None, [], 50)
     assert run.handler.counters.left_pending == 50
-    assert run.handler.waits_for.startswith("the model a at e0: its rate limit lasts until ")
+    assert run.line_ends.waits_for.startswith("the model a at e0: its rate limit lasts until ")
     assert run.now - 1000.0 < 15
 
 
@@ -285,7 +285,7 @@ def test_a_line_that_only_a_used_up_endpoint_would_take_stays_pending() -> None:
     run.run(60)
 
     assert (run.exit_code, run.failed, run.handler.counters.left_pending) == (None, [], 1)
-    assert run.handler.waits_for.startswith("e0: its rate limit lasts until ")
+    assert run.line_ends.waits_for.startswith("e0: its rate limit lasts until ")
 
 
 def test_a_failure_whose_wait_is_too_long_ends_the_line() -> None:

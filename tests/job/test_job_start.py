@@ -9,7 +9,8 @@ import pytest
 
 from llmblast.errors import OutputBlockedError, UsageError
 from llmblast.job.start import run_preflight_checks
-from llmblast.settings import Settings, load
+from llmblast.setting_loading import load
+from llmblast.settings import Settings
 
 ENDPOINTS = ["http://127.0.0.1:9/v1"]
 

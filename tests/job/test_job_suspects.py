@@ -1,31 +1,30 @@
 """Suspects: which answers show that a refused line is to blame, and when nobody will show it any more."""
 
 from llmblast.job.suspects import MAX_WAIT_S, Suspect, Suspects
-from llmblast.records import NO_TOKENS, Reply, Request
+from llmblast.records import NO_TOKENS, Attempt, Reply
 from llmblast.scheduling import Endpoint
 from llmblast.sending import Action, Verdict
-from tests.scheduling.scheduling_samples import make_endpoint, make_request
+from tests.scheduling.scheduling_samples import make_attempt, make_endpoint
 
 
-def send(endpoint: Endpoint, number: int, now: float, model: str | None = None) -> Request:
-    request = make_request(number)
-    request.model, request.sent_s = model, now
+def send(endpoint: Endpoint, number: int, now: float, model: str | None = None) -> Attempt:
+    attempt = make_attempt(number, model=model, sent_s=now)
     endpoint.limits.take(NO_TOKENS, now)
-    endpoint.sent(request, now)
-    return request
+    endpoint.record_send(attempt, now)
+    return attempt
 
 
-def bring_back(endpoint: Endpoint, request: Request, now: float) -> None:
-    endpoint.released(request, now)
+def bring_back(endpoint: Endpoint, attempt: Attempt, now: float) -> None:
+    endpoint.record_return(attempt, now)
     endpoint.limits.release(NO_TOKENS, NO_TOKENS, now)
 
 
 def refused(endpoint: Endpoint, number: int = 1, model: str | None = None, *others: Endpoint) -> Suspect:
     """A line sent at 10 s whose refusal came at 11 s."""
-    request = send(endpoint, number, 10.0, model)
-    bring_back(endpoint, request, 11.0)
-    request.refused_by = endpoint.bit | sum(other.bit for other in others)
-    return Suspect(request, endpoint, Reply(400), Verdict(Action.REFUSED, "no"), 11.0)
+    attempt = send(endpoint, number, 10.0, model)
+    bring_back(endpoint, attempt, 11.0)
+    attempt.refused_by = endpoint.bit | sum(other.bit for other in others)
+    return Suspect(attempt, endpoint, Reply(400), Verdict(Action.REFUSED, "no"), 11.0)
 
 
 def test_an_answer_shows_it_where_it_was_sent_after_the_refusal() -> None:
@@ -76,8 +75,8 @@ def test_those_that_are_taken_are_gone() -> None:
     for number in (1, 2, 3):
         suspects.add(refused(make_endpoint(), number))
 
-    taken = suspects.take(lambda suspect: suspect.request.number == 2)
+    taken = suspects.take(lambda suspect: suspect.attempt.request.number == 2)
 
-    assert [suspect.request.number for suspect in taken] == [2]
-    assert [suspect.request.number for suspect in suspects.take_all()] == [1, 3]
+    assert [suspect.attempt.request.number for suspect in taken] == [2]
+    assert [suspect.attempt.request.number for suspect in suspects.take_all()] == [1, 3]
     assert not suspects

@@ -8,11 +8,11 @@ from random import Random
 from typing import Unpack
 
 from llmblast.job.allowance import allowance_of
-from llmblast.records import Answer, Request, Tokens
-from llmblast.scheduling import Endpoint, Scheduler
+from llmblast.records import Answer, Attempt, Tokens
+from llmblast.scheduling import ANSWERED, Endpoint, Kind, Scheduler, SendOutcome
 from llmblast.watching import Allowance, Counters, EndpointCounters
 from llmblast.watching.rates import Pace
-from tests.scheduling.scheduling_samples import EndpointOptions, Levels, make_request, make_scheduler
+from tests.scheduling.scheduling_samples import EndpointOptions, Levels, make_attempt, make_scheduler
 
 TICK_S = 0.25
 START_S = 1000.0
@@ -43,8 +43,8 @@ class Run:
         self.now = START_S
         self.scheduler: Scheduler = make_scheduler(endpoints or [{}], burst_s=burst_s, **levels)
         for number in range(lines):
-            request = make_request(number + 1, body=b"x" * PROMPT_BYTES, max_tokens=max_tokens)
-            self.scheduler.lanes.add(request)
+            attempt = make_attempt(number + 1, body=b"x" * PROMPT_BYTES, max_tokens=max_tokens)
+            self.scheduler.queue.add(attempt)
         rows = [EndpointCounters(endpoint.name) for endpoint in self.scheduler.endpoints]
         self.counters = Counters(endpoints=rows, lines_read=lines + skipped, skipped=skipped, input_ended=True)
         self.etas: list[tuple[float, float, float | None, str]] = []
@@ -54,7 +54,7 @@ class Run:
         self._failing, self._pushes_back = failing, pushes_back
         self._finished_before = finished_before
         self._lines = lines
-        self._flights: list[tuple[float, int, Request, Endpoint]] = []
+        self._flights: list[tuple[float, int, Attempt, Endpoint]] = []
         self._order = count()
         self._sends = 0
         self._pace = Pace(self.counters, lambda: self.now, self._allowance)
@@ -62,7 +62,7 @@ class Run:
     def play(self) -> "Run":
         """Go on until all lines are done."""
         next_tick_s = self.now
-        while self.scheduler.lanes or self._flights:
+        while self.scheduler.queue or self._flights:
             self._admit()
             next_s = min(self._flights[0][0] if self._flights else math.inf, self.scheduler.wake_at)
             while next_tick_s < next_s:
@@ -104,15 +104,15 @@ class Run:
             heapq.heappush(self._flights, (reply_s, next(self._order), *dispatch))
 
     def _land(self) -> None:
-        _, _, request, endpoint = heapq.heappop(self._flights)
+        _, _, attempt, endpoint = heapq.heappop(self._flights)
         now, counters = self.now, self.counters
         wait_s = self._pushes_back(self._sends, now)
         is_failure = self._random.random() < self._failing
         if wait_s is not None or is_failure:
-            self.scheduler.release(request, endpoint, (0.0, 0.0, 0.0), now)
+            self.scheduler.release(attempt, endpoint, (0.0, 0.0, 0.0), now)
             if wait_s is not None:
-                self.scheduler.on_push_back(request, endpoint, wait_s, now)
-            self.scheduler.lanes.add_retry(request, now + (wait_s or 0.5))
+                self.scheduler.on_outcome(attempt, endpoint, SendOutcome(Kind.RATE_LIMITED, wait_s=wait_s), now)
+            self.scheduler.queue.add_retry(attempt, now + (wait_s or 0.5))
             return
         prompt, output = self._tokens(self._random)
         counters.succeeded += 1
@@ -120,9 +120,9 @@ class Run:
         counters.completion_tokens += output
         mine = counters.endpoints[endpoint.index]
         mine.succeeded += 1
-        mine.latency.add(now - request.sent_s)
+        mine.latency.add(now - attempt.sent_s)
         answer = Answer(prompt_tokens=prompt, completion_tokens=output)
-        self.scheduler.on_answer(request, endpoint, now - request.sent_s, now)
-        charged: Tokens = endpoint.estimator.charged(request, answer)
-        self.scheduler.release(request, endpoint, charged, now)
-        endpoint.learn(request, answer, now)
+        self.scheduler.on_outcome(attempt, endpoint, ANSWERED, now)
+        charged: Tokens = endpoint.learned.estimator.charged(attempt, answer)
+        self.scheduler.release(attempt, endpoint, charged, now)
+        endpoint.learned.learn_tokens(attempt.request, answer, now)

@@ -1,9 +1,13 @@
 """What `mock:?...` may say, and what a person is told when it says something else."""
 
-import pytest
+from dataclasses import fields
 
+import pytest
+from typer.main import get_command
+
+from llmblast.cli.main import app
 from llmblast.errors import UsageError
-from llmblast.mocking.settings import MockSettings, help_of
+from llmblast.mocking.settings import MockSettings
 
 
 def test_a_query_sets_what_it_names_and_leaves_the_rest() -> None:
@@ -90,6 +94,8 @@ def test_a_leaky_bucket_may_have_no_burst() -> None:
     assert MockSettings.from_query("policy=leaky&burst=0&tell_retry_after=0").burst == 0
 
 
-def test_every_setting_explains_itself() -> None:
-    """Help texts come from the settings."""
-    assert help_of("rps") == "Requests per second; more get a 429."
+def test_every_setting_is_an_option_of_the_command() -> None:
+    """With the help text of its field."""
+    options = {param.name: param.help for param in get_command(app).commands["mock"].params}  # type: ignore[attr-defined] # a group, by construction
+
+    assert {entry.name: entry.metadata["help"] for entry in fields(MockSettings)}.items() <= options.items()

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast import sending
-from llmblast.providers.anthropic import DEFAULT_MAX_TOKENS, Anthropic
-from llmblast.records import Answer, Prompt, Reply, ReplyError, Request, UnsupportedError
+from llmblast.providers.anthropic import Anthropic
+from llmblast.providers.anthropic_messages import DEFAULT_MAX_TOKENS
+from llmblast.records import Answer, Attempt, Prompt, Reply, ReplyError, Request, UnsupportedError
 from llmblast.sending import Action, Blame, Verdict
 from llmblast.settings import EndpointSettings
 
@@ -50,7 +51,7 @@ def read(message: object = None, **changed: object) -> Answer | ReplyError:
 
 def judge(status: int, body: object, headers: Mapping[bytes, bytes] | None = None) -> Answer | Verdict:
     reply = Reply(status, headers or {}, body if isinstance(body, bytes) else orjson.dumps(body))
-    return sending.judge(Request(1, "k", b"", 1), reply, 1.8e9, PROVIDER)
+    return sending.judge(Attempt(Request(1, "k", b"", 1)), reply, 1.8e9, PROVIDER)
 
 
 def an_error(kind: str, message: str = "no") -> dict[str, object]:
@@ -239,7 +240,7 @@ def test_a_stream_that_breaks_off_is_no_answer() -> None:
     overloaded = judge(200, stream_of(*STREAM[:8], an_error("overloaded_error", "Overloaded")))
 
     assert isinstance(broken, ReplyError)
-    assert "breaks off" in broken.message
+    assert "ends too early" in broken.message
     assert isinstance(overloaded, Verdict)
     assert overloaded.action is Action.PUSH_BACK
 
@@ -370,8 +371,9 @@ def test_requests_go_to_v1_messages(url: str, where: str) -> None:
 
 def test_the_model_of_the_endpoint_is_put_in_front() -> None:
     """Of a prompt that another kind has rendered as it was read, too, and only once."""
-    request = Request(1, "k", b"", 1, body=b'{"messages":[]}', needs_model=True, kind="openai")
-    request.content = Prompt("Why?", None, (), {})
+    request = Request(
+        1, "k", b"", 1, body=b'{"messages":[]}', needs_model=True, kind="openai", content=Prompt("Why?", None, (), {})
+    )
     target = a_target()
 
     rendering = target.rendering_of(request)

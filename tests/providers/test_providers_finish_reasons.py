@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from llmblast.providers import is_flagged
-from llmblast.records import Answer, Reply, Request
+from llmblast.records import Answer, Attempt, Reply, Request
 from llmblast.sending import Action, Verdict
 from tests.openai_provider import judge
 
@@ -26,8 +26,8 @@ FAILED = [
 ]
 
 
-def a_request(unusable_replies: int = 0) -> Request:
-    return Request(1, "0" * 16, b"", "row-1", unusable_replies=unusable_replies)
+def a_request(unusable_replies: int = 0) -> Attempt:
+    return Attempt(Request(1, "0" * 16, b"", "row-1"), unusable_replies=unusable_replies)
 
 
 def reply_with(text: object, usage: object = None, **choice: object) -> Reply:

@@ -47,8 +47,9 @@ def test_no_two_providers_share_a_key_or_a_host() -> None:
 
 def test_a_body_that_another_kind_takes_first_is_read_as_its_dialect_says() -> None:
     """Its path is that of the other kind."""
-    request = Request(1, "k", b"", 1, path="vectors", body=b'{"input":["a","b"]}', kind="toy")
-    request.content = RawBody("openai.embeddings")
+    request = Request(
+        1, "k", b"", 1, path="vectors", body=b'{"input":["a","b"]}', kind="toy", content=RawBody("openai.embeddings")
+    )
 
     error = PROVIDERS["openai"].read_answer(request, Reply(200, body=b'{"data":[{"embedding":[1],"index":0}]}'))
 

@@ -2,6 +2,7 @@
 
 import struct
 from base64 import b64encode, urlsafe_b64encode
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -143,8 +144,7 @@ def test_replies_to_images_say_nothing_of_text() -> None:
     from tests.scheduling.scheduling_samples import make_answer, make_request
 
     estimator, text = TokenEstimator(), make_request(body=b"x" * 1000)
-    image = make_request(body=b"x" * 1_000_000)
-    image.image_bytes, image.image_tokens = 999_000, 765.0
+    image = replace(make_request(body=b"x" * 1_000_000), image_bytes=999_000, image_tokens=765.0)
     before = estimator.estimate(text)[1]
 
     for _ in range(100):

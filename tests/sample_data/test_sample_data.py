@@ -11,7 +11,8 @@ import pytest
 from llmblast.mocking.settings import MockSettings
 from llmblast.reading import LineSplitter, key_of
 from llmblast.records import Failure, Request
-from llmblast.settings import EndpointSettings, Settings, load
+from llmblast.setting_loading import load
+from llmblast.settings import EndpointSettings, Settings
 from tests.openai_provider import RequestParser
 
 SAMPLES = Path(__file__).parents[2] / "sample_data"

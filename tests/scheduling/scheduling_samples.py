@@ -6,8 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Literal, TypedDict, Unpack
 
-from llmblast.records import NO_TOKENS, Answer, Request, Tokens
-from llmblast.scheduling import ROUTES, Endpoint, Lanes, PushBack, Rate, Scheduler, limit_set
+from llmblast.records import NO_TOKENS, Answer, Attempt, Request, Tokens
+from llmblast.scheduling import (
+    ANSWERED,
+    ROUTES,
+    Endpoint,
+    Kind,
+    PushBack,
+    Rate,
+    RequestQueue,
+    Scheduler,
+    SendOutcome,
+    limit_set,
+)
 from llmblast.settings import EndpointSettings, RateSettings
 
 
@@ -51,7 +62,12 @@ def make_answer(prompt_tokens: int | None, completion_tokens: int | None) -> Ans
 
 
 def make_request(
-    number: int = 1, *, body: bytes = b"", max_tokens: int | None = None, deferred: bool = False, failed_on: int = 0
+    number: int = 1,
+    *,
+    body: bytes = b"",
+    max_tokens: int | None = None,
+    deferred: bool = False,
+    model: str | None = None,
 ) -> Request:
     """A request with nothing that scheduling does not look at."""
     return Request(
@@ -62,8 +78,23 @@ def make_request(
         body=body,
         max_tokens=max_tokens,
         deferred=deferred,
-        failed_on=failed_on,
+        model=model,
     )
+
+
+def make_attempt(
+    number: int = 1,
+    *,
+    body: bytes = b"",
+    max_tokens: int | None = None,
+    deferred: bool = False,
+    model: str | None = None,
+    failed_on: int = 0,
+    sent_s: float = 0.0,
+) -> Attempt:
+    """An attempt at such a request."""
+    request = make_request(number, body=body, max_tokens=max_tokens, deferred=deferred, model=model)
+    return Attempt(request, failed_on=failed_on, sent_s=sent_s)
 
 
 def make_endpoint(index: int = 0, push_back: PushBack | None = None, **options: Unpack[EndpointOptions]) -> Endpoint:
@@ -88,27 +119,31 @@ def make_scheduler(
     ]
     scheduler = Scheduler(limit_set("run", RateSettings(**run), burst_s), made, ROUTES[route])
     for number in range(1, requests + 1):
-        scheduler.lanes.add(make_request(number))
+        scheduler.queue.add(make_attempt(number))
     return scheduler
 
 
-def admit_all(scheduler: Scheduler, now: float) -> list[tuple[Request, Endpoint]]:
+def admit_all(scheduler: Scheduler, now: float) -> list[tuple[Attempt, Endpoint]]:
     """Everything that may go at `now`."""
     return list(iter(lambda: scheduler.next(now), None))
 
 
 def answer(endpoint: Endpoint, sent_s: float, latency_s: float = 0.1) -> None:
     """An answer to a request that was sent at that time."""
-    request = make_request()
-    request.sent_s = sent_s
-    endpoint.on_answer(request, latency_s, sent_s + latency_s)
+    endpoint.on_outcome(make_attempt(sent_s=sent_s), ANSWERED, sent_s + latency_s)
 
 
-def drain(lanes: Lanes, now: float) -> list[int]:
-    """Numbers in the order in which the lanes let them go at `now`."""
+def end(endpoint: Endpoint, kind: Kind, sent_s: float, now: float, *, is_first: bool = True) -> None:
+    """A request that was sent at `sent_s` ends in that way, without a reply."""
+    outcome = SendOutcome(kind, has_reply=False, is_first=is_first)
+    endpoint.on_outcome(make_attempt(sent_s=sent_s), outcome, now)
+
+
+def drain(queue: RequestQueue, now: float) -> list[int]:
+    """Numbers in the order in which the queue let them go at `now`."""
     numbers = []
-    while lanes.peek(now) is not None:
-        numbers.append(lanes.pop(now).number)
+    while queue.peek(now) is not None:
+        numbers.append(queue.pop(now).request.number)
     return numbers
 
 
@@ -144,7 +179,7 @@ class Driver:
         self,
         scheduler: Scheduler,
         latency: Callable[[Endpoint], float],
-        judge: Callable[[Request, Endpoint], tuple[Tokens, float | None]] = lambda request, endpoint: (NO_TOKENS, None),
+        judge: Callable[[Attempt, Endpoint], tuple[Tokens, float | None]] = lambda attempt, endpoint: (NO_TOKENS, None),
         lateness: Callable[[], float] = lambda: 0.0,
         now: float = 1000.0,
     ) -> None:
@@ -156,13 +191,13 @@ class Driver:
         self._latency = latency
         self._judge = judge
         self._lateness = lateness
-        self._flights: list[tuple[float, int, Request, Endpoint]] = []
+        self._flights: list[tuple[float, int, Attempt, Endpoint]] = []
         self._order = count()
 
     def run(self, until_s: float = math.inf) -> None:
         """Goes on until all is done, or that many seconds have passed."""
         end_s = self.now + until_s
-        while (self.scheduler.lanes or self._flights) and self.now < end_s:
+        while (self.scheduler.queue or self._flights) and self.now < end_s:
             self._admit()
             reply_s = self._flights[0][0] if self._flights else math.inf
             wake_at = self.scheduler.wake_at
@@ -175,10 +210,10 @@ class Driver:
                 self._land()
 
     def _admit(self) -> None:
-        for request, endpoint in admit_all(self.scheduler, self.now):
-            self.sends.append((self.now, request.number, endpoint.index))
-            heapq.heappush(self._flights, (self.now + self._latency(endpoint), next(self._order), request, endpoint))
-            for index, load in ((None, len(self._flights)), (endpoint.index, endpoint.in_flight)):
+        for attempt, endpoint in admit_all(self.scheduler, self.now):
+            self.sends.append((self.now, attempt.request.number, endpoint.index))
+            heapq.heappush(self._flights, (self.now + self._latency(endpoint), next(self._order), attempt, endpoint))
+            for index, load in ((None, len(self._flights)), (endpoint.index, endpoint.traffic.in_flight)):
                 self.most_in_flight[index] = max(self.most_in_flight.get(index, 0), load)
         assert self.scheduler.wake_at > self.now
 
@@ -187,13 +222,13 @@ class Driver:
         assert self.scheduler.wake_at == wake_at
 
     def _land(self) -> None:
-        _, _, request, endpoint = heapq.heappop(self._flights)
-        tokens, wait_s = self._judge(request, endpoint)
+        _, _, attempt, endpoint = heapq.heappop(self._flights)
+        tokens, wait_s = self._judge(attempt, endpoint)
         if wait_s is None:
-            self.scheduler.on_answer(request, endpoint, 0.0, self.now)
-        self.scheduler.release(request, endpoint, tokens, self.now)
+            self.scheduler.on_outcome(attempt, endpoint, ANSWERED, self.now)
+        self.scheduler.release(attempt, endpoint, tokens, self.now)
         if wait_s is None:
-            self.done.append(request.number)
+            self.done.append(attempt.request.number)
         else:
-            request.failed_on |= endpoint.bit
-            self.scheduler.lanes.add_retry(request, self.now + wait_s)
+            attempt.failed_on |= endpoint.bit
+            self.scheduler.queue.add_retry(attempt, self.now + wait_s)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from llmblast.mocking.limits import POLICIES
 from llmblast.mocking.rates import Others
 from llmblast.mocking.rates import Rate as ServerRate
-from llmblast.records import NO_TOKENS, RateLimitInfo, Request, Tokens
-from llmblast.scheduling import Endpoint, Scheduler
+from llmblast.records import NO_TOKENS, Attempt, RateLimitInfo, Tokens
+from llmblast.scheduling import Endpoint, Kind, Scheduler, SendOutcome
 from llmblast.scheduling.advertised_rate import AdvertisedRate
-from tests.scheduling.scheduling_samples import Driver, EndpointOptions, make_request, make_scheduler, tokens_of
+from tests.scheduling.scheduling_samples import Driver, EndpointOptions, make_attempt, make_scheduler, tokens_of
 
 START_S = 1000.3
 LATENCY_S = 0.05
@@ -37,7 +37,7 @@ class _Provider:
 
     def judge_with(
         self, scheduler: Scheduler, now: Callable[[], float]
-    ) -> Callable[[Request, Endpoint], tuple[Tokens, float | None]]:
+    ) -> Callable[[Attempt, Endpoint], tuple[Tokens, float | None]]:
         others = Others(self.stolen, START_S + STOLEN_AFTER_S if self.stolen else math.inf)
         limit = POLICIES[self.policy](ServerRate(self.per_minute, WINDOW_S, self.burst), others)
 
@@ -46,15 +46,15 @@ class _Provider:
             rounded_s = math.ceil((now() + reset_s) / self.resolution_s) * self.resolution_s - now()
             return RateLimitInfo("requests", self.per_minute, remaining, rounded_s, self.resolution_s)
 
-        def judge(request: Request, endpoint: Endpoint) -> tuple[Tokens, float | None]:
+        def judge(attempt: Attempt, endpoint: Endpoint) -> tuple[Tokens, float | None]:
             arrived_s = now() - LATENCY_S / 2
             wait_s = limit.admit(1.0, arrived_s)
-            scheduler.on_rate_limit_headers(request, endpoint, [advertise()], now())
+            scheduler.on_rate_limit_headers(attempt, endpoint, [advertise()], now())
             if not wait_s:
                 self.accepted.append(arrived_s)
                 return NO_TOKENS, None
             self.rejected += 1
-            scheduler.on_push_back(request, endpoint, wait_s, now())
+            scheduler.on_outcome(attempt, endpoint, SendOutcome(Kind.RATE_LIMITED, wait_s=wait_s), now())
             return NO_TOKENS, 0.0
 
         return judge
@@ -70,7 +70,7 @@ def run_against(provider: _Provider, seconds: float, **options: float) -> Schedu
     named: EndpointOptions = {"adaptive": True, "concurrency": 64, **options}  # type: ignore[typeddict-item]  # rates
     scheduler, random = make_scheduler([named]), Random(1)
     for number in range(1, round(provider.per_minute / WINDOW_S * seconds) + 200):
-        scheduler.lanes.add(make_request(number))
+        scheduler.queue.add(make_attempt(number))
     judge = provider.judge_with(scheduler, lambda: driver.now)
     driver = Driver(scheduler, lambda endpoint: LATENCY_S, judge, lambda: random.uniform(0, 0.001), START_S)
     driver.run(until_s=seconds)
@@ -121,16 +121,16 @@ def test_a_limit_that_is_not_configured_is_learned_from_the_headers(policy: str,
 
     assert provider.rejected == 0
     assert provider.used(62, 140) >= 0.97
-    assert "requests" in scheduler.endpoints[0].advertised
+    assert "requests" in scheduler.endpoints[0].learned.advertised
 
 
 def test_tokens_are_followed_by_their_kind() -> None:
     """No limit on output tokens is configured; once the headers say that they run out, they are estimated and paced."""
     scheduler = make_scheduler([{"adaptive": True}], requests=50)
     endpoint, info = scheduler.endpoints[0], RateLimitInfo("output_tokens", 10_000, 5_000, 50.0)
-    request, _ = scheduler.next(START_S) or pytest.fail("nothing went")
+    attempt, _ = scheduler.next(START_S) or pytest.fail("nothing went")
 
-    scheduler.on_rate_limit_headers(request, endpoint, [info], START_S + 0.1)
+    scheduler.on_rate_limit_headers(attempt, endpoint, [info], START_S + 0.1)
     for n in range(1, 30):
         sent, _ = scheduler.next(START_S + n) or pytest.fail("nothing went")
         scheduler.release(sent, endpoint, tokens_of(10, 90), START_S + n + 0.5)
@@ -138,7 +138,8 @@ def test_tokens_are_followed_by_their_kind() -> None:
         scheduler.on_rate_limit_headers(sent, endpoint, [fallen], START_S + n + 0.5)
 
     assert scheduler.counts_tokens
-    assert endpoint.advertised["output_tokens"].pace_per_s == pytest.approx((5_000 - 90 * 29 - 100) / 21, rel=0.01)
+    advertised = endpoint.learned.advertised["output_tokens"]
+    assert advertised.pace_per_s == pytest.approx((5_000 - 90 * 29 - 100) / 21, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -153,10 +154,10 @@ def test_tokens_are_followed_by_their_kind() -> None:
 def test_headers_that_ask_for_nothing_are_not_followed(info: RateLimitInfo) -> None:
     """They cost nothing at admission."""
     scheduler = make_scheduler([{"adaptive": True}], requests=1)
-    request, endpoint = scheduler.next(START_S) or pytest.fail("nothing went")
-    scheduler.on_rate_limit_headers(request, endpoint, [info], START_S + 0.1)
+    attempt, endpoint = scheduler.next(START_S) or pytest.fail("nothing went")
+    scheduler.on_rate_limit_headers(attempt, endpoint, [info], START_S + 0.1)
 
-    assert endpoint.advertised == {}
+    assert endpoint.learned.advertised == {}
 
 
 @pytest.mark.parametrize("reset_s", [None, 1.0, 3600.0])

@@ -6,8 +6,20 @@ from typing import Any
 import pytest
 
 from llmblast.fence import Fence
-from llmblast.records import Answer, RateLimitInfo, Request
-from llmblast.scheduling import Concurrency, Endpoint, KnownLimits, Limit, LimitSet, Rate, Scheduler, limit_set
+from llmblast.records import Answer, Attempt, RateLimitInfo, Request
+from llmblast.scheduling import (
+    ANSWERED,
+    Concurrency,
+    Endpoint,
+    Kind,
+    KnownLimits,
+    Limit,
+    LimitSet,
+    Rate,
+    Scheduler,
+    SendOutcome,
+    limit_set,
+)
 from llmblast.scheduling.adaptive_concurrency import AdaptiveConcurrency
 from llmblast.scheduling.advertised_rate import AdvertisedRate
 from llmblast.scheduling.learned_rate import LearnedRate
@@ -72,22 +84,22 @@ def break_method(monkeypatch: pytest.MonkeyPatch) -> Break:
     return break_later
 
 
-def request() -> Request:
+def a_request() -> Request:
     return Request(1, "0" * 16, b"{}", 1, body=b"{}")
 
 
 def guarded(**limits: list[Limit]) -> tuple[LimitSet, list[str]]:
     """A set of limits that leaves out those that are learned and fail, and their names."""
-    limit_set, names = LimitSet(**limits), []
+    names: list[str] = []
 
     def leave_out(limit: Limit, error: Exception) -> None:
         if not getattr(limit, "is_learned", False):
             raise error
-        limit_set.replace(limit, None)
+        limits_of_one.replace(limit, None)
         names.append(limit.name)
 
-    limit_set.on_defect = leave_out
-    return limit_set, names
+    limits_of_one = LimitSet(**limits, on_defect=leave_out)
+    return limits_of_one, names
 
 
 @pytest.mark.parametrize("place", range(3))
@@ -154,23 +166,23 @@ def test_the_users_concurrency_holds_where_the_adaptive_one_fails(break_method: 
     settings = EndpointSettings(url="http://a/v1", name="a", concurrency=3)
     endpoint = Endpoint(0, settings, fence=parts)
     scheduler = Scheduler(limit_set("run", Settings(), 0.0), [endpoint], weighted)
-    scheduler.lanes.add(request())
+    scheduler.queue.add(Attempt(a_request()))
     scheduler.next(0.0)
     break_now()
     for _ in range(4):
-        scheduler.lanes.add(request())
+        scheduler.queue.add(Attempt(a_request()))
 
     dispatched = scheduler.next(0.0)
     if failing in ("settle", "on_answer"):
         assert dispatched is not None
-        scheduler.on_answer(dispatched[0], endpoint, 0.1, 0.1)
+        scheduler.on_outcome(dispatched[0], endpoint, ANSWERED, 0.1)
         scheduler.release(dispatched[0], endpoint, TOKENS, 0.1)
     while scheduler.next(0.2) is not None:
         pass
 
-    assert endpoint.in_flight == 3
+    assert endpoint.traffic.in_flight == 3
     assert parts.names == ["a concurrency"]
-    assert endpoint.concurrency is None
+    assert endpoint.learned.concurrency is None
 
 
 @pytest.mark.parametrize("failing", ["on_rejected", "on_held_rejected", "on_exhausted", "ready_at", "take"])
@@ -182,20 +194,19 @@ def test_a_learned_rate_that_fails_is_left_out(break_method: Break, failing: str
     now = 0.0
 
     for _ in range(60):
-        now = max(now + 0.01, min(endpoint.push_back.ready_at(1.0, now), now + 1.0))
-        sent = request()
-        sent.sent_s = now
+        now = max(now + 0.01, min(endpoint.hold.push_back.ready_at(1.0, now), now + 1.0))
+        sent = Attempt(a_request(), sent_s=now)
         endpoint.limits.is_ready(TOKENS, now)
         endpoint.limits.take(TOKENS, now)
-        endpoint.sent(sent, now)
-        endpoint.on_push_back(sent, 0.1, now + 0.005) if now < 5 else endpoint.on_answer(sent, 0.01, now + 0.005)
-        endpoint.released(sent, now + 0.005)
+        endpoint.record_send(sent, now)
+        endpoint.on_outcome(sent, SendOutcome(Kind.RATE_LIMITED, wait_s=0.1) if now < 5 else ANSWERED, now + 0.005)
+        endpoint.record_return(sent, now + 0.005)
         endpoint.limits.release(TOKENS, TOKENS, now + 0.005)
 
     assert parts.names == ["a learned rate"]
-    assert endpoint.learned is None
+    assert endpoint.learned.rate is None
     assert "a learned rate" not in [limit.name for limit in endpoint.limits.all()]
-    assert endpoint.push_back.share > 0
+    assert endpoint.hold.push_back.share > 0
 
 
 @pytest.mark.parametrize("failing", ["ready_at", "take", "settle", "on_rate_limit_headers"])
@@ -204,17 +215,17 @@ def test_an_advertised_rate_that_fails_is_left_out_for_good(break_method: Break,
     parts, break_now = Parts(), break_method(AdvertisedRate, failing)
     endpoint = Endpoint(0, EndpointSettings(url="http://a/v1", name="a"), fence=parts)
     infos = [RateLimitInfo(kind, 100.0, 10.0, 30.0) for kind in ("requests", "tokens")]
-    endpoint.on_rate_limit_headers(infos, 0.0, 0.0)
+    endpoint.learned.on_rate_limit_headers(infos, 0.0, 0.0)
     break_now()
 
-    endpoint.on_rate_limit_headers(infos, 1.0, 1.0)
+    endpoint.learned.on_rate_limit_headers(infos, 1.0, 1.0)
     endpoint.limits.is_ready(TOKENS, 1.0)
     endpoint.limits.take(TOKENS, 1.0)
     endpoint.limits.release(TOKENS, TOKENS, 1.1)
 
     assert len(parts.names) == 1
-    assert not endpoint.advertised
-    assert not endpoint.should_read_headers(1e9)
+    assert not endpoint.learned.advertised
+    assert not endpoint.learned.should_read_headers(1e9)
     assert not endpoint.limits.counts_tokens
 
 
@@ -222,13 +233,13 @@ def test_token_counts_that_cannot_be_learned_stay_as_they_were_at_first(break_me
     """The estimate before anything is known errs on the safe side."""
     parts, break_now = Parts(), break_method(TokenEstimator, "learn")
     endpoint = Endpoint(0, EndpointSettings(url="http://a/v1", name="a"), fence=parts)
-    endpoint.learn(request(), Answer(prompt_tokens=1, completion_tokens=9000), 0.0)
+    endpoint.learned.learn_tokens(a_request(), Answer(prompt_tokens=1, completion_tokens=9000), 0.0)
     break_now()
 
-    endpoint.learn(request(), Answer(prompt_tokens=1, completion_tokens=9000), 1.0)
-    endpoint.learn(request(), Answer(prompt_tokens=1, completion_tokens=9000), 2.0)
+    endpoint.learned.learn_tokens(a_request(), Answer(prompt_tokens=1, completion_tokens=9000), 1.0)
+    endpoint.learned.learn_tokens(a_request(), Answer(prompt_tokens=1, completion_tokens=9000), 2.0)
 
-    assert endpoint.estimator.estimate(request())[2] == FIRST_OUTPUT_TOKENS
+    assert endpoint.learned.estimator.estimate(a_request())[2] == FIRST_OUTPUT_TOKENS
     assert parts.names == ["learning token counts of a"]
 
 

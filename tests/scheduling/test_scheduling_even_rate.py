@@ -148,7 +148,7 @@ def departures(scheduler: Scheduler, connect_s: list[float]) -> list[float]:
     now, number, left = START_S, 0, list[float]()
     waiting: list[tuple[float, int, bool]] = []
     (endpoint,) = scheduler.endpoints
-    while scheduler.lanes or waiting:
+    while scheduler.queue or waiting:
         for _ in admit_all(scheduler, now):
             wait_s = connect_s[number % len(connect_s)]
             heapq.heappush(waiting, (now + wait_s, number, wait_s > 0))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmblast.records import Request
+from llmblast.records import Attempt
 from llmblast.scheduling import Endpoint, Scheduler
 from tests.scheduling.scheduling_samples import admit_all, make_scheduler, most_within
 
@@ -15,7 +15,7 @@ START_S = 1000.0
 LATENESS = st.floats(0, 0.05)
 
 
-def admit_one(scheduler: Scheduler, now: float) -> tuple[Request, Endpoint]:
+def admit_one(scheduler: Scheduler, now: float) -> tuple[Attempt, Endpoint]:
     admitted = scheduler.next(now)
     assert admitted is not None
     return admitted
@@ -31,9 +31,9 @@ def ready_s(scheduler: Scheduler, now: float) -> float:
 def test_a_late_one_moves_the_schedule_of_its_level(level: str) -> None:
     """Five hundred a second, 40 ms late: the next one goes 40 ms later than it would have."""
     scheduler = make_scheduler([{}], 9, rps=500) if level == "run" else make_scheduler([{"rps": 500}], 9)
-    request, endpoint = admit_one(scheduler, START_S)
+    attempt, endpoint = admit_one(scheduler, START_S)
     before_s = ready_s(scheduler, START_S)
-    scheduler.left_late(request, endpoint, START_S + 0.04)
+    scheduler.on_delayed_send(attempt, endpoint, START_S + 0.04)
 
     assert ready_s(scheduler, START_S + 0.04) == pytest.approx(before_s + 0.04)
 
@@ -45,8 +45,8 @@ def test_those_that_were_late_together_move_the_schedule_once_by_the_latest() ->
     for late_s in (0.03, 0.06, 0.045):
         crowd.append((now + late_s, admit_one(scheduler, now)))
         now = before_s = ready_s(scheduler, now)
-    for left_s, (request, endpoint) in sorted(crowd, key=lambda late: late[0]):
-        scheduler.left_late(request, endpoint, left_s)
+    for left_s, (attempt, endpoint) in sorted(crowd, key=lambda late: late[0]):
+        scheduler.on_delayed_send(attempt, endpoint, left_s)
 
     assert ready_s(scheduler, START_S + 0.07) == pytest.approx(before_s + 0.06)
 
@@ -56,11 +56,11 @@ def test_in_one_second_the_schedule_moves_by_the_latest_and_no_further(late_s: f
     """The first is late by 40 ms; what was admitted after that move needs only what goes beyond it."""
     scheduler = make_scheduler([{"rps": 500}], 9)
     first = admit_one(scheduler, START_S)
-    scheduler.left_late(*first, START_S + 0.04)
+    scheduler.on_delayed_send(*first, START_S + 0.04)
     second_s = ready_s(scheduler, START_S + 0.04)
     second = admit_one(scheduler, second_s)
     before_s = ready_s(scheduler, second_s)
-    scheduler.left_late(*second, second_s + late_s)
+    scheduler.on_delayed_send(*second, second_s + late_s)
 
     assert ready_s(scheduler, second_s) == pytest.approx(before_s + further_s)
 
@@ -69,11 +69,11 @@ def test_in_the_next_second_it_moves_again() -> None:
     """Who was late a second ago makes no room for who is late now."""
     scheduler = make_scheduler([{"rps": 500}], 9)
     first = admit_one(scheduler, START_S)
-    scheduler.left_late(*first, START_S + 0.04)
+    scheduler.on_delayed_send(*first, START_S + 0.04)
     second_s = START_S + 1.04
     second = admit_all(scheduler, second_s)[-1]
     before_s = ready_s(scheduler, second_s)
-    scheduler.left_late(*second, second_s + 0.02)
+    scheduler.on_delayed_send(*second, second_s + 0.02)
 
     assert ready_s(scheduler, second_s) == pytest.approx(before_s + 0.02)
 
@@ -82,9 +82,9 @@ def test_in_the_next_second_it_moves_again() -> None:
 def test_what_the_pace_makes_up_for_moves_nothing(late_s: float, is_fresh: bool) -> None:
     """Some milliseconds, or a stall of this process, which holds those behind it up as well."""
     scheduler = make_scheduler([{"rps": 500}], 9)
-    request, endpoint = admit_one(scheduler, START_S)
+    attempt, endpoint = admit_one(scheduler, START_S)
     before_s = ready_s(scheduler, START_S)
-    scheduler.left_late(request, endpoint, START_S + late_s, is_fresh=is_fresh)
+    scheduler.on_delayed_send(attempt, endpoint, START_S + late_s, is_fresh=is_fresh)
 
     assert ready_s(scheduler, START_S) == pytest.approx(before_s)
 
@@ -96,10 +96,10 @@ def test_one_that_leaves_on_time_moves_nothing() -> None:
     second_s = ready_s(scheduler, START_S)
     second = admit_one(scheduler, second_s)
     before_s = ready_s(scheduler, second_s)
-    scheduler.left_late(*first, START_S)
+    scheduler.on_delayed_send(*first, START_S)
     unmoved_s = ready_s(scheduler, second_s)
-    scheduler.left_late(*first, START_S + 0.05)
-    scheduler.left_late(*second, second_s + 0.05)
+    scheduler.on_delayed_send(*first, START_S + 0.05)
+    scheduler.on_delayed_send(*second, second_s + 0.05)
 
     assert unmoved_s == before_s
     assert ready_s(scheduler, second_s + 0.05) == pytest.approx(before_s + 0.05)
@@ -108,8 +108,8 @@ def test_one_that_leaves_on_time_moves_nothing() -> None:
 def test_what_has_no_rate_is_not_moved() -> None:
     """Slots and pauses know no schedule."""
     scheduler = make_scheduler([{"concurrency": 2}], 2, concurrency=2)
-    request, endpoint = admit_one(scheduler, START_S)
-    scheduler.left_late(request, endpoint, START_S + 5.0)
+    attempt, endpoint = admit_one(scheduler, START_S)
+    scheduler.on_delayed_send(attempt, endpoint, START_S + 5.0)
 
     assert len(admit_all(scheduler, START_S)) == 1
 
@@ -117,16 +117,16 @@ def test_what_has_no_rate_is_not_moved() -> None:
 def departures(scheduler: Scheduler, lateness_of: Callable[[int], float], *, is_fresh: bool = True) -> list[float]:
     """Moments at which all that is queued leaves, when the n-th line leaves so late after its admission."""
     now, order, left = START_S, 0, []
-    leaving: list[tuple[float, int, Request, Endpoint]] = []
-    while scheduler.lanes or leaving:
-        for request, endpoint in admit_all(scheduler, now):
+    leaving: list[tuple[float, int, Attempt, Endpoint]] = []
+    while scheduler.queue or leaving:
+        for attempt, endpoint in admit_all(scheduler, now):
             order += 1
-            heapq.heappush(leaving, (now + lateness_of(request.number), order, request, endpoint))
+            heapq.heappush(leaving, (now + lateness_of(attempt.request.number), order, attempt, endpoint))
         if leaving and leaving[0][0] <= scheduler.wake_at:
-            now, _, request, endpoint = heapq.heappop(leaving)
+            now, _, attempt, endpoint = heapq.heappop(leaving)
             left.append(now)
-            if now > request.sent_s:
-                scheduler.left_late(request, endpoint, now, is_fresh=is_fresh)
+            if now > attempt.sent_s:
+                scheduler.on_delayed_send(attempt, endpoint, now, is_fresh=is_fresh)
         else:
             now = scheduler.wake_at
     return left

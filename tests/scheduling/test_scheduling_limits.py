@@ -256,14 +256,14 @@ def test_an_endpoint_says_what_is_the_matter_with_it() -> None:
     endpoint = make_endpoint()
     assert endpoint.state(0.0) == ""
     for n in range(4):
-        endpoint.push_back.on_rejected(n / 1000, 30.0, n / 1000)
-    endpoint.push_back.take(1.0, 0.3)
-    endpoint.push_back.on_rejected(0.3, 30.0, 0.301)
+        endpoint.hold.push_back.on_rejected(n / 1000, 30.0, n / 1000)
+    endpoint.hold.push_back.take(1.0, 0.3)
+    endpoint.hold.push_back.on_rejected(0.3, 30.0, 0.301)
     assert endpoint.state(2.0).startswith("paused")
     for _ in range(3):
-        endpoint.breaker.failed(0.0)
+        endpoint.health.breaker.failed(0.0)
     assert endpoint.state(2.0).startswith("down, ")
-    endpoint.disabled = "401"
+    endpoint.health.disabled = "401"
     assert endpoint.state(2.0) == "off: 401"
 
 

@@ -1,10 +1,10 @@
 """Models that lines name themselves: what one of them meets at an endpoint, and others do not."""
 
-from llmblast.records import Request
-from llmblast.scheduling import Endpoint
+from llmblast.records import Attempt
+from llmblast.scheduling import ANSWERED, Endpoint, Finding, Kind, SendOutcome
 from llmblast.scheduling.own_models import MAX_MODELS, OwnModels
 from llmblast.scheduling.refusals import MIN_ROW, State
-from tests.scheduling.scheduling_samples import make_endpoint, make_request
+from tests.scheduling.scheduling_samples import make_attempt, make_endpoint
 
 
 class Sends:
@@ -15,36 +15,37 @@ class Sends:
         self.now = 100.0
         self._line = 0
 
-    def send(self, model: str | None) -> Request:
+    def send(self, model: str | None) -> Attempt:
         self.now += 0.01
         self._line += 1
-        request = make_request(self._line)
-        request.model, request.sent_s = model, self.now
+        attempt = make_attempt(self._line, model=model, sent_s=self.now)
         self.endpoint.limits.take((0.0, 0.0, 0.0), self.now)
-        self.endpoint.sent(request, self.now)
-        return request
+        self.endpoint.record_send(attempt, self.now)
+        return attempt
 
-    def back(self, request: Request) -> None:
+    def back(self, attempt: Attempt) -> None:
         self.now += 0.001
-        self.endpoint.released(request, self.now)
+        self.endpoint.record_return(attempt, self.now)
         self.endpoint.limits.release((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), self.now)
 
     def answer(self, model: str | None) -> bool:
-        request = self.send(model)
-        self.back(request)
-        return self.endpoint.on_answer(request, 0.001, self.now)
+        attempt = self.send(model)
+        self.back(attempt)
+        return self.endpoint.on_outcome(attempt, ANSWERED, self.now) is Finding.LINES_TO_BLAME
 
     def refuse(self, model: str | None, times: int = 1, *, is_blamed: bool = False) -> None:
         for _ in range(times):
-            request = self.send(model)
-            self.back(request)
-            self.endpoint.on_refusal(request, "403 no", self.now, is_blamed=is_blamed)
+            attempt = self.send(model)
+            self.back(attempt)
+            self.endpoint.on_outcome(
+                attempt, SendOutcome(Kind.REFUSED, signature="403 no", is_blamed=is_blamed), self.now
+            )
 
     def reject(self, model: str | None, wait_s: float | None = None, times: int = 1) -> None:
         for _ in range(times):
-            request = self.send(model)
-            self.back(request)
-            self.endpoint.on_push_back(request, wait_s, self.now)
+            attempt = self.send(model)
+            self.back(attempt)
+            self.endpoint.on_outcome(attempt, SendOutcome(Kind.RATE_LIMITED, wait_s=wait_s), self.now)
 
     def state_of(self, model: str) -> State:
         known = self.endpoint.models.get(model)
@@ -60,7 +61,7 @@ def test_a_model_that_never_got_an_answer_is_no_evidence_against_its_endpoint() 
     sends.refuse("typo", 3 * MIN_ROW)
 
     assert sends.state_of("typo") is State.OPEN
-    assert sends.endpoint.refusals.state is State.CLOSED
+    assert sends.endpoint.health.refusals.state is State.CLOSED
 
 
 def test_where_no_model_got_an_answer_the_endpoint_is_suspected() -> None:
@@ -79,7 +80,7 @@ def test_words_that_blame_the_account_count_against_the_endpoint_too() -> None:
 
     sends.refuse("b", 20, is_blamed=True)
 
-    assert sends.endpoint.refusals.state is State.OPEN
+    assert sends.endpoint.health.refusals.state is State.OPEN
 
 
 def test_a_model_that_loses_its_access_is_out_while_another_is_answered() -> None:
@@ -94,7 +95,7 @@ def test_a_model_that_loses_its_access_is_out_while_another_is_answered() -> Non
         sends.answer("b")
 
     assert (sends.state_of("a"), sends.state_of("b")) == (State.OPEN, State.CLOSED)
-    assert sends.endpoint.refusals.state is State.CLOSED
+    assert sends.endpoint.health.refusals.state is State.CLOSED
 
 
 def test_a_pause_is_the_models_where_others_pass() -> None:
@@ -110,7 +111,7 @@ def test_a_pause_is_the_models_where_others_pass() -> None:
 
     assert sends.endpoint.model_ready_at("b", sends.now) > sends.now
     assert sends.endpoint.model_ready_at("a", sends.now) <= sends.now
-    assert not sends.endpoint.push_back.is_held
+    assert not sends.endpoint.hold.push_back.is_held
 
 
 def test_a_pause_is_the_endpoints_where_all_models_meet_it() -> None:
@@ -124,7 +125,7 @@ def test_a_pause_is_the_endpoints_where_all_models_meet_it() -> None:
         sends.reject("b", 30.0)
         sends.reject("a", 30.0)
 
-    assert sends.endpoint.push_back.is_held
+    assert sends.endpoint.hold.push_back.is_held
 
 
 def test_models_beyond_the_bound_count_for_their_endpoint() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmblast.scheduling import ROUTES, Endpoint
-from tests.scheduling.scheduling_samples import answer, make_endpoint, make_request, make_scheduler
+from tests.scheduling.scheduling_samples import answer, make_attempt, make_endpoint, make_request, make_scheduler
 
 
 def picks(endpoints: Sequence[Endpoint], times: int, ready: Sequence[Endpoint] | None = None) -> list[int]:
@@ -80,7 +80,7 @@ def test_a_paused_endpoint_leaves_the_shares_of_the_others_alone() -> None:
 def test_the_least_loaded_endpoint_is_the_one_with_the_fewest_in_flight_for_its_weight() -> None:
     """Nine in flight at weight 3 are less than four at weight 1."""
     endpoints = [make_endpoint(0, weight=1), make_endpoint(1, weight=3)]
-    endpoints[0].in_flight, endpoints[1].in_flight = 4, 9
+    endpoints[0].traffic.in_flight, endpoints[1].traffic.in_flight = 4, 9
 
     assert ROUTES["least-loaded"](endpoints, make_request(), endpoints).index == 1
 
@@ -91,7 +91,7 @@ def test_least_loaded_fills_endpoints_by_their_weights() -> None:
     for _ in range(40):
         scheduler.next(0.0)
 
-    assert [endpoint.in_flight for endpoint in scheduler.endpoints] == [30, 10]
+    assert [endpoint.traffic.in_flight for endpoint in scheduler.endpoints] == [30, 10]
 
 
 def test_the_fastest_route_goes_by_latency() -> None:
@@ -108,7 +108,7 @@ def test_the_fastest_route_does_not_flood_the_fastest_endpoint() -> None:
     endpoints = [make_endpoint(0), make_endpoint(1)]
     answer(endpoints[0], 0.0, 0.9)
     answer(endpoints[1], 0.0, 0.3)
-    endpoints[1].in_flight = 3
+    endpoints[1].traffic.in_flight = 3
 
     assert ROUTES["fastest"](endpoints, make_request(), endpoints).index == 0
 
@@ -127,7 +127,7 @@ def test_the_average_latency_follows_what_is_observed() -> None:
     answer(endpoint, 0.0, 1.0)
     answer(endpoint, 0.0, 2.0)
 
-    assert endpoint.latency_s == pytest.approx(1.1)
+    assert endpoint.routing.latency_s == pytest.approx(1.1)
 
 
 @pytest.mark.parametrize("route", sorted(ROUTES))
@@ -135,8 +135,8 @@ def test_a_retry_prefers_an_endpoint_that_has_not_failed_it(route: str) -> None:
     """Even against the weights; when all have failed it, any will do."""
     scheduler = make_scheduler([{"weight": 1000}, {"weight": 1}], route=route)
     first, second = scheduler.endpoints
-    scheduler.lanes.add(make_request(1, failed_on=first.bit))
-    scheduler.lanes.add(make_request(2, failed_on=first.bit | second.bit))
+    scheduler.queue.add(make_attempt(1, failed_on=first.bit))
+    scheduler.queue.add(make_attempt(2, failed_on=first.bit | second.bit))
     preferred, any_will_do = scheduler.next(0.0), scheduler.next(0.0)
 
     assert preferred is not None

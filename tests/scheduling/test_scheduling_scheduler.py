@@ -7,14 +7,16 @@ from random import Random
 
 import pytest
 
-from llmblast.records import NO_TOKENS, Request, Tokens
-from llmblast.scheduling import Endpoint, Scheduler
+from llmblast.records import NO_TOKENS, Attempt, Tokens
+from llmblast.scheduling import Endpoint, Kind, Scheduler, SendOutcome
 from llmblast.scheduling.scheduler import COLD_START_S
 from tests.scheduling.scheduling_samples import (
     Driver,
     EndpointOptions,
     admit_all,
+    end,
     make_answer,
+    make_attempt,
     make_request,
     make_scheduler,
     most_within,
@@ -47,7 +49,7 @@ def test_nothing_queued_means_nothing_to_send_and_no_wake_up() -> None:
 def test_a_waiting_retry_wakes_the_queue_when_it_is_due() -> None:
     """Neither earlier nor later."""
     scheduler = make_scheduler([{}])
-    scheduler.lanes.add_retry(make_request(), due_s=7.0)
+    scheduler.queue.add_retry(make_attempt(), due_s=7.0)
 
     assert scheduler.next(5.0) is None
     assert scheduler.wake_at == 7.0
@@ -57,14 +59,14 @@ def test_a_waiting_retry_wakes_the_queue_when_it_is_due() -> None:
 def test_an_admission_is_noted_in_the_request_and_the_endpoint() -> None:
     """Its moment, what it paid, and the load."""
     scheduler = make_scheduler([{"tpm": 6000}])
-    scheduler.lanes.add(make_request(1, body=b"x" * 1000, max_tokens=100))
+    scheduler.queue.add(make_attempt(1, body=b"x" * 1000, max_tokens=100))
     admitted = scheduler.next(3.0)
 
     assert admitted is not None
-    request, endpoint = admitted
-    assert request.sent_s == 3.0
-    assert request.tokens_paid == pytest.approx((400, 300, 100))
-    assert endpoint.in_flight == 1
+    attempt, endpoint = admitted
+    assert attempt.sent_s == 3.0
+    assert attempt.tokens_paid == pytest.approx((400, 300, 100))
+    assert endpoint.traffic.in_flight == 1
 
 
 def test_run_wide_concurrency_holds_over_all_endpoints() -> None:
@@ -181,12 +183,12 @@ def test_the_queue_wakes_for_a_cheap_retry_that_may_go_before_a_dear_head(level:
     else:
         scheduler = make_scheduler([{"tpm": 6000, "burst": 10.0}])
     for number in (1, 2):
-        scheduler.lanes.add(make_request(number, max_tokens=250, body=b"x" * 2000))
-    scheduler.lanes.add_retry(make_request(3, max_tokens=10), due_s=2.0)
-    assert [request.number for request, _ in admit_all(scheduler, 0.0)] == [1]
+        scheduler.queue.add(make_attempt(number, max_tokens=250, body=b"x" * 2000))
+    scheduler.queue.add_retry(make_attempt(3, max_tokens=10), due_s=2.0)
+    assert [attempt.request.number for attempt, _ in admit_all(scheduler, 0.0)] == [1]
     assert scheduler.wake_at == 2.0
 
-    assert [request.number for request, _ in admit_all(scheduler, 2.0)] == [3]
+    assert [attempt.request.number for attempt, _ in admit_all(scheduler, 2.0)] == [3]
     assert 7.0 < scheduler.wake_at < 8.0
 
 
@@ -194,7 +196,7 @@ def test_a_settlement_lets_the_next_one_go_earlier() -> None:
     """The estimate was 1,000 tokens, the answer took 100."""
     scheduler = make_scheduler([{"tpm": 6000}])
     for number in (1, 2):
-        scheduler.lanes.add(make_request(number, max_tokens=10, body=b"x" * 3300))
+        scheduler.queue.add(make_attempt(number, max_tokens=10, body=b"x" * 3300))
     admitted = scheduler.next(0.0)
     assert admitted is not None
     assert scheduler.next(0.0) is None
@@ -213,7 +215,7 @@ def test_a_release_frees_the_slots_of_both_levels() -> None:
     assert scheduler.next(1.0) is None
     scheduler.release(*admitted, tokens_real=NO_TOKENS, now=1.0)
 
-    assert admitted[1].in_flight == 0
+    assert admitted[1].traffic.in_flight == 0
     assert scheduler.next(1.0) is not None
 
 
@@ -223,10 +225,10 @@ def used_up(indices: Sequence[int], until_s: float = 1001.0) -> Driver:
     options = [EndpointOptions(rps=10, **quota) for quota in quotas]  # type: ignore[typeddict-item] # two kinds of dict
     scheduler = make_scheduler(options, requests=120)
 
-    def judge(request: Request, endpoint: Endpoint) -> tuple[Tokens, float | None]:
+    def judge(attempt: Attempt, endpoint: Endpoint) -> tuple[Tokens, float | None]:
         if endpoint.index not in indices or driver.now >= until_s:
             return NO_TOKENS, None
-        scheduler.on_push_back(request, endpoint, until_s - driver.now, driver.now)
+        scheduler.on_outcome(attempt, endpoint, SendOutcome(Kind.RATE_LIMITED, wait_s=until_s - driver.now), driver.now)
         return NO_TOKENS, until_s - driver.now
 
     driver = Driver(scheduler, lambda endpoint: 0.01, judge)
@@ -259,10 +261,10 @@ def test_endpoints_without_a_quota_group_share_nothing() -> None:
     """Nor does a group share more than what holds it back."""
     scheduler = make_scheduler([{}, {}, {"quota": "one", "concurrency": 1}, {"quota": "one", "concurrency": 1}], 4)
     first, second, third, fourth = scheduler.endpoints
-    scheduler.on_push_back(make_request(9), first, None, 0.0)
+    scheduler.on_outcome(make_attempt(9), first, SendOutcome(Kind.RATE_LIMITED, wait_s=None), 0.0)
 
-    assert [endpoint.push_back.is_held for endpoint in (first, second, third)] == [True, False, False]
-    assert third.push_back is fourth.push_back
+    assert [endpoint.hold.push_back.is_held for endpoint in (first, second, third)] == [True, False, False]
+    assert third.hold.push_back is fourth.hold.push_back
     assert indices(scheduler, 0.01) == [1, 2, 3, 1]
 
 
@@ -283,13 +285,13 @@ def test_an_endpoint_is_charged_as_its_provider_charges(
     """1,000 bytes and `max_tokens` 1000; the answer counts 200 in and 10 out. The follower waits at 100 a second."""
     scheduler = make_scheduler([options])
     for number in (1, 2):
-        scheduler.lanes.add(make_request(number, body=b"x" * 1000, max_tokens=1000))
+        scheduler.queue.add(make_attempt(number, body=b"x" * 1000, max_tokens=1000))
     admitted = scheduler.next(0.0)
     assert admitted is not None
-    request, endpoint = admitted
+    attempt, endpoint = admitted
     assert scheduler.next(0.0) is None
     before_s = scheduler.wake_at
-    scheduler.release(request, endpoint, endpoint.estimator.charged(request, make_answer(200, 10)), 0.05)
+    scheduler.release(attempt, endpoint, endpoint.learned.estimator.charged(attempt, make_answer(200, 10)), 0.05)
     assert scheduler.next(0.05) is None
 
     assert before_s == pytest.approx(wait_s, rel=0.01)
@@ -315,7 +317,7 @@ def test_a_disabled_endpoint_gets_nothing() -> None:
     scheduler.release(*admitted, tokens_real=NO_TOKENS, now=1.0)
 
     assert set(indices(scheduler, 1.0)) == {1}
-    assert scheduler.endpoints[0].in_flight == 0
+    assert scheduler.endpoints[0].traffic.in_flight == 0
     assert not scheduler.is_exhausted
 
 
@@ -329,7 +331,7 @@ def test_without_any_endpoint_nothing_can_be_sent(tpm: float | None) -> None:
     assert scheduler.is_exhausted
     assert scheduler.next(0.0) is None
     assert scheduler.wake_at == math.inf
-    assert len(scheduler.lanes) == 1
+    assert len(scheduler.queue) == 1
 
 
 def test_an_open_breaker_lets_one_probe_go_at_a_time() -> None:
@@ -337,12 +339,12 @@ def test_an_open_breaker_lets_one_probe_go_at_a_time() -> None:
     scheduler = make_scheduler([{}], requests=10)
     endpoint = scheduler.endpoints[0]
     for _ in range(3):
-        endpoint.unreachable(0.0, 0.0)
+        end(endpoint, Kind.UNREACHABLE, 0.0, 0.0)
     assert scheduler.next(0.5) is None
     assert scheduler.wake_at == 1.0
     assert len(admit_all(scheduler, 1.0)) == 1
     assert scheduler.wake_at == math.inf
-    endpoint.breaker.answered()
+    endpoint.health.breaker.answered()
 
     assert len(admit_all(scheduler, 1.1)) == 9
 
@@ -404,8 +406,8 @@ def test_the_dearest_estimate_is_paid_and_settled_at_both_levels() -> None:
     """The endpoint is chosen after the price is known, so the price must suit each."""
     scheduler = make_scheduler([{}, {}], tpm=6000)
     for _ in range(400):
-        scheduler.endpoints[1].estimator.learn(make_request(body=b"x" * 100), make_answer(100, 0))
-    scheduler.lanes.add(make_request(1, body=b"x" * 1000, max_tokens=0))
+        scheduler.endpoints[1].learned.estimator.learn(make_request(body=b"x" * 100), make_answer(100, 0))
+    scheduler.queue.add(make_attempt(1, body=b"x" * 1000, max_tokens=0))
     admitted = scheduler.next(0.0)
 
     assert admitted is not None
@@ -421,7 +423,7 @@ def test_a_retry_that_comes_due_does_not_wake_a_paced_queue(level: str) -> None:
         scheduler = make_scheduler([{"rps": 10}], 2, tpm=6_000_000)
     admitted = scheduler.next(0.0)
     assert admitted is not None
-    scheduler.lanes.add_retry(admitted[0], due_s=0.05)
+    scheduler.queue.add_retry(admitted[0], due_s=0.05)
 
     assert scheduler.next(0.01) is None
     assert scheduler.wake_at == pytest.approx(0.1 + COLD_START_S, rel=0.02)

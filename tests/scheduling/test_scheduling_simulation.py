@@ -7,13 +7,13 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmblast.records import NO_TOKENS, Request, Tokens
-from llmblast.scheduling import ROUTES, Endpoint
+from llmblast.records import NO_TOKENS, Attempt, Tokens
+from llmblast.scheduling import ROUTES, Endpoint, Kind, SendOutcome
 from tests.scheduling.scheduling_samples import (
     Driver,
     EndpointOptions,
     Levels,
-    make_request,
+    make_attempt,
     make_scheduler,
     most_within,
     tokens_of,
@@ -72,29 +72,30 @@ def test_every_request_ends_once_and_no_limit_is_exceeded(
     """Random latencies, sizes, failures and push-back under both levels; the driver fails when the queue would hang."""
     random = Random(seed)
 
-    def judge(request: Request, endpoint: Endpoint) -> tuple[Tokens, float | None]:
+    def judge(attempt: Attempt, endpoint: Endpoint) -> tuple[Tokens, float | None]:
         if random.random() < retry_share:
             if random.random() < 0.3:
-                scheduler.on_push_back(request, endpoint, random.choice([None, PAUSE_S]), driver.now)
+                rejected = SendOutcome(Kind.RATE_LIMITED, wait_s=random.choice([None, PAUSE_S]))
+                scheduler.on_outcome(attempt, endpoint, rejected, driver.now)
             return NO_TOKENS, random.expovariate(1)
-        _, prompt, output = request.tokens_paid
+        _, prompt, output = attempt.tokens_paid
         return tokens_of(prompt * random.uniform(0.2, 1.2), output * random.uniform(0.2, 1.2)), None
 
     scheduler = make_scheduler(endpoints, route=route, **levels)
     for number in range(1, REQUESTS + 1):
         body = b"x" * random.randrange(2000)
-        scheduler.lanes.add(make_request(number, body=body, max_tokens=random.randrange(1, 400)))
+        scheduler.queue.add(make_attempt(number, body=body, max_tokens=random.randrange(1, 400)))
     driver = Driver(scheduler, lambda endpoint: random.expovariate(1), judge, lambda: random.uniform(0, 0.001))
     driver.run()
 
     assert sorted(driver.done) == list(range(1, REQUESTS + 1))
-    assert len(scheduler.lanes) == scheduler.lanes.size_bytes == 0
+    assert len(scheduler.queue) == scheduler.queue.size_bytes == 0
     assert driver.most_in_flight[None] <= levels.get("concurrency", math.inf)
     moments = [moment for moment, _, _ in driver.sends]
     assert most_within(moments, 1.0) <= levels.get("rps", math.inf)
     for endpoint, options in zip(scheduler.endpoints, endpoints, strict=True):
         mine = [moment for moment, _, index in driver.sends if index == endpoint.index]
-        assert endpoint.in_flight == 0
+        assert endpoint.traffic.in_flight == 0
         assert driver.most_in_flight.get(endpoint.index, 0) <= options.get("concurrency", math.inf)
         assert most_within(mine, 1.0) <= options.get("rps", math.inf)
 
@@ -103,7 +104,7 @@ def test_retries_do_not_starve_what_is_new() -> None:
     """Half of all sends fail and come back at once, and yet the last line of the file has its turn."""
     random = Random(8)
 
-    def judge(request: Request, endpoint: Endpoint) -> tuple[Tokens, float | None]:
+    def judge(attempt: Attempt, endpoint: Endpoint) -> tuple[Tokens, float | None]:
         return NO_TOKENS, (0.0 if random.random() < 0.5 else None)
 
     scheduler = make_scheduler([{"rps": 50}], requests=500)

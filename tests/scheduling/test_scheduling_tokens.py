@@ -8,7 +8,7 @@ import pytest
 
 from llmblast.scheduling import TokenEstimator
 from llmblast.scheduling.tokens import dearest
-from tests.scheduling.scheduling_samples import make_answer, make_request, tokens_of
+from tests.scheduling.scheduling_samples import make_answer, make_attempt, make_request, tokens_of
 
 
 def test_an_estimate_before_the_first_reply_is_on_the_high_side() -> None:
@@ -87,30 +87,30 @@ def test_a_provider_that_charges_max_tokens_is_paid_max_tokens() -> None:
 
 def test_charging_usage_gives_back_what_the_answer_did_not_take() -> None:
     """And asks for what it took more."""
-    estimator, request = TokenEstimator("usage"), make_request()
-    request.tokens_paid = tokens_of(100, 256)
+    estimator, attempt = TokenEstimator("usage"), make_attempt()
+    attempt.tokens_paid = tokens_of(100, 256)
 
-    assert estimator.charged(request, make_answer(80, 10)) == tokens_of(80, 10)
-    assert estimator.charged(request, make_answer(120, 900)) == tokens_of(120, 900)
+    assert estimator.charged(attempt, make_answer(80, 10)) == tokens_of(80, 10)
+    assert estimator.charged(attempt, make_answer(120, 900)) == tokens_of(120, 900)
 
 
 def test_charging_max_tokens_never_gives_output_back() -> None:
     """The prompt is known afterwards, so that is settled all the same."""
-    estimator, request = TokenEstimator("max_tokens"), make_request(max_tokens=4096)
-    request.tokens_paid = tokens_of(100, 4096)
+    estimator, attempt = TokenEstimator("max_tokens"), make_attempt(max_tokens=4096)
+    attempt.tokens_paid = tokens_of(100, 4096)
 
-    assert estimator.charged(request, make_answer(80, 10)) == tokens_of(80, 4096)
+    assert estimator.charged(attempt, make_answer(80, 10)) == tokens_of(80, 4096)
 
 
 @pytest.mark.parametrize("counts", [(None, None), (80, None), (None, 10)])
 def test_an_answer_without_counts_stays_charged_as_estimated(counts: tuple[int | None, int | None]) -> None:
     """Half a count is none, and teaches nothing."""
-    estimator, request = TokenEstimator(), make_request(body=b"x" * 100)
-    request.tokens_paid = estimator.estimate(request)
-    estimator.learn(request, make_answer(*counts))
+    estimator, attempt = TokenEstimator(), make_attempt(body=b"x" * 100)
+    attempt.tokens_paid = estimator.estimate(attempt.request)
+    estimator.learn(attempt.request, make_answer(*counts))
 
-    assert estimator.charged(request, make_answer(*counts)) == request.tokens_paid
-    assert estimator.estimate(request) == request.tokens_paid
+    assert estimator.charged(attempt, make_answer(*counts)) == attempt.tokens_paid
+    assert estimator.estimate(attempt.request) == attempt.tokens_paid
 
 
 def test_the_dearest_estimate_is_that_of_each_kind() -> None:

@@ -3,7 +3,8 @@
 import pytest
 
 from llmblast.records import NO_TOKENS
-from tests.scheduling.scheduling_samples import Driver, admit_all, make_request, make_scheduler, tokens_of
+from llmblast.scheduling import Kind, SendOutcome
+from tests.scheduling.scheduling_samples import Driver, admit_all, make_attempt, make_scheduler, tokens_of
 
 
 def test_the_share_of_a_request_rate_is_that_of_the_intervals_between_sends() -> None:
@@ -30,7 +31,7 @@ def test_the_share_of_a_token_rate_is_of_what_was_charged_in_the_end() -> None:
     """Two requests, estimated at 310 tokens each; the answers took 90 and 30, the third send gave all of it back."""
     scheduler = make_scheduler([{"tpm": 60_000, "itpm": 12_000}], otpm=6000)
     for number in range(1, 4):
-        scheduler.lanes.add(make_request(number, body=b"x" * 1000, max_tokens=10))
+        scheduler.queue.add(make_attempt(number, body=b"x" * 1000, max_tokens=10))
     settled = (tokens_of(80, 10), tokens_of(20, 10), NO_TOKENS)
     moments = (0.0, 5.0, 10.0)
     for moment, tokens in zip(moments, settled, strict=True):
@@ -50,7 +51,7 @@ def test_what_is_still_in_flight_counts_as_estimated() -> None:
     """The limit is charged with it already."""
     scheduler = make_scheduler([{"tpm": 60_000}])
     for number in (1, 2):
-        scheduler.lanes.add(make_request(number, body=b"x" * 1000, max_tokens=100))
+        scheduler.queue.add(make_attempt(number, body=b"x" * 1000, max_tokens=100))
     admit_all(scheduler, 0.0)
     admit_all(scheduler, 1.0)
 
@@ -67,7 +68,7 @@ def test_a_limit_without_a_rate_has_no_share() -> None:
     """Neither slots, nor a day's quota, nor pauses, nor what was learned: nobody knows the whole of it."""
     scheduler = make_scheduler([{"concurrency": 5, "rpd": 1000, "adaptive": True}], 2, rps=10, concurrency=9)
     ((first, endpoint),) = admit_all(scheduler, 0.0)
-    scheduler.on_push_back(first, endpoint, 0.5, 0.1)
+    scheduler.on_outcome(first, endpoint, SendOutcome(Kind.RATE_LIMITED, wait_s=0.5), 0.1)
     scheduler.release(first, endpoint, NO_TOKENS, 0.1)
     assert scheduler.next(1.0) is not None
 

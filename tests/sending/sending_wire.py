@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from llmblast.records import Request
+from llmblast.records import Attempt, Request
 from llmblast.sending import Channel, Target
 from llmblast.settings import EndpointSettings
 from tests.openai_provider import make_target
@@ -161,9 +161,10 @@ def first(broken: Script, then: Script) -> Script:
     return script
 
 
-def a_request(body: bytes = BODY, **more: object) -> Request:
-    """A request that was admitted just now."""
-    return Request(1, "0" * 16, b"", "row-1", body=body, sent_s=time.monotonic(), **more)  # type: ignore[arg-type] # fields of Request
+def a_request(body: bytes = BODY, *, resent: bool = False, **more: object) -> Attempt:
+    """An attempt at a request that was admitted just now."""
+    request = Request(1, "0" * 16, b"", "row-1", body=body, **more)  # type: ignore[arg-type] # fields of Request
+    return Attempt(request, sent_s=time.monotonic(), resent=resent)
 
 
 def a_target(url: str, **more: object) -> Target:

@@ -25,6 +25,15 @@ from tests.sending.sending_wire import OpenChannel, Peer, Serve, a_reply, a_requ
 
 OpenConnector = Callable[..., Connector]
 
+
+class NoOwner:
+    """Of exchanges that send nothing."""
+
+    def on_free(self, exchange: Exchange) -> None: ...
+
+    def on_lost(self, exchange: Exchange) -> None: ...
+
+
 SECOND = a_reply(b'{"n":2}')
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -338,10 +347,10 @@ async def test_a_connection_can_be_opened_as_soon_as_somebody_listens(
     """A refusal names the place, and is not remembered."""
     connector = open_connector(f"http://{host}:{free_port}/v1")
 
-    refused = await connector.open(lambda exchange: None)
+    refused = await connector.open(NoOwner())
     with socket.create_server(("127.0.0.1", free_port)):
-        opened = await connector.open(lambda exchange: None)
-    refused_again = await connector.open(lambda exchange: None)
+        opened = await connector.open(NoOwner())
+    refused_again = await connector.open(NoOwner())
 
     assert isinstance(opened, Exchange)
     opened.close()
@@ -355,7 +364,7 @@ async def test_a_peer_that_is_gone_without_a_word_is_noticed(serve: Serve, open_
     """The kernel asks after a minute of silence, and gives up on what nobody acknowledges."""
     server = await serve(says(a_reply()))
 
-    opened = await open_connector(server.url).open(lambda exchange: None)
+    opened = await open_connector(server.url).open(NoOwner())
     assert isinstance(opened, Exchange)
     its_socket: socket.socket = opened._transport.get_extra_info("socket")
     is_kept_alive = its_socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -379,14 +388,14 @@ async def test_an_opening_that_is_cancelled_at_any_moment_leaves_nothing_open(
     server = await serve(script)
     connector = open_connector(server.url)
     for turns in range(30):
-        opening = asyncio.ensure_future(connector.open(lambda exchange: None))
+        opening = asyncio.ensure_future(connector.open(NoOwner()))
         for _ in range(turns):
             await asyncio.sleep(0)
         opening.cancel()
         (opened,) = await asyncio.gather(opening, return_exceptions=True)
         if isinstance(opened, Exchange):
             opened.close()
-    last = await connector.open(lambda exchange: None)
+    last = await connector.open(NoOwner())
     assert isinstance(last, Exchange)
     last.close()
     await connector.close()
@@ -414,7 +423,7 @@ async def test_a_connection_that_is_lost_before_it_is_handed_over(serve: Serve) 
     await connector.close()
     connector._connector = Hasty()
 
-    opened = await connector.open(lambda exchange: None)
+    opened = await connector.open(NoOwner())
     await connector.close()
 
     assert isinstance(opened, Reply)
@@ -435,7 +444,7 @@ async def test_a_direct_connection_that_is_lost_at_once(serve: Serve, monkeypatc
     server = await serve(says(a_reply()))
     monkeypatch.setattr(loop, "create_connection", connect_and_lose)
 
-    opened = await DirectConnector(URL(server.url), 10, MAX_REPLY_BYTES).open(lambda exchange: None)
+    opened = await DirectConnector(URL(server.url), 10, MAX_REPLY_BYTES).open(NoOwner())
     await settle()
 
     assert isinstance(opened, Reply)
@@ -461,11 +470,11 @@ async def test_the_machine_itself_is_tried_at_both_its_addresses(free_port: int,
     for address in (before, now):
         with _listening(address, free_port):
             for _ in range(2):
-                opened = await connector.open(lambda exchange: None)
+                opened = await connector.open(NoOwner())
                 assert isinstance(opened, Exchange)
                 peers.append(opened._transport.get_extra_info("peername")[0])
                 opened.close()
-        assert isinstance(await connector.open(lambda exchange: None), Reply)
+        assert isinstance(await connector.open(NoOwner()), Reply)
 
     assert peers == [before, before, now, now]
 

@@ -4,20 +4,20 @@ import asyncio
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from llmblast.sending.direct import DirectConnector
-from llmblast.sending.files import FileShortage
+from llmblast.sending.exchange import ExchangeOwner
+from llmblast.sending.fd_waiters import FdWaiters
 from tests.sending.sending_wire import BODY, OpenChannel, Peer, Script, Serve, a_reply, a_request, says
 
 ROOT = Path(__file__).parent.parent.parent
 RUN_SHORT_OF_FILES = """
     import asyncio, os, resource, sys, uvloop
     from collections import Counter
-    from llmblast.records import Request
+    from llmblast.records import Attempt, Request
     from llmblast.sending import TRANSPORTS
     from tests.openai_provider import make_target
     from llmblast.settings import EndpointSettings
@@ -31,7 +31,7 @@ RUN_SHORT_OF_FILES = """
         clock = asyncio.get_running_loop().time
         channel = TRANSPORTS[transport](make_target(EndpointSettings(url=url), "m", None), timeout_s, timeout_s)
         tending = asyncio.create_task(tend(channel, clock))
-        requests = [Request(n, "", b"", n, body=b'{"n":%d}' % n, sent_s=clock()) for n in range(sends)]
+        requests = [Attempt(Request(n, "", b"", n, body=b'{"n":%d}' % n), sent_s=clock()) for n in range(sends)]
         most = len(os.listdir("/proc/self/fd")) - 1 + files
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         replies = await asyncio.gather(*map(channel.send, requests))
@@ -99,7 +99,7 @@ def answers_when(asked: asyncio.Event, may_answer: asyncio.Event) -> Script:
     return script
 
 
-async def _none_left(on_lost: Callable[..., None]) -> None:
+async def _none_left(owner: ExchangeOwner) -> None:
     """What `Connector.open` says when it found no file."""
 
 
@@ -112,8 +112,8 @@ async def test_a_connection_goes_from_hand_to_hand(
     channel = open_lean(server.url)
     sending = [asyncio.ensure_future(channel.send(a_request(b'{"n":0}')))]
     await asked.wait()
-    monkeypatch.setattr(DirectConnector, "open", lambda self, on_lost: _none_left(on_lost))
-    monkeypatch.setattr(FileShortage, "_is_told", True)
+    monkeypatch.setattr(DirectConnector, "open", lambda self, owner: _none_left(owner))
+    monkeypatch.setattr(FdWaiters, "_is_logged", True)
     for number in range(1, 5):
         sending.append(asyncio.ensure_future(channel.send(a_request(b'{"n":%d}' % number))))
         await asyncio.sleep(0)
@@ -133,7 +133,7 @@ async def test_a_connection_that_comes_free_meanwhile_is_not_missed(
     """While another one is tried in vain, the only one that there is becomes idle: nobody would give it back later."""
     asked, may_answer = asyncio.Event(), asyncio.Event()
 
-    async def open_in_vain(connector: DirectConnector, on_lost: Callable[..., None]) -> None:
+    async def open_in_vain(connector: DirectConnector, owner: ExchangeOwner) -> None:
         may_answer.set()
         await sending[0]
 
@@ -142,7 +142,7 @@ async def test_a_connection_that_comes_free_meanwhile_is_not_missed(
     sending = [asyncio.ensure_future(channel.send(a_request()))]
     await asked.wait()
     monkeypatch.setattr(DirectConnector, "open", open_in_vain)
-    monkeypatch.setattr(FileShortage, "_is_told", True)
+    monkeypatch.setattr(FdWaiters, "_is_logged", True)
     sending.append(asyncio.ensure_future(channel.send(a_request())))
 
     reply = await asyncio.wait_for(sending[1], 5)
@@ -168,8 +168,8 @@ async def test_a_file_that_is_closed_is_used(
     sending = [asyncio.ensure_future(channel.send(a_request()))]
     await asked.wait()
     with monkeypatch.context() as patch:
-        patch.setattr(DirectConnector, "open", lambda self, on_lost: _none_left(on_lost))
-        patch.setattr(FileShortage, "_is_told", True)
+        patch.setattr(DirectConnector, "open", lambda self, owner: _none_left(owner))
+        patch.setattr(FdWaiters, "_is_logged", True)
         sending.append(asyncio.ensure_future(channel.send(a_request())))
         await asyncio.sleep(0)
     may_close.set()
@@ -185,6 +185,6 @@ async def test_a_connection_that_cannot_be_opened_ahead_for_want_of_a_file(
     """Is no word against the endpoint."""
     server = await serve(says(a_reply()))
     channel = open_lean(server.url)
-    monkeypatch.setattr(DirectConnector, "open", lambda self, on_lost: _none_left(on_lost))
+    monkeypatch.setattr(DirectConnector, "open", lambda self, owner: _none_left(owner))
 
     assert await channel.warm_up() is None

@@ -6,26 +6,29 @@ from dataclasses import dataclass
 
 import pytest
 
-from llmblast.records import Cause, Reply, Request
-from llmblast.sending import Channel
+from llmblast.records import Attempt, Cause, Reply
+from llmblast.sending import NO_LISTENER, ChannelListener
 from tests.sending.sending_wire import BODY, OpenChannel, Peer, Serve, a_reply, a_request, hop, says
 from tests.sending.test_sending_connections import SPOKEN_OUT_OF_TURN
 
 
 @dataclass
 class Told:
-    """What `on_reply` was told."""
+    """What a listener was told."""
 
-    request: Request
+    attempt: Attempt
     reply: Reply
 
 
 class Ear:
-    """Keeps what a channel's `on_reply` is told, and waits for the next word."""
+    """Keeps what a listener is told, and waits for the next word."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self) -> None:
         self.heard: asyncio.Queue[Told] = asyncio.Queue()
-        channel.on_reply = lambda request, reply: self.heard.put_nowait(Told(request, reply))
+        self.listener = ChannelListener(on_reply=self._on_reply)
+
+    def _on_reply(self, attempt: Attempt, reply: Reply) -> None:
+        self.heard.put_nowait(Told(attempt, reply))
 
     async def next(self) -> Told:
         return await asyncio.wait_for(self.heard.get(), 5)
@@ -40,19 +43,19 @@ async def test_a_started_request_goes_on_a_kept_connection(serve: Serve, open_le
 
     server = await serve(echo)
     channel = open_lean(server.url)
-    ear = Ear(channel)
+    ear = Ear()
     requests = [a_request(b'{"n":%d}' % number) for number in range(3)]
 
-    at_first = channel.start(requests[0])
+    at_first = channel.start(requests[0], ear.listener)
     await channel.send(requests[0])
-    started = [channel.start(request) for request in requests[1:]]
+    started = [channel.start(request, ear.listener) for request in requests[1:]]
     told = await ear.next()
-    later = channel.start(requests[2])
+    later = channel.start(requests[2], ear.listener)
 
     assert (at_first, started, later) == (False, [True, False], True)
     assert told == Told(requests[1], told.reply)
-    assert told.reply.body == requests[1].body
-    assert (await ear.next()).reply.body == requests[2].body
+    assert told.reply.body == requests[1].request.body
+    assert (await ear.next()).reply.body == requests[2].request.body
     assert len(server.peers) == 1
 
 
@@ -64,7 +67,7 @@ async def test_what_met_a_stale_connection_is_not_started_on_another_one(serve: 
     request = a_request()
     request.resent = True
 
-    assert not channel.start(request)
+    assert not channel.start(request, NO_LISTENER)
 
 
 @pytest.mark.parametrize("packet", [packets[0] for packets in SPOKEN_OUT_OF_TURN.values() if len(packets) == 1])
@@ -82,15 +85,15 @@ async def test_the_next_one_never_gets_what_followed_a_reply(
     heard: list[Reply] = []
     asked_again = asyncio.Event()
 
-    def ask_again(request: Request, reply: Reply) -> None:
+    def ask_again(attempt: Attempt, reply: Reply) -> None:
         heard.append(reply)
         if len(heard) == 1:
-            channel.start(a_request())
+            channel.start(a_request(), listener)
         asked_again.set()
 
-    channel.on_reply = ask_again
+    listener = ChannelListener(on_reply=ask_again)
     await channel.send(a_request())
-    assert channel.start(a_request())
+    assert channel.start(a_request(), listener)
     await asyncio.wait_for(asked_again.wait(), 5)
     await hop()
 
@@ -112,13 +115,13 @@ async def test_what_is_abandoned_ends_without_a_word(serve: Serve, open_lean: Op
 
     server = await serve(script)
     channel = open_lean(server.url)
-    ear = Ear(channel)
+    ear = Ear()
     await asyncio.gather(channel.send(a_request()), channel.send(a_request()))
-    assert channel.start(a_request(b"{}"))
+    assert channel.start(a_request(b"{}"), ear.listener)
 
     channel.abandon()
     await asyncio.wait_for(gone.wait(), 5)
-    assert channel.start(a_request(BODY))
+    assert channel.start(a_request(BODY), ear.listener)
 
     assert (await ear.next()).reply.status == 200
     assert ear.heard.empty()
@@ -135,12 +138,12 @@ async def test_a_started_request_runs_out_of_time(serve: Serve, open_lean: OpenC
 
     server = await serve(script)
     channel = open_lean(server.url, 5.0)
-    ear = Ear(channel)
+    ear = Ear()
     await channel.send(a_request())
     request = a_request()
     request.sent_s = time.monotonic()
     channel.sweep(request.sent_s)
-    assert channel.start(request)
+    assert channel.start(request, ear.listener)
 
     channel.sweep(request.sent_s + 4.9)
     in_time = ear.heard.empty()
@@ -169,18 +172,18 @@ async def test_what_is_sent_on_as_another_runs_out_of_time_has_its_own(serve: Se
     heard: list[Reply] = []
     started: list[bool] = []
 
-    def start_another(request: Request, reply: Reply) -> None:
+    def start_another(attempt: Attempt, reply: Reply) -> None:
         heard.append(reply)
-        started.append(channel.start(a_request()))
+        started.append(channel.start(a_request(), listener))
 
-    channel.on_reply = start_another
+    listener = ChannelListener(on_reply=start_another)
     await asyncio.gather(*(channel.send(a_request()) for _ in range(12)))
     now = time.monotonic()
     channel.sweep(now)
     for _ in range(6):
         request = a_request(b"{}")
         request.sent_s = now + 56
-        assert channel.start(request)
+        assert channel.start(request, listener)
     await asked.wait()
 
     for elapsed_s in (4.5, 9.0, 13.5, 18, 22.5, 27, 31.5, 36, 40.5, 45, 49.5, 54, 58.5, 61):

@@ -14,7 +14,7 @@ import trustme
 
 from llmblast.errors import UsageError
 from llmblast.records import Cause, Reply
-from llmblast.sending import TRANSPORTS
+from llmblast.sending import TRANSPORTS, ChannelListener
 from llmblast.sending.tls import certificate_notes, new_tls_context
 from llmblast.settings import EndpointSettings
 from tests.openai_provider import make_target
@@ -364,9 +364,9 @@ async def test_a_greeting_before_the_turn_of_the_first_request(serve: Serve, sta
     server = await serve(script)
     channel = TRANSPORTS["lean"](make_target(an_endpoint(server.url), None, KEY), 10.0, 5.0)
     stack.push_async_callback(channel.close)
-    channel.leave = lambda request, is_fresh: asyncio.ensure_future(_pause())
+    listener = ChannelListener(leave=lambda attempt, is_fresh: asyncio.ensure_future(_pause()))
 
-    reply = await channel.send(a_request())
+    reply = await channel.send(a_request(), listener)
 
     assert reply.cause is Cause.NOT_SENT
     assert reply.detail.startswith("the server speaks SSH, not HTTP: ")

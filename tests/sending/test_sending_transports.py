@@ -15,8 +15,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from llmblast.records import Cause, Request
-from llmblast.sending import TRANSPORTS, Channel
+from llmblast.records import Attempt, Cause
+from llmblast.sending import TRANSPORTS, Channel, ChannelListener
 from tests.sending.sending_wire import (
     BODY,
     KEY,
@@ -349,7 +349,7 @@ async def test_a_certificate_that_nobody_vouches_for(
 
 ASK_OVER_TLS = """
     import asyncio, sys, uvloop
-    from llmblast.records import Request
+    from llmblast.records import Attempt, Request
     from llmblast.sending import TRANSPORTS
     from tests.openai_provider import make_target
     from llmblast.settings import EndpointSettings
@@ -360,7 +360,7 @@ ASK_OVER_TLS = """
             channel = open_channel(target, 10, 10)
             for _ in range(2):
                 now = asyncio.get_running_loop().time()
-                reply = await channel.send(Request(1, "", b"", 1, body=b"{}", sent_s=now))
+                reply = await channel.send(Attempt(Request(1, "", b"", 1, body=b"{}"), sent_s=now))
                 print(name, reply.status, reply.body.decode(), reply.detail)
             await channel.close()
 
@@ -434,10 +434,10 @@ async def test_as_many_are_opened_ahead_as_a_paced_run_needs(serve: Serve, open_
     server = await serve(says(a_reply()))
     channel = open_lean(server.url)
     was_fresh = []
-    channel.on_late = lambda request, is_fresh: was_fresh.append(is_fresh)
+    listener = ChannelListener(on_delayed_send=lambda attempt, is_fresh: was_fresh.append(is_fresh))
     await channel.warm_up(40)
 
-    replies = await asyncio.gather(*(channel.send(a_request()) for _ in range(41)))
+    replies = await asyncio.gather(*(channel.send(a_request(), listener) for _ in range(41)))
 
     assert {reply.status for reply in replies} == {200}
     assert was_fresh.count(True) == 1
@@ -449,12 +449,12 @@ async def test_one_that_leaves_late_on_a_kept_connection_is_told_too(serve: Serv
     server = await serve(says(a_reply()))
     channel = open_lean(server.url)
     was_fresh = []
-    channel.on_late = lambda request, is_fresh: was_fresh.append(is_fresh)
+    listener = ChannelListener(on_delayed_send=lambda attempt, is_fresh: was_fresh.append(is_fresh))
     await channel.warm_up()
     request = a_request()
     request.sent_s = time.monotonic() - 0.1
 
-    await channel.send(request)
+    await channel.send(request, listener)
 
     assert was_fresh == [False]
     assert len(server.peers) == 1
@@ -522,15 +522,15 @@ async def test_a_prompt_of_any_length_gets_its_model(serve: Serve, open_channel:
 class Gate:
     """A pace that lets each request leave when the test says so."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self) -> None:
         self.leave: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asked = asyncio.Event()
-        channel.leave = self._ask
+        self.listener = ChannelListener(leave=self._ask)
 
     async def asked(self) -> None:
         await asyncio.wait_for(self._asked.wait(), 5)
 
-    def _ask(self, request: Request, is_fresh: bool) -> asyncio.Future[None]:
+    def _ask(self, attempt: Attempt, is_fresh: bool) -> asyncio.Future[None]:
         self._asked.set()
         return self.leave
 
@@ -539,8 +539,8 @@ async def test_nothing_is_written_before_the_pace_lets_it_leave(serve: Serve, op
     """The connection is open by then: what is waited for is the moment."""
     server = await serve(says(a_reply()))
     channel = open_channel(server.url)
-    gate = Gate(channel)
-    sending = asyncio.ensure_future(channel.send(a_request()))
+    gate = Gate()
+    sending = asyncio.ensure_future(channel.send(a_request(), gate.listener))
     await gate.asked()
     await settle()
     had_received = len(server.received)
@@ -564,8 +564,8 @@ async def test_one_that_is_cancelled_before_it_left_leaves_no_connection_open(
 
     server = await serve(script)
     channel = open_channel(server.url)
-    gate = Gate(channel)
-    sending = asyncio.ensure_future(channel.send(a_request()))
+    gate = Gate()
+    sending = asyncio.ensure_future(channel.send(a_request(), gate.listener))
     await gate.asked()
 
     sending.cancel()
@@ -584,8 +584,8 @@ async def test_a_connection_that_is_closed_before_the_request_left_is_replaced(
 
     server = await serve(first(close_at_once, says(a_reply())))
     channel = open_lean(server.url)
-    gate = Gate(channel)
-    sending = asyncio.ensure_future(channel.send(a_request()))
+    gate = Gate()
+    sending = asyncio.ensure_future(channel.send(a_request(), gate.listener))
     await gate.asked()
     await settle()
     gate.leave.set_result(None)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmblast.records import Answer, Cause, Reply, Request
+from llmblast.records import Answer, Attempt, Cause, Reply, Request
 from llmblast.sending import Action, Blame, Verdict
 from tests.openai_provider import judge
 
@@ -14,15 +14,15 @@ ANSWER = b'{"choices":[{"message":{"role":"assistant","content":"4"},"finish_rea
 RETRY_AFTER = {b"Retry-After": b"7"}
 
 
-def a_request(**more: int) -> Request:
-    return Request(1, "0" * 16, b"", "row-1", **more)  # type: ignore[arg-type] # fields of Request
+def a_request(**more: int) -> Attempt:
+    return Attempt(Request(1, "0" * 16, b"", "row-1"), **more)  # type: ignore[arg-type] # fields of Attempt
 
 
 def an_error(message: str = "no", **more: object) -> bytes:
     return orjson.dumps({"error": {"message": message, **more}})
 
 
-def verdict_on(reply: Reply, request: Request | None = None) -> Verdict:
+def verdict_on(reply: Reply, request: Attempt | Request | None = None) -> Verdict:
     verdict = judge(request or a_request(), reply, NOW_S)
     assert isinstance(verdict, Verdict)
     return verdict

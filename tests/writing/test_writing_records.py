@@ -4,6 +4,7 @@ import base64
 import json
 import timeit
 import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -103,7 +104,7 @@ def test_a_field_with_a_name_of_ours_is_kept_aside() -> None:
 def test_sends_that_may_have_been_billed_are_counted() -> None:
     """Only where there were any."""
     success, failure = a_success(), a_failure()
-    success.request.ambiguous_sends = 1
+    success.maybe_billed = 1
     failure.maybe_billed = 2
 
     assert the_record(success)["maybe_billed"] == 1
@@ -127,7 +128,7 @@ def test_an_openai_batch_record_does_without_a_request_id() -> None:
     """Not every server sends one; the rest is as in the default format."""
     success = a_success(output_format="openai-batch", extra={"topic": "maths"})
     success.reply.headers = {b"content-type": b"application/json"}
-    success.request.ambiguous_sends = 1
+    success.maybe_billed = 1
 
     record = the_record(success)
 
@@ -154,7 +155,7 @@ def test_a_request_is_named_as_its_provider_does(headers: dict[bytes, bytes], re
 
 def a_batch_failure(reply: Reply | None) -> Failure:
     request = a_success(output_format="openai-batch").request
-    request.text = b'{"custom_id":"row-1","body":{}}'
+    request = replace(request, text=b'{"custom_id":"row-1","body":{}}')
     return Failure(request, "HTTP 400: too long", "too_long", 400, False, "gpu1", 1, reply=reply)
 
 

@@ -31,7 +31,7 @@ from llmblast.writing import OutputFile, Timing, Writer
 
 async def main():
     writer = Writer(OutputFile(sys.argv[1]), OutputFile("/dev/null"), echo=True, body="auto",
-                    on_room=lambda: None, on_failure=lambda: None, notice=print, timing=Timing(gather_s=0))
+                    notice=print, timing=Timing(gather_s=0))
     running = asyncio.ensure_future(writer.run())
     number = 0
     while True:
@@ -94,22 +94,11 @@ class Watched(OutputFile):
 
 
 class Heard:
-    """What the writer called back."""
+    """What the writer told."""
 
     def __init__(self) -> None:
-        self.room = asyncio.Event()
-        self.failed = asyncio.Event()
         self.noticed = asyncio.Event()
-        self.calls: list[str] = []
         self.notices: list[str] = []
-
-    def on_room(self) -> None:
-        self.calls.append("room")
-        self.room.set()
-
-    def on_failure(self) -> None:
-        self.calls.append("failure")
-        self.failed.set()
 
     def notice(self, text: str) -> None:
         self.notices.append(text)
@@ -130,8 +119,6 @@ def a_writer(
         errors or OutputFile("/dev/null"),
         echo=True,
         body="auto",
-        on_room=heard.on_room,
-        on_failure=heard.on_failure,
         notice=heard.notice,
         spool_directory=None if spool_directory is None else str(spool_directory),
         timing=Timing(**seconds),
@@ -272,11 +259,12 @@ def test_a_full_writer_says_so_and_calls_when_there_is_room(run: Run, save: Path
             writer.put(a_success(number, "x" * 1024 * 1024))
         assert was_full == [False] * 8 + [True]
         running = asyncio.ensure_future(writer.run())
-        await asyncio.wait_for(heard.room.wait(), 20)
+        await asyncio.wait_for(writer.changed.wait(), 20)
         assert not writer.is_full
         await writer.close()
         await running
-        assert heard.calls == ["room"]
+        assert not writer.is_full
+        assert writer.failure is None
 
     run(main())
 
@@ -458,7 +446,7 @@ def test_a_sync_that_fails_takes_along_what_was_written_meanwhile(run: Run, save
         await file.until(lambda: len(parsed(save)) == 3)
         file.fail_sync = True
         file.go_on.set()
-        await asyncio.wait_for(heard.failed.wait(), 20)
+        await asyncio.wait_for(writer.changed.wait(), 20)
         with pytest.raises(OutputFailedError, match=r"cannot be synced .*; 2 records are in "):
             await writer.close()
         await running
@@ -480,13 +468,13 @@ def test_a_failed_sync_is_never_repeated(run: Run, save: Path, tmp_path: Path) -
         writer = a_writer(file, None, heard, tmp_path, gather_s=0, sync_after_s=0)
         running = asyncio.ensure_future(writer.run())
         writer.put(a_success(1))
-        await asyncio.wait_for(heard.failed.wait(), 20)
+        await asyncio.wait_for(writer.changed.wait(), 20)
         writer.put(a_success(2))
         with pytest.raises(OutputFailedError, match=r"cannot be synced .*: Input/output error; 2 records are in "):
             await writer.close()
         await running
         assert file.syncs == 1
-        assert heard.calls == ["failure"]
+        assert writer.failure is not None
 
     run(main())
 
@@ -523,14 +511,14 @@ def test_a_full_device_is_left_for_a_second_place(run: Run, tmp_path: Path) -> N
         running = asyncio.ensure_future(writer.run())
         writer.put(a_success(1))
         writer.put(a_failure(2))
-        await asyncio.wait_for(heard.failed.wait(), 20)
+        await asyncio.wait_for(writer.changed.wait(), 20)
         writer.put(a_success(3))
         assert "/dev/full: cannot be written: No space left on device; 1 record is in" in str(writer.failure)
         with pytest.raises(OutputFailedError, match=r"2 records are in .*1 record is in") as caught:
             await writer.close()
         await running
         assert caught.value.exit_code == ExitCode.OUTPUT_FAILED
-        assert heard.calls == ["failure"]
+        assert writer.failure is not None
 
     run(main())
 
@@ -554,12 +542,13 @@ def test_a_full_disk_is_waited_for(run: Run, save: Path, tmp_path: Path) -> None
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         writer.put(a_success(100))
-        await asyncio.wait_for(heard.room.wait(), 20)
+        await asyncio.wait_for(writer.changed.wait(), 20)
         assert (was_full, writer.is_full) == (True, False)
         writer.put(a_success(101))
         await writer.close()
         await running
-        assert heard.calls == ["room"]
+        assert not writer.is_full
+        assert writer.failure is None
         assert "cannot be written: File too large; sending is paused until there is room, for 60 s" in heard.notices[0]
         assert "there is room again" in heard.notices[1]
 
@@ -580,7 +569,7 @@ def test_whoever_wants_the_end_need_not_wait_for_room(run: Run, tmp_path: Path) 
         await asyncio.wait_for(heard.noticed.wait(), 20)
         assert writer.failure is None
         writer.hurry()
-        await asyncio.wait_for(heard.failed.wait(), 20)
+        await asyncio.wait_for(writer.changed.wait(), 20)
         with pytest.raises(OutputFailedError):
             await writer.close()
         await running
@@ -738,7 +727,7 @@ def test_a_file_that_lost_its_name_is_rescued_whole(run: Run, save: Path, tmp_pa
         await writer.flush()
         take_away(save, how)
         writer.put(a_success(2))
-        await asyncio.wait_for(heard.failed.wait(), 20)
+        await asyncio.wait_for(writer.changed.wait(), 20)
         writer.put(a_success(3))
         with pytest.raises(
             OutputFailedError, match=r"it was removed or replaced .*; 3 records are in .*: run the same"
@@ -795,7 +784,7 @@ def test_a_file_that_somebody_else_changes_is_left_to_them(run: Run, save: Path,
         change(save, how)
         changed_bytes = size_of(save)
         writer.put(a_success(2))
-        await asyncio.wait_for(heard.failed.wait(), 20)
+        await asyncio.wait_for(writer.changed.wait(), 20)
         writer.put(a_success(3))
         with pytest.raises(
             OutputFailedError,
@@ -804,7 +793,7 @@ def test_a_file_that_somebody_else_changes_is_left_to_them(run: Run, save: Path,
             await writer.close()
         await running
         assert size_of(save) == changed_bytes
-        assert heard.calls == ["failure"]
+        assert writer.failure is not None
 
     run(main())
 
@@ -844,7 +833,7 @@ def test_a_file_that_was_truncated_is_noticed_at_a_sync(run: Run, save: Path, tm
         writer.put(a_success(1))
         await file.until(lambda: save.stat().st_size > 0)
         change(save, "truncated")
-        await asyncio.wait_for(heard.failed.wait(), 20)
+        await asyncio.wait_for(writer.changed.wait(), 20)
         with pytest.raises(OutputFailedError, match="another process changed it"):
             await writer.close()
         await running
@@ -867,13 +856,13 @@ def test_a_reader_that_has_gone_loses_nothing_more(run: Run, tmp_path: Path) -> 
             writer.put(a_success(number, "x" * 50_000))
         read = await asyncio.to_thread(os.read, reading, 70_000)
         os.close(reading)
-        await asyncio.wait_for(heard.failed.wait(), 20)
+        await asyncio.wait_for(writer.changed.wait(), 20)
         assert read.count(b"\n") <= 1
         writer.put(a_success(4))
         with pytest.raises(OutputFailedError, match=r"pipe: its reader has closed it; .* \(only a run with --save"):
             await writer.close()
         await running
-        assert heard.calls == ["failure"]
+        assert writer.failure is not None
 
     run(main())
 

@@ -29,7 +29,6 @@ def a_success(
         "2+2?",
         extra,
         output_format=output_format,
-        attempts=1,
     )
     answer = Answer(text, "stop", {"prompt_tokens": 3, "completion_tokens": 1}, 3, 1, "m", says_more)
     headers = {b"content-type": b"application/json", b"X-Request-Id": b"req-7"}

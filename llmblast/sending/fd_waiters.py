@@ -1,7 +1,7 @@
-"""Open files: a process may have so many sockets and no more. To run out of them is our own trouble, no endpoint's.
+"""File descriptors: let sends wait while this process may open no more files.
 
-Sends wait here, in order, for a connection that another send gives back or for a file that is closed; so fewer are
-under way at once, and no endpoint is blamed.
+Sends wait in order for a connection that another send gives back, or for a file that is closed. So fewer requests are
+in flight, and no endpoint is blamed.
 """
 
 import asyncio
@@ -19,20 +19,23 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class FileShortage(Generic[T]):
-    """The sends of one channel that found no file left. `waiting` is empty nearly always, and cheap to ask."""
+class FdWaiters(Generic[T]):
+    """The sends of one channel that wait for a file descriptor. `waiting` is nearly always empty, and cheap to ask."""
 
     __slots__ = ("waiting",)
 
-    _is_told: ClassVar[bool] = False
+    _is_logged: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.waiting: deque[asyncio.Future[T | None]] = deque()
 
     async def wait(self, *, again: bool) -> T | None:
-        """Waits for its turn: a connection to use, or None to try to open one. Who tried in vain is first `again`."""
-        if not FileShortage._is_told:
-            FileShortage._is_told = True
+        """Wait for this send's turn. Return a connection to use, or None to try to open one.
+
+        A send that has tried and failed waits `again`, before all others.
+        """
+        if not FdWaiters._is_logged:
+            FdWaiters._is_logged = True
             _log.warning("%s; fewer requests are in flight than allowed: raise ulimit -n, or lower -j", shortage())
         turn: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
         if again:
@@ -41,8 +44,8 @@ class FileShortage(Generic[T]):
             self.waiting.append(turn)
         return await turn
 
-    def relieve(self, connection: T | None = None) -> bool:
-        """It is the turn of the first one; False when nobody waits."""
+    def wake_next(self, connection: T | None = None) -> bool:
+        """Wake the first send that waits. Return False when none does."""
         while self.waiting:
             turn = self.waiting.popleft()
             if not turn.done():
@@ -52,8 +55,10 @@ class FileShortage(Generic[T]):
 
 
 def is_out_of_files(error: BaseException) -> bool:
-    """Whether a connection could not be opened for want of a file. A failed name resolution does not tell, nor do
-    several addresses that failed in different ways: so it is tried, unless an error names it.
+    """Return whether a connection could not be opened for want of a file descriptor.
+
+    Neither a failed name resolution nor several addresses that failed in different ways show it: so a file is opened,
+    unless the error names the reason.
     """
     error = getattr(error, "os_error", error)
     if isinstance(error, OSError) and error.errno in (EMFILE, ENFILE):
@@ -66,7 +71,7 @@ def is_out_of_files(error: BaseException) -> bool:
 
 
 def shortage() -> str:
-    """What is the matter, for a person."""
+    """Return the limit that was reached, for a person."""
     if sys.platform == "win32":
         return "too many open files for another connection"
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

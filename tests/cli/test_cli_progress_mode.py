@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llmblast.job.progress_mode import progress_mode
+from llmblast.cli.progress_mode import progress_mode
 from llmblast.settings import Settings
 from llmblast.watching import Mode
 

@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 SHOW_LIMIT = """
     import resource, sys
-    from llmblast.job.loop import run_loop
+    from llmblast.cli.loop import run_loop
 
     async def show():
         print(*resource.getrlimit(resource.RLIMIT_NOFILE))

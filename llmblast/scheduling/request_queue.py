@@ -1,9 +1,9 @@
-"""Lanes: who goes next. Retries that are due come first, then what was read, then what may wait.
+"""Request queue: the order in which requests go. Due retries come first, then new requests, then deferred ones.
 
-What goes again after a failure needs the retry budget, too; what was turned away before anybody worked on it does not.
+A retry after a failure needs the retry budget, too; one after a rejection by a rate limit does not.
 A retry holds nothing but its memory while it waits. That is bounded by two counts of bytes: `size_bytes` are those of
-what waits, retries too, so that an outage cannot draw the whole file into memory; `held_bytes` are those of all that
-was added and has not come to its end, since what is in flight is kept as well.
+queued requests, retries too, so that an outage cannot draw the whole file into memory; `held_bytes` are those of all
+requests that were added and have not come to their end, since those in flight are kept as well.
 """
 
 import heapq
@@ -11,11 +11,11 @@ import math
 from collections import deque
 from itertools import count
 
-from llmblast.records import Request
+from llmblast.records import Attempt
 from llmblast.scheduling.retry_budget import EARNED_PER_SEND, RetryBudget
 
 
-class Lanes:
+class RequestQueue:
     """Retries by due time, those on the budget apart; immediate and deferred requests in the order of the file."""
 
     __slots__ = (
@@ -34,21 +34,20 @@ class Lanes:
 
     def __init__(self) -> None:
         self.budget = RetryBudget()
-        self._retries: list[tuple[float, int, Request]] = []
-        self._failed: list[tuple[float, int, Request]] = []
-        self._immediate: deque[Request] = deque()
-        self._deferred: deque[Request] = deque()
+        self._retries: list[tuple[float, int, Attempt]] = []
+        self._failed: list[tuple[float, int, Attempt]] = []
+        self._immediate: deque[Attempt] = deque()
+        self._deferred: deque[Attempt] = deque()
         self._order = count()
         self.size_bytes = 0
         self.held_bytes = 0
-        """Whoever brings a request to its end takes it off."""
+        """The caller subtracts a request's bytes when it comes to its end."""
         self.retried = 0
-        """Requests that went again."""
+        """Requests that were sent again."""
         self.is_outage = False
-        """Nobody answers: what has not failed yet goes first, so that probes use up no line's attempts."""
-
+        """All endpoints fail: requests that have not failed yet go first, so that probes use up no line's attempts."""
         self.is_probing = False
-        """Every endpoint is held back: what was not sent yet goes first, and the line that was read last before all."""
+        """Every endpoint is held back: new requests go first, and the one that was read last before all."""
 
     def __len__(self) -> int:
         return len(self._retries) + len(self._failed) + len(self._immediate) + len(self._deferred)
@@ -56,20 +55,21 @@ class Lanes:
     def __bool__(self) -> bool:
         return bool(self._immediate or self._retries or self._failed or self._deferred)
 
-    def add(self, request: Request) -> None:
-        """Queues a request that was read."""
-        (self._deferred if request.deferred else self._immediate).append(request)
-        request.size_bytes = size_bytes = len(request.text) + len(request.body)
+    def add(self, attempt: Attempt) -> None:
+        """Queue a request that was read."""
+        request = attempt.request
+        (self._deferred if request.deferred else self._immediate).append(attempt)
+        attempt.size_bytes = size_bytes = len(request.text) + len(request.body)
         self.size_bytes += size_bytes
         self.held_bytes += size_bytes
 
-    def add_retry(self, request: Request, due_s: float, *, has_failed: bool = False) -> None:
-        """Queues a request that goes again at `due_s` (monotonic seconds) or later."""
-        heapq.heappush(self._failed if has_failed else self._retries, (due_s, next(self._order), request))
-        self.size_bytes += request.size_bytes
+    def add_retry(self, attempt: Attempt, due_s: float, *, has_failed: bool = False) -> None:
+        """Queue a request that goes again at `due_s` (monotonic seconds) or later."""
+        heapq.heappush(self._failed if has_failed else self._retries, (due_s, next(self._order), attempt))
+        self.size_bytes += attempt.size_bytes
 
-    def peek(self, now: float) -> Request | None:
-        """The request whose turn it is at `now`."""
+    def peek(self, now: float) -> Attempt | None:
+        """Return the request whose turn it is at `now`."""
         if self.is_probing and (unsent := self._immediate or self._deferred):
             return unsent[-1]
         if self._retries and self._retries[0][0] <= now:
@@ -80,26 +80,26 @@ class Lanes:
             return self._immediate[0]
         return self._deferred[0] if self._deferred else None
 
-    def pop(self, now: float) -> Request:
-        """Takes out what `peek(now)` returned. Raises IndexError when nothing is due."""
+    def pop(self, now: float) -> Attempt:
+        """Remove and return the request that `peek(now)` returned. Raises IndexError where none is due."""
         if self.is_probing and (unsent := self._immediate or self._deferred):
-            request = unsent.pop()
+            attempt = unsent.pop()
             self.budget.earned += EARNED_PER_SEND
         elif self._retries and self._retries[0][0] <= now:
-            request = heapq.heappop(self._retries)[2]
+            attempt = heapq.heappop(self._retries)[2]
             self.retried += 1
         elif self._failed and self._is_failed_next(now):
-            request = heapq.heappop(self._failed)[2]
+            attempt = heapq.heappop(self._failed)[2]
             self.budget.take()
             self.retried += 1
         else:
-            request = (self._immediate or self._deferred).popleft()
+            attempt = (self._immediate or self._deferred).popleft()
             self.budget.earned += EARNED_PER_SEND
-        self.size_bytes -= request.size_bytes
-        return request
+        self.size_bytes -= attempt.size_bytes
+        return attempt
 
     def park(self, due_s: float, now: float) -> None:
-        """Put what `peek(now)` returned back until `due_s`: others may go meanwhile."""
+        """Queue the request that `peek(now)` returned for `due_s`: others may go meanwhile."""
         retried, earned = self.retried, self.budget.earned
         self.add_retry(self.pop(now), due_s)
         self.retried, self.budget.earned = retried, earned
@@ -107,18 +107,19 @@ class Lanes:
     def recall(self, model: str, now: float) -> None:
         """Make retries for a model due at once."""
         self._retries = [
-            (now if request.model == model else due_s, order, request) for due_s, order, request in self._retries
+            (now if attempt.request.model == model else due_s, order, attempt)
+            for due_s, order, attempt in self._retries
         ]
         heapq.heapify(self._retries)
 
     def recall_all(self, due_s: float) -> None:
         """Make retries due at that moment at the latest."""
         if any(at_s > due_s for at_s, _, _ in self._retries):
-            self._retries = [(min(at_s, due_s), order, request) for at_s, order, request in self._retries]
+            self._retries = [(min(at_s, due_s), order, attempt) for at_s, order, attempt in self._retries]
             heapq.heapify(self._retries)
 
     def next_due_s(self, now: float) -> float:
-        """When the next retry is due and paid for; infinity when none waits."""
+        """Return when the next retry is due and paid for; infinity where none waits."""
         due_s = self._retries[0][0] if self._retries else math.inf
         return min(due_s, max(self._failed[0][0], self.budget.ready_at(now))) if self._failed else due_s
 

@@ -1,79 +1,87 @@
-"""Stations from settings: the one place that knows which setting goes to which part."""
+"""Build the pipeline of a run from its settings: the one place that knows which setting goes to which part."""
 
 import asyncio
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from math import inf
 from random import Random
 
-from llmblast.errors import LlmblastError, OutputFailedError
+from llmblast.errors import LlmblastError
 from llmblast.fence import Fence
 from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.allowance import allowance_of, kept_for
 from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
-from llmblast.job.fingerprint import SUFFIX as SETTINGS
 from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.job.hedging import Hedging
 from llmblast.job.input_reader import InputReader
-from llmblast.job.learned_limits import SUFFIX as LIMITS
 from llmblast.job.learned_limits import keep_limits, known_limits
+from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
-from llmblast.pipes import is_pipe
+from llmblast.job.result_queue import ResultQueue
 from llmblast.providers import provider_of_key, providers_of
 from llmblast.reading import CompletedKeys, RequestParser, Source, open_source
+from llmblast.reading.prompts import open_prompts
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
 from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey, connection_notes, make_target
-from llmblast.settings import EndpointSettings, Settings, parse_hedge, parse_max_errors
+from llmblast.setting_loading import parse_hedge, parse_max_errors
+from llmblast.settings import EndpointSettings, Settings
 from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, sanitize_text
-from llmblast.writing import OutputFile, SharedFile, Spool, Timing, Writer, should_retry
-from llmblast.writing.side_file import check_side_file
-from llmblast.writing.spool import POINTER
+from llmblast.writing import OutputFile, Timing, Writer
 
-AHEAD_S = 0.1
+PREOPENED_S = 0.1
+"""Connections for the requests of so many seconds are opened before the first request."""
+MAX_PREOPENED = 1000
 ALLOWANCE_S = 0.5
-"""With hundreds of endpoints, it takes a millisecond to find out what they allow."""
-MOST_AHEAD = 1000
+"""How long an answer to "what do the endpoints allow now?" is reused: with hundreds of them it takes a millisecond."""
+MIN_FAILED_FOR_SHARE = 20
+"""With fewer failed lines, their share means nothing: the first failure would be 100 %."""
+
+
+Prompts = Iterable[object] | AsyncIterable[object]
 
 
 @dataclass(slots=True)
-class Stations:
-    """Everything that one run needs, ready to go."""
+class Pipeline:
+    """All parts of one run, connected."""
 
     counters: Counters
     input_reader: InputReader
     engine: Engine
-    writer: Writer
+    writer: Writer | ResultQueue
     channels: Sequence[Channel]
     keys: Sequence[EndpointKey]
-    """One for each channel; `renew_key` asks for another and gives it to the channel."""
+    """One for each channel; `renew_key` replaces both."""
     connections_ahead: Sequence[int]
-    """How many each channel opens before the first request."""
+    """How many connections each channel opens before the first request."""
     limits: LimitsView
     keep_limits: Callable[[], None]
-    """Keeps what the run has learned of its endpoints for the next one; blocks."""
+    """Save the limits that the run has learned, for the next run; blocks."""
     timeline: Timeline | None
     notes: Sequence[str]
-    """What opening the outputs put right, and how endpoints are reached, for a person."""
+    """Messages about repaired outputs and the ways to the endpoints."""
     records_before: tuple[int, int]
-    """Answers and errors that earlier runs have left in the outputs."""
+    """Numbers of answers and of errors that earlier runs have left in the outputs."""
     defects: Defects
     can_resume: bool
     """Whether the answers go to a file, so that the same command can go on."""
+    has_files: bool
+    """Whether the outcomes go to files or pipes, not to a caller in this process."""
     failed_elsewhere: Callable[[], int]
-    """Records in the errors file that belong to no line of this input, as far as it has been read."""
+    """Return how many records of the errors file belong to no line of this input, as far as it has been read."""
 
 
 @dataclass(slots=True)
 class _Opened:
-    """What holds a file or a socket."""
+    """Parts of the pipeline that hold a file or a socket, and what was found in the files."""
 
     source: Source
-    outputs: tuple[OutputFile, OutputFile]
+    results: ResultQueue | None
+    outputs: Sequence[OutputFile]
+    """The files of answers and of errors; empty if the outcomes go to `results`."""
     answered: CompletedKeys
     failed: CompletedKeys
     channels: Sequence[Channel]
@@ -86,25 +94,36 @@ class _Opened:
 
 
 @asynccontextmanager
-async def open_stations(settings: Settings, environ: Mapping[str, str], defects: Defects) -> AsyncIterator[Stations]:
-    """Builds all stations, and closes what has no end of its own; the writer is closed by whoever runs it.
+async def build_pipeline(
+    settings: Settings,
+    environ: Mapping[str, str],
+    defects: Defects,
+    *,
+    prompts: Prompts | None = None,
+    results: ResultQueue | None = None,
+) -> AsyncIterator[Pipeline]:
+    """Build the pipeline, and close its input, channels and files at the end; the caller closes the writer.
 
-    The settings have passed `run_preflight_checks`.
-    Raises UsageError, InputMissingError or OutputBlockedError before anything is sent.
+    `prompts` replace the input that the settings name. With `results`, the outcomes go there and no file is written.
+    The settings have passed `run_preflight_checks`, or `check_endpoints` if there are no outputs.
+    Raise UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
     keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e)) for e in settings.endpoints]
     parser = RequestParser(settings, providers_of(settings.endpoints))
     async with AsyncExitStack() as stack:
-        source = await open_source(settings.input)
+        source = await open_source(settings.input) if prompts is None else open_prompts(prompts)
         stack.push_async_callback(source.close)
-        outputs = _open_outputs(settings)
+        outputs = () if results is not None else open_outputs(settings)
         for output in outputs:
             stack.callback(output.close)
-        if outputs[0].is_resumable:
+        answered, failed = CompletedKeys([]), CompletedKeys([])
+        known: Sequence[KnownLimits] = ()
+        if outputs and outputs[0].is_resumable:
             await asyncio.to_thread(check_settings, settings)
-            outputs[0].before_first_append = partial(_keep_settings, settings, defects.fence)
-        answered, failed = await asyncio.to_thread(_find_finished, settings, *outputs)
-        known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
+            outputs[0].before_first_append = partial(_keep_settings, settings, defects)
+        if outputs:
+            answered, failed = await asyncio.to_thread(find_finished_in, settings, *outputs)
+            known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
         endpoints = await _start_mocks(settings.endpoints, stack)
         channels = _open_channels(settings, endpoints, keys, environ, stack)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
@@ -113,25 +132,19 @@ async def open_stations(settings: Settings, environ: Mapping[str, str], defects:
         timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
         notes = [note for output in outputs for note in output.repaired]
         notes += connection_notes(endpoints, environ, verbose=settings.verbose)
-        opened = _Opened(source, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects)
+        opened = _Opened(
+            source, results, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects
+        )
         yield _assemble(settings, parser, opened)
 
 
-def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Stations:
+def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pipeline:
     counters = opened.counters
     fence = opened.defects.fence
-    say = partial(_say, fence)
+    say = partial(_say, opened.defects)
     scheduler = make_scheduler(settings, opened.known, fence)
-    writer = Writer(
-        *opened.outputs,
-        echo=settings.echo,
-        body=settings.body,
-        on_room=lambda: engine.pump(),  # noqa: PLW0108 -- the engine comes after the writer
-        on_failure=lambda: _end_without_output(engine, writer.failure),
-        notice=say,
-        spool_directory=settings.spool,
-        timing=Timing(disk_wait_s=settings.disk_wait),
-    )
+    can_resume = bool(opened.outputs) and opened.outputs[0].is_resumable
+    writer = opened.results or _make_writer(settings, opened.outputs, say)
     engine = Engine(
         scheduler,
         opened.channels,
@@ -152,18 +165,18 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Sta
     )
 
     def keep() -> None:
-        if opened.outputs[0].is_resumable:
+        if can_resume:
             keep_limits(settings, scheduler.endpoints, time.time())
 
     def allowance() -> Allowance:
         finished_before = len(opened.answered) + len(opened.failed)
         now_allowed = allowance_of(scheduler, counters, finished_before, time.monotonic(), time.time)
-        return replace(now_allowed, is_ending=engine.stopping.is_set())
+        return replace(now_allowed, is_ending=engine.end.stopping.is_set())
 
     input_reader = InputReader(
         opened.source, parser, counters, settings.limit, answered=opened.answered, failed=opened.failed
     )
-    return Stations(
+    return Pipeline(
         counters=counters,
         input_reader=input_reader,
         engine=engine,
@@ -183,14 +196,23 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Sta
         notes=opened.notes,
         records_before=(len(opened.answered), len(opened.failed)),
         defects=opened.defects,
-        can_resume=opened.outputs[0].is_resumable,
+        can_resume=can_resume,
+        has_files=bool(opened.outputs),
         failed_elsewhere=lambda: len(opened.failed),
     )
 
 
-def _end_without_output(engine: Engine, failure: OutputFailedError | None) -> None:
-    if failure is not None:
-        engine.stop(failure.exit_code, str(failure))
+def _make_writer(settings: Settings, outputs: Sequence[OutputFile], say: Callable[[str], None]) -> Writer:
+    save, errors = outputs
+    return Writer(
+        save,
+        errors,
+        echo=settings.echo,
+        body=settings.body,
+        notice=say,
+        spool_directory=settings.spool,
+        timing=Timing(disk_wait_s=settings.disk_wait),
+    )
 
 
 def _open_timeline(path: str | None, counters: Counters, stack: AsyncExitStack, fence: Fence) -> Timeline | None:
@@ -207,14 +229,12 @@ def _open_timeline(path: str | None, counters: Counters, stack: AsyncExitStack, 
     return timeline
 
 
-def _say(fence: Fence, text: str) -> None:
-    with suppress(OSError):  # the terminal may be gone; the files are what counts
-        sys.stderr.write(shown(text, 500, fence) + "\n")
-        sys.stderr.flush()
+def _say(defects: Defects, text: str) -> None:
+    defects.tell(shown(text, 500, defects.fence))
 
 
 def shown(text: str, max_length: int, fence: Fence) -> str:
-    """Return text from outside in a form that is safe on a terminal."""
+    """Return text from outside without secrets and control characters, cut to `max_length`."""
     text = hide_user(text)
     with fence.around("cleaning messages"):
         return sanitize_text(text, max_length)
@@ -222,7 +242,7 @@ def shown(text: str, max_length: int, fence: Fence) -> str:
 
 
 def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence: Fence | None = None) -> Scheduler:
-    """Build the scheduler with both levels of limits; `known` is what earlier runs learned of each endpoint."""
+    """Build the scheduler with the limits of the run and of each endpoint; `known` are those of earlier runs."""
     known = known or [KnownLimits()] * len(settings.endpoints)
     run_limits = limit_set("run", settings, settings.burst)
     quotas = {e.quota: PushBack(f"{e.quota} pause") for e in settings.endpoints if e.quota}
@@ -238,78 +258,24 @@ def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence:
         )
         for index, (endpoint, limits) in enumerate(zip(settings.endpoints, known, strict=True))
     ]
-    return Scheduler(run_limits, endpoints, ROUTES[settings.route], fence)
+    return Scheduler(run_limits, endpoints, ROUTES[settings.route])
 
 
 def _connections_ahead(settings: Settings, endpoint: EndpointSettings) -> int:
-    """As many as a paced run needs in its first moments; one where no rate is set, since crowds form by themselves."""
+    """Return how many connections to open before the first request: those of the first moments at the set rate."""
     per_s = min(settings.requests_per_s, endpoint.requests_per_s)
     in_flight = min(settings.concurrency, endpoint.concurrency or settings.concurrency)
-    return 1 if per_s == inf else max(1, min(round(per_s * AHEAD_S), in_flight, MOST_AHEAD))
+    return 1 if per_s == inf else max(1, min(round(per_s * PREOPENED_S), in_flight, MAX_PREOPENED))
 
 
-def _open_outputs(settings: Settings) -> tuple[OutputFile, OutputFile]:
-    save = OutputFile(settings.save, overwrite=settings.overwrite, force=settings.force, flag="--save")
-    try:
-        errors = _open_errors(settings, save)
-    except BaseException:
-        save.close()
-        raise
-    try:
-        _check_side_files(save, errors)
-        for output in (save, errors):
-            _begin(output, settings)
-    except BaseException:
-        save.close()
-        errors.close()
-        raise
-    return save, errors
-
-
-def _check_side_files(save: OutputFile, errors: OutputFile) -> None:
-    """Raise OutputBlockedError where a pipe or device is in the place of one, before anything changes."""
-    for output, suffix in ((save, SETTINGS), (save, LIMITS), (save, POINTER), (errors, POINTER)):
-        if output.is_resumable:
-            check_side_file(f"{output.path}{suffix}")
-
-
-def _open_errors(settings: Settings, save: OutputFile) -> OutputFile:
-    """Open the file of errors; beside answers into a pipe it belongs to no run alone."""
-    path = settings.errors_path
-    if not save.is_resumable and not is_pipe(path):
-        return SharedFile(path)
-    options = {"overwrite": settings.overwrite, "force": settings.force, "waits_for_reader": False}
-    return OutputFile(path, flag="--errors", **options)
-
-
-def _keep_settings(settings: Settings, fence: Fence) -> None:
-    with fence.around("saving the settings"):
+def _keep_settings(settings: Settings, defects: Defects) -> None:
+    with defects.fence.around("saving the settings"):
         if (problem := keep_settings(settings)) is not None:
-            _say(fence, problem)
-
-
-def _begin(output: OutputFile, settings: Settings) -> None:
-    """Empties an output that is started anew; else takes in what an earlier run could not write to it."""
-    spool = Spool(output, settings.spool)
-    if settings.overwrite:
-        output.empty()
-        spool.discard()
-    else:
-        spool.take_in(output)
-
-
-def _find_finished(settings: Settings, save: OutputFile, errors: OutputFile) -> tuple[CompletedKeys, CompletedKeys]:
-    """What earlier runs answered, and what they failed at once the errors to be tried again have left their file.
-
-    So have those of a line that has an answer too. Where an equal line was answered, one that failed is worth a try.
-    """
-    answered = CompletedKeys.scan([settings.save] if save.is_resumable else [])
-    errors.keep_only(lambda record: not (should_retry(record, settings.retry_errors) or answered.has_key_of(record)))
-    return answered, CompletedKeys.scan([settings.errors_path] if errors.is_resumable else [])
+            _say(defects, problem)
 
 
 async def _start_mocks(endpoints: Sequence[EndpointSettings], stack: AsyncExitStack) -> Sequence[EndpointSettings]:
-    """Starts the built-in provider for every `mock:` endpoint and puts its real URL in."""
+    """Start the built-in provider for every `mock:` endpoint, and return the endpoints with its URL."""
     if not any(endpoint.is_mock for endpoint in endpoints):
         return endpoints
     from llmblast.mocking.server import MockServer  # noqa: PLC0415 -- a server that real runs do not need
@@ -333,7 +299,7 @@ def _open_channels(
     environ: Mapping[str, str],
     stack: AsyncExitStack,
 ) -> Sequence[Channel]:
-    """Open a channel to each endpoint, which `stack` closes. Raises UsageError for what `make_target` cannot use."""
+    """Open a channel to each endpoint, which `stack` closes. Raise UsageError for an unusable setting."""
     open_channel = TRANSPORTS[settings.transport]
     channels: list[Channel] = []
     for endpoint, key, provider in zip(endpoints, keys, providers_of(settings.endpoints), strict=True):
@@ -351,12 +317,8 @@ def _gives_up(max_errors: str | None) -> Callable[[Counters], bool]:
         return lambda counters: False
     bound, is_share = parse_max_errors(max_errors)
     if is_share:
-        return lambda counters: counters.failed >= _FEWEST_FOR_A_SHARE and _failed_percent(counters) > bound
+        return lambda counters: counters.failed >= MIN_FAILED_FOR_SHARE and _failed_percent(counters) > bound
     return lambda counters: counters.failed > bound
-
-
-_FEWEST_FOR_A_SHARE = 20
-"""A share of a handful of lines says nothing: one failed first line would be 100 %."""
 
 
 def _failed_percent(counters: Counters) -> float:

@@ -1,7 +1,7 @@
-"""Progress mode: no bar where answers may appear on the same terminal, since each would tear the other apart.
+"""Progress mode: draw no bar where answers may appear on the same terminal, since each would overwrite the other.
 
-A bar is drawn over itself several times a second. Where answers go to a pipe, its reader may print them on the same
-terminal, so there are whole lines instead; on the terminal itself the answers are the progress.
+A bar is redrawn several times a second. Where answers go to a pipe, its reader may print them on the same terminal, so
+progress is whole lines; where they go to the terminal itself, they are the progress.
 """
 
 import os
@@ -15,7 +15,7 @@ from llmblast.watching import Mode
 
 
 class _Kind(Enum):
-    """Where an output ends up."""
+    """Kind of place that an output goes to."""
 
     FILE = auto()
     TERMINAL = auto()
@@ -23,7 +23,7 @@ class _Kind(Enum):
 
 
 def progress_mode(settings: Settings, stderr: TextIO, stdout_fd: int = 1) -> Mode:
-    """Return the mode that was asked for; for `auto` the one that leaves answers readable."""
+    """Return the mode of the settings; for `auto` the mode that keeps answers readable."""
     if settings.progress != "auto":
         return settings.progress
     if settings.verbose or not stderr.isatty():
@@ -35,9 +35,7 @@ def progress_mode(settings: Settings, stderr: TextIO, stdout_fd: int = 1) -> Mod
 
 
 def _kind(path: str, stdout_fd: int) -> _Kind:
-    """Return where an output ends up; one that does not exist yet becomes a file, and one that is closed is
-    no matter of the display.
-    """
+    """Return the kind of place that an output goes to: a file, where it does not exist yet or is closed."""
     try:
         status = os.fstat(stdout_fd) if path == STDOUT else status_of(path)
         null_device = os.stat(os.devnull).st_rdev

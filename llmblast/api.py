@@ -1,0 +1,346 @@
+"""The front door for Python programs: the run of the command line, without terminal, signals and exit code.
+
+    async for result in llmblast.stream(prompts, endpoints=["http://127.0.0.1:8000/v1"], rps=50): ...
+    summary = await llmblast.run_async("prompts.jsonl", save="save.jsonl", endpoints=["http://127.0.0.1:8000/v1"])
+    summary = llmblast.run(["Who are you?"], endpoints=["mock:"])
+
+`prompts` is the path of a JSONL file, or any iterable or asynchronous iterable of strings (one user message each) and
+dicts (what a line of such a file may hold). A plain iterable is read on the event loop: one that waits, for a database
+say, should be asynchronous. `endpoints` are URLs as `--url` takes them, dicts, or EndpointSettings. All other keywords
+are settings of the run by their names, and `config` is a file of them; the variables LLMBLAST_... are not read.
+
+Messages go to the logger `llmblast`. Errors are those of `llmblast.errors`; wrong settings are a UsageError at once.
+"""
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack
+
+from llmblast.errors import (
+    DefectError,
+    ExitCode,
+    GaveUpError,
+    InputDamagedError,
+    LlmblastError,
+    RefusedError,
+    StoppedError,
+    UsageError,
+)
+from llmblast.option_types import RunOptions, StreamOptions
+from llmblast.results import EndpointSummary, Result, RunSummary
+from llmblast.setting_loading import load
+from llmblast.setting_option import ENV_PREFIX
+from llmblast.settings import EndpointSettings, Settings
+
+if TYPE_CHECKING:
+    from llmblast.job.pipeline import Pipeline
+    from llmblast.job.run import Ending, Job
+
+Prompts = str | os.PathLike[str] | Iterable[str | Mapping[str, Any]] | AsyncIterable[str | Mapping[str, Any]]
+Endpoint = str | Mapping[str, Any] | EndpointSettings
+Endpoints = Endpoint | Sequence[Endpoint] | None
+
+logger = logging.getLogger("llmblast")
+logger.addHandler(logging.NullHandler())  # else Python prints warnings where nobody has set up logging
+
+_PROMPTS = "the prompts"
+_OF_TERMINALS = ("progress", "json", "quiet")
+OF_FILES = ("errors", "overwrite", "force", "disk_wait", "spool", "retry_errors", "changed_settings")
+_FLAG = re.compile(r"--([a-z][a-z-]*[a-z]|[a-z])\b")
+_EXAMPLES = 'name one, such as endpoints=["http://127.0.0.1:8000/v1"], or try the built-in one: endpoints=["mock:"]'
+_ERRORS: Mapping[ExitCode, type[LlmblastError]] = {
+    ExitCode.GAVE_UP: GaveUpError,
+    ExitCode.STOPPED: StoppedError,
+    ExitCode.INPUT_DAMAGED: InputDamagedError,
+    ExitCode.DEFECT: DefectError,
+    ExitCode.REFUSED: RefusedError,
+}
+
+
+def stream(
+    prompts: Prompts, *, endpoints: Endpoints = None, **settings: Unpack[StreamOptions]
+) -> AsyncGenerator[Result, None]:
+    """Return an asynchronous iterator over the results, as they finish. No file is written.
+
+    A slow consumer slows the run. Leaving the loop ends the run: nothing more is sent, what is in flight is abandoned,
+    and all is closed when `aclose` returns; `contextlib.aclosing` calls it at a certain moment. So does cancelling the
+    task that iterates.
+    Raises UsageError at once. The iterator raises, behind the results, what `prompts` raises, and a LlmblastError where
+    the run ended before its time: RefusedError, GaveUpError, StoppedError, InputDamagedError, DefectError.
+    """
+    plan = _make_plan(prompts, endpoints, settings, in_memory=True)
+    return _stream(plan)
+
+
+async def run_async(prompts: Prompts, *, endpoints: Endpoints = None, **settings: Unpack[RunOptions]) -> RunSummary:
+    """Run a whole job, and return how it ended.
+
+    With `save=FILE` the records go to files, as on the command line: what they hold already is not sent again. Without,
+    the results are in the summary, in the order of the prompts.
+    Cancelling sends nothing more; with files, what is in flight has `grace` seconds to end, unless cancelled again.
+    Raises UsageError, InputMissingError and OutputBlockedError before anything is sent, and what `prompts` raises.
+    """
+    in_memory = settings.get("save") is None
+    plan = _make_plan(prompts, endpoints, settings, in_memory=in_memory)
+    running = _Running(plan)
+    results: list[Result] = []
+    try:
+        if running.queue is not None:
+            while batch := await running.queue.take():
+                results += batch
+        ending, summary = await asyncio.shield(running.task)
+    finally:
+        await running.end(at_once=in_memory)
+    if ending.prompts_error is not None:
+        raise ending.prompts_error
+    return replace(summary, results=tuple(sorted(results, key=lambda result: result.index)))
+
+
+def run(prompts: Prompts, *, endpoints: Endpoints = None, **settings: Unpack[RunOptions]) -> RunSummary:
+    """Do what `run_async` does, on an event loop of its own. Raises UsageError where a loop runs in this thread."""
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise UsageError(
+            "llmblast.run() cannot be used while an event loop runs in this thread, as in a notebook or a coroutine: "
+            "write await llmblast.run_async(...)"
+        )
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(run_async(prompts, endpoints=endpoints, **settings))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415 -- not on every platform
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A run whose settings are checked. `prompts` is None where the settings name a file."""
+
+    settings: Settings
+    environ: Mapping[str, str]
+    prompts: Iterable[object] | AsyncIterable[object] | None
+    in_memory: bool
+
+
+def _make_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, object], *, in_memory: bool) -> _Plan:
+    try:
+        return _check_plan(prompts, endpoints, options, in_memory=in_memory)
+    except LlmblastError as error:
+        raise type(error)(_in_python(str(error))) from None
+
+
+def _check_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, object], *, in_memory: bool) -> _Plan:
+    from llmblast.job.start import check_endpoints, run_preflight_checks  # noqa: PLC0415 -- only runs need it
+
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+    flags = {name: value for name, value in options.items() if value is not None}
+    _check_names(flags, in_memory=in_memory)
+    config = flags.pop("config", None)
+    path = os.fspath(prompts) if isinstance(prompts, str | os.PathLike) else None
+    flags["input"] = _PROMPTS if path is None else path
+    flags["endpoints"] = _endpoint_specs(endpoints)
+    paths = {name: os.fspath(value) for name, value in flags.items() if isinstance(value, os.PathLike)}
+    settings = load({**flags, **paths}, None if config is None else os.fspath(config), environ)  # type: ignore[call-overload] # else a TypeError
+    if not settings.endpoints:
+        raise UsageError(f"no endpoint: {_EXAMPLES}")
+    if in_memory:
+        check_endpoints(settings)
+    else:
+        settings = run_preflight_checks(settings)
+    return _Plan(settings, environ, _iterable(prompts) if path is None else None, in_memory)
+
+
+def _check_names(flags: Mapping[str, object], *, in_memory: bool) -> None:
+    if "input" in flags:
+        raise UsageError("input: the prompts, or the path of their file, are the first argument: leave input out")
+    for name in _OF_TERMINALS:
+        if name in flags:
+            raise UsageError(f"{name}: is for the command line only: leave it out (messages go to the logger llmblast)")
+    if not in_memory:
+        return
+    if "save" in flags:
+        raise UsageError("save: stream() writes no files: leave it out, or use run_async(..., save=FILE)")
+    for name in OF_FILES:
+        if name in flags:
+            raise UsageError(f"{name}: has no meaning without files: leave it out, or use run_async(..., save=FILE)")
+
+
+def _endpoint_specs(endpoints: object) -> Sequence[object] | None:
+    if endpoints is None:
+        return None
+    if isinstance(endpoints, str | Mapping | EndpointSettings):
+        endpoints = [endpoints]
+    if not isinstance(endpoints, Iterable):
+        raise UsageError(f"endpoints: {type(endpoints).__name__} is not allowed: {_EXAMPLES}")
+    specs: list[object] = list(endpoints)
+    for index, spec in enumerate(specs):
+        if not isinstance(spec, str | Mapping | EndpointSettings):
+            what = type(spec).__name__
+            raise UsageError(f"endpoints[{index}]: {what} is not allowed: give a URL, a dict or EndpointSettings")
+    return [_values_of(spec) if isinstance(spec, EndpointSettings) else spec for spec in specs]
+
+
+def _values_of(endpoint: EndpointSettings) -> dict[str, object]:
+    """The settings that are not the defaults, to be checked as if somebody had written them."""
+    values = {entry.name: (getattr(endpoint, entry.name), entry) for entry in fields(endpoint)}
+    return {
+        name: value
+        for name, (value, entry) in values.items()
+        if value != (entry.default_factory() if entry.default_factory is not MISSING else entry.default)
+    }
+
+
+def _iterable(prompts: object) -> Iterable[object] | AsyncIterable[object]:
+    if isinstance(prompts, bytes | bytearray | Mapping) or not isinstance(prompts, Iterable | AsyncIterable):
+        raise UsageError(
+            f"prompts: {type(prompts).__name__} is not allowed: give the path of a file, or an iterable of strings or "
+            "dicts, such as a list"
+        )
+    return prompts
+
+
+def _in_python(text: str) -> str:
+    """Return a message with the names of settings as they are written in Python."""
+    text = text.replace("--url", "endpoints")
+    return _FLAG.sub(lambda found: found[1].replace("-", "_"), text)
+
+
+def _log(text: str) -> None:
+    logger.warning("%s", _in_python(text.removeprefix("llmblast: ")))
+
+
+class _Running:
+    """A run in a task of its own, so that its end does not hang on the caller's."""
+
+    def __init__(self, plan: _Plan) -> None:
+        from llmblast.job.result_queue import ResultQueue  # noqa: PLC0415 -- with all that a run needs, 100 ms
+
+        settings = plan.settings
+        self.queue: ResultQueue | None = None
+        if plan.in_memory:
+            self.queue = ResultQueue(echo=settings.echo, body=settings.body, max_in_flight=settings.concurrency)
+        self._plan = plan
+        self._job: Job | None = None
+        self._is_stopped = False
+        self.task = asyncio.get_running_loop().create_task(self._run(), name="llmblast")
+        self.task.add_done_callback(self._on_done)
+
+    async def end(self, *, at_once: bool) -> None:
+        """Wait until all is closed; of a run that is still on, send nothing more. Another cancellation abandons what is
+        in flight.
+        """
+        if not self.task.done():
+            self._stop(at_once=at_once)
+        cancelled: asyncio.CancelledError | None = None
+        while not self.task.done():
+            try:
+                await asyncio.wait([self.task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+                self._stop(at_once=True)
+        if cancelled is not None:
+            raise cancelled
+
+    def _stop(self, *, at_once: bool) -> None:
+        if self._job is not None:
+            self._job.drain(ExitCode.INTERRUPTED, "cancelled")
+            if at_once:
+                self._job.cut_short()
+        elif at_once:
+            self.task.cancel()
+        else:  # a thread may be about to put the files right
+            self._is_stopped = True
+
+    def _on_done(self, task: "asyncio.Task[tuple[Ending, RunSummary]]") -> None:
+        if not task.cancelled():
+            task.exception()  # whoever does not wait for it has left
+        if self.queue is not None:
+            self.queue.end()
+
+    async def _run(self) -> "tuple[Ending, RunSummary]":
+        from llmblast.job.defects import Defects, LoggedDefects  # noqa: PLC0415 -- see above
+        from llmblast.job.pipeline import build_pipeline  # noqa: PLC0415
+        from llmblast.job.run import Job  # noqa: PLC0415
+
+        plan = self._plan
+        make_defects = LoggedDefects if plan.in_memory else Defects
+        defects = make_defects(plan.settings, plan.environ, "run", _log)
+        try:
+            async with build_pipeline(
+                plan.settings, plan.environ, defects, prompts=plan.prompts, results=self.queue
+            ) as pipeline:
+                for note in pipeline.notes:
+                    _log(note)
+                self._job = Job(plan.settings, pipeline)
+                if self._is_stopped:
+                    self._stop(at_once=True)
+                ending = await self._job.run()
+                return ending, _summarize(ending, pipeline)
+        except LlmblastError as error:
+            raise type(error)(_in_python(str(error))) from None
+        except Exception as error:
+            raise DefectError(defects.report(error)) from error
+
+
+async def _stream(plan: _Plan) -> AsyncGenerator[Result, None]:
+    running = _Running(plan)
+    assert running.queue is not None
+    try:
+        while batch := await running.queue.take():
+            for result in batch:
+                yield result
+        ending, _ = await asyncio.shield(running.task)
+    finally:
+        await running.end(at_once=True)
+    if ending.prompts_error is not None:
+        raise ending.prompts_error
+    if ending.exit_code not in (ExitCode.OK, ExitCode.SOME_FAILED):
+        _raise(ending)
+
+
+def _raise(ending: "Ending") -> NoReturn:
+    raise _ERRORS.get(ending.exit_code, LlmblastError)(_in_python(ending.verdict))
+
+
+def _summarize(ending: "Ending", pipeline: "Pipeline") -> RunSummary:
+    counters = pipeline.counters
+    return RunSummary(
+        exit_code=ending.exit_code,
+        verdict=_in_python(ending.verdict),
+        duration_s=ending.duration_s,
+        read=counters.lines_read,
+        skipped=counters.skipped,
+        answered=counters.succeeded,
+        failed=counters.failed,
+        malformed=counters.malformed,
+        pending=counters.pending,
+        sent=counters.sent,
+        retries=counters.retries,
+        rate_limited=counters.rate_limited,
+        maybe_billed=counters.maybe_billed,
+        prompt_tokens=counters.prompt_tokens,
+        completion_tokens=counters.completion_tokens,
+        endpoints=tuple(
+            EndpointSummary(
+                name=mine.name,
+                sent=mine.sent,
+                answered=mine.succeeded,
+                errors=mine.errors,
+                rate_limited=mine.rate_limited,
+                tokens=mine.tokens,
+                state=mine.state,
+                latency_p50_s=mine.latency.quantile(0.5),
+                latency_p95_s=mine.latency.quantile(0.95),
+            )
+            for mine in counters.endpoints
+        ),
+    )

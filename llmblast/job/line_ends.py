@@ -1,0 +1,120 @@
+"""Line ends: what becomes of a line once a send has ended: its record, another send, or nothing in this run.
+
+A line of which another send is in flight is left to that one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llmblast.errors import ExitCode
+from llmblast.fence import Fence
+from llmblast.hiding import hide_user_bytes
+from llmblast.job.back_pressure import Sink
+from llmblast.job.decisions import DONE, Decisions, Retry, Stop
+from llmblast.job.hedged_sends import HedgedSends
+from llmblast.providers import is_flagged
+from llmblast.records import Answer, Attempt, Failure, Reply, Success
+from llmblast.scheduling import Endpoint, Scheduler
+from llmblast.sending import Verdict
+from llmblast.watching import Counters
+
+
+@dataclass(slots=True, eq=False)
+class LineEnds:
+    """`gives_up` says when too many lines have failed."""
+
+    scheduler: Scheduler
+    sink: Sink
+    counters: Counters
+    gives_up: Callable[[Counters], bool]
+    hedges: HedgedSends
+    fence: Fence
+    waits_for: str = ""
+    """The reason why lines were left pending, in words."""
+
+    def succeed(self, attempt: Attempt, endpoint: Endpoint, reply: Reply, answer: Answer) -> None:
+        """Record and count the answer to a line."""
+        attempt.attempts += 1
+        self.sink.put(Success(attempt.request, answer, reply, endpoint.name, attempt.attempts, attempt.ambiguous_sends))
+        counters = self.counters
+        counters.succeeded += 1
+        if answer.finish_reason != "stop" and is_flagged(answer.finish_reason):
+            counters.flagged += 1
+        mine = counters.endpoints[endpoint.index]
+        mine.succeeded += 1
+        try:
+            mine.latency.add(reply.latency_s)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self.fence.switch_off("the latency statistics", error)
+        if answer.prompt_tokens is not None and answer.completion_tokens is not None:
+            counters.prompt_tokens += answer.prompt_tokens
+            counters.completion_tokens += answer.completion_tokens
+            mine.tokens += answer.prompt_tokens + answer.completion_tokens
+
+    def retry(self, attempt: Attempt, due_s: float, *, has_failed: bool = False) -> Decisions:
+        """Send a line again."""
+        return DONE if self.hedges.defers_to_peer(attempt) else (Retry(attempt, due_s, has_failed),)
+
+    def fail(self, attempt: Attempt, endpoint: Endpoint, reply: Reply, verdict: Verdict) -> Decisions:
+        """Record that a line gets no answer in this run."""
+        if self.hedges.defers_to_peer(attempt):
+            return DONE
+        self.scheduler.record_end(attempt)
+        return self.record_failure(
+            Failure(
+                line=attempt.request,
+                error=verdict.message,
+                code=verdict.code,
+                status=reply.status,
+                transient=verdict.transient,
+                endpoint=endpoint.name,
+                attempts=attempt.attempts + attempt.rejections,
+                maybe_billed=attempt.ambiguous_sends + attempt.unusable_replies,
+                body=hide_user_bytes(reply.body) if verdict.keeps_body else b"",
+                reply=reply,
+            )
+        )
+
+    def record_failure(self, failure: Failure) -> Decisions:
+        """Record and count a failure; stop the run where too many lines have failed."""
+        counters = self.counters
+        self.sink.put(failure)
+        counters.failed += 1
+        try:
+            counters.count_error(failure.code, failure.line.number, failure.error)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self.fence.switch_off("the error statistics", error)
+        if not self.gives_up(counters):
+            return DONE
+        return (Stop(ExitCode.GAVE_UP, f"{counters.failed:,} lines failed, more than --max-errors allows"),)
+
+    def give_up_unsendable(self, attempt: Attempt) -> Decisions:
+        """End a line that no endpoint accepts in this run: it fails where they refuse it or its model, and stays
+        pending where one would accept it but for a rate limit that lasts too long, or where those that speak its API
+        are off.
+        """
+        self.scheduler.record_end(attempt)
+        request = attempt.request
+        models = [(e.name, model) for e in self.scheduler.enabled if (model := e.models.get(request.model))]
+        waits = [f"{e.name}: {e.health.blocked}" for e in self.scheduler.usable_for(attempt)]
+        waits += [f"the model {model.name} at {name}: {model.reason}" for name, model in models if model.until_s]
+        open_to_it = [e for e in self.scheduler.endpoints if not request.closed_to & e.bit]
+        if not waits and request.closed_to and all(e.health.disabled for e in open_to_it):
+            off = "; ".join(f"{e.name} is off: {e.health.disabled}" for e in open_to_it)
+            waits = [f"an endpoint that speaks their API: {off}"]
+        if waits:
+            self.waits_for = waits[0]
+            self.counters.left_pending += 1
+            return DONE
+        reasons = [f"{name}: {model.reason}" for name, model in models if model.is_out]
+        if reasons:
+            code, error = "model_refused", f"no endpoint accepts the model {request.model}: {'; '.join(reasons)}"
+        else:
+            states = [
+                f"{e.name} is off: {e.health.disabled}" if e.health.disabled else f"{e.name} rejected the line"
+                for e in open_to_it
+            ]
+            code, error = "refused", f"no endpoint is left for this line: {'; '.join(states)}"
+        return self.record_failure(
+            Failure(line=request, error=error, code=code, transient=True, attempts=attempt.attempts)
+        )

@@ -1,0 +1,169 @@
+"""The mock provider's decisions: what the answer to a request will be, and what its headers say of the limits.
+
+Everything about a reply is decided in one synchronous step after the body has come.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from secrets import token_hex
+
+from llmblast.mocking.answers import Answer, Answers
+from llmblast.mocking.anthropic_messages import OPERATION, PATH, error_in_its_form
+from llmblast.mocking.capacity import slowdown
+from llmblast.mocking.error_replies import error_body
+from llmblast.mocking.fault_file import read_rules
+from llmblast.mocking.faults import FAULTS, Faults
+from llmblast.mocking.headers import retry_headers
+from llmblast.mocking.incident import Incident
+from llmblast.mocking.quick import Incoming
+from llmblast.mocking.quota import Quota
+from llmblast.mocking.replies import Decision, ScriptedReply
+from llmblast.mocking.routes import OPERATIONS, needs_key, read_only_reply, refusal
+from llmblast.mocking.settings import MockSettings
+from llmblast.mocking.streaming import FIRST_SHARE, pace
+
+Script = Callable[[int, bytes], ScriptedReply | None]
+"""Takes a request's index in order of arrival, from 0, and its body; None leaves the answer to the provider."""
+
+
+class MockProvider:
+    """Decide about requests. `script` overrides answers. Raises UsageError for a file of faults that is not valid."""
+
+    def __init__(
+        self,
+        settings: MockSettings,
+        script: Script | None,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._script = script
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._answers = Answers(settings, wall_clock)
+        self._faults = Faults(settings, read_rules(settings.faults) if settings.faults else ())
+        self._quota = Quota(settings)
+        self._authorization = f"Bearer {settings.key}"
+        self._request_prefix = f"req_{token_hex(6)}"
+
+    @property
+    def is_plain(self) -> bool:
+        """No reply is scripted, and none has a fault."""
+        return not self._faults.are_any and self._script is None
+
+    def scripted(self, incoming: Incoming) -> Decision | None:
+        reply = self._script(incoming.number - 1, incoming.body) if self._script else None
+        return None if reply is None else Decision(reply, is_ours=False)
+
+    def decide(self, incoming: Incoming) -> Decision:
+        decision = self._decide_in_openai_form(incoming)
+        reply = decision.reply
+        if reply.status >= 400 and reply.steps is None and _is_for_messages(incoming):
+            reply = replace(reply, body=error_in_its_form(reply.status, reply.body, self._request_id(incoming)))
+            return replace(decision, reply=reply)
+        return decision
+
+    def _decide_in_openai_form(self, incoming: Incoming) -> Decision:
+        path = incoming.path.partition("?")[0]
+        operation = OPERATIONS.get(path)
+        if operation is None or incoming.method != "POST":
+            return Decision(self._read_only(incoming, path))
+        if not self._is_authorized(incoming, operation):
+            return Decision(_UNAUTHORIZED)
+        answer = self._answers.answer(operation, incoming.body)
+        if answer.status != 200:
+            return Decision(ScriptedReply(answer.status, answer.body))
+        return self._reject(incoming, answer) or self._with_fault(incoming, answer)
+
+    def _read_only(self, incoming: Incoming, path: str) -> ScriptedReply:
+        reply = read_only_reply(incoming.method, path, self._answers.models)
+        is_open = reply.status != 200 or not needs_key(path) or self._is_authorized(incoming)
+        return reply if is_open else _UNAUTHORIZED
+
+    def _is_authorized(self, incoming: Incoming, operation: str = "") -> bool:
+        settings = self._settings
+        if operation == OPERATION and incoming.api_key is not None:
+            return not (settings.unauthorized or (settings.key and incoming.api_key != settings.key))
+        return not (settings.unauthorized or (settings.key and incoming.authorization != self._authorization))
+
+    def _reject(self, incoming: Incoming, answer: Answer) -> Decision | None:
+        settings = self._settings
+        if settings.concurrency is not None and incoming.in_flight > settings.concurrency:
+            message = f"Too many requests in flight: Limit {settings.concurrency}."
+            # Nobody knows when a slot frees; the mean latency is when it is likely.
+            return self._too_many(message, "requests", settings.latency)
+        if not self._quota.has_limits:
+            return None
+        rejection = self._quota.admit(answer.prompt_tokens, answer.most_output_tokens, incoming.arrived_s)
+        if rejection is None:
+            return None
+        return self._too_many(rejection.message, rejection.kind, rejection.wait_s)
+
+    def _with_fault(self, incoming: Incoming, answer: Answer) -> Decision:
+        rule, latency_s = self._faults.draw(incoming.body, incoming.number, incoming.arrived_s)
+        latency_s *= slowdown(incoming.in_flight, self._settings.slots, self._settings.overload)
+        if rule is None:
+            reply = ScriptedReply(body=answer.body, delay_s=latency_s, text=answer.text)
+            return Decision(_streamed(reply, answer) if answer.events else reply, answer.output_tokens)
+        identity = self._request_id(incoming)
+        incident = Incident(answer, self._wall_clock(), incoming.is_kept, rule.seconds, identity)
+        return _befallen(rule.kind, incident, latency_s)
+
+    def _too_many(self, message: str, kind: str, wait_s: float) -> Decision:
+        is_told = self._settings.tell_retry_after and wait_s < math.inf
+        # Errors know two types of rate limits; input and output are both tokens.
+        body = error_body(message, "requests" if kind == "requests" else "tokens", None, "rate_limit_exceeded")
+        return Decision(ScriptedReply(429, body, retry_headers(wait_s) if is_told else {}))
+
+    def charge(self, incoming: Incoming, decision: Decision) -> Mapping[str, str]:
+        """Charge the output of a reply that goes out now. Return the headers that tell what is left."""
+        if not decision.is_ours:
+            return decision.reply.headers
+        reply = decision.reply
+        headers = {
+            "x-request-id": self._request_id(incoming),
+            "openai-processing-ms": str(int(reply.delay_s * 1000)),
+        }
+        if _is_for_messages(incoming):
+            headers = {"request-id": self._request_id(incoming)}
+        if self._quota.has_limits:
+            now = self._clock()
+            self._quota.settle(decision.output_tokens, now)
+            headers.update(self._quota.headers(now, self._wall_clock()))
+        headers.update(reply.headers)
+        return headers
+
+    def charge_stream(self, decision: Decision) -> None:
+        """Charge the output of a stream at its end."""
+        self._quota.settle(decision.output_tokens, self._clock())
+
+    def _request_id(self, incoming: Incoming) -> str:
+        return f"{self._request_prefix}{incoming.number:08x}"
+
+
+def _befallen(kind: str, incident: Incident, latency_s: float) -> Decision:
+    """What a fault makes of a request. An output that nobody gets was made all the same, and is paid for."""
+    reply = FAULTS[kind](incident)
+    if reply.status != 429:
+        reply.delay_s = latency_s
+    was_made = reply.status in (0, 200)
+    if reply.status == 200 and incident.answer.events:
+        reply.headers = {"Content-Type": incident.answer.content_type, **reply.headers}
+    return Decision(reply, incident.answer.output_tokens if was_made else 0, fault=kind)
+
+
+def _streamed(reply: ScriptedReply, answer: Answer) -> ScriptedReply:
+    """The same in parts, of which the last one has the whole latency."""
+    latency_s = reply.delay_s
+    reply.delay_s = FIRST_SHARE * latency_s
+    reply.events = pace(answer.events, latency_s - reply.delay_s)
+    reply.headers = {"Content-Type": answer.content_type, "Cache-Control": "no-cache"}
+    return reply
+
+
+def _is_for_messages(incoming: Incoming) -> bool:
+    return incoming.path.partition("?")[0] == PATH
+
+
+_UNAUTHORIZED = refusal(401, "Incorrect API key provided.", "invalid_api_key")

@@ -1,0 +1,61 @@
+"""The keywords of `stream`, `run_async` and `run`, for type checkers: the settings of a run by their names.
+
+Amounts may be texts, as on the command line: `rps="100/m"`, `timeout="90s"`. A test compares them with `settings`.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict
+
+Number = float | str | None
+Path = str | os.PathLike[str] | None
+
+
+class StreamOptions(TypedDict, total=False):
+    """Settings of any run; None counts as not given. `config` is a TOML file of settings."""
+
+    config: Path
+    format: Literal["auto", "simple", "raw", "openai-batch", "anthropic-batch"] | None
+    model: str | None
+    system: str | None
+    prompt: str | None
+    params: Mapping[str, Any] | None
+    own_fields: Sequence[str] | None
+    media_root: Path
+    limit: Number
+    rps: Number
+    rpm: Number
+    rpd: Number
+    tpm: Number
+    itpm: Number
+    otpm: Number
+    burst: Number
+    concurrency: Number
+    route: Literal["weighted", "least-loaded", "fastest"] | None
+    hedge: str | None
+    max_attempts: Number
+    timeout: Number
+    connect_timeout: Number
+    max_time: Number
+    max_wait: Number
+    max_errors: Number
+    grace: Number
+    transport: Literal["lean", "session"] | None
+    processes: Number
+    echo: bool | None
+    body: Literal["always", "auto", "never"] | None
+    verbose: bool | None
+    timeline: Path
+
+
+class RunOptions(StreamOptions, total=False):
+    """Also the settings of a run with files."""
+
+    save: Path
+    errors: Path
+    disk_wait: Number
+    spool: Path
+    retry_errors: Literal["transient", "all", "none"] | None
+    changed_settings: Literal["stop", "ok"] | None
+    overwrite: bool | None
+    force: bool | None

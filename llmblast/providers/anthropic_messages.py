@@ -1,0 +1,233 @@
+"""Anthropic's Messages API: render prompts and read replies.
+
+Sources: https://docs.anthropic.com/en/api/messages, /api/errors, /api/rate-limits, /docs/build-with-claude/vision,
+/api/handling-stop-reasons, and the types of https://github.com/anthropics/anthropic-sdk-python.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import orjson
+
+from llmblast.records import Answer, Prompt, Reply, ReplyError, UnsupportedError
+
+DEFAULT_MAX_TOKENS = 4096
+"""For prompts without `max_tokens`, which the API requires."""
+_BASE_64 = r"(?a)data:([\w.+-]+/[\w.+-]+);base64,"
+_IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+_UNSUPPORTED = (
+    "n",
+    "seed",
+    "logprobs",
+    "top_logprobs",
+    "logit_bias",
+    "presence_penalty",
+    "frequency_penalty",
+    "response_format",
+    "reasoning_effort",
+)
+"""Parameters of OpenAI's API that change an answer and have no equivalent here."""
+_CHOICES: Mapping[object, str] = {"auto": "auto", "none": "none", "required": "any"}
+_FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "length",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+_PLAIN_BLOCK = ("type", "text", "citations")
+_INPUT_COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+
+
+class Messages:
+    """Renders prompts as requests of the Messages API, and reads its replies."""
+
+    def __init__(self) -> None:
+        self._system: str | None = None
+        self._params: Mapping[str, object] | None = None
+        self._tail = b""
+
+    def unsupported_in(self, prompt: Prompt) -> str | None:
+        """Return the part of the prompt that the API cannot express, if there is one."""
+        for name in _UNSUPPORTED:
+            if prompt.params.get(name) is not None and not (name == "n" and prompt.params[name] == 1):
+                return f'the Messages API has no parameter like "{name}": take it out'
+        if not prompt.images:
+            return None
+        return next((reason for url in prompt.images if (reason := _unsupported_image(url)) is not None), None)
+
+    def render(self, prompt: Prompt) -> bytes:
+        """Return a body without a model. Parts that the next prompt shares with the last one are not encoded again."""
+        if prompt.params is not self._params or prompt.system is not self._system:
+            self._tail = _tail(prompt.system, prompt.params)
+            self._system, self._params = prompt.system, prompt.params
+        if (reason := self.unsupported_in(prompt)) is not None:
+            raise UnsupportedError(reason)
+        content: object = prompt.text
+        if prompt.images:
+            content = [*map(_image, prompt.images), {"type": "text", "text": prompt.text}]
+        return b"".join((b'{"messages":[{"role":"user","content":', orjson.dumps(content), self._tail))
+
+    def read_answer(self, reply: Reply) -> Answer | ReplyError:
+        """Return the answer in a 2xx reply, or its error. An unrequested stream is joined, and becomes the body."""
+        try:
+            data = orjson.loads(reply.body)
+        except orjson.JSONDecodeError:
+            return _read_repaired(reply)
+        return _read_data(reply.status, data)
+
+
+def _tail(system: str | None, params: Mapping[str, object]) -> bytes:
+    """Return a body from the content of the user message on."""
+    members: dict[str, object] = {"system": system} if system else {}
+    members.update(_translated(params))
+    return b"}]," + orjson.dumps(members)[1:]
+
+
+def _translated(params: Mapping[str, object]) -> dict[str, object]:
+    """Return parameters by the API's names; names that OpenAI's API does not have stay."""
+    members: dict[str, object] = {}
+    for name, value in params.items():
+        if name == "n" or (value is None and name in _UNSUPPORTED):
+            continue
+        if (translate := _TRANSLATIONS.get(name)) is None:
+            members[name] = value
+        else:
+            members.update(translate(value))
+    return members if "max_tokens" in members else {"max_tokens": DEFAULT_MAX_TOKENS, **members}
+
+
+def _stop(value: object) -> Mapping[str, object]:
+    return {} if value is None else {"stop_sequences": [value] if isinstance(value, str) else value}
+
+
+def _tools(value: object) -> Mapping[str, object]:
+    """Translate functions; tools in the API's own form stay."""
+    return {"tools": [_tool(tool) for tool in value] if isinstance(value, list) else value}
+
+
+def _tool(tool: object) -> object:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    if not isinstance(function, dict):
+        return tool
+    about = {"description": function["description"]} if function.get("description") else {}
+    schema = function.get("parameters") or {"type": "object", "properties": {}}
+    return {"name": function.get("name"), **about, "input_schema": schema}
+
+
+def _tool_choice(value: object) -> Mapping[str, object]:
+    if isinstance(value, dict) and isinstance(value.get("function"), dict):
+        return {"tool_choice": {"type": "tool", "name": value["function"].get("name")}}
+    kind = _CHOICES.get(value) if isinstance(value, str) else None
+    return {"tool_choice": value if kind is None else {"type": kind}}
+
+
+_TRANSLATIONS: Mapping[str, Callable[[object], Mapping[str, object]]] = {
+    "max_completion_tokens": lambda value: {"max_tokens": value},
+    "stop": _stop,
+    "stream": lambda value: {},
+    "user": lambda value: {"metadata": {"user_id": value}},
+    "tools": _tools,
+    "tool_choice": _tool_choice,
+}
+"""Parameters that have another name or form in OpenAI's API."""
+
+
+def _unsupported_image(url: str) -> str | None:
+    if not url.startswith("data:"):
+        return None
+    found = re.match(_BASE_64, url)
+    if found is None:
+        return "the Messages API takes data URLs of images as base64 only: data:image/png;base64,..."
+    is_known = found[1].lower() in _IMAGE_TYPES
+    return None if is_known else f"the Messages API takes no {found[1]}: convert it to {', '.join(_IMAGE_TYPES)}"
+
+
+def _image(url: str) -> Mapping[str, object]:
+    found = re.match(_BASE_64, url)
+    if found is None:
+        return {"type": "image", "source": {"type": "url", "url": url}}
+    source = {"type": "base64", "media_type": found[1].lower(), "data": url[found.end() :]}
+    return {"type": "image", "source": source}
+
+
+def _read_repaired(reply: Reply) -> Answer | ReplyError:
+    from llmblast.providers.anthropic_streams import join_events  # noqa: PLC0415 -- at the first reply like this
+    from llmblast.providers.repaired_replies import read_repaired  # noqa: PLC0415 -- at the first reply like this
+
+    repaired = read_repaired(reply, join_events)
+    if isinstance(repaired, ReplyError):
+        return repaired
+    data, body = repaired
+    answer = _read_data(reply.status, data)
+    if isinstance(answer, Answer):
+        reply.body = body
+    return answer
+
+
+def _read_data(status: int, data: object) -> Answer | ReplyError:
+    if type(data) is not dict:
+        return ReplyError(f"HTTP {status} with JSON that is not an object", "unusable_reply")
+    usage = data.get("usage")
+    usage = usage if type(usage) is dict else None
+    answer = None if data.get("error") or data.get("type") == "error" else _read_message(data, usage)
+    if answer is None:
+        answer = _read_failure(status, data, usage)
+    if isinstance(answer, Answer) and usage is not None:
+        answer.usage = usage
+        counts = [count for name in _INPUT_COUNTS if type(count := usage.get(name)) is int and count >= 0]
+        answer.prompt_tokens = sum(counts) if counts else None
+        output = usage.get("output_tokens")
+        answer.completion_tokens = output if type(output) is int and output >= 0 else 0
+    return answer
+
+
+def _read_failure(status: int, data: Mapping[str, object], usage: Mapping[str, object] | None) -> Answer | ReplyError:
+    """Return the error in a reply without an answer, or the answer where the member `error` says that there is none."""
+    from llmblast.providers.reply_errors import error_in_success, find_error, is_error  # noqa: PLC0415 -- on errors only
+
+    is_failed = is_error(data.get("error")) or data.get("type") == "error"
+    answer = None if is_failed else _read_message(data, usage)
+    if answer is not None:
+        return answer
+    missing = ReplyError(f"HTTP {status} without an answer in it", "unusable_reply")
+    error = find_error(data) if is_failed else error_in_success(data) or missing
+    error.has_usage = usage is not None and any(type(count) is int and count > 0 for count in usage.values())
+    return error
+
+
+def _read_message(data: Mapping[str, object], usage: Mapping[str, object] | None) -> Answer | ReplyError | None:
+    """Return the joined texts of a message; None where there is no message."""
+    blocks = data.get("content")
+    if type(blocks) is not list:
+        return None
+    texts = [text for block in blocks if _is_text(block) and type(text := block.get("text")) is str]
+    reason = data.get("stop_reason")
+    reason = _FINISH_REASONS.get(reason, reason) if type(reason) is str else None
+    if not texts and reason in (None, "stop") and not any(type(block) is dict for block in blocks):
+        was_generated = usage is not None and bool(usage.get("output_tokens"))
+        if not was_generated:
+            message = "the answer is empty, and no token was generated for it"
+            return ReplyError(message, "empty_answer")
+        texts = [""]
+    answer = Answer("".join(texts) if texts else None, reason)
+    answer.says_more = bool(data.get("stop_details")) or not _are_plain(blocks)
+    if type(model := data.get("model")) is str:
+        answer.model = model
+    return answer
+
+
+def _is_text(block: object) -> bool:
+    return type(block) is dict and block.get("type") == "text"
+
+
+def _are_plain(blocks: Sequence[object]) -> bool:
+    """Return whether blocks hold nothing but their text."""
+    for block in blocks:
+        if not (isinstance(block, dict) and _is_text(block)) or block.get("citations"):
+            return False
+        if any(value for name, value in block.items() if name not in _PLAIN_BLOCK):
+            return False
+    return True

@@ -1,0 +1,104 @@
+"""What a Python program gets from a run: one Result for each prompt, and a RunSummary at the end."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmblast.errors import ExitCode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One prompt with its answer, or with the error that it ended with.
+
+    `index` is the position of the prompt, from 0. `input`, `response`, `fields` and the rest are what the record in
+    save.jsonl or errors.jsonl would hold.
+    """
+
+    index: int
+    id: str | int
+    """The prompt's `custom_id` or `id`; the number of its line where it has none."""
+    key: str
+    """The key of the line that the prompt becomes."""
+    input: Any = None
+    """None with `echo=False`."""
+    response: Any = None
+    """Text of the answer; a list of vectors for embeddings. None where there is no answer."""
+    usage: Mapping[str, Any] | None = None
+    finish_reason: str | None = None
+    model: str | None = None
+    error: str | None = None
+    """What went wrong, for a person; None where there is an answer."""
+    code: str | None = None
+    """The kind of error, such as `bad_line` or `context_length_exceeded`."""
+    status: int = 0
+    """HTTP status of the last reply; 0 where there was none."""
+    transient: bool = False
+    """Sending the prompt again later may well succeed."""
+    attempts: int = 0
+    maybe_billed: int = 0
+    """Sends without a usable answer that the provider may charge for."""
+    latency_s: float = 0.0
+    endpoint: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """The prompt's own fields, which were not sent."""
+    body: bytes = b""
+    """The raw reply, under the rule of the setting `body`."""
+
+    @property
+    def ok(self) -> bool:
+        """Return whether there is an answer."""
+        return self.error is None
+
+    def json(self) -> Any:
+        """Return the raw reply as Python values; None where it was not kept. Raises ValueError where it is not JSON."""
+        return json.loads(self.body) if self.body else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSummary:
+    """What one endpoint did in a run."""
+
+    name: str
+    sent: int
+    answered: int
+    errors: int
+    rate_limited: int
+    tokens: int
+    state: str
+    """Empty when all is well, else such as `off: HTTP 401`."""
+    latency_p50_s: float | None
+    latency_p95_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """How a run ended, and what it did. `exit_code` is the one that the command line would end with."""
+
+    exit_code: ExitCode
+    verdict: str
+    duration_s: float
+    read: int
+    skipped: int
+    """CompletedKeys by an earlier run."""
+    answered: int
+    failed: int
+    malformed: int
+    """Prompts that no request can be made of; they are among `failed`."""
+    pending: int
+    """Read, but neither answered nor failed."""
+    sent: int
+    retries: int
+    rate_limited: int
+    maybe_billed: int
+    prompt_tokens: int
+    completion_tokens: int
+    endpoints: Sequence[EndpointSummary] = ()
+    results: Sequence[Result] = ()
+    """In the order of the prompts; empty where they went to a file."""
+
+    @property
+    def ok(self) -> bool:
+        """Return whether every prompt has its answer."""
+        return self.exit_code is ExitCode.OK

@@ -1,0 +1,40 @@
+"""Head wait: which limit holds back the head of the queue, and since when."""
+
+from typing import Protocol
+
+
+class Holder(Protocol):
+    """A limit, or the output files. `waited_s` is how long the head of the queue waited for it."""
+
+    name: str
+    waited_s: float
+
+
+class Output:
+    """The output files, where nothing can be written for now: they hold back like a limit."""
+
+    __slots__ = ("name", "waited_s")
+
+    def __init__(self) -> None:
+        self.name = "output"
+        self.waited_s = 0.0
+
+
+class HeadWait:
+    """Counts the time of each wait for its holder. At most one holder counts at a time; None: nothing is held back."""
+
+    __slots__ = ("holder", "output", "since_s")
+
+    def __init__(self) -> None:
+        self.output = Output()
+        self.holder: Holder | None = None
+        self.since_s = 0.0
+
+    def __repr__(self) -> str:
+        return f"HeadWait({self.holder.name if self.holder is not None else 'for nothing'})"
+
+    def hold(self, holder: Holder | None, now: float) -> None:
+        """Add the present wait to its holder, and begin the next one."""
+        if self.holder is not None:
+            self.holder.waited_s += now - self.since_s
+        self.holder, self.since_s = holder, now
