@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 import orjson
 
-from llmblast.reading.diagnosis import diagnose
 from llmblast.reading.exact_numbers import read_huge_numbers
 
 MAX_DEPTH = 240
@@ -33,6 +32,8 @@ def parse_fields(text: bytes) -> dict[str, object]:
     except orjson.JSONDecodeError as error:
         fields = read_huge_numbers(text, error)
         if fields is None:
+            from llmblast.reading.diagnosis import diagnose  # noqa: PLC0415 -- most inputs have no such line
+
             raise BadLine(*diagnose(text, error)) from None
     if type(fields) is not dict:
         raise BadLine('not a JSON object: write one object a line, such as {"input": "..."}')

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil, sqrt
 
-MIN_BODY_BYTES = 1024
-"""Smaller bodies hold no image that is worth a look."""
 FLAT_TOKENS = 1000.0
 _DATA_URL = re.compile(rb"data:[\w.+-]+\\?/[\w.+-]+;base64,([A-Za-z0-9+/=_\\-]*)")
 _SOURCE = re.compile(rb'"media_type"\s*:\s*"([\w.+-]+)\\?/[\w.+-]+"\s*,\s*"data"\s*:\s*"([A-Za-z0-9+/=_\\-]*)')
@@ -96,20 +94,6 @@ _BY_NAME: Mapping[str, Tiles | Patches | Pixels] = {
     "computer-use-preview": Tiles(65, 129),
 }
 _NAMES = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(_BY_NAME, key=len, reverse=True)))})(?![a-z0-9])")
-
-
-def may_hold_images(fields: Mapping[str, object]) -> bool:
-    """Return whether a line's request has a message in parts: to search each body for images would cost too much."""
-    body, params = fields.get("body"), fields.get("params")
-    asked: Mapping[str, object] = body if type(body) is dict else fields
-    if type(params) is dict and "messages" in params:
-        asked = params
-    if asked.get("images"):
-        return True
-    messages = asked.get("messages", asked.get("input"))
-    return type(messages) is list and any(
-        type(message) is dict and type(message.get("content")) is list for message in messages
-    )
 
 
 def measure(body: bytes, model: str | None) -> tuple[int, float]:

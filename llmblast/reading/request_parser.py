@@ -1,17 +1,18 @@
 """From a line to its request, or at once to the failure of a line that no request can be made of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
-from llmblast.reading.image_tokens import MIN_BODY_BYTES, may_hold_images, measure
 from llmblast.reading.lines import BOM, OversizedLine
 from llmblast.records import Failure, Line, Provider, Request, UnsupportedError
 from llmblast.settings import Settings
 
 BAD_LINE = "bad_line"
+MIN_BODY_BYTES = 1024
+"""Smaller bodies hold no image whose tokens matter."""
 
 
 class RequestParser:
@@ -45,10 +46,26 @@ class RequestParser:
             return _failure(Line(number, key, text, _readable_id(fields, number)), BadLine(str(error)))
         except BadLine as bad:
             return _failure(Line(number, key, text, _readable_id(fields, number)), bad)
-        if len(request.body) > MIN_BODY_BYTES and may_hold_images(fields):
+        if len(request.body) > MIN_BODY_BYTES and _may_hold_images(fields):
+            from llmblast.reading.image_tokens import measure  # noqa: PLC0415 -- 2 ms; most runs send no images
+
             image_bytes, image_tokens = measure(request.body, request.model or self._model)
             request = replace(request, image_bytes=image_bytes, image_tokens=image_tokens)
         return request
+
+
+def _may_hold_images(fields: Mapping[str, object]) -> bool:
+    """Return whether a line's request has a message in parts: to search each body for images would cost too much."""
+    body, params = fields.get("body"), fields.get("params")
+    asked: Mapping[str, object] = body if type(body) is dict else fields
+    if type(params) is dict and "messages" in params:
+        asked = params
+    if asked.get("images"):
+        return True
+    messages = asked.get("messages", asked.get("input"))
+    return type(messages) is list and any(
+        type(message) is dict and type(message.get("content")) is list for message in messages
+    )
 
 
 def _readable_id(fields: dict[str, object], number: int) -> str | int:
