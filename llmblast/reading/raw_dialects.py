@@ -1,7 +1,6 @@
-"""Dialects of raw bodies with `messages`: OpenAI's chat and Anthropic's Messages API have that member in common.
+"""Dialects of raw bodies with `messages`: distinguish OpenAI's chat API from Anthropic's Messages API.
 
-Most bodies show by another member which of them they are written for; others fit both, and count as chat where any
-endpoint speaks that.
+Most bodies have a member that only one of the two APIs has; other bodies count as chat where any endpoint speaks it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -36,7 +35,7 @@ _CHAT_PARTS = ("image_url", "input_audio", "file", "refusal", "video_url")
 
 
 class RawDialects:
-    """Finds the dialect of bodies with `messages` for a run with endpoints that speak the Messages API."""
+    """Find the dialect of bodies with `messages`, for a run with endpoints that speak the Messages API."""
 
     def __init__(self, router: DialectRouter) -> None:
         self._default = CHAT if router.speaks(CHAT) else MESSAGES
@@ -53,7 +52,7 @@ class RawDialects:
 
 
 def _shown_by(body: Mapping[str, object]) -> Iterator[str]:
-    """Yield the dialects that tools, roles and parts of messages show."""
+    """Yield the dialects to which tools, roles and parts of messages belong."""
     for tool in _objects(body.get("tools")):
         if "input_schema" in tool:
             yield MESSAGES

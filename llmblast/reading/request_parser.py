@@ -1,4 +1,4 @@
-"""From a line to its request, or at once to the failure of a line that no request can be made of."""
+"""Request parser: turn a line into a Request, or a bad line into a Failure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ MIN_BODY_BYTES = 1024
 
 
 class RequestParser:
-    """Shapes every line by the settings of the run, for the `providers` of its endpoints (one at least).
+    """Parse lines by the settings of the run, for the `providers` of its endpoints (at least one).
 
     Raises UsageError where the settings are invalid.
     """
@@ -27,7 +27,7 @@ class RequestParser:
         self._model = models.pop() if len(models) == 1 else None
 
     def parse(self, number: int, key: str, text: bytes) -> Request | Failure:
-        """Never raises for what stands in a line: a bad one is a Failure with the code `bad_line`."""
+        """Return the request of a line, or a Failure with the code `bad_line`; no line raises an exception."""
         if type(text) is OversizedLine:
             excerpt = bytes(text)
             message = f"the line has {text.size_bytes} bytes, more than 64 MiB: split it; only its start is kept"
@@ -35,17 +35,16 @@ class RequestParser:
         try:
             fields = parse_fields(text)
         except BadLine as bad:
-            if text.startswith(BOM):  # files were joined of which each began with a mark
+            if text.startswith(BOM):  # of a file that was appended to another
                 result = self.parse(number, key, text.removeprefix(BOM).strip())
                 if isinstance(result, Request):
                     return result
             return _failure(Line(number, key, text, number), bad)
         try:
             request = self._detector.format_of(fields).parse(number, key, text, fields)
-        except UnsupportedError as error:
-            return _failure(Line(number, key, text, _readable_id(fields, number)), BadLine(str(error)))
-        except BadLine as bad:
-            return _failure(Line(number, key, text, _readable_id(fields, number)), bad)
+        except (BadLine, UnsupportedError) as error:
+            reason = error if isinstance(error, BadLine) else BadLine(str(error))
+            return _failure(Line(number, key, text, _readable_id(fields, number)), reason)
         if len(request.body) > MIN_BODY_BYTES and _may_hold_images(fields):
             from llmblast.reading.image_tokens import measure  # noqa: PLC0415 -- 2 ms; most runs send no images
 
@@ -55,7 +54,7 @@ class RequestParser:
 
 
 def _may_hold_images(fields: Mapping[str, object]) -> bool:
-    """Return whether a line's request has a message in parts: to search each body for images would cost too much."""
+    """Return whether a request has images or a message in parts; a search of each body would cost too much."""
     body, params = fields.get("body"), fields.get("params")
     asked: Mapping[str, object] = body if type(body) is dict else fields
     if type(params) is dict and "messages" in params:
@@ -69,7 +68,7 @@ def _may_hold_images(fields: Mapping[str, object]) -> bool:
 
 
 def _readable_id(fields: dict[str, object], number: int) -> str | int:
-    """Like `own_id`, for a line that is bad anyway."""
+    """Return the id of a bad line: like `own_id`, but ignore an invalid id."""
     candidates = (fields.get("custom_id"), fields.get("id"))
     return next((value for value in candidates if type(value) is str or type(value) is int), number)
 

@@ -1,7 +1,7 @@
-"""The simple format: `{"input": "..."}` becomes one user message; fields that are not ours are the user's own.
+"""The simple format: `{"input": "..."}` becomes one user message; other fields are the user's own.
 
-What no line changes, the system message and the parameters, is the same object in every prompt, so that a provider
-need not encode it again: a plain line costs one encoded text.
+Lines without a system message and parameters share those of the settings as the same objects, so that a provider
+encodes them once: a plain line costs one encoded text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,21 +12,21 @@ import orjson
 from llmblast.errors import UsageError
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
-from llmblast.reading.fields import STREAM_REFUSAL, BadLine, max_tokens_of, own_id
+from llmblast.reading.fields import STREAM_REFUSAL, BadLine, max_tokens_of, own_id, without
 from llmblast.reading.images import Images
 from llmblast.reading.template import Template
 from llmblast.records import Prompt, Request, UnsupportedError
 from llmblast.settings import Settings
 
-_OUR_FIELDS = frozenset(("input", "system", "images", "params", "priority", "id", "custom_id"))
+_RESERVED = frozenset(("input", "system", "images", "params", "priority", "id", "custom_id"))
 _PROMPT = frozenset(("prompt",))
 _NO_IMAGES: Sequence[str] = ()
 
 
 class Simple:
-    """Takes lines with `input` or `prompt`; with a prompt template any line that is of no other format.
+    """Format of lines with `input` or `prompt`, and with a prompt template of any line that has no other format.
 
-    UsageError if the template, the system message, the parameters or the media root of the settings will not do.
+    Raises UsageError where the template, system message, parameters or media root of the settings are invalid.
     """
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
@@ -54,19 +54,22 @@ class Simple:
         return self._template is not None and "body" not in fields and not _is_anthropic_batch(fields)
 
     def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
-        """Raises BadLine. A field of ours that is null counts as left out; an empty `system` means none."""
-        ours, never_sent = _OUR_FIELDS, self._never_sent
+        """Return the request for the prompt of a line. Raises BadLine.
+
+        A reserved field that is null counts as left out; an empty `system` means no system message.
+        """
+        reserved, never_sent = _RESERVED, self._never_sent
         asked = fields
         if never_sent and not never_sent.isdisjoint(fields):
-            asked = {name: value for name, value in fields.items() if name not in never_sent}
-            ours -= never_sent
+            asked = without(never_sent, fields)
+            reserved -= never_sent
         if self._template is not None:
             prompt = self._template.render(with_exact_numbers(text, fields))
         else:
             name = "input" if "input" in asked else "prompt"
             prompt = _prompt(asked, name)
             if name == "prompt":
-                ours |= _PROMPT
+                reserved |= _PROMPT
 
         system, params, max_tokens, urls = self._system, self._params, self._max_tokens, _NO_IMAGES
         if (line_system := asked.get("system")) is not None:
@@ -82,7 +85,7 @@ class Simple:
             render, kind = provider.render, provider.kind
         path, body = render(asks)
 
-        extra = {name: value for name, value in fields.items() if name not in ours}
+        extra = without(reserved, fields)
         request = Request(
             number,
             key,
@@ -103,7 +106,7 @@ class Simple:
 
 
 def _refusal(params: Mapping[str, object]) -> str | None:
-    """What is wrong with parameters, in a few words."""
+    """Return in a few words why parameters are invalid."""
     if "model" in params:
         return 'params must not contain "model": name it with --model, or write a raw line'
     if "messages" in params:
