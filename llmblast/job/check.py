@@ -1,4 +1,4 @@
-"""Check: validates every line and says what a run would take at the limits; sends nothing, writes no file."""
+"""Check: validate every line and estimate tokens and duration of a run; send nothing, write no file."""
 
 import sys
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from llmblast.watching import Counters, duration, sanitize_text
 
 @dataclass(slots=True)
 class Estimate:
-    """What the lines add up to. Tokens are those of the lines that a run would send."""
+    """Totals of the lines. Tokens are those of the lines that a run would send."""
 
     good: int = 0
     malformed: int = 0
@@ -32,25 +32,25 @@ class Estimate:
     answer_tokens: float = 0.0
     longest_bytes: int = 0
     doubled: int = 0
-    """Batch lines whose custom_id stands on an earlier one, too: their answers can hardly be told apart."""
+    """Batch lines that repeat the custom_id of an earlier line: their answers cannot be distinguished."""
     estimator: TokenEstimator = field(default_factory=TokenEstimator)
     seen_ids: SeenIds = field(default_factory=SeenIds)
 
     @property
     def to_send(self) -> int:
-        """Lines that a run would send."""
+        """Return the number of lines that a run would send."""
         return self.good - self.answered - self.failed
 
     def add(self, request: Request) -> None:
-        """Counts one request that a run would send."""
+        """Count one request that a run would send."""
         _, prompt, answer = self.estimator.estimate(request)
         self.prompt_tokens += prompt
         self.answer_tokens += answer
         self.longest_bytes = max(self.longest_bytes, len(request.body))
 
     def find_double(self, request: Request) -> str | None:
-        """Return a sentence about a batch line whose custom_id is that of an earlier one."""
-        if request.output_format not in ("openai-batch", "anthropic-batch"):
+        """Return a message if a batch line repeats the custom_id of an earlier line."""
+        if request.output_format == "llmblast":
             return None
         first = self.seen_ids.first_line_of(str(request.id), request.number)
         if first is None:
@@ -140,7 +140,7 @@ def _summary(settings: Settings, estimate: Estimate) -> list[str]:
 
 
 def _times_at_limits(settings: Settings, estimate: Estimate) -> list[tuple[str, float, float]]:
-    """Each limit's name, its figure, and the seconds that it makes of the lines to send."""
+    """Return the name and value of each limit, and the seconds that the lines to send take at this limit."""
     if not estimate.to_send:
         return []
     tokens = estimate.prompt_tokens + estimate.answer_tokens
@@ -157,6 +157,6 @@ def _times_at_limits(settings: Settings, estimate: Estimate) -> list[tuple[str, 
         if limit is not None:
             times.append((name, limit, amount / limit * seconds))
     per_day = settings.together("rpd")
-    if per_day is not None:  # what is allowed in 24 hours may be sent at their start
+    if per_day is not None:  # the requests of a day may all be sent at its start
         times.append(("rpd", per_day, (ceil(estimate.to_send / per_day) - 1) * DAY_S))
     return times
