@@ -68,7 +68,7 @@ def schedule(scheduler: Scheduler, requests: Sequence[Request]) -> None:
         assert dispatch is not None, "a limit binds"
         attempt, endpoint = dispatch
         scheduler.on_outcome(attempt, endpoint, ANSWERED, now)
-        scheduler.release(attempt, endpoint, endpoint.learned.estimator.charged(attempt, answer), now)
+        scheduler.release(attempt, endpoint, endpoint.learned.estimator.count_tokens(attempt, answer), now)
 
 
 async def send(settings: Settings, requests: Sequence[Request], replies: list[Reply]) -> float:

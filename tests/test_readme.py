@@ -19,7 +19,7 @@ from llmblast.records import Answer, Failure, Reply, Request, Success
 from llmblast.setting_loading import load
 from llmblast.setting_option import Group, is_shown
 from llmblast.settings import EndpointSettings, Settings
-from llmblast.writing.records import error_record, render
+from llmblast.writing.formats import error_record, render
 from tests.conftest import LLMBLAST, ROOT, RunLlmblast, StartMock, records
 from tests.openai_provider import RequestParser
 

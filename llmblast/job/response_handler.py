@@ -75,7 +75,7 @@ class ResponseHandler:
         used = NO_TOKENS
         if self.scheduler.counts_tokens:
             endpoint.learned.learn_tokens(attempt.request, answer, now)
-            used = endpoint.learned.estimator.charged(attempt, answer)
+            used = endpoint.learned.estimator.count_tokens(attempt, answer)
         self.scheduler.release(attempt, endpoint, used, now)
         return DONE if finding is None else self.refused.on_answer(attempt, endpoint)
 

@@ -78,7 +78,7 @@ class ResultQueue:
     async def close(self) -> None:
         """Do nothing: the consumer takes what there is."""
 
-    def hurry(self) -> None:
+    def stop_waiting(self) -> None:
         """Do nothing: there is no room to wait for."""
 
     def _is_over(self, share: int) -> bool:

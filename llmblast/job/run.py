@@ -74,7 +74,7 @@ class Job:
 
     def drain(self, exit_code: ExitCode, reason: str) -> int:
         """Send nothing more; let the requests in flight finish within the grace. Return their number."""
-        self._pipeline.writer.hurry()
+        self._pipeline.writer.stop_waiting()
         self.refresh_counters()
         in_flight = self._pipeline.counters.in_flight
         self._pipeline.engine.stop(exit_code, reason)

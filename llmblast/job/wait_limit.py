@@ -58,8 +58,8 @@ class WaitLimit:
         """Return until when a rate limit blocks, where that is beyond the longest wait; infinity where no request was
         accepted for that long; else 0.
         """
-        if push_back.told_until_s > min(now + self.max_wait_s, self.ends_s):
-            return push_back.told_until_s
+        if push_back.named_end_s > min(now + self.max_wait_s, self.ends_s):
+            return push_back.named_end_s
         return math.inf if rejections.span_s > self.max_wait_s else 0.0
 
     def _in_words(self, until_s: float, now: float) -> str:

@@ -1,4 +1,4 @@
-"""What the mock provider says: replies in OpenAI's form, or another API's, made from the request and the seed.
+"""Answers: make replies in OpenAI's form, or another API's, from the request and the seed.
 
 A text is a plausible short answer from the prompt's own words, one word a token. The same request always has the same
 answer; only `id` and `created` differ from reply to reply, as with a real provider. What a request asks for is done, or

@@ -1,4 +1,4 @@
-"""How the mock provider slows down when more requests are in flight than it has slots for, as an inference server does.
+"""Capacity: slow down when more requests are in flight than there are slots, as an inference server does.
 
 With `slots` S, `overload` o and n requests in flight, a request takes
 

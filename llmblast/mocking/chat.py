@@ -34,7 +34,7 @@ _SHAPING = frozenset(
         "service_tier",
     }
 )
-"""What changes the answer; the others, such as the temperature, have no meaning for a mock beyond their range."""
+"""Parameters that change the answer; of the others, such as the temperature, only the range is checked."""
 _COUNTED = ("tools", "functions", "response_format")
 
 
@@ -64,7 +64,7 @@ class ChatRequest:
 
     @property
     def tail(self) -> dict[str, object]:
-        """What stands in the reply since the request names it."""
+        """Return the fields of the reply that repeat the request."""
         tier = self._asked.get("service_tier")
         return {} if tier is None else {"service_tier": "default" if tier == "auto" else tier}
 

@@ -1,4 +1,4 @@
-"""What faults of bodies make of a streamed answer: the same as of one that is read whole, in its events."""
+"""Faults of bodies in a streamed answer: the same as in one that is read whole, in its events."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any

@@ -28,7 +28,7 @@ def _refuse(
 
 
 def _gateway(status: int, title: str) -> Fault:
-    """What a proxy in between says: HTML."""
+    """Return the fault of a proxy, which answers with HTML."""
     body = f"<html><head><title>{status} {title}</title></head><body><h1>{title}</h1></body></html>".encode()
     return lambda incident: ScriptedReply(status, body, _HTML)
 

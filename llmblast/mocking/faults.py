@@ -1,4 +1,4 @@
-"""What goes wrong with a request, and how long its answer takes: drawn from the seed and the body, not from the order.
+"""Draw the fault and the latency of each request from the seed and the body, not from the order of arrival.
 
 Two runs that send the same bodies meet the same faults, however many connections they use and whatever comes first. A
 body that is sent again has a new draw, so that a retry can succeed. Only rules that name requests, moments or a number
@@ -25,7 +25,7 @@ _HALF_RANGE = float(2**_HALF_BITS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Which requests, of those that the limits admit, meet a fault: those for which all that is said here holds.
+    """Select requests that meet a fault, among those that the limits admit: all conditions have to hold.
 
     `share` of them, drawn; `requests` by their number in order of arrival, from 1; every n-th; those whose body has
     `containing` in it; the first so many `sends` of a body; from second `from_s` to `to_s` after the server's first
@@ -44,7 +44,7 @@ class Rule:
     seconds: float | None = None
 
     def covers(self, number: int, body: bytes, sends: int, since_first_s: float) -> bool:
-        """Whether it may befall the request; the share and the times are looked at by who draws."""
+        """Return whether the request may meet the fault; `draw` looks at the share and the times."""
         return (
             (self.requests is None or number in self.requests)
             and (self.every is None or number % self.every == 0)
@@ -83,11 +83,11 @@ class Faults:
 
     @property
     def are_any(self) -> bool:
-        """Whether anything may go wrong."""
+        """Return whether there are any rules."""
         return bool(self._rules)
 
     def draw(self, body: bytes, number: int = 0, now: float = 0.0) -> tuple[Rule | None, float]:
-        """The rule that befalls this request, and the seconds until its answer."""
+        """Return the rule that this request meets, and the seconds until its answer."""
         if not self._rules and not self._spread_s:
             return None, self._shortest_s
         sends = self._count(body) if self._rules else 0

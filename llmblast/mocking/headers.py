@@ -1,4 +1,4 @@
-"""How the mock provider tells its limits: each style of headers is one function and one line in the table.
+"""Rate-limit headers of the mock provider: each style is one function and one line in the table.
 
 openai     x-ratelimit-*, durations: https://platform.openai.com/docs/guides/rate-limits
 anthropic  anthropic-ratelimit-*, RFC 3339 dates: https://docs.anthropic.com/en/api/rate-limits

@@ -1,4 +1,4 @@
-"""What a fault is: a function from what it knows of the request that it befalls to what is sent back."""
+"""Incidents: what a fault knows of the request that it meets, to make the reply."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ class Incident:
     answer: Answer
     wall_now_s: float
     is_kept: bool = False
-    """Its connection has carried a request before."""
+    """The connection has carried a request before."""
     seconds: float | None = None
-    """How long, where the rule says so; each fault has a default of its own."""
+    """Duration that the rule sets; each fault has its own default."""
 
     request_id: str = ""
-    """What `x-request-id` tells of it."""
+    """Value of `x-request-id`."""
 
     def seconds_or(self, default: float) -> float:
         return default if self.seconds is None else self.seconds

@@ -1,4 +1,4 @@
-"""How the mock provider enforces a rate: one class for each policy, plain state with the clock handed in.
+"""Policies by which the mock provider enforces a rate: one class each, plain state with an injected clock.
 
 A rate is so many units (requests or tokens) in a window of a second, a minute or a day. Providers differ in what they
 mean by that, and a client that suits one policy can run into another, so all these are here:

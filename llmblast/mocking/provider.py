@@ -143,7 +143,7 @@ class MockProvider:
 
 
 def _befallen(kind: str, incident: Incident, latency_s: float) -> Decision:
-    """What a fault makes of a request. An output that nobody gets was made all the same, and is paid for."""
+    """Decide by a fault. The output tokens are charged even where the client gets no reply."""
     reply = FAULTS[kind](incident)
     if reply.status != 429:
         reply.delay_s = latency_s

@@ -47,16 +47,16 @@ class Incoming:
         self.path = path
         self.authorization = authorization
         self.api_key = api_key
-        """What stands in `x-api-key`."""
+        """Value of `x-api-key`."""
         self.is_kept = is_kept
-        """Its connection has carried a request before."""
+        """The connection has carried a request before."""
         self.body = b""
         self.number = self.in_flight = 0
         self.arrived_s = 0.0
 
 
 class Provider(Protocol):
-    """Who decides about requests. `receive` and `leave` count what is in flight."""
+    """The part that decides about requests. `receive` and `leave` count requests in flight."""
 
     def receive(self, incoming: Incoming) -> Decision: ...
 
@@ -78,21 +78,21 @@ class QuickConnection(asyncio.Protocol):
         self._unfinished = unfinished
         self._is_kept = False
         self._ahead = b""
-        """What came before the reply to what came before it had gone."""
+        """Bytes that arrived before the reply to the request before was sent."""
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is there."""
+        """Keep the transport of a new connection."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not derive from it
         self._unfinished.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone; a request that is still here gets its answer all the same, which nobody reads."""
+        """Forget the connection, unless a request is unfinished: its reply is made all the same, and counted."""
         if self._timer is None:
             self._unfinished.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come: a whole plain request, or aiohttp's affair."""
+        """Answer a whole plain request; hand anything else to aiohttp."""
         if self._timer is not None:
             self._ahead += data
             self._transport.pause_reading()
@@ -153,7 +153,7 @@ def _plain(data: bytes, *, is_kept: bool) -> Incoming | None:
 
 @lru_cache(maxsize=1024)
 def _read_head(data: bytes) -> _Head | None:
-    """What an ordinary head says; a client's heads differ in little but the length."""
+    """Read an ordinary head, or return None; a client's heads differ in little but the length."""
     head = _HEAD.fullmatch(data)
     if head is None or _NOT_PLAIN.search(data) is not None:
         return None

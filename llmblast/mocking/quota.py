@@ -94,7 +94,7 @@ class Quota:
             limit.policy.take(output_tokens, now)
 
     def headers(self, now: float, epoch_s: float) -> dict[str, str]:
-        """What is told about the limits at this moment, on the monotonic and on the wall clock."""
+        """Return the rate-limit headers at this moment, on the monotonic and on the wall clock."""
         return self._style.tell([_read(kind, limits, now) for kind, limits in self._told], epoch_s)
 
     def _explain(self, limit: _Limit, cost: float, wait_s: float) -> str:

@@ -1,4 +1,4 @@
-"""What the policies of the mock provider have in common: a rate, somebody else who uses it too, and four questions."""
+"""Base of the policies of the mock provider: a rate, another client that uses it, too, and four questions."""
 
 import math
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""What the mock provider sends back: an HTTP reply, or the very bytes, pauses and ends that go over the wire."""
+"""Replies: an HTTP reply, or the exact bytes, pauses and ends that go over the wire."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -6,10 +6,10 @@ from enum import Enum, auto
 
 
 class Ending(Enum):
-    """How the server ends a connection."""
+    """Way in which the server ends a connection."""
 
     CLOSE = auto()
-    """What was written still goes out."""
+    """Written bytes still go out."""
     RESET = auto()
     """A TCP reset; what was written may be lost."""
 
@@ -20,7 +20,7 @@ Step = bytes | float | Ending
 
 @dataclass(slots=True, eq=False)
 class ScriptedReply:
-    """What is answered to one request, after `delay_s` seconds; `break_connection` closes it without an answer.
+    """Reply to one request, after `delay_s` seconds; `break_connection` closes it without an answer.
 
     With `events` the body is streamed: they are its parts and the pauses between them.
     With `steps` exactly these go over the wire: then `status` and `is_whole`, whether a client that keeps to HTTP has a

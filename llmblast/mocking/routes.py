@@ -1,4 +1,4 @@
-"""What the mock provider has besides the operations: its models, a health check, and answers to what it has not.
+"""Routes besides the operations: models, a health check, and errors for unknown paths and methods.
 
 Source of the methods: RFC 9110, section 9.3.2 for HEAD, 9.3.7 for OPTIONS, 15.5.6 for the `Allow` of a 405.
 """
@@ -33,7 +33,7 @@ _WRITING = "POST, OPTIONS"
 
 
 def needs_key(path: str) -> bool:
-    """Whether what stands there is for clients with a key only."""
+    """Return whether the path is for clients with a key only."""
     return path not in _HEALTH and path not in _ROOT
 
 

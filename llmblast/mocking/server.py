@@ -125,11 +125,11 @@ class MockServer:
         self._listener = await loop.create_server(self._connection, *self._address, backlog=_BACKLOG)
 
     def _connection(self) -> asyncio.BaseProtocol:
-        """What serves a new connection; only aiohttp's requests can wait, drip and break."""
+        """Return the protocol for a new connection; only aiohttp's can wait, drip and break."""
         return QuickConnection(self, self._web, self._quick) if self._provider.is_plain else self._web()
 
     def receive(self, incoming: Incoming) -> Decision:
-        """Counts a request that came whole, and decides about it."""
+        """Count a request that came whole, and decide about it."""
         self._tally.record_arrival(incoming)
         return self._tally.record_decision(incoming, self._provider.decide(incoming))
 

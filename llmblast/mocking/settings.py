@@ -1,4 +1,4 @@
-"""What the mock provider can be told: every setting with its default, its help and its range."""
+"""Settings of the mock provider: each with its default, its help and its range."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -14,7 +14,7 @@ from llmblast.mocking.logprobs import chat_logprobs, completion_logprobs
 DONE = b"data: [DONE]\n\n"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 FIRST_SHARE = 0.5
-"""Of a streamed answer's latency, until its first token; the others come evenly in the rest."""
+"""Share of a streamed answer's latency until its first token; the others come evenly in the rest."""
 _SHORTEST_PAUSE_S = 0.005
 """Several tokens come together rather than more often than this."""
 

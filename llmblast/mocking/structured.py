@@ -64,7 +64,7 @@ def make_value(schema: object, words: list[str], digest: int, place: "Place") ->
 
 
 class Place:
-    """Where a schema stands in a request: the parameter, what to call it, and the error's code."""
+    """Place of a schema in a request: the parameter, its title in messages, and the error's code."""
 
     def __init__(self, param: str, title: str, code: str | None = None) -> None:
         self._param = param

@@ -39,7 +39,7 @@ class Tally:
 
     @property
     def has_file(self) -> bool:
-        """Whether replies have to be recorded."""
+        """Return whether replies have to be recorded."""
         return self._file is not None
 
     def open(self) -> None:

@@ -15,7 +15,7 @@ from aiohttp.abc import AbstractStreamWriter
 from llmblast.mocking.replies import Ending, Step
 
 _LOOK_S = 0.02
-"""How often a pause looks whether the client is still there: the protocol, which is told, is aiohttp's."""
+"""Interval at which a pause checks that the client is connected: only aiohttp's protocol is told of the end."""
 _NO_LINGER = struct.pack("ii", 1, 0)
 """SO_LINGER on, for 0 seconds: closing sends a reset instead of what is left. Source: socket(7)."""
 
@@ -85,7 +85,7 @@ async def send(request: web.BaseRequest, response: web.Response) -> bool:
 
 
 def is_kept(request: web.BaseRequest) -> bool:
-    """Whether the connection has carried a request before."""
+    """Return whether the connection has carried a request before."""
     return request.protocol._request_count > 1  # no documented API; the tests of stale connections go red without it
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import orjson
 
+from llmblast.providers.usage import has_usage
 from llmblast.records import Answer, Prompt, Reply, ReplyError, UnsupportedError
 
 DEFAULT_MAX_TOKENS = 4096
@@ -155,7 +156,7 @@ def _image(url: str) -> Mapping[str, object]:
 
 def _read_repaired(reply: Reply) -> Answer | ReplyError:
     from llmblast.providers.anthropic_streams import join_events  # noqa: PLC0415 -- at the first reply like this
-    from llmblast.providers.repaired_replies import read_repaired  # noqa: PLC0415 -- at the first reply like this
+    from llmblast.providers.lenient_json import read_repaired  # noqa: PLC0415 -- at the first reply like this
 
     repaired = read_repaired(reply, join_events)
     if isinstance(repaired, ReplyError):
@@ -194,7 +195,7 @@ def _read_failure(status: int, data: Mapping[str, object], usage: Mapping[str, o
         return answer
     missing = ReplyError(f"HTTP {status} without an answer in it", "unusable_reply")
     error = find_error(data) if is_failed else error_in_success(data) or missing
-    error.has_usage = usage is not None and any(type(count) is int and count > 0 for count in usage.values())
+    error.has_usage = has_usage(data)
     return error
 
 

@@ -19,8 +19,11 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Protocol
 
+import orjson
+
+from llmblast.providers.plain_text import words_of
 from llmblast.providers.streams import UnreadableStreamError, join_chunks
-from llmblast.records import Reply
+from llmblast.records import Reply, ReplyError
 
 _PADDING = "\0\ufeff \t\r\n"
 _COMMENTS = re.compile(r"(?::[^\r\n]*(?:[\r\n]\s*|\Z))+")
@@ -71,6 +74,19 @@ def repaired_json(reply: Reply, join: Join = join_chunks) -> bytes:
         raise UnreadableReplyError(str(error)) from None
     except (ValueError, RecursionError):
         raise UnreadableReplyError("a body that is not JSON") from None
+
+
+def read_repaired(reply: Reply, join: Join = join_chunks) -> tuple[object, bytes] | ReplyError:
+    """Return the parsed reply and its strict JSON, or the error."""
+    if reply.detail:
+        return ReplyError(reply.detail, "unusable_reply")
+    try:
+        body = repaired_json(reply, join)
+        return orjson.loads(body), body
+    except (UnreadableReplyError, orjson.JSONDecodeError) as error:
+        what = error if isinstance(error, UnreadableReplyError) else "JSON that is nested too deeply"
+        words = words_of(reply.body) if isinstance(error, NoJsonError) else ""
+        return ReplyError(f"HTTP {reply.status} with {what}{words and f': {words}'}", "unusable_reply")
 
 
 def _read(text: str, join: Join) -> object:

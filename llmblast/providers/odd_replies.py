@@ -11,10 +11,11 @@ import orjson
 
 from llmblast.providers.choices import add_usage, read_first_choice
 from llmblast.providers.embeddings import read_embeddings
+from llmblast.providers.lenient_json import read_repaired
 from llmblast.providers.passed_through import PASSED_THROUGH, Reader, read_list
-from llmblast.providers.repaired_replies import read_repaired
 from llmblast.providers.reply_errors import error_in_success, find_error, is_error
 from llmblast.providers.streams import UnreadableStreamError, join_chunks
+from llmblast.providers.usage import has_usage
 from llmblast.records import Answer, Reply, ReplyError, Request
 
 _READERS: dict[str, Reader] = {"embeddings": read_embeddings, **PASSED_THROUGH}
@@ -27,7 +28,7 @@ def read_data(request: Request, reply: Reply, data: object, path: str) -> Answer
         return _read_no_object(request, reply, data, path)
     if data.get("error") and is_error(data["error"]):
         error = find_error(data)
-        error.has_usage = _has_usage(data)
+        error.has_usage = has_usage(data)
         return error
     reader = _READERS.get(path)
     answer = read_first_choice(data) if reader is None else reader(request, data)
@@ -36,7 +37,7 @@ def read_data(request: Request, reply: Reply, data: object, path: str) -> Answer
     if not isinstance(answer, Answer):
         missing = ReplyError(f"HTTP {reply.status} without an answer in it", "unusable_reply")
         error = answer or error_in_success(data) or missing
-        error.has_usage = _has_usage(data)
+        error.has_usage = has_usage(data)
         return error
     return add_usage(answer, data)
 
@@ -98,8 +99,3 @@ def _is_chunk(value: Mapping[str, object]) -> bool:
 def _choices(data: Mapping[str, object]) -> list[Mapping[str, object]]:
     choices = data.get("choices")
     return [choice for choice in choices if type(choice) is dict] if type(choices) is list else []
-
-
-def _has_usage(data: Mapping[str, object]) -> bool:
-    usage = data.get("usage")
-    return isinstance(usage, dict) and any(isinstance(count, int) and count > 0 for count in usage.values())

@@ -3,6 +3,12 @@
 from collections.abc import Mapping
 
 
+def has_usage(data: Mapping[str, object]) -> bool:
+    """Return whether the usage of a reply counts any token: the request is billed."""
+    usage = data.get("usage")
+    return type(usage) is dict and any(type(count) is int and count > 0 for count in usage.values())
+
+
 def was_generated(data: Mapping[str, object]) -> bool:
     """Return whether the usage counts a token beyond the prompt: an empty answer is intended then."""
     usage = data.get("usage")

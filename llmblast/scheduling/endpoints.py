@@ -84,7 +84,7 @@ class Endpoint:
         traffic, health = self.traffic, self.health
         self.hold.push_back.start(traffic.sends, traffic.last_sent_s)
         health.refusals.start(traffic.in_flight, traffic.last_sent_s, traffic.answers)
-        health.outage.worked(traffic.last_answered_sent_s)
+        health.outage.record_success(traffic.last_answered_sent_s)
         health.breaker.has_answered = health.breaker.has_answered or traffic.answers > 0
         self.limits.add_slots(health.refusals)
         for gate in (self.hold.push_back, health.breaker, health.outage):
@@ -127,7 +127,7 @@ class Endpoint:
         if model_name is None:
             self.models.has_unnamed = True
         elif (model := self.models.add(model_name)) is not None:
-            model.take(now)
+            model.acquire(now)
 
     def record_return(self, attempt: Attempt, now: float) -> None:
         """Count a request that has come back."""
@@ -182,7 +182,7 @@ class Endpoint:
         """Return when it is of use again, as far as anything tells; `now` where it is."""
         push_back, named_s = self.hold.push_back, -math.inf
         if push_back.is_exhausted:
-            named_s = max(push_back.told_until_s, push_back.ready_at(1.0, now))
+            named_s = max(push_back.named_end_s, push_back.ready_at(1.0, now))
         gates = [breaker.ready_at(1.0, now) for breaker in (self.health.breaker, self.health.outage)]
         quotas = [quota.ready_at(1.0, now) for quota in self.limits.quotas]
         until_s = max(now, named_s, *gates, *quotas)
@@ -208,7 +208,7 @@ class Endpoint:
 
     def _on_failure(self, attempt: Attempt, outcome: SendOutcome, now: float) -> Finding | None:
         if outcome.has_reply:
-            self.health.breaker.answered()
+            self.health.breaker.record_success()
         if outcome.error:
             self._record_error(outcome.error)
         if outcome.kind is not Kind.INCONCLUSIVE:

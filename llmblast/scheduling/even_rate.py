@@ -2,8 +2,8 @@
 
 Strict servers count intervals, not seconds: at 20 a second, nginx's `limit_req` without `burst` rejects what comes 49
 ms after the request before it. So a late request moves those behind it. Lateness is made up for only within the margin:
-the schedule runs at `1 - MARGIN` of the rate; those that follow a late request may come closer together than that, but
-never closer than the rate's own interval.
+the schedule runs at `1 - MARGIN` of the rate; requests behind a late one may come closer together than that, but never
+closer than the rate's own interval.
 """
 
 import math
@@ -33,17 +33,15 @@ def is_even(per_second: float, burst_s: float) -> bool:
 class EvenRate(Rate):
     """At most `per_second` requests each second, the next one never earlier than `1 / per_second` after the last.
 
-    Admission and departure are two moments, though mostly the same one. `take` charges the schedule when a request is
-    admitted. It may leave from `leaves_at` on, and `leave` records that it does. A departure holds back the next
+    Admission and departure are two moments, though mostly the same. `acquire` charges the schedule for an admission.
+    The request may leave from `leaves_at` on; `record_departure` tells that it does. A departure holds back the next
     admission, too, unless it was on a fresh connection: of these, as many are opened at a time as the rate needs.
     """
-
-    __slots__ = ("_admits_at", "_min_interval_s", "leaves_at")
 
     def __init__(self, name: str, per_second: float) -> None:
         super().__init__(name, per_second)
         self._seconds_per_unit = 1.0 / (per_second * (1.0 - MARGIN))
-        self._credit_s = self._most_s = MAX_CATCH_UP_S
+        self._credit_s = self._max_credit_s = MAX_CATCH_UP_S
         self._min_interval_s = (1.0 + max(MARGIN - FORGIVEN_S * per_second, MIN_MARGIN)) / per_second
         self.leaves_at = -math.inf
         """Moment from which the last departure lets another one follow."""
@@ -53,17 +51,17 @@ class EvenRate(Rate):
         """Return when both the schedule and the last departure on a kept connection admit the next one."""
         return self._next_s if self._next_s > self._admits_at else self._admits_at
 
-    def take(self, cost: float, now: float) -> None:
+    def acquire(self, cost: float, now: float) -> None:
         """Charge a request that is admitted now. The first one is not late."""
         self.used += cost
         start_s = now if self._next_s == -math.inf else max(self._next_s, now - MAX_CATCH_UP_S)
         self._next_s = start_s + cost * self._seconds_per_unit
 
-    def leave(self, now: float, *, is_fresh: bool = False) -> None:
+    def record_departure(self, now: float, *, is_fresh: bool = False) -> None:
         """Record a departure, on a connection that had to be opened for it if `is_fresh`."""
         self.leaves_at = max(self.leaves_at, now + self._min_interval_s)
         if not is_fresh:
             self._admits_at = self.leaves_at
 
-    def left_late(self, sent_s: float, left_s: float, behind_s: float) -> None:
+    def record_late_departure(self, sent_s: float, left_s: float, behind_s: float) -> None:
         """Leave the schedule as it is: departures keep apart by themselves."""

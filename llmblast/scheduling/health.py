@@ -63,8 +63,8 @@ class EndpointHealth:
     def on_answer(self, attempt: Attempt) -> bool:
         """Record an answer. Return whether it shows that refused lines are to blame."""
         sent_s = attempt.sent_s
-        self.breaker.answered()
-        self.outage.worked(sent_s)
+        self.breaker.record_success()
+        self.outage.record_success(sent_s)
         clears = self.refusals.on_answer(sent_s)
         if (model := self._models.get(attempt.request.model)) is not None:
             clears = model.refusals.on_answer(sent_s) or clears
@@ -74,16 +74,16 @@ class EndpointHealth:
         """Record the end of a send without an answer."""
         sent_s = attempt.sent_s
         if outcome.kind is Kind.UNREACHABLE:
-            self.breaker.failed(now, sent_s)
+            self.breaker.record_failure(now, sent_s)
         else:
-            self.breaker.probe_abandoned(now, sent_s)
+            self.breaker.record_inconclusive(now, sent_s)
         if outcome.kind is Kind.REFUSED:
-            self.outage.worked(sent_s)
+            self.outage.record_success(sent_s)
             self._on_refusal(attempt, outcome, now)
         elif outcome.kind is not Kind.FAILED:
-            self.outage.probe_abandoned(now, sent_s)
+            self.outage.record_inconclusive(now, sent_s)
         elif outcome.is_first or self.outage.is_open:  # a bad line that is tried five times says less than five lines
-            self.outage.failed(now, sent_s)
+            self.outage.record_failure(now, sent_s)
 
     def breaker_of(self, request: Request) -> RefusalBreaker:
         """Return the breaker that decides on a refusal of that line: its model's, where the line names one."""

@@ -181,7 +181,7 @@ class LearnedLimits:
         """Replace a learned limit that raised, by the user's if there is one. Raise the error of any other limit."""
         if not getattr(limit, "is_learned", False):
             raise error
-        other = limit.fixed(self._traffic.in_flight) if isinstance(limit, AdaptiveConcurrency) else None
+        other = limit.to_fixed(self._traffic.in_flight) if isinstance(limit, AdaptiveConcurrency) else None
         self.limits.replace(limit, other)
         if limit is self.rate:
             self.rate = None

@@ -13,33 +13,20 @@ from llmblast.scheduling.request_rate import RequestRate
 from llmblast.settings import RateSettings
 
 _DAY_S = 24 * 3600.0
+_LimitWithKind = tuple[Limit, int | None]
 OnDefect = Callable[[Limit, Exception], Limit | None]
-"""Replaces a limit that raised, by what it returns, or by nothing. Raises the error where the limit is not learned."""
+"""Return a substitute for a limit that raised, or None to leave it out. Raise the error where it is not learned."""
 
 
 def raise_defect(limit: Limit, error: Exception) -> Limit | None:
-    """Let the error out."""
+    """Raise the error of a limit."""
     raise error
 
 
 class LimitSet:
-    """`per_request` are charged 1 a request; `slots` too, and get it back at its end. Of the token limits each is
-    charged its kind: `total`, `prompt` or `output`.
+    """All limits of one level. `per_request` are charged 1 a request; `slots` too, and get it back at its end; `total`,
+    `prompt` and `output` are charged that kind of tokens.
     """
-
-    __slots__ = (
-        "_even",
-        "_per_request",
-        "_per_token",
-        "_rates",
-        "_ready",
-        "_release",
-        "_slots",
-        "_take",
-        "on_defect",
-        "quotas",
-        "rates_with_kinds",
-    )
 
     def __init__(
         self,
@@ -61,24 +48,24 @@ class LimitSet:
 
     @property
     def concurrency(self) -> Concurrency | None:
-        """The limit of requests in flight, if there is one."""
+        """Return the limit of requests in flight, if there is one."""
         return next((limit for limit in self._slots if isinstance(limit, Concurrency)), None)
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether a token estimate is needed at all."""
+        """Return whether a token estimate is needed at all."""
         return bool(self._per_token)
 
     def all(self) -> tuple[Limit, ...]:
-        """Every limit, for reports."""
+        """Return every limit, for reports."""
         return (*self._per_request, *(limit for limit, _ in self._per_token))
 
     def used(self) -> Iterator[tuple[Rate, float]]:
-        """Every rate that was set, with the units that it was charged in all."""
+        """Return every configured rate, with the units that it was charged in all."""
         return ((rate, rate.used) for rate in self._rates if not rate.is_learned)
 
     def add(self, limit: Limit, kind: int | None = None) -> None:
-        """One more limit, charged 1 a request, or its kind of tokens: 0 all, 1 the prompt's, 2 the answer's."""
+        """Add a limit that is charged 1 a request, or a kind of tokens: 0 all, 1 those of prompts, 2 of answers."""
         if kind is None:
             self._per_request = (*self._per_request, limit)
         else:
@@ -86,13 +73,13 @@ class LimitSet:
         self._prepare()
 
     def add_slots(self, limit: Limit) -> None:
-        """Add a limit that is charged 1 a request and paid back at its end."""
+        """Add a limit that is charged 1 a request and gets it back at its end."""
         self._slots = (*self._slots, limit)
         self._per_request = (limit, *self._per_request)
         self._prepare()
 
     def replace(self, limit: Limit, other: Limit | None) -> None:
-        """Put `other` in place of a limit, or just leave it out."""
+        """Put `other` in place of a limit; None leaves the limit out."""
         kept = () if other is None else (other,)
 
         def replaced(limits: Sequence[Limit]) -> tuple[Limit, ...]:
@@ -103,7 +90,7 @@ class LimitSet:
         self._prepare()
 
     def is_ready(self, tokens: Tokens, now: float) -> bool:
-        """Whether every limit lets a request of this size go now."""
+        """Return whether every limit lets a request of this size go now."""
         limit = None
         try:
             for ready_at in self._ready:
@@ -118,7 +105,7 @@ class LimitSet:
         return True
 
     def last_ready(self, tokens: Tokens, now: float) -> tuple[float, Limit]:
-        """The limit that lets go last, and when. Asked only while something is held back."""
+        """Return when the last limit lets such a request go, and that limit. Called only while requests wait."""
         moments: list[tuple[float, Limit]] = []
         for limit, kind in self._all_with_kinds():
             try:
@@ -128,48 +115,48 @@ class LimitSet:
                 return self.last_ready(tokens, now)
         return max(moments, key=lambda moment: moment[0])
 
-    def left_late(self, sent_s: float, left_s: float, behind_s: float) -> None:
-        """What was paid for at `sent_s` left only now: the schedules of all rates move by `behind_s`."""
+    def record_late_departure(self, sent_s: float, left_s: float, behind_s: float) -> None:
+        """Record that a request charged at `sent_s` left only at `left_s`: the schedules of all rates move."""
         for limit in self._rates:
             try:
-                limit.left_late(sent_s, left_s, behind_s)
+                limit.record_late_departure(sent_s, left_s, behind_s)
             except Exception as error:  # noqa: BLE001 -- as above
                 self.on_defect(limit, error)
 
     def delay_requests(self, seconds: float) -> None:
-        """Move the schedules of the set request rates."""
+        """Move the schedules of the configured request rates."""
         for limit in self._rates:
             if isinstance(limit, EvenRate | RequestRate):
                 limit.delay(seconds)
 
     @property
     def is_even(self) -> bool:
-        """Whether there is a rate at which requests leave evenly."""
+        """Return whether there is a rate at which requests leave evenly."""
         return bool(self._even)
 
     @property
     def leaves_at(self) -> float:
-        """Moment from which a request that was paid for may leave."""
+        """Return the moment from which an admitted request may leave."""
         return max((limit.leaves_at for limit in self._even), default=-math.inf)
 
-    def leave(self, now: float, *, is_fresh: bool = False) -> None:
+    def record_departure(self, now: float, *, is_fresh: bool = False) -> None:
         """Record a departure, on a connection that had to be opened for it if `is_fresh`."""
         for limit in self._even:
-            limit.leave(now, is_fresh=is_fresh)
+            limit.record_departure(now, is_fresh=is_fresh)
 
-    def take(self, tokens: Tokens, now: float) -> None:
-        """Pays all limits."""
+    def acquire(self, tokens: Tokens, now: float) -> None:
+        """Charge all limits."""
         limit = None
         try:
-            for take in self._take:
-                take(1.0, now)
+            for acquire in self._acquire:
+                acquire(1.0, now)
             for limit, kind in self._per_token:
-                limit.take(tokens[kind], now)
+                limit.acquire(tokens[kind], now)
         except Exception as error:  # noqa: BLE001 -- as above
-            self._take_behind(limit or _owner_of(take), error, tokens, now)
+            self._acquire_behind(limit or _owner_of(acquire), error, tokens, now)
 
     def release(self, paid: Tokens, real: Tokens, now: float) -> None:
-        """The request has ended: its slot is free, its tokens are charged as they were."""
+        """Free the slots of a request that has ended, and charge the tokens that it really used."""
         limit = None
         try:
             for settle in self._release:
@@ -179,41 +166,38 @@ class LimitSet:
         except Exception as error:  # noqa: BLE001 -- as above
             self._release_behind(limit or _owner_of(settle), error, paid, real, now)
 
-    def _take_behind(self, failed: Limit, error: Exception, tokens: Tokens, now: float) -> None:
-        limits = self._all_with_kinds()
+    def _acquire_behind(self, failed: Limit, error: Exception, tokens: Tokens, now: float) -> None:
+        behind = self._behind(failed, self._all_with_kinds())
         other = self.on_defect(failed, error)
         if other is not None:
-            other.take(1.0, now)
-        self._call_behind(failed, limits, lambda limit, kind: limit.take(_cost(kind, tokens), now))
+            other.acquire(1.0, now)
+        self._call(behind, lambda limit, kind: limit.acquire(_cost(kind, tokens), now))
 
     def _release_behind(self, failed: Limit, error: Exception, paid: Tokens, real: Tokens, now: float) -> None:
         limits = [pair for pair in self._all_with_kinds() if pair[0] in self._slots or pair[1] is not None]
+        behind = self._behind(failed, limits)
         self.on_defect(failed, error)
-        self._call_behind(
-            failed,
-            limits,
-            lambda limit, kind: limit.settle(_cost(kind, paid), 0.0 if kind is None else real[kind], now),
-        )
+        self._call(behind, lambda limit, kind: limit.settle(_cost(kind, paid), 0 if kind is None else real[kind], now))
 
-    def _all_with_kinds(self) -> Sequence[tuple[Limit, int | None]]:
-        """Every limit in the order of payment, with its kind of tokens, if it is charged tokens."""
+    def _all_with_kinds(self) -> Sequence[_LimitWithKind]:
+        """Return every limit in the order of payment, with its kind of tokens, if it is charged tokens."""
         return (*((limit, None) for limit in self._per_request), *self._per_token)
 
-    def _call_behind(
-        self, failed: Limit, limits: Sequence[tuple[Limit, int | None]], call: Callable[[Limit, int | None], None]
-    ) -> None:
-        """Go on behind the limit that failed: those before it were called already."""
-        is_behind = False
+    @staticmethod
+    def _behind(failed: Limit, limits: Sequence[_LimitWithKind]) -> Sequence[_LimitWithKind]:
+        """Return the limits behind one that raised: those before it were called already."""
+        return limits[[limit for limit, _ in limits].index(failed) + 1 :]
+
+    def _call(self, limits: Sequence[_LimitWithKind], call: Callable[[Limit, int | None], None]) -> None:
         for limit, kind in limits:
-            if is_behind and limit in self.all():
+            if limit in self.all():  # no other defect has removed it
                 try:
                     call(limit, kind)
                 except Exception as error:  # noqa: BLE001 -- as above
                     self.on_defect(limit, error)
-            is_behind = is_behind or limit is failed
 
     def _prepare(self) -> None:
-        """What is looked up once instead of for every request."""
+        """Look up once what every request needs."""
         self._rates = tuple(limit for limit in self.all() if isinstance(limit, Rate))
         self.rates_with_kinds = tuple(
             (limit, kind) for limit, kind in self._all_with_kinds() if isinstance(limit, Rate)
@@ -222,7 +206,7 @@ class LimitSet:
         self.quotas = tuple(limit for limit in self._per_request if isinstance(limit, RollingQuota))
         self._even = tuple(limit for limit in self._rates if isinstance(limit, EvenRate))
         self._ready = tuple(limit.ready_at for limit in self._per_request)
-        self._take = tuple(limit.take for limit in self._per_request)
+        self._acquire = tuple(limit.acquire for limit in self._per_request)
         self._release = tuple(limit.settle for limit in self._slots)
 
 
@@ -244,9 +228,9 @@ def limit_set(
     window: Concurrency | None = None,
     on_defect: OnDefect = raise_defect,
 ) -> LimitSet:
-    """The limits of one level from its settings. A new kind of limit is a class in `limits` and one line here.
+    """Build the limits of one level from its settings. A new kind of limit is a class in `limits` and one line here.
 
-    `window` stands in for the setting's concurrency; `on_defect` hears of a limit that raised.
+    `window` replaces the configured concurrency; `on_defect` is called with a limit that raised.
     """
 
     def request_rate(name: str, seconds: float) -> list[Limit]:

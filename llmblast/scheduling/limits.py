@@ -3,7 +3,7 @@
 Every limit answers the same three questions, so admission treats all alike:
 
     ready_at(cost, now) -> float        monotonic seconds; `now` or earlier means: now
-    take(cost, now)
+    acquire(cost, now)
     settle(paid, real, now)             gives back or charges the difference
 
 `Rate` is the generic cell rate algorithm (ITU-T I.371; the virtual scheduling form): its whole state is one number.
@@ -20,12 +20,12 @@ and `CATCH_UP_S` belong together: in any window of a second or more there are ne
 and 2 ms are left for the network's own jitter."""
 
 CATCH_UP_S = 0.002
-"""Lateness that is made up for. Event loops wake up to 1 ms late, which would cost 20 % at 200 requests a second."""
+"""Lateness that is made up for: event loops wake up to 1 ms late, which would cost 20 % at 200 requests a second."""
 
 
 class Limit(Protocol):
-    """What admission asks. `name` is for people; `waited_s` is how long the head of the queue waited for this limit.
-    A class whose `is_learned` is True has limits that nobody has set: a run goes on without them.
+    """A limit as admission sees it. `name` is for people; `waited_s` is how long the head of the queue waited for it. A
+    class whose `is_learned` is True has limits that are not configured: a run goes on without them.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Limit(Protocol):
 
     def ready_at(self, cost: float, now: float) -> float: ...
 
-    def take(self, cost: float, now: float) -> None: ...
+    def acquire(self, cost: float, now: float) -> None: ...
 
     def settle(self, paid: float, real: float, now: float) -> None: ...
 
@@ -42,23 +42,13 @@ class Rate:
     """At most `per_second` units each second, evenly paced, with `burst_s` seconds of credit after a pause.
 
     A cost that no credit can cover is admitted when the credit is full, and its followers wait: nothing deadlocks.
-    What is given back stays usable up to the size of one request: token estimates are high on purpose, and what comes
-    back while nothing is owed would be lost otherwise (a quarter of the rate when answers take half of their estimate).
+    Units that are given back stay usable up to the size of one request: token estimates are high on purpose, and units
+    that come back while nothing is owed would be lost otherwise (a quarter of the rate where answers take half of their
+    estimate).
     """
 
     is_learned: ClassVar[bool] = False
-    """Nobody has set it, so nobody knows the whole of which a share is used."""
-    __slots__ = (
-        "_burst_s",
-        "_credit_s",
-        "_most_s",
-        "_next_s",
-        "_seconds_per_unit",
-        "name",
-        "per_second",
-        "used",
-        "waited_s",
-    )
+    """Whether the rate is learned and not configured: it is left out of reports of the share that was used."""
 
     def __init__(self, name: str, per_second: float, burst_s: float = 0.0) -> None:
         self.name = name
@@ -68,63 +58,60 @@ class Rate:
         """Units charged in all, settlements included."""
         self._seconds_per_unit = 1.0 / (per_second * (1.0 - PACING_MARGIN))
         self._burst_s = burst_s
-        self._credit_s = self._most_s = burst_s + CATCH_UP_S
+        self._credit_s = self._max_credit_s = burst_s + CATCH_UP_S
         self._next_s = -math.inf
 
     @property
     def pace_per_s(self) -> float:
-        """Units per second at present; infinite while nothing is held back."""
+        """Return the units per second at present; infinite while nothing is held back."""
         return 1.0 / self._seconds_per_unit if self._seconds_per_unit else math.inf
 
     def ready_at(self, cost: float, now: float) -> float:
-        """When the credit covers `cost`, or the burst is full; what is credited for lateness is never waited for."""
+        """Return when the credit covers `cost`, or the burst is full; credit for lateness is never waited for."""
         needed_s = cost * self._seconds_per_unit
         return self._next_s + (needed_s if needed_s < self._burst_s else self._burst_s)
 
-    def take(self, cost: float, now: float) -> None:
-        """Charges `cost`; credit older than the burst is gone."""
+    def acquire(self, cost: float, now: float) -> None:
+        """Charge `cost`; credit older than the burst is gone."""
         self.used += cost
-        oldest_s = now - self._most_s
+        oldest_s = now - self._max_credit_s
         start_s = self._next_s if self._next_s > oldest_s else oldest_s
         self._next_s = start_s + cost * self._seconds_per_unit
-        if self._most_s > self._credit_s:
-            self._keep_returned(self._most_s, now)
+        if self._max_credit_s > self._credit_s:
+            self._keep_returned(self._max_credit_s, now)
 
     def settle(self, paid: float, real: float, now: float) -> None:
-        """Moves the schedule by what was paid too much or too little."""
+        """Move the schedule by the units paid too much or too little."""
         self.used += real - paid
-        most_s, credit_s = self._most_s, self._credit_s
-        oldest_s = now - most_s
+        max_credit_s, credit_s = self._max_credit_s, self._credit_s
+        oldest_s = now - max_credit_s
         start_s = self._next_s if self._next_s > oldest_s else oldest_s
         self._next_s = start_s + (real - paid) * self._seconds_per_unit
-        if now - self._next_s > credit_s or most_s > credit_s:
+        if now - self._next_s > credit_s or max_credit_s > credit_s:
             returned_s = credit_s + paid * self._seconds_per_unit
-            self._keep_returned(most_s if most_s > returned_s else returned_s, now)
+            self._keep_returned(max_credit_s if max_credit_s > returned_s else returned_s, now)
 
     def delay(self, seconds: float) -> None:
         """Move the schedule."""
         self._next_s += seconds
 
-    def left_late(self, sent_s: float, left_s: float, behind_s: float) -> None:
-        """Record that what was charged at `sent_s` left only at `left_s`: the schedule moves by `behind_s`."""
+    def record_late_departure(self, sent_s: float, left_s: float, behind_s: float) -> None:
+        """Record that a request charged at `sent_s` left only at `left_s`: the schedule moves by `behind_s`."""
         if behind_s > 0:
             self.delay(behind_s)
 
-    def _keep_returned(self, most_s: float, now: float) -> None:
-        """Credit above the burst is what was given back: it only shrinks as it is used, no time adds to it."""
-        behind_s = now - self._next_s
-        most_s = min(most_s, behind_s)
-        self._most_s = most_s if most_s > self._credit_s else self._credit_s
+    def _keep_returned(self, max_credit_s: float, now: float) -> None:
+        """Keep credit above the burst that was given back: it only shrinks as it is used, no time adds to it."""
+        kept_s = min(max_credit_s, now - self._next_s)
+        self._max_credit_s = kept_s if kept_s > self._credit_s else self._credit_s
 
 
 class RollingQuota:
-    """At most `units` in any `window_s` seconds, as soon as you like: a day's quota need not last evenly for the day.
+    """At most `units` in any `window_s` seconds, without a pace: a day's quota need not last evenly for the day.
 
-    Counted in `slots` parts of the window, so the memory is bounded; a part leaves the count as a whole, which errs by
-    one part on the safe side.
+    Units are counted in `slots` parts of the window, which bounds the memory; a part leaves the count as a whole, which
+    errs by one part on the safe side.
     """
-
-    __slots__ = ("_counted", "_part_s", "_parts", "_window_s", "name", "units", "waited_s")
 
     def __init__(self, name: str, units: float, window_s: float, slots: int = 1440) -> None:
         self.name = name
@@ -136,7 +123,9 @@ class RollingQuota:
         self._counted = 0.0
 
     def ready_at(self, cost: float, now: float) -> float:
-        """When enough of the oldest sends have left the window."""
+        """Return when enough of the oldest sends have left the window."""
+        if self._counted + cost <= self.units:
+            return now
         self._forget(now)
         missing = self._counted + min(cost, self.units) - self.units
         for end_s, count in self._parts:
@@ -147,7 +136,7 @@ class RollingQuota:
         return now
 
     def free_at(self, units: float, now: float) -> float:
-        """Return when so many more units will have been let go, where nothing else holds them back."""
+        """Return when that many more units can have been acquired, where nothing else holds them back."""
         self._forget(now)
         missing = self._counted + units - self.units
         if missing <= 0:
@@ -158,20 +147,21 @@ class RollingQuota:
             missing -= count
             if missing <= 0:
                 return end_s + windows * self._window_s
-        return now + (windows + 1) * self._window_s  # what is still free is let go before long
+        return now + (windows + 1) * self._window_s  # the units that are free now go before
 
-    def take(self, cost: float, now: float) -> None:
-        """Counts it in the present part of the window."""
+    def acquire(self, cost: float, now: float) -> None:
+        """Count `cost` in the present part of the window."""
         self._counted += cost
         if self._parts and now < self._parts[-1][0] - self._window_s:
             end_s, count = self._parts[-1]
             self._parts[-1] = (end_s, count + cost)
         else:
+            self._forget(now)
             self._parts.append((now + self._part_s + self._window_s, cost))
 
     def settle(self, paid: float, real: float, now: float) -> None:
-        """Charges the newest part, gives back to the oldest: it is not known which one was paid, and what is counted
-        too long errs on the safe side.
+        """Charge the newest part, or give back to the oldest: it is not known which one was paid, and units counted too
+        long err on the safe side.
         """
         self._forget(now)
         if real > paid and self._parts:
@@ -195,8 +185,7 @@ class Concurrency:
     """At most `slots` requests in flight; a slot comes back through `settle(1, 0, now)`."""
 
     is_learned: ClassVar[bool] = False
-    """The number is adapted, up to `max_slots`, which is the user's."""
-    __slots__ = ("_slots", "_taken", "max_slots", "name", "waited_s")
+    """Whether the number is adapted, up to the configured `max_slots`."""
 
     def __init__(self, name: str, slots: int) -> None:
         self.name = name
@@ -207,23 +196,23 @@ class Concurrency:
 
     @property
     def is_full(self) -> bool:
-        """Every slot is taken."""
+        """Return whether every slot is taken."""
         return self._taken >= self._slots
 
-    def fixed(self, in_flight: int) -> "Concurrency":
-        """Return a plain limit at the user's number, with that many slots taken."""
+    def to_fixed(self, in_flight: int) -> "Concurrency":
+        """Return a plain limit at the configured number, with that many slots taken."""
         plain = Concurrency(self.name, self.max_slots)
         plain.waited_s, plain._taken = self.waited_s, float(in_flight)
         return plain
 
     def ready_at(self, cost: float, now: float) -> float:
-        """Now or never: nobody knows when a slot frees, its release wakes the queue."""
+        """Return now or never: the release of a slot wakes the queue."""
         return now if self._taken < self._slots else math.inf
 
-    def take(self, cost: float, now: float) -> None:
-        """Occupies slots."""
+    def acquire(self, cost: float, now: float) -> None:
+        """Occupy slots."""
         self._taken += cost
 
     def settle(self, paid: float, real: float, now: float) -> None:
-        """Frees what is no longer used."""
+        """Free slots."""
         self._taken += real - paid

@@ -38,10 +38,10 @@ class OwnModel:
         """Return when a request for this model may go, as far as the model is concerned."""
         return max(self.push_back.ready_at(1.0, now), self.refusals.ready_at(1.0, now))
 
-    def take(self, now: float) -> None:
+    def acquire(self, now: float) -> None:
         """Count a request that is sent."""
-        self.push_back.take(1.0, now)
-        self.refusals.take(1.0, now)
+        self.push_back.acquire(1.0, now)
+        self.refusals.acquire(1.0, now)
 
     def release(self, now: float) -> None:
         """Count a request that has come back."""

@@ -50,8 +50,7 @@ class QuotaHold:
         """The request of the last rate-limit reply, how many were sent by then, and until when that one should wait."""
 
     def __repr__(self) -> str:
-        state = "exhausted" if self.push_back.is_exhausted else "held" if self.push_back.is_held else "free"
-        return f"QuotaHold({state})"
+        return f"QuotaHold({self.push_back.state.value})"
 
     @property
     def has_random_rejections(self) -> bool:

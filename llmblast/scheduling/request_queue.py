@@ -90,7 +90,7 @@ class RequestQueue:
             self.retried += 1
         elif self._failed and self._is_failed_next(now):
             attempt = heapq.heappop(self._failed)[2]
-            self.budget.take()
+            self.budget.acquire()
             self.retried += 1
         else:
             attempt = (self._immediate or self._deferred).popleft()

@@ -29,16 +29,14 @@ _PART_S = 0.002
 class RequestRate(Rate):
     """At most `per_second` requests each second, evenly paced, with `burst_s` seconds of credit after a pause.
 
-    Of rates below 1 a second the window is the time that one request takes.
+    Below 1 a second, the window is the interval between two requests.
     """
-
-    __slots__ = ("_before", "_counted", "_max_counted", "_part_count", "_part_end_s", "_window_s")
 
     def __init__(self, name: str, per_second: float, burst_s: float = 0.0) -> None:
         super().__init__(name, per_second, burst_s)
         margin = min(PACING_MARGIN + per_second * _MARGIN_PER_HZ, _MAX_MARGIN)
         self._seconds_per_unit = 1.0 / (per_second * (1.0 - margin))
-        self._credit_s = self._most_s = burst_s + min(margin, _MAX_CATCH_UP_S)
+        self._credit_s = self._max_credit_s = burst_s + min(margin, _MAX_CATCH_UP_S)
         self._window_s = max(1.0, 1.0 / per_second)
         self._max_counted = math.ceil(per_second * (self._window_s * (1.0 - margin) + burst_s))
         self._counted = 0
@@ -54,10 +52,10 @@ class RequestRate(Rate):
         ready_s = self._next_s + (needed_s if needed_s < self._burst_s else self._burst_s)
         return ready_s if self._counted < self._max_counted else max(ready_s, self._room_at(now))
 
-    def take(self, cost: float, now: float) -> None:
+    def acquire(self, cost: float, now: float) -> None:
         """Charge a request that leaves now."""
         self.used += cost
-        next_s, oldest_s = self._next_s, now - self._most_s
+        next_s, oldest_s = self._next_s, now - self._max_credit_s
         if next_s < oldest_s:
             next_s = oldest_s if next_s != -math.inf else now - self._burst_s  # the first one was not late
         self._next_s = next_s + cost * self._seconds_per_unit
@@ -67,9 +65,9 @@ class RequestRate(Rate):
         else:
             self._count(now)
 
-    def left_late(self, sent_s: float, left_s: float, behind_s: float) -> None:
+    def record_late_departure(self, sent_s: float, left_s: float, behind_s: float) -> None:
         """Count a request that was charged at `sent_s` when it left."""
-        super().left_late(sent_s, left_s, behind_s)
+        super().record_late_departure(sent_s, left_s, behind_s)
         self._uncount(sent_s)
         self._count(left_s)
 

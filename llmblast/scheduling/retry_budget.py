@@ -28,6 +28,6 @@ class RetryBudget:
         self._counted_s, self.earned = now, 0.0
         return now if self._credit >= 1.0 else now + (1.0 - self._credit) / FREE_PER_S
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """Pay for one retry."""
         self._credit -= 1.0

@@ -21,7 +21,7 @@ from llmblast.scheduling.request_queue import RequestQueue
 from llmblast.scheduling.request_rate import RequestRate
 from llmblast.scheduling.retry_budget import EARNED_PER_ANSWER
 from llmblast.scheduling.routes import Route
-from llmblast.scheduling.tokens import dearest
+from llmblast.scheduling.tokens import max_tokens_of
 
 RECALLED_S = 0.05
 """How long rejected lines wait where a free slot is all that they need."""
@@ -170,8 +170,8 @@ class Scheduler:
         kept connections would come too close, so the schedule moves as a whole.
         """
         behind_s = endpoint.delay.add(attempt.sent_s, attempt.schedule_delay_s, left_s) if is_fresh else 0.0
-        endpoint.limits.left_late(attempt.sent_s, left_s, behind_s)
-        self.run_limits.left_late(attempt.sent_s, left_s, behind_s)
+        endpoint.limits.record_late_departure(attempt.sent_s, left_s, behind_s)
+        self.run_limits.record_late_departure(attempt.sent_s, left_s, behind_s)
         self._paced_until_s = -math.inf
 
     @property
@@ -185,8 +185,8 @@ class Scheduler:
 
     def leave(self, endpoint: Endpoint, now: float, *, is_fresh: bool = False) -> None:
         """Record the departure of a request that was admitted, on a connection that was opened for it if `is_fresh`."""
-        self.run_limits.leave(now, is_fresh=is_fresh)
-        endpoint.limits.leave(now, is_fresh=is_fresh)
+        self.run_limits.record_departure(now, is_fresh=is_fresh)
+        endpoint.limits.record_departure(now, is_fresh=is_fresh)
 
     def wait_for_output(self, now: float) -> None:
         """Count the present wait for the output files, not for a limit."""
@@ -232,8 +232,8 @@ class Scheduler:
         return usable
 
     def _pay(self, attempt: Attempt, endpoint: Endpoint, tokens: Tokens, now: float) -> None:
-        self.run_limits.take(tokens, now)
-        endpoint.limits.take(tokens, now)
+        self.run_limits.acquire(tokens, now)
+        endpoint.limits.acquire(tokens, now)
         if not endpoint.traffic.sends:
             self._await_cold_start(endpoint)
         endpoint.record_send(attempt, now)
@@ -255,7 +255,7 @@ class Scheduler:
     def _estimate(self, request: Request) -> Tokens:
         if len(self.enabled) == 1:
             return self.enabled[0].learned.estimator.estimate(request)
-        return dearest(endpoint.learned.estimator.estimate(request) for endpoint in self.enabled)
+        return max_tokens_of(endpoint.learned.estimator.estimate(request) for endpoint in self.enabled)
 
     def _find_endpoint(self, attempt: Attempt, tokens: Tokens, now: float) -> Endpoint | None:
         request = attempt.request

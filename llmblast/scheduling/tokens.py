@@ -1,4 +1,4 @@
-"""How many tokens a request will cost: a prompt ratio and an output quantile, learned from the provider's counts."""
+"""Token estimates: learn a prompt ratio and an output quantile from the provider's counts."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -6,7 +6,8 @@ from typing import Literal
 from llmblast.records import NO_TOKENS, Answer, Attempt, Request, Tokens
 
 FIRST_TOKENS_PER_BYTE = 0.3
-"""Before anything is known. English takes 0.25 in most tokenisers; too much is given back, too little draws a 429."""
+"""Estimate before the first answer. English has 0.25 in most tokenisers; too much is given back, too little leads to
+a 429."""
 FIRST_OUTPUT_TOKENS = 256.0
 OUTPUT_QUANTILE = 0.9
 _RATIO_GAIN = 0.05
@@ -14,13 +15,11 @@ _QUANTILE_STEP = 0.05
 
 
 class TokenEstimator:
-    """Learns one endpoint's tokens per request byte and a high quantile of its answers' lengths.
+    """Learn one endpoint's tokens per request byte and a high quantile of its answers' lengths.
 
-    `charge` is `usage` where the provider's limits count what was really used, `max_tokens` where they count that of a
-    request up front and give nothing back (OpenAI's and Azure's rate limits do).
+    `charge` is `usage` where the provider's limits count the tokens really used, `max_tokens` where they count those of
+    a request up front and give nothing back (OpenAI's and Azure's rate limits do).
     """
-
-    __slots__ = ("_output_tokens", "_tokens_per_byte", "charge")
 
     def __init__(self, charge: Literal["usage", "max_tokens"] = "usage") -> None:
         self.charge = charge
@@ -28,15 +27,15 @@ class TokenEstimator:
         self._output_tokens = FIRST_OUTPUT_TOKENS
 
     def estimate(self, request: Request) -> Tokens:
-        """What a request will be charged, the answer bounded by `max_tokens`."""
+        """Return the tokens that a request will be charged, those of the answer bounded by `max_tokens`."""
         prompt = (len(request.body) - request.image_bytes) * self._tokens_per_byte + request.image_tokens
         bound, output = request.max_tokens, self._output_tokens
         if bound is not None and (bound < output or self.charge == "max_tokens"):
             output = bound
         return prompt + output, prompt, output
 
-    def charged(self, attempt: Attempt, answer: Answer) -> Tokens:
-        """What an answered request was charged in the end; the estimate where the provider did not count."""
+    def count_tokens(self, attempt: Attempt, answer: Answer) -> Tokens:
+        """Return the tokens that an answered request was charged; the estimate where the provider did not count."""
         if answer.prompt_tokens is None or answer.completion_tokens is None:
             return attempt.tokens_paid
         prompt: float = answer.prompt_tokens
@@ -44,7 +43,7 @@ class TokenEstimator:
         return prompt + output, prompt, output
 
     def learn(self, request: Request, answer: Answer) -> None:
-        """Follows one reply. The quantile moves by stochastic approximation (Robbins and Monro, 1951), its steps in
+        """Learn from one reply. The quantile moves by stochastic approximation (Robbins and Monro, 1951), its steps in
         proportion to its size, so that it is right for answers of ten tokens and of ten thousand.
         """
         if answer.prompt_tokens is None or answer.completion_tokens is None:
@@ -59,7 +58,7 @@ class TokenEstimator:
             self._output_tokens -= step * (1.0 - OUTPUT_QUANTILE)
 
 
-def dearest(estimates: Iterable[Tokens]) -> Tokens:
-    """The largest of each kind: one estimate then serves both levels, before an endpoint is chosen."""
+def max_tokens_of(estimates: Iterable[Tokens]) -> Tokens:
+    """Return the largest count of each kind: one estimate serves both levels, before an endpoint is chosen."""
     kinds = tuple(zip(*estimates, strict=True))
     return (max(kinds[0]), max(kinds[1]), max(kinds[2])) if kinds else NO_TOKENS

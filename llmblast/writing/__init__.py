@@ -1,7 +1,7 @@
 """Outcomes to files: records, batches, locks, recovery."""
 
+from llmblast.writing.formats import FORMATS, render
 from llmblast.writing.output_file import OutputFile
-from llmblast.writing.records import FORMATS, render
 from llmblast.writing.retries import should_retry
 from llmblast.writing.safe_json import is_json
 from llmblast.writing.shared_file import SharedFile

@@ -1,6 +1,6 @@
-"""The one writer: it takes Outcomes without a wait; memory is bounded by bytes, files get whole batches.
+"""Writer: take outcomes without a wait, and write them to the two outputs. Memory is bounded by bytes.
 
-The two files are written side by side, so a slow reader of the one does not hold up the other.
+Both outputs are written concurrently, so a slow reader of one does not delay the other.
 """
 
 import asyncio
@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from llmblast.errors import OutputFailedError, ReaderGoneError
 from llmblast.records import Outcome, Success
+from llmblast.writing.formats import render
 from llmblast.writing.output_file import OutputFile
-from llmblast.writing.records import render
 from llmblast.writing.spool import Spool
 from llmblast.writing.stream import Stream, Timing
 
@@ -17,7 +17,7 @@ FULL_BYTES = 8 * 1024 * 1024
 
 
 class Writer:
-    """Brings Outcomes to their files: successes to `save`, failures to `errors`.
+    """Write outcomes: successes to `save`, failures to `errors`.
 
     `is_full` asks for a pause: too much waits to be written, or a file has no room. `changed` is set once there is room
     again, or once an output has failed: then its records go to a second place, in `spool_directory` if one is named,
@@ -46,7 +46,7 @@ class Writer:
         self._errors = Stream(errors, Spool(errors, spool_directory), timing or Timing(), self)
 
     def put(self, outcome: Outcome) -> None:
-        """Takes the outcome, full or not. On the loop only, before `close`; never blocks, never fails."""
+        """Take the outcome, full or not. Call it on the loop, before `close`; it never blocks and never fails."""
         record = render(outcome, self._echo, self._body)
         self._buffered_bytes += len(record)
         if self._buffered_bytes >= FULL_BYTES:
@@ -54,22 +54,22 @@ class Writer:
         (self._save if isinstance(outcome, Success) else self._errors).add(record)
 
     async def run(self) -> None:
-        """The flush loop; it ends after `close`."""
+        """Write until `close`."""
         await asyncio.gather(self._save.run(), self._errors.run())
 
     async def flush(self) -> None:
-        """Returns when all that was put before is written and synced, or waits for room."""
+        """Wait until all outcomes so far are written and synced, or wait for room."""
         await asyncio.shield(asyncio.gather(self._save.flush(), self._errors.flush()))
 
-    def hurry(self) -> None:
-        """Somebody wants the run to end: waits for room no longer."""
-        self._save.hurry()
-        self._errors.hurry()
+    def stop_waiting(self) -> None:
+        """Wait for room no longer, since the run is to end."""
+        self._save.stop_waiting()
+        self._errors.stop_waiting()
 
     async def close(self) -> None:
-        """Writes and syncs everything, closes the files, lifts the locks. Goes on to its end even when cancelled.
+        """Write and sync everything, close the files and release the locks, even when cancelled.
 
-        Raises OutputFailedError when anything is not in its file.
+        Raises OutputFailedError when a record is not in its file.
         """
         closing = asyncio.gather(self._save.close(), self._errors.close(), return_exceptions=True)
         problems = await asyncio.shield(closing)
@@ -82,22 +82,19 @@ class Writer:
             raise (ReaderGoneError if is_reader_gone else OutputFailedError)(" ".join(map(str, failures)))
 
     def wrote(self, size_bytes: int) -> None:
-        """A stream's word, as are the next three: so many bytes wait no longer to be written."""
+        """See `Listener`, as for the next three."""
         self._buffered_bytes -= size_bytes
         self._make_room()
 
     def paused(self, notice: str) -> None:
-        """Its file takes nothing for now."""
         self.is_full = True
         self._notice(notice)
 
     def resumed(self, notice: str) -> None:
-        """It takes records again."""
         self._notice(notice)
         self._make_room()
 
     def failed(self, failure: OutputFailedError) -> None:
-        """Its records go to a second place."""
         if self.failure is None:
             self.failure = failure
             self.changed.set()

@@ -82,7 +82,7 @@ SCHEDULING, JOB, WATCHING = "llmblast.scheduling", "llmblast.job", "llmblast.wat
 ADVICE = [
     *(
         Defect(target=f"{SCHEDULING}.learned_rate:LearnedRate.{name}", part=".* learned rate", first=first)
-        for name, first in (("take", 1), ("take", 50), ("ready_at", 20), ("on_rejected", 1))
+        for name, first in (("acquire", 1), ("acquire", 50), ("ready_at", 20), ("on_rejected", 1))
     ),
     *(
         Defect(target=f"{SCHEDULING}.learned_rate:LearnedRate.{name}", part=".* learned rate", mock=USED_UP)
@@ -92,7 +92,7 @@ ADVICE = [
         Defect(
             target=f"{SCHEDULING}.adaptive_concurrency:AdaptiveConcurrency.{name}", part=".* concurrency", first=first
         )
-        for name, first in (("ready_at", 10), ("take", 10), ("on_answer", 1), ("on_push_back", 1))
+        for name, first in (("ready_at", 10), ("acquire", 10), ("on_answer", 1), ("on_push_back", 1))
     ),
     *(
         Defect(
@@ -100,11 +100,11 @@ ADVICE = [
             part=".* learned concurrency",
             first=first,
         )
-        for name, first in (("take", 10), ("settle", 5), ("on_answer", 1), ("on_rejected", 1))
+        for name, first in (("acquire", 10), ("settle", 5), ("on_answer", 1), ("on_rejected", 1))
     ),
     *(
         Defect(target=f"{SCHEDULING}.advertised_rate:AdvertisedRate.{name}", part=part, first=2, mock=ADVERTISED)
-        for name in ("take", "on_rate_limit_headers")
+        for name in ("acquire", "on_rate_limit_headers")
         for part in (".* requests limit reported by the provider",)
     ),
     Defect(
@@ -170,8 +170,8 @@ PATH = [
     *(
         Defect(target=f"llmblast.{target}", first=first, lost=lost, mock=FAULTY)
         for target, first, lost in (
-            ("writing.records:render", 1, UNDER_WAY),
-            ("writing.records:render", 100, UNDER_WAY),
+            ("writing.formats:render", 1, UNDER_WAY),
+            ("writing.formats:render", 100, UNDER_WAY),
             ("writing.safe_json:dump_line", 100, UNDER_WAY),
             ("writing.writer:Writer.put", 100, UNDER_WAY),
             ("writing.stream:Stream._bring", 2, LINES),
@@ -183,8 +183,8 @@ PATH = [
             ("sending.lean:LeanChannel.start", 100, 0),
             ("sending.lean:LeanChannel.send", 3, 0),
             ("sending.lean:LeanChannel.sweep", 1, 0),
-            ("sending.exchange:Exchange.data_received", 100, UNDER_WAY),
-            ("sending.exchange:Exchange.on_message_complete", 100, UNDER_WAY),
+            ("sending.exchange:Exchange.on_data", 100, UNDER_WAY),
+            ("sending.reply_reader:ReplyReader.on_message_complete", 100, UNDER_WAY),
             ("job.line_ends:LineEnds.succeed", 100, UNDER_WAY),
             ("job.response_handler:ResponseHandler._on_failure", 5, 0),
             ("job.response_handler:ResponseHandler._on_rate_limited", 2, 0),
@@ -199,14 +199,14 @@ PATH = [
             ("scheduling.scheduler:Scheduler.on_outcome", 100, 0),
             ("scheduling.scheduler:Scheduler.release", 100, 0),
             ("scheduling.request_queue:RequestQueue.add_retry", 3, 0),
-            ("scheduling.push_back:PushBack.take", 100, 0),
+            ("scheduling.push_back:PushBack.acquire", 100, 0),
             ("scheduling.push_back:PushBack.on_rejected", 2, 0),
             ("scheduling.endpoints:Endpoint.record_send", 100, 0),
         )
     ),
-    Defect(target="llmblast.writing.records:error_record", mock=FAULTY, options=("-a", "1")),
-    Defect(target="llmblast.scheduling.request_rate:RequestRate.take", first=50, options=("--rps", "500")),
-    Defect(target="llmblast.scheduling.limits:Concurrency.take", first=50, options=("--rps", "500")),
+    Defect(target="llmblast.writing.formats:error_record", mock=FAULTY, options=("-a", "1")),
+    Defect(target="llmblast.scheduling.request_rate:RequestRate.acquire", first=50, options=("--rps", "500")),
+    Defect(target="llmblast.scheduling.limits:Concurrency.acquire", first=50, options=("--rps", "500")),
     Defect(target="llmblast.scheduling.tokens:TokenEstimator.estimate", first=50, options=COUNTED),
 ]
 
@@ -306,7 +306,7 @@ def test_a_defect_in_the_path_of_a_record_ends_the_run_in_order(
         ("llmblast.job.check:_summary", ("check", "prompts.jsonl")),
         ("llmblast.cli.config:_table", ("config", "show")),
         ("llmblast.mocking.server:MockServer.__aenter__", ("mock", "--port", "0")),
-        ("llmblast.settings:load", ("run", "prompts.jsonl", "-u", "mock:")),
+        ("llmblast.setting_loading:load", ("run", "prompts.jsonl", "-u", "mock:")),
         ("llmblast.job.start:run_preflight_checks", ("run", "prompts.jsonl", "-u", "mock:")),
         ("llmblast.job.pipeline:make_scheduler", ("run", "prompts.jsonl", "-u", "mock:")),
     ],
@@ -337,7 +337,7 @@ def test_where_the_output_is_a_pipe_the_details_are_in_the_current_folder(
     url = start_mock("latency=0").url
 
     done = run_broken(
-        tmp_path, environment, "llmblast.writing.records:render", 3, "run", "prompts.jsonl", "-u", url, "-o", "-"
+        tmp_path, environment, "llmblast.writing.formats:render", 3, "run", "prompts.jsonl", "-u", url, "-o", "-"
     )
 
     assert done.returncode == ExitCode.DEFECT
@@ -359,7 +359,7 @@ def test_a_link_in_place_of_the_details_is_not_followed(
     done = run_broken(
         tmp_path,
         {**environment, "TMPDIR": str(folder)},
-        "llmblast.writing.records:render",
+        "llmblast.writing.formats:render",
         3,
         *("run", "prompts.jsonl", "-u", start_mock("latency=0").url),
     )

@@ -26,7 +26,7 @@ def learn(settings: Settings, per_s: float, now_s: float = NOW_S) -> None:
     endpoints = make_scheduler(settings, known).endpoints
     endpoints[0].traffic.answers = 1
     for n in range(200):
-        endpoints[0].hold.push_back.take(1.0, n / per_s)
+        endpoints[0].hold.push_back.acquire(1.0, n / per_s)
     keep_limits(settings, endpoints, now_s)
 
 

@@ -9,7 +9,7 @@ from tests.scheduling.scheduling_samples import make_attempt, make_endpoint
 
 def send(endpoint: Endpoint, number: int, now: float, model: str | None = None) -> Attempt:
     attempt = make_attempt(number, model=model, sent_s=now)
-    endpoint.limits.take(NO_TOKENS, now)
+    endpoint.limits.acquire(NO_TOKENS, now)
     endpoint.record_send(attempt, now)
     return attempt
 

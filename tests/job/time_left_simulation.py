@@ -123,6 +123,6 @@ class Run:
         mine.latency.add(now - attempt.sent_s)
         answer = Answer(prompt_tokens=prompt, completion_tokens=output)
         self.scheduler.on_outcome(attempt, endpoint, ANSWERED, now)
-        charged: Tokens = endpoint.learned.estimator.charged(attempt, answer)
+        charged: Tokens = endpoint.learned.estimator.count_tokens(attempt, answer)
         self.scheduler.release(attempt, endpoint, charged, now)
         endpoint.learned.learn_tokens(attempt.request, answer, now)

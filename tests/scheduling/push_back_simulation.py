@@ -292,11 +292,11 @@ class Simulation:
     def _send(self, is_retry: bool) -> None:
         now = self.now
         was_exhausted, held_since_s = self.gate.is_exhausted, self.gate.held_since_s
-        self.gate.take(1, now)
+        self.gate.acquire(1, now)
         if held_since_s < math.inf and not self.gate.is_held:
             self._on_hold_ended(held_since_s, was_exhausted)
-        self.rate.take(1, now)
-        self.concurrency.take(1, now)
+        self.rate.acquire(1, now)
+        self.concurrency.acquire(1, now)
         self._set_next_s = max(self._set_next_s, now - 0.002) + 1 / self.options.set_per_s
         failures = 0
         if self._fresh and (self.gate.is_held or not is_retry):

@@ -151,7 +151,7 @@ def sends_of(rate: Rate, lateness_s: Iterator[float], until_s: float, start_s: f
     """Moments at which unit costs leave when `rate` is asked again up to so late after each is ready."""
     now, sends = start_s, []
     while now < start_s + until_s:
-        rate.take(1.0, now)
+        rate.acquire(1.0, now)
         sends.append(now)
         ready_s = rate.ready_at(1.0, now)
         now = ready_s + next(lateness_s) if ready_s > now else now

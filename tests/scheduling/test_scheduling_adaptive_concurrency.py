@@ -148,7 +148,7 @@ class Run:
         while requests or server.in_flight:
             ready_s = max(limit.ready_at(1.0, now), next_s) if requests else math.inf
             if ready_s <= now:
-                limit.take(1.0, now)
+                limit.acquire(1.0, now)
                 server.send(now)
                 self.sends.append(now)
                 self.most_in_flight = max(self.most_in_flight, server.in_flight)
@@ -205,7 +205,7 @@ def seconds_to_open(slots: int) -> float:
     limit, now, sent = AdaptiveConcurrency("concurrency", slots), 0.0, 0
     while sent < slots:
         now = max(now, limit.ready_at(1.0, now))
-        limit.take(1.0, now)
+        limit.acquire(1.0, now)
         sent += 1
     return now
 
@@ -216,7 +216,7 @@ def test_a_limit_starts_at_four_or_at_its_slots(slots: int, first: int) -> None:
     limit = AdaptiveConcurrency("concurrency", slots)
     for _ in range(first):
         assert limit.ready_at(1.0, 0.0) <= 0.0
-        limit.take(1.0, 0.0)
+        limit.acquire(1.0, 0.0)
 
     assert limit.ready_at(1.0, 0.0) > 0.0
     assert limit.is_open is (slots <= 4)
@@ -242,14 +242,14 @@ def test_push_back_ends_the_opening_by_time_for_a_second() -> None:
     """Answers go on opening the limit."""
     limit = AdaptiveConcurrency("concurrency", 256)
     for _ in range(4):
-        limit.take(1.0, 0.0)
+        limit.acquire(1.0, 0.0)
     limit.ready_at(1.0, 0.0)
     limit.on_push_back(0.2)
 
     assert limit.ready_at(1.0, 0.25) == 1.2
     limit.on_answer(0.0, 0.5, 0.5)
     assert limit.ready_at(1.0, 0.5) <= 0.5
-    limit.take(1.0, 0.5)
+    limit.acquire(1.0, 0.5)
     assert limit.ready_at(1.0, 1.2) == 1.2
     assert free_slots(limit) == 5
 
@@ -257,10 +257,10 @@ def test_push_back_ends_the_opening_by_time_for_a_second() -> None:
 def test_time_in_which_the_limit_is_not_full_does_not_open_it() -> None:
     """After an outage of half a minute a crowd would meet a server that has just started."""
     limit = AdaptiveConcurrency("concurrency", 256)
-    limit.take(4.0, 0.0)
+    limit.acquire(4.0, 0.0)
     limit.ready_at(1.0, 0.0)
     limit.settle(4.0, 0.0, 0.1)
-    limit.take(4.0, 30.0)
+    limit.acquire(4.0, 30.0)
 
     assert limit.ready_at(1.0, 30.0) == 30.25
 
@@ -496,7 +496,7 @@ def test_latencies_of_nothing_are_borne() -> None:
     """A clock need not tell two moments apart."""
     limit = AdaptiveConcurrency("concurrency", RUN_SLOTS)
     for _ in range(1000):
-        limit.take(1.0, 1.0)
+        limit.acquire(1.0, 1.0)
         limit.on_answer(1.0, 0.0, 1.0)
         limit.settle(1.0, 0.0, 1.0)
 

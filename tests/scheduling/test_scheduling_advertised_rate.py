@@ -166,7 +166,7 @@ def test_a_quota_of_a_second_or_of_a_day_is_not_spread(reset_s: float | None) ->
     rate = AdvertisedRate("advertised")
     for n in range(100):
         now = START_S + n / 10
-        rate.take(1.0, now)
+        rate.acquire(1.0, now)
         rate.on_rate_limit_headers(RateLimitInfo("requests", 1000, 500 - n, reset_s), now, now + 0.05)
 
     assert rate.pace_per_s == math.inf
@@ -187,7 +187,7 @@ def test_replies_that_overtake_each_other_hold_nothing_back(written_at: str) -> 
         if reply_s > START_S + WINDOW_S:
             break
         while next_s < reply_s:
-            rate.take(1.0, next_s)
+            rate.acquire(1.0, next_s)
             next_s = next(sends, math.inf)
         moment_s = (sent_s if written_at == "admission" else min(reply_s, START_S + 54.9)) - START_S
         remaining, reset_s = 599 - math.floor(10 * moment_s + 1e-6), START_S + WINDOW_S - reply_s
@@ -204,7 +204,7 @@ def use_counter(rate: AdvertisedRate, remaining: int, seconds: float, *, is_coun
     for n in range(round(100 * seconds)):
         now = START_S + n / 100
         if rate.ready_at(1.0, now) <= now:
-            rate.take(1.0, now)
+            rate.acquire(1.0, now)
             remaining -= is_counted
         rate.on_rate_limit_headers(RateLimitInfo("requests", 1200, remaining, WINDOW_S - n / 100), now, now + LATENCY_S)
     return START_S + seconds
@@ -231,7 +231,7 @@ def test_a_pace_does_not_outlive_its_window() -> None:
     rate = AdvertisedRate("advertised")
     now = use_counter(rate, 40, 20.0)
     assert rate.pace_per_s < 1.0
-    rate.take(1.0, now + WINDOW_S)
+    rate.acquire(1.0, now + WINDOW_S)
 
     assert rate.pace_per_s == pytest.approx(1200 / WINDOW_S)
 
@@ -240,7 +240,7 @@ def test_a_wait_shrinks_when_a_new_window_begins() -> None:
     """What would have waited for seconds at the end of a window goes at the new one's pace."""
     rate = AdvertisedRate("advertised")
     now = use_counter(rate, 40, 20.0)
-    rate.take(1.0, now)
+    rate.acquire(1.0, now)
     assert rate.ready_at(1.0, now) > now + 1.0
     rate.on_rate_limit_headers(RateLimitInfo("requests", 1200, 1199, WINDOW_S), now + 0.1, now + 0.2)
 
@@ -252,7 +252,7 @@ def test_headers_of_two_servers_with_windows_of_their_own_do_not_slow_a_configur
     rate, random, slowest = AdvertisedRate("advertised", 20.0), Random(5), list[float]()
     for n in range(2400):
         now = START_S + n / 20
-        rate.take(1.0, now)
+        rate.acquire(1.0, now)
         phase_s = (n / 20 + random.choice((0.0, WINDOW_S / 2))) % WINDOW_S
         info = RateLimitInfo("requests", 1200, 1200 - math.floor(10 * phase_s), WINDOW_S - phase_s)
         rate.on_rate_limit_headers(info, now, now + LATENCY_S)
@@ -271,7 +271,7 @@ def test_two_clients_share_a_bucket_equally() -> None:
         for n, rate in enumerate(rates):
             if now < max(ready_s[n], rate.ready_at(1.0, now)):
                 continue
-            rate.take(1.0, now)
+            rate.acquire(1.0, now)
             ready_s[n] = now + 1 / 20
             rejected += bool(limit.admit(1.0, now))
             sent[n] += now > START_S + 100
@@ -313,7 +313,7 @@ def test_whatever_the_headers_say_a_pace_remains(
     rate, now = AdvertisedRate("advertised", set_per_s), START_S
     for gap_s, cost, kind, used, odd in steps:
         now += gap_s
-        rate.take(cost, now)
+        rate.acquire(cost, now)
         reset_s = 500 * used if kind == "bucket" else START_S + 500.0 - now
         numbers = odd if kind == "odd" else (limit, limit - limit * used, reset_s)
         rate.on_rate_limit_headers(RateLimitInfo("requests", *numbers, resolution_s), now, now + 0.001)

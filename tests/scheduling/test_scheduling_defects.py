@@ -42,7 +42,7 @@ class Counted:
     def ready_at(self, cost: float, now: float) -> float:
         return now
 
-    def take(self, cost: float, now: float) -> None:
+    def acquire(self, cost: float, now: float) -> None:
         self.charged += cost
 
     def settle(self, paid: float, real: float, now: float) -> None:
@@ -107,11 +107,11 @@ def test_the_others_are_charged_once_where_a_learned_limit_fails(place: int) -> 
     """Wherever it stands: those before it were charged already, those behind it were not."""
     first, second, tokens = Counted("a"), Counted("b"), Counted("tokens")
     limits: list[Limit] = [first, second]
-    limits.insert(place, failing_limit("learned", "take"))
+    limits.insert(place, failing_limit("learned", "acquire"))
     limits_of_one, names = guarded(per_request=limits, total=[tokens])
 
-    limits_of_one.take(TOKENS, 0.0)
-    limits_of_one.take(TOKENS, 0.0)
+    limits_of_one.acquire(TOKENS, 0.0)
+    limits_of_one.acquire(TOKENS, 0.0)
 
     assert (first.charged, second.charged, tokens.charged) == (2.0, 2.0, 20.0)
     assert names == ["learned"]
@@ -122,7 +122,7 @@ def test_the_others_are_settled_once_where_a_learned_limit_fails() -> None:
     slots, tokens = Counted("slots"), Counted("tokens")
     learned = failing_limit("learned tokens", "settle")
     limits, names = guarded(slots=[slots], total=[learned], prompt=[tokens])
-    limits.take(TOKENS, 0.0)
+    limits.acquire(TOKENS, 0.0)
 
     limits.release(TOKENS, (20.0, 5.0, 15.0), 1.0)
 
@@ -133,7 +133,7 @@ def test_the_others_are_settled_once_where_a_learned_limit_fails() -> None:
 def test_several_learned_limits_fail_at_once(ask: str) -> None:
     """All of them are left out, and what is left says when to go."""
     rate = Rate("rate", 1.0)
-    rate.take(1.0, 100.0)
+    rate.acquire(1.0, 100.0)
     limits, names = guarded(per_request=[failing_limit("a", "ready_at"), rate], total=[failing_limit("b", "ready_at")])
 
     ready, (at, limit) = limits.is_ready(TOKENS, 100.5), limits.last_ready(TOKENS, 100.5)
@@ -144,22 +144,22 @@ def test_several_learned_limits_fail_at_once(ask: str) -> None:
 
 def test_a_defect_in_a_limit_that_was_set_comes_out() -> None:
     """Without it more would be sent than the user allows."""
-    limits, _ = guarded(per_request=[failing_limit("a", "take", is_learned=False)])
+    limits, _ = guarded(per_request=[failing_limit("a", "acquire", is_learned=False)])
 
     with pytest.raises(ZeroDivisionError):
-        limits.take(TOKENS, 0.0)
+        limits.acquire(TOKENS, 0.0)
 
 
 def test_without_a_report_a_defect_in_advice_comes_out(break_method: Break) -> None:
     """So that tests of a part see its defects."""
-    break_method(LearnedRate, "take")()
+    break_method(LearnedRate, "acquire")()
     endpoint = Endpoint(0, EndpointSettings(url="http://a/v1", name="a"), known=KnownLimits(5.0))
 
     with pytest.raises(ZeroDivisionError):
-        endpoint.limits.take(TOKENS, 0.0)
+        endpoint.limits.acquire(TOKENS, 0.0)
 
 
-@pytest.mark.parametrize("failing", ["ready_at", "take", "settle", "on_answer"])
+@pytest.mark.parametrize("failing", ["ready_at", "acquire", "settle", "on_answer"])
 def test_the_users_concurrency_holds_where_the_adaptive_one_fails(break_method: Break, failing: str) -> None:
     """With as many slots taken as there are requests in flight."""
     parts, break_now = Parts(), break_method(AdaptiveConcurrency, failing)
@@ -185,7 +185,7 @@ def test_the_users_concurrency_holds_where_the_adaptive_one_fails(break_method: 
     assert endpoint.learned.concurrency is None
 
 
-@pytest.mark.parametrize("failing", ["on_rejected", "on_held_rejected", "on_exhausted", "ready_at", "take"])
+@pytest.mark.parametrize("failing", ["on_rejected", "on_held_rejected", "on_exhausted", "ready_at", "acquire"])
 def test_a_learned_rate_that_fails_is_left_out(break_method: Break, failing: str) -> None:
     """Push-back still holds the endpoint back."""
     break_method(LearnedRate, failing)()
@@ -197,7 +197,7 @@ def test_a_learned_rate_that_fails_is_left_out(break_method: Break, failing: str
         now = max(now + 0.01, min(endpoint.hold.push_back.ready_at(1.0, now), now + 1.0))
         sent = Attempt(a_request(), sent_s=now)
         endpoint.limits.is_ready(TOKENS, now)
-        endpoint.limits.take(TOKENS, now)
+        endpoint.limits.acquire(TOKENS, now)
         endpoint.record_send(sent, now)
         endpoint.on_outcome(sent, SendOutcome(Kind.RATE_LIMITED, wait_s=0.1) if now < 5 else ANSWERED, now + 0.005)
         endpoint.record_return(sent, now + 0.005)
@@ -209,7 +209,7 @@ def test_a_learned_rate_that_fails_is_left_out(break_method: Break, failing: str
     assert endpoint.hold.push_back.share > 0
 
 
-@pytest.mark.parametrize("failing", ["ready_at", "take", "settle", "on_rate_limit_headers"])
+@pytest.mark.parametrize("failing", ["ready_at", "acquire", "settle", "on_rate_limit_headers"])
 def test_an_advertised_rate_that_fails_is_left_out_for_good(break_method: Break, failing: str) -> None:
     """The next headers do not bring it back."""
     parts, break_now = Parts(), break_method(AdvertisedRate, failing)
@@ -220,7 +220,7 @@ def test_an_advertised_rate_that_fails_is_left_out_for_good(break_method: Break,
 
     endpoint.learned.on_rate_limit_headers(infos, 1.0, 1.0)
     endpoint.limits.is_ready(TOKENS, 1.0)
-    endpoint.limits.take(TOKENS, 1.0)
+    endpoint.limits.acquire(TOKENS, 1.0)
     endpoint.limits.release(TOKENS, TOKENS, 1.1)
 
     assert len(parts.names) == 1
@@ -252,8 +252,8 @@ def test_a_plain_limit_has_the_users_number(limit: Concurrency) -> None:
     """Not the number of the moment."""
     limit.waited_s = 5.0
 
-    plain = limit.fixed(3)
+    plain = limit.to_fixed(3)
 
     assert (plain.ready_at(limit.max_slots - 3, 0.0), plain.is_full, plain.waited_s) == (0.0, False, 5.0)
-    plain.take(limit.max_slots - 3, 0.0)
+    plain.acquire(limit.max_slots - 3, 0.0)
     assert plain.is_full

@@ -26,10 +26,10 @@ def departures_at(per_second: float, lateness: Iterator[float], until_s: float) 
     """Moments at which requests leave one rate, when each wake-up is so late."""
     rate, now, left = EvenRate("rps", per_second), START_S, list[float]()
     while now < START_S + until_s:
-        rate.take(1.0, now)
+        rate.acquire(1.0, now)
         while rate.leaves_at > now:
             now = rate.leaves_at + next(lateness)
-        rate.leave(now)
+        rate.record_departure(now)
         left.append(now)
         ready_s = rate.ready_at(1.0, now)
         if ready_s > now:
@@ -110,9 +110,9 @@ def test_a_rate_is_even_unless_it_is_high_or_may_burst(rate: RateSettings, burst
 def test_a_request_that_leaves_late_holds_back_the_next_departure_and_not_its_admission() -> None:
     """Its connection takes 80 ms. The next one is admitted in time and leaves a tenth of a second after it."""
     limits = LimitSet(per_request=[EvenRate("rps", 10)])
-    limits.take(NO_TOKENS, START_S)
+    limits.acquire(NO_TOKENS, START_S)
     was_ready = limits.is_ready(NO_TOKENS, START_S + 0.1)
-    limits.leave(START_S + 0.08, is_fresh=True)
+    limits.record_departure(START_S + 0.08, is_fresh=True)
 
     assert not was_ready
     assert limits.is_ready(NO_TOKENS, START_S + 0.101)
@@ -122,8 +122,8 @@ def test_a_request_that_leaves_late_holds_back_the_next_departure_and_not_its_ad
 def test_a_late_departure_on_a_kept_connection_holds_the_next_admission_back() -> None:
     """Else it would be admitted, and no pause could hold it back any more, while it waits for its departure."""
     rate = EvenRate("rps", 10)
-    rate.take(1.0, START_S)
-    rate.leave(START_S + 0.003)
+    rate.acquire(1.0, START_S)
+    rate.record_departure(START_S + 0.003)
 
     assert rate.ready_at(1.0, START_S) == rate.leaves_at >= START_S + 0.103
 

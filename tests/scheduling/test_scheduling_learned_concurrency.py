@@ -31,7 +31,7 @@ def test_three_moments_of_rejections_above_all_answers_show_a_cap() -> None:
     concurrency = make_known(3)
     assert concurrency.cap == 3
     for _ in range(3):
-        concurrency.take(1, 5.0)
+        concurrency.acquire(1, 5.0)
     assert concurrency.ready_at(1, 5.0) == math.inf
 
 
@@ -66,7 +66,7 @@ def test_more_are_tried_ever_more_rarely() -> None:
     tried = []
     for answer in range(500):
         concurrency.on_answer(3, 10.0 + answer, 10.5 + answer)
-        concurrency.take(3, 10.5 + answer)
+        concurrency.acquire(3, 10.5 + answer)
         if concurrency.ready_at(1, 10.5 + answer) < math.inf:
             tried.append(answer)
             assert concurrency.on_rejected(4, 10.5 + answer, 10.6 + answer)
@@ -122,7 +122,7 @@ def test_no_order_of_events_and_no_number_breaks_it(events: list[tuple[str, int,
     for kind, in_flight, sent_s, now in events:
         match kind:
             case "acquire":
-                concurrency.take(1, now)
+                concurrency.acquire(1, now)
             case "settle":
                 concurrency.settle(1, 0, now)
             case "answer":

@@ -40,7 +40,7 @@ def test_it_is_free_until_something_is_rejected() -> None:
     rate = LearnedRate("rate")
     for n in range(1000):
         assert rate.ready_at(1, n / 1e4) <= n / 1e4
-        rate.take(1, n / 1e4)
+        rate.acquire(1, n / 1e4)
     assert rate.learned_per_s == math.inf
 
 
@@ -48,7 +48,7 @@ def test_what_was_accepted_until_the_quota_was_used_up_is_the_first_rate() -> No
     """The probe that was let in at the end belongs to the next window; a window is a second long at least."""
     rate = LearnedRate("rate")
     for n in range(201):
-        rate.take(1, 10 + n / 100)
+        rate.acquire(1, 10 + n / 100)
     rate.on_exhausted(12.0, 12.5)
     assert 95 <= rate.learned_per_s <= 100
 
@@ -58,14 +58,14 @@ def test_then_what_is_accepted_from_one_refill_to_the_next_is_the_rate() -> None
     rate = LearnedRate("rate")
     for window in range(12):
         for n in range(100):
-            rate.take(1, 10 * window + n / 100)
+            rate.acquire(1, 10 * window + n / 100)
         rate.on_exhausted(10 * window + 1.0, 10 * window + 10.0)
     assert 9 <= rate.learned_per_s <= 13
 
 
 def test_rejections_that_come_long_after_all_sends_are_no_trouble() -> None:
     rate = LearnedRate("rate")
-    rate.take(1, 0.0)
+    rate.acquire(1, 0.0)
     for n in range(20):
         rate.on_rejected(0.0, 100.0 + n)
     assert 0.02 <= rate.learned_per_s <= 1
@@ -179,7 +179,7 @@ def test_no_order_of_events_and_no_number_breaks_it(
     for kind, sent_s, now in events:
         match kind:
             case "acquire":
-                rate.take(1, now)
+                rate.acquire(1, now)
             case "reject":
                 rate.on_rejected(sent_s, now)
             case "held":
@@ -189,5 +189,5 @@ def test_no_order_of_events_and_no_number_breaks_it(
             case _:
                 rate.set_free(now)
         assert rate.learned_per_s >= 0.02
-        assert 0 <= rate.borne_share <= 0.3
+        assert 0 <= rate.tolerated_share <= 0.3
         assert not math.isnan(rate.ready_at(1, now))

@@ -35,14 +35,14 @@ def send_evenly(limits: LimitSet, count: int, start_s: float = START_S, step_s: 
     """All of which are let go."""
     for number in range(count):
         assert limits.is_ready(ONE_TOKEN, start_s + number * step_s)
-        limits.take(ONE_TOKEN, start_s + number * step_s)
+        limits.acquire(ONE_TOKEN, start_s + number * step_s)
 
 
 def send_crowd(level: Level, tokens: Tokens, now: float) -> int:
     """How many are let go at once."""
     sent = 0
     while level.limits.is_ready(tokens, now):
-        level.limits.take(tokens, now)
+        level.limits.acquire(tokens, now)
         sent += 1
     return sent
 
@@ -59,10 +59,10 @@ def test_no_second_holds_more_than_the_rate_however_late_a_crowd_leaves(seed: in
         now += random.uniform(0.0038, 0.004)
         while late and late[0][0] <= now:
             left_s, sent_s = late.popleft()
-            limits.left_late(sent_s, left_s, 0.0)
+            limits.record_late_departure(sent_s, left_s, 0.0)
             left.append(left_s)
         while limits.is_ready(NO_TOKENS, now):
-            limits.take(NO_TOKENS, now)
+            limits.acquire(NO_TOKENS, now)
             if late_from_s <= now < late_until_s:
                 late.append((now + 0.03, now))
             else:
@@ -77,7 +77,7 @@ def test_what_is_learned_binds_beside_what_was_set() -> None:
     limits = LimitSet(per_request=[RequestRate("rate", HIGH)])
     send_evenly(limits, 10)
     limits.add(LearnedRate("learned", learned_per_s=10))
-    limits.take(ONE_TOKEN, START_S + 1)
+    limits.acquire(ONE_TOKEN, START_S + 1)
     learned_s, learned = limits.last_ready(ONE_TOKEN, START_S + 1)
 
     assert learned.name == "learned"
@@ -114,7 +114,7 @@ def test_what_comes_back_while_credit_is_full_pays_for_no_more() -> None:
     """Credit is full, 2 ms of the rate, when a hundred give back all of it: two hundred go in a crowd, not three."""
     level, tokens, now = make_level(tokens_per_s=1e8), tokens_of(1000), START_S + 1
     for _ in range(100):
-        level.limits.take(tokens, START_S)
+        level.limits.acquire(tokens, START_S)
     for _ in range(100):
         level.limits.release(tokens, NO_TOKENS, now)
     sent = send_crowd(level, tokens, now)
@@ -138,8 +138,8 @@ def test_one_that_leaves_late_holds_up_none_of_those_behind_it() -> None:
     now = START_S + 1
     for number in range(100):
         assert level.limits.is_ready(ONE_TOKEN, now)
-        level.limits.take(ONE_TOKEN, now)
-        level.limits.left_late(now, now + number / 10_000, 0.0)
+        level.limits.acquire(ONE_TOKEN, now)
+        level.limits.record_late_departure(now, now + number / 10_000, 0.0)
 
     assert level.limits.is_ready(ONE_TOKEN, now)
 
@@ -154,7 +154,7 @@ def test_what_was_on_its_way_for_long_counts_in_the_window() -> None:
     limits = level.limits
     was_ready = limits.is_ready(ONE_TOKEN, now)
     for _ in range(200):
-        limits.left_late(START_S - 5, now, 0.0)
+        limits.record_late_departure(START_S - 5, now, 0.0)
 
     assert was_ready
     assert not limits.is_ready(ONE_TOKEN, now)

@@ -19,7 +19,7 @@ class Sends:
         self.now += 0.01
         self._line += 1
         attempt = make_attempt(self._line, model=model, sent_s=self.now)
-        self.endpoint.limits.take((0.0, 0.0, 0.0), self.now)
+        self.endpoint.limits.acquire((0.0, 0.0, 0.0), self.now)
         self.endpoint.record_send(attempt, self.now)
         return attempt
 

@@ -36,7 +36,7 @@ def make_busy_gate(sends: int, rejections: int) -> PushBack:
     """Return a gate that knows how many are rejected while others pass."""
     gate = PushBack("gate")
     for n in range(sends):
-        gate.take(1, n / 10)
+        gate.acquire(1, n / 10)
         if n % (sends // rejections) == 0:
             gate.on_rejected(n / 10, None, n / 10 + 0.001)
         else:
@@ -46,7 +46,7 @@ def make_busy_gate(sends: int, rejections: int) -> PushBack:
 
 def test_the_first_rejection_holds_and_one_probe_may_go_soon() -> None:
     gate = PushBack("gate")
-    gate.take(1, 10.0)
+    gate.acquire(1, 10.0)
     gate.on_rejected(10.0, None, 10.001)
     assert gate.is_held
     assert not gate.is_exhausted
@@ -55,8 +55,8 @@ def test_the_first_rejection_holds_and_one_probe_may_go_soon() -> None:
 
 def test_an_answer_to_a_later_send_ends_a_hold() -> None:
     gate = PushBack("gate")
-    gate.take(1, 10.0)
-    gate.take(1, 10.01)
+    gate.acquire(1, 10.0)
+    gate.acquire(1, 10.01)
     gate.on_rejected(10.0, None, 10.02)
     assert gate.on_answer(10.01)
     assert not gate.is_held
@@ -64,8 +64,8 @@ def test_an_answer_to_a_later_send_ends_a_hold() -> None:
 
 def test_an_answer_to_an_earlier_send_says_nothing() -> None:
     gate = PushBack("gate")
-    gate.take(1, 9.9)
-    gate.take(1, 10.0)
+    gate.acquire(1, 9.9)
+    gate.acquire(1, 10.0)
     gate.on_rejected(10.0, None, 10.02)
     assert not gate.on_answer(9.9)
     assert gate.is_held
@@ -73,27 +73,27 @@ def test_an_answer_to_an_earlier_send_says_nothing() -> None:
 
 def test_a_probe_that_is_not_rejected_in_time_ends_a_hold_before_its_answer() -> None:
     gate = PushBack("gate")
-    gate.take(1, 10.0)
+    gate.acquire(1, 10.0)
     gate.on_rejected(10.0, None, 10.001)
     probe_s = gate.ready_at(1, 10.001)
-    gate.take(1, probe_s)
+    gate.acquire(1, probe_s)
     released_s = gate.ready_at(1, probe_s)
     assert released_s < probe_s + 0.05
-    gate.take(1, released_s)
+    gate.acquire(1, released_s)
     assert not gate.is_held
 
 
 def test_a_rejection_among_answers_holds_nothing_where_some_are_usual() -> None:
     gate = make_busy_gate(sends=100, rejections=10)
     for n in range(10):
-        gate.take(1, 20.0 + n / 1000)
+        gate.acquire(1, 20.0 + n / 1000)
     gate.on_rejected(20.0, 1.0, 20.01)
     assert not gate.is_held
 
 
 def test_a_caller_that_knows_better_ends_the_hold() -> None:
     gate = PushBack("gate")
-    gate.take(1, 10.0)
+    gate.acquire(1, 10.0)
     gate.on_rejected(10.0, 60.0, 10.001)
     gate.end_hold()
     assert not gate.is_held
@@ -157,7 +157,7 @@ def test_no_order_of_events_and_no_number_breaks_it(events: list[tuple[str, floa
     for kind, sent_s, now, wait_s in events:
         match kind:
             case "acquire":
-                gate.take(1, now)
+                gate.acquire(1, now)
             case "answer":
                 gate.on_answer(sent_s)
             case "reject":

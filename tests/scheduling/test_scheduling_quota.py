@@ -48,7 +48,7 @@ def test_no_window_holds_more_and_nobody_waits_a_part_too_long(
         assert exact_s - ROUNDING_S <= ready_s <= exact_s + WINDOW_S / slots + ROUNDING_S
         now = max(now, ready_s)
         assert quota.ready_at(cost, now) == now
-        quota.take(cost, now)
+        quota.acquire(cost, now)
         log.append((now, cost))
 
     assert most_in_a_window(log) <= units
@@ -75,7 +75,7 @@ def test_no_window_holds_more_when_replies_give_back(
             log[place] = (log[place][0], real)
             now = max(now, landed_s)
         now = max(now, quota.ready_at(cost, now))
-        quota.take(cost, now)
+        quota.acquire(cost, now)
         log.append((now, cost))
         heapq.heappush(flights, (now + latency_s, sent, cost, cost * share))
 
@@ -86,7 +86,7 @@ def at_once(quota: RollingQuota, now: float) -> int:
     """Units that may go at this very moment."""
     sent = 0
     while quota.ready_at(1.0, now) <= now:
-        quota.take(1.0, now)
+        quota.acquire(1.0, now)
         sent += 1
     return sent
 
@@ -104,7 +104,7 @@ def test_a_quota_comes_back_as_it_was_used() -> None:
     """Twenty early and thirty late: the twenty are free again first."""
     quota = RollingQuota("rpd", 50, WINDOW_S)
     for now, units in ((0.0, 20.0), (60.0, 30.0)):
-        quota.take(units, now)
+        quota.acquire(units, now)
 
     assert quota.ready_at(20.0, 60.0) == pytest.approx(WINDOW_S, abs=0.1)
     assert quota.ready_at(21.0, 60.0) == pytest.approx(60.0 + WINDOW_S, abs=0.1)
@@ -114,10 +114,10 @@ def test_a_quota_comes_back_as_it_was_used() -> None:
 def test_a_cost_beyond_the_quota_goes_when_nothing_else_is_counted() -> None:
     """Nothing deadlocks, and its followers wait until it has left the window."""
     quota = RollingQuota("rpd", 5, WINDOW_S)
-    quota.take(1.0, 0.0)
+    quota.acquire(1.0, 0.0)
     ready_s = quota.ready_at(100.0, 0.0)
     assert ready_s == pytest.approx(WINDOW_S, abs=0.1)
-    quota.take(100.0, ready_s)
+    quota.acquire(100.0, ready_s)
 
     assert quota.ready_at(1.0, ready_s) == pytest.approx(ready_s + WINDOW_S, abs=0.1)
 
@@ -133,7 +133,7 @@ def test_a_part_of_a_request_a_day_still_is_one() -> None:
 def test_what_a_settlement_gives_back_can_be_used_at_once() -> None:
     """Once."""
     quota = RollingQuota("rpd", 50, WINDOW_S)
-    quota.take(50.0, 0.0)
+    quota.acquire(50.0, 0.0)
     quota.settle(50.0, 20.0, 1.0)
 
     assert at_once(quota, 1.0) == 30
@@ -143,7 +143,7 @@ def test_what_a_settlement_gives_back_can_be_used_at_once() -> None:
 def test_what_a_settlement_charges_holds_the_next_one_back() -> None:
     """Until it has left the window."""
     quota = RollingQuota("rpd", 50, WINDOW_S)
-    quota.take(10.0, 0.0)
+    quota.acquire(10.0, 0.0)
     quota.settle(10.0, 50.0, 1.0)
 
     assert quota.ready_at(1.0, 1.0) == pytest.approx(WINDOW_S, abs=0.1)
@@ -153,7 +153,7 @@ def test_what_a_settlement_charges_holds_the_next_one_back() -> None:
 def test_a_settlement_after_the_window_changes_nothing() -> None:
     """What it was for is not counted any more."""
     quota = RollingQuota("rpd", 50, WINDOW_S)
-    quota.take(50.0, 0.0)
+    quota.acquire(50.0, 0.0)
     now = 2 * WINDOW_S
     assert quota.ready_at(1.0, now) == now
     quota.settle(50.0, 0.0, now)
@@ -170,7 +170,7 @@ def test_the_memory_of_a_quota_does_not_grow_with_its_sends() -> None:
         for step in range(50_000):
             now = step * 20 * WINDOW_S / 50_000
             assert quota.ready_at(1.0, now) == now
-            quota.take(1.0, now)
+            quota.acquire(1.0, now)
         kept_bytes, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

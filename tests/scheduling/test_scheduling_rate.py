@@ -59,7 +59,7 @@ def test_single_requests_never_exceed_rate_and_burst(
     rate, now, sends = Rate("rps", per_second, burst_s), 1000.0, []
     for gap_s, late_s in steps:
         now = max(now + gap_s, rate.ready_at(1.0, now) + late_s)
-        rate.take(1.0, now)
+        rate.acquire(1.0, now)
         sends.append(now)
 
     for first, start_s in enumerate(sends):
@@ -77,7 +77,7 @@ def test_costs_never_exceed_rate_and_burst_but_by_the_last_one(
     rate, now, sends = Rate("tpm", per_second, burst_s), 1000.0, []
     for gap_s, late_s, cost in steps:
         now = max(now + gap_s, rate.ready_at(cost, now) + late_s)
-        rate.take(cost, now)
+        rate.acquire(cost, now)
         sends.append((now, cost))
 
     for first, (start_s, _) in enumerate(sends):
@@ -105,8 +105,8 @@ def test_two_calls_a_second_suit_a_strict_server() -> None:
 def test_the_first_requests_after_a_pause_are_paced_too() -> None:
     """Without burst no credit builds up while nothing is asked for."""
     rate = Rate("rps", 10)
-    rate.take(1.0, 0.0)
-    rate.take(1.0, 3600.0)
+    rate.acquire(1.0, 0.0)
+    rate.acquire(1.0, 3600.0)
 
     assert rate.ready_at(1.0, 3600.0) == pytest.approx(3600.1, abs=0.003)
 
@@ -115,7 +115,7 @@ def test_a_burst_lets_exactly_its_credit_go_at_once() -> None:
     """Two seconds of credit at five a second are ten requests, in spite of the hour before."""
     rate, sent = Rate("rps", 5, burst_s=2.0), 0
     while rate.ready_at(1.0, 3600.0) <= 3600.0:
-        rate.take(1.0, 3600.0)
+        rate.acquire(1.0, 3600.0)
         sent += 1
 
     assert sent == 9  # 9.96 with the pacing margin
@@ -127,7 +127,7 @@ def test_a_cost_beyond_the_burst_goes_at_full_credit_and_its_followers_wait() ->
     rate = Rate("tpm", 100, burst_s=1.0)
 
     assert rate.ready_at(1000.0, 50.0) <= 50.0
-    rate.take(1000.0, 50.0)
+    rate.acquire(1000.0, 50.0)
     assert rate.ready_at(1.0, 50.0) == pytest.approx(59.0, rel=0.01)
     assert rate.ready_at(1000.0, 50.0) == pytest.approx(60.0, rel=0.01)
 
@@ -135,7 +135,7 @@ def test_a_cost_beyond_the_burst_goes_at_full_credit_and_its_followers_wait() ->
 def test_a_partly_used_burst_makes_a_large_cost_wait_until_it_is_full() -> None:
     """Else large costs would go unnoticed between small ones."""
     rate = Rate("tpm", 100, burst_s=1.0)
-    rate.take(50.0, 0.0)
+    rate.acquire(50.0, 0.0)
 
     assert rate.ready_at(1000.0, 0.0) == pytest.approx(0.5, abs=0.01)
     assert rate.ready_at(10.0, 0.0) <= 0.0
@@ -145,10 +145,10 @@ def test_lateness_is_made_up_for_but_not_a_long_sleep() -> None:
     """One millisecond late: the next one is on time. One second late: it is not."""
     prompt, sleepy = Rate("rps", 100), Rate("rps", 100)
     step_s = 1 / capacity(100, 1)
-    prompt.take(1.0, 0.0)
-    sleepy.take(1.0, 0.0)
-    prompt.take(1.0, prompt.ready_at(1.0, 0.0) + 0.001)
-    sleepy.take(1.0, 1.0)
+    prompt.acquire(1.0, 0.0)
+    sleepy.acquire(1.0, 0.0)
+    prompt.acquire(1.0, prompt.ready_at(1.0, 0.0) + 0.001)
+    sleepy.acquire(1.0, 1.0)
 
     assert prompt.ready_at(1.0, 0.0) == pytest.approx(2 * step_s - CATCH_UP_S, abs=1e-9)
     assert sleepy.ready_at(1.0, 1.0) >= 1.0 + step_s - CATCH_UP_S - 1e-9
@@ -157,7 +157,7 @@ def test_lateness_is_made_up_for_but_not_a_long_sleep() -> None:
 def test_a_settlement_lets_the_next_one_go_earlier() -> None:
     """900 of 1,000 tokens come back at once: the follower waits a tenth of the time."""
     rate = Rate("tpm", 100)
-    rate.take(1000.0, 0.0)
+    rate.acquire(1000.0, 0.0)
     before_s = rate.ready_at(1.0, 0.0)
     rate.settle(1000.0, 100.0, 0.0)
 
@@ -168,7 +168,7 @@ def test_a_settlement_lets_the_next_one_go_earlier() -> None:
 def test_a_settlement_charges_what_was_paid_too_little() -> None:
     """An answer ten times longer than expected holds the next one back."""
     rate = Rate("tpm", 100)
-    rate.take(100.0, 0.0)
+    rate.acquire(100.0, 0.0)
     rate.settle(100.0, 1000.0, 0.5)
 
     assert rate.ready_at(1.0, 0.5) == pytest.approx(10.0, rel=0.01)
@@ -178,7 +178,7 @@ def at_once(rate: Rate, cost: float, now: float) -> float:
     """Units of that cost each that may go at this very moment."""
     sent = 0.0
     while rate.ready_at(cost, now) <= now:
-        rate.take(cost, now)
+        rate.acquire(cost, now)
         sent += cost
     return sent
 
@@ -190,7 +190,7 @@ def test_what_was_given_back_can_be_used_and_never_more(
 ) -> None:
     """Early or late, once or with another settlement after it, no time makes more of it."""
     rate = Rate("tpm", 100)
-    rate.take(paid, 0.0)
+    rate.acquire(paid, 0.0)
     owed = max(0.0, paid - capacity(100, reply_s + CATCH_UP_S))
     rate.settle(paid, paid * share, reply_s)
     if is_twice:
@@ -208,7 +208,7 @@ def test_what_was_given_back_can_be_used_and_never_more(
 def test_what_was_given_back_can_be_used_only_once() -> None:
     """After that, a pause brings no more credit than the burst again."""
     rate = Rate("tpm", 100)
-    rate.take(100.0, 0.0)
+    rate.acquire(100.0, 0.0)
     rate.settle(100.0, 0.0, 2.0)
 
     assert [at_once(rate, 1.0, now) for now in (2.0, 1000.0, 2000.0)] == [101, 1, 1]
@@ -237,7 +237,7 @@ def test_the_rate_holds_over_all_that_was_paid_and_given_back(
             rate.settle(old_paid, real, now)
             net += real - old_paid
         now = max(now, rate.ready_at(paid, now))
-        rate.take(paid, now)
+        rate.acquire(paid, now)
         net += paid
         heapq.heappush(flights, (now + latency_s, paid, paid * share))
 
@@ -254,7 +254,7 @@ def test_high_estimates_do_not_leave_token_rate_unused(burst_s: float) -> None:
     while now < end_s:
         ready_s = rate.ready_at(500.0, now)
         if ready_s <= now:
-            rate.take(500.0, now)
+            rate.acquire(500.0, now)
             real = random.uniform(0, 500)
             used += real
             heapq.heappush(flights, (now + random.uniform(0.2, 2), next(order), real))

@@ -31,7 +31,7 @@ class Endpoint:
     def send(self) -> float:
         """The moment of the send."""
         self.now += 0.001
-        self.breaker.take(1.0, self.now)
+        self.breaker.acquire(1.0, self.now)
         return self.now
 
     def answer(self, sent_s: float | None = None) -> bool:

@@ -56,9 +56,9 @@ def test_no_second_holds_more_than_rate_and_burst_whatever_stalls(
 def test_one_that_was_on_its_way_for_longer_than_a_second_counts_too() -> None:
     """Its admission is forgotten by then: what counts is when the provider sees it."""
     rate = RequestRate("rps", 2)
-    rate.take(1.0, 100.0)
-    rate.take(1.0, 101.5)
-    rate.left_late(100.0, 101.6, 0.0)
+    rate.acquire(1.0, 100.0)
+    rate.acquire(1.0, 101.5)
+    rate.record_late_departure(100.0, 101.6, 0.0)
 
     assert rate.ready_at(1.0, 102.1) == pytest.approx(102.5, abs=0.01)
 
@@ -67,7 +67,7 @@ def test_the_memory_does_not_grow_with_the_run() -> None:
     """A minute of 2,000/s leaves what one second has parts."""
     rate, now = RequestRate("rps", 2000), 0.0
     for _ in range(120_000):
-        rate.take(1.0, now)
+        rate.acquire(1.0, now)
         now = max(now, rate.ready_at(1.0, now))
 
     assert len(rate._before) <= 502  # what nobody can see from outside
@@ -76,6 +76,6 @@ def test_the_memory_does_not_grow_with_the_run() -> None:
 def test_the_first_one_was_not_late() -> None:
     """Nothing is made up for before there was anything to be late."""
     rate = RequestRate("rps", 10)
-    rate.take(1.0, 50.0)
+    rate.acquire(1.0, 50.0)
 
     assert rate.ready_at(1.0, 50.0) >= 50.1

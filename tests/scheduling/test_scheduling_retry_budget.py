@@ -24,7 +24,7 @@ def test_retries_are_never_more_than_what_was_earned(steps: list[str]) -> None:
         elif step == "retry":
             if budget.ready_at(now) > now:
                 continue
-            budget.take()
+            budget.acquire()
         else:
             budget.earned += {"send": 0.2, "answer": 1.0}[step]
         counts[step] += 1
@@ -41,7 +41,7 @@ def test_the_next_moment_is_told_exactly() -> None:
     for _ in range(13):
         now = budget.ready_at(now)
         assert budget.ready_at(now) <= now
-        budget.take()
+        budget.acquire()
         moments.append(now - 1000.0)
 
     assert moments == pytest.approx([0.0] * 10 + [0.1, 0.2, 0.3])
@@ -113,7 +113,7 @@ def test_sends_that_tell_nothing_do_not_hide_an_outage() -> None:
     """A hundred kept connections turn out closed, and each line that is sent again fails."""
     endpoint = make_endpoint()
     for n in range(100):
-        endpoint.health.outage.take(1.0, n / 100)
+        endpoint.health.outage.acquire(1.0, n / 100)
         end(endpoint, Kind.INCONCLUSIVE if n % 10 else Kind.FAILED, n / 100, n / 100)
 
     assert endpoint.health.outage.is_open
@@ -123,7 +123,7 @@ def test_fast_errors_among_slow_answers_are_no_outage() -> None:
     """Of a hundred sent each second one fails at once; the first answer takes a minute."""
     endpoint = make_endpoint()
     for n in range(6000):
-        endpoint.health.outage.take(1.0, n / 100)
+        endpoint.health.outage.acquire(1.0, n / 100)
         if n % 20 == 0:
             end(endpoint, Kind.FAILED, n / 100, n / 100)
 

@@ -291,7 +291,7 @@ def test_an_endpoint_is_charged_as_its_provider_charges(
     attempt, endpoint = admitted
     assert scheduler.next(0.0) is None
     before_s = scheduler.wake_at
-    scheduler.release(attempt, endpoint, endpoint.learned.estimator.charged(attempt, make_answer(200, 10)), 0.05)
+    scheduler.release(attempt, endpoint, endpoint.learned.estimator.count_tokens(attempt, make_answer(200, 10)), 0.05)
     assert scheduler.next(0.05) is None
 
     assert before_s == pytest.approx(wait_s, rel=0.01)
@@ -344,7 +344,7 @@ def test_an_open_breaker_lets_one_probe_go_at_a_time() -> None:
     assert scheduler.wake_at == 1.0
     assert len(admit_all(scheduler, 1.0)) == 1
     assert scheduler.wake_at == math.inf
-    endpoint.health.breaker.answered()
+    endpoint.health.breaker.record_success()
 
     assert len(admit_all(scheduler, 1.1)) == 9
 
@@ -402,7 +402,7 @@ def test_an_empty_queue_waits_for_nobody() -> None:
     assert sum(scheduler.waited(100.0).values()) == 0.0
 
 
-def test_the_dearest_estimate_is_paid_and_settled_at_both_levels() -> None:
+def test_the_largest_estimate_is_paid_and_settled_at_both_levels() -> None:
     """The endpoint is chosen after the price is known, so the price must suit each."""
     scheduler = make_scheduler([{}, {}], tpm=6000)
     for _ in range(400):

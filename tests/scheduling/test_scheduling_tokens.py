@@ -7,7 +7,7 @@ from statistics import NormalDist
 import pytest
 
 from llmblast.scheduling import TokenEstimator
-from llmblast.scheduling.tokens import dearest
+from llmblast.scheduling.tokens import max_tokens_of
 from tests.scheduling.scheduling_samples import make_answer, make_attempt, make_request, tokens_of
 
 
@@ -90,8 +90,8 @@ def test_charging_usage_gives_back_what_the_answer_did_not_take() -> None:
     estimator, attempt = TokenEstimator("usage"), make_attempt()
     attempt.tokens_paid = tokens_of(100, 256)
 
-    assert estimator.charged(attempt, make_answer(80, 10)) == tokens_of(80, 10)
-    assert estimator.charged(attempt, make_answer(120, 900)) == tokens_of(120, 900)
+    assert estimator.count_tokens(attempt, make_answer(80, 10)) == tokens_of(80, 10)
+    assert estimator.count_tokens(attempt, make_answer(120, 900)) == tokens_of(120, 900)
 
 
 def test_charging_max_tokens_never_gives_output_back() -> None:
@@ -99,7 +99,7 @@ def test_charging_max_tokens_never_gives_output_back() -> None:
     estimator, attempt = TokenEstimator("max_tokens"), make_attempt(max_tokens=4096)
     attempt.tokens_paid = tokens_of(100, 4096)
 
-    assert estimator.charged(attempt, make_answer(80, 10)) == tokens_of(80, 4096)
+    assert estimator.count_tokens(attempt, make_answer(80, 10)) == tokens_of(80, 4096)
 
 
 @pytest.mark.parametrize("counts", [(None, None), (80, None), (None, 10)])
@@ -109,11 +109,11 @@ def test_an_answer_without_counts_stays_charged_as_estimated(counts: tuple[int |
     attempt.tokens_paid = estimator.estimate(attempt.request)
     estimator.learn(attempt.request, make_answer(*counts))
 
-    assert estimator.charged(attempt, make_answer(*counts)) == attempt.tokens_paid
+    assert estimator.count_tokens(attempt, make_answer(*counts)) == attempt.tokens_paid
     assert estimator.estimate(attempt.request) == attempt.tokens_paid
 
 
-def test_the_dearest_estimate_is_that_of_each_kind() -> None:
+def test_the_largest_estimate_is_that_of_each_kind() -> None:
     """One endpoint may count more for the prompt, the other for the answer."""
-    assert dearest([tokens_of(10, 500), tokens_of(90, 1)]) == (510, 90, 500)
-    assert dearest([]) == (0, 0, 0)
+    assert max_tokens_of([tokens_of(10, 500), tokens_of(90, 1)]) == (510, 90, 500)
+    assert max_tokens_of([]) == (0, 0, 0)

@@ -568,7 +568,7 @@ def test_whoever_wants_the_end_need_not_wait_for_room(run: Run, tmp_path: Path) 
         writer.put(a_success(1))
         await asyncio.wait_for(heard.noticed.wait(), 20)
         assert writer.failure is None
-        writer.hurry()
+        writer.stop_waiting()
         await asyncio.wait_for(writer.changed.wait(), 20)
         with pytest.raises(OutputFailedError):
             await writer.close()
@@ -691,7 +691,7 @@ def test_what_is_lost_is_counted(run: Run, save: Path, tmp_path: Path) -> None:
         writer = a_writer(OutputFile(str(save)), None, None, tmp_path, disk_wait_s=0)
         writer.put(a_success(1))
         writer.put(a_success(2))
-        writer.hurry()
+        writer.stop_waiting()
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
         try:
             with pytest.raises(OutputFailedError, match="2 records are lost: they could not be written anywhere else"):

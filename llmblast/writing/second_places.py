@@ -1,0 +1,86 @@
+"""Second places: the spools that took the records of one output, and what its failure is in words."""
+
+import asyncio
+
+from llmblast.errors import OutputFailedError, ReaderGoneError
+from llmblast.writing.output_file import ChangedError, OutputFile
+from llmblast.writing.record_buffer import RecordBuffer
+from llmblast.writing.spool import Spool
+
+
+class SecondPlaces:
+    """Move records of `output` to places of `spool`. `names` are the spools in order, `count` the records in them."""
+
+    def __init__(self, output: OutputFile, spool: Spool) -> None:
+        self.names: list[str] = []
+        self.count = 0
+        self.problem = ""
+        """The first trouble of the output itself, in words."""
+        self.is_reader_gone = False
+        self.has_failed_over = False
+        """Records went to a second place."""
+        self._output = output
+        self._spool = spool
+
+    def record_problem(self, error: OSError, *, is_synced: bool) -> None:
+        """Remember what is wrong with the output. `is_synced`: the trouble came with a sync, not with a write."""
+        self.is_reader_gone = isinstance(error, BrokenPipeError)
+        if self.is_reader_gone:
+            self.problem = "its reader has closed it"
+        elif isinstance(error, FileNotFoundError | ChangedError):
+            self.problem = str(error.strerror)
+        else:
+            self.problem = f"cannot be {'synced to its device' if is_synced else 'written'}: {error.strerror}"
+
+    async def move(self, file: OutputFile, buffer: RecordBuffer, error: OSError) -> OutputFile | None:
+        """Make all records of the buffer that are not durable in `file` durable in a second place.
+
+        Return the place, open; None if no place takes them. `error` is the trouble of `file`.
+        """
+        written = buffer.written
+        lost = file if isinstance(error, FileNotFoundError) else None
+        try:
+            place, count = await asyncio.to_thread(self._spool.store, written + buffer.unwritten, lost, len(written))
+        except OSError:
+            return None
+        if not isinstance(error, ChangedError):
+            await asyncio.to_thread(file.take_back, len(written))
+        if file is not self._output:
+            await asyncio.to_thread(file.close)
+            self.count -= written.count(b"\n")
+        self.names.append(place.name)
+        self.count += count
+        self.has_failed_over = True
+        return place
+
+    async def discard_empty(self) -> None:
+        """Remove the places that took no record after all."""
+        if self.names and not self.count:
+            await asyncio.to_thread(self._spool.discard_empty, self.names)
+            self.names = []
+
+    def explain(self, missing: int) -> OutputFailedError:
+        """Return the failure of the output: the problem, where the records are, how many are lost, and what to do."""
+        sentence = f"{self._output.name}: {self.problem}"
+        if self.count:
+            sentence += f"; {_number(self.count)} in {' and '.join(self.names)}"
+        if missing:
+            sentence += f"; {_number(missing)} lost: they could not be written anywhere else"
+        if self.is_reader_gone:
+            return ReaderGoneError(f"{sentence} (only a run with --save FILE can be resumed)")
+        return OutputFailedError(f"{sentence}: {self._advice()}")
+
+    def _advice(self) -> str:
+        if not self._output.is_resumable:
+            if self.count:
+                return "move this file if you need it, no later run reads it"
+            return "write to a file with --save"
+        if "another process" in self.problem:
+            advice = "stop that process and run the same command again; it sends lines without a record again"
+            return f"{advice} and adds these records" if self.count else advice
+        fix = "" if "removed" in self.problem else "free some space or solve the problem, and "
+        return f"{fix}run the same command again to go on{'; it adds these records' if self.count else ''}"
+
+
+def _number(count: int) -> str:
+    return "1 record is" if count == 1 else f"{count:,} records are"
