@@ -5,7 +5,8 @@
 3. `key_of` hashes a line; `CompletedKeys.consume` says whether an earlier run has a record with that key.
 4. `RequestParser.parse` returns the Request that a line asks for, or a Failure that says what is wrong with the line.
 
-A new format is one class in one file plus one line in `formats.FORMATS`.
+A new format is one class in one file plus one line in `formats.FORMATS`, and one word in the setting `format` if users
+may force it. `DialectRouter.raw_request` makes the request of a format whose lines contain a body.
 """
 
 from llmblast.reading.completed_keys import CompletedKeys

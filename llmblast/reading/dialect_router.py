@@ -58,7 +58,7 @@ class DialectRouter:
 
         Raises BadLine where no endpoint speaks the dialect, or a member asks for a feature that llmblast lacks.
         """
-        path, kind, closed_to, content = self.route_of(dialect)
+        path, kind, closed_to, content = self._routes.get(dialect) or self._find_route(dialect)
         return Request(
             number,
             key,

@@ -7,7 +7,9 @@ import orjson
 import pytest
 
 from llmblast.errors import UsageError
+from llmblast.reading.formats import FORMATS
 from llmblast.records import Failure, Request
+from llmblast.setting_option import choices_of, options_of
 from llmblast.settings import Settings
 from tests.openai_provider import RequestParser
 
@@ -308,3 +310,10 @@ def test_a_batch_line_that_waits_takes_no_more_memory_than_its_body() -> None:
 
     assert isinstance(request, Request)
     assert kept_bytes < 1.5 * len(request.body)
+
+
+def test_each_format_can_be_forced() -> None:
+    """A format in the table is also a choice of `--format`."""
+    entry, _ = options_of(Settings)["format"]
+
+    assert set(choices_of(entry.type)) == {"auto", *FORMATS}
