@@ -12,7 +12,8 @@ from base64 import b64encode
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
-HIDDEN = "(hidden)"
+from llmblast.hiding import HIDDEN
+
 MAX_STEPS = 5
 """Maximum depth of nested escapes."""
 SEARCHED_CHARS = 16

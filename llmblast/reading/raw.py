@@ -12,11 +12,10 @@ from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine, own_id, without
 from llmblast.reading.members import take_out, take_out_id
 from llmblast.reading.paths import DIALECTS, PathFinder
-from llmblast.reading.raw_dialects import MESSAGES, RawDialects
+from llmblast.reading.raw_dialects import CHAT, MESSAGES, dialect_of
 from llmblast.records import Request
 from llmblast.settings import Settings
 
-_CHAT_PATH = "chat/completions"
 _IDS = frozenset({"id", "custom_id"})
 
 
@@ -30,7 +29,8 @@ class Raw:
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         self._paths = PathFinder(settings)
         self._router = router
-        self._dialects = RawDialects(router) if router.speaks(MESSAGES) else None
+        self._speaks_messages = router.speaks(MESSAGES)
+        self._default_dialect = CHAT if router.speaks(CHAT) else MESSAGES
         self._own_fields = _IDS.union(settings.own_fields)
 
     def claims(self, fields: Mapping[str, object]) -> bool:
@@ -47,8 +47,8 @@ class Raw:
         if path is None:
             raise BadLine('a raw request needs "messages", "input" or "prompt"')
         dialect = DIALECTS[path]
-        if self._dialects is not None and path == _CHAT_PATH:
-            dialect = self._dialects.dialect_of(fields)
+        if self._speaks_messages and dialect == CHAT:
+            dialect = dialect_of(fields, self._default_dialect)
         return self._router.raw_request(
             number, key, text, line_id=line_id, extra=extra, dialect=dialect, body=body, members=fields
         )

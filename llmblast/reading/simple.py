@@ -5,7 +5,6 @@ encodes them once: a plain line costs one encoded text.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import orjson
 
@@ -67,26 +66,28 @@ class Simple:
             prompt = self._template.render(with_exact_numbers(text, fields))
         else:
             name = "input" if "input" in asked else "prompt"
-            prompt = _prompt(asked, name)
+            if name not in asked:
+                raise BadLine('a simple line needs "input" or "prompt"')
+            prompt = _text(name, asked[name])
             if name == "prompt":
                 reserved |= _PROMPT
 
         system, params, max_tokens, urls = self._system, self._params, self._max_tokens, _NO_IMAGES
         if (line_system := asked.get("system")) is not None:
-            system = _checked_system(line_system)
+            system = _text("system", line_system)
         if (line_params := asked.get("params")) is not None:
             params = {**params, **with_exact_integers(text, "params", _checked_params(line_params))}
             max_tokens = max_tokens_of(params)
         if (images := asked.get("images")) is not None:
             urls = self._images.urls(images)
-        asks, render, kind = Prompt(prompt, system, urls, params), self._render, self._kind
+        asks, render, kind, closed_to = Prompt(prompt, system, urls, params), self._render, self._kind, 0
         if self._router is not None:
             provider, closed_to = self._router.choose(asks)
             render, kind = provider.render, provider.kind
         path, body = render(asks)
 
         extra = without(reserved, fields)
-        request = Request(
+        return Request(
             number,
             key,
             text,
@@ -96,13 +97,12 @@ class Simple:
             path=path,
             body=body,
             kind=kind,
+            content=asks if self._router is not None else None,
+            closed_to=closed_to,
             needs_model=True,
             max_tokens=max_tokens,
             deferred=_is_deferred(asked.get("priority")),
         )
-        if self._router is not None:
-            request = replace(request, content=asks, closed_to=closed_to)
-        return request
 
 
 def _refusal(params: Mapping[str, object]) -> str | None:
@@ -114,18 +114,9 @@ def _refusal(params: Mapping[str, object]) -> str | None:
     return STREAM_REFUSAL if params.get("stream") is True else None
 
 
-def _prompt(fields: Mapping[str, object], name: str) -> str:
-    if name not in fields:
-        raise BadLine('a simple line needs "input" or "prompt"')
-    value = fields[name]
+def _text(name: str, value: object) -> str:
     if type(value) is not str:
         raise BadLine(f'"{name}" must be a string')
-    return value
-
-
-def _checked_system(value: object) -> str:
-    if type(value) is not str:
-        raise BadLine('"system" must be a string')
     return value
 
 
