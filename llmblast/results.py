@@ -81,7 +81,7 @@ class RunSummary:
     duration_s: float
     read: int
     skipped: int
-    """Finished by an earlier run."""
+    """CompletedKeys by an earlier run."""
     answered: int
     failed: int
     malformed: int

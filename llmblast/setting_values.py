@@ -25,6 +25,41 @@ class SettingValueError(ValueError):
     """A value is not allowed; the message gives the reason in a few words, without the value."""
 
 
+class Bound:
+    """A bound of a number in the annotation of a field, which pydantic checks.
+
+    The classes of the package annotated_types do the same, but `--help` would wait 8 ms for its import.
+    """
+
+    constraint = ""
+    """The name of the constraint in pydantic's schemas."""
+
+    def __init__(self, value: float) -> None:
+        self._value = value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Return the schema of the number with the bound: a hook of pydantic."""
+        return {**handler(source), self.constraint: self._value}
+
+
+class Ge(Bound):
+    """At least this."""
+
+    constraint = "ge"
+
+
+class Gt(Bound):
+    """More than this."""
+
+    constraint = "gt"
+
+
+class Lt(Bound):
+    """Less than this."""
+
+    constraint = "lt"
+
+
 @dataclass(frozen=True, slots=True)
 class Number:
     """A number; `parse` reads its text, with a unit. Values between 0 and `minimum` are not allowed."""

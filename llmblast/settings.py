@@ -10,8 +10,6 @@ from math import inf
 from os.path import join, split
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Gt, Lt
-
 from llmblast.setting_option import option
 from llmblast.setting_values import (
     COUNT,
@@ -26,6 +24,9 @@ from llmblast.setting_values import (
     PER_SECOND,
     RAW_NAME,
     TEXT_OR_NUMBER,
+    Ge,
+    Gt,
+    Lt,
 )
 from llmblast.urls import base_of
 

@@ -20,10 +20,10 @@ import orjson
 from bench_runs import WORK
 
 from llmblast.cli.loop import run_loop, tune_collector
-from llmblast.job.intake import Intake
+from llmblast.job.input_reader import InputReader
 from llmblast.job.pipeline import make_scheduler
 from llmblast.providers import DEFAULT_PROVIDER
-from llmblast.reading import Shaper, key_of, open_source
+from llmblast.reading import RequestParser, key_of, open_source
 from llmblast.records import Answer, Attempt, Reply, Request, Success
 from llmblast.scheduling import ANSWERED, Scheduler
 from llmblast.sending import TRANSPORTS, ChannelListener, make_target
@@ -49,10 +49,10 @@ def cpu_us(count: int, work: Callable[[], None]) -> float:
 
 
 async def read(prompts: Path, settings: Settings) -> list[Request]:
-    """Every line of the file: split, hashed, shaped."""
+    """Every line of the file: split, hashed, parsed."""
     source = await open_source(str(prompts))
     requests: list[Request] = []
-    async for items in Intake(source, Shaper(settings, [DEFAULT_PROVIDER]), Counters()).slices():
+    async for items in InputReader(source, RequestParser(settings, [DEFAULT_PROVIDER]), Counters()).batches():
         requests += [item for item in items if isinstance(item, Request)]
     await source.close()
     return requests

@@ -9,7 +9,7 @@ from llmblast.sending import Target, Verdict
 from llmblast.settings import EndpointSettings, Settings
 
 
-class Shaper(reading.Shaper):
+class RequestParser(reading.RequestParser):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, [DEFAULT_PROVIDER])
 

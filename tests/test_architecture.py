@@ -74,7 +74,6 @@ AT_HOME = {
     "aiofiles": {"reading", "writing"},
     "uvloop": {"cli", "api"},
     "pydantic": {"setting_loading"},
-    "annotated_types": {"settings"},
     "orjson": {"reading", "providers", "sending", "writing", "mocking", "job", "cli", "watching"},
 }
 

@@ -21,7 +21,7 @@ from llmblast.setting_option import Group, is_shown
 from llmblast.settings import EndpointSettings, Settings
 from llmblast.writing.formats import error_record, render
 from tests.conftest import LLMBLAST, ROOT, RunLlmblast, StartMock, records
-from tests.openai_provider import Shaper
+from tests.openai_provider import RequestParser
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
@@ -138,11 +138,11 @@ def test_the_settings_of_the_readme_are_valid(tmp_path: Path) -> None:
 def test_the_lines_of_the_readme_can_be_sent() -> None:
     """Each example of an input line becomes a request, whose fields the table of simple lines names."""
     (example,) = re.findall(r"```json\n(.*?)```", README.split("## Input\n", 1)[1].split("\n## ", 1)[0], re.DOTALL)
-    shaper = Shaper(Settings())
-    shaped = [shaper.shape(number, "0" * 16, line.encode()) for number, line in enumerate(example.splitlines(), 1)]
+    parser = RequestParser(Settings())
+    parsed = [parser.parse(number, "0" * 16, line.encode()) for number, line in enumerate(example.splitlines(), 1)]
 
-    assert all(isinstance(item, Request) for item in shaped)
-    assert [item.output_format for item in shaped if isinstance(item, Request)] == ["llmblast"] * 2 + ["openai-batch"]
+    assert all(isinstance(item, Request) for item in parsed)
+    assert [item.output_format for item in parsed if isinstance(item, Request)] == ["llmblast"] * 2 + ["openai-batch"]
 
 
 def test_the_table_of_endpoint_settings_is_the_programs() -> None:

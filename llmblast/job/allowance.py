@@ -1,4 +1,4 @@
-"""Allowance: what the limits say of the time to come, for the displays. Looked at a few times a second."""
+"""Allowance: compute from the limits how fast the run may go on, for the displays, a few times a second."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -9,9 +9,9 @@ from llmblast.scheduling import Endpoint, LimitSet, RollingQuota, Scheduler
 from llmblast.watching import Allowance, Counters, duration, limit_in_words
 
 MIN_BLOCKED_S = 3.0
-"""An endpoint that comes back sooner counts with its rate."""
+"""An endpoint that is blocked for a shorter time counts with its rate."""
 MIN_HELD_BACK_S = 10.0
-"""Shorter waits for a quota are not worth a word."""
+"""Shorter waits for a quota are not shown."""
 MAX_NAMED = 3
 
 
@@ -37,7 +37,7 @@ def allowance_of(
 
 
 def kept_for(seconds: float, make: Callable[[], Allowance], clock: Callable[[], float]) -> Callable[[], Allowance]:
-    """Return a function that returns what `make` does, and the same for some time."""
+    """Return a function that caches the result of `make` for some seconds."""
     kept: list[tuple[float, Allowance]] = []
 
     def get() -> Allowance:
@@ -50,7 +50,7 @@ def kept_for(seconds: float, make: Callable[[], Allowance], clock: Callable[[], 
 
 
 def _lines_per_s(scheduler: Scheduler, usable: Sequence[Endpoint], counters: Counters) -> float | None:
-    """Return the lesser of what the run allows and what the usable endpoints allow together; None: not known yet."""
+    """Return the minimum of the run's rate and the sum of the usable endpoints' rates; None while unknown."""
     charges = {endpoint.learned.estimator.charge for endpoint in scheduler.endpoints}
     counts_usage = charges == {"usage"}
     rates = [_rate_of(scheduler.run_limits, counters.sent, counters, counts_usage=counts_usage)]
@@ -64,7 +64,7 @@ def _lines_per_s(scheduler: Scheduler, usable: Sequence[Endpoint], counters: Cou
 
 
 def _rate_of(limits: LimitSet, sends: int, counters: Counters, *, counts_usage: bool) -> float | None:
-    """Return the lines a second that the rates of one level allow; None where a line's tokens are not known."""
+    """Return the lines per second that the rates of one level allow; None while the tokens of a line are unknown."""
     allowed = math.inf
     finished = counters.succeeded + counters.failed - counters.malformed
     ended = counters.sent - counters.in_flight
@@ -91,7 +91,7 @@ def _known(rates: Iterable[float | None]) -> list[float]:
 
 
 def _quota_wait_s(scheduler: Scheduler, now: float, sends: float) -> float:
-    """Return the seconds until so many more requests are within the quotas of the run and of its endpoints."""
+    """Return the seconds until the quotas of the run and of its endpoints allow `sends` more requests."""
     free_at = [quota.free_at(sends, now) for quota in scheduler.run_limits.quotas]
     quotas = [endpoint.limits.quotas for endpoint in scheduler.enabled]
     if quotas and all(quotas):
@@ -101,7 +101,7 @@ def _quota_wait_s(scheduler: Scheduler, now: float, sends: float) -> float:
 
 
 def _held_back(quotas: Sequence[RollingQuota], now: float, wall_now: Callable[[], float]) -> str:
-    """Say which quotas are used up, and until when."""
+    """Return the text that tells which quotas are used up, and until when."""
     waits = [(quota.name, quota.ready_at(1.0, now) - now) for quota in quotas]
     used_up = [(name, wait_s) for name, wait_s in waits if wait_s >= MIN_HELD_BACK_S]
     parts = []

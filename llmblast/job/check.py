@@ -1,4 +1,4 @@
-"""Check: validates every line and says what a run would take at the limits; sends nothing, writes no file."""
+"""Check: validate every line and estimate tokens and duration of a run; send nothing, write no file."""
 
 import sys
 from dataclasses import dataclass, field
@@ -9,20 +9,20 @@ import orjson
 
 from llmblast.errors import ExitCode
 from llmblast.job.earlier_runs import find_finished
-from llmblast.job.intake import Intake
+from llmblast.job.input_reader import InputReader
 from llmblast.job.seen_ids import SeenIds
 from llmblast.providers import DEFAULT_PROVIDER, providers_of
-from llmblast.reading import Shaper, open_source
+from llmblast.reading import RequestParser, open_source
 from llmblast.records import Failure, Request
 from llmblast.scheduling import TokenEstimator
 from llmblast.settings import Settings
 from llmblast.units import DAY_S
-from llmblast.watching import Counters, clean, duration
+from llmblast.watching import Counters, duration, sanitize_text
 
 
 @dataclass(slots=True)
 class Estimate:
-    """What the lines add up to. Tokens are those of the lines that a run would send."""
+    """Totals of the lines. Tokens are those of the lines that a run would send."""
 
     good: int = 0
     malformed: int = 0
@@ -32,25 +32,25 @@ class Estimate:
     answer_tokens: float = 0.0
     longest_bytes: int = 0
     doubled: int = 0
-    """Batch lines whose custom_id stands on an earlier one, too: their answers can hardly be told apart."""
+    """Batch lines that repeat the custom_id of an earlier line: their answers cannot be distinguished."""
     estimator: TokenEstimator = field(default_factory=TokenEstimator)
     seen_ids: SeenIds = field(default_factory=SeenIds)
 
     @property
     def to_send(self) -> int:
-        """Lines that a run would send."""
+        """Return the number of lines that a run would send."""
         return self.good - self.answered - self.failed
 
     def add(self, request: Request) -> None:
-        """Counts one request that a run would send."""
+        """Count one request that a run would send."""
         _, prompt, answer = self.estimator.estimate(request)
         self.prompt_tokens += prompt
         self.answer_tokens += answer
         self.longest_bytes = max(self.longest_bytes, len(request.body))
 
     def find_double(self, request: Request) -> str | None:
-        """Return a sentence about a batch line whose custom_id is that of an earlier one."""
-        if request.output_format not in ("openai-batch", "anthropic-batch"):
+        """Return a message if a batch line repeats the custom_id of an earlier line."""
+        if request.output_format == "llmblast":
             return None
         first = self.seen_ids.first_line_of(str(request.id), request.number)
         if first is None:
@@ -63,25 +63,25 @@ async def check(settings: Settings) -> ExitCode:
     """Writes every bad line and a summary to stdout, which with `json` is the summary's alone; with `quiet` there is
     none. SOME_FAILED when there is a bad line. Raises LlmblastError.
     """
-    shaper = Shaper(settings, providers_of(settings.endpoints) or [DEFAULT_PROVIDER])
+    parser = RequestParser(settings, providers_of(settings.endpoints) or [DEFAULT_PROVIDER])
     source = await open_source(settings.input)
     estimate = Estimate()
     answered, failed = find_finished(settings)
-    name = clean(settings.input, 500)
+    name = sanitize_text(settings.input, 500)
     findings = sys.stderr if settings.json else sys.stdout
     try:
-        async for shaped in Intake(source, shaper, Counters(), settings.limit).slices():
-            for item in shaped:
+        async for batch in InputReader(source, parser, Counters(), settings.limit).batches():
+            for item in batch:
                 if isinstance(item, Failure):
                     estimate.malformed += 1
-                    findings.write(f"{name}: {clean(item.error, 500)}\n")
+                    findings.write(f"{name}: {sanitize_text(item.error, 500)}\n")
                     continue
                 estimate.good += 1
                 if (double := estimate.find_double(item)) is not None:
-                    findings.write(f"{name}: {clean(double, 500)}\n")
-                if answered.take(item.key):
+                    findings.write(f"{name}: {sanitize_text(double, 500)}\n")
+                if answered.consume(item.key):
                     estimate.answered += 1
-                elif failed.take(item.key):
+                elif failed.consume(item.key):
                     estimate.failed += 1
                 else:
                     estimate.add(item)
@@ -140,7 +140,7 @@ def _summary(settings: Settings, estimate: Estimate) -> list[str]:
 
 
 def _times_at_limits(settings: Settings, estimate: Estimate) -> list[tuple[str, float, float]]:
-    """Each limit's name, its figure, and the seconds that it makes of the lines to send."""
+    """Return the name and value of each limit, and the seconds that the lines to send take at this limit."""
     if not estimate.to_send:
         return []
     tokens = estimate.prompt_tokens + estimate.answer_tokens
@@ -157,6 +157,6 @@ def _times_at_limits(settings: Settings, estimate: Estimate) -> list[tuple[str, 
         if limit is not None:
             times.append((name, limit, amount / limit * seconds))
     per_day = settings.together("rpd")
-    if per_day is not None:  # what is allowed in 24 hours may be sent at their start
+    if per_day is not None:  # the requests of a day may all be sent at its start
         times.append(("rpd", per_day, (ceil(estimate.to_send / per_day) - 1) * DAY_S))
     return times

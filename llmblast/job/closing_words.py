@@ -1,4 +1,4 @@
-"""Closing words: what the end of a run says of its input, its files, and of what to type next."""
+"""Closing words: the verdict of a run, hints on its input and files, and the command to type next."""
 
 import shlex
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from llmblast.settings import Settings
 from llmblast.watching import Counters, OutputFiles
 
 _IS_CUT_OFF = 'IN("stop","tool_calls",null)|not'
-"""Providers have many words for a limit or a filter."""
+"""Any other reason means a limit or a filter; providers have many names for these."""
 _FLAGGED = f"jq -c 'select(.finish_reason|{_IS_CUT_OFF})'"
 _FLAGGED_IN_BATCH = f"jq -c 'select(.response.body.choices[]?.finish_reason|{_IS_CUT_OFF})'"
 _FLAGGED_IN_ANTHROPIC_BATCH = 'jq -c \'select(.result.message.stop_reason|IN("max_tokens","refusal"))\''
@@ -24,15 +24,16 @@ _BATCHES = {
     b'"response":{"status_code":': (_ANSWERS_IN_BATCH, _FLAGGED_IN_BATCH),
     b'"result":{"type":"succeeded"': (_ANSWERS_IN_ANTHROPIC_BATCH, _FLAGGED_IN_ANTHROPIC_BATCH),
 }
-"""What shows the answers, and those that are not whole, by what records of a batch have."""
+"""Commands that show the answers, and the incomplete answers, by a member of the records of a batch format."""
 _HEAD_BYTES = 4096
 _ERROR_FILTER = '"line \\(.line): \\(.error.message? // .error)"'
 """The error of a batch line is an object."""
 
 
 def say_finished(settings: Settings, counters: Counters, failed_elsewhere: int) -> tuple[ExitCode, str]:
-    """Return the exit code and the verdict of a run that came to its end. `failed_elsewhere` is the number of records
-    in the errors file whose lines are not in this input: they do not count.
+    """Return the exit code and the verdict of a run that read its whole input.
+
+    `failed_elsewhere` is the number of records in the errors file whose lines are not in this input: they do not count.
     """
     what, others = _lines_meant(settings, counters), _other_records(settings, failed_elsewhere)
     if counters.malformed and counters.malformed == counters.lines_read:
@@ -48,7 +49,7 @@ def say_finished(settings: Settings, counters: Counters, failed_elsewhere: int) 
 
 
 def say_all_taken(counters: Counters) -> tuple[ExitCode, str]:
-    """Return the same for a run without files."""
+    """Return the exit code and the verdict of a run without files that read all prompts."""
     if counters.failed:
         return ExitCode.SOME_FAILED, f"finished: {counters.failed:,} of {counters.lines_read:,} prompts have no answer"
     return ExitCode.OK, "finished: every prompt has its answer"
@@ -57,7 +58,7 @@ def say_all_taken(counters: Counters) -> tuple[ExitCode, str]:
 def next_command(
     settings: Settings, counters: Counters, exit_code: ExitCode, command: str, *, can_resume: bool
 ) -> str | None:
-    """Return what to type next; `command` is what started this run, `can_resume` whether it can go on."""
+    """Return the command to type next; `command` started this run, `can_resume` tells whether it can continue."""
     if exit_code is ExitCode.OK:
         if not can_resume or not counters.done:
             return None
@@ -72,7 +73,7 @@ def next_command(
 
 
 def next_when(counters: Counters, exit_code: ExitCode, *, has_endpoints: bool) -> str:
-    """Return what has to be so before the same command is worth typing again; empty where it is at any time."""
+    """Return the condition for running the same command again; empty if there is none."""
     if exit_code is not ExitCode.REFUSED:
         return ""
     names = [endpoint.name for endpoint in counters.endpoints]
@@ -81,7 +82,7 @@ def next_when(counters: Counters, exit_code: ExitCode, *, has_endpoints: bool) -
 
 
 def say_missing_keys(settings: Settings, keys: Sequence[str | None], counters: Counters) -> str:
-    """Return, for the verdict, which endpoints answered 401 to requests without a key, and how to send one."""
+    """Return, for the verdict, the endpoints that answered 401 to requests without a key, and how to send a key."""
     hints = []
     for endpoint, key, seen in zip(settings.endpoints, keys, counters.endpoints, strict=True):
         if key is None and "HTTP 401" in seen.state and not any(map(may_hold_key, endpoint.headers)):
@@ -93,7 +94,7 @@ def say_missing_keys(settings: Settings, keys: Sequence[str | None], counters: C
 
 
 def output_files(settings: Settings, answers_before: int, errors_before: int) -> OutputFiles:
-    """Return where the answers and the errors are, and the command that shows the answers that are not whole."""
+    """Return the paths of answers and errors, and the command that shows the incomplete answers."""
     is_file = not is_pipe(settings.save)
     _, flagged = _filters_for(settings.save) if is_file else _PLAIN
     return OutputFiles(
@@ -115,7 +116,7 @@ def _filters_for(path: str) -> tuple[str, str]:
 
 
 def _lines_meant(settings: Settings, counters: Counters) -> str:
-    """Return which lines the run was about, where --limit left some of the input out."""
+    """Return which lines the run was about, if --limit excluded some of the input."""
     is_rest_unread = counters.input_bytes is None or counters.bytes_read < counters.input_bytes
     if settings.limit is None or counters.lines_read < settings.limit or not is_rest_unread:
         return ""

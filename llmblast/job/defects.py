@@ -1,8 +1,8 @@
-"""Defects: what a person, and whoever mends the defect, gets to know of it: one sentence, and a file with the details.
+"""Defects: report an unexpected exception as one sentence for the user, and a file with details for developers.
 
-Whatever is called here may be the part that is broken, so this module uses nothing but the standard library, and a
-report that fails itself says so in its sentence. The file is for its owner only. It has no secrets: known ones are
-taken out of the whole text, and so is what looks like a key.
+Any part of llmblast may be the defective one, so this module uses only the standard library, and a report that fails
+tells this in its sentence. Only the owner can read the file. Known secrets, and texts that look like a key, are removed
+from the text.
 """
 
 import os
@@ -24,24 +24,24 @@ from llmblast.settings import EndpointSettings, Settings
 
 SUFFIX = ".defect.txt"
 MAX_FILE_BYTES = 256 * 1024
-"""A longer file is started anew instead of appended to."""
+"""A longer file is overwritten instead of appended to."""
 MAX_REPORTS = 20
-"""A defect may happen again with every reply."""
+"""Maximum of reports of a run: a defect may recur with every reply."""
 MAX_SENTENCE = 300
 MAX_VALUE = 200
 MIN_SECRET = 8
 _HIDDEN = "(hidden)"
 _TELLING = ("auth", "key", "token", "secret", "cookie", "passw", "credential")
 _LOOKS_SECRET = r"\bsk-[\w-]{8,}|(?<=Bearer )[^\s'\"]+|(?<=://)[^\s/@'\"]+@|(?<=\?)[^\s'\"]+"
-"""Keys as OpenAI and Anthropic name them, credentials in headers and URLs, and queries of URLs."""
+"""Keys of OpenAI and Anthropic, credentials in headers and URLs, and queries of URLs."""
 _PRIVATE = ("headers", "key_command", "key_env", "key_file", "proxy", "params", "system", "prompt")
-"""Settings that may hold secrets, or what people ask for; whether they are set is shown."""
+"""Settings that may contain secrets or prompts; only the fact that they are set is shown."""
 
 
 class Defects:
-    """Reports the defects of one run. `environ` holds secrets that must not be shown, `secrets` returns further ones.
+    """Report the defects of one run. `environ` contains secrets to hide, `secrets` returns further ones.
 
-    `progress` returns what the run had done, by name. `tell` gets what a person should know while the run is on.
+    `progress` returns the counters of the run, by name. `tell` shows a message to the user during the run.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class Defects:
         self._command = command
         self._path = _details_path(settings)
         self._place: str | None = None
-        """Where the details are; None while none are written."""
+        """Path of the details; None until the first report."""
         self._reports = 0
 
     def report_advice(self, part: str, error: Exception) -> None:
-        """Write the details of a defect in a part that only advises, and tell a person."""
+        """Write the details of a defect in an optional part, and tell the user that the part is switched off."""
         place = self._write(f"a defect in {part}; it was switched off, and the run went on", error)
         sentence = f"a defect in {part}: {self._explain(error)}; it is switched off and the run goes on; {place}"
-        with suppress(Exception):  # what tells it may be what is broken
+        with suppress(Exception):  # `tell` may be the defective part
             self.tell(f"llmblast: {sentence}")
 
     def report(self, error: BaseException) -> str:
@@ -76,7 +76,7 @@ class Defects:
         return f"a defect in llmblast: {self._explain(error)}; {place}"
 
     def _explain(self, error: BaseException) -> str:
-        """Return the error's type and message, and the place in llmblast, in one printable line."""
+        """Return the type, message and source line of an error in one printable line."""
         with suppress(Exception):
             text = traceback.format_exception_only(error)[-1].strip()
             ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "llmblast" in frame.filename]
@@ -86,12 +86,12 @@ class Defects:
         return type(error).__name__
 
     def _write(self, what: str, error: BaseException) -> str:
-        """Write the details; return the part of a sentence that says where they are."""
+        """Write the details; return the part of the sentence that tells where they are."""
         self._reports += 1
         try:
             if self._reports <= MAX_REPORTS:
                 self._place = _append(self._path, self._redact(self._details(what, error)), self._place)
-        except Exception as problem:  # noqa: BLE001 -- the report itself may be what is broken
+        except Exception as problem:  # noqa: BLE001 -- the report may be the defective part
             return f"its details could not be written: {_printable(str(problem))}"
         return f"details: {_printable(str(self._place))}"
 
@@ -115,24 +115,24 @@ class Defects:
 
 
 class LoggedDefects(Defects):
-    """Reports the defects of a run that writes no files: the details go where its messages go."""
+    """Report the defects of a run without files: the details go where its messages go."""
 
     def _write(self, what: str, error: BaseException) -> str:
         try:
             self.tell(self._redact(self._details(what, error)))
-        except Exception as problem:  # noqa: BLE001 -- the report itself may be what is broken
+        except Exception as problem:  # noqa: BLE001 -- the report may be the defective part
             return f"its details could not be logged: {_printable(str(problem))}"
         return "the log has the details"
 
 
 def _write_to_stderr(text: str) -> None:
-    with suppress(OSError):  # the terminal may be gone; the files are what counts
+    with suppress(OSError):  # the terminal may be closed; the run goes on
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
 
 def _details_path(settings: Settings | None) -> str:
-    """Beside the output where that is a file or will be one, else in the current directory."""
+    """Return a path beside the output, if this is or will be a file, else one in the current directory."""
     with suppress(OSError, ValueError):
         if settings is not None and _is_file(settings.save):
             return settings.save + SUFFIX
@@ -146,7 +146,7 @@ def _is_file(path: str) -> bool:
 
 
 def _append(path: str, text: str, place: str | None) -> str:
-    """Append to the file of this run's reports, else to `path`, else to a new temporary file. Return its path."""
+    """Append to `place`, the file of earlier reports, else to `path`, else to a temporary file; return the path."""
     data = text.encode(errors="backslashreplace")
     with suppress(OSError, ValueError):
         _write_to(_open(place or path), data)
@@ -157,7 +157,7 @@ def _append(path: str, text: str, place: str | None) -> str:
 
 
 def _open(path: str) -> int:
-    """Open a regular file of ours. What is no such file raises OSError: a link may lead to what must not be changed."""
+    """Open a regular file of this user. Raises OSError for others: a link could lead to a file of another program."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:
         status = os.fstat(fd)

@@ -1,30 +1,30 @@
-"""What earlier runs have finished, for a look that changes nothing: a run locks and repairs its outputs."""
+"""Earlier runs: find the completed keys without a change to the outputs, which a run would lock and repair."""
 
 import os
 from collections.abc import Iterator
 
 from llmblast.errors import OutputBlockedError
-from llmblast.reading import Finished
+from llmblast.reading import CompletedKeys
 from llmblast.settings import Settings
 from llmblast.writing import is_json, should_retry
 
 _END_BYTES = 64 * 1024
 _KEY = slice(8, 24)
-"""Where a record has its key."""
+"""Position of the key in a record."""
 
 
-def find_finished(settings: Settings) -> tuple[Finished, Finished]:
-    """Return the keys of lines that are answered, and of those that failed and would not be tried again. Blocks.
+def find_finished(settings: Settings) -> tuple[CompletedKeys, CompletedKeys]:
+    """Return the keys of answered lines, and of failed lines that a run would not retry. Blocks.
 
     Raises OutputBlockedError for an output that cannot be read.
     """
     if settings.overwrite:
-        return Finished([]), Finished([])
-    answered = Finished.scan([settings.save] if os.path.isfile(settings.save) else [])
+        return CompletedKeys([]), CompletedKeys([])
+    answered = CompletedKeys.scan([settings.save] if os.path.isfile(settings.save) else [])
     for torn in _torn_ends(settings.save):
         if answered.has_key_of(torn):
-            answered.take(torn[_KEY].decode())
-    failed = Finished.of_records(
+            answered.consume(torn[_KEY].decode())
+    failed = CompletedKeys.of_records(
         record
         for record in _lines(settings.errors_path)
         if not should_retry(record, settings.retry_errors) and not answered.has_key_of(record)
@@ -33,7 +33,7 @@ def find_finished(settings: Settings) -> tuple[Finished, Finished]:
 
 
 def _torn_ends(path: str) -> Iterator[bytes]:
-    """Yield the last line of a file where a crash has torn it: a run cuts it off, and sends its line again."""
+    """Yield the last record of a file if a crash has torn it: a run removes the record and sends its line again."""
     if not os.path.isfile(path):
         return
     with open(path, "rb") as file:

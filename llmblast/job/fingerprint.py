@@ -1,13 +1,11 @@
-"""Fingerprint: the settings that shape what is sent, kept beside the answers they made, so that a resumed run notices
-when they have changed: half of a file answered with one system prompt and half with another is no result.
+"""Fingerprint: store the settings that determine requests beside the answers, to detect changes when a run is resumed.
 
-They stand in `SAVE.settings`, values and all, because a person wants to know what is different, not that a hash is. The
-file is a hint and no more: the two output files alone say what is finished, and a run whose hint is missing, damaged
-or cannot be written goes on without. Nor is there anything to compare as long as no line is answered: what failed with
-the wrong parameters is meant to be tried with others.
+Answers made with different system messages are no consistent result. `SAVE.settings` has the values, not a hash, to
+show what has changed. The file is only a hint: the two output files tell which lines are completed, and a run ignores a
+missing or damaged hint. Without answers nothing is compared: failed lines may need other parameters.
 
-Not in it: what no provider sees (limits, concurrency, routes, keys), which endpoints there are, where images lie.
-Endpoints may call one model by different names, so models are compared endpoint by endpoint.
+Excluded: settings that no provider sees (limits, concurrency, routes, keys), the list of endpoints, and the directory
+of images. Endpoints may have different names for one model, so models are compared endpoint by endpoint.
 """
 
 import os
@@ -17,33 +15,34 @@ import orjson
 
 from llmblast.errors import UsageError
 from llmblast.settings import Settings
-from llmblast.watching import clean
+from llmblast.watching import sanitize_text
 from llmblast.writing.side_file import read_side_file, write_side_file
 
 SUFFIX = ".settings"
 _MODEL = "model"
 _MODEL_OF = "model of "
 _SHOWN_CHARACTERS = 40
-_ALIKE_CHARACTERS = 10
-"""So much of what two long values have in common is shown before the place where they part."""
+_COMMON_CHARACTERS = 10
+"""Characters of the common prefix of two long values that are shown before their difference."""
 
 
 def check_settings(settings: Settings) -> None:
-    """Compare with what made the answers in the save file, whose lock is held.
+    """Compare the settings with those of the answers in the save file, whose lock is held. Blocks.
 
-    Raises UsageError if they differ and `changed_settings` does not say that this is meant. Blocks.
+    Raises UsageError if they differ and `changed_settings` does not allow this.
     """
-    kept, current = read_side_file(_path_of(settings)), _shaping(settings)
+    kept, current = read_side_file(_path_of(settings)), _request_settings(settings)
     if kept in (None, current) or settings.changed_settings == "ok" or not os.path.getsize(settings.save):
         return
     _compare(settings.save, kept, current)
 
 
 def keep_settings(settings: Settings) -> str | None:
-    """Keep the settings of this run, right before its first answer is written: until then the answers in the file are
-    those of the settings that stand there. Return what went wrong, in words. Blocks.
+    """Store the settings of this run; call this right before its first answer is written. Blocks.
+
+    Return an error message if the file cannot be written.
     """
-    path, current = _path_of(settings), _shaping(settings)
+    path, current = _path_of(settings), _request_settings(settings)
     if read_side_file(path) == current:
         return None
     try:
@@ -57,9 +56,9 @@ def _path_of(settings: Settings) -> str:
     return f"{os.path.realpath(settings.save)}{SUFFIX}"
 
 
-def _shaping(settings: Settings) -> dict[str, object]:
-    """By name, as JSON has them, so that a date from a TOML file is equal to its text. What is not set is null."""
-    shaping = {
+def _request_settings(settings: Settings) -> dict[str, object]:
+    """Return the settings by name, as JSON values, so that a date from TOML equals its text; null if not set."""
+    settings_by_name = {
         "format": settings.format,
         "system": settings.system or None,
         "prompt": settings.prompt,
@@ -68,7 +67,7 @@ def _shaping(settings: Settings) -> dict[str, object]:
         _MODEL: settings.model,
         **{f"{_MODEL_OF}{endpoint.name}": endpoint.model or settings.model for endpoint in settings.endpoints},
     }
-    loaded: dict[str, object] = orjson.loads(orjson.dumps(shaping))
+    loaded: dict[str, object] = orjson.loads(orjson.dumps(settings_by_name))
     return loaded
 
 
@@ -86,20 +85,20 @@ def _compare(save: str, kept: Mapping[str, object], current: Mapping[str, object
 
 
 def _is_comparable(name: str, kept: Mapping[str, object], current: Mapping[str, object]) -> bool:
-    """A model is compared for the endpoints of both runs; the run's own counts where they have none in common."""
+    """Return whether to compare a setting: models of common endpoints, the run's model if there are none."""
     if name.startswith(_MODEL_OF):
         return name in kept and name in current
     return name != _MODEL or not any(other.startswith(_MODEL_OF) for other in kept.keys() & current.keys())
 
 
 def _as_text(name: str, before: object, now: object) -> str:
-    """One change for a person: both values from shortly before the place where they part, cut short."""
+    """Return the text of one change, with excerpts of both values that show their difference."""
     texts = [value if isinstance(value, str) else orjson.dumps(value).decode() for value in (before, now)]
-    parts_at = next((index for index, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), 0)
+    differs_at = next((index for index, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), 0)
     is_short = max(map(len, texts)) <= _SHOWN_CHARACTERS
-    start = 0 if is_short else max(parts_at - _ALIKE_CHARACTERS, 0)
+    start = 0 if is_short else max(differs_at - _COMMON_CHARACTERS, 0)
     was, is_now = (
-        "not set" if value is None else repr(clean(f"{'…' * bool(start)}{text[start:]}", _SHOWN_CHARACTERS))
+        "not set" if value is None else repr(sanitize_text(f"{'…' * bool(start)}{text[start:]}", _SHOWN_CHARACTERS))
         for value, text in zip((before, now), texts, strict=True)
     )
-    return f"{clean(name, _SHOWN_CHARACTERS)} was {was}, is {is_now}"
+    return f"{sanitize_text(name, _SHOWN_CHARACTERS)} was {was}, is {is_now}"

@@ -1,7 +1,7 @@
-"""Learned limits: what a run has found out about its endpoints is where the next run begins.
+"""Learned limits: store what a run has learned about its endpoints, for the start of the next run.
 
-They stand in `SAVE.limits`, by URL and model. The file is a hint and no more: a run without it, or with a damaged one,
-learns anew, and what stands there is corrected as soon as replies say otherwise.
+`SAVE.limits` has the limits by URL and model. The file is only a hint: a run without it, or with a damaged one, learns
+again, and replies correct its values.
 """
 
 import os
@@ -15,7 +15,7 @@ from llmblast.writing.side_file import read_side_file, write_side_file
 
 SUFFIX = ".limits"
 MAX_AGE_S = 30 * 24 * 3600.0
-"""Older ones say nothing: quotas change."""
+"""Older limits are ignored, since quotas change."""
 
 
 def known_limits(settings: Settings, wall_now_s: float) -> Sequence[KnownLimits]:
@@ -25,8 +25,9 @@ def known_limits(settings: Settings, wall_now_s: float) -> Sequence[KnownLimits]
 
 
 def keep_limits(settings: Settings, endpoints: Sequence[Endpoint], wall_now_s: float) -> None:
-    """Keep what this run has learned, and what earlier runs have of endpoints that it did not use. Blocks; a file that
-    cannot be written is no failure.
+    """Store the limits that this run has learned, and keep those of other endpoints. Blocks.
+
+    Ignore errors of the file, which is only a hint.
     """
     path = _path_of(settings)
     before = read_side_file(path) or {}

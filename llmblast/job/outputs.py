@@ -3,7 +3,7 @@
 from llmblast.job.fingerprint import SUFFIX as SETTINGS
 from llmblast.job.learned_limits import SUFFIX as LIMITS
 from llmblast.pipes import is_pipe
-from llmblast.reading import Finished
+from llmblast.reading import CompletedKeys
 from llmblast.settings import Settings
 from llmblast.writing import OutputFile, SharedFile, Spool, should_retry
 from llmblast.writing.side_file import check_side_file
@@ -55,12 +55,12 @@ def _begin(output: OutputFile, settings: Settings) -> None:
         spool.take_in(output)
 
 
-def find_finished_in(settings: Settings, save: OutputFile, errors: OutputFile) -> tuple[Finished, Finished]:
+def find_finished_in(settings: Settings, save: OutputFile, errors: OutputFile) -> tuple[CompletedKeys, CompletedKeys]:
     """Return the keys that earlier runs answered, and those that they failed at.
 
     Remove from the errors file what is tried again: the errors that `--retry-errors` names, and those of lines that
     have an answer, too.
     """
-    answered = Finished.scan([settings.save] if save.is_resumable else [])
+    answered = CompletedKeys.scan([settings.save] if save.is_resumable else [])
     errors.keep_only(lambda record: not (should_retry(record, settings.retry_errors) or answered.has_key_of(record)))
-    return answered, Finished.scan([settings.errors_path] if errors.is_resumable else [])
+    return answered, CompletedKeys.scan([settings.errors_path] if errors.is_resumable else [])

@@ -17,19 +17,19 @@ from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.job.hedging import Hedging
-from llmblast.job.intake import Intake
+from llmblast.job.input_reader import InputReader
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.outputs import find_finished_in, open_outputs
-from llmblast.job.redacting import Redacting, secrets_of
+from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.job.result_queue import ResultQueue
 from llmblast.providers import provider_of_key, providers_of
-from llmblast.reading import Finished, Shaper, Source, open_source
+from llmblast.reading import CompletedKeys, RequestParser, Source, open_source
 from llmblast.reading.prompts import open_prompts
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
 from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey, connection_notes, make_target
 from llmblast.setting_loading import parse_hedge, parse_max_errors
 from llmblast.settings import EndpointSettings, Settings
-from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, clean
+from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, sanitize_text
 from llmblast.writing import OutputFile, Timing, Writer
 
 PREOPENED_S = 0.1
@@ -49,7 +49,7 @@ class Pipeline:
     """All parts of one run, connected."""
 
     counters: Counters
-    intake: Intake
+    input_reader: InputReader
     engine: Engine
     writer: Writer | ResultQueue
     channels: Sequence[Channel]
@@ -82,8 +82,8 @@ class _Opened:
     results: ResultQueue | None
     outputs: Sequence[OutputFile]
     """The files of answers and of errors; empty if the outcomes go to `results`."""
-    answered: Finished
-    failed: Finished
+    answered: CompletedKeys
+    failed: CompletedKeys
     channels: Sequence[Channel]
     keys: Sequence[EndpointKey]
     counters: Counters
@@ -109,14 +109,14 @@ async def build_pipeline(
     Raise UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
     keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e)) for e in settings.endpoints]
-    shaper = Shaper(settings, providers_of(settings.endpoints))
+    parser = RequestParser(settings, providers_of(settings.endpoints))
     async with AsyncExitStack() as stack:
         source = await open_source(settings.input) if prompts is None else open_prompts(prompts)
         stack.push_async_callback(source.close)
         outputs = () if results is not None else open_outputs(settings)
         for output in outputs:
             stack.callback(output.close)
-        answered, failed = Finished([]), Finished([])
+        answered, failed = CompletedKeys([]), CompletedKeys([])
         known: Sequence[KnownLimits] = ()
         if outputs and outputs[0].is_resumable:
             await asyncio.to_thread(check_settings, settings)
@@ -127,7 +127,7 @@ async def build_pipeline(
         endpoints = await _start_mocks(settings.endpoints, stack)
         channels = _open_channels(settings, endpoints, keys, environ, stack)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
-        defects.secrets = lambda: (secret for c in channels if isinstance(c, Redacting) for secret in c.secrets)
+        defects.secrets = lambda: (secret for c in channels if isinstance(c, RedactingChannel) for secret in c.secrets)
         defects.progress = lambda: {entry.name: getattr(counters, entry.name) for entry in fields(counters)}
         timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
         notes = [note for output in outputs for note in output.repaired]
@@ -135,10 +135,10 @@ async def build_pipeline(
         opened = _Opened(
             source, results, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects
         )
-        yield _assemble(settings, shaper, opened)
+        yield _assemble(settings, parser, opened)
 
 
-def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Pipeline:
+def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pipeline:
     counters = opened.counters
     fence = opened.defects.fence
     say = partial(_say, opened.defects)
@@ -173,10 +173,12 @@ def _assemble(settings: Settings, shaper: Shaper, opened: _Opened) -> Pipeline:
         now_allowed = allowance_of(scheduler, counters, finished_before, time.monotonic(), time.time)
         return replace(now_allowed, is_ending=engine.end.stopping.is_set())
 
-    intake = Intake(opened.source, shaper, counters, settings.limit, answered=opened.answered, failed=opened.failed)
+    input_reader = InputReader(
+        opened.source, parser, counters, settings.limit, answered=opened.answered, failed=opened.failed
+    )
     return Pipeline(
         counters=counters,
-        intake=intake,
+        input_reader=input_reader,
         engine=engine,
         writer=writer,
         channels=opened.channels,
@@ -235,7 +237,7 @@ def shown(text: str, max_length: int, fence: Fence) -> str:
     """Return text from outside without secrets and control characters, cut to `max_length`."""
     text = hide_user(text)
     with fence.around("cleaning messages"):
-        return clean(text, max_length)
+        return sanitize_text(text, max_length)
     return "".join(character for character in text[:max_length] if character.isprintable())
 
 
@@ -306,7 +308,7 @@ def _open_channels(
         stack.push_async_callback(channel.close)
         others = (*(target.proxy.secrets if target.proxy else ()), *secrets_in_query(endpoint.url))
         secrets = secrets_of(key.value, endpoint.headers, others)
-        channels.append(Redacting(channel, secrets) if secrets or key.can_refresh else channel)
+        channels.append(RedactingChannel(channel, secrets) if secrets or key.can_refresh else channel)
     return channels
 
 

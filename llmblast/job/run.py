@@ -147,8 +147,8 @@ class Job:
     async def _feed(self) -> None:
         engine = self._pipeline.engine
         try:
-            async for shaped in self._pipeline.intake.slices():
-                for item in shaped:
+            async for batch in self._pipeline.input_reader.batches():
+                for item in batch:
                     if isinstance(item, Request):
                         engine.accept(item)
                     else:

@@ -1,31 +1,30 @@
-"""Secret search: find a secret in text from outside, however it is escaped or encoded, and hide it.
+"""Secret search: find secrets in replies, however they are escaped or encoded, and hide them.
 
-The text is unescaped step by step, each character with the place that it came from, and searched at every step: so JSON
-in JSON, a URL in HTML and mixtures of both need no rule of their own. Base64 (RFC 4648) of a secret looks different
-behind zero, one and two other bytes, so that `Bearer KEY` and `user:password` are found by the secret in them.
+The text is unescaped and searched repeatedly, with the original position of each character: this covers JSON in JSON, a
+URL in HTML and mixtures of them. Base64 (RFC 4648) of a secret depends on its offset modulo 3; all three forms are
+searched, so that `Bearer KEY` and `user:password` are found by the secret in them.
 
-This takes time that grows with the escapes in a text, so it is for the rare text. Answers are asked `may_show` first,
-which is cheap.
+The cost grows with the escapes in a text; for answers, the cheap `may_show` decides whether a search is needed.
 """
 
 import re
 from base64 import b64encode
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from html import unescape
 
-HIDDEN = "(hidden)"
+from llmblast.hiding import HIDDEN
+
 MAX_STEPS = 5
-"""So many escapes may lie one in another."""
+"""Maximum depth of nested escapes."""
 SEARCHED_CHARS = 16
 MIN_ENCODED_CHARS = 8
-"""Shorter secrets are not looked for in base64 and hex, where they may be there by chance."""
-_ESCAPE = re.compile(
+"""Shorter secrets are not searched in base64 and hex, which may contain them by chance."""
+_ESCAPE = (
     r"\\+u[0-9A-Fa-f]{4}|\\+U[0-9A-Fa-f]{8}|\\+x[0-9A-Fa-f]{2}|\\+u\{[0-9A-Fa-f]{1,6}\}|\\+[^A-Za-z0-9\\]|\\[bfnrt]"
     r"|%[0-9A-Fa-f]{2}|&#[0-9]{1,7};?|&#[xX][0-9A-Fa-f]{1,6};?|&[A-Za-z]{2,12};"
 )
 _ASCII_ESCAPE = re.compile(rb"%[2-7][0-9A-Fa-f]|&(?:#|amp;)|\\u00[2-7]")
-"""Escapes of printable ASCII characters, which secrets consist of, as answers may have them."""
+"""Escapes of printable ASCII characters, of which secrets consist."""
 _BASE64_CHARACTER = re.compile(r"[A-Za-z0-9+/=_-]")
 _BASE64_WORD = re.compile(r"[A-Za-z0-9+/=_-]*")
 _TO_STANDARD_BASE64 = str.maketrans("-_", "+/")
@@ -34,7 +33,7 @@ Span = tuple[int, int]
 
 
 class SecretSearch:
-    """Finds secrets in texts. The longest are taken first, lest a part of one be left."""
+    """Find secrets in texts, the longest first, so that no part of a secret remains."""
 
     def __init__(self, secrets: Iterable[bytes]) -> None:
         ordered = sorted({secret.decode("latin-1") for secret in secrets if secret}, key=len, reverse=True)
@@ -46,8 +45,8 @@ class SecretSearch:
         self._other_forms = [form.encode("latin-1") for secret in ordered for form in _other_forms(secret)]
 
     def may_show(self, body: bytes) -> bool:
-        """Return whether a search may find anything; written so that it costs a short answer less than 1 us."""
-        find = body.find  # half the cost of `in`, which tries its argument as a number first
+        """Return whether a search may find a secret; takes less than 1 us for a short answer."""
+        find = body.find  # twice as fast as `in`, which tries its argument as a number first
         for plain, first, second, third, lower_hex, upper_hex in self._usual_forms:
             if find(plain) >= 0 or find(first) >= 0 or find(second) >= 0 or find(third) >= 0:
                 return True
@@ -60,7 +59,7 @@ class SecretSearch:
         return has_escapes and _ASCII_ESCAPE.search(body) is not None
 
     def hide(self, text: str) -> str:
-        """Return the text without the secrets; each character stands for one byte, or is above ASCII."""
+        """Return the text without the secrets; each character is one byte, or above ASCII."""
         if not self._plain:
             return text
         spans: list[Span] = []
@@ -88,39 +87,39 @@ class SecretSearch:
 
 
 class _Places:
-    """Where the characters of an unescaped text stood in the original: one entry at each end of an escape."""
+    """Map positions in an unescaped text to the original text: one entry at each end of an escape."""
 
     def __init__(self, starts: Sequence[int] = (0,), originals: Sequence[int] = (0,)) -> None:
         self._starts = starts
-        """Positions in the unescaped text; from each of them on, characters lie side by side in the original, too."""
+        """Positions in the unescaped text; from each to the next, characters are adjacent in the original, too."""
         self._originals = originals
 
     def original(self, position: int) -> int:
-        """Return where the character at a position of the unescaped text began."""
+        """Return the original start of the character at a position of the unescaped text."""
         index = bisect_right(self._starts, position) - 1
         return self._originals[index] + position - self._starts[index]
 
     def origin_of(self, span: Span, size: int) -> Span:
-        """Return the part of the original that a part of the unescaped text came from."""
+        """Return the span of the original for a span of the unescaped text."""
         start, end = span
         last = self.original(end - 1) + 1
         following = self.original(end) if end <= size else last
         return self.original(start), max(last, following)
 
     def within(self, inner: "_Places") -> "_Places":
-        """Return the places of a text that was unescaped once more."""
+        """Return the map for a text that was unescaped once more."""
         starts = sorted({*inner._starts, *(inner._unescaped(start) for start in self._starts)})
         return _Places(starts, [self.original(inner.original(start)) for start in starts])
 
     def _unescaped(self, original: int) -> int:
-        """Return the first position whose character began at `original` or later."""
+        """Return the first position whose character starts at `original` or later."""
         index = bisect_right(self._originals, original) - 1
         end = self._starts[index + 1] if index + 1 < len(self._starts) else original + self._starts[index]
         return min(self._starts[index] + original - self._originals[index], end)
 
 
 def base64_cores(secret: str) -> list[str]:
-    """Return what base64 makes of a secret behind 0, 1 and 2 other bytes, without what its neighbours change."""
+    """Return the base64 of a secret behind 0, 1 and 2 other bytes, without the characters that these bytes change."""
     data, cores = secret.encode("latin-1"), []
     for before in range(3):
         encoded = b64encode(bytes(before) + data).decode()
@@ -130,16 +129,14 @@ def base64_cores(secret: str) -> list[str]:
 
 
 def _usual_forms(secret: str) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes]:
-    """Return the end of the secret as it is, in base64 at its three places, and in hex: a search costs more for a long
-    text.
-    """
+    """Return the end of the secret as plain text, in base64 at three offsets, and in hex; a short end is faster."""
     first, second, third = (core[-SEARCHED_CHARS:].encode() for core in base64_cores(secret))
     lower_hex = secret.encode("latin-1").hex()[-SEARCHED_CHARS:].encode()
     return secret[-SEARCHED_CHARS:].encode("latin-1"), first, second, third, lower_hex, lower_hex.upper()
 
 
 def _other_forms(secret: str) -> set[str]:
-    """Return what few secrets have: forms with other characters for `/`, `+`, `"` and the like."""
+    """Return forms that differ only for secrets with `/`, `+`, `"` and similar characters."""
     if len(secret) < MIN_ENCODED_CHARS:
         return {secret, secret.replace("/", "\\/"), secret.replace('"', '\\"')}
     cores = base64_cores(secret)
@@ -150,11 +147,11 @@ def _other_forms(secret: str) -> set[str]:
 
 
 def _unescape(text: str) -> tuple[str, _Places | None]:
-    """Return the text with its escapes taken off once, and where its characters stood; None where there are none."""
+    """Return the text unescaped once, and the original positions of its characters, None if it has no escapes."""
     pieces: list[str] = []
     starts, originals = [0], [0]
     size = end = 0
-    for match in _ESCAPE.finditer(text):
+    for match in re.finditer(_ESCAPE, text):
         character = _meaning_of(match[0])
         if character is None:
             continue
@@ -173,8 +170,10 @@ def _unescape(text: str) -> tuple[str, _Places | None]:
 
 
 def _meaning_of(escape: str) -> str | None:
-    """Return the one character that an escape stands for; None where it is none."""
+    """Return the one character that an escape means; None if it means none."""
     if escape[0] == "&":
+        from html import unescape  # noqa: PLC0415 -- its table takes 1 ms
+
         meant = unescape(escape)
         return meant if len(meant) == 1 and meant != escape else None
     if escape[0] == "%":
@@ -195,7 +194,7 @@ def _occurrences(text: str, needle: str) -> list[Span]:
 
 
 def _whole_words(text: str, spans: Iterable[Span]) -> list[Span]:
-    """Return spans with what base64 has on both sides of them: the ends of the secret, and a user in front of it."""
+    """Return spans extended to whole base64 words: with the ends of the secret, and a user in front of a password."""
     words: list[Span] = []
     for start, end in spans:
         if words and start < words[-1][1]:

@@ -1,16 +1,17 @@
-"""Reading: bytes -> lines -> Requests, and what an earlier run has finished.
+"""Reading: turn bytes into lines, and lines into Requests; know which lines earlier runs have completed.
 
-1. `open_source` opens a file or standard input; `Source.blocks` delivers its bytes as they come.
-2. `LineSplitter` makes numbered lines of the blocks, whatever their boundaries.
-3. `key_of` names a line; `Finished.take` says whether an earlier run has its record.
-4. `Shaper.shape` makes a Request of a line by way of the format that claims it, or a Failure that says what is wrong.
+1. `open_source` opens a file or standard input; `Source.blocks` yields its bytes.
+2. `LineSplitter` splits the blocks into numbered lines.
+3. `key_of` hashes a line; `CompletedKeys.consume` says whether an earlier run has a record with that key.
+4. `RequestParser.parse` returns the Request that a line asks for, or a Failure that says what is wrong with the line.
 
-A new format is one class in one file plus one line in `formats.FORMATS`.
+A new format is one class in one file plus one line in `formats.FORMATS`, and one word in the setting `format` if users
+may force it. `DialectRouter.raw_request` makes the request of a format whose lines contain a body.
 """
 
-from llmblast.reading.finished import Finished
+from llmblast.reading.completed_keys import CompletedKeys
 from llmblast.reading.lines import LineSplitter, OversizedLine, key_of
-from llmblast.reading.shaping import Shaper
+from llmblast.reading.request_parser import RequestParser
 from llmblast.reading.source import Source, open_source
 
-__all__ = ["Finished", "LineSplitter", "OversizedLine", "Shaper", "Source", "key_of", "open_source"]
+__all__ = ["CompletedKeys", "LineSplitter", "OversizedLine", "RequestParser", "Source", "key_of", "open_source"]

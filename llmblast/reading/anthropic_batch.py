@@ -4,15 +4,12 @@ Source of the format: https://docs.anthropic.com/en/docs/build-with-claude/batch
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
-
-import orjson
 
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_numbers
-from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model
+from llmblast.reading.fields import BadLine, compact_json, move_own_fields, without
 from llmblast.reading.raw_dialects import MESSAGES
-from llmblast.records import RawBody, Request
+from llmblast.records import Request
 from llmblast.settings import Settings
 
 _MEMBERS = frozenset({"custom_id", "params"})
@@ -20,7 +17,7 @@ _OF_OTHERS = frozenset({"input", "prompt", "body", "messages", "model"})
 
 
 class AnthropicBatch:
-    """Takes lines with `custom_id` and `params` that hold messages; all other members are the user's own."""
+    """Format of lines with `custom_id`, and `params` with messages; all other members are the user's own fields."""
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         self._router = router
@@ -30,8 +27,8 @@ class AnthropicBatch:
         params = fields.get("params")
         return type(params) is dict and "messages" in params and "custom_id" in fields and _OF_OTHERS.isdisjoint(fields)
 
-    def shape(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
-        """Raises BadLine."""
+    def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+        """Return the request in `params`. Raises BadLine."""
         custom_id, params, router = fields.get("custom_id"), fields.get("params"), self._router
         if type(custom_id) is not str:
             raise BadLine('an Anthropic batch line needs a "custom_id" that is a string')
@@ -42,30 +39,18 @@ class AnthropicBatch:
                 "Anthropic batch lines need an endpoint with kind=anthropic: add one with --url, or convert the line: "
                 '{"custom_id": "...", "method": "POST", "url": "/v1/chat/completions", "body": {...}}'
             )
-        route = router.route_of(MESSAGES)
         extra: dict[str, object] = {}
         if len(fields) > len(_MEMBERS):
-            beside = {name: value for name, value in fields.items() if name not in _MEMBERS}
-            extra.update(with_exact_numbers(text, beside))
-        if not self._own_fields.isdisjoint(params):
-            extra.update({name: value for name, value in params.items() if name in self._own_fields})
-            params = {name: value for name, value in params.items() if name not in self._own_fields}
-        body = bytes(memoryview(orjson.dumps(params)))  # a copy, see `OpenAIBatch`
-        request = Request(
+            extra.update(with_exact_numbers(text, without(_MEMBERS, fields)))
+        params = move_own_fields(params, self._own_fields, extra)
+        return router.raw_request(
             number,
             key,
             text,
-            custom_id,
-            orjson.Fragment(body),
-            extra or None,
-            path=route.path,
-            body=body,
-            kind=route.kind,
-            needs_model=needs_model(params),
-            model=model_of(params),
-            max_tokens=max_tokens_of(params),
+            line_id=custom_id,
+            extra=extra,
+            dialect=MESSAGES,
+            body=compact_json(params),
+            members=params,
             output_format="anthropic-batch",
         )
-        if router.is_mixed:
-            request = replace(request, content=RawBody(MESSAGES), closed_to=route.closed_to)
-        return request

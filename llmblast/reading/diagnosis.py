@@ -1,4 +1,4 @@
-"""What a line that is no JSON most likely is, with the way out: a wrong kind of file is commoner than a broken line."""
+"""Diagnosis: guess why a line is not JSON, and name the fix. A wrong kind of file is more common than a broken line."""
 
 import re
 
@@ -16,14 +16,14 @@ _MEANINGS = {
     "unexpected content after document": "more than one object on the line: write one object a line",
     "depth limit exceeded": "nested too deep: flatten it",
 }
-"""For orjson's messages whose words say little."""
+"""Clearer texts for messages of orjson."""
 _NO_NUMBERS = ("NaN", "Infinity")
 _LINES_TO_JSON = "jq -Rc '{input:.}' FILE | llmblast run -"
 _HOWTO = 'write one JSON object a line, such as {"input": "..."}'
 
 
 def diagnose(text: bytes, error: orjson.JSONDecodeError) -> tuple[str, int]:
-    """For a stripped line that orjson refused with `error`: what is wrong, and its column in characters from 1."""
+    """Return why orjson rejected a stripped line with `error`, and the column of the error in characters from 1."""
     if guess := _wrong_file(text):
         return guess, 1
     if damage := _damage(text):
@@ -34,7 +34,7 @@ def diagnose(text: bytes, error: orjson.JSONDecodeError) -> tuple[str, int]:
 
 
 def _wrong_file(text: bytes) -> str | None:
-    """What the whole file is, where a line's first bytes tell."""
+    """Return the error for a file of another type, if the first bytes of a line show the type."""
     if _looks_like_utf16(text):
         return "not JSON: it looks like UTF-16: save the file as UTF-8"
     if text.startswith(b"<"):
@@ -43,14 +43,14 @@ def _wrong_file(text: bytes) -> str | None:
 
 
 def _looks_like_utf16(text: bytes) -> bool:
-    """JSON starts with ASCII, whose every second byte is zero in UTF-16; which one depends on how the line was cut."""
+    """Compare zero bytes at even and odd positions: the ASCII at the start of JSON has them at one or the other."""
     sample = text[:_UTF16_SAMPLE_BYTES]
     surplus = sample[::2].count(0) - sample[1::2].count(0)
     return text.startswith(_UTF16_BOMS) or abs(surplus) * 4 > len(sample)
 
 
 def _damage(text: bytes) -> tuple[str, int] | None:
-    """What keeps a line from being text at all, and its column."""
+    """Return the error and its column for a line that is not UTF-8 text."""
     zero_at = text.find(b"\0")
     if zero_at >= 0:
         return "not JSON: a zero byte: the file is damaged or not text", _column(text, zero_at)
@@ -62,7 +62,7 @@ def _damage(text: bytes) -> tuple[str, int] | None:
 
 
 def _wrong_format(text: bytes) -> str | None:
-    """What a text is that does not even start like an object or a list, or like nothing but a list."""
+    """Return the error for a text that does not start like an object, or consists of the start of a list."""
     if text in _STARTS_OF_A_LIST:
         return "a JSON array instead of one object a line: split it: jq -c '.[]' FILE"
     if text.startswith((b"{", b"[")):

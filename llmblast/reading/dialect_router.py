@@ -1,22 +1,28 @@
 """Dialect router: find the endpoints that can take a request, by the APIs that their providers speak."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from llmblast.reading.fields import BadLine
-from llmblast.records import Prompt, Provider
+import orjson
+
+from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model
+from llmblast.records import Prompt, Provider, RawBody, Request
 
 
 class Route(NamedTuple):
-    """Where raw bodies of one dialect go: the path, the kind of provider that has it, and who cannot take them."""
+    """Path of the raw bodies of one dialect, kind of provider that has the path, and endpoints that cannot take them.
+
+    `content` is for endpoints of other kinds; None where all endpoints have one kind.
+    """
 
     path: str
     kind: str
     closed_to: int
+    content: RawBody | None
 
 
 class DialectRouter:
-    """Routes requests to the endpoints that can take them; `providers` are those of all endpoints, in their order."""
+    """Route requests to the endpoints that can take them; `providers` are those of all endpoints, in their order."""
 
     def __init__(self, providers: Sequence[Provider]) -> None:
         self.first = providers[0]
@@ -25,8 +31,7 @@ class DialectRouter:
         self._bits_of = {kind: _bits(provider.kind == kind for provider in providers) for kind in self._by_kind}
         self.is_mixed = len(self._by_kind) > 1
         """Endpoints speak several APIs."""
-        self.routes: dict[str, Route] = {}
-        """By dialect; those that were asked for so far."""
+        self._routes: dict[str, Route] = {}
 
     def speaks(self, dialect: str) -> bool:
         """Return whether any endpoint takes raw bodies of this dialect."""
@@ -34,18 +39,48 @@ class DialectRouter:
 
     def route_of(self, dialect: str) -> Route:
         """Return the route of a raw body. Raises BadLine where no endpoint speaks its dialect."""
-        closed_to = _bits(dialect not in provider.dialects for provider in self._providers)
-        for provider in self._providers:
-            if (path := provider.dialects.get(dialect)) is not None:
-                route = self.routes[dialect] = Route(path, provider.kind, closed_to)
-                return route
-        kinds = " and ".join(self._by_kind)
-        raise BadLine(f"no endpoint takes {dialect} requests, all speak {kinds}: add one that does with --url")
+        return self._routes.get(dialect) or self._find_route(dialect)
+
+    def raw_request(
+        self,
+        number: int,
+        key: str,
+        text: bytes,
+        *,
+        line_id: str | int,
+        extra: Mapping[str, object],
+        dialect: str,
+        body: bytes,
+        members: Mapping[str, object],
+        output_format: str = "llmblast",
+    ) -> Request:
+        """Return the request that sends `body` unchanged; `members` are the parsed members of the body.
+
+        Raises BadLine where no endpoint speaks the dialect, or a member asks for a feature that llmblast lacks.
+        """
+        path, kind, closed_to, content = self._routes.get(dialect) or self._find_route(dialect)
+        return Request(
+            number,
+            key,
+            text,
+            line_id,
+            orjson.Fragment(body),
+            extra or None,
+            path=path,
+            body=body,
+            kind=kind,
+            content=content,
+            closed_to=closed_to,
+            needs_model=needs_model(members),
+            model=model_of(members),
+            max_tokens=max_tokens_of(members),
+            output_format=output_format,
+        )
 
     def choose(self, prompt: Prompt) -> tuple[Provider, int]:
-        """Return the provider that renders a prompt as it is read, and the bits of the endpoints that cannot take it.
+        """Return the provider that renders a prompt at parsing, and the bits of the endpoints that cannot take it.
 
-        Raises BadLine where no endpoint can express it.
+        Raises BadLine where no endpoint can express the prompt.
         """
         chosen, closed_to, reasons = None, 0, []
         for kind, provider in self._by_kind.items():
@@ -59,9 +94,19 @@ class DialectRouter:
         return chosen, closed_to
 
     def render_first(self, prompt: Prompt) -> None:
-        """Try whether a prompt can be sent at all. Raises BadLine, UnsupportedError or JSONEncodeError."""
+        """Render a prompt as a test. Raises BadLine, UnsupportedError or JSONEncodeError if it cannot be sent."""
         provider = self.choose(prompt)[0] if self.is_mixed else self.first
         provider.render(prompt)
+
+    def _find_route(self, dialect: str) -> Route:
+        closed_to = _bits(dialect not in provider.dialects for provider in self._providers)
+        for provider in self._providers:
+            if (path := provider.dialects.get(dialect)) is not None:
+                content = RawBody(dialect) if self.is_mixed else None
+                route = self._routes[dialect] = Route(path, provider.kind, closed_to, content)
+                return route
+        kinds = " and ".join(self._by_kind)
+        raise BadLine(f"no endpoint takes {dialect} requests, all speak {kinds}: add one that does with --url")
 
 
 def _bits(flags: Iterable[bool]) -> int:

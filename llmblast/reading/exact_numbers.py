@@ -1,9 +1,9 @@
-"""Exact numbers: carry a line's numbers into the record and into the request digit by digit.
+"""Exact numbers: copy a line's numbers to the record and to the request digit by digit.
 
-orjson reads integers beyond 64 bits and decimals of more than 17 digits as floats, which rounds them, and refuses what
-is larger than any float. Such a number is kept as a fragment of JSON, which orjson writes as it stands. Only lines
-whose own fields hold a float, an object or a list are looked at, and only those with a long number are parsed again.
-Of what is sent, only numbers as large as no integer in a float matter: all others arrive as the float that was meant.
+orjson reads integers beyond 64 bits and decimals of more than 17 digits as floats, which rounds them, and rejects
+numbers larger than any float. Such a number becomes an `orjson.Fragment`, which orjson writes unchanged. Only lines
+with a long number, and a float, object or list among the user's own fields, are parsed again. In requests, only
+integers beyond the precision of floats matter: providers read other numbers as floats, too.
 """
 
 import json
@@ -17,14 +17,14 @@ import orjson
 _MAY_HOLD_FLOATS = (float, dict, list)
 _LONG_NUMBER = re.compile(rb"[0-9](?:[0-9.]{15}|[eE][+-]?[0-9]{3})")
 _EXACT_FLOAT_CHARS = 16
-"""A decimal of 15 digits comes back from a float as it was."""
+"""A float keeps a decimal of 15 digits exactly."""
 _MAX_INT_CHARS = 20
 _TOO_LARGE_FOR_A_FLOAT = "infinity"
 _HUGE = 2.0**53
 
 
 def with_exact_integers(text: bytes, name: str, sent: dict[str, object]) -> dict[str, object]:
-    """Return the member `name` of the line `text`, which is `sent`, with integers that floats cannot hold exact."""
+    """Return `sent`, the member `name` of the line `text`, with exact integers where floats would round them."""
     if not _holds_huge_numbers(sent.values()):
         return sent
     exact = with_exact_numbers(text, {name: sent})[name]
@@ -32,7 +32,7 @@ def with_exact_integers(text: bytes, name: str, sent: dict[str, object]) -> dict
 
 
 def _holds_huge_numbers(sent: Iterable[Any]) -> bool:
-    """Look at all values but those of lists that begin with a text or an integer, such as a thousand token ids."""
+    """Search all values except lists that begin with a text or an integer, such as a thousand token ids."""
     level = [sent]
     while level:
         deeper = []
@@ -53,7 +53,7 @@ def _holds_huge_numbers(sent: Iterable[Any]) -> bool:
 
 
 def with_exact_numbers(text: bytes, fields: Mapping[str, object]) -> Mapping[str, object]:
-    """Return `fields`, which are of the line `text`, with all numbers that floats cannot hold as fragments."""
+    """Return `fields` of the line `text`, with fragments for all numbers that floats would round."""
     if not any(type(value) in _MAY_HOLD_FLOATS for value in fields.values()) or not _LONG_NUMBER.search(text):
         return fields
     try:
@@ -64,7 +64,7 @@ def with_exact_numbers(text: bytes, fields: Mapping[str, object]) -> Mapping[str
 
 
 def read_huge_numbers(text: bytes, error: orjson.JSONDecodeError) -> object:
-    """Return the value of a line that orjson refuses only for a number too large for a float, else None."""
+    """Return the value of a line that orjson rejects only for a number too large for a float, else None."""
     if _TOO_LARGE_FOR_A_FLOAT not in error.msg:
         return None
     try:

@@ -1,11 +1,10 @@
-"""From a line's bytes to its fields, and what all formats ask of them; whatever is wrong is said in people's words."""
+"""Parse the fields of a line, and read members that all formats have in common; errors are worded for people."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import orjson
 
-from llmblast.reading.diagnosis import diagnose
 from llmblast.reading.exact_numbers import read_huge_numbers
 
 MAX_DEPTH = 240
@@ -14,8 +13,8 @@ MAX_DEPTH = 240
 STREAM_REFUSAL = '"stream": true is not supported, replies are read whole: remove it'
 
 
-class BadLine(Exception):  # noqa: N818 -- not an error of the program: a value that every format can say from any depth
-    """A line that no request can be made of. Columns count the characters of the stripped line from 1."""
+class BadLine(Exception):  # noqa: N818 -- no error of the program: a verdict on the line
+    """A line that asks for no valid request. Columns count the characters of the stripped line from 1."""
 
     def __init__(self, message: str, column: int = 1) -> None:
         super().__init__(message)
@@ -24,15 +23,17 @@ class BadLine(Exception):  # noqa: N818 -- not an error of the program: a value 
 
 
 def parse_fields(text: bytes) -> dict[str, object]:
-    """Reads a JSON object whose every part orjson can write again. Raises BadLine.
+    """Return the members of a JSON object, all of which orjson can write again. Raises BadLine.
 
-    Integers beyond 64 bits become floats, as orjson reads them: see `exact_numbers`.
+    orjson reads integers beyond 64 bits as floats: see `exact_numbers`.
     """
     try:
         fields = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         fields = read_huge_numbers(text, error)
         if fields is None:
+            from llmblast.reading.diagnosis import diagnose  # noqa: PLC0415 -- most inputs have no such line
+
             raise BadLine(*diagnose(text, error)) from None
     if type(fields) is not dict:
         raise BadLine('not a JSON object: write one object a line, such as {"input": "..."}')
@@ -41,8 +42,26 @@ def parse_fields(text: bytes) -> dict[str, object]:
     return fields
 
 
+def without(names: Container[str], fields: Mapping[str, object]) -> dict[str, object]:
+    """Return the fields whose names are not among `names`."""
+    return {name: value for name, value in fields.items() if name not in names}
+
+
+def move_own_fields(body: dict[str, object], own: frozenset[str], extra: dict[str, object]) -> dict[str, object]:
+    """Return a body without the user's `own` fields, and add these to `extra`, which the record keeps."""
+    if own.isdisjoint(body):
+        return body
+    extra.update({name: value for name, value in body.items() if name in own})
+    return without(own, body)
+
+
+def compact_json(body: dict[str, object]) -> bytes:
+    """Return a body as JSON. The copy frees the buffer of orjson, many times as large, while the line is queued."""
+    return bytes(memoryview(orjson.dumps(body)))
+
+
 def own_id(fields: Mapping[str, object], number: int) -> str | int:
-    """The line's `custom_id` or `id`, else its number. Raises BadLine for one that no record could be found by."""
+    """Return the line's `custom_id` or `id`, else its number. Raises BadLine for an id of another JSON type."""
     value = fields.get("custom_id")
     if value is None and (value := fields.get("id")) is None:
         return number
@@ -53,7 +72,7 @@ def own_id(fields: Mapping[str, object], number: int) -> str | int:
 
 
 def needs_model(body: Mapping[str, object]) -> bool:
-    """Whether a request body leaves the model to the endpoint. Raises BadLine for one that cannot be sent as it is."""
+    """Return whether a request body names no model. Raises BadLine for members that cannot be sent."""
     if body.get("stream") is True:
         raise BadLine(STREAM_REFUSAL)
     if body.get("background") is True:
@@ -72,7 +91,7 @@ def model_of(body: Mapping[str, object]) -> str | None:
 
 
 def max_tokens_of(params: Mapping[str, object]) -> int | None:
-    """The cap on completion tokens that a body sets, where it is one."""
+    """Return the maximum of completion tokens that a body sets, if it sets a valid one."""
     for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
         value = params.get(name)
         if type(value) is int and value > 0:
@@ -81,7 +100,7 @@ def max_tokens_of(params: Mapping[str, object]) -> int | None:
 
 
 def _check_depth(fields: dict[str, object]) -> None:
-    """Level by level instead of by recursion, so that no depth can break the check itself."""
+    """Raise BadLine for too deep a nesting; go level by level, since recursion could overflow the stack."""
     level: list[object] = [fields]
     for _ in range(MAX_DEPTH):
         level = [

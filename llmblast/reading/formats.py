@@ -1,11 +1,11 @@
-"""The table of input formats and the choice among them, line by line."""
+"""Table of the input formats, and detection of the format of each line."""
 
 from collections.abc import Mapping
 from typing import Protocol
 
 from llmblast.reading.anthropic_batch import AnthropicBatch
 from llmblast.reading.dialect_router import DialectRouter
-from llmblast.reading.fields import BadLine
+from llmblast.reading.fields import BadLine, without
 from llmblast.reading.openai_batch import OpenAIBatch
 from llmblast.reading.paths import path_of_body
 from llmblast.reading.raw import Raw
@@ -15,15 +15,15 @@ from llmblast.settings import Settings
 
 
 class Format(Protocol):
-    """One way to write a request as a line."""
+    """A way to write a request as a line."""
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None: ...
 
     def claims(self, fields: Mapping[str, object]) -> bool:
-        """Whether a line looks like this format, unless one before it in the table has claimed it."""
+        """Return whether a line looks like this format; formats before this one in the table are asked first."""
 
-    def shape(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
-        """The request that a line asks for. Raises BadLine."""
+    def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+        """Return the request that a line asks for. Raises BadLine."""
 
 
 FORMATS: dict[str, type[Format]] = {
@@ -32,8 +32,7 @@ FORMATS: dict[str, type[Format]] = {
     "raw": Raw,
     "simple": Simple,
 }
-"""By the name that `settings.format` knows, in the order in which they are asked."""
-
+"""By the values of the setting `format`, in the order of detection."""
 
 _FOREIGN = {
     ("key", "request"): "Gemini batch",
@@ -42,16 +41,16 @@ _FOREIGN = {
     ("instances",): "Vertex batch",
     ("conversations",): "ShareGPT",
 }
-"""What lines of other APIs and of data sets have, the last an object or a list, and what they are called."""
+"""Names of formats that are not supported, by the members of their lines; the last member is an object or a list."""
 _BATCH_LINE = '{"custom_id": "...", "method": "POST", "url": "/v1/chat/completions", "body": {...}}'
 _NOT_IN_A_PLACE = frozenset(".[]{}!:'")
-"""What a shell or a template would take for something else."""
+"""Characters with a meaning in a shell or a template."""
 _SHOWN_FIELDS = 8
 _SHOWN_CHARACTERS = 40
 
 
 class Detector:
-    """Finds a line's format; `settings.format` forces one. Raises UsageError where a format refuses the settings."""
+    """Detect the format of lines; `settings.format` forces one. Raises UsageError where settings are invalid."""
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         formats = {name: make(settings, router) for name, make in FORMATS.items()}
@@ -61,11 +60,11 @@ class Detector:
         self._own_fields = frozenset(settings.own_fields)
 
     def format_of(self, fields: Mapping[str, object]) -> Format:
-        """Raises BadLine."""
+        """Return the format of a line with these fields. Raises BadLine for an unknown format."""
         if self._forced is not None:
             return self._forced
         if not self._own_fields.isdisjoint(fields):
-            fields = {name: value for name, value in fields.items() if name not in self._own_fields}
+            fields = without(self._own_fields, fields)
         for candidate in self._formats:
             if candidate.claims(fields):
                 return candidate
@@ -80,7 +79,7 @@ class Detector:
 
 
 def _nothing_to_send(fields: Mapping[str, object]) -> str:
-    """Return what to do with a line of no known format: its own fields tell best."""
+    """Return the advice for a line of an unknown format, with the names of its fields."""
     texts = [name for name, value in fields.items() if type(value) is str and name not in ("id", "custom_id")]
     if not texts:
         return 'nothing to send: write {"input": "..."}, a request body with "messages", or "custom_id" with "body"'

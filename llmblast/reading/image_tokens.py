@@ -1,8 +1,8 @@
-"""Tokens of images that a request carries as base64: a picture costs by its size in pixels, not by its bytes.
+"""Tokens of images that a request contains as base64: providers charge pixels, not bytes.
 
 Formulas and figures: https://platform.openai.com/docs/guides/images-vision, "Calculating costs", and
-https://docs.anthropic.com/en/docs/build-with-claude/vision. Models that are not
-known by name get a flat figure, which is in the middle of what providers count for a photograph.
+https://docs.anthropic.com/en/docs/build-with-claude/vision. Unknown models
+get a flat number of tokens, a medium of what providers count for a photograph.
 """
 
 import re
@@ -11,17 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil, sqrt
 
-MIN_BODY_BYTES = 1024
-"""Smaller bodies hold no image that is worth a look."""
 FLAT_TOKENS = 1000.0
 _DATA_URL = re.compile(rb"data:[\w.+-]+\\?/[\w.+-]+;base64,([A-Za-z0-9+/=_\\-]*)")
 _SOURCE = re.compile(rb'"media_type"\s*:\s*"([\w.+-]+)\\?/[\w.+-]+"\s*,\s*"data"\s*:\s*"([A-Za-z0-9+/=_\\-]*)')
-"""Base64 data as the Messages API has it."""
+"""Base64 data in the Messages API."""
 _DETAIL_BEHIND = re.compile(rb'"\s*\}?\s*,\s*"detail"\s*:\s*"(\w+)"')
 _DETAIL_BEFORE = re.compile(rb'"detail"\s*:\s*"(\w+)"\s*,\s*"(?:url|image_url)"\s*:\s*"$')
 _NEAR_BYTES = 100
 _HEADER_CHARACTERS = 128 * 1024
-"""A JPEG's size stands behind its metadata, which may hold a preview."""
+"""The size in a JPEG follows its metadata, which may contain a preview."""
 _TILE = 512
 _PATCH = 32
 _MAX_PATCHES = 1536
@@ -31,7 +29,7 @@ _SHORT_SIDE = 768
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """A price for the picture, and one for each tile of 512 by 512 pixels in high detail."""
+    """Tokens for the picture, and for each tile of 512 by 512 pixels in high detail."""
 
     base: float
     tile: float
@@ -48,7 +46,7 @@ class Tiles:
 
 @dataclass(frozen=True, slots=True)
 class Patches:
-    """A price for each patch of 32 by 32 pixels, 1,536 at most."""
+    """Tokens for each patch of 32 by 32 pixels, at most 1,536 patches."""
 
     factor: float
 
@@ -65,7 +63,7 @@ class Patches:
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """A token for so many pixels, after a picture is scaled down to `max_side` and to `max_tokens`."""
+    """One token per `per_token` pixels, after the picture is scaled down to `max_side` and to `max_tokens`."""
 
     per_token: float
     max_side: int = 1568
@@ -98,22 +96,8 @@ _BY_NAME: Mapping[str, Tiles | Patches | Pixels] = {
 _NAMES = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(_BY_NAME, key=len, reverse=True)))})(?![a-z0-9])")
 
 
-def may_hold_images(fields: Mapping[str, object]) -> bool:
-    """Return whether a line's request has a message in parts: to search each body for images would cost too much."""
-    body, params = fields.get("body"), fields.get("params")
-    asked: Mapping[str, object] = body if type(body) is dict else fields
-    if type(params) is dict and "messages" in params:
-        asked = params
-    if asked.get("images"):
-        return True
-    messages = asked.get("messages", asked.get("input"))
-    return type(messages) is list and any(
-        type(message) is dict and type(message.get("content")) is list for message in messages
-    )
-
-
 def measure(body: bytes, model: str | None) -> tuple[int, float]:
-    """Return how many bytes of a request's body are base64 data, and the tokens of what they hold."""
+    """Return the number of bytes of base64 data in a request's body, and the tokens of the images in them."""
     data_bytes, tokens = 0, 0.0
     for found in _DATA_URL.finditer(body):
         data_bytes += len(found[0])
@@ -128,7 +112,7 @@ def measure(body: bytes, model: str | None) -> tuple[int, float]:
 
 
 def _price_of(model: str | None) -> Tiles | Patches | Pixels | None:
-    """Return the formula of a model; a prefix such as `openai/` and a suffix such as `-2024-08-06` do not matter."""
+    """Return the formula of a model; ignore a prefix such as `openai/` and a suffix such as `-2024-08-06`."""
     match = _NAMES.match(model.rpartition("/")[2].lower()) if model else None
     return _BY_NAME[match[0]] if match else None
 
@@ -183,7 +167,7 @@ def _webp(head: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg(head: bytes) -> tuple[int, int] | None:
-    """Go from segment to segment up to the frame header (ITU-T T.81, B.2.2)."""
+    """Return the size in the frame header, found segment by segment (ITU-T T.81, B.2.2)."""
     at = 2
     while at + 9 <= len(head) and head[at] == 0xFF:
         marker = head[at + 1]

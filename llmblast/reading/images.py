@@ -1,8 +1,7 @@
-"""Images of a simple line as URLs: http, https and data URLs as they are, local files as base64 data URLs.
+"""Images of a simple line as URLs: http, https and data URLs unchanged, local files as base64 data URLs.
 
-A prompt file may come from somebody else, so a local file is read only where its path, with all links followed, lies
-below the media root, and what a line may make of its few bytes is bounded. Reading is synchronous: a line with local
-images costs as much as its files.
+Prompt files may be untrusted: a local file is read only if its path, with all links followed, is below the media root,
+and the size of the images of a line is limited. Reading blocks the event loop.
 """
 
 import os
@@ -13,7 +12,7 @@ from llmblast.errors import UsageError
 from llmblast.reading.fields import BadLine
 
 MAX_IMAGE_BYTES = 64 * 1024 * 1024
-"""All local images of one line together: a small line could name a large file a thousand times."""
+"""Limit for all local images of a line together: a small line could name a large file a thousand times."""
 _SHOWN_CHARACTERS = 200
 
 _MIME_TYPES = {
@@ -31,7 +30,7 @@ _MIME_TYPES = {
 
 
 class Images:
-    """Makes URLs of images. Relative paths are relative to `media_root`; UsageError if that is no directory."""
+    """Convert images to URLs. Relative paths start at `media_root`; raises UsageError if that is no directory."""
 
     def __init__(self, media_root: str | None) -> None:
         self._root: str | None = None
@@ -42,7 +41,7 @@ class Images:
             raise UsageError(f"--media-root {media_root!r}: not a directory: name the directory of the images")
 
     def urls(self, images: object) -> list[str]:
-        """One URL for each of `images`, in order. Raises BadLine."""
+        """Return one URL for each of `images`, in order. Raises BadLine."""
         if not isinstance(images, list):
             raise BadLine('"images" must be a list of URLs or paths')
         urls: list[str] = []
@@ -54,7 +53,7 @@ class Images:
         return urls
 
     def _url_of(self, image: object, room_bytes: int) -> tuple[str, int]:
-        """The URL to send, and how many bytes were read for it."""
+        """Return the URL to send, and the number of bytes that were read for it."""
         if type(image) is not str or not image:
             raise BadLine('"images" must be a list of URLs or paths')
         if image.startswith(("https://", "http://", "data:")):
@@ -94,5 +93,5 @@ def _read(path: str, root: str, room_bytes: int) -> bytes:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """A FIFO has no writer to wait for; the last link has been followed, and one that appears now is a trick."""
+    """Open without waiting for the writer of a FIFO; reject a link, which was created after `realpath` followed all."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)

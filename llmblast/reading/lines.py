@@ -1,7 +1,7 @@
-r"""From blocks of bytes to numbered lines, and the key by which a line is known again.
+r"""Split blocks of bytes into numbered lines, and hash lines to the keys by which later runs recognise them.
 
-Lines end at b"\n" and nowhere else: U+2028 and its like may stand in JSON text. Parts of a line that spans blocks are
-collected and joined once, so a long line costs its length, not its square.
+Lines end only at b"\n": JSON text may contain U+2028 and similar characters. The parts of a line that spans blocks are
+joined once, so the cost of a long line is linear in its length.
 """
 
 from hashlib import blake2b
@@ -13,10 +13,10 @@ KEY_BYTES = 8
 
 
 class OversizedLine(bytes):
-    """The first bytes of a line that exceeds the cap, in place of its text.
+    """The first bytes of a line above the maximal length, in place of its text.
 
-    `key` is the key of the whole line, so that a resumed run knows it again; `size_bytes` is the whole line's length.
-    `key_of` and `Shaper` know this class: whoever passes lines on need not.
+    `key` is the key of the whole line, so that a resumed run recognises it; `size_bytes` is the length of the line.
+    `key_of` and `RequestParser` handle this class; code between them treats it as any line.
     """
 
     key: str
@@ -24,17 +24,17 @@ class OversizedLine(bytes):
 
 
 def key_of(text: bytes) -> str:
-    """BLAKE2b-64 of a line's stripped bytes, as 16 hex digits."""
+    """Return the BLAKE2b-64 of a line's stripped bytes, as 16 hex digits."""
     if type(text) is OversizedLine:
         return text.key
     return blake2b(text, digest_size=KEY_BYTES).hexdigest()
 
 
 class LineSplitter:
-    """Splits blocks of any size into (1-based line number, text stripped of ASCII white space).
+    """Split blocks of any size into pairs of a 1-based line number and a text stripped of ASCII white space.
 
-    A BOM at the start of the file is taken off; blank lines are counted and left out. A line of more than
-    `max_line_bytes` (white space included, line end not) is delivered as an OversizedLine.
+    A BOM at the start of the file is removed; blank lines are counted, but not returned. A line of more than
+    `max_line_bytes` (with white space, without line end) becomes an OversizedLine.
     """
 
     def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
@@ -46,7 +46,7 @@ class LineSplitter:
         self._oversized: _OversizedReader | None = None
 
     def feed(self, block: bytes) -> list[tuple[int, bytes]]:
-        """The lines that `block` completes."""
+        """Return the lines that end in `block`."""
         if self._start is not None:
             block = self._start + block
             if len(block) < len(BOM) and BOM.startswith(block):
@@ -57,7 +57,7 @@ class LineSplitter:
         return self._split(block)
 
     def finish(self) -> list[tuple[int, bytes]]:
-        """The last line, where the file does not end with a line end."""
+        """Return the last line, if the file does not end with a line end."""
         start, self._start = self._start, None
         lines = self._split(start) if start else []
         self._end_line(lines)
@@ -87,7 +87,7 @@ class LineSplitter:
         return lines
 
     def _collect(self, piece: bytes) -> None:
-        """Adds a piece of the line that is under way."""
+        """Add a piece to the current line."""
         if not piece:
             return
         if self._oversized is not None:
@@ -102,7 +102,7 @@ class LineSplitter:
             self._parts.clear()
 
     def _end_line(self, lines: list[tuple[int, bytes]]) -> None:
-        """Delivers the line that is under way, unless it is blank."""
+        """End the current line, and add it to `lines` unless it is blank."""
         self._number += 1
         text = self._oversized.line() if self._oversized is not None else b"".join(self._parts).strip()
         self._oversized = None
@@ -113,7 +113,7 @@ class LineSplitter:
 
 
 class _OversizedReader:
-    """Hashes a line piece by piece; the key is the one that the stripped whole would have."""
+    """Hash a long line piece by piece to the key of the whole stripped line."""
 
     def __init__(self) -> None:
         self._hash = blake2b(digest_size=KEY_BYTES)
@@ -130,12 +130,12 @@ class _OversizedReader:
         text = piece.rstrip()
         if text:
             self._hash.update(text)
-            # White space that follows belongs to the line only if more text comes: keep the state before it.
+            # Trailing white space counts only if more text follows: keep the hash without it.
             self._stripped = self._hash.copy()
         self._hash.update(piece[len(text) :])
 
     def line(self) -> bytes:
-        """The OversizedLine; empty bytes if there was nothing but white space."""
+        """Return the OversizedLine; empty bytes if the line is blank."""
         if not self._excerpt:
             return b""
         line = OversizedLine(self._excerpt)

@@ -1,6 +1,6 @@
-"""Takes members out of a line's JSON object and leaves the bytes of all others as they are.
+"""Remove members from the JSON object of a line without a change to the bytes of the other members.
 
-What is sent is what the person wrote: numbers keep all their digits, texts their escapes.
+Numbers keep all their digits, texts their escapes.
 """
 
 import re
@@ -10,7 +10,7 @@ from json import JSONDecoder
 import orjson
 
 _DECODER = JSONDecoder(parse_int=str, parse_float=str)
-"""Only ends are looked for; numbers of any length stay texts."""
+"""Decoder to find the ends of values; numbers of any length stay texts."""
 _PLAIN_MEMBER = rb'"(\w+)"\s*:\s*(?:"[^"\\]*"|-?\d+|null)\s*'
 _FIRST_MEMBER = re.compile(rb"\{\s*" + _PLAIN_MEMBER + rb",\s*")
 _LAST_MEMBER = re.compile(rb",\s*" + _PLAIN_MEMBER + rb"\}")
@@ -18,7 +18,7 @@ _GAP = re.compile(r"[ \t\n\r,:]*")
 
 
 def take_out(text: bytes, names: Container[str]) -> tuple[bytes, dict[str, orjson.Fragment]]:
-    """Return the object in `text`, which is valid JSON, without the members called `names`, and those members."""
+    """Return the object in `text`, which is valid JSON, without the members `names`, and these members."""
     source = text.decode()
     kept: list[str] = []
     taken: dict[str, orjson.Fragment] = {}
@@ -37,9 +37,9 @@ def take_out(text: bytes, names: Container[str]) -> tuple[bytes, dict[str, orjso
 
 
 def take_out_id(text: bytes, name: str) -> bytes | None:
-    """Return the object in `text` without its member `name`, where that stands first or last and is a plain id.
+    """Return the object in `text` without its member `name`, if this is the first or last one and a plain id.
 
-    None where it stands elsewhere: this is the usual case only, done in a fraction of the time.
+    Return None otherwise: this handles the usual case in a fraction of the time.
     """
     match = _FIRST_MEMBER.match(text)
     if match and match[1] == name.encode():

@@ -1,4 +1,4 @@
-"""Which API a request body is for: the path that a URL names, else the path that follows from the body's members.
+"""Paths: find the API of a request body by the path in a URL, else by the members of the body.
 
 Members of each API: https://platform.openai.com/docs/api-reference; score and rerank as vLLM, Cohere and Jina take
 them.
@@ -12,7 +12,7 @@ from llmblast.settings import API_PATHS, Settings
 
 _SEGMENT = r"[\w~+@=-][\w.~+@:=%-]*/"
 _KNOWN = "|".join(map(re.escape, sorted(API_PATHS, key=len, reverse=True)))
-"""The longest first: `/v1/fim/completions` ends in `completions`, too."""
+"""Longest first, since `/v1/fim/completions` also ends in `completions`."""
 _URL = re.compile(rf"(?:(?i:https?)://[^/?#]+/)?/?(?:{_SEGMENT})*?({_KNOWN})/?(?:[?#].*)?", re.ASCII | re.DOTALL)
 _MAX_URL_CHARACTERS = 2000
 _RESPONSES = "responses"
@@ -37,8 +37,7 @@ _ONLY_IN_RESPONSES = frozenset(
         "truncation",
     }
 )
-"""Members that no embeddings request has, which takes an `input` as well."""
-
+"""Members that an embeddings request, which also has an `input`, does not have."""
 
 DIALECTS: Mapping[str, str] = {path: f"openai.{path}" for path in API_PATHS} | {"chat/completions": "openai.chat"}
 """The name of each API by its path."""
@@ -46,23 +45,23 @@ DIALECTS: Mapping[str, str] = {path: f"openai.{path}" for path in API_PATHS} | {
 
 @lru_cache(maxsize=256)
 def path_of_url(url: str) -> str | None:
-    """Return the API path that a URL or its path ends in, whatever stands before it; None if it is none of ours.
+    """Return the API path at the end of a URL or of its path; None if there is none that llmblast knows.
 
-    So `/v1/chat/completions`, `/openai/deployments/NAME/chat/completions?api-version=...` and a whole URL are one.
+    `/v1/chat/completions`, `/openai/deployments/NAME/chat/completions?api-version=...` and whole URLs are equal.
     """
     match = _URL.fullmatch(url) if len(url) <= _MAX_URL_CHARACTERS else None
     return match[1] if match else None
 
 
 class PathFinder:
-    """Finds the path of bodies that come without one; an endpoint's URL that names a path goes first where it fits."""
+    """Find the path of bodies without a URL; a path in the URL of an endpoint has priority if it fits the body."""
 
     def __init__(self, settings: Settings) -> None:
         named = (path_of_url(endpoint.url) for endpoint in settings.endpoints if not endpoint.is_mock)
         self._named = tuple(dict.fromkeys(path for path in named if path is not None))
 
     def find(self, body: Mapping[str, object]) -> str | None:
-        """Return the path that takes `body`, None where its members do not tell."""
+        """Return the path that takes `body`, None where its members fit no path."""
         for path in self._named:
             if fits(path, body):
                 return path
@@ -70,7 +69,7 @@ class PathFinder:
 
 
 def path_of_body(body: Mapping[str, object]) -> str | None:
-    """Return the path that takes a body with these members, None where they do not tell."""
+    """Return the path that takes a body with these members, None where they fit no path."""
     if "messages" in body:
         return "chat/completions"
     if "input" in body:
@@ -83,7 +82,7 @@ def path_of_body(body: Mapping[str, object]) -> str | None:
 
 
 def fits(path: str, body: Mapping[str, object]) -> bool:
-    """Return whether a body has what `path` cannot do without."""
+    """Return whether a body has one of the members that `path` requires."""
     if path == _RESPONSES and type(body.get("prompt")) is not dict:
         return "input" in body  # the prompt of Responses is a stored one: {"id": ...}
     members = API_PATHS[path]
@@ -91,7 +90,7 @@ def fits(path: str, body: Mapping[str, object]) -> bool:
 
 
 def _has_pairs(body: Mapping[str, object]) -> bool:
-    """Return whether there are two sides to compare."""
+    """Return whether a body has both sides of the pairs that `score` compares."""
     return any(first in body for first in ("text_1", "data_1", "queries")) and any(
         second in body for second in ("text_2", "data_2", "documents", "items")
     )

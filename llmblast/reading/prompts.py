@@ -1,7 +1,7 @@
-"""Prompts in memory as a source of lines: each string or mapping becomes one line of JSON, numbered from 1.
+"""Prompts in memory as a source: each string or mapping becomes one line of JSON, numbered from 1.
 
-So they take the same way as the lines of a file, with the same formats, keys and errors. An asynchronous iterable is
-read in a task of its own: what it has ready goes on together, and what it is slow with holds nobody up.
+So they have the same formats, keys and errors as the lines of a file. A separate task reads an asynchronous iterable:
+prompts that are ready are returned together, and a slow iterable does not delay requests.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from llmblast.reading.source import Source
 
 PROMPTS = "the prompts"
 MAX_BATCH = 64
-"""Prompts taken ahead; few, since whoever makes them may do costly work for each."""
+"""Maximum of prompts read ahead; low, since making a prompt may be costly for the caller."""
 MAX_BATCH_BYTES = 256 * 1024
 
 
 class PromptsError(Exception):
-    """The caller's iterable has raised, or holds what is no prompt. `error` is what the caller has to see."""
+    """The caller's iterable raised `error`, or yielded an invalid prompt."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(f"reading the prompts failed: {type(error).__name__}")
@@ -28,13 +28,13 @@ class PromptsError(Exception):
 
 
 def open_prompts(prompts: Iterable[object] | AsyncIterable[object]) -> Source:
-    """Return a source of the lines that the prompts become. Call it on the running loop."""
+    """Return a source of lines made from prompts. Call this in the running event loop."""
     reader = _AsyncReader(aiter(prompts)) if isinstance(prompts, AsyncIterable) else _Reader(iter(prompts))
     return Source(PROMPTS, None, reader.read, reader.close)
 
 
 def line_of(index: int, prompt: object) -> bytes:
-    """Return the line of a prompt. Raises UsageError for what is none."""
+    """Return the line of a prompt. Raises UsageError for another type."""
     if isinstance(prompt, str):
         prompt = {"input": prompt}
     elif isinstance(prompt, Mapping):
@@ -51,7 +51,7 @@ def line_of(index: int, prompt: object) -> bytes:
 
 
 def _unusual_line(index: int, prompt: object) -> bytes:
-    """The line of what orjson refuses: large integers, and half characters, which make the line a bad one."""
+    """Return the line of a prompt that orjson rejects, for its large integers or lone surrogates (a bad line)."""
     try:
         return json.dumps(prompt).encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as error:
@@ -59,13 +59,13 @@ def _unusual_line(index: int, prompt: object) -> bytes:
 
 
 def _tell_loop(error: Exception) -> None:
-    """Tell the loop what a generator raises when there is nobody left to raise it to, as asyncio does."""
+    """Pass an error of a closed generator to the event loop's handler, as asyncio does."""
     context = {"message": "closing the prompts failed", "exception": error}
     asyncio.get_running_loop().call_exception_handler(context)
 
 
 class _Reader:
-    """Takes prompts on the loop itself: an iterable that waits belongs into an asynchronous one."""
+    """Read a synchronous iterable in the event loop; callers with slow iterables use asynchronous ones."""
 
     def __init__(self, prompts: Iterator[object]) -> None:
         self._prompts = prompts
@@ -73,7 +73,7 @@ class _Reader:
         self._problem: BaseException | None = None
 
     async def read(self) -> bytes:
-        """Return the next lines; none at the end."""
+        """Return the next lines; empty bytes at the end."""
         if self._problem is not None:
             raise PromptsError(self._problem)
         lines: list[bytes] = []
@@ -94,16 +94,16 @@ class _Reader:
         return b"".join(lines)
 
     async def close(self) -> None:
-        """Close a generator, which nobody can go on with: some prompts were taken ahead."""
+        """Close a generator, since some of its prompts were read ahead."""
         if (close := getattr(self._prompts, "close", None)) is not None:
             try:
                 close()
-            except Exception as error:  # noqa: BLE001 -- the caller's, who has left
+            except Exception as error:  # noqa: BLE001 -- an error of the caller's generator
                 _tell_loop(error)
 
 
 class _AsyncReader:
-    """Takes prompts in a task, which waits while enough of them are ready."""
+    """Read an asynchronous iterable in a task, which waits while enough prompts are ready."""
 
     def __init__(self, prompts: AsyncIterator[object]) -> None:
         self._prompts = prompts
@@ -117,7 +117,7 @@ class _AsyncReader:
         self._task = asyncio.create_task(self._take_all())
 
     async def read(self) -> bytes:
-        """Return the next lines; none at the end."""
+        """Return the next lines; empty bytes at the end."""
         while not self._ready and not self._has_ended:
             self._arrived.clear()
             await self._arrived.wait()
@@ -131,7 +131,7 @@ class _AsyncReader:
         return block
 
     async def close(self) -> None:
-        """End the task, and with it a generator in which it waits."""
+        """Cancel the task, and with it a generator in which it waits."""
         self._task.cancel()
         await asyncio.wait([self._task])
         problem = self._problem if self._task.cancelled() else self._task.exception() or self._problem
@@ -147,7 +147,7 @@ class _AsyncReader:
             if task.cancelling():
                 raise
             self._problem = error
-        except Exception as error:  # noqa: BLE001 -- the caller's, who gets it
+        except Exception as error:  # noqa: BLE001 -- an error of the caller's generator, which `read` raises
             self._problem = error
         finally:
             self._has_ended = True

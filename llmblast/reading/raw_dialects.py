@@ -1,12 +1,9 @@
-"""Dialects of raw bodies with `messages`: OpenAI's chat and Anthropic's Messages API have that member in common.
+"""Dialects of raw bodies with `messages`: distinguish OpenAI's chat API from Anthropic's Messages API.
 
-Most bodies show by another member which of them they are written for; others fit both, and count as chat where any
-endpoint speaks that.
+Most bodies have a member that only one of the two APIs has; other bodies count as chat where any endpoint speaks it.
 """
 
 from collections.abc import Iterator, Mapping
-
-from llmblast.reading.dialect_router import DialectRouter
 
 CHAT = "openai.chat"
 MESSAGES = "anthropic.messages"
@@ -35,25 +32,17 @@ _MESSAGES_PARTS = ("tool_use", "tool_result", "document", "image", "thinking", "
 _CHAT_PARTS = ("image_url", "input_audio", "file", "refusal", "video_url")
 
 
-class RawDialects:
-    """Finds the dialect of bodies with `messages` for a run with endpoints that speak the Messages API."""
-
-    def __init__(self, router: DialectRouter) -> None:
-        self._default = CHAT if router.speaks(CHAT) else MESSAGES
-
-    def dialect_of(self, body: Mapping[str, object]) -> str:
-        """Return the dialect of a body with `messages`."""
-        if not _ONLY_IN_MESSAGES.isdisjoint(body):
-            return MESSAGES
-        if not _ONLY_IN_CHAT.isdisjoint(body):
-            return CHAT
-        for shown in _shown_by(body):
-            return shown
-        return self._default
+def dialect_of(body: Mapping[str, object], default: str) -> str:
+    """Return the dialect of a body with `messages`, `default` where it fits both dialects."""
+    if not _ONLY_IN_MESSAGES.isdisjoint(body):
+        return MESSAGES
+    if not _ONLY_IN_CHAT.isdisjoint(body):
+        return CHAT
+    return next(_shown_by(body), default)
 
 
 def _shown_by(body: Mapping[str, object]) -> Iterator[str]:
-    """Yield the dialects that tools, roles and parts of messages show."""
+    """Yield the dialects to which tools, roles and parts of messages belong."""
     for tool in _objects(body.get("tools")):
         if "input_schema" in tool:
             yield MESSAGES

@@ -1,32 +1,31 @@
-"""The simple format: `{"input": "..."}` becomes one user message; fields that are not ours are the user's own.
+"""The simple format: `{"input": "..."}` becomes one user message; other fields are the user's own.
 
-What no line changes, the system message and the parameters, is the same object in every prompt, so that a provider
-need not encode it again: a plain line costs one encoded text.
+Lines without a system message and parameters share those of the settings as the same objects, so that a provider
+encodes them once: a plain line costs one encoded text.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import orjson
 
 from llmblast.errors import UsageError
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
-from llmblast.reading.fields import STREAM_REFUSAL, BadLine, max_tokens_of, own_id
+from llmblast.reading.fields import STREAM_REFUSAL, BadLine, max_tokens_of, own_id, without
 from llmblast.reading.images import Images
 from llmblast.reading.template import Template
 from llmblast.records import Prompt, Request, UnsupportedError
 from llmblast.settings import Settings
 
-_OUR_FIELDS = frozenset(("input", "system", "images", "params", "priority", "id", "custom_id"))
+_RESERVED = frozenset(("input", "system", "images", "params", "priority", "id", "custom_id"))
 _PROMPT = frozenset(("prompt",))
 _NO_IMAGES: Sequence[str] = ()
 
 
 class Simple:
-    """Takes lines with `input` or `prompt`; with a prompt template any line that is of no other format.
+    """Format of lines with `input` or `prompt`, and with a prompt template of any line that has no other format.
 
-    UsageError if the template, the system message, the parameters or the media root of the settings will not do.
+    Raises UsageError where the template, system message, parameters or media root of the settings are invalid.
     """
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
@@ -53,37 +52,42 @@ class Simple:
             return True
         return self._template is not None and "body" not in fields and not _is_anthropic_batch(fields)
 
-    def shape(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
-        """Raises BadLine. A field of ours that is null counts as left out; an empty `system` means none."""
-        ours, never_sent = _OUR_FIELDS, self._never_sent
+    def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+        """Return the request for the prompt of a line. Raises BadLine.
+
+        A reserved field that is null counts as left out; an empty `system` means no system message.
+        """
+        reserved, never_sent = _RESERVED, self._never_sent
         asked = fields
         if never_sent and not never_sent.isdisjoint(fields):
-            asked = {name: value for name, value in fields.items() if name not in never_sent}
-            ours -= never_sent
+            asked = without(never_sent, fields)
+            reserved -= never_sent
         if self._template is not None:
             prompt = self._template.render(with_exact_numbers(text, fields))
         else:
             name = "input" if "input" in asked else "prompt"
-            prompt = _prompt(asked, name)
+            if name not in asked:
+                raise BadLine('a simple line needs "input" or "prompt"')
+            prompt = _text(name, asked[name])
             if name == "prompt":
-                ours |= _PROMPT
+                reserved |= _PROMPT
 
         system, params, max_tokens, urls = self._system, self._params, self._max_tokens, _NO_IMAGES
         if (line_system := asked.get("system")) is not None:
-            system = _checked_system(line_system)
+            system = _text("system", line_system)
         if (line_params := asked.get("params")) is not None:
             params = {**params, **with_exact_integers(text, "params", _checked_params(line_params))}
             max_tokens = max_tokens_of(params)
         if (images := asked.get("images")) is not None:
             urls = self._images.urls(images)
-        asks, render, kind = Prompt(prompt, system, urls, params), self._render, self._kind
+        asks, render, kind, closed_to = Prompt(prompt, system, urls, params), self._render, self._kind, 0
         if self._router is not None:
             provider, closed_to = self._router.choose(asks)
             render, kind = provider.render, provider.kind
         path, body = render(asks)
 
-        extra = {name: value for name, value in fields.items() if name not in ours}
-        request = Request(
+        extra = without(reserved, fields)
+        return Request(
             number,
             key,
             text,
@@ -93,17 +97,16 @@ class Simple:
             path=path,
             body=body,
             kind=kind,
+            content=asks if self._router is not None else None,
+            closed_to=closed_to,
             needs_model=True,
             max_tokens=max_tokens,
             deferred=_is_deferred(asked.get("priority")),
         )
-        if self._router is not None:
-            request = replace(request, content=asks, closed_to=closed_to)
-        return request
 
 
 def _refusal(params: Mapping[str, object]) -> str | None:
-    """What is wrong with parameters, in a few words."""
+    """Return in a few words why parameters are invalid."""
     if "model" in params:
         return 'params must not contain "model": name it with --model, or write a raw line'
     if "messages" in params:
@@ -111,18 +114,9 @@ def _refusal(params: Mapping[str, object]) -> str | None:
     return STREAM_REFUSAL if params.get("stream") is True else None
 
 
-def _prompt(fields: Mapping[str, object], name: str) -> str:
-    if name not in fields:
-        raise BadLine('a simple line needs "input" or "prompt"')
-    value = fields[name]
+def _text(name: str, value: object) -> str:
     if type(value) is not str:
         raise BadLine(f'"{name}" must be a string')
-    return value
-
-
-def _checked_system(value: object) -> str:
-    if type(value) is not str:
-        raise BadLine('"system" must be a string')
     return value
 
 

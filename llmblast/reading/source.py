@@ -1,7 +1,7 @@
-"""Where lines come from: a file or standard input, as blocks of bytes.
+"""Source: a file or standard input, read as blocks of bytes.
 
-Regular files are read through aiofiles, one thread hop a block. A thread that waits for a pipe or a terminal would keep
-the process from exiting, so these are watched by the event loop, which also delivers data as soon as it is there.
+Regular files are read through aiofiles, in a thread. A thread that waits for a pipe or a terminal would prevent the end
+of the process, so the event loop reads these, which also returns data as soon as they arrive.
 
 Sources of the magic bytes: RFC 1952 section 2.3.1 (gzip), RFC 8878 section 3.1.1 (zstd), the .xz file format section
 2.1.1.1, bzip2's manual, PKWARE's APPNOTE section 4.3.7 (zip), the Unicode Standard section 23.8 (byte order marks).
@@ -34,16 +34,16 @@ _FOREIGN = {
     b"\xff\xfe": f"UTF-16{_CONVERT}iconv -f UTF-16 -t UTF-8 FILE",
     b"\xfe\xff": f"UTF-16{_CONVERT}iconv -f UTF-16 -t UTF-8 FILE",
 }
-"""By an input's first bytes: what it is, and the command that makes lines of JSON of it. The longer ones go first."""
+"""By the first bytes of an input: its type, and a command that converts it. Longer signatures come first."""
 _LONGEST_MAGIC = max(map(len, _FOREIGN))
 
 _STDIN_DESCRIPTOR = 0
 _OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-"""Non-blocking: opening a FIFO must not wait for its writer. Regular files do not care."""
+"""Non-blocking, so that opening a FIFO does not wait for its writer; regular files ignore this flag."""
 
 
 class Source:
-    """An open input. `size_bytes` is what there is to read, None where nobody knows before the end."""
+    """An open input. `size_bytes` is the number of bytes to read, None where the input has no known size."""
 
     def __init__(
         self,
@@ -60,14 +60,14 @@ class Source:
 
     @property
     def has_grown(self) -> bool:
-        """Whether somebody else is writing to it: more was read than there was when it was opened."""
+        """Return whether another process appends to the input: more was read than its size when it was opened."""
         return self.size_bytes is not None and self.bytes_read > self.size_bytes
 
     async def blocks(self) -> AsyncIterator[bytes]:
-        """Blocks of at most 256 KiB up to the end.
+        """Yield blocks of at most 256 KiB up to the end.
 
-        Raises InputDamagedError when reading fails, the file is shorter than when it was opened, or it is compressed or
-        in another encoding than UTF-8: each of its lines would be a bad one.
+        Raises InputDamagedError when reading fails, when the file has shrunk since it was opened, and when it is
+        compressed or not UTF-8, since each of its lines would be a bad line.
         """
         start = b""
         while True:
@@ -88,7 +88,7 @@ class Source:
             yield block
 
     async def close(self) -> None:
-        """Gives the descriptor back. May be called twice."""
+        """Close the descriptor; a second call does nothing."""
         await self._close()
 
     def _check_size(self) -> None:
@@ -105,7 +105,7 @@ class Source:
 
 
 async def open_source(path: str) -> Source:
-    """Opens a file, FIFO or device by its path, or standard input for `-`. Raises InputMissingError."""
+    """Open a file, FIFO or device by its path, or standard input for `-`. Raises InputMissingError."""
     name = "standard input" if path == STDIN else path
     try:
         descriptor = _stdin_again() if path == STDIN else await asyncio.to_thread(os.open, path, _OPEN_FLAGS)
@@ -124,10 +124,10 @@ async def open_source(path: str) -> Source:
 
 
 async def _open_file(name: str, descriptor: int, has_size: bool) -> Source:
-    """Files, and devices such as /dev/null that never keep a reader waiting."""
+    """Open a file, or a device such as /dev/null whose reads never block."""
     size_bytes = None
     if has_size:
-        # Whoever passed standard input on may have read some of it.
+        # The parent process may have read the start of standard input.
         size_bytes = max(0, os.fstat(descriptor).st_size - os.lseek(descriptor, 0, os.SEEK_CUR))
     file = await aiofiles.open(descriptor, "rb", buffering=0)
 
@@ -150,14 +150,14 @@ async def _open_pipe(name: str, descriptor: int, is_stdin: bool) -> Source:
         transport.close()
         await protocol.closed.wait()
         if stdin_blocks:
-            # O_NONBLOCK may have been set on a description that others go on with.
+            # The loop has set O_NONBLOCK, perhaps on a description that other processes share.
             os.set_blocking(_STDIN_DESCRIPTOR, True)
 
     return Source(name, None, read, close)
 
 
 class _PipeProtocol(asyncio.StreamReaderProtocol):
-    """Feeds a bounded StreamReader and tells when the descriptor has been let go."""
+    """Feed a bounded StreamReader, and set `closed` when the descriptor is closed."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         super().__init__(reader)
@@ -169,19 +169,19 @@ class _PipeProtocol(asyncio.StreamReaderProtocol):
 
 
 def _stdin_again() -> int:
-    """A descriptor of our own for standard input.
+    """Return a new descriptor of standard input.
 
-    The loop sets O_NONBLOCK, which belongs to the open file description, and a terminal's is shared with stdout and
-    stderr: so it is opened anew where that leads to the same thing. A named FIFO is not: when its writers have gone, a
-    new description never learns of the end.
+    The loop sets O_NONBLOCK on the open file description, which a terminal shares with stdout and stderr. So terminals
+    and anonymous pipes are opened again. A named FIFO is not: once its writers have closed it, a new description would
+    never report the end of file.
     """
-    if sys.stdin is None:  # closed by the caller; descriptor 0 may be anything by now
+    if sys.stdin is None:  # closed by the parent; descriptor 0 may be another file now
         raise InputMissingError("standard input: is closed: name a JSONL file, or pipe one in")
     if os.isatty(_STDIN_DESCRIPTOR) or _is_anonymous_pipe(_STDIN_DESCRIPTOR):
         try:
             return os.open("/dev/stdin", _OPEN_FLAGS)
         except OSError:
-            pass  # no /dev, or it belongs to another user
+            pass  # no /dev, or no permission
     return os.dup(_STDIN_DESCRIPTOR)
 
 

@@ -1,7 +1,6 @@
-"""The prompt template: text with `{field}` places that each line's fields fill.
+"""Prompt template: a text with `{field}` placeholders for the fields of each line.
 
-Field names only. Attributes, indices, conversions and format specifications of `str.format` would let a template
-reach into Python objects, and a line has nothing but JSON.
+Only field names are allowed: attributes and indices of `str.format` would give access to Python objects.
 """
 
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ _HOWTO = "write fields as {text} and a literal brace as {{ or }}"
 
 
 class Template:
-    """Checked once when it is made; UsageError says what is wrong and how to write it."""
+    """A checked template. Raises UsageError with the error and the correct syntax."""
 
     def __init__(self, text: str) -> None:
         try:
@@ -34,7 +33,7 @@ class Template:
             raise UsageError(f"--prompt {text!r}: it names no field: write {{text}} where the text of a line goes")
 
     def render(self, fields: Mapping[str, object]) -> str:
-        """The prompt for one line; a value that is no text stands there as JSON.
+        """Return the prompt for one line, with values other than texts as JSON.
 
         Raises BadLine for a field that is missing or null.
         """

@@ -6,7 +6,7 @@ from llmblast.watching.figures import duration
 from llmblast.watching.limit_names import limit_in_words
 from llmblast.watching.limits_view import LimitsView
 from llmblast.watching.progress import Mode, drive, make_display
-from llmblast.watching.sanitize import clean
+from llmblast.watching.sanitize import sanitize_text
 from llmblast.watching.summary import OutputFiles, Summary
 from llmblast.watching.time_left import Allowance
 from llmblast.watching.timeline import Timeline
@@ -22,9 +22,9 @@ __all__ = [
     "OutputFiles",
     "Summary",
     "Timeline",
-    "clean",
     "drive",
     "duration",
     "limit_in_words",
     "make_display",
+    "sanitize_text",
 ]

@@ -22,7 +22,7 @@ from llmblast.watching.figures import clock_time, count, rate, short
 from llmblast.watching.limits_view import LimitsView
 from llmblast.watching.rate_meter import Clock
 from llmblast.watching.rates import Pace, Snapshot
-from llmblast.watching.sanitize import clean
+from llmblast.watching.sanitize import sanitize_text
 from llmblast.watching.status_line import progress_text
 from llmblast.watching.tables import MAX_ENDPOINT_ROWS, cut, endpoint_table, endpoints_to_show
 
@@ -92,7 +92,7 @@ class BarDisplay:
         snapshot = self._pace.snapshot()
         lines = [self._bar_line(snapshot, width), *self._figure_lines(snapshot, width)]
         if snapshot.held_back:
-            lines.append(Text(cut(clean(snapshot.held_back), size.width), "yellow", no_wrap=True))
+            lines.append(Text(cut(sanitize_text(snapshot.held_back), size.width), "yellow", no_wrap=True))
         del lines[max(size.height - 1, 1) :]
         max_rows = min(size.height - len(lines) - _LINES_AROUND_ENDPOINTS, MAX_ENDPOINT_ROWS)
         if self._counters.endpoints and max_rows > 0:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from llmblast.watching.figures import duration, percent
-from llmblast.watching.sanitize import clean
+from llmblast.watching.sanitize import sanitize_text
 
 _RUN = "run "
 _LONGEST_NAME = 60
@@ -21,7 +21,7 @@ _EVENTS = {
 
 def limit_in_words(name: str) -> str:
     """Return the option of a limit of the run, `--rps`; `gpu1 rps` for one of an endpoint."""
-    name = clean(name, _LONGEST_NAME)
+    name = sanitize_text(name, _LONGEST_NAME)
     return f"--{name.removeprefix(_RUN)}" if name.startswith(_RUN) else name
 
 
@@ -44,4 +44,4 @@ def _limit(name: str) -> str:
 
 def _event(name: str) -> str | None:
     suffix = next((suffix for suffix in _EVENTS if name.endswith(suffix)), None)
-    return None if suffix is None else f"{clean(name.removesuffix(suffix), _LONGEST_NAME)} {_EVENTS[suffix]}"
+    return None if suffix is None else f"{sanitize_text(name.removesuffix(suffix), _LONGEST_NAME)} {_EVENTS[suffix]}"

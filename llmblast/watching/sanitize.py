@@ -15,7 +15,7 @@ _ESCAPE_SEQUENCE = re.compile(
 )
 
 
-def clean(text: str, max_length: int = 200) -> str:
+def sanitize_text(text: str, max_length: int = 200) -> str:
     """One printable line of at most `max_length` characters; what was cut off leaves an ellipsis.
 
     Whole escape sequences go first, so that `ESC[31mred` is `red`. Whatever is still not printable (control, format

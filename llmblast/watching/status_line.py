@@ -4,7 +4,7 @@ from llmblast.watching.counters import Counters, EndpointCounters
 from llmblast.watching.figures import clock_time, count, percent, rate, short
 from llmblast.watching.limits_view import LimitsView
 from llmblast.watching.rates import Snapshot
-from llmblast.watching.sanitize import clean
+from llmblast.watching.sanitize import sanitize_text
 
 _MAX_STATES = 3
 
@@ -28,7 +28,7 @@ def status_line(snapshot: Snapshot, counters: Counters, limits: LimitsView) -> s
     if snapshot.eta_s is not None:
         parts.append(f"ETA {clock_time(snapshot.eta_s)}")
     if snapshot.held_back:
-        parts.append(clean(snapshot.held_back))
+        parts.append(sanitize_text(snapshot.held_back))
     return "  ".join(parts + _states([endpoint for endpoint in counters.endpoints if endpoint.state]))
 
 
@@ -42,6 +42,9 @@ def progress_text(snapshot: Snapshot) -> str:
 
 
 def _states(troubled: list[EndpointCounters]) -> list[str]:
-    shown = [f"{clean(endpoint.name, 40)}: {clean(endpoint.state, 80)}" for endpoint in troubled[:_MAX_STATES]]
+    shown = [
+        f"{sanitize_text(endpoint.name, 40)}: {sanitize_text(endpoint.state, 80)}"
+        for endpoint in troubled[:_MAX_STATES]
+    ]
     more = len(troubled) - len(shown)
     return [*shown, f"and {count(more)} more"] if more else shown

@@ -8,7 +8,7 @@ from llmblast.watching.counters import Counters, EndpointCounters, ErrorKind
 from llmblast.watching.figures import count, duration, latency, rate, short, utilisation
 from llmblast.watching.limit_names import limit_in_words, waits_in_words
 from llmblast.watching.limits_view import LimitsView
-from llmblast.watching.sanitize import clean
+from llmblast.watching.sanitize import sanitize_text
 from llmblast.watching.tables import MAX_ENDPOINT_ROWS, align, cell_width, cut, endpoint_table, endpoints_to_show
 
 QUANTILES = (0.5, 0.95, 0.99)
@@ -57,7 +57,7 @@ class Summary:
         Verdict, paths, commands and messages of errors are not cut to it: they say what to mend, or are there to be
         copied.
         """
-        lines = [clean(self.verdict, _LONGEST_TEXT), *_wrapped("lines", self._line_facts(), width)]
+        lines = [sanitize_text(self.verdict, _LONGEST_TEXT), *_wrapped("lines", self._line_facts(), width)]
         lines += self._file_lines(width)
         for label, facts in self._facts():
             lines += _wrapped(label, facts, width)
@@ -67,8 +67,8 @@ class Summary:
         if self.counters.error_kinds:
             lines += ["", *self._error_lines(width)]
         if self.next_command:
-            when = f"{clean(self.next_when)}: " if self.next_when else ""
-            lines += ["", f"next: {when}{clean(self.next_command, _LONGEST_TEXT)}"]
+            when = f"{sanitize_text(self.next_when)}: " if self.next_when else ""
+            lines += ["", f"next: {when}{sanitize_text(self.next_command, _LONGEST_TEXT)}"]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, object]:
@@ -76,8 +76,8 @@ class Summary:
         counters = self.counters
         sent_in_all = sum(endpoint.sent for endpoint in counters.endpoints)
         return {
-            "verdict": clean(self.verdict, _LONGEST_TEXT),
-            "next_command": clean(self.next_command, _LONGEST_TEXT) if self.next_command else None,
+            "verdict": sanitize_text(self.verdict, _LONGEST_TEXT),
+            "next_command": sanitize_text(self.next_command, _LONGEST_TEXT) if self.next_command else None,
             "duration_s": round(self.duration_s, 3),
             "lines": {
                 "read": counters.lines_read,
@@ -104,15 +104,15 @@ class Summary:
                 "per_minute": _rounded(self._tokens_per_min, 1),
             },
             "latency_s": {f"p{share * 100:.0f}": _rounded(counters.latency.quantile(share), 6) for share in QUANTILES},
-            "waited_s": {clean(name): round(waited_s, 3) for name, waited_s in self.limits.waited().items()},
-            "used": {clean(name): round(share, 4) for name, share in self.limits.used().items()},
+            "waited_s": {sanitize_text(name): round(waited_s, 3) for name, waited_s in self.limits.waited().items()},
+            "used": {sanitize_text(name): round(share, 4) for name, share in self.limits.used().items()},
             "endpoints": [_endpoint_json(endpoint, sent_in_all) for endpoint in counters.endpoints],
             "errors": [
                 {
-                    "code": clean(code),
+                    "code": sanitize_text(code),
                     "count": kind.count,
                     "first_line": kind.first_line,
-                    "message": clean(kind.message),
+                    "message": sanitize_text(kind.message),
                 }
                 for code, kind in self._top_errors
             ],
@@ -174,7 +174,7 @@ class Summary:
         return lines + (self._flagged_lines(width) if counters.flagged else [])
 
     def _flagged_lines(self, width: int) -> list[str]:
-        command = clean(self.files.flagged_command or "", _LONGEST_TEXT)
+        command = sanitize_text(self.files.flagged_command or "", _LONGEST_TEXT)
         what = f"{count(self.counters.flagged)} hit max_tokens or a filter{':' if command else ''}"
         *lines, last = _wrapped("cut off", [what], width)
         if cell_width(last) + 1 + cell_width(command) > width:
@@ -233,7 +233,7 @@ class Summary:
 
     def _error_lines(self, width: int) -> list[str]:
         top = self._top_errors
-        heads = align([[f"{count(kind.count)} x", clean(code, 40)] for code, kind in top], [True, False])
+        heads = align([[f"{count(kind.count)} x", sanitize_text(code, 40)] for code, kind in top], [True, False])
         heads_width = max(map(cell_width, heads))
         lines = ["errors"]
         for head, (code, kind) in zip(heads, top, strict=True):
@@ -252,21 +252,21 @@ def _endpoint_lines(endpoints: Sequence[EndpointCounters], width: int) -> list[s
     table = endpoint_table(endpoints, width)
     shown = endpoints_to_show(endpoints, MAX_ENDPOINT_ROWS)
     told = [endpoint for endpoint in shown if endpoint.state]
-    states = [(clean(endpoint.name), clean(endpoint.state)) for endpoint in told]
+    states = [(sanitize_text(endpoint.name), sanitize_text(endpoint.state)) for endpoint in told]
     return table + [f"{name}: {state}" for name, state in states if not any(row.endswith(state) for row in table)]
 
 
 def _message(code: str, kind: ErrorKind) -> str:
     """One line without the place of a bad line: its first line is told anyway."""
-    message = " ".join(clean(kind.message).split())
+    message = " ".join(sanitize_text(kind.message).split())
     return _PLACE.sub("", message) if code == _BAD_LINE else message
 
 
 def _endpoint_json(endpoint: EndpointCounters, sent_in_all: int) -> dict[str, object]:
     return {
-        "name": clean(endpoint.name),
+        "name": sanitize_text(endpoint.name),
         "weight": endpoint.weight,
-        "state": clean(endpoint.state),
+        "state": sanitize_text(endpoint.state),
         "sent": endpoint.sent,
         "share": round(endpoint.sent / sent_in_all, 4) if sent_in_all else 0.0,
         "succeeded": endpoint.succeeded,
@@ -286,7 +286,7 @@ def _plural(number: int, one: str, many: str) -> str:
 
 
 def _path(path: str) -> str:
-    return clean(path, _LONGEST_TEXT)
+    return sanitize_text(path, _LONGEST_TEXT)
 
 
 def _wrapped(label: str, facts: list[str], width: int, *, may_cut: bool = True) -> list[str]:

@@ -5,7 +5,7 @@ from unicodedata import category, east_asian_width
 
 from llmblast.watching.counters import EndpointCounters
 from llmblast.watching.figures import count, latency, percent, short
-from llmblast.watching.sanitize import clean
+from llmblast.watching.sanitize import sanitize_text
 
 MAX_ENDPOINT_ROWS = 10
 _GAP = "  "
@@ -62,7 +62,7 @@ def endpoint_table(
     """
     shown = endpoints_to_show(endpoints, max_rows)
     sent_in_all = sum(endpoint.sent for endpoint in endpoints)
-    distinct_width = _distinct_width([clean(endpoint.name, _NAME_LENGTH) for endpoint in shown])
+    distinct_width = _distinct_width([sanitize_text(endpoint.name, _NAME_LENGTH) for endpoint in shown])
     lines: list[str] = []
     for left_out in (None, *range(len(_DISPENSABLE) + 1)):
         number = count if left_out is None else short
@@ -95,7 +95,7 @@ def _header(with_in_flight: bool) -> list[str]:
 def _row(endpoint: EndpointCounters, sent_in_all: int, number: Callable[[int], str], with_in_flight: bool) -> list[str]:
     in_flight = [number(endpoint.in_flight)] if with_in_flight else []
     return [
-        clean(endpoint.name, _NAME_LENGTH),
+        sanitize_text(endpoint.name, _NAME_LENGTH),
         *in_flight,
         number(endpoint.sent),
         percent(endpoint.sent, sent_in_all),
@@ -103,7 +103,7 @@ def _row(endpoint: EndpointCounters, sent_in_all: int, number: Callable[[int], s
         number(endpoint.errors),
         number(endpoint.rate_limited),
         latency(endpoint.latency.quantile(0.5)),
-        clean(endpoint.state),
+        sanitize_text(endpoint.state),
     ]
 
 

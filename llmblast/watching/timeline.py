@@ -18,7 +18,7 @@ import orjson
 from llmblast.errors import OutputBlockedError
 from llmblast.watching.counters import Counters, EndpointCounters
 from llmblast.watching.rate_meter import Clock
-from llmblast.watching.sanitize import clean
+from llmblast.watching.sanitize import sanitize_text
 
 _HEAD_BYTES = 64
 _OUR_HEAD = re.compile(rb'\{"t":[\d.]+,"time":"')
@@ -47,7 +47,7 @@ class Timeline:
 
     def __init__(self, path: str, counters: Counters, clock: Clock, wall_clock: Callable[[], float]) -> None:
         self.failure: str | None = None
-        self._name = f"--timeline {clean(path, _LONGEST_PATH)}"
+        self._name = f"--timeline {sanitize_text(path, _LONGEST_PATH)}"
         self._counters = counters
         self._clock = clock
         self._wall_clock = wall_clock
@@ -128,14 +128,14 @@ class Timeline:
 
 def _endpoint_values(endpoint: EndpointCounters) -> dict[str, object]:
     return {
-        "name": clean(endpoint.name),
+        "name": sanitize_text(endpoint.name),
         "sent": endpoint.sent,
         "succeeded": endpoint.succeeded,
         "errors": endpoint.errors,
         "rate_limited": endpoint.rate_limited,
         "tokens": endpoint.tokens,
         "in_flight": endpoint.in_flight,
-        "state": clean(endpoint.state),
+        "state": sanitize_text(endpoint.state),
     }
 
 

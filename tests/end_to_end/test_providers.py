@@ -252,7 +252,7 @@ import orjson
 from llmblast.providers import PROVIDERS
 from llmblast.reading.fields import BadLine
 from llmblast.reading.formats import FORMATS
-from llmblast.records import Answer, RawBody, ReplyError, Request
+from llmblast.records import Answer, ReplyError
 
 
 class Toy:
@@ -298,11 +298,10 @@ class ToyFormat:
     def claims(self, fields):
         return "say" in fields
 
-    def shape(self, number, key, text, fields):
-        route = self._router.route_of("toy.echo")
-        request = Request(number, key, text, number, path=route.path, body=text, kind=route.kind, needs_model=True)
-        request.content, request.closed_to = RawBody("toy.echo"), route.closed_to
-        return request
+    def parse(self, number, key, text, fields):
+        return self._router.raw_request(
+            number, key, text, line_id=number, extra={}, dialect="toy.echo", body=text, members=fields
+        )
 
 
 PROVIDERS["toy"] = Toy()

@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from llmblast.job.redacting import Redacting, secrets_of
+from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.mocking.server import ScriptedReply
 from llmblast.records import Attempt, Reply, Request
 from llmblast.sending import NO_LISTENER, ChannelListener
@@ -210,7 +210,7 @@ async def test_an_answer_is_left_as_it_is() -> None:
     """A local server's key may be a word that its model uses."""
     body = b'{"choices":[{"message":{"content":"password"}}]}'
 
-    reply = await Redacting(Answering(Reply(200, body=body)), secrets_of("password", {})).send(request())
+    reply = await RedactingChannel(Answering(Reply(200, body=body)), secrets_of("password", {})).send(request())
 
     assert reply.body == body
 
@@ -227,7 +227,7 @@ async def test_an_answer_is_left_as_it_is() -> None:
 )
 async def test_a_key_in_an_answer(key: str, body: bytes, shown: bytes) -> None:
     """It is hidden where it cannot be a word by chance, or where it is told with an error."""
-    reply = await Redacting(Answering(Reply(200, body=body)), secrets_of(key, {})).send(request())
+    reply = await RedactingChannel(Answering(Reply(200, body=body)), secrets_of(key, {})).send(request())
 
     assert reply.body == shown
 
@@ -277,7 +277,7 @@ async def test_a_key_in_headers_and_in_what_is_told_of_a_reply() -> None:
     secrets = secrets_of("sk-do-not-show-me", {})
 
     for reply in (error, answer):
-        assert (await Redacting(Answering(reply), secrets).send(request())).detail == "is encoded as (hidden)"
+        assert (await RedactingChannel(Answering(reply), secrets).send(request())).detail == "is encoded as (hidden)"
     assert error.headers[b"location"] == b"https://h/?key=(hidden)"
 
 
@@ -303,7 +303,7 @@ def test_replaced_keys_stay_hidden() -> None:
     """The longest first, in whichever order they came; beyond a thousand the oldest are forgotten, the first is not."""
     reply = Reply(401, body=b"the-first-key key-number-0 key-number-2 key-number-1001 EMPTY")
     told: list[bytes] = []
-    redacting = Redacting(Answering(reply), secrets_of("the-first-key", {}))
+    redacting = RedactingChannel(Answering(reply), secrets_of("the-first-key", {}))
     keys = [f"key-number-{number}" for number in range(1002)]
 
     for key in ("EMPTY", *keys, keys[-1]):

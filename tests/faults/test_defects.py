@@ -164,7 +164,7 @@ ADVICE = [
     Defect(target=f"{WATCHING}.summary:Summary.as_json", part="the summary", options=("--json", "-q")),
     Defect(target=f"{WATCHING}.timeline:Timeline.tick", part="the timeline", options=TIMELINE),
     Defect(target=f"{WATCHING}.timeline:_rfc3339", part="the timeline", options=TIMELINE),
-    Defect(target=f"{WATCHING}.sanitize:clean", part="(cleaning messages|the summary)", options=("-v",)),
+    Defect(target=f"{WATCHING}.sanitize:sanitize_text", part="(cleaning messages|the summary)", options=("-v",)),
 ]
 PATH = [
     *(
@@ -192,8 +192,8 @@ PATH = [
             ("job.engine:Engine._next", 120, 0),
             ("job.engine:Engine._handle_reply_and_dispatch_next", 120, UNDER_WAY),
             ("job.engine:Engine.accept", 120, 0),
-            ("job.intake:Intake._shape", 1, 0),
-            ("reading.shaping:Shaper.shape", 100, 0),
+            ("job.input_reader:InputReader._parse", 1, 0),
+            ("reading.request_parser:RequestParser.parse", 100, 0),
             ("reading.lines:LineSplitter.feed", 1, 0),
             ("scheduling.scheduler:Scheduler.next", 120, 0),
             ("scheduling.scheduler:Scheduler.on_outcome", 100, 0),

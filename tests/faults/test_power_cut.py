@@ -17,7 +17,7 @@ from unittest.mock import patch
 import orjson
 import pytest
 
-from llmblast.reading import Finished
+from llmblast.reading import CompletedKeys
 from llmblast.writing import OutputFile, Timing, Writer, output_file, render
 from tests.writing.writing_samples import a_failure, a_success, parsed
 
@@ -97,10 +97,10 @@ def lines_in(paths: list[Path]) -> Counter[int]:
 def resume(paths: list[Path]) -> None:
     """What the next run does: mend, see what is finished, do the rest."""
     files = [OutputFile(str(path)) for path in paths]
-    finished = Finished.scan(map(str, paths))
+    finished = CompletedKeys.scan(map(str, paths))
     for number in range(LINES):
         outcome = a_success(number) if number % 3 else a_failure(number)
-        if not finished.take(f"{number:016x}"):
+        if not finished.consume(f"{number:016x}"):
             files[number % 3 == 0].append(render(outcome))
     for file in files:
         file.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from llmblast.reading import Finished, finished, key_of
+from llmblast.reading import CompletedKeys, completed_keys, key_of
 from llmblast.records import Outcome
 from llmblast.writing import OutputFile, recovery, render
 from tests.conftest import RunLlmblast, StartMock, records, write_prompts
@@ -53,7 +53,7 @@ def assert_a_torn_end_costs_only_itself(path: Path, before: bytes, last: bytes, 
     kept = before + (last if is_whole else b"")
     torn = Path(f"{path}.torn")
     assert path.read_bytes() == kept
-    assert len(Finished.scan([str(path)])) == kept.count(b"\n")
+    assert len(CompletedKeys.scan([str(path)])) == kept.count(b"\n")
     if size in (0, len(last)):
         assert (file.repaired, torn.exists()) == ([], False)
     elif is_whole:
@@ -75,7 +75,7 @@ def test_a_last_record_that_is_torn_anywhere_costs_only_itself(
 ) -> None:
     """In both files, at every byte, be it within an escape or a character; within one block or over many."""
     monkeypatch.setattr(recovery, "_BLOCK_BYTES", block_bytes)
-    monkeypatch.setattr(finished, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(completed_keys, "_BLOCK_BYTES", block_bytes)
     record = render(last)
     for size in range(len(record) + 1):
         assert_a_torn_end_costs_only_itself(tmp_path / "some.jsonl", before, record, size)

@@ -5,7 +5,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmblast.job.seen_ids import MIN_PLACES, SeenIds
+from llmblast.job.seen_ids import MIN_SLOTS, SeenIds
 
 
 @given(st.lists(st.text(max_size=3)))
@@ -21,7 +21,7 @@ def test_the_first_line_of_each_id_is_kept(ids: list[str]) -> None:
 def test_many_ids_are_kept() -> None:
     """The table grows with them."""
     seen = SeenIds()
-    count = 3 * MIN_PLACES
+    count = 3 * MIN_SLOTS
 
     assert [seen.first_line_of(f"request-{n}", n) for n in range(count)] == [None] * count
     assert [seen.first_line_of(f"request-{n}", 0) for n in range(count)] == list(range(count))
@@ -30,9 +30,9 @@ def test_many_ids_are_kept() -> None:
 
 def test_memory_is_bounded() -> None:
     """What does not fit is looked up, and not kept."""
-    seen = SeenIds(max_places=MIN_PLACES)
+    seen = SeenIds(max_slots=MIN_SLOTS)
     tracemalloc.start()
-    for number in range(10 * MIN_PLACES):
+    for number in range(10 * MIN_SLOTS):
         seen.first_line_of(f"request-{number}", number)
     held_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -40,4 +40,4 @@ def test_memory_is_bounded() -> None:
     assert held_bytes < 10_000
     assert seen.is_full
     assert seen.first_line_of("request-7", 1) == 7
-    assert seen.first_line_of(f"request-{9 * MIN_PLACES}", 1) is None
+    assert seen.first_line_of(f"request-{9 * MIN_SLOTS}", 1) is None

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from llmblast.providers import PROVIDERS
-from llmblast.reading import Shaper
+from llmblast.reading import RequestParser
 from llmblast.records import Failure, RawBody, Request
 from llmblast.settings import Settings
 
@@ -15,12 +15,12 @@ USER = {"role": "user", "content": "Hi"}
 ONE, OTHER = PROVIDERS["openai"], PROVIDERS["anthropic"]
 
 
-def shape(line: dict[str, Any], *providers: Any, **settings: Any) -> Request | Failure:
-    return Shaper(Settings(**settings), providers).shape(1, "0" * 16, orjson.dumps(line))
+def parse(line: dict[str, Any], *providers: Any, **settings: Any) -> Request | Failure:
+    return RequestParser(Settings(**settings), providers).parse(1, "0" * 16, orjson.dumps(line))
 
 
 def dialect_of(line: dict[str, Any]) -> str:
-    request = shape(line, ONE, OTHER)
+    request = parse(line, ONE, OTHER)
     assert isinstance(request, Request), request
     assert isinstance(request.content, RawBody)
     assert request.closed_to == (0b01 if request.content.dialect == "anthropic.messages" else 0b10)
@@ -64,7 +64,7 @@ def test_all_others_are_chats(more: dict[str, Any]) -> None:
 def test_without_a_second_api_nothing_is_looked_at() -> None:
     """A body is sent as it is, whatever it has."""
     line = {"messages": [USER], "system": "S"}
-    request = shape(line, ONE)
+    request = parse(line, ONE)
 
     assert isinstance(request, Request)
     assert (request.path, request.kind, request.closed_to) == ("chat/completions", "openai", 0)
@@ -72,7 +72,7 @@ def test_without_a_second_api_nothing_is_looked_at() -> None:
 
 
 def test_what_fits_both_goes_to_the_messages_api_where_that_is_all_there_is() -> None:
-    request = shape({"messages": [USER], "max_tokens": 9}, OTHER)
+    request = parse({"messages": [USER], "max_tokens": 9}, OTHER)
 
     assert isinstance(request, Request)
     assert (request.path, request.kind) == ("v1/messages", "anthropic")
@@ -81,8 +81,8 @@ def test_what_fits_both_goes_to_the_messages_api_where_that_is_all_there_is() ->
 @pytest.mark.parametrize("images", [[], ["https://h/a.png"]])
 def test_a_prompt_is_for_the_first_kind_that_can_express_it(images: list[str]) -> None:
     """And is closed to the others."""
-    plain = shape({"input": "x", "images": images}, OTHER, ONE)
-    seeded = shape({"input": "x", "images": images, "params": {"seed": 1}}, OTHER, ONE)
+    plain = parse({"input": "x", "images": images}, OTHER, ONE)
+    seeded = parse({"input": "x", "images": images, "params": {"seed": 1}}, OTHER, ONE)
 
     assert isinstance(plain, Request)
     assert isinstance(seeded, Request)
@@ -90,17 +90,17 @@ def test_a_prompt_is_for_the_first_kind_that_can_express_it(images: list[str]) -
     assert (seeded.kind, seeded.closed_to) == ("openai", 0b01)
 
 
-@pytest.mark.parametrize("shaped", ["simple", "raw"])
-def test_an_image_for_the_messages_api_costs_by_its_pixels(shaped: str) -> None:
+@pytest.mark.parametrize("parsed", ["simple", "raw"])
+def test_an_image_for_the_messages_api_costs_by_its_pixels(parsed: str) -> None:
     """A picture of 750 x 100 is 100 tokens, whatever its base64 takes."""
     head = b"\x89PNG\r\n\x1a\n" + b"\0" * 8 + (750).to_bytes(4) + (100).to_bytes(4) + b"\0" * 2000
     data = b64encode(head).decode()
     line: dict[str, Any] = {"input": "x", "images": [f"data:image/png;base64,{data}"]}
-    if shaped == "raw":
+    if parsed == "raw":
         source = {"type": "base64", "media_type": "image/png", "data": data}
         line = {"messages": [{"role": "user", "content": [{"type": "image", "source": source}]}], "max_tokens": 9}
 
-    request = shape(line, OTHER)
+    request = parse(line, OTHER)
 
     assert isinstance(request, Request)
     assert (request.image_bytes, request.image_tokens) == (len(data), 100.0)
@@ -116,7 +116,7 @@ def test_an_image_for_the_messages_api_costs_by_its_pixels(shaped: str) -> None:
     ],
 )
 def test_a_line_that_cannot_be_sent_says_why(line: dict[str, Any], words: str) -> None:
-    failure = shape(line, OTHER)
+    failure = parse(line, OTHER)
 
     assert isinstance(failure, Failure)
     assert words in failure.error

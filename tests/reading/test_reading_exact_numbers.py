@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llmblast.records import Answer, Failure, Reply, Request, Success
 from llmblast.settings import Settings
 from llmblast.writing import render, should_retry
-from tests.openai_provider import Shaper
+from tests.openai_provider import RequestParser
 
 NUMBERS = [
     "123456789012345678901234567890",
@@ -28,14 +28,14 @@ NUMBERS = [
 ]
 
 
-def shaped(line: str, prompt: str | None = None) -> Request:
-    request = Shaper(Settings(prompt=prompt)).shape(1, "0" * 16, line.encode())
+def parsed(line: str, prompt: str | None = None) -> Request:
+    request = RequestParser(Settings(prompt=prompt)).parse(1, "0" * 16, line.encode())
     assert isinstance(request, Request), request
     return request
 
 
 def record_of(line: str) -> str:
-    request = shaped(line)
+    request = parsed(line)
     return render(Success(request, Answer("4"), Reply(200), "gpu1")).decode()
 
 
@@ -51,7 +51,7 @@ def test_a_number_keeps_its_digits(number: str) -> None:
 @pytest.mark.parametrize("number", ["1790123456789012345", "18446744073709551615", "0.5", "1", "-0.25", "12.5"])
 def test_a_number_that_fits_costs_nothing_more(number: str) -> None:
     """It stays a number of Python's."""
-    extra = shaped(f'{{"input":"x","a":{number},"b":"{"7" * 30}"}}').extra
+    extra = parsed(f'{{"input":"x","a":{number},"b":"{"7" * 30}"}}').extra
 
     assert extra is not None
     assert type(extra["a"]) in (int, float)
@@ -60,7 +60,7 @@ def test_a_number_that_fits_costs_nothing_more(number: str) -> None:
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_prompt_template_shows_the_digits(number: str) -> None:
     """The model is asked about the very number."""
-    request = shaped(f'{{"wei":{number}}}', prompt="How much is {wei}?")
+    request = parsed(f'{{"wei":{number}}}', prompt="How much is {wei}?")
 
     assert orjson.loads(request.body)["messages"][0]["content"] == f"How much is {number}?"
 
@@ -80,12 +80,12 @@ def test_any_number_keeps_its_value(numbers: list[Decimal | int]) -> None:
 )
 def test_a_line_that_is_no_json_stays_bad(line: str) -> None:
     """A huge number excuses nothing else."""
-    assert isinstance(Shaper(Settings()).shape(1, "0" * 16, line.encode()), Failure)
+    assert isinstance(RequestParser(Settings()).parse(1, "0" * 16, line.encode()), Failure)
 
 
 def test_an_id_has_at_most_64_bits() -> None:
     """As before: no record could be found by a rounded one."""
-    failure = Shaper(Settings()).shape(1, "0" * 16, b'{"input":"x","id":123456789012345678901234567890}')
+    failure = RequestParser(Settings()).parse(1, "0" * 16, b'{"input":"x","id":123456789012345678901234567890}')
 
     assert isinstance(failure, Failure)
     assert "integer of at most 64 bits" in failure.error
@@ -93,7 +93,7 @@ def test_an_id_has_at_most_64_bits() -> None:
 
 def test_a_failed_line_with_a_huge_number_is_sent_again() -> None:
     """Its record is JSON, though orjson does not read it."""
-    line = shaped('{"messages":[],"seed":1e400}')
+    line = parsed('{"messages":[],"seed":1e400}')
 
     record = render(Failure(line, "timed out", "timeout", transient=True))
 
@@ -113,7 +113,7 @@ def test_a_failed_line_with_a_huge_number_is_sent_again() -> None:
 )
 def test_a_number_is_sent_with_all_its_digits(line: str, number: str) -> None:
     """In every format: a provider would take a rounded seed for another one."""
-    body = shaped(line.format(number)).body.decode()
+    body = parsed(line.format(number)).body.decode()
 
     assert f":{number}}}" in body.replace(" ", "")
 
@@ -122,7 +122,7 @@ def test_numbers_that_arrive_as_they_are_meant_cost_nothing_more() -> None:
     """A body of small floats and long lists of tokens is not parsed again."""
     tokens = [1790123456789012345] * 3
 
-    request = shaped(f'{{"custom_id":"a","body":{{"input":{tokens},"x":1e5,"y":[0.1,12.5]}}}}')
+    request = parsed(f'{{"custom_id":"a","body":{{"input":{tokens},"x":1e5,"y":[0.1,12.5]}}}}')
 
     assert request.body == orjson.dumps({"input": tokens, "x": 1e5, "y": [0.1, 12.5]})
 
@@ -132,7 +132,7 @@ def test_own_fields_in_a_body_keep_their_digits() -> None:
     settings = Settings(own_fields=("wei",))
     line = f'{{"custom_id":"a","body":{{"messages":[],"wei":{NUMBERS[0]}}}}}'
 
-    request = Shaper(settings).shape(1, "0" * 16, line.encode())
+    request = RequestParser(settings).parse(1, "0" * 16, line.encode())
 
     assert isinstance(request, Request)
     assert f'"wei":{NUMBERS[0]}' in render(Success(request, Answer("4"), Reply(200), "gpu1")).decode()

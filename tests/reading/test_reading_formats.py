@@ -7,19 +7,21 @@ import orjson
 import pytest
 
 from llmblast.errors import UsageError
+from llmblast.reading.formats import FORMATS
 from llmblast.records import Failure, Request
+from llmblast.setting_option import choices_of, options_of
 from llmblast.settings import Settings
-from tests.openai_provider import Shaper
+from tests.openai_provider import RequestParser
 
 
-def shape(line: dict[str, Any], **settings: Any) -> Request:
-    result = Shaper(Settings(**settings)).shape(3, "0" * 16, orjson.dumps(line))
+def parse(line: dict[str, Any], **settings: Any) -> Request:
+    result = RequestParser(Settings(**settings)).parse(3, "0" * 16, orjson.dumps(line))
     assert isinstance(result, Request), result.error
     return result
 
 
 def refusal(line: dict[str, Any], **settings: Any) -> str:
-    result = Shaper(Settings(**settings)).shape(3, "0" * 16, orjson.dumps(line))
+    result = RequestParser(Settings(**settings)).parse(3, "0" * 16, orjson.dumps(line))
     assert isinstance(result, Failure)
     return result.error
 
@@ -31,7 +33,7 @@ def user(content: object) -> dict[str, object]:
 @pytest.mark.parametrize("name", ["input", "prompt"])
 def test_a_simple_line_becomes_one_user_message(name: str) -> None:
     """Without a model, which the endpoint has."""
-    request = shape({name: 'say "hi"\n'})
+    request = parse({name: 'say "hi"\n'})
 
     assert orjson.loads(request.body) == {"messages": [user('say "hi"\n')]}
     assert (request.path, request.needs_model, request.output_format) == ("chat/completions", True, "llmblast")
@@ -40,7 +42,7 @@ def test_a_simple_line_becomes_one_user_message(name: str) -> None:
 
 def test_system_and_params_of_the_settings_are_sent_with_every_line() -> None:
     """The system message first, the parameters beside the messages."""
-    request = shape({"input": "x"}, system="Be brief.", params={"temperature": 0, "max_tokens": 9})
+    request = parse({"input": "x"}, system="Be brief.", params={"temperature": 0, "max_tokens": 9})
 
     messages = [{"role": "system", "content": "Be brief."}, user("x")]
     assert orjson.loads(request.body) == {"messages": messages, "temperature": 0, "max_tokens": 9}
@@ -50,7 +52,7 @@ def test_system_and_params_of_the_settings_are_sent_with_every_line() -> None:
 def test_a_line_overrides_system_and_params() -> None:
     """Parameters are merged one by one."""
     line = {"input": "x", "system": "In French.", "params": {"max_tokens": 5, "max_completion_tokens": 7}}
-    request = shape(line, system="Be brief.", params={"temperature": 0, "max_tokens": 9})
+    request = parse(line, system="Be brief.", params={"temperature": 0, "max_tokens": 9})
 
     messages = [{"role": "system", "content": "In French."}, user("x")]
     expected = {"messages": messages, "temperature": 0, "max_tokens": 5, "max_completion_tokens": 7}
@@ -62,14 +64,14 @@ def test_null_means_left_out_and_an_empty_system_means_none() -> None:
     """Tables that were turned into JSON lines are full of nulls."""
     nulls = dict.fromkeys(("system", "images", "params", "priority", "id", "custom_id"))
 
-    assert orjson.loads(shape({"input": "x", **nulls}, system="S").body)["messages"][0]["content"] == "S"
-    assert orjson.loads(shape({"input": "x", "system": ""}, system="S").body) == {"messages": [user("x")]}
+    assert orjson.loads(parse({"input": "x", **nulls}, system="S").body)["messages"][0]["content"] == "S"
+    assert orjson.loads(parse({"input": "x", "system": ""}, system="S").body) == {"messages": [user("x")]}
 
 
 @pytest.mark.parametrize("max_tokens", ["9", True, 0, -1, 2.5, None])
 def test_a_cap_that_is_no_count_is_sent_but_not_counted_with(max_tokens: object) -> None:
     """The provider judges it."""
-    request = shape({"input": "x", "params": {"max_tokens": max_tokens}})
+    request = parse({"input": "x", "params": {"max_tokens": max_tokens}})
 
     assert request.max_tokens is None
     assert orjson.loads(request.body)["max_tokens"] == max_tokens
@@ -77,7 +79,7 @@ def test_a_cap_that_is_no_count_is_sent_but_not_counted_with(max_tokens: object)
 
 def test_other_fields_are_the_users_own() -> None:
     """Carried along in the order of the line, never sent."""
-    request = shape({"z": [1], "custom_id": "c", "input": "x", "a": None, "id": 1, "priority": 2, "prompt": "p"})
+    request = parse({"z": [1], "custom_id": "c", "input": "x", "a": None, "id": 1, "priority": 2, "prompt": "p"})
 
     assert list((request.extra or {}).items()) == [("z", [1]), ("a", None), ("prompt", "p")]
     assert orjson.loads(request.body) == {"messages": [user("x")]}
@@ -86,8 +88,8 @@ def test_other_fields_are_the_users_own() -> None:
 
 def test_a_priority_below_zero_defers_the_line() -> None:
     """It waits until nothing else is left to send."""
-    assert shape({"input": "x", "priority": -1}).deferred
-    assert not shape({"input": "x", "priority": 0}).deferred
+    assert parse({"input": "x", "priority": -1}).deferred
+    assert not parse({"input": "x", "priority": 0}).deferred
 
 
 @pytest.mark.parametrize(
@@ -125,14 +127,14 @@ def test_a_field_of_the_wrong_kind_makes_a_simple_line_bad(fields: dict[str, obj
 def test_settings_that_no_request_can_hold_are_refused_at_once(settings: dict[str, Any], reason: str) -> None:
     """Before a line is read."""
     with pytest.raises(UsageError, match=reason):
-        Shaper(Settings(**settings))
+        RequestParser(Settings(**settings))
 
 
 def test_a_template_is_filled_from_the_lines_fields() -> None:
     """Values that are no text stand there as JSON; what is sent is what the record echoes."""
     line = {"text": "chat", "n": 5, "tags": ["a", None], "id": "r"}
 
-    request = shape(line, prompt="{{{n}}} {text} {tags}{{}}")
+    request = parse(line, prompt="{{{n}}} {text} {tags}{{}}")
 
     assert request.input == '{5} chat ["a",null]{}'
     assert orjson.loads(request.body) == {"messages": [user(request.input)]}
@@ -142,7 +144,7 @@ def test_a_template_is_filled_from_the_lines_fields() -> None:
 
 def test_a_template_may_name_input_which_is_then_not_echoed_twice() -> None:
     """The record's `input` is the rendered prompt."""
-    request = shape({"input": "chat", "prompt": "p"}, prompt="French: {input}")
+    request = parse({"input": "chat", "prompt": "p"}, prompt="French: {input}")
 
     assert (request.input, request.extra) == ("French: chat", {"prompt": "p"})
 
@@ -153,17 +155,17 @@ def test_a_template_without_fields_is_refused(template: str) -> None:
     with pytest.raises(
         UsageError, match=r"--prompt .*: it names no field: write \{text\} where the text of a line goes"
     ):
-        Shaper(Settings(prompt=template))
+        RequestParser(Settings(prompt=template))
 
 
 def test_with_a_template_only_lines_of_other_formats_are_left_alone() -> None:
     """A request body stays one; a `body` without `custom_id` is unclear; Anthropic batch lines stay refused."""
     messages = [user("x")]
 
-    assert shape({"messages": messages, "text": "t"}, prompt="{text}").extra is None
+    assert parse({"messages": messages, "text": "t"}, prompt="{text}").extra is None
     assert "nothing to send" in refusal({"body": "b"}, prompt="{body}")
     assert "Anthropic" in refusal({"custom_id": "a", "params": {"messages": messages}}, prompt="{custom_id}")
-    assert shape({"custom_id": "a", "text": "t", "params": {"n": 1}}, prompt="{text}").input == "t"
+    assert parse({"custom_id": "a", "text": "t", "params": {"n": 1}}, prompt="{text}").input == "t"
 
 
 def test_a_field_that_the_line_lacks_makes_it_bad() -> None:
@@ -174,7 +176,7 @@ def test_a_field_that_the_line_lacks_makes_it_bad() -> None:
 def test_a_field_that_is_null_makes_the_line_bad_as_a_missing_one_does() -> None:
     """Nobody wants to pay for a prompt about the word null; null within a value is that value's affair."""
     assert 'its field "text" is null, which --prompt names' in refusal({"text": None}, prompt="Say {text}")
-    assert shape({"text": [None], "n": 0, "ok": False, "s": ""}, prompt="{text}{n}{ok}{s}").input == "[null]0false"
+    assert parse({"text": [None], "n": 0, "ok": False, "s": ""}, prompt="{text}{n}{ok}{s}").input == "[null]0false"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ def test_a_field_that_is_null_makes_the_line_bad_as_a_missing_one_does() -> None
 def test_a_template_that_is_more_than_field_names_is_refused(template: str) -> None:
     """With the way to write it."""
     with pytest.raises(UsageError, match=r"--prompt .*\{text\}.*\{\{"):
-        Shaper(Settings(prompt=template))
+        RequestParser(Settings(prompt=template))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +209,7 @@ def test_a_raw_line_is_sent_byte_for_byte(line: dict[str, object], path: str, ne
     """Its path follows from its shape."""
     text = orjson.dumps(line, option=orjson.OPT_INDENT_2).replace(b"\n", b" ")
 
-    request = Shaper(Settings(system="S", params={"n": 1})).shape(3, "0" * 16, text)
+    request = RequestParser(Settings(system="S", params={"n": 1})).parse(3, "0" * 16, text)
 
     assert isinstance(request, Request)
     assert request.body is text
@@ -218,7 +220,7 @@ def test_a_raw_line_is_sent_byte_for_byte(line: dict[str, object], path: str, ne
 
 def test_a_raw_line_without_an_id_is_known_by_its_number() -> None:
     """As every line is."""
-    assert shape({"messages": []}).id == 3
+    assert parse({"messages": []}).id == 3
 
 
 @pytest.mark.parametrize(
@@ -253,14 +255,14 @@ BATCH = {
 )
 def test_of_a_batch_lines_url_only_the_path_counts(url: str, member: str, path: str) -> None:
     """The host is the endpoint's affair."""
-    request = shape({**BATCH, "url": url, "body": {member: []}})
+    request = parse({**BATCH, "url": url, "body": {member: []}})
 
     assert (request.path, request.needs_model) == (path, True)
 
 
 def test_a_batch_line_is_sent_as_its_body_and_answered_as_a_batch_line() -> None:
     """By its custom_id."""
-    request = shape(BATCH)
+    request = parse(BATCH)
 
     assert orjson.loads(request.body) == BATCH["body"]
     assert orjson.loads(orjson.dumps(request.input)) == BATCH["body"]
@@ -297,14 +299,21 @@ def test_a_batch_line_that_waits_takes_no_more_memory_than_its_body() -> None:
     """What may wait is bounded by bytes: nothing of what its body was made in is kept beside it."""
     body = {"model": "m", "messages": [{"role": "user", "content": "x" * 8000}]}
     line = {"custom_id": "a", "url": "/v1/chat/completions", "body": body}
-    text, shaper = orjson.dumps(line), Shaper(Settings())
-    shaper.shape(1, "key", text)  # what is made once, such as patterns, is of no line
+    text, parser = orjson.dumps(line), RequestParser(Settings())
+    parser.parse(1, "key", text)  # what is made once, such as patterns, is of no line
     tracemalloc.start()
     try:
-        request = shaper.shape(1, "key", text)
+        request = parser.parse(1, "key", text)
         kept_bytes, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
     assert isinstance(request, Request)
     assert kept_bytes < 1.5 * len(request.body)
+
+
+def test_each_format_can_be_forced() -> None:
+    """A format in the table is also a choice of `--format`."""
+    entry, _ = options_of(Settings)["format"]
+
+    assert set(choices_of(entry.type)) == {"auto", *FORMATS}

@@ -13,7 +13,7 @@ from llmblast.reading.image_tokens import FLAT_TOKENS, measure
 from llmblast.records import Request
 from llmblast.scheduling import TokenEstimator
 from llmblast.settings import EndpointSettings, Settings
-from tests.openai_provider import Shaper
+from tests.openai_provider import RequestParser
 
 PADDING = bytes(3000)
 
@@ -131,7 +131,7 @@ def test_the_estimate_of_a_request_counts_its_images(
     endpoints: tuple[EndpointSettings, ...], line: dict[str, object]
 ) -> None:
     """With the model of the line, or of the run, or of its only endpoint; in all formats."""
-    request = Shaper(Settings(model="gpt-4o", endpoints=endpoints)).shape(1, "0" * 16, orjson.dumps(line))
+    request = RequestParser(Settings(model="gpt-4o", endpoints=endpoints)).parse(1, "0" * 16, orjson.dumps(line))
 
     assert isinstance(request, Request)
     assert request.image_tokens == 765

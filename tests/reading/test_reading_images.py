@@ -11,12 +11,12 @@ from llmblast.errors import UsageError
 from llmblast.reading import images
 from llmblast.records import Failure, Request
 from llmblast.settings import Settings
-from tests.openai_provider import Shaper
+from tests.openai_provider import RequestParser
 
 
 def result_of(image: object, media_root: Path | None) -> Request | Failure:
-    shaper = Shaper(Settings(media_root=None if media_root is None else str(media_root)))
-    return shaper.shape(1, "0" * 16, orjson.dumps({"input": "What is it?", "images": [image]}))
+    parser = RequestParser(Settings(media_root=None if media_root is None else str(media_root)))
+    return parser.parse(1, "0" * 16, orjson.dumps({"input": "What is it?", "images": [image]}))
 
 
 def url_of(image: object, media_root: Path | None) -> object:
@@ -120,10 +120,10 @@ def test_a_line_cannot_multiply_what_it_names(tmp_path: Path, monkeypatch: pytes
     """The images of a line count together; the next line starts anew."""
     monkeypatch.setattr(images, "MAX_IMAGE_BYTES", 1000)
     (tmp_path / "a.png").write_bytes(bytes(400))
-    shaper = Shaper(Settings(media_root=str(tmp_path)))
+    parser = RequestParser(Settings(media_root=str(tmp_path)))
 
     results = [
-        shaper.shape(1, "0" * 16, b'{"input":"x","images":[%b]}' % b",".join([b'"a.png"'] * n)) for n in (2, 3, 2)
+        parser.parse(1, "0" * 16, b'{"input":"x","images":[%b]}' % b",".join([b'"a.png"'] * n)) for n in (2, 3, 2)
     ]
 
     assert [type(result) for result in results] == [Request, Failure, Request]
@@ -136,7 +136,7 @@ def test_the_message_does_not_repeat_megabytes(tmp_path: Path) -> None:
 
 def test_an_empty_list_of_images_is_no_image() -> None:
     """The content stays a text."""
-    request = Shaper(Settings()).shape(1, "0" * 16, b'{"input":"x","images":[]}')
+    request = RequestParser(Settings()).parse(1, "0" * 16, b'{"input":"x","images":[]}')
 
     assert isinstance(request, Request)
     assert orjson.loads(request.body)["messages"][0]["content"] == "x"
@@ -145,4 +145,4 @@ def test_an_empty_list_of_images_is_no_image() -> None:
 def test_a_media_root_that_is_no_directory_is_refused_at_once(tmp_path: Path) -> None:
     """Before a line is read."""
     with pytest.raises(UsageError, match=r"--media-root .*: not a directory"):
-        Shaper(Settings(media_root=str(tmp_path / "missing")))
+        RequestParser(Settings(media_root=str(tmp_path / "missing")))

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from llmblast.reading.members import take_out, take_out_id
 from llmblast.records import Failure, Request
 from llmblast.settings import API_PATHS, EndpointSettings, Settings
-from tests.openai_provider import Shaper
+from tests.openai_provider import RequestParser
 
 LONG_URL = f"/v1/{'a' * 2000}/rerank"
 CHAT = {"messages": [{"role": "user", "content": "Hello"}]}
 
 
-def shape(line: dict[str, Any] | bytes, **settings: Any) -> Request:
+def parse(line: dict[str, Any] | bytes, **settings: Any) -> Request:
     text = line if isinstance(line, bytes) else orjson.dumps(line)
-    result = Shaper(Settings(**settings)).shape(3, "0" * 16, text)
+    result = RequestParser(Settings(**settings)).parse(3, "0" * 16, text)
     assert isinstance(result, Request), result.error
     return result
 
@@ -45,7 +45,7 @@ def test_a_batch_line_without_url_goes_where_its_body_fits(
     body: dict[str, Any], path: str, more: dict[str, Any]
 ) -> None:
     """Mistral and Together document such lines."""
-    request = shape({"custom_id": "a", **more, "body": body})
+    request = parse({"custom_id": "a", **more, "body": body})
 
     assert (request.path, orjson.loads(request.body)) == (path, body)
 
@@ -72,7 +72,7 @@ def test_a_batch_line_without_url_goes_where_its_body_fits(
 )
 def test_a_batch_lines_url_names_the_path(url: str, body: dict[str, Any], path: str) -> None:
     """Whatever stands before it: a host, a version, a deployment."""
-    assert shape({"custom_id": "a", "method": "POST", "url": url, "body": body}).path == path
+    assert parse({"custom_id": "a", "method": "POST", "url": url, "body": body}).path == path
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_batch_lines_url_names_the_path(url: str, body: dict[str, Any], path: 
 def test_a_url_of_no_known_path_is_told(url: str) -> None:
     """Answers of other paths cannot be read."""
     text = orjson.dumps({"custom_id": "a", "url": url, "body": {"model": "m"}})
-    result = Shaper(Settings()).shape(3, "0" * 16, text)
+    result = RequestParser(Settings()).parse(3, "0" * 16, text)
 
     assert isinstance(result, Failure)
     assert '"url" must be one of /v1/chat/completions, ' in result.error or "which responses needs" in result.error
@@ -101,7 +101,7 @@ def test_a_url_of_no_known_path_is_told(url: str) -> None:
 @pytest.mark.parametrize("custom_id", ["a", 7, 0])
 def test_methods_in_lower_case_and_integer_ids_are_fine(method: str | None, custom_id: str | int) -> None:
     """The record repeats the id as it is."""
-    request = shape({"custom_id": custom_id, "method": method, "url": "/v1/chat/completions", "body": CHAT})
+    request = parse({"custom_id": custom_id, "method": method, "url": "/v1/chat/completions", "body": CHAT})
 
     assert request.id == custom_id
 
@@ -120,14 +120,14 @@ def test_methods_in_lower_case_and_integer_ids_are_fine(method: str | None, cust
 )
 def test_an_endpoints_url_names_the_path_for_lines_that_fit(url: str, line: dict[str, Any], path: str) -> None:
     """A body with an input may be for several APIs."""
-    assert shape(line, endpoints=(EndpointSettings(url=url),)).path == path
+    assert parse(line, endpoints=(EndpointSettings(url=url),)).path == path
 
 
 def test_a_raw_lines_id_is_not_sent() -> None:
     """Strict providers refuse members that they do not know; all other bytes stay as they are."""
     text = b'{ "id": "a1",\t"messages" : [1.10, 123456789012345678901234567890, "\\u00e9"] , "custom_id":null,"n":1e5 }'
 
-    request = shape(text)
+    request = parse(text)
 
     assert (request.id, request.extra) == ("a1", None)
     assert request.body == b'{"messages" : [1.10, 123456789012345678901234567890, "\\u00e9"],"n":1e5}'
@@ -139,7 +139,7 @@ def test_own_fields_of_a_raw_line_go_into_the_record_only() -> None:
     """Those that are named, with all their digits; `metadata` is sent unless it is."""
     line = b'{"messages":[],"source":"wiki","row":12345678901234567890123,"metadata":{"a":1}}'
 
-    request = shape(line, own_fields=("source", "row"))
+    request = parse(line, own_fields=("source", "row"))
 
     assert request.body == b'{"messages":[],"metadata":{"a":1}}'
     assert orjson.dumps(dict(request.extra or {})) == b'{"source":"wiki","row":12345678901234567890123}'
@@ -149,7 +149,7 @@ def test_own_fields_of_a_batch_line_are_beside_its_body_or_named() -> None:
     """What stands beside the body was never sent."""
     line = {"custom_id": "a", "split": "dev", "body": {**CHAT, "source": "wiki", "metadata": {}}}
 
-    request = shape(line, own_fields=("source",))
+    request = parse(line, own_fields=("source",))
 
     assert orjson.loads(request.body) == {**CHAT, "metadata": {}}
     assert extra_of(request) == {"split": "dev", "source": "wiki"}
@@ -159,7 +159,7 @@ def test_own_fields_of_a_simple_line_may_have_names_of_ours() -> None:
     """A column called `system` is then no system message."""
     line = {"input": "x", "system": {"os": "linux"}, "model": "Golf", "id": 5}
 
-    request = shape(line, own_fields=("system", "model", "id"))
+    request = parse(line, own_fields=("system", "model", "id"))
 
     assert orjson.loads(request.body) == {"messages": [{"role": "user", "content": "x"}]}
     assert (request.id, extra_of(request)) == (5, {"system": {"os": "linux"}, "model": "Golf"})
@@ -167,7 +167,7 @@ def test_own_fields_of_a_simple_line_may_have_names_of_ours() -> None:
 
 def test_background_responses_are_refused() -> None:
     """Their reply has no answer yet."""
-    result = Shaper(Settings()).shape(3, "0" * 16, b'{"model":"m","input":"x","background":true}')
+    result = RequestParser(Settings()).parse(3, "0" * 16, b'{"model":"m","input":"x","background":true}')
 
     assert isinstance(result, Failure)
     assert '"background": true is not supported' in result.error
@@ -177,7 +177,7 @@ def test_the_body_of_every_path_is_recognised_by_its_first_member() -> None:
     """The table is complete: no path asks for a member that does not fit it."""
     for path, members in API_PATHS.items():
         body = {members[0] if members else "x": "y"}
-        assert shape({"custom_id": "a", "url": f"/v1/{path}", "body": body}).path == path
+        assert parse({"custom_id": "a", "url": f"/v1/{path}", "body": body}).path == path
 
 
 json_values = st.recursive(

@@ -13,7 +13,7 @@ from llmblast.reading import LineSplitter, key_of
 from llmblast.records import Failure, Request
 from llmblast.setting_loading import load
 from llmblast.settings import EndpointSettings, Settings
-from tests.openai_provider import Shaper
+from tests.openai_provider import RequestParser
 
 SAMPLES = Path(__file__).parents[2] / "sample_data"
 
@@ -51,10 +51,10 @@ def text_of(prompt: dict[str, Any]) -> str:
     return str(prompt["input"] if "input" in prompt else prompt["prompt"])
 
 
-def shaped(name: str) -> dict[int, Request | Failure]:
-    splitter, shaper = LineSplitter(), Shaper(Settings())
+def parsed(name: str) -> dict[int, Request | Failure]:
+    splitter, parser = LineSplitter(), RequestParser(Settings())
     lines = splitter.feed((SAMPLES / name).read_bytes()) + splitter.finish()
-    return {number: shaper.shape(number, key_of(text), text) for number, text in lines}
+    return {number: parser.parse(number, key_of(text), text) for number, text in lines}
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_the_batch_file_asks_for_the_same_as_the_prompts_line_by_line() -> None:
 @pytest.mark.parametrize(("name", "output_format"), [("prompts.jsonl", "llmblast"), ("batch.jsonl", "openai-batch")])
 def test_every_line_of_the_good_files_becomes_a_request(name: str, output_format: str) -> None:
     """None is refused, and each is taken for the format that its file is an example of."""
-    outcomes = shaped(name)
+    outcomes = parsed(name)
 
     assert [outcome for outcome in outcomes.values() if isinstance(outcome, Failure)] == []
     assert {outcome.output_format for outcome in outcomes.values() if isinstance(outcome, Request)} == {output_format}
@@ -152,7 +152,7 @@ def test_every_line_of_the_good_files_becomes_a_request(name: str, output_format
 
 def test_exactly_the_stated_lines_of_the_malformed_file_are_refused() -> None:
     """The good ones between them become requests; blank lines are neither."""
-    outcomes = shaped("malformed.jsonl")
+    outcomes = parsed("malformed.jsonl")
 
     assert [number for number, outcome in outcomes.items() if isinstance(outcome, Request)] == GOOD_LINES
     assert [number for number, outcome in outcomes.items() if isinstance(outcome, Failure)] == list(BAD_LINES)
@@ -162,7 +162,7 @@ def test_exactly_the_stated_lines_of_the_malformed_file_are_refused() -> None:
 @pytest.mark.parametrize(("number", "reason"), BAD_LINES.items())
 def test_a_bad_line_is_refused_for_its_own_reason(number: int, reason: str) -> None:
     """Each line shows the one mistake that it was written for."""
-    outcome = shaped("malformed.jsonl")[number]
+    outcome = parsed("malformed.jsonl")[number]
 
     assert isinstance(outcome, Failure)
     assert outcome.error.startswith(f"line {number}, column ")

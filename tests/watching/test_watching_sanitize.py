@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmblast.watching.sanitize import clean
+from llmblast.watching.sanitize import sanitize_text
 
 HOSTILE = st.text(st.one_of(st.characters(), st.sampled_from("\x1b\x9b\x9d[]0;m\x07\\\n\u202e\u2066\u200b")))
 
@@ -12,7 +12,7 @@ HOSTILE = st.text(st.one_of(st.characters(), st.sampled_from("\x1b\x9b\x9d[]0;m\
 @given(HOSTILE, st.integers(1, 50))
 def test_whatever_comes_in_one_printable_line_of_bounded_length_comes_out(text: str, max_length: int) -> None:
     """No control character, no line break, nothing that cannot be encoded."""
-    cleaned = clean(text, max_length)
+    cleaned = sanitize_text(text, max_length)
 
     assert cleaned.isprintable()
     assert len(cleaned) <= max_length
@@ -22,15 +22,15 @@ def test_whatever_comes_in_one_printable_line_of_bounded_length_comes_out(text: 
 @given(HOSTILE)
 def test_cleaning_twice_changes_nothing(text: str) -> None:
     """What one pass leaves never makes a new sequence."""
-    once = clean(text)
+    once = sanitize_text(text)
 
-    assert clean(once) == once
+    assert sanitize_text(once) == once
 
 
 @given(st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=200))
 def test_harmless_text_stays_as_it_is(text: str) -> None:
     """Endpoint names and messages in any script can be read."""
-    assert clean(text) == text
+    assert sanitize_text(text) == text
 
 
 @pytest.mark.parametrize(
@@ -53,25 +53,25 @@ def test_harmless_text_stays_as_it_is(text: str) -> None:
 )
 def test_an_escape_sequence_goes_as_a_whole(hostile: str, expected: str) -> None:
     """Its parameters would be litter in the text."""
-    assert clean(hostile) == expected
+    assert sanitize_text(hostile) == expected
 
 
 def test_what_was_cut_off_leaves_an_ellipsis() -> None:
     """A reader sees that there was more."""
-    assert clean("abcdefghij", 5) == "abcd…"
-    assert clean("abcde", 5) == "abcde"
+    assert sanitize_text("abcdefghij", 5) == "abcd…"
+    assert sanitize_text("abcde", 5) == "abcde"
 
 
 def test_escape_codes_do_not_count_as_length() -> None:
     """A coloured message is no shorter than a plain one."""
-    assert clean("\x1b[1m\x1b[31m" * 5 + "abcde", 5) == "abcde"
+    assert sanitize_text("\x1b[1m\x1b[31m" * 5 + "abcde", 5) == "abcde"
 
 
 def test_only_the_head_of_a_huge_text_is_looked_at() -> None:
     """A reply of many megabytes costs no more than a short one, and still says that it was longer."""
-    assert clean("\x00" * 10_000_000 + "tail", 20) == "…"
+    assert sanitize_text("\x00" * 10_000_000 + "tail", 20) == "…"
 
 
 def test_many_beginnings_without_an_end_are_looked_at_once() -> None:
     """Each of them in search of its end through all of the text would take hours."""
-    assert clean("\x9d" * 2_000_000, 100_000) == ""
+    assert sanitize_text("\x9d" * 2_000_000, 100_000) == ""

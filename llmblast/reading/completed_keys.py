@@ -1,7 +1,7 @@
-"""What earlier runs have finished: a compact multiset of keys, read from the starts of the lines of record files.
+"""Completed keys: a compact multiset of the keys in the records of earlier runs.
 
-A key is kept in 8 bytes and its count in one. Keys are grouped by their first byte while they are read, so that sorting
-the 256 groups one after the other never needs more than one group's worth of Python integers.
+A key takes 8 bytes and its count one. While keys are read, they are grouped by their first byte: sorting the 256 groups
+one by one needs Python integers for one group only.
 """
 
 import sys
@@ -22,27 +22,27 @@ _GROUPS = 256
 _MANY = 255
 
 
-class Finished:
-    """A multiset of keys that are taken off one by one. `len()` is the number of those left."""
+class CompletedKeys:
+    """A multiset of keys to consume one by one. `len()` is the number of keys left."""
 
     def __init__(self, groups: list[bytearray]) -> None:
-        """`groups[n]` holds 8 bytes for each key that starts with byte n, in the order of the key's digits."""
+        """Take over `groups`: `groups[n]` holds 8 bytes, big-endian, of each key that starts with byte n."""
         self._left = sum(map(len, groups)) // 8
         self._keys: list[array[int]] = []
         self._counts: list[bytearray] = []
         self._beyond: dict[int, int] = {}
         if not self._left:
-            return  # most runs resume nothing; `take` asks no group then
+            return  # most runs resume nothing
         for index, group in enumerate(groups):
             self._add_group(group)
             groups[index] = bytearray()
 
     @classmethod
-    def scan(cls, paths: Iterable[str]) -> "Finished":
-        """Reads record files; one that does not exist holds none. Blocks: call it in a thread from a coroutine.
+    def scan(cls, paths: Iterable[str]) -> "CompletedKeys":
+        """Return the keys in record files; files that do not exist are skipped. Blocks: call this in a thread.
 
-        A record is a line that starts with `{"key":"` and 16 hex digits; all other lines are ignored. A torn last line
-        has to be mended before. Raises OutputBlockedError for a file that cannot be read.
+        A record is a line that starts with `{"key":"` and 16 hex digits; other lines are ignored. A torn last line
+        must be repaired before. Raises OutputBlockedError for a file that cannot be read.
         """
         groups = [bytearray() for _ in range(_GROUPS)]
         for path in paths:
@@ -58,8 +58,8 @@ class Finished:
         return cls(groups)
 
     @classmethod
-    def of_records(cls, records: Iterable[bytes]) -> "Finished":
-        """Return the keys of single records; lines that are none are ignored."""
+    def of_records(cls, records: Iterable[bytes]) -> "CompletedKeys":
+        """Return the keys of single records; other lines are ignored."""
         groups = [bytearray() for _ in range(_GROUPS)]
         _add_keys(list(records), groups)
         return cls(groups)
@@ -68,12 +68,12 @@ class Finished:
         return self._left
 
     def has_key_of(self, record: bytes) -> bool:
-        """Whether the key that `record` starts with is left."""
+        """Return whether the key of a record is left."""
         key = _key_in(record)
         return key is not None and self._find(int.from_bytes(key)) is not None
 
-    def take(self, key: str) -> bool:
-        """Takes one occurrence of a key off; False if there is none left."""
+    def consume(self, key: str) -> bool:
+        """Remove one occurrence of a key; return False if none is left."""
         value = int(key, 16)
         index = self._find(value)
         if index is None:
@@ -87,7 +87,7 @@ class Finished:
         return True
 
     def _find(self, value: int) -> int | None:
-        """Where a key stands in its group, if it is left."""
+        """Return the index of a key in its group, if the key is left."""
         if not self._left:
             return None
         group = value >> 56
@@ -113,7 +113,7 @@ class Finished:
 
 
 def _scan_file(path: str, groups: list[bytearray]) -> None:
-    """Adds a file's keys to their groups. Of a line that goes on in the next block only the start is kept."""
+    """Add the keys of a file to their groups. Keep only the start of a line that continues in the next block."""
     with open(path, "rb", buffering=0) as file:
         rest = b""
         while block := file.read(_BLOCK_BYTES):
@@ -124,7 +124,7 @@ def _scan_file(path: str, groups: list[bytearray]) -> None:
 
 
 def _add_keys(lines: list[bytes], groups: list[bytearray]) -> None:
-    """All keys of a block at once, where all of its lines are records; else one by one."""
+    """Add the keys of a block at once if all its lines are records, else one by one."""
     if all(line.startswith(_MARKER) and line[_KEY_END:_HEAD_BYTES] == b'"' for line in lines):
         try:
             keys = unhexlify(b"".join([line[len(_MARKER) : _KEY_END] for line in lines]))
@@ -141,7 +141,7 @@ def _add_keys(lines: list[bytes], groups: list[bytearray]) -> None:
 
 
 def _key_in(record: bytes) -> bytes | None:
-    """The key that a line starts with, if it is a record."""
+    """Return the key of a line, if the line is a record."""
     if not record.startswith(_MARKER) or record[_KEY_END:_HEAD_BYTES] != b'"':
         return None
     try:

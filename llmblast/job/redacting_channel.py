@@ -1,9 +1,8 @@
-"""Redacting: takes our credentials out of replies that repeat them, before these become messages and records.
+"""Redacting channel: remove credentials from replies that repeat them, before these become messages and records.
 
-Some gateways answer a wrong key with the key (LiteLLM: `Received API Key = sk-...`), some models repeat what stands in
-their prompt; what would go from there into a file, a log or a bug report is a secret. In answers only what cannot be a
-word is hidden: a key such as `password`, which local servers like, may well be one of theirs. A key that was replaced
-stays hidden: a late reply may still repeat it.
+Some gateways repeat a wrong key in the error (LiteLLM: `Received API Key = sk-...`), and models repeat their prompts: a
+secret would go from there into files, logs and bug reports. Answers are searched only for secrets that cannot be plain
+words, unlike the key `password` of many local servers. Replaced keys stay hidden: a late reply may repeat them.
 """
 
 from collections import deque
@@ -15,26 +14,26 @@ from llmblast.job.secret_search import SecretSearch
 from llmblast.records import Attempt, Reply
 from llmblast.sending import NO_LISTENER, Channel, ChannelListener
 
-_SHORTEST_PASSWORD = 4
-_SHORTEST = 8
-"""Characters from which on a credential is taken for one: `EMPTY` and `x` are none."""
+_MIN_PASSWORD_CHARS = 4
+_MIN_SECRET_CHARS = 8
+"""Minimal lengths of a password and of other credentials; shorter ones, such as `EMPTY` and `x`, are no secrets."""
 MIN_STRONG_CHARS = 12
 MAX_KEYS_IN_ANSWERS = 3
-"""Of the keys that replaced others, so many are looked for in answers; errors are searched for all."""
+"""Number of the latest replaced keys to search in answers; errors are searched for all keys."""
 MAX_REPLACED_KEYS = 1000
-"""More than can be replaced while one request is under way: one a second for the default timeout of 600 s."""
+"""Replaced keys to hide: more than are replaced during one request, at one a second and a timeout of 600 s."""
 
 
 def secrets_of(key: str | None, headers: Mapping[str, str], others: Iterable[str] = ()) -> list[bytes]:
-    """The endpoint's key, what its own headers have of one, and other secrets, longest first."""
+    """Return the words of the endpoint's key and of headers with credentials, and other secrets, longest first."""
     telling = (value for name, value in headers.items() if may_hold_key(name))
-    words = {word for text in (key or "", *telling) for word in text.split() if len(word) >= _SHORTEST}
-    words.update(word for word in others if len(word) >= _SHORTEST_PASSWORD)
+    words = {word for text in (key or "", *telling) for word in text.split() if len(word) >= _MIN_SECRET_CHARS}
+    words.update(word for word in others if len(word) >= _MIN_PASSWORD_CHARS)
     return sorted((word.encode() for word in words), key=len, reverse=True)
 
 
-class Redacting:
-    """A channel like the one that it is given, but for the secrets in its replies."""
+class RedactingChannel:
+    """A channel that sends over another one and removes secrets from its replies."""
 
     def __init__(self, channel: Channel, secrets: Iterable[bytes]) -> None:
         self._channel = channel
@@ -46,21 +45,21 @@ class Redacting:
         self.close = channel.close
         self.abandon = channel.abandon
         self._listeners = NO_LISTENER, NO_LISTENER
-        """The caller's last listener, and the one in its place, which redacts replies."""
+        """The caller's last listener, and the listener that redacts replies and calls it."""
         self._prepare()
 
     @property
     def is_busy(self) -> bool:
-        """As the channel says."""
+        """Return whether the channel has requests in flight."""
         return self._channel.is_busy
 
     @property
     def secrets(self) -> tuple[bytes, ...]:
-        """Return the secrets that must not be shown."""
+        """Return the secrets to hide."""
         return self._secrets
 
     def set_key(self, key: str) -> None:
-        """Hide this key, too, and the keys before it, then send later requests with it."""
+        """Send later requests with this key, and hide it as well as earlier keys."""
         for secret in secrets_of(key, {}):
             if secret not in self._secrets:
                 self._later_keys.append(secret)
@@ -84,13 +83,13 @@ class Redacting:
         present = (*self._first_secrets, *list(self._later_keys)[-MAX_KEYS_IN_ANSWERS:])
         strong = [secret for secret in present if is_strong(secret)]
         self._search: SecretSearch | None = None
-        """For errors; made when the first one comes."""
+        """Search for errors; created at the first error."""
         self._answer_search = SecretSearch(strong)
         self._may_show = self._answer_search.may_show
         self._has_weak = len(strong) < len(present)
 
     def _redact(self, reply: Reply) -> Reply:
-        """Costs an answer less than 1 us, however many keys there were."""
+        """Remove secrets from a reply; takes less than 1 us for an answer, for any number of keys."""
         if reply.status != 200 or reply.detail or (self._has_weak and b'"error"' in reply.body):
             if self._search is None:
                 self._search = SecretSearch(self._secrets)
@@ -104,11 +103,11 @@ class Redacting:
         return reply
 
     def _hide(self, body: bytes) -> bytes:
-        """Search a body that is not read as it came: pieces of a stream, UTF-16."""
+        """Remove secrets from a decoded body: from the joined pieces of a stream, or from UTF-16."""
         is_error = self._has_weak and b'"error"' in body
         return SecretSearch(self._secrets).hide_bytes(body) if is_error else self._answer_search.hide_bytes(body)
 
 
 def is_strong(secret: bytes) -> bool:
-    """Return whether a secret cannot be a word of an answer by chance: it is long, and no plain word."""
+    """Return whether a secret cannot occur in an answer by chance: it is long and not only letters."""
     return len(secret) >= MIN_STRONG_CHARS and not secret.isalpha()

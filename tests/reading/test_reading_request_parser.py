@@ -1,4 +1,4 @@
-"""The shaper: detection, bad lines in people's words, and that nothing a line holds can break the run."""
+"""The parser: detection, bad lines in people's words, and that nothing a line holds can break the run."""
 
 import json
 import os
@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from llmblast.reading import LineSplitter, key_of
 from llmblast.records import Failure, Request
 from llmblast.settings import Settings
-from tests.openai_provider import Shaper
+from tests.openai_provider import RequestParser
 
 KEY = "0123456789abcdef"
 FormatName = Literal["auto", "simple", "raw", "openai-batch"]
 FORMAT_NAMES: tuple[FormatName, ...] = ("auto", "simple", "raw", "openai-batch")
-SHAPERS = [
-    Shaper(Settings(format=name, prompt=prompt)) for name in FORMAT_NAMES for prompt in (None, "Say {input}: {b}")
+PARSERS = [
+    RequestParser(Settings(format=name, prompt=prompt))
+    for name in FORMAT_NAMES
+    for prompt in (None, "Say {input}: {b}")
 ]
 
 FIELD_NAMES = ["input", "prompt", "system", "images", "params", "priority", "id", "custom_id", "b"]
@@ -34,7 +36,7 @@ objects = st.dictionaries(st.sampled_from(FIELD_NAMES), values, max_size=7)
 
 
 def failure(text: bytes, settings: Settings | None = None) -> Failure:
-    result = Shaper(settings or Settings()).shape(17, KEY, text)
+    result = RequestParser(settings or Settings()).parse(17, KEY, text)
     assert isinstance(result, Failure)
     return result
 
@@ -67,8 +69,8 @@ def assert_usable(result: Request | Failure, text: bytes) -> None:
 @example(b'{"input":"x","y":' + b"[" * 300 + b"]" * 300 + b"}")
 def test_arbitrary_bytes_never_raise(text: bytes) -> None:
     """A bad line is a value, whatever the settings."""
-    for shaper in SHAPERS:
-        assert_usable(shaper.shape(17, KEY, text), text)
+    for parser in PARSERS:
+        assert_usable(parser.parse(17, KEY, text), text)
 
 
 @settings(deadline=None)
@@ -78,8 +80,8 @@ def test_arbitrary_bytes_never_raise(text: bytes) -> None:
 def test_every_result_can_be_written(fields: dict[str, object]) -> None:
     """Whatever JSON holds, the record of it can be dumped and the body is whole."""
     text = json.dumps(fields).encode()
-    for shaper in SHAPERS:
-        assert_usable(shaper.shape(17, KEY, text), text)
+    for parser in PARSERS:
+        assert_usable(parser.parse(17, KEY, text), text)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_a_bad_line_says_where_and_why(text: bytes, place_and_reason: str) -> No
 
 def test_a_byte_order_mark_may_stand_before_any_line() -> None:
     """Files were joined that each begin with one. The key is that of the line as it stands."""
-    request = SHAPERS[0].shape(17, KEY, b'\xef\xbb\xbf{"input":"x"}')
+    request = PARSERS[0].parse(17, KEY, b'\xef\xbb\xbf{"input":"x"}')
 
     assert isinstance(request, Request)
     assert (request.input, request.number, request.key) == ("x", 17, KEY)
@@ -166,7 +168,7 @@ def test_utf16_is_recognised_on_every_line(encoding: str, line_end: str) -> None
 @example('{"input": "\u00ff\u00fe')
 def test_only_utf16_is_taken_for_it(text: str) -> None:
     """Valid UTF-8 is not, whatever is wrong with it."""
-    error = getattr(Shaper(Settings()).shape(17, KEY, text.encode()), "error", "")
+    error = getattr(RequestParser(Settings()).parse(17, KEY, text.encode()), "error", "")
 
     assert "UTF-" not in error
 
@@ -175,15 +177,15 @@ def test_nesting_up_to_the_limit_is_fine() -> None:
     """The object itself is the first of the 240 levels."""
     text = b'{"input":"x","z":[],"y":' + b"[" * 239 + b"]" * 239 + b"}"
 
-    assert_usable(Shaper(Settings()).shape(17, KEY, text), text)
-    assert isinstance(Shaper(Settings()).shape(17, KEY, text), Request)
+    assert_usable(RequestParser(Settings()).parse(17, KEY, text), text)
+    assert isinstance(RequestParser(Settings()).parse(17, KEY, text), Request)
 
 
 def test_many_brackets_are_not_deep() -> None:
     """A batch of token lists is as flat as it looks."""
     text = b'{"model":"m","input":[' + b",".join([b"[1]"] * 300) + b"]}"
 
-    assert isinstance(Shaper(Settings()).shape(1, KEY, text), Request)
+    assert isinstance(RequestParser(Settings()).parse(1, KEY, text), Request)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,7 @@ def test_a_failure_has_the_id_that_could_be_read(text: bytes, expected_id: str |
 )
 def test_the_format_is_found_for_each_line(line: dict[str, object], path: str, output_format: str) -> None:
     """One file may hold lines of several formats."""
-    request = Shaper(Settings()).shape(1, KEY, orjson.dumps(line))
+    request = RequestParser(Settings()).parse(1, KEY, orjson.dumps(line))
 
     assert isinstance(request, Request)
     assert (request.path, request.output_format) == (path, output_format)
@@ -243,8 +245,8 @@ def test_a_forced_format_takes_what_detection_would_give_to_another() -> None:
     """`model` is then the user's own field; an `input` without a model is then a request body."""
     text = b'{"input":"x","model":"Golf"}'
 
-    simple = Shaper(Settings(format="simple")).shape(1, KEY, text)
-    raw = Shaper(Settings(format="raw")).shape(1, KEY, b'{"input":"x"}')
+    simple = RequestParser(Settings(format="simple")).parse(1, KEY, text)
+    raw = RequestParser(Settings(format="raw")).parse(1, KEY, b'{"input":"x"}')
 
     assert isinstance(simple, Request)
     assert isinstance(raw, Request)
@@ -257,7 +259,7 @@ def test_an_oversized_line_is_a_bad_one() -> None:
     text = b'{"input":"' + os.urandom(3000).hex().encode() + b'"}'
     ((number, line),) = LineSplitter(max_line_bytes=4000).feed(text + b"\n")
 
-    result = Shaper(Settings()).shape(number, key_of(line), line)
+    result = RequestParser(Settings()).parse(number, key_of(line), line)
 
     assert isinstance(result, Failure)
     assert result.error.startswith("line 1, column 1: the line has 6012 bytes")
