@@ -8,7 +8,7 @@ from collections.abc import Collection
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from llmblast.records import Reply
+from llmblast.models import Reply
 
 MAX_WAIT_S = 400 * 24 * 3600.0
 """Longer waits are taken as this. Quotas of a month or a year exist, and a person has to know of them."""

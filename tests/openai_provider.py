@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from llmblast import reading, sending
+from llmblast.models import Answer, Attempt, Reply, Request
 from llmblast.providers import DEFAULT_PROVIDER
-from llmblast.records import Answer, Attempt, Reply, Request
 from llmblast.sending import Target, Verdict
 from llmblast.settings import EndpointSettings, Settings
 

@@ -1,6 +1,6 @@
 """A channel for tests, which needs a task for every send: a test says what `send` does."""
 
-from llmblast.records import Attempt, Reply
+from llmblast.models import Attempt, Reply
 from llmblast.sending import NO_LISTENER, ChannelListener
 
 

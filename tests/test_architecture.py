@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 STATIONS = {"reading", "scheduling", "providers", "sending", "writing", "watching", "mocking"}
 GROUND = {
-    *("settings", "records", "errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"),
+    *("settings", "models", "errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"),
     *("results", "option_types"),
 }
 MAY_IMPORT = {
@@ -51,11 +51,11 @@ MAY_IMPORT = {
     "setting_values": {"setting_option", "units"},
     "units": set[str](),
     "hiding": set[str](),
-    "http_time": {"records"},
+    "http_time": {"models"},
     "urls": set[str](),
     "locks": {"errors"},
     "pipes": {"errors"},
-    "records": set[str](),
+    "models": set[str](),
     "fence": set[str](),
     "errors": set[str](),
     "__main__": {"cli"},

@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from llmblast.cli.main import app
 from llmblast.errors import ExitCode
-from llmblast.records import Answer, Failure, Reply, Request, Success
+from llmblast.models import Answer, Failure, Reply, Request, Success
 from llmblast.setting_loading import load
 from llmblast.setting_option import Group, is_shown
 from llmblast.settings import EndpointSettings, Settings

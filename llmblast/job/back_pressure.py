@@ -3,7 +3,7 @@
 import asyncio
 from typing import Protocol
 
-from llmblast.records import Outcome
+from llmblast.models import Outcome
 from llmblast.scheduling import RequestQueue
 
 MAX_QUEUED_BYTES = 8 * 1024 * 1024

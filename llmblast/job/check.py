@@ -11,9 +11,9 @@ from llmblast.errors import ExitCode
 from llmblast.job.earlier_runs import find_finished
 from llmblast.job.input_reader import InputReader
 from llmblast.job.seen_ids import SeenIds
+from llmblast.models import Failure, Request
 from llmblast.providers import DEFAULT_PROVIDER, providers_of
 from llmblast.reading import RequestParser, open_source
-from llmblast.records import Failure, Request
 from llmblast.scheduling import TokenEstimator
 from llmblast.settings import Settings
 from llmblast.units import DAY_S

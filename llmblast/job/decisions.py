@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmblast.errors import ExitCode
-from llmblast.records import Attempt
+from llmblast.models import Attempt
 from llmblast.scheduling import Endpoint
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from llmblast.job.wake_up import WakeUp
-from llmblast.records import Attempt
+from llmblast.models import Attempt
 from llmblast.scheduling import Endpoint, Scheduler
 
 WRITING_S = 0.0002

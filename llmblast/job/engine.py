@@ -23,8 +23,8 @@ from llmblast.job.run_end import RunEnd
 from llmblast.job.sender import Dispatch, Sender
 from llmblast.job.wait_limit import WaitLimit
 from llmblast.job.wake_up import WakeUp
+from llmblast.models import Attempt, Failure, Provider, Reply, Request
 from llmblast.providers import DEFAULT_PROVIDER
-from llmblast.records import Attempt, Failure, Provider, Reply, Request
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.sending import Backoff, Channel, EndpointKey
 from llmblast.watching import Counters

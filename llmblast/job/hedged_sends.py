@@ -6,7 +6,7 @@ from math import inf
 
 from llmblast.fence import Fence
 from llmblast.job.hedging import Hedging, Send, SendInTask
-from llmblast.records import Attempt, Reply
+from llmblast.models import Attempt, Reply
 from llmblast.scheduling import CANCELLED, Endpoint, Scheduler
 from llmblast.watching import Counters
 

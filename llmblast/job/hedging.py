@@ -15,7 +15,7 @@ from itertools import islice
 from math import inf
 from typing import NamedTuple
 
-from llmblast.records import Attempt
+from llmblast.models import Attempt
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.watching import Counters
 

@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from llmblast.errors import InputDamagedError
+from llmblast.models import Failure, Request
 from llmblast.reading import CompletedKeys, LineSplitter, RequestParser, Source, key_of
-from llmblast.records import Failure, Request
 from llmblast.watching import Counters
 from llmblast.writing import is_json
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from llmblast.records import Attempt
+from llmblast.models import Attempt
 from llmblast.scheduling import Endpoint
 from llmblast.sending import Channel, EndpointKey
 

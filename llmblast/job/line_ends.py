@@ -12,8 +12,8 @@ from llmblast.hiding import hide_user_bytes
 from llmblast.job.back_pressure import Sink
 from llmblast.job.decisions import DONE, Decisions, Retry, Stop
 from llmblast.job.hedged_sends import HedgedSends
+from llmblast.models import Answer, Attempt, Failure, Reply, Success
 from llmblast.providers import is_flagged
-from llmblast.records import Answer, Attempt, Failure, Reply, Success
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.sending import Verdict
 from llmblast.watching import Counters

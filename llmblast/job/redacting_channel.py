@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from llmblast.hiding import may_hold_key
 from llmblast.job.secret_search import SecretSearch
-from llmblast.records import Attempt, Reply
+from llmblast.models import Attempt, Reply
 from llmblast.sending import NO_LISTENER, Channel, ChannelListener
 
 _MIN_PASSWORD_CHARS = 4

@@ -11,7 +11,7 @@ from llmblast.job.decisions import Decision, Decisions, Stop
 from llmblast.job.hedged_sends import HedgedSends
 from llmblast.job.line_ends import LineEnds
 from llmblast.job.suspects import Suspect, Suspects
-from llmblast.records import Attempt
+from llmblast.models import Attempt
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.scheduling.refusals import State
 from llmblast.sending import Blame, Verdict

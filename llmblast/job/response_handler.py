@@ -18,7 +18,7 @@ from llmblast.job.key_refresh import KeyRenewal
 from llmblast.job.line_ends import LineEnds
 from llmblast.job.refused_lines import RefusedLines
 from llmblast.job.suspects import Suspect
-from llmblast.records import NO_TOKENS, Attempt, Provider, Reply
+from llmblast.models import NO_TOKENS, Attempt, Provider, Reply
 from llmblast.scheduling import ANSWERED, Endpoint, Finding, Kind, Scheduler, SendOutcome
 from llmblast.sending import Action, Backoff, Blame, Verdict, judge
 from llmblast.watching import Counters, duration

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from llmblast.records import Failure, Line, Outcome, Request, Success
+from llmblast.models import Failure, Line, Outcome, Request, Success
 from llmblast.results import Result
 
 FULL_BYTES = 8 * 1024 * 1024

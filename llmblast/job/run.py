@@ -15,9 +15,9 @@ from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError
 from llmblast.job.closing_words import say_all_taken, say_finished, say_missing_keys
 from llmblast.job.key_refresh import refresh_regularly
 from llmblast.job.pipeline import Pipeline, shown
+from llmblast.models import Request
 from llmblast.pipes import STDOUT
 from llmblast.reading.prompts import PromptsError
-from llmblast.records import Request
 from llmblast.settings import Settings
 from llmblast.watching import Timeline
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from llmblast.job.departures import Departures
 from llmblast.job.hedged_sends import HedgedSends
-from llmblast.records import Attempt, Reply
+from llmblast.models import Attempt, Reply
 from llmblast.scheduling import Endpoint
 from llmblast.sending import Channel, ChannelListener
 

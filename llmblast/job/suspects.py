@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from llmblast.records import Attempt, Reply
+from llmblast.models import Attempt, Reply
 from llmblast.scheduling import Endpoint
 from llmblast.sending import Verdict
 

@@ -1,15 +1,15 @@
 """Providers: write requests, read replies, errors and rate-limit headers of each API.
 
-A new provider is one class and one line in `PROVIDERS`. The contract is `records.Provider`.
+A new provider is one class and one line in `PROVIDERS`. The contract is `models.Provider`.
 """
 
 from collections.abc import Sequence
 
 from llmblast.errors import UsageError
+from llmblast.models import Provider
 from llmblast.providers.anthropic import Anthropic
 from llmblast.providers.finish_reasons import is_flagged
 from llmblast.providers.openai import OpenAI
-from llmblast.records import Provider
 from llmblast.settings import EndpointSettings
 from llmblast.urls import host_of
 

@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from llmblast.models import Answer, Prompt, Reply, ReplyError, Request
 from llmblast.providers.on_demand import named_wait_s, read_error
 from llmblast.providers.rate_limit_headers import read_rate_limits
-from llmblast.records import Answer, Prompt, Reply, ReplyError, Request
 from llmblast.urls import base_of
 
 if TYPE_CHECKING:

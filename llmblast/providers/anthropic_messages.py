@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import orjson
 
+from llmblast.models import Answer, Prompt, Reply, ReplyError, UnsupportedError
 from llmblast.providers.usage import has_usage
-from llmblast.records import Answer, Prompt, Reply, ReplyError, UnsupportedError
 
 DEFAULT_MAX_TOKENS = 4096
 """For prompts without `max_tokens`, which the API requires."""

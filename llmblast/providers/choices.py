@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from llmblast.models import Answer, ReplyError
 from llmblast.providers.finish_reasons import failure_in, is_flagged
 from llmblast.providers.on_demand import find_error
 from llmblast.providers.usage import count_of, was_generated
-from llmblast.records import Answer, ReplyError
 
 _TEXT_PARTS = ("text", "output_text", None)
 _PLAIN_PART = ("type", "text")

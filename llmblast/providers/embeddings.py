@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
-from llmblast.records import Answer, ReplyError, Request
+from llmblast.models import Answer, ReplyError, Request
 
 _CODE = "wrong_embeddings"
 _MAX_DIGITS = 10

@@ -21,9 +21,9 @@ from typing import Protocol
 
 import orjson
 
+from llmblast.models import Reply, ReplyError
 from llmblast.providers.plain_text import words_of
 from llmblast.providers.streams import UnreadableStreamError, join_chunks
-from llmblast.records import Reply, ReplyError
 
 _PADDING = "\0\ufeff \t\r\n"
 _COMMENTS = re.compile(r"(?::[^\r\n]*(?:[\r\n]\s*|\Z))+")

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import orjson
 
+from llmblast.models import Answer, Reply, ReplyError, Request
 from llmblast.providers.choices import add_usage, read_first_choice
 from llmblast.providers.embeddings import read_embeddings
 from llmblast.providers.lenient_json import read_repaired
@@ -16,7 +17,6 @@ from llmblast.providers.passed_through import PASSED_THROUGH, Reader, read_list
 from llmblast.providers.reply_errors import error_in_success, find_error, is_error
 from llmblast.providers.streams import UnreadableStreamError, join_chunks
 from llmblast.providers.usage import has_usage
-from llmblast.records import Answer, Reply, ReplyError, Request
 
 _READERS: dict[str, Reader] = {"embeddings": read_embeddings, **PASSED_THROUGH}
 """Readers of the APIs whose replies have no `choices`, by path. They return None where there is no answer."""

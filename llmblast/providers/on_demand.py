@@ -1,6 +1,6 @@
 """On demand: import the readers of errors at the first error, since most runs have none and start sooner so."""
 
-from llmblast.records import Reply, ReplyError
+from llmblast.models import Reply, ReplyError
 
 
 def read_error(reply: Reply) -> ReplyError:

@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping
 
 import orjson
 
+from llmblast.models import Answer, Prompt, RawBody, Reply, ReplyError, Request
 from llmblast.providers.choices import add_usage, read_first_choice
 from llmblast.providers.on_demand import named_wait_s, read_error
 from llmblast.providers.rate_limit_headers import read_rate_limits
-from llmblast.records import Answer, Prompt, RawBody, Reply, ReplyError, Request
 from llmblast.settings import API_PATHS, base_url
 from llmblast.urls import host_of, is_azure
 

@@ -6,10 +6,10 @@ The record keeps the reply as `body`. Replies of the Responses API and of transc
 
 from collections.abc import Callable, Iterator, Mapping
 
+from llmblast.models import Answer, ReplyError, Request
 from llmblast.providers.finish_reasons import failure_in
 from llmblast.providers.reply_errors import error_in_success, find_error
 from llmblast.providers.usage import was_generated
-from llmblast.records import Answer, ReplyError, Request
 
 _FINISH_REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
 _CALLS = ("function_call", "custom_tool_call", "mcp_approval_request")

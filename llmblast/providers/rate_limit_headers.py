@@ -20,7 +20,7 @@ from functools import cache, partial
 from math import inf
 
 from llmblast.http_time import agreed_time, their_time, unix_time_from, unix_time_of
-from llmblast.records import RateLimitInfo
+from llmblast.models import RateLimitInfo
 
 MAX_RESET_S = 24 * 3600.0
 """Later resets are taken as this: a wrong clock at the provider must not slow a run down for years."""

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from llmblast.models import MAX_MESSAGE_CHARS, Reply, ReplyError
 from llmblast.providers.lenient_json import UnreadableReplyError, repaired_json
 from llmblast.providers.plain_text import text_of
-from llmblast.records import MAX_MESSAGE_CHARS, Reply, ReplyError
 
 _MAX_DEPTH = 6
 _MAX_ITEMS = 8

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from llmblast.http_time import bounded_wait_s, unix_time_from, until_s
-from llmblast.records import MAX_MESSAGE_CHARS, Reply, ReplyError
+from llmblast.models import MAX_MESSAGE_CHARS, Reply, ReplyError
 
 _SECONDS_IN_MEMBERS = {
     "retryafter": 1.0,

@@ -5,11 +5,11 @@ Source of the format: https://docs.anthropic.com/en/docs/build-with-claude/batch
 
 from collections.abc import Mapping
 
+from llmblast.models import Request
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_numbers
 from llmblast.reading.fields import BadLine, compact_json, move_own_fields, without
 from llmblast.reading.raw_dialects import MESSAGES
-from llmblast.records import Request
 from llmblast.settings import Settings
 
 _MEMBERS = frozenset({"custom_id", "params"})

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import orjson
 
+from llmblast.models import Prompt, Provider, RawBody, Request
 from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model
-from llmblast.records import Prompt, Provider, RawBody, Request
 
 
 class Route(NamedTuple):

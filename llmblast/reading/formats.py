@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from llmblast.models import Request
 from llmblast.reading.anthropic_batch import AnthropicBatch
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine, without
@@ -10,7 +11,6 @@ from llmblast.reading.openai_batch import OpenAIBatch
 from llmblast.reading.paths import path_of_body
 from llmblast.reading.raw import Raw
 from llmblast.reading.simple import Simple
-from llmblast.records import Request
 from llmblast.settings import Settings
 
 

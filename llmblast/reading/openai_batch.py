@@ -7,11 +7,11 @@ answers llmblast can read.
 
 from collections.abc import Mapping
 
+from llmblast.models import Request
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import BadLine, compact_json, move_own_fields, without
 from llmblast.reading.paths import DIALECTS, PathFinder, fits, path_of_url
-from llmblast.records import Request
 from llmblast.settings import API_PATHS, Settings
 
 _ALLOWED = ", ".join(f"/{path}" if path.startswith("v2/") else f"/v1/{path}" for path in API_PATHS)

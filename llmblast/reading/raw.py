@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 import orjson
 
+from llmblast.models import Request
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine, own_id, without
 from llmblast.reading.members import take_out, take_out_id
 from llmblast.reading.paths import DIALECTS, PathFinder
 from llmblast.reading.raw_dialects import CHAT, MESSAGES, dialect_of
-from llmblast.records import Request
 from llmblast.settings import Settings
 
 _IDS = frozenset({"id", "custom_id"})

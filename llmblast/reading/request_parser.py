@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from llmblast.models import Failure, Line, Provider, Request, UnsupportedError
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
 from llmblast.reading.lines import BOM, OversizedLine
-from llmblast.records import Failure, Line, Provider, Request, UnsupportedError
 from llmblast.settings import Settings
 
 BAD_LINE = "bad_line"

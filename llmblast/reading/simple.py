@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 import orjson
 
 from llmblast.errors import UsageError
+from llmblast.models import Prompt, Request, UnsupportedError
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import STREAM_REFUSAL, BadLine, max_tokens_of, own_id, without
 from llmblast.reading.images import Images
 from llmblast.reading.template import Template
-from llmblast.records import Prompt, Request, UnsupportedError
 from llmblast.settings import Settings
 
 _RESERVED = frozenset(("input", "system", "images", "params", "priority", "id", "custom_id"))

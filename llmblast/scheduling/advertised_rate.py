@@ -17,7 +17,7 @@ import math
 from enum import Enum
 from typing import NamedTuple
 
-from llmblast.records import RateLimitInfo
+from llmblast.models import RateLimitInfo
 from llmblast.scheduling.limits import Rate
 
 MIN_RESET_S = 2.0

@@ -3,7 +3,7 @@
 import math
 
 from llmblast.fence import Fence
-from llmblast.records import Attempt, Request
+from llmblast.models import Attempt, Request
 from llmblast.scheduling.health import EndpointHealth, HealthState
 from llmblast.scheduling.learned_limits import KnownLimits, LearnedLimits
 from llmblast.scheduling.outcomes import ANSWERED, Finding, Kind, SendOutcome

@@ -2,7 +2,7 @@
 
 from enum import Enum
 
-from llmblast.records import Attempt, Request
+from llmblast.models import Attempt, Request
 from llmblast.scheduling.breakers import Breaker, Outage
 from llmblast.scheduling.outcomes import Kind, SendOutcome
 from llmblast.scheduling.own_models import OwnModels

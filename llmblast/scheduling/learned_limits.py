@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llmblast.fence import Fence
-from llmblast.records import Answer, Attempt, RateLimitInfo, Request
+from llmblast.models import Answer, Attempt, RateLimitInfo, Request
 from llmblast.scheduling.adaptive_concurrency import AdaptiveConcurrency
 from llmblast.scheduling.advertised_rate import AdvertisedRate, should_follow
 from llmblast.scheduling.learned_concurrency import LearnedConcurrency

@@ -6,7 +6,7 @@ A learned limit that raises is handed to `on_defect`, which replaces it; the oth
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from llmblast.records import Tokens
+from llmblast.models import Tokens
 from llmblast.scheduling.even_rate import EvenRate, is_even
 from llmblast.scheduling.limits import Concurrency, Limit, Rate, RollingQuota
 from llmblast.scheduling.request_rate import RequestRate

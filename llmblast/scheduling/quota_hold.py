@@ -2,7 +2,7 @@
 
 import math
 
-from llmblast.records import Attempt
+from llmblast.models import Attempt
 from llmblast.scheduling.learned_limits import LearnedLimits
 from llmblast.scheduling.own_models import OwnModels
 from llmblast.scheduling.push_back import PushBack

@@ -11,7 +11,7 @@ import math
 from collections import deque
 from itertools import count
 
-from llmblast.records import Attempt
+from llmblast.models import Attempt
 from llmblast.scheduling.retry_budget import EARNED_PER_SEND, RetryBudget
 
 

@@ -5,7 +5,7 @@ It gets the endpoints that are ready, the request, and all enabled ones: those t
 
 from collections.abc import Callable, Sequence
 
-from llmblast.records import Request
+from llmblast.models import Request
 from llmblast.scheduling.endpoints import Endpoint
 
 Route = Callable[[Sequence[Endpoint], Request, Sequence[Endpoint]], Endpoint]

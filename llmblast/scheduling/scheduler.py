@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain
 
-from llmblast.records import NO_TOKENS, Attempt, RateLimitInfo, Request, Tokens
+from llmblast.models import NO_TOKENS, Attempt, RateLimitInfo, Request, Tokens
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.even_rate import EvenRate
 from llmblast.scheduling.head_wait import HeadWait, Holder

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal
 
-from llmblast.records import NO_TOKENS, Answer, Attempt, Request, Tokens
+from llmblast.models import NO_TOKENS, Answer, Attempt, Request, Tokens
 
 FIRST_TOKENS_PER_BYTE = 0.3
 """Estimate before the first answer. English has 0.25 in most tokenisers; too much is given back, too little leads to

@@ -8,7 +8,7 @@ import re
 
 from llmblast.errors import UsageError
 from llmblast.hiding import HIDDEN, looks_like_key
-from llmblast.records import Provider
+from llmblast.models import Provider
 from llmblast.settings import EndpointSettings
 
 BEARER = "bearer"

@@ -7,7 +7,7 @@ connection is closed, since a half-read reply would be taken for the next one's.
 from collections.abc import Callable
 from typing import Protocol
 
-from llmblast.records import Attempt, Reply
+from llmblast.models import Attempt, Reply
 from llmblast.sending.exchange import MAX_REPLY_BYTES
 from llmblast.sending.lean import LeanChannel
 from llmblast.sending.listener import NO_LISTENER, ChannelListener

@@ -5,7 +5,7 @@ Some gateways compress all the same, and an endpoint's own `headers` may ask (`A
 is slow. Of a repeated Content-Encoding the first one counts. Transfer codings other than `chunked` count as well.
 """
 
-from llmblast.records import Cause, Reply
+from llmblast.models import Cause, Reply
 
 _BRACE = b"{"
 _NONE = ("", "identity", "chunked")

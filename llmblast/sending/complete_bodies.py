@@ -7,7 +7,7 @@ for the whole. Only replies that have broken off are checked.
 
 import orjson
 
-from llmblast.records import Cause, Reply
+from llmblast.models import Cause, Reply
 
 MAY_BE_COMPLETE = (Cause.BROKEN, Cause.TIMED_OUT)
 _WHITE_SPACE = b" \t\r\n"

@@ -3,7 +3,7 @@
 import socket
 from errno import ECONNREFUSED
 
-from llmblast.records import Cause, Reply
+from llmblast.models import Cause, Reply
 from llmblast.sending.fd_waiters import is_out_of_files, shortage
 
 

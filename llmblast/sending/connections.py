@@ -5,7 +5,7 @@ from typing import Protocol
 
 from yarl import URL
 
-from llmblast.records import Reply
+from llmblast.models import Reply
 from llmblast.sending.direct import DirectConnector, can_be_direct
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Exchange, ExchangeOwner
 from llmblast.sending.proxies import Proxy

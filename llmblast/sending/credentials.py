@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from llmblast.errors import UsageError
 from llmblast.hiding import HIDDEN, may_hold_key, shown_file, shown_variable
-from llmblast.records import Provider
+from llmblast.models import Provider
 from llmblast.settings import EndpointSettings
 
 COMMAND_TIMEOUT_S = 30.0

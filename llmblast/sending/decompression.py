@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from typing import Protocol
 
-from llmblast.records import Reply
+from llmblast.models import Reply
 from llmblast.sending.complete_bodies import is_complete
 
 if sys.version_info >= (3, 14):

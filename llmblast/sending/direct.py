@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 from yarl import URL
 
-from llmblast.records import Reply
+from llmblast.models import Reply
 from llmblast.sending.connect_errors import closed_at_once, not_sent
 from llmblast.sending.exchange import Exchange, ExchangeOwner
 from llmblast.sending.fd_waiters import is_out_of_files

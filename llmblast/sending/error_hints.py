@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from enum import Flag, auto
 
-from llmblast.records import MAX_MESSAGE_CHARS, ReplyError
+from llmblast.models import MAX_MESSAGE_CHARS, ReplyError
 
 
 class Hint(Flag):

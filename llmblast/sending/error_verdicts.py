@@ -28,7 +28,7 @@ OpenAI's and Anthropic's own clients obey `x-should-retry`: `_should_retry` in
 https://github.com/openai/openai-python/blob/main/src/openai/_base_client.py
 """
 
-from llmblast.records import Attempt, Provider, Reply, ReplyError
+from llmblast.models import Attempt, Provider, Reply, ReplyError
 from llmblast.sending.error_hints import Hint, hints_in
 from llmblast.sending.retry_after import retry_after_s
 from llmblast.sending.signature import signature_of

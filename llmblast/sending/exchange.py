@@ -13,7 +13,7 @@ from typing import Protocol
 
 from httptools import HttpParserUpgrade
 
-from llmblast.records import Attempt, Cause, Reply
+from llmblast.models import Attempt, Cause, Reply
 from llmblast.sending.complete_bodies import MAY_BE_COMPLETE
 from llmblast.sending.foreign_protocols import explain_first_bytes, hint_at_tls
 from llmblast.sending.reply_budget import UNCOUNTED_BYTES, reply_budget

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmblast.errors import UsageError
-from llmblast.records import Provider
+from llmblast.models import Provider
 from llmblast.sending.credentials import find_key, read_key_file
 from llmblast.settings import EndpointSettings
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from yarl import URL
 
-from llmblast.records import Attempt, Cause, Reply
+from llmblast.models import Attempt, Cause, Reply
 from llmblast.sending.connect_errors import place_of
 from llmblast.sending.connections import new_connector
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Done, Exchange

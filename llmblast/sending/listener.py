@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llmblast.records import Attempt, Reply
+from llmblast.models import Attempt, Reply
 
 Leave = Callable[[Attempt, bool], asyncio.Future[None] | None]
 """Takes an attempt, and whether its connection had to be opened. Returns a future that ends when it may leave; None:

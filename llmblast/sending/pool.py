@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from math import inf
 
-from llmblast.records import Cause, Reply
+from llmblast.models import Cause, Reply
 from llmblast.sending.connections import Connector
 from llmblast.sending.exchange import Exchange
 from llmblast.sending.fd_waiters import FdWaiters, shortage

@@ -1,6 +1,6 @@
 """Proxy replies: explain a proxy's own status, which must not be mistaken for the endpoint's."""
 
-from llmblast.records import Cause, Reply
+from llmblast.models import Cause, Reply
 from llmblast.sending.proxies import Proxy
 
 PROXY_AUTHENTICATION_REQUIRED = 407

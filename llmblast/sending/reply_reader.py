@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import httptools
 
-from llmblast.records import Reply
+from llmblast.models import Reply
 from llmblast.sending.codings import without_coding
 from llmblast.sending.complete_bodies import is_complete
 

@@ -18,7 +18,7 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from llmblast.records import Cause, Reply
+from llmblast.models import Cause, Reply
 from llmblast.sending import connect_errors
 from llmblast.sending.exchange import Exchange, ExchangeOwner
 from llmblast.sending.fd_waiters import is_out_of_files

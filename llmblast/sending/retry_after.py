@@ -7,7 +7,7 @@ RFC 9110 section 10.2.3 has whole seconds or an HTTP date; providers also send f
 from math import isfinite
 
 from llmblast.http_time import bounded_wait_s, unix_time_from, unix_time_of, until_s
-from llmblast.records import Reply
+from llmblast.models import Reply
 
 
 def retry_after_s(reply: Reply, wall_now_s: float) -> float | None:

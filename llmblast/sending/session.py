@@ -18,7 +18,7 @@ from aiohttp import (
 from aiohttp.http_exceptions import LineTooLong
 from yarl import URL
 
-from llmblast.records import Attempt, Cause, Reply
+from llmblast.models import Attempt, Cause, Reply
 from llmblast.sending.codings import without_coding
 from llmblast.sending.complete_bodies import is_complete
 from llmblast.sending.connect_errors import place_of

@@ -19,7 +19,7 @@ from aiohttp.connector import Connection
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.tracing import Trace
 
-from llmblast.records import Attempt, Reply
+from llmblast.models import Attempt, Reply
 from llmblast.sending.foreign_protocols import explain_first_bytes
 from llmblast.sending.lenient_http import ReplyRewriter, UnreadableHttpError
 from llmblast.sending.listener import ChannelListener

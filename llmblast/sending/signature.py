@@ -2,7 +2,7 @@
 
 import re
 
-from llmblast.records import MAX_MESSAGE_CHARS
+from llmblast.models import MAX_MESSAGE_CHARS
 
 MAX_SIGNATURE_CHARS = 200
 _MAX_CODE_CHARS = 60

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from llmblast.errors import UsageError
-from llmblast.records import Provider, RawBody, Rendering, Request
+from llmblast.models import Provider, RawBody, Rendering, Request
 from llmblast.sending.auth import DEFAULT_KEY_HEADERS, auth_header, check_auth
 from llmblast.sending.proxies import Proxy, find_proxy
 from llmblast.settings import EndpointSettings

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from llmblast.records import Failure, Line, Outcome, Reply, Request, Success
+from llmblast.models import Failure, Line, Outcome, Reply, Request, Success
 from llmblast.writing.safe_json import dump_line, embed
 
 _REQUEST_ID_HEADERS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-amzn-requestid", b"x-goog-request-id")

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 
 from llmblast.errors import OutputFailedError, ReaderGoneError
-from llmblast.records import Outcome, Success
+from llmblast.models import Outcome, Success
 from llmblast.writing.formats import render
 from llmblast.writing.output_file import OutputFile
 from llmblast.writing.spool import Spool

@@ -252,7 +252,7 @@ import orjson
 from llmblast.providers import PROVIDERS
 from llmblast.reading.fields import BadLine
 from llmblast.reading.formats import FORMATS
-from llmblast.records import Answer, ReplyError
+from llmblast.models import Answer, ReplyError
 
 
 class Toy:

@@ -15,7 +15,7 @@ import pytest
 
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.mocking.server import ScriptedReply
-from llmblast.records import Attempt, Reply, Request
+from llmblast.models import Attempt, Reply, Request
 from llmblast.sending import NO_LISTENER, ChannelListener
 from tests.conftest import CANARY, LLMBLAST, ROOT, RunLlmblast, StartMock, canary_places, records, write_prompts
 from tests.task_channel import TaskChannel

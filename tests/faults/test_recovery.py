@@ -8,8 +8,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from llmblast.models import Outcome
 from llmblast.reading import CompletedKeys, completed_keys, key_of
-from llmblast.records import Outcome
 from llmblast.writing import OutputFile, recovery, render
 from tests.conftest import RunLlmblast, StartMock, records, write_prompts
 from tests.writing.writing_samples import a_failure, a_success

@@ -16,8 +16,8 @@ from llmblast.job.line_ends import LineEnds
 from llmblast.job.refused_lines import RefusedLines
 from llmblast.job.response_handler import ResponseHandler
 from llmblast.job.wait_limit import WaitLimit
+from llmblast.models import Attempt, Failure, Outcome, Reply, Request, Success
 from llmblast.providers import DEFAULT_PROVIDER
-from llmblast.records import Attempt, Failure, Outcome, Reply, Request, Success
 from llmblast.scheduling import Endpoint
 from llmblast.sending import Backoff
 from llmblast.watching import Counters, EndpointCounters

@@ -14,7 +14,7 @@ from llmblast.errors import ExitCode
 from llmblast.job.back_pressure import MAX_HELD_BYTES
 from llmblast.job.engine import Engine
 from llmblast.job.pipeline import make_scheduler
-from llmblast.records import Attempt, Outcome, Reply, Request, Success
+from llmblast.models import Attempt, Outcome, Reply, Request, Success
 from llmblast.sending import NO_LISTENER, Backoff, ChannelListener
 from llmblast.setting_loading import load
 from llmblast.settings import Settings

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llmblast.errors import ExitCode
 from llmblast.job.suspects import MAX_WAIT_S
-from llmblast.records import Request
+from llmblast.models import Request
 from llmblast.scheduling import Endpoint
 from llmblast.scheduling.refusals import FIRST_PROBES, MIN_ROW, PROBES
 from tests.job.run_driver import Provider, Replied, Run, say

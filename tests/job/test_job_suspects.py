@@ -1,7 +1,7 @@
 """Suspects: which answers show that a refused line is to blame, and when nobody will show it any more."""
 
 from llmblast.job.suspects import MAX_WAIT_S, Suspect, Suspects
-from llmblast.records import NO_TOKENS, Attempt, Reply
+from llmblast.models import NO_TOKENS, Attempt, Reply
 from llmblast.scheduling import Endpoint
 from llmblast.sending import Action, Verdict
 from tests.scheduling.scheduling_samples import make_attempt, make_endpoint

@@ -8,7 +8,7 @@ from random import Random
 from typing import Unpack
 
 from llmblast.job.allowance import allowance_of
-from llmblast.records import Answer, Attempt, Tokens
+from llmblast.models import Answer, Attempt, Tokens
 from llmblast.scheduling import ANSWERED, Endpoint, Kind, Scheduler, SendOutcome
 from llmblast.watching import Allowance, Counters, EndpointCounters
 from llmblast.watching.rates import Pace

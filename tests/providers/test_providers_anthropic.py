@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast import sending
+from llmblast.models import Answer, Attempt, Prompt, Reply, ReplyError, Request, UnsupportedError
 from llmblast.providers.anthropic import Anthropic
 from llmblast.providers.anthropic_messages import DEFAULT_MAX_TOKENS
-from llmblast.records import Answer, Attempt, Prompt, Reply, ReplyError, Request, UnsupportedError
 from llmblast.sending import Action, Blame, Verdict
 from llmblast.settings import EndpointSettings
 

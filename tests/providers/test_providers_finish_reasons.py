@@ -3,8 +3,8 @@
 import orjson
 import pytest
 
+from llmblast.models import Answer, Attempt, Reply, Request
 from llmblast.providers import is_flagged
-from llmblast.records import Answer, Attempt, Reply, Request
 from llmblast.sending import Action, Verdict
 from tests.openai_provider import judge
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from llmblast.models import Reply
 from llmblast.providers.html_text import MAX_WORDS_CHARS, words_of_page
 from llmblast.providers.reply_errors import read_error
-from llmblast.records import Reply
 
 NGINX = "<html>\r\n<head><title>502 Bad Gateway</title></head>\n<body>\n<center><h1>502 Bad Gateway</h1></center>\n"
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmblast.models import Answer, Reply, ReplyError, Request
 from llmblast.providers.openai import read_answer
 from llmblast.providers.reply_errors import read_error
-from llmblast.records import Answer, Reply, ReplyError, Request
 
 GOOD = '{"choices":[{"message":{"role":"assistant","content":"Grüße"},"finish_reason":"stop"}]}'
 PLAIN = GOOD.encode()

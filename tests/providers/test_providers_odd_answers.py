@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import orjson
 import pytest
 
+from llmblast.models import Answer, Reply, ReplyError, Request
 from llmblast.providers.openai import read_answer
-from llmblast.records import Answer, Reply, ReplyError, Request
 
 
 def read(data: object, path: str = "chat/completions") -> Answer | ReplyError:

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast.errors import UsageError
+from llmblast.models import Answer, Reply, ReplyError, Request
 from llmblast.providers.openai import read_answer
 from llmblast.providers.reply_errors import read_error
-from llmblast.records import Answer, Reply, ReplyError, Request
 from llmblast.sending import Target
 from llmblast.settings import EndpointSettings
 from tests.openai_provider import make_target

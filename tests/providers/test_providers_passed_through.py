@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
+from llmblast.models import Answer, Reply, ReplyError, Request
 from llmblast.providers.openai import read_answer
-from llmblast.records import Answer, Reply, ReplyError, Request
 from llmblast.settings import EndpointSettings
 from tests.openai_provider import make_target
 

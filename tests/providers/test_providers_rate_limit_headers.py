@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmblast.models import RateLimitInfo
 from llmblast.providers.rate_limit_headers import EXACT_S, WHOLE_S, read_rate_limits
-from llmblast.records import RateLimitInfo
 
 NOW_S = 1_735_689_600.0
 """2025-01-01T00:00:00Z."""

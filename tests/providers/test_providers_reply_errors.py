@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmblast.models import MAX_MESSAGE_CHARS, Reply, ReplyError
 from llmblast.providers.reply_errors import read_error
-from llmblast.records import MAX_MESSAGE_CHARS, Reply, ReplyError
 
 
 def read(body: object) -> ReplyError:

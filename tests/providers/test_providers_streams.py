@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmblast.models import Answer, Reply, ReplyError, Request
 from llmblast.providers.openai import read_answer
 from llmblast.providers.reply_errors import read_error
-from llmblast.records import Answer, Reply, ReplyError, Request
 from llmblast.sending import Action, Verdict
 from tests.openai_provider import judge
 

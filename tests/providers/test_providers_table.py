@@ -3,8 +3,8 @@
 import pytest
 
 from llmblast.errors import UsageError
+from llmblast.models import RawBody, Reply, ReplyError, Request
 from llmblast.providers import PROVIDERS, provider_of, provider_of_key
-from llmblast.records import RawBody, Reply, ReplyError, Request
 from llmblast.settings import EndpointSettings
 
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast.http_time import MAX_WAIT_S
+from llmblast.models import Reply, ReplyError
 from llmblast.providers.reply_errors import read_error
 from llmblast.providers.wait_hints import named_wait_s
-from llmblast.records import Reply, ReplyError
 
 NOW_S = 1_800_000_000.0
 DATE = {b"Date": formatdate(NOW_S, usegmt=True).encode()}

@@ -6,9 +6,9 @@ from typing import Any
 import orjson
 import pytest
 
+from llmblast.models import Failure, RawBody, Request
 from llmblast.providers import PROVIDERS
 from llmblast.reading import RequestParser
-from llmblast.records import Failure, RawBody, Request
 from llmblast.settings import Settings
 
 USER = {"role": "user", "content": "Hi"}

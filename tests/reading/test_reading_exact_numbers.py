@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmblast.records import Answer, Failure, Reply, Request, Success
+from llmblast.models import Answer, Failure, Reply, Request, Success
 from llmblast.settings import Settings
 from llmblast.writing import render, should_retry
 from tests.openai_provider import RequestParser

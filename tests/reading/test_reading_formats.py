@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from llmblast.errors import UsageError
+from llmblast.models import Failure, Request
 from llmblast.reading.formats import FORMATS
-from llmblast.records import Failure, Request
 from llmblast.setting_option import choices_of, options_of
 from llmblast.settings import Settings
 from tests.openai_provider import RequestParser

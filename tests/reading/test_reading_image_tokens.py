@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmblast.models import Request
 from llmblast.reading.image_tokens import FLAT_TOKENS, measure
-from llmblast.records import Request
 from llmblast.scheduling import TokenEstimator
 from llmblast.settings import EndpointSettings, Settings
 from tests.openai_provider import RequestParser

@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from llmblast.errors import UsageError
+from llmblast.models import Failure, Request
 from llmblast.reading import images
-from llmblast.records import Failure, Request
 from llmblast.settings import Settings
 from tests.openai_provider import RequestParser
 

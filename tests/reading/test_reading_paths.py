@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmblast.models import Failure, Request
 from llmblast.reading.members import take_out, take_out_id
-from llmblast.records import Failure, Request
 from llmblast.settings import API_PATHS, EndpointSettings, Settings
 from tests.openai_provider import RequestParser
 

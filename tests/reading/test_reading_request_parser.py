@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from llmblast.models import Failure, Request
 from llmblast.reading import LineSplitter, key_of
-from llmblast.records import Failure, Request
 from llmblast.settings import Settings
 from tests.openai_provider import RequestParser
 

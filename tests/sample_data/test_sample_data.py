@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from llmblast.mocking.settings import MockSettings
+from llmblast.models import Failure, Request
 from llmblast.reading import LineSplitter, key_of
-from llmblast.records import Failure, Request
 from llmblast.setting_loading import load
 from llmblast.settings import EndpointSettings, Settings
 from tests.openai_provider import RequestParser

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Literal, TypedDict, Unpack
 
-from llmblast.records import NO_TOKENS, Answer, Attempt, Request, Tokens
+from llmblast.models import NO_TOKENS, Answer, Attempt, Request, Tokens
 from llmblast.scheduling import (
     ANSWERED,
     ROUTES,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llmblast.mocking.limits import POLICIES
 from llmblast.mocking.rates import Others
 from llmblast.mocking.rates import Rate as ServerRate
-from llmblast.records import NO_TOKENS, Attempt, RateLimitInfo, Tokens
+from llmblast.models import NO_TOKENS, Attempt, RateLimitInfo, Tokens
 from llmblast.scheduling import Endpoint, Kind, Scheduler, SendOutcome
 from llmblast.scheduling.advertised_rate import AdvertisedRate
 from tests.scheduling.scheduling_samples import Driver, EndpointOptions, make_attempt, make_scheduler, tokens_of

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llmblast.fence import Fence
-from llmblast.records import Answer, Attempt, RateLimitInfo, Request
+from llmblast.models import Answer, Attempt, RateLimitInfo, Request
 from llmblast.scheduling import (
     ANSWERED,
     Concurrency,

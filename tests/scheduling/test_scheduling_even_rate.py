@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmblast.records import NO_TOKENS
+from llmblast.models import NO_TOKENS
 from llmblast.scheduling import EvenRate, LimitSet, RequestRate, Scheduler, limit_set
 from llmblast.scheduling.even_rate import MAX_EVEN_PER_S
 from llmblast.settings import RateSettings

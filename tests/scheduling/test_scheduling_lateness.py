@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmblast.records import Attempt
+from llmblast.models import Attempt
 from llmblast.scheduling import Endpoint, Scheduler
 from tests.scheduling.scheduling_samples import admit_all, make_scheduler, most_within
 

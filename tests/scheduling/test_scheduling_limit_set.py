@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from llmblast.records import NO_TOKENS, Tokens
+from llmblast.models import NO_TOKENS, Tokens
 from llmblast.scheduling import Breaker, Concurrency, LearnedRate, LimitSet, Rate, RequestRate
 from tests.scheduling.scheduling_samples import most_within, tokens_of
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from llmblast.records import NO_TOKENS
+from llmblast.models import NO_TOKENS
 from llmblast.scheduling import Breaker, Concurrency, Endpoint, LimitSet, Rate, RollingQuota, limit_set
 from llmblast.settings import EndpointSettings, RateSettings
 from tests.scheduling.scheduling_samples import make_endpoint, tokens_of

@@ -1,6 +1,6 @@
 """Models that lines name themselves: what one of them meets at an endpoint, and others do not."""
 
-from llmblast.records import Attempt
+from llmblast.models import Attempt
 from llmblast.scheduling import ANSWERED, Endpoint, Finding, Kind, SendOutcome
 from llmblast.scheduling.own_models import MAX_MODELS, OwnModels
 from llmblast.scheduling.refusals import MIN_ROW, State

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmblast.records import RateLimitInfo
+from llmblast.models import RateLimitInfo
 from llmblast.scheduling import AdaptiveConcurrency, Breaker, LearnedRate, PushBack
 from llmblast.scheduling.advertised_rate import AdvertisedRate
 from llmblast.scheduling.learned_concurrency import LearnedConcurrency

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmblast.records import Attempt
+from llmblast.models import Attempt
 from llmblast.scheduling import RequestQueue
 from tests.scheduling.scheduling_samples import drain, make_attempt
 

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from llmblast.records import NO_TOKENS, Attempt, Tokens
+from llmblast.models import NO_TOKENS, Attempt, Tokens
 from llmblast.scheduling import Endpoint, Kind, Scheduler, SendOutcome
 from llmblast.scheduling.scheduler import COLD_START_S
 from tests.scheduling.scheduling_samples import (

@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmblast.records import NO_TOKENS, Attempt, Tokens
+from llmblast.models import NO_TOKENS, Attempt, Tokens
 from llmblast.scheduling import ROUTES, Endpoint, Kind, SendOutcome
 from tests.scheduling.scheduling_samples import (
     Driver,

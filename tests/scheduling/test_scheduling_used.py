@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmblast.records import NO_TOKENS
+from llmblast.models import NO_TOKENS
 from llmblast.scheduling import Kind, SendOutcome
 from tests.scheduling.scheduling_samples import Driver, admit_all, make_attempt, make_scheduler, tokens_of
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from llmblast.records import Attempt, Request
+from llmblast.models import Attempt, Request
 from llmblast.sending import Channel, Target
 from llmblast.settings import EndpointSettings
 from tests.openai_provider import make_target

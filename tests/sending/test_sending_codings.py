@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from llmblast.records import Answer, Cause, Reply
+from llmblast.models import Answer, Cause, Reply
 from llmblast.sending import Action
 from llmblast.sending.codings import without_coding
 from tests.openai_provider import judge

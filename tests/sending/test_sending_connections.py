@@ -16,7 +16,7 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from llmblast.records import Cause, Reply
+from llmblast.models import Cause, Reply
 from llmblast.sending.connections import Connector
 from llmblast.sending.direct import DirectConnector
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Exchange

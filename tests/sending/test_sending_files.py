@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent.parent
 RUN_SHORT_OF_FILES = """
     import asyncio, os, resource, sys, uvloop
     from collections import Counter
-    from llmblast.records import Attempt, Request
+    from llmblast.models import Attempt, Request
     from llmblast.sending import TRANSPORTS
     from tests.openai_provider import make_target
     from llmblast.settings import EndpointSettings

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmblast.records import Cause
+from llmblast.models import Cause
 from llmblast.sending.lenient_http import ReplyRewriter, UnreadableHttpError
 from tests.sending.sending_wire import OpenChannel, Peer, Serve, a_reply, a_request, first, says
 

@@ -13,8 +13,8 @@ from contextlib import suppress
 import pytest
 import trustme
 
+from llmblast.models import Answer, Cause
 from llmblast.providers.rate_limit_headers import read_rate_limits
-from llmblast.records import Answer, Cause
 from tests.openai_provider import judge
 from tests.sending.sending_wire import OpenChannel, Peer, Serve, a_reply, a_request, first, hop, says, settle
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from llmblast.errors import UsageError
-from llmblast.records import Cause, Reply
+from llmblast.models import Cause, Reply
 from llmblast.sending import TRANSPORTS, Channel
 from llmblast.sending.proxies import find_proxy, ignored_variable, is_excluded
 from llmblast.settings import EndpointSettings

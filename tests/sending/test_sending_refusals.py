@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmblast.records import Answer, Reply, Request
+from llmblast.models import Answer, Reply, Request
 from llmblast.sending import Action, Blame, Verdict
 from llmblast.sending.signature import MAX_SIGNATURE_CHARS
 from tests.openai_provider import judge

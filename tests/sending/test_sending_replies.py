@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from llmblast.records import Cause
+from llmblast.models import Cause
 from tests.sending.sending_wire import OpenChannel, Peer, Serve, a_reply, a_request, first, says, settle
 
 WELL = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n"

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from llmblast.records import Cause
+from llmblast.models import Cause
 from llmblast.sending import reply_budget
 from llmblast.sending.reply_budget import UNCOUNTED_BYTES, ReplyBudget
 from tests.sending.sending_wire import OpenChannel, Peer, Serve, a_reply, a_request

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast.http_time import MAX_WAIT_S
-from llmblast.records import Reply
+from llmblast.models import Reply
 from llmblast.sending.retry_after import retry_after_s
 
 NOW_S = 784111777.0

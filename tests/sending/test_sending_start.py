@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from llmblast.records import Attempt, Cause, Reply
+from llmblast.models import Attempt, Cause, Reply
 from llmblast.sending import NO_LISTENER, ChannelListener
 from tests.sending.sending_wire import BODY, OpenChannel, Peer, Serve, a_reply, a_request, hop, says
 from tests.sending.test_sending_connections import SPOKEN_OUT_OF_TURN

@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from llmblast.errors import UsageError
-from llmblast.records import Cause, Reply
+from llmblast.models import Cause, Reply
 from llmblast.sending import TRANSPORTS, ChannelListener
 from llmblast.sending.tls import certificate_notes, new_tls_context
 from llmblast.settings import EndpointSettings

@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from llmblast.records import Attempt, Cause
+from llmblast.models import Attempt, Cause
 from llmblast.sending import TRANSPORTS, Channel, ChannelListener
 from tests.sending.sending_wire import (
     BODY,
@@ -349,7 +349,7 @@ async def test_a_certificate_that_nobody_vouches_for(
 
 ASK_OVER_TLS = """
     import asyncio, sys, uvloop
-    from llmblast.records import Attempt, Request
+    from llmblast.models import Attempt, Request
     from llmblast.sending import TRANSPORTS
     from tests.openai_provider import make_target
     from llmblast.settings import EndpointSettings

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmblast.records import Answer, Attempt, Cause, Reply, Request
+from llmblast.models import Answer, Attempt, Cause, Reply, Request
 from llmblast.sending import Action, Blame, Verdict
 from tests.openai_provider import judge
 

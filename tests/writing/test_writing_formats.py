@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmblast.records import Answer, Cause, Failure, Line, Outcome, Reply, Request, Success
+from llmblast.models import Answer, Cause, Failure, Line, Outcome, Reply, Request, Success
 from llmblast.writing import FORMATS, render
 from tests.writing.writing_samples import BODY, a_failure, a_success
 

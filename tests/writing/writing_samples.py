@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from llmblast.records import Answer, Failure, Line, Reply, Request, Success
+from llmblast.models import Answer, Failure, Line, Reply, Request, Success
 
 BODY = b'{"id":"c1","choices":[{"message":{"content":"4"}}]}'
 
