@@ -2,7 +2,7 @@
 
 from llmblast.watching.counters import Counters, EndpointCounters
 from llmblast.watching.display import Display, NoDisplay
-from llmblast.watching.figures import duration
+from llmblast.watching.formatting import duration
 from llmblast.watching.limit_names import limit_in_words
 from llmblast.watching.limits_view import LimitsView
 from llmblast.watching.progress import Mode, drive, make_display

@@ -1,4 +1,4 @@
-"""The live display for a terminal: a bar, the figures of the whole run, and a row for each endpoint.
+"""Bar: the live display for a terminal, with a bar, the figures of the whole run, and a row for each endpoint.
 
 Lines are aligned as plain text and only coloured by rich: its tables measure every cell again at each tick. Text from
 outside enters as `rich.text.Text`, which interprets no markup.
@@ -18,7 +18,7 @@ from rich.text import Text
 
 from llmblast.watching.counters import Counters
 from llmblast.watching.display import REFRESH_INTERVAL_S
-from llmblast.watching.figures import clock_time, count, rate, short
+from llmblast.watching.formatting import clock_time, count, rate, short
 from llmblast.watching.limits_view import LimitsView
 from llmblast.watching.rate_meter import Clock
 from llmblast.watching.rates import Pace, Snapshot
@@ -26,18 +26,18 @@ from llmblast.watching.sanitize import sanitize_text
 from llmblast.watching.status_line import progress_text
 from llmblast.watching.tables import MAX_ENDPOINT_ROWS, cut, endpoint_table, endpoints_to_show
 
-_WIDEST = 120
-"""Bar and figures are read at one glance; names and states may need more."""
+_MAX_WIDTH = 120
+"""Maximum width of bar and figures, which are read at one glance; names and states may need more."""
 _LINES_AROUND_ENDPOINTS = 4
 """A blank line, the header, a count of the endpoints not shown, and the line that the cursor ends on."""
-_SHORTEST_BAR = 10
-_CELL_WIDTHS = (17, 15, 16, 15)
-"""Columns that the figures of a busy run take, so that nothing jumps while they grow."""
-_NARROWEST_GAP = 2
-_WIDEST_GAP = 5
+_MIN_BAR_WIDTH = 10
+_MIN_CELL_WIDTHS = (17, 15, 16, 15)
+"""Columns that the figures of a busy run need, so that nothing moves while they grow."""
+_MIN_GAP = 2
+_MAX_GAP = 5
 
 _Cell = tuple[str, str, str]
-"""Label, value and style."""
+"""Label, value and style of a figure."""
 
 
 class _OutlivingConsole(Console):
@@ -72,7 +72,7 @@ class BarDisplay:
         self.tick()
 
     def tick(self) -> None:
-        """Draws the state of this moment."""
+        """Draw the present state."""
         self._clear_what_wrapped()
         lines = self.lines()
         self._live.update(Group(*lines), refresh=True)
@@ -86,9 +86,9 @@ class BarDisplay:
             self._live.stop()
 
     def lines(self) -> list[Text]:
-        """The lines of this moment, none wider than the console and all of them within its height."""
+        """Return the present lines, which fit the width and the height of the console."""
         size = self._console.size
-        width = min(size.width, _WIDEST)
+        width = min(size.width, _MAX_WIDTH)
         snapshot = self._pace.snapshot()
         lines = [self._bar_line(snapshot, width), *self._figure_lines(snapshot, width)]
         if snapshot.held_back:
@@ -100,9 +100,9 @@ class BarDisplay:
         return lines
 
     def _clear_what_wrapped(self) -> None:
-        """Erases the lines that became more when the terminal was made narrower: rich erases as many as it drew.
+        """Erase the lines that a terminal added by wrapping when it became narrower: rich erases only those it drew.
 
-        Most terminals wrap what they show again; one that does not loses as many lines above the display.
+        A terminal that does not wrap its lines again loses as many lines above the display.
         """
         width = max(self._console.size.width, 1)
         extra = sum(ceil(drawn / width) - 1 for drawn in self._drawn_widths if drawn)
@@ -113,7 +113,7 @@ class BarDisplay:
     def _bar_line(self, snapshot: Snapshot, width: int) -> Text:
         figures = f"  {progress_text(snapshot)}  ETA {clock_time(snapshot.eta_s)}"
         bar_width = width - len(figures)
-        if bar_width < _SHORTEST_BAR:
+        if bar_width < _MIN_BAR_WIDTH:
             return Text(cut(figures.strip(), width), no_wrap=True)
         total = snapshot.total.lines if snapshot.total else None
         bar = ProgressBar(total=total, completed=snapshot.done, width=bar_width)
@@ -130,7 +130,7 @@ class BarDisplay:
         rows = _figures(snapshot, self._counters, self._limits)
         widths, gap = _layout(rows, width)
         lines = []
-        for start in range(0, len(_CELL_WIDTHS), len(widths)):
+        for start in range(0, len(_MIN_CELL_WIDTHS), len(widths)):
             for row in rows:
                 line = Text(no_wrap=True)
                 for (label, value, style), cell_width in zip(row[start:], widths, strict=False):
@@ -151,19 +151,19 @@ class BarDisplay:
 
 
 def _layout(rows: Sequence[Sequence[_Cell]], width: int) -> tuple[list[int], int]:
-    """Widths of the cells that stand beside each other, and the gap between them; what has no room goes below."""
-    columns = zip(_CELL_WIDTHS, zip(*rows, strict=True), strict=True)
+    """Return the widths of the cells in one line, and the gap between them; further cells go to further lines."""
+    columns = zip(_MIN_CELL_WIDTHS, zip(*rows, strict=True), strict=True)
     needed = [max(least, *(len(label) + 1 + len(value) for label, value, _ in cells)) for least, cells in columns]
     for per_line in (4, 2):
         widths = [max(needed[position::per_line]) for position in range(per_line)]
         gap = (width - sum(widths)) // (per_line - 1)
-        if gap >= _NARROWEST_GAP:
-            return widths, min(gap, _WIDEST_GAP)
+        if gap >= _MIN_GAP:
+            return widths, min(gap, _MAX_GAP)
     return [max(needed)], 0
 
 
 def _figures(snapshot: Snapshot, counters: Counters, limits: LimitsView) -> Sequence[Sequence[_Cell]]:
-    """Three rows of four. Every cell is always there, so that nothing jumps."""
+    """Return three rows of four figures. Every figure is always shown, so that nothing moves."""
     rps_limit, tpm_limit = limits.requests_per_second_limit, limits.tokens_per_minute_limit
     return (
         (

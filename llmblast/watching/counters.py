@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 MAX_ERROR_KINDS = 100
-_SHORTEST_S = 1e-4
+_MIN_LATENCY_S = 1e-4
 _BUCKETS_PER_DOUBLING = 16
 _BUCKET_COUNT = 24 * _BUCKETS_PER_DOUBLING
 
 
 class Histogram:
-    """Latencies in buckets that grow by 4.4 %, from 0.1 ms to 28 minutes; quantiles are exact to half a bucket."""
+    """Count latencies in buckets that grow by 4.4 %, from 0.1 ms to 28 minutes. Quantiles are exact to half of one."""
 
     __slots__ = ("_buckets", "count", "total_s")
 
@@ -27,10 +27,10 @@ class Histogram:
         """Count one latency."""
         self.count += 1
         self.total_s += latency_s
-        if latency_s <= _SHORTEST_S:
+        if latency_s <= _MIN_LATENCY_S:
             self._buckets[0] += 1
             return
-        index = int(math.log2(latency_s / _SHORTEST_S) * _BUCKETS_PER_DOUBLING) + 1
+        index = int(math.log2(latency_s / _MIN_LATENCY_S) * _BUCKETS_PER_DOUBLING) + 1
         self._buckets[min(index, _BUCKET_COUNT)] += 1
 
     def merge(self, other: "Histogram") -> None:
@@ -40,21 +40,21 @@ class Histogram:
         self._buckets = [mine + theirs for mine, theirs in zip(self._buckets, other._buckets, strict=True)]
 
     def quantile(self, share: float) -> float | None:
-        """Seconds that `share` of the latencies did not exceed; None before the first one."""
+        """Return the seconds that `share` of the latencies did not exceed; None before the first one."""
         if not self.count:
             return None
         rank, seen = math.ceil(share * self.count), 0
         for index, bucket in enumerate(self._buckets):
             seen += bucket
             if seen >= rank and bucket:
-                return _SHORTEST_S * 2 ** ((index - 0.5) / _BUCKETS_PER_DOUBLING)
+                return _MIN_LATENCY_S * 2 ** ((index - 0.5) / _BUCKETS_PER_DOUBLING)
         return None
 
     def share_above(self, latency_s: float) -> float:
-        """Share of the latencies that were longer."""
+        """Return the share of longer latencies."""
         if not self.count:
             return 0.0
-        index = int(math.log2(max(latency_s, _SHORTEST_S) / _SHORTEST_S) * _BUCKETS_PER_DOUBLING) + 1
+        index = int(math.log2(max(latency_s, _MIN_LATENCY_S) / _MIN_LATENCY_S) * _BUCKETS_PER_DOUBLING) + 1
         return sum(self._buckets[index + 1 :]) / self.count
 
 
@@ -69,7 +69,7 @@ class ErrorKind:
 
 @dataclass(slots=True)
 class EndpointCounters:
-    """One endpoint's share of the run."""
+    """Counters of one endpoint."""
 
     name: str
     weight: float = 1.0
@@ -87,15 +87,15 @@ class EndpointCounters:
 
 @dataclass(slots=True)
 class Counters:
-    """The whole run. `lines_read` counts lines that ask for a record, blank lines not among them."""
+    """Counters of the whole run. `lines_read` counts all lines that need a record, so no blank ones."""
 
     endpoints: Sequence[EndpointCounters] = ()
     input_bytes: int | None = None
     """Size of the input; None where it is not known, as with a pipe."""
     lines_limit: int | None = None
-    """No more lines than these are read."""
+    """Maximum number of lines that are read."""
     bytes_read: int = 0
-    """Bytes of the input up to the last line in `lines_read`, not up to where its block ends: both give the total."""
+    """Bytes of the input up to the last line in `lines_read`, so that both together give an estimate of all lines."""
     input_ended: bool = False
     lines_read: int = 0
     skipped: int = 0
@@ -117,14 +117,14 @@ class Counters:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     maybe_billed: int = 0
-    """Sends without a usable answer that may have been paid for, among them those that a hedge made superfluous."""
+    """Sends without a usable answer that may have been billed, including those that a hedge made superfluous."""
     abandoned: int = 0
     """Sends cut short by a second signal or by the end of the grace."""
     left_pending: int = 0
     """Lines that were read and left for another run, since a rate limit of their model lasts too long."""
     in_flight: int = 0
     queued: int = 0
-    """Lines that wait in memory for their turn, retries among them."""
+    """Lines that wait in memory, including retries."""
     first_sent_s: float | None = None
     last_sent_s: float | None = None
     error_kinds: dict[str, ErrorKind] = field(default_factory=dict)
@@ -153,7 +153,7 @@ class Counters:
 
     @property
     def latency(self) -> Histogram:
-        """All endpoints' latencies together."""
+        """Latencies of all endpoints."""
         together = Histogram()
         for endpoint in self.endpoints:
             together.merge(endpoint.latency)
@@ -165,7 +165,7 @@ class Counters:
         return self.prompt_tokens + self.completion_tokens
 
     def count_error(self, code: str, line: int, message: str) -> None:
-        """Files a line's final error under its code; kinds beyond the cap share one entry."""
+        """Count the final error of a line under its code. Kinds beyond the maximum share one entry."""
         kind = self.error_kinds.get(code)
         if kind is None and len(self.error_kinds) >= MAX_ERROR_KINDS:
             code, message = "other", "other errors"

@@ -13,18 +13,18 @@ MAX_SAMPLES = 4096
 
 
 class EarlyLatency:
-    """Follows counters of sends and ends, a few times a second."""
+    """Estimate the mean latency from counters of sends and ends, which `observe` gets a few times a second."""
 
     __slots__ = ("_ended", "_ended_integral", "_now_s", "_sends")
 
     def __init__(self) -> None:
         self._now_s = 0.0
         self._sends: deque[tuple[float, int, float]] = deque([(0.0, 0, 0.0)], maxlen=MAX_SAMPLES)
-        """Moments, sends so far, and the integral of these over time."""
+        """Time, sends so far, and the integral of these over time."""
         self._ended, self._ended_integral = 0, 0.0
 
     def observe(self, now_s: float, sent: int, ended: int) -> None:
-        """Take in the totals at `now_s`; what is new counts from the middle of the time since the last look."""
+        """Record the totals at `now_s`. New sends and ends count from the middle of the time since the last call."""
         step_s, self._now_s = now_s - self._now_s, now_s
         _, sent_before, integral = self._sends[-1]
         self._sends.append((now_s, sent, integral + step_s * (sent_before + sent) / 2))
@@ -32,7 +32,7 @@ class EarlyLatency:
         self._ended = ended
 
     def mean_s(self, least_s: float | None) -> float | None:
-        """Return the mean latency, where the least one is known; None before the first answer."""
+        """Return the mean latency; None before the first answer, or if the least one is not known."""
         if not least_s or not self._ended:
             return None
         at_risk_s = self._sends_integral(self._now_s - least_s) - self._ended_integral

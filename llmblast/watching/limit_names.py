@@ -1,12 +1,12 @@
-"""Limit names: how the limits that held a run back, or were used, are called where a person reads of them."""
+"""Limit names: return the names of limits, and what held a run back, as text for people."""
 
 from collections.abc import Mapping
 
-from llmblast.watching.figures import duration, percent
+from llmblast.watching.formatting import duration, percent
 from llmblast.watching.sanitize import sanitize_text
 
 _RUN = "run "
-_LONGEST_NAME = 60
+_MAX_NAME_LENGTH = 60
 _OUTPUT = "output"
 _EVENTS = {
     " breaker": "was down",
@@ -20,14 +20,14 @@ _EVENTS = {
 
 
 def limit_in_words(name: str) -> str:
-    """Return the option of a limit of the run, `--rps`; `gpu1 rps` for one of an endpoint."""
-    name = sanitize_text(name, _LONGEST_NAME)
+    """Return `--rps` for a limit of the run, `gpu1 rps` for a limit of an endpoint."""
+    name = sanitize_text(name, _MAX_NAME_LENGTH)
     return f"--{name.removeprefix(_RUN)}" if name.startswith(_RUN) else name
 
 
 def waits_in_words(waited: Mapping[str, float], whole_s: float, least_s: float) -> list[str]:
-    """Say what held the run back for more than `least_s`, how long, and which share of the whole that is: limits first,
-    then what happened to endpoints, each the longest first.
+    """Return what held the run back for more than `least_s`, with seconds and share: limits first, then events, both
+    in descending order.
     """
     longest_first = sorted(waited.items(), key=lambda item: -item[1])
     told = [
@@ -44,4 +44,4 @@ def _limit(name: str) -> str:
 
 def _event(name: str) -> str | None:
     suffix = next((suffix for suffix in _EVENTS if name.endswith(suffix)), None)
-    return None if suffix is None else f"{sanitize_text(name.removesuffix(suffix), _LONGEST_NAME)} {_EVENTS[suffix]}"
+    return None if suffix is None else f"{sanitize_text(name.removesuffix(suffix), _MAX_NAME_LENGTH)} {_EVENTS[suffix]}"

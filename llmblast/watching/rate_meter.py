@@ -1,4 +1,4 @@
-"""Rate meter: how fast a total grows, from looks at it once a tick."""
+"""Rate meter: measure how fast a total grows, from samples once a tick."""
 
 from collections import deque
 from collections.abc import Callable
@@ -11,8 +11,8 @@ _SAMPLES_PER_WINDOW = 20
 
 
 class RateMeter:
-    """The rate of a growing total: over the last `window_s` seconds (or since the last tick, when that is longer ago)
-    and on average since it began to grow. Its memory does not depend on how often or how long it is fed.
+    """Measure the rate of a growing total over the last `window_s` seconds (or since the last tick, if that is longer),
+    and its average since it began to grow. Memory does not depend on the number of samples.
     """
 
     __slots__ = ("_clock", "_first", "_samples", "_spacing_s", "_window_s")
@@ -39,12 +39,12 @@ class RateMeter:
 
     @property
     def now_per_s(self) -> float:
-        """The rate of the last few seconds."""
+        """Rate of the last few seconds."""
         return _rate(self._samples[0], self._samples[-1])
 
     @property
     def average_per_s(self) -> float:
-        """The rate since the total began to grow, up to the last tick."""
+        """Rate since the total began to grow, up to the last tick."""
         return _rate(self._first, self._samples[-1])
 
 

@@ -1,4 +1,4 @@
-"""How fast a run goes and how long it will still take, from totals that are looked at once a tick."""
+"""Rates: measure the speed of a run from its counters, once a tick, and estimate the time left."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from llmblast.watching.time_left import Allowance, TimeLeft
 
 _TOKENS_WINDOW_S = 60.0
 """Tokens are limited per minute."""
-_MIN_READ = 64
-"""Lines after which a resumed run has come across some that are finished, if they are of this input at all."""
+_MIN_LINES_READ = 64
+"""Lines among which a resumed run has met finished ones, if the outputs belong to this input."""
 
 
 class TotalLines(NamedTuple):
-    """How many lines there are in all."""
+    """Number of lines of the input."""
 
     lines: int
     is_exact: bool
 
 
 def total_lines(counters: Counters) -> TotalLines | None:
-    """Exact once the input has ended, before that the lines read x size / bytes read; None where nothing says."""
+    """Return the exact number once the input has ended, before that lines read x size / bytes read, or None."""
     if counters.input_ended:
         return TotalLines(counters.lines_read, True)
     if not counters.input_bytes or not counters.bytes_read or not counters.lines_read:
@@ -48,7 +48,7 @@ class Snapshot:
 
 
 class Pace:
-    """Turns counters into a Snapshot, once a tick. The clock's first reading is the start of the run."""
+    """Make a Snapshot of the counters, once a tick. The run starts when this object is created."""
 
     def __init__(self, counters: Counters, clock: Clock, allowance: Callable[[], Allowance] = Allowance) -> None:
         self._counters = counters
@@ -60,7 +60,7 @@ class Pace:
         self._time_left = TimeLeft(counters, clock)
 
     def snapshot(self) -> Snapshot:
-        """Feeds the meters with the counters as they are, and reads them."""
+        """Measure the rates up to now, and return them."""
         counters = self._counters
         self._requests.feed(counters.sent)
         self._tokens.feed(counters.tokens)
@@ -86,7 +86,7 @@ class Pace:
             return None
         if counters.done >= total.lines:
             return 0.0 if total.is_exact else None
-        if counters.lines_read >= _MIN_READ and not counters.skipped:
+        if counters.lines_read >= _MIN_LINES_READ and not counters.skipped:
             finished_before = 0  # of another input, which has the same outputs
         to_skip = min(finished_before, total.lines - counters.lines_read)
         return self._time_left.seconds(total.lines - counters.done - to_skip)

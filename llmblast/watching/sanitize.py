@@ -1,4 +1,4 @@
-"""Makes text that came from outside safe to show: terminals obey escape codes, bidi overrides reorder what is read.
+"""Sanitizing: make text from outside safe to show. Terminals obey escape codes, bidi overrides reorder a text.
 
 Sequences as in ECMA-48: CSI, the strings OSC, DCS, SOS, PM and APC, and the short escapes, in their 7 and 8 bit forms.
 None of them may hold the start of another, so that the search for their ends is linear, whatever the text.
@@ -6,8 +6,8 @@ None of them may hold the start of another, so that the search for their ends is
 
 import re
 
-_MARGIN = 20
-"""So many times the wanted length is looked at: enough for escape codes, and bounded for a body of megabytes."""
+_MAX_INPUT_RATIO = 20
+"""Maximum length of the text that is read, in multiples of `max_length`: a body may have megabytes."""
 _ESCAPE_SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
     r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x80-\x9f]*(?:\x07|\x1b\\|\x9c)"
@@ -16,12 +16,12 @@ _ESCAPE_SEQUENCE = re.compile(
 
 
 def sanitize_text(text: str, max_length: int = 200) -> str:
-    """One printable line of at most `max_length` characters; what was cut off leaves an ellipsis.
+    """Return one printable line of at most `max_length` characters, with an ellipsis if the text was cut.
 
-    Whole escape sequences go first, so that `ESC[31mred` is `red`. Whatever is still not printable (control, format
-    and bidi characters, lone surrogates) goes too, line breaks and other white space become spaces.
+    Remove escape sequences as a whole, so that `ESC[31mred` is `red`, then all other characters that are not printable
+    (control, format and bidi characters, lone surrogates). White space becomes spaces.
     """
-    head = text[: max_length * _MARGIN]
+    head = text[: max_length * _MAX_INPUT_RATIO]
     kept = _ESCAPE_SEQUENCE.sub("", head)
     if not kept.isprintable():
         kept = "".join(c if c.isprintable() else " " if c.isspace() else "" for c in kept)

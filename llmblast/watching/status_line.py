@@ -1,7 +1,7 @@
 """Status line: the state of a run in one line of text."""
 
 from llmblast.watching.counters import Counters, EndpointCounters
-from llmblast.watching.figures import clock_time, count, percent, rate, short
+from llmblast.watching.formatting import clock_time, count, percent, rate, short
 from llmblast.watching.limits_view import LimitsView
 from llmblast.watching.rates import Snapshot
 from llmblast.watching.sanitize import sanitize_text

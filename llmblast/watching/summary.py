@@ -5,21 +5,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmblast.watching.counters import Counters, EndpointCounters, ErrorKind
-from llmblast.watching.figures import count, duration, latency, rate, short, utilisation
+from llmblast.watching.formatting import count, duration, latency, rate, short, utilisation
 from llmblast.watching.limit_names import limit_in_words, waits_in_words
 from llmblast.watching.limits_view import LimitsView
 from llmblast.watching.sanitize import sanitize_text
 from llmblast.watching.tables import MAX_ENDPOINT_ROWS, align, cell_width, cut, endpoint_table, endpoints_to_show
 
 QUANTILES = (0.5, 0.95, 0.99)
-_TOP_ERRORS = 5
-_MOST_USED = 6
-_NOTEWORTHY_WAIT = 0.005
-"""Share of the run's duration from which on waiting for a limit is told."""
-_SHORTEST_SPAN_S = 1.0
-"""Over less than this the time between sends says how fast a queue was emptied, not how fast the run was."""
+_MAX_ERRORS = 5
+_MAX_USED = 6
+_MIN_WAIT_SHARE = 0.005
+"""Share of the run's duration from which on a wait for a limit is shown."""
+_MIN_SPAN_S = 1.0
+"""In a shorter time, sends only show how fast a queue was emptied, so the whole duration counts."""
 _LABEL_WIDTH = 10
-_LONGEST_TEXT = 4000
+_MAX_TEXT_LENGTH = 4000
 _MESSAGE_INDENT = " " * 6
 _BAD_LINE = "bad_line"
 _PLACE = re.compile(r"^line \d+, column \d+: ")
@@ -27,20 +27,20 @@ _PLACE = re.compile(r"^line \d+, column \d+: ")
 
 @dataclass(frozen=True, slots=True)
 class OutputFiles:
-    """Where the answers and the errors are; None: not in a file. With them, what earlier runs have left there."""
+    """Files of answers and errors, None if there is no file, with the records of earlier runs in them."""
 
     answers: str | None = None
     errors: str | None = None
     answers_before: int = 0
     errors_before: int = 0
     flagged_command: str | None = None
-    """Shows the answers that were cut off or filtered."""
+    """Command that shows the answers that were cut off or filtered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The end of a run. `verdict` says in one line how it ended, `next_command` is what to type next, `next_when` what
-    has to be so first.
+    """The end of a run. `verdict` says in one line how it ended, `next_command` is what to type next, `next_when` the
+    condition for that.
     """
 
     counters: Counters
@@ -52,12 +52,11 @@ class Summary:
     files: OutputFiles = OutputFiles()
 
     def as_text(self, width: int = 80) -> str:
-        """Plain text in lines of at most `width` columns.
+        """Return plain text in lines of at most `width` columns.
 
-        Verdict, paths, commands and messages of errors are not cut to it: they say what to mend, or are there to be
-        copied.
+        Verdict, paths, commands and error messages are never cut: people act on them or copy them.
         """
-        lines = [sanitize_text(self.verdict, _LONGEST_TEXT), *_wrapped("lines", self._line_facts(), width)]
+        lines = [sanitize_text(self.verdict, _MAX_TEXT_LENGTH), *_wrapped("lines", self._line_facts(), width)]
         lines += self._file_lines(width)
         for label, facts in self._facts():
             lines += _wrapped(label, facts, width)
@@ -68,7 +67,7 @@ class Summary:
             lines += ["", *self._error_lines(width)]
         if self.next_command:
             when = f"{sanitize_text(self.next_when)}: " if self.next_when else ""
-            lines += ["", f"next: {when}{sanitize_text(self.next_command, _LONGEST_TEXT)}"]
+            lines += ["", f"next: {when}{sanitize_text(self.next_command, _MAX_TEXT_LENGTH)}"]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, object]:
@@ -76,8 +75,8 @@ class Summary:
         counters = self.counters
         sent_in_all = sum(endpoint.sent for endpoint in counters.endpoints)
         return {
-            "verdict": sanitize_text(self.verdict, _LONGEST_TEXT),
-            "next_command": sanitize_text(self.next_command, _LONGEST_TEXT) if self.next_command else None,
+            "verdict": sanitize_text(self.verdict, _MAX_TEXT_LENGTH),
+            "next_command": sanitize_text(self.next_command, _MAX_TEXT_LENGTH) if self.next_command else None,
             "duration_s": round(self.duration_s, 3),
             "lines": {
                 "read": counters.lines_read,
@@ -124,7 +123,7 @@ class Summary:
         if counters.first_sent_s is None or counters.last_sent_s is None:
             return None
         span_s = counters.last_sent_s - counters.first_sent_s
-        if span_s >= _SHORTEST_SPAN_S:
+        if span_s >= _MIN_SPAN_S:
             # Between the first and the last send there is one interval less than there are sends.
             return (counters.sent - 1) / span_s
         return counters.sent / self.duration_s if self.duration_s > 0 else None
@@ -136,7 +135,7 @@ class Summary:
     @property
     def _top_errors(self) -> list[tuple[str, ErrorKind]]:
         kinds = self.counters.error_kinds.items()
-        return sorted(kinds, key=lambda item: (-item[1].count, item[1].first_line))[:_TOP_ERRORS]
+        return sorted(kinds, key=lambda item: (-item[1].count, item[1].first_line))[:_MAX_ERRORS]
 
     def _facts(self) -> list[tuple[str, list[str]]]:
         facts = [("requests", self._request_facts()), ("time", self._time_facts())]
@@ -174,7 +173,7 @@ class Summary:
         return lines + (self._flagged_lines(width) if counters.flagged else [])
 
     def _flagged_lines(self, width: int) -> list[str]:
-        command = sanitize_text(self.files.flagged_command or "", _LONGEST_TEXT)
+        command = sanitize_text(self.files.flagged_command or "", _MAX_TEXT_LENGTH)
         what = f"{count(self.counters.flagged)} hit max_tokens or a filter{':' if command else ''}"
         *lines, last = _wrapped("cut off", [what], width)
         if cell_width(last) + 1 + cell_width(command) > width:
@@ -219,17 +218,17 @@ class Summary:
         return facts + ([f"{short(per_min)}/min"] if per_min is not None else [])
 
     def _wait_facts(self) -> list[str]:
-        least_s = _NOTEWORTHY_WAIT * self.duration_s
+        least_s = _MIN_WAIT_SHARE * self.duration_s
         facts = waits_in_words(self.limits.waited(), self.duration_s, least_s)
         return facts or ["no limit held the run back"]
 
     def _used_facts(self) -> list[str]:
-        """The most used first: what to raise for more speed."""
+        """Return the used shares of limits, the most used first: raise that one for more speed."""
         used = sorted(self.limits.used().items(), key=lambda item: -item[1])
         facts = [f"{limit_in_words(name)} {utilisation(share)}" for name, share in used if share > 0]
-        others = len(facts) - _MOST_USED
+        others = len(facts) - _MAX_USED
         facts[:1] = [f"used: {fact}" for fact in facts[:1]]
-        return [*facts[:_MOST_USED], f"and {count(others)} more"] if others > 0 else facts
+        return [*facts[:_MAX_USED], f"and {count(others)} more"] if others > 0 else facts
 
     def _error_lines(self, width: int) -> list[str]:
         top = self._top_errors
@@ -248,7 +247,7 @@ class Summary:
 
 
 def _endpoint_lines(endpoints: Sequence[EndpointCounters], width: int) -> list[str]:
-    """The table, and below it the states that it had to cut: they say what to mend."""
+    """Return the table, and below it the states that were cut in it: people act on them."""
     table = endpoint_table(endpoints, width)
     shown = endpoints_to_show(endpoints, MAX_ENDPOINT_ROWS)
     told = [endpoint for endpoint in shown if endpoint.state]
@@ -257,7 +256,7 @@ def _endpoint_lines(endpoints: Sequence[EndpointCounters], width: int) -> list[s
 
 
 def _message(code: str, kind: ErrorKind) -> str:
-    """One line without the place of a bad line: its first line is told anyway."""
+    """Return the message in one line, without the place of a bad line, which the summary shows anyway."""
     message = " ".join(sanitize_text(kind.message).split())
     return _PLACE.sub("", message) if code == _BAD_LINE else message
 
@@ -286,11 +285,11 @@ def _plural(number: int, one: str, many: str) -> str:
 
 
 def _path(path: str) -> str:
-    return sanitize_text(path, _LONGEST_TEXT)
+    return sanitize_text(path, _MAX_TEXT_LENGTH)
 
 
 def _wrapped(label: str, facts: list[str], width: int, *, may_cut: bool = True) -> list[str]:
-    """The facts behind their label, in as many lines as they need; a line breaks between two facts if that will do."""
+    """Return the label and its facts in lines, which break between two facts if possible."""
     lines = [label.ljust(_LABEL_WIDTH)]
     for index, fact in enumerate(facts):
         text = fact + ("," if index < len(facts) - 1 else "")

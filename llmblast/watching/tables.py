@@ -1,34 +1,34 @@
-"""Text in columns that fits a width, without rich: the summary and plain progress must not wait for its import."""
+"""Tables: align text in columns to a width, without rich, whose import the summary should not wait for."""
 
 from collections.abc import Callable, Sequence
 from unicodedata import category, east_asian_width
 
 from llmblast.watching.counters import EndpointCounters
-from llmblast.watching.figures import count, latency, percent, short
+from llmblast.watching.formatting import count, latency, percent, short
 from llmblast.watching.sanitize import sanitize_text
 
 MAX_ENDPOINT_ROWS = 10
 _GAP = "  "
-_NAME_LENGTH = 40
-_NARROWEST_NAME = 8
-_LONGEST_DISTINCT = 24
-"""So much of the names is kept where that tells them apart, before columns are left out."""
-_NARROWEST_STATE = 8
-_TELLING_STATE = 32
-"""So much of a state says more than the rest of a name."""
-_DISPENSABLE = ("p50", "share", "ok")
-"""Columns in the order in which they go where there is no room for all."""
+_MAX_NAME_LENGTH = 40
+_MIN_NAME_WIDTH = 8
+_MAX_DISTINCT_WIDTH = 24
+"""Names are cut to this width at least, if they differ then, before columns are left out."""
+_MIN_STATE_WIDTH = 8
+_PREFERRED_STATE_WIDTH = 32
+"""States are cut to this width before names are cut."""
+_OPTIONAL_COLUMNS = ("p50", "share", "ok")
+"""Columns in the order in which they are left out of a narrow table."""
 
 
 def cell_width(text: str) -> int:
-    """Columns of a terminal that `text` takes: two for wide characters, none for combining ones."""
+    """Return how many columns of a terminal `text` takes: two for wide characters, none for combining ones."""
     if text.isascii():
         return len(text)
     return sum(_character_width(character) for character in text)
 
 
 def cut(text: str, width: int) -> str:
-    """`text` in at most `width` columns; an ellipsis stands for what does not fit."""
+    """Return `text` in at most `width` columns, with an ellipsis if it was cut."""
     if cell_width(text) <= width:
         return text
     kept, room = [], width - 1
@@ -41,7 +41,7 @@ def cut(text: str, width: int) -> str:
 
 
 def align(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
-    """Rows with their columns below each other; `right` says which ones are aligned to the right."""
+    """Return the rows with aligned columns; `right` says which ones are aligned to the right."""
     widths = [max(map(cell_width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -56,20 +56,20 @@ def align(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
 def endpoint_table(
     endpoints: Sequence[EndpointCounters], width: int, max_rows: int = MAX_ENDPOINT_ROWS, with_in_flight: bool = False
 ) -> list[str]:
-    """A header, a line for each of the endpoints to show, and a line that counts the others.
+    """Return a header, a line for each of the endpoints to show, and a line that counts the others.
 
-    Where it is too wide, large counts are shortened first, then names and states are cut, then columns left out.
+    To fit the width, shorten large counts first, then cut names and states, then leave out columns.
     """
     shown = endpoints_to_show(endpoints, max_rows)
     sent_in_all = sum(endpoint.sent for endpoint in endpoints)
-    distinct_width = _distinct_width([sanitize_text(endpoint.name, _NAME_LENGTH) for endpoint in shown])
+    distinct_width = _distinct_width([sanitize_text(endpoint.name, _MAX_NAME_LENGTH) for endpoint in shown])
     lines: list[str] = []
-    for left_out in (None, *range(len(_DISPENSABLE) + 1)):
+    for left_out in (None, *range(len(_OPTIONAL_COLUMNS) + 1)):
         number = count if left_out is None else short
         rows = [_header(with_in_flight)]
         rows += [_row(endpoint, sent_in_all, number, with_in_flight) for endpoint in shown]
-        shortest_name = _NARROWEST_NAME if left_out == len(_DISPENSABLE) else distinct_width
-        rows = _without(rows, _DISPENSABLE[: left_out or 0])
+        shortest_name = _MIN_NAME_WIDTH if left_out == len(_OPTIONAL_COLUMNS) else distinct_width
+        rows = _without(rows, _OPTIONAL_COLUMNS[: left_out or 0])
         lines = _fitted(rows, None if left_out is None else width, shortest_name)
         if max(map(cell_width, lines)) <= width:
             break
@@ -81,7 +81,7 @@ def endpoint_table(
 
 
 def endpoints_to_show(endpoints: Sequence[EndpointCounters], max_rows: int) -> Sequence[EndpointCounters]:
-    """Return all endpoints in their order; where they are too many, those in trouble first, then those with errors."""
+    """Return all endpoints in their order; if they are too many, those in trouble first, then those with errors."""
     if len(endpoints) <= max_rows:
         return endpoints
     return sorted(endpoints, key=lambda endpoint: (not endpoint.state, not endpoint.errors))[:max_rows]
@@ -95,7 +95,7 @@ def _header(with_in_flight: bool) -> list[str]:
 def _row(endpoint: EndpointCounters, sent_in_all: int, number: Callable[[int], str], with_in_flight: bool) -> list[str]:
     in_flight = [number(endpoint.in_flight)] if with_in_flight else []
     return [
-        sanitize_text(endpoint.name, _NAME_LENGTH),
+        sanitize_text(endpoint.name, _MAX_NAME_LENGTH),
         *in_flight,
         number(endpoint.sent),
         percent(endpoint.sent, sent_in_all),
@@ -120,7 +120,7 @@ def _fitted(rows: list[list[str]], width: int | None, shortest_name: int) -> lis
     right = [False] + [True] * (len(rows[0]) - 1 - has_state) + [False] * has_state
     if width is None:
         return align(rows, right)
-    states = ((-1, _TELLING_STATE), (0, shortest_name), (-1, _NARROWEST_STATE))
+    states = ((-1, _PREFERRED_STATE_WIDTH), (0, shortest_name), (-1, _MIN_STATE_WIDTH))
     for index, narrowest in states if has_state else ((0, shortest_name),):
         widest = max(cell_width(row[index]) for row in rows)
         excess = max(map(cell_width, align(rows, right))) - width
@@ -131,10 +131,10 @@ def _fitted(rows: list[list[str]], width: int | None, shortest_name: int) -> lis
 
 def _distinct_width(names: Sequence[str]) -> int:
     """Return the least width to which the names can be cut without two of them becoming the same."""
-    for width in range(_NARROWEST_NAME, _LONGEST_DISTINCT):
+    for width in range(_MIN_NAME_WIDTH, _MAX_DISTINCT_WIDTH):
         if len({cut(name, width) for name in names}) == len(names):
             return width
-    return _NARROWEST_NAME
+    return _MIN_NAME_WIDTH
 
 
 def _character_width(character: str) -> int:

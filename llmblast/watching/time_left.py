@@ -17,25 +17,26 @@ from llmblast.watching.early_latency import EarlyLatency
 from llmblast.watching.rate_meter import Clock, RateMeter
 
 MIN_PAUSE_S = 3.0
-"""Shorter pauses are part of the speed."""
-PACED_SHARE = 0.7
-"""With so much of the time spent on waiting for rate limits, they are the speed."""
+"""Shorter pauses count as part of the speed."""
+MIN_PACED_SHARE = 0.7
+"""If rate limits held the run back for at least this share of the time, the speed is theirs,"""
 MIN_SHARE_OF_ALLOWED = 0.8
-"""Unless less than this share of what they allow was measured for `LONG_S`, and for `MANY_LATENCIES`."""
-LONG_S, MANY_LATENCIES = 20.0, 5.0
+"""unless a lower share of that was measured for at least"""
+MIN_UNEXPLAINED_S, MIN_UNEXPLAINED_LATENCIES = 20.0, 5.0
+"""seconds, and mean latencies."""
 MIN_MEASURED_S, MIN_LATENCIES = 2.0, 2.0
 MIN_WINDOW_S, MAX_WINDOW_S = 10.0, 60.0
 MIN_FINISHES, MAX_FINISHES = 8, 40
-"""Moments at which lines were finished that a measurement keeps."""
+"""Samples that a measurement keeps: moments at which lines were finished."""
 MIN_YIELD = 0.01
-PAUSE_DOUBT = 0.15
-"""Share of the lines between two pauses by which there may be more the next time."""
-MORE_LATENCIES = 1.05
-"""So many times the latencies of all endpoints are put together again: that takes some microseconds for each."""
+PAUSE_TOLERANCE = 0.15
+"""Share by which the lines between two pauses may grow the next time."""
+MIN_GROWTH_OF_LATENCIES = 1.05
+"""Growth in the number of latencies after which those of all endpoints are merged again: some microseconds each."""
 
 
 def no_wait(sends: float) -> float:
-    """Return the seconds that no quota takes."""
+    """Return the wait for quotas of a run without quotas."""
     return 0.0
 
 
@@ -62,9 +63,9 @@ class Allowance:
 
 
 class TimeLeft:
-    """Follows the counters: `observe` a few times a second, then ask for the seconds that a number of lines takes.
+    """Estimate the seconds that a number of lines takes. Call `observe` a few times a second.
 
-    Its memory and its cost do not depend on how long the run is.
+    Memory and cost do not depend on the length of the run.
     """
 
     def __init__(self, counters: Counters, clock: Clock) -> None:
@@ -72,7 +73,7 @@ class TimeLeft:
         self._clock = clock
         self._seen_s = clock()
         self._active_s = 0.0
-        """Seconds in which the run was not blocked: the time that speed is measured by."""
+        """Seconds in which the run was not blocked; speeds are measured in these."""
         self._allowance = Allowance()
         self._is_blocked = False
         self._pauses = _Pauses()
@@ -84,13 +85,13 @@ class TimeLeft:
         self._latencies = Histogram()
 
     def observe(self, allowance: Allowance) -> None:
-        """Take in the counters as they are, and what is allowed from now on."""
+        """Record the present counters, and what the limits allow from now on."""
         now = self._clock()
         step_s, self._seen_s = now - self._seen_s, now
         was_blocked, self._allowance = self._is_blocked, allowance
         self._is_blocked = allowance.blocked_s >= MIN_PAUSE_S or (was_blocked and allowance.blocked_s > 0)
         if self._is_blocked and was_blocked:
-            self._pauses.last(step_s)
+            self._pauses.extend(step_s)
         else:
             self._active_s += step_s
             self._observe_sends()
@@ -101,7 +102,7 @@ class TimeLeft:
         self._observe_latencies()
 
     def seconds(self, lines: int) -> float | None:
-        """Return how long so many more lines take; None where nothing says so."""
+        """Return the seconds that further lines take; None if that is unknown."""
         if lines <= 0:
             return 0.0
         allowance, in_flight = self._allowance, self._counters.in_flight
@@ -128,7 +129,7 @@ class TimeLeft:
 
     @property
     def _yield(self) -> float:
-        """Lines finished for each request that ended."""
+        """Lines finished per request that ended."""
         counters = self._counters
         ended = counters.sent - counters.in_flight
         finished = self._finished - counters.malformed
@@ -137,9 +138,9 @@ class TimeLeft:
     def _lines_per_s(self) -> tuple[float | None, bool]:
         """Return the speed, and whether it is that of a rate limit."""
         allowed, measured = self._allowance.lines_per_s, self._measured_per_s()
-        if allowed is not None and allowed < math.inf and self._paced.now_per_s >= PACED_SHARE:
+        if allowed is not None and allowed < math.inf and self._paced.now_per_s >= MIN_PACED_SHARE:
             is_explained = measured is None or measured >= MIN_SHARE_OF_ALLOWED * allowed
-            if is_explained or self._measured_s < max(LONG_S, MANY_LATENCIES * self._latency_s):
+            if is_explained or self._measured_s < max(MIN_UNEXPLAINED_S, MIN_UNEXPLAINED_LATENCIES * self._latency_s):
                 return allowed, True
         seen = self._early_per_s() if measured is None else measured
         if allowed is None or allowed == math.inf:
@@ -152,13 +153,13 @@ class TimeLeft:
 
     @property
     def _since_finish_s(self) -> float:
-        """Time since the last line was finished, as far as that is usual: so much of a wave has gone by."""
+        """Seconds since the last line was finished, at most a latency: the past part of a wave of answers."""
         return min(self._active_s - self._finishes[-1][0], self._latency_s) if self._finishes else 0.0
 
     def _measured_per_s(self) -> float | None:
-        """Return the lines a second between the first and the last finish in the window; None before it is long enough.
+        """Return the lines per second between the first and the last finish in the window; None if it is too short.
 
-        Where nothing has been finished for much longer than usual, the time since then counts, too.
+        If nothing was finished for much longer than usual, include the time since then.
         """
         if self._measured_s < max(MIN_MEASURED_S, MIN_LATENCIES * self._latency_s):
             return None
@@ -168,7 +169,7 @@ class TimeLeft:
         return (last - first) / (last_s - first_s)
 
     def _early_per_s(self) -> float | None:
-        """Return what the number in flight and the latency so far say; without them, the average so far."""
+        """Return the number in flight / the latency so far; without these, the average so far."""
         counters = self._counters
         latency_s = self._early.mean_s(self._latencies.quantile(0.0))
         if latency_s and counters.in_flight:
@@ -178,11 +179,11 @@ class TimeLeft:
 
     @property
     def _latency_s(self) -> float:
-        """The mean latency of the answers so far."""
+        """Mean latency of the answers so far."""
         return self._latencies.total_s / self._latencies.count if self._latencies.count else 0.0
 
     def _last_s(self, in_flight: int, per_s: float, age_s: float) -> float:
-        """Return how long the slowest of so many requests, which were sent `age_s` ago, will take from now on."""
+        """Return the seconds that the slowest of the requests, which were sent `age_s` ago, takes from now on."""
         if not self._latencies.count:
             return self._counters.in_flight / per_s
         older = self._latencies.share_above(age_s) or 1 / (self._latencies.count + 1)
@@ -216,12 +217,12 @@ class TimeLeft:
 
     def _observe_latencies(self) -> None:
         answers = sum(endpoint.latency.count for endpoint in self._counters.endpoints)
-        if answers > MORE_LATENCIES * self._latencies.count:
+        if answers > MIN_GROWTH_OF_LATENCIES * self._latencies.count:
             self._latencies = self._counters.latency
 
 
 class _Moment(NamedTuple):
-    """How far a run is: lines finished, seconds without pauses, and what the present pause still lasts."""
+    """Progress of a run: lines finished, seconds without pauses, and the rest of the present pause."""
 
     finished: int
     active_s: float
@@ -229,37 +230,37 @@ class _Moment(NamedTuple):
 
 
 class _Pauses:
-    """Pauses that rate limits of the provider make, and what they tell of those to come."""
+    """Record the pauses that rate limits of the provider cause, and predict further ones."""
 
     __slots__ = ("_count", "_first", "_first_active_s", "_last", "_paused_before_s", "_paused_s")
 
     def __init__(self) -> None:
         self._count = self._first = self._last = 0
-        """Pauses, and lines that were finished when the first and the last one began."""
+        """Number of pauses, and of lines finished when the first and the last one began."""
         self._first_active_s = 0.0
         self._paused_s = self._paused_before_s = 0.0
 
     def begin(self, active_s: float, finished: int) -> None:
-        """Note a pause, after so much time without, and so many lines."""
+        """Record the begin of a pause."""
         self._count += 1
         if self._count == 1:
             self._first_active_s, self._first = active_s, finished
         self._last, self._paused_before_s = finished, self._paused_s
 
-    def last(self, seconds: float) -> None:
-        """Note that the pause goes on."""
+    def extend(self, seconds: float) -> None:
+        """Record that the pause goes on."""
         if self._count:
             self._paused_s += seconds
 
     def expected_s(self, unsent: int, sending_s: float, moment: _Moment) -> float:
-        """Return the seconds of pauses while so many lines are sent, beside what the present one still lasts.
+        """Return the seconds of further pauses while unsent lines are sent, without the rest of the present one.
 
-        Pauses that came several times go on to come. One may come again each time, or never: the mean of both, as a
-        factor, is never far off. It was the only one when it has not come again in as much time as was before it.
+        Several pauses will repeat. A single one may repeat regularly or never: the geometric mean of both is never far
+        off. After as much time without a pause as before it, a single pause is expected not to repeat.
         """
         if self._last > self._first:
             lines_each = (self._last - self._first) / (self._count - 1)
-            pauses = math.floor(max((unsent + moment.finished - self._last) / lines_each - PAUSE_DOUBT, 0.0))
+            pauses = math.floor(max((unsent + moment.finished - self._last) / lines_each - PAUSE_TOLERANCE, 0.0))
             return pauses * self._paused_before_s / (self._count - 1)
         if self._count == 0 or not 0 < moment.active_s <= 2 * self._first_active_s:
             return 0.0

@@ -1,4 +1,4 @@
-"""Writes the series for plots: one line of JSON a tick with the totals so far.
+"""Timeline: write a series for plots, one line of JSON per tick with the totals so far.
 
 A tick writes a few hundred bytes and flushes them, on the event loop: they go into the kernel's page cache, which takes
 microseconds, and a thread would cost more than it saves. Nothing is synced: a plot may lose its last second in a crash.
@@ -22,7 +22,7 @@ from llmblast.watching.sanitize import sanitize_text
 
 _HEAD_BYTES = 64
 _OUR_HEAD = re.compile(rb'\{"t":[\d.]+,"time":"')
-_LONGEST_PATH = 4000
+_MAX_PATH_LENGTH = 4000
 _NO_DIRECTORY = "its directory does not exist: create it or name another file"
 _FIXES: Mapping[type[OSError], str] = {
     FileNotFoundError: _NO_DIRECTORY,
@@ -34,7 +34,7 @@ _FIXES: Mapping[type[OSError], str] = {
 
 
 class Timeline:
-    """The file of `--timeline`, emptied at the start; a file that holds anything but a timeline is refused.
+    """Write the file of `--timeline`, emptied at the start; a file with other content is not accepted.
 
     Each line has the totals since the start of the run, not rates: differences between lines are the reader's, over
     whatever window a plot needs. `t` is in seconds since this object was made, `time` is RFC 3339 in UTC, to the
@@ -47,7 +47,7 @@ class Timeline:
 
     def __init__(self, path: str, counters: Counters, clock: Clock, wall_clock: Callable[[], float]) -> None:
         self.failure: str | None = None
-        self._name = f"--timeline {sanitize_text(path, _LONGEST_PATH)}"
+        self._name = f"--timeline {sanitize_text(path, _MAX_PATH_LENGTH)}"
         self._counters = counters
         self._clock = clock
         self._wall_clock = wall_clock

@@ -1,7 +1,7 @@
-"""Outcomes to records: one line of JSON each, `key` always its first member, so that recovery need not parse answers.
+"""Formats: render outcomes as records, one line of JSON each. `key` is the first member, so recovery need not parse.
 
-A record format is one function and one line in `FORMATS`. The user's own fields follow ours; those whose names we use
-ourselves, whether in this record or not, stand together under `fields`. Nothing here raises, whatever an answer holds.
+A record format is one function and one line in `FORMATS`. The user's own fields follow ours; those with names that any
+of our records uses are members of `fields`. No function raises an error, whatever an answer contains.
 """
 
 import base64
@@ -13,7 +13,7 @@ from llmblast.models import Failure, Line, Outcome, Reply, Request, Success
 from llmblast.writing.safe_json import dump_line, embed
 
 _REQUEST_ID_HEADERS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-amzn-requestid", b"x-goog-request-id")
-"""OpenAI and most servers, Anthropic, Azure, Amazon, Google; the first that is there counts."""
+"""Of OpenAI and most servers, Anthropic, Azure, Amazon, Google; the first in a reply counts."""
 _CUSTOM_ID = b'"custom_id"'
 _OUR_NAMES = frozenset(
     {
@@ -38,14 +38,14 @@ _OUR_NAMES = frozenset(
 
 
 def render(outcome: Outcome, echo: bool = True, body: str = "auto") -> bytes:
-    """One line, its newline included. `echo` keeps the input, `body` (always, auto, never) the raw reply."""
+    """Return the record with its newline. `echo` keeps the input, `body` (always, auto, never) the raw reply."""
     if isinstance(outcome, Success):
         return FORMATS.get(outcome.request.output_format, llmblast_record)(outcome, echo, body)
     return error_record(outcome, echo)
 
 
 def llmblast_record(success: Success, echo: bool, body: str) -> bytes:
-    """The default format of save.jsonl. `latency` is in seconds, to the microsecond."""
+    """Return a record of the default format. `latency` is in seconds, to the microsecond."""
     request, answer, reply = success.request, success.answer, success.reply
     record: dict[str, object] = {
         "key": request.key,
@@ -72,9 +72,9 @@ def llmblast_record(success: Success, echo: bool, body: str) -> bytes:
 
 
 def openai_batch_record(success: Success, echo: bool, body: str) -> bytes:
-    """A line of an OpenAI batch output file, which fixes what is in it: always the whole reply, never the input.
+    """Return a line of an OpenAI batch output file: always with the whole reply, never with the input.
 
-    `id` is the record's own, as it is there. Source: platform.openai.com/docs/api-reference/batch/request-output.
+    `id` is that of the record. Source: platform.openai.com/docs/api-reference/batch/request-output.
     """
     request = success.request
     record = _batch_members(request, success.reply)
@@ -87,10 +87,9 @@ def openai_batch_record(success: Success, echo: bool, body: str) -> bytes:
 
 
 def error_record(failure: Failure, echo: bool = True) -> bytes:
-    """A line of errors.jsonl. Its `request` is the original line: JSON where it is JSON, else text.
+    """Return a record of errors.jsonl. `request` is the original line: JSON if it is JSON, else text.
 
-    Where the line is no UTF-8, `request_base64` has its very bytes. A raw reply is always kept: it may have been paid
-    for.
+    If the line is not UTF-8, `request_base64` has its exact bytes. A raw reply is always kept: it may have been billed.
     """
     line = failure.line
     if isinstance(line, Request) and line.output_format in _ERROR_FORMATS:
@@ -110,7 +109,7 @@ def error_record(failure: Failure, echo: bool = True) -> bytes:
 
 
 def _openai_batch_error(failure: Failure) -> bytes:
-    """A line of an OpenAI batch error file, with the members that other error records have behind its own.
+    """Return a line of an OpenAI batch error file, followed by the members of other error records.
 
     `error` is always an object with code and message, as with vLLM's run-batch; OpenAI leaves it out where `response`
     has the error of an HTTP reply. Sources: platform.openai.com/docs/api-reference/batch/request-output,
@@ -126,7 +125,7 @@ def _openai_batch_error(failure: Failure) -> bytes:
 
 
 def anthropic_batch_record(success: Success, echo: bool, body: str) -> bytes:
-    """A line of the results of an Anthropic batch: always the whole message, never the input.
+    """Return a line of the results of an Anthropic batch: always with the whole message, never with the input.
 
     Source: docs.anthropic.com/en/api/retrieving-message-batch-results.
     """
@@ -141,7 +140,7 @@ def anthropic_batch_record(success: Success, echo: bool, body: str) -> bytes:
 
 
 def _anthropic_batch_error(failure: Failure) -> bytes:
-    """A line of the results of an Anthropic batch, with the members that other error records have behind its own."""
+    """Return a line of the results of an Anthropic batch, followed by the members of other error records."""
     line, reply = failure.line, failure.reply
     error: object = {"type": "error", "error": {"type": failure.code, "message": failure.error}}
     has_error = reply is not None and _is_error(reply.body)
@@ -178,7 +177,7 @@ def _is_error(body: bytes) -> bool:
 
 
 def _batch_members(line: Line, reply: Reply | None) -> dict[str, object]:
-    """Return what batch records begin with. Without an HTTP reply there is no `response`."""
+    """Return the first members of an OpenAI batch record. Without an HTTP reply `response` is null."""
     response = None
     if reply is not None and reply.status:
         response = {"status_code": reply.status, "request_id": _request_id_of(reply), "body": embed(reply.body)}
@@ -192,7 +191,7 @@ def _batch_members(line: Line, reply: Reply | None) -> dict[str, object]:
 
 
 def _request_id_of(reply: Reply) -> str | None:
-    """Return the name by which the provider, or a gateway before it, knows the request."""
+    """Return the id that the provider, or a gateway before it, gave to the request."""
     for name in _REQUEST_ID_HEADERS:
         if value := reply.header(name):
             return value.decode("utf-8", "replace")
@@ -200,7 +199,7 @@ def _request_id_of(reply: Reply) -> str | None:
 
 
 def _custom_id_in(text: bytes) -> str | None:
-    """Return the `custom_id` of a batch line that no request could be made of; None for other lines."""
+    """Return the `custom_id` of a batch line that could not be parsed as a request; None for other lines."""
     if _CUSTOM_ID not in text:
         return None
     try:

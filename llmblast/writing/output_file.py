@@ -36,13 +36,12 @@ class ChangedError(OSError):
 class OutputFile:
     """An append-only file of records; `-` is standard output. `flag` is the option that names it, for messages.
 
-    `repaired` says, for the log, what opening put right, a sentence each; `is_resumable`, whether a later run can read
-    it and go on.
+    `repaired` lists what opening repaired, one message each. `is_resumable`: a later run can read the file and go on.
     `before_first_append` is called once, in the thread of the first `append`.
-    A new file is for its owner only (0600), an existing one keeps its mode. `overwrite` takes what earlier runs wrote,
-    with `force` whatever it holds: the caller will `empty` it once all its outputs are locked.
+    A new file is for its owner only (0600), an existing one keeps its mode. `overwrite` accepts records of any run,
+    `force` with it any content: the caller calls `empty` once all its outputs are locked.
     Opening a named pipe waits for its reader, unless `waits_for_reader` is off.
-    Raises OutputBlockedError, one sentence with the fix: locked by another run, not ours, cannot be created.
+    Raises OutputBlockedError if the file is locked by another run, is not ours or cannot be created.
     """
 
     def __init__(
@@ -122,8 +121,8 @@ class OutputFile:
 
     @property
     def watchable_fd(self) -> int | None:
-        """Descriptor on which the event loop reports that the reader has gone, before anything is written: that of a
-        pipe without a name, which never gets another reader, opened for nothing but writing.
+        """Descriptor on which the event loop reports that the reader is gone, or None: only a pipe without a name never
+        gets another reader, and only if it is opened just for writing.
         """
         is_nameless = self._is_shared_pipe and descriptor_of(self.path) is not None
         if is_nameless and fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
@@ -143,7 +142,7 @@ class OutputFile:
             self._expected_bytes = self.size_bytes
 
     def lines(self, leave_out_bytes: int = 0) -> Iterator[bytes]:
-        """All lines but those in the last `leave_out_bytes`, newlines included, even where the file has lost its name.
+        """Yield the lines, newlines included, without the last `leave_out_bytes`; also if the file has lost its name.
 
         Blocks. Raises OSError.
         """
@@ -207,7 +206,7 @@ class OutputFile:
 
     @contextlib.contextmanager
     def _in_one_piece(self) -> Iterator[None]:
-        """Keep other processes out of a pipe meanwhile. A lock by process: they share the open file, with its flock."""
+        """Lock a pipe against other processes. They share the open file with its flock, so each process has a lock."""
         if not self._is_shared_pipe:
             yield
             return
@@ -258,7 +257,7 @@ class OutputFile:
             ) from None
 
     def _check_ours(self, overwrite: bool) -> None:
-        """Raise OutputBlockedError for a file with something else in it than records of ours."""
+        """Raise OutputBlockedError for a file with other content than our records."""
         if has_record(self._fd) if overwrite else is_ours(self._fd):
             return
         what = "none of its first lines is a record" if overwrite else "its first line is not a record"
@@ -284,14 +283,14 @@ class OutputFile:
         )
 
     def _wait_until_writable(self) -> None:
-        """A pipe that another process has made non-blocking is full."""
+        """Wait until there is room in a full pipe that another process has made non-blocking."""
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
         poll.poll()
 
 
 def _open_pipe(path: str, waits_for_reader: bool) -> int:
-    """Open what is written to and nothing more. Raises OSError."""
+    """Open a pipe or device for writing. Raises OSError."""
     descriptor = descriptor_of(path)
     if descriptor is not None:
         return os.dup(descriptor)

@@ -18,9 +18,9 @@ RECORD_START = b'{"key":"'
 _OURS = re.compile(rb'\{"key":"[0-9a-f]{16}"')
 _OUR_START = re.compile(rb'\{"key":"(?:[0-9a-f]{16}"|[0-9a-f]{0,16}\Z)')
 """A record, or the torn start of one."""
-_FIRST_LINES = 100
+_MAX_FIRST_LINES = 100
 _BLOCK_BYTES = 256 * 1024
-_LONGEST_BYTES = 64 * 1024 * 1024
+_MAX_RECORD_BYTES = 64 * 1024 * 1024
 
 
 def is_ours(fd: int) -> bool:
@@ -40,23 +40,23 @@ def is_ours(fd: int) -> bool:
 
 def has_record(fd: int) -> bool:
     """Return whether the file is empty or has a record of ours among its first lines."""
-    lines = islice(_lines_from_start(fd), _FIRST_LINES)
+    lines = islice(_lines_from_start(fd), _MAX_FIRST_LINES)
     return os.fstat(fd).st_size == 0 or is_ours(fd) or any(_OURS.match(line) for line in lines)
 
 
 def _lines_from_start(fd: int) -> Iterator[bytes]:
-    """All lines of the file; of one that is too long to be a record, pieces."""
+    """Yield all lines of the file; pieces of those that are too long for a record."""
     with open(os.dup(fd), "rb") as file:
         file.seek(0)
-        while line := file.readline(_LONGEST_BYTES):
+        while line := file.readline(_MAX_RECORD_BYTES):
             yield line
 
 
 def repair(fd: int, path: str) -> list[str]:
-    """Cuts zeros off, mends the last line, moves broken records to `path`.quarantine; returns what was done, for the
-    log. What the zeros left whole is kept.
+    """Remove zeros at the end, repair the last line, move fragments of broken records to `path`.quarantine, and keep
+    whole records between zeros. Return messages about that.
 
-    Raises OSError; the file is then as it was, or what was to be moved is in both files.
+    Raises OSError; the file is unchanged then, or both files have what was to be moved.
     """
     notes = (_cut_zeros(fd, path), _mend_tail(fd, path), _quarantine(fd, path))
     return [note for note in notes if note]
@@ -78,7 +78,7 @@ def _cut_zeros(fd: int, path: str) -> str | None:
 
 
 def _mend_tail(fd: int, path: str) -> str | None:
-    """Completes a last line that only lacks its newline; moves a torn one to `path`.torn and cuts it off."""
+    """Complete a last line that only lacks its newline, or move a torn one to `path`.torn."""
     tail = _last_line(fd)
     if not tail:
         return None
@@ -112,7 +112,7 @@ def _number(count: int) -> str:
 
 
 def _blocks_of_lines(fd: int) -> Iterator[bytes]:
-    """The whole file as blocks of whole lines."""
+    """Yield the whole file in blocks of whole lines."""
     parts: list[bytes] = []
     position = 0
     while block := os.pread(fd, _BLOCK_BYTES, position):

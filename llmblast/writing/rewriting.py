@@ -67,7 +67,7 @@ def _copy_start(fd: int, target: IO[bytes], size_bytes: int) -> None:
 
 
 def _replace(fd: int, path: str, new: IO[bytes], new_path: str) -> None:
-    """The lock belongs to the open file, which the duplicate shares; so `path` names a locked file at every moment."""
+    """Let `path` and `fd` be the new file. The duplicate shares its lock, so `path` is a locked file all the time."""
     new.flush()
     os.fsync(new.fileno())
     os.rename(new_path, path)

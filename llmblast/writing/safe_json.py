@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import orjson
 
 _INDENTATION = re.compile(rb"[\r\n][ \t\r\n]*")
-_MANY_BRACKETS = 1000
-_DEEPEST = 100
+_MAX_SAFE_BRACKETS = 1000
+_MAX_DEPTH = 100
 
 
 def dump_line(record: Mapping[str, object]) -> bytes:
@@ -51,14 +51,14 @@ def is_json(data: bytes) -> bool:
 
 def _fits_into_a_record(data: bytes) -> bool:
     """Return whether the bytes are JSON, also inside of a record, which adds up to two levels of nesting."""
-    is_shallow = data.count(b"[") + data.count(b"{") <= _MANY_BRACKETS
+    is_shallow = data.count(b"[") + data.count(b"{") <= _MAX_SAFE_BRACKETS
     return is_json(data) and (is_shallow or is_json(b"[[" + data + b"]]"))
 
 
 def _plain(value: object, depth: int) -> object:
-    if depth < _DEEPEST and isinstance(value, Mapping):
+    if depth < _MAX_DEPTH and isinstance(value, Mapping):
         return {_text(str(name)): _plain(member, depth + 1) for name, member in value.items()}
-    if depth < _DEEPEST and isinstance(value, list | tuple):
+    if depth < _MAX_DEPTH and isinstance(value, list | tuple):
         return [_plain(member, depth + 1) for member in value]
     return _scalar(value)
 
@@ -78,12 +78,12 @@ def _scalar(value: object) -> object:
 
 
 def _text(value: str) -> str:
-    """Joins surrogates that are pairs and replaces the lone ones."""
+    """Join pairs of surrogates, and replace single ones."""
     return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _long_number(value: int) -> orjson.Fragment | str:
-    """All digits; hexadecimal text where a reader's floating point would overflow."""
+    """Return all digits, or hexadecimal text if floating point of a reader would overflow."""
     return orjson.Fragment(str(value)) if abs(value) < 10**300 else hex(value)
 
 

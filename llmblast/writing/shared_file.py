@@ -13,8 +13,8 @@ from llmblast.locks import blocked, lock_within
 from llmblast.pipes import check_place
 from llmblast.writing.output_file import OutputFile, names_file
 
-START_WAIT_S = 2.0
-APPEND_WAIT_S = 10.0
+MAX_START_WAIT_S = 2.0
+MAX_APPEND_WAIT_S = 10.0
 """Enough for many runs to append a batch each, one after the other."""
 
 
@@ -32,7 +32,7 @@ class SharedFile(OutputFile):
     def append(self, data: bytes) -> tuple[int, OSError | None]:
         """Append all of `data` durably, or nothing of it. Blocks."""
         try:
-            fd = self._open_for_a_moment(APPEND_WAIT_S)
+            fd = self._open_for_a_moment(MAX_APPEND_WAIT_S)
             try:
                 _append_whole(fd, data)
             finally:
@@ -45,14 +45,14 @@ class SharedFile(OutputFile):
         check_place(self.path, self._flag)
         self.path = os.path.realpath(self.path)
         try:
-            self._fd = self._open_for_a_moment(START_WAIT_S)
+            self._fd = self._open_for_a_moment(MAX_START_WAIT_S)
         except BlockingIOError:
             raise blocked(self.name, self._flag) from None
         self._check_ours(overwrite=False)
         self.close()
 
     def _open_for_a_moment(self, wait_s: float) -> int:
-        """Open and lock the file that has the name then. Raises OSError."""
+        """Open and lock the file that has the name now. Raises OSError."""
         while True:
             fd = self._open()
             try:

@@ -53,7 +53,7 @@ def read_side_file(path: str) -> dict[str, object] | None:
 
 
 def write_side_file(path: str, content: dict[str, object]) -> None:
-    """Replace the file durably, and whole at every moment; for its owner only, since a prompt may be private.
+    """Replace the file durably and in one step, readable only by its owner, since a prompt may be private.
 
     Raises OSError.
     """

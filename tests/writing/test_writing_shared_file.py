@@ -61,8 +61,8 @@ def test_a_run_that_goes_on_with_the_file_may_come_in_between(errors: Path) -> N
 
 def test_a_run_that_holds_the_file_goes_before(errors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told at the start, and where it begins later, after a while."""
-    monkeypatch.setattr(shared_file, "START_WAIT_S", 0.0)
-    monkeypatch.setattr(shared_file, "APPEND_WAIT_S", 0.0)
+    monkeypatch.setattr(shared_file, "MAX_START_WAIT_S", 0.0)
+    monkeypatch.setattr(shared_file, "MAX_APPEND_WAIT_S", 0.0)
     shared = SharedFile(str(errors))
     run = OutputFile(str(errors))
 

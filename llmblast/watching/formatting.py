@@ -1,4 +1,4 @@
-"""Numbers, rates and times as a person reads them."""
+"""Formatting: return numbers, rates and times as text for people."""
 
 _MINUTE_S = 60
 _HOUR_S = 3600
@@ -6,12 +6,12 @@ _DAY_S = 86400
 
 
 def count(number: int) -> str:
-    """`1,234,567`."""
+    """Return a number as `1,234,567`."""
     return f"{number:,}"
 
 
 def short(number: float) -> str:
-    """At most four characters: `999`, `1.2k`, `45k`, `3.4M`."""
+    """Return a number in at most four characters: `999`, `1.2k`, `45k`, `3.4M`."""
     scaled, suffixes = float(number), iter(("", "k", "M", "G", "T"))
     suffix = next(suffixes)
     while scaled >= 999.5 and (larger := next(suffixes, None)):
@@ -21,14 +21,14 @@ def short(number: float) -> str:
 
 
 def rate(per_second: float) -> str:
-    """`0.25`, `12.5`, `12,346`: as many digits as a person compares."""
+    """Return a rate with about three digits: `0.25`, `12.5`, `12,346`."""
     if per_second >= 999.95:
         return f"{per_second:,.0f}"
     return f"{per_second:.1f}" if per_second >= 9.995 else f"{per_second:.2f}"
 
 
 def percent(part: float, whole: float) -> str:
-    """Rounded, but 0 % and 100 % are only said when they are exact."""
+    """Return the rounded share of `part`; 0 % and 100 % only if they are exact."""
     if part <= 0 or whole <= 0:
         return "0 %"
     if part >= whole:
@@ -38,7 +38,7 @@ def percent(part: float, whole: float) -> str:
 
 
 def utilisation(share: float) -> str:
-    """Like `percent`, with one decimal from 90 % on, where it tells a full limit from a nearly full one: `99.4 %`."""
+    """Return a share like `percent`, from 90 % on with one decimal: a full limit differs from `99.4 %`."""
     if share < 0.9:
         return percent(share, 1)
     shown = round(100 * share, 1)
@@ -46,7 +46,7 @@ def utilisation(share: float) -> str:
 
 
 def latency(seconds: float | None) -> str:
-    """`1.5 ms`, `81 ms`, `0.81 s`, `45.6 s`; a dash where there is none."""
+    """Return a latency as `1.5 ms`, `81 ms`, `0.81 s` or `45.6 s`; a dash for None."""
     if seconds is None:
         return "-"
     if seconds < 0.0995:
@@ -55,7 +55,7 @@ def latency(seconds: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`1.2 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Return a duration as `1.2 s`, `3 min 20 s` or `2 h 05 min`."""
     if round(seconds, 1) < _MINUTE_S:
         return f"{seconds:.1f} s"
     if round(seconds) < _HOUR_S:
@@ -66,7 +66,7 @@ def duration(seconds: float) -> str:
 
 
 def clock_time(seconds: float | None) -> str:
-    """`01:11`, `2:05:10`, `4 d 03 h`; dashes where it is not known."""
+    """Return a time as `01:11`, `2:05:10` or `4 d 03 h`; dashes for None."""
     if seconds is None:
         return "--:--"
     whole = round(seconds)

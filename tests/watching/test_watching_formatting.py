@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmblast.watching import figures
+from llmblast.watching import formatting
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from llmblast.watching import figures
 )
 def test_a_short_number_keeps_two_or_three_digits(number: float, expected: str) -> None:
     """Rounding carries over to the next unit."""
-    assert figures.short(number) == expected
+    assert formatting.short(number) == expected
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_short_number_keeps_two_or_three_digits(number: float, expected: str) 
 )
 def test_a_rate_has_the_digits_that_matter(per_second: float, expected: str) -> None:
     """Slow ones need decimals, fast ones do not."""
-    assert figures.rate(per_second) == expected
+    assert formatting.rate(per_second) == expected
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_rate_has_the_digits_that_matter(per_second: float, expected: str) -> 
 )
 def test_all_and_nothing_are_only_said_when_they_are_exact(part: float, whole: float, expected: str) -> None:
     """100 % with a line missing would be a lie."""
-    assert figures.percent(part, whole) == expected
+    assert formatting.percent(part, whole) == expected
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_all_and_nothing_are_only_said_when_they_are_exact(part: float, whole: f
 )
 def test_a_latency_has_a_unit_that_suits_it(seconds: float | None, expected: str) -> None:
     """Local models and reasoning models both read well."""
-    assert figures.latency(seconds) == expected
+    assert formatting.latency(seconds) == expected
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_latency_has_a_unit_that_suits_it(seconds: float | None, expected: str
 )
 def test_a_duration_is_told_in_words(seconds: float, expected: str) -> None:
     """No 60 in the place of seconds or minutes."""
-    assert figures.duration(seconds) == expected
+    assert formatting.duration(seconds) == expected
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_duration_is_told_in_words(seconds: float, expected: str) -> None:
 )
 def test_a_clock_time_grows_with_what_it_has_to_say(seconds: float | None, expected: str) -> None:
     """Minutes, then hours, then days."""
-    assert figures.clock_time(seconds) == expected
+    assert formatting.clock_time(seconds) == expected
 
 
 @pytest.mark.parametrize(
@@ -99,15 +99,15 @@ def test_a_clock_time_grows_with_what_it_has_to_say(seconds: float | None, expec
 )
 def test_a_nearly_full_limit_is_told_from_a_full_one(share: float, expected: str) -> None:
     """With a decimal where it matters; more than all of it is told as such."""
-    assert figures.utilisation(share) == expected
+    assert formatting.utilisation(share) == expected
 
 
 @given(st.floats(0, 1e15))
 def test_a_short_number_is_short(number: float) -> None:
     """Four characters and a unit at most, so that columns hold."""
-    assert len(figures.short(number)) <= 5
+    assert len(formatting.short(number)) <= 5
 
 
 def test_a_count_has_thousands_separators() -> None:
     """Millions can be told from hundreds of thousands."""
-    assert figures.count(1_234_567) == "1,234,567"
+    assert formatting.count(1_234_567) == "1,234,567"
