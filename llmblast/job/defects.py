@@ -39,10 +39,7 @@ _PRIVATE = ("headers", "key_command", "key_env", "key_file", "proxy", "params", 
 
 
 class Defects:
-    """Report the defects of one run. `environ` contains secrets to hide, `secrets` returns further ones.
-
-    `progress` returns the counters of the run, by name. `tell` shows a message to the user during the run.
-    """
+    """Report the defects of one run. `environ` contains secrets to hide; `tell` shows a message to the user."""
 
     def __init__(
         self,
@@ -53,8 +50,8 @@ class Defects:
     ) -> None:
         self.fence = Fence(self.report_advice)
         self.tell = tell or _write_to_stderr
-        self.secrets: Callable[[], Iterable[bytes]] = tuple
-        self.progress: Callable[[], Mapping[str, object]] = dict
+        self._secrets: Callable[[], Iterable[bytes]] = tuple
+        self._progress: Callable[[], Mapping[str, object]] = dict
         self._settings = settings
         self._environ = environ
         self._command = command
@@ -62,6 +59,12 @@ class Defects:
         self._place: str | None = None
         """Path of the details; None until the first report."""
         self._reports = 0
+
+    def on_run_built(
+        self, secrets: Callable[[], Iterable[bytes]], progress: Callable[[], Mapping[str, object]]
+    ) -> None:
+        """Hide what `secrets` returns, too, and report the counters that `progress` returns by name."""
+        self._secrets, self._progress = secrets, progress
 
     def report_advice(self, part: str, error: Exception) -> None:
         """Write the details of a defect in an optional part, and tell the user that the part is switched off."""
@@ -102,13 +105,13 @@ class Defects:
             *(f"setting {name} = {value}" for name, value in _shown_settings(self._settings)),
         ]
         with suppress(Exception):
-            lines += [f"so far {name} = {value}" for name, value in self.progress().items()]
+            lines += [f"so far {name} = {value}" for name, value in self._progress().items()]
         return "\n".join([*lines, *traceback.format_exception(error)]) + "\n"
 
     def _redact(self, text: str) -> str:
         telling = (value for name, value in self._environ.items() if any(part in name.lower() for part in _TELLING))
         secrets = {word for value in telling for word in (value, *value.split()) if len(word) >= MIN_SECRET}
-        secrets.update(secret.decode(errors="replace") for secret in self.secrets())
+        secrets.update(secret.decode(errors="replace") for secret in self._secrets())
         for secret in sorted(secrets, key=len, reverse=True):
             text = text.replace(secret, _HIDDEN)
         return re.sub(_LOOKS_SECRET, _HIDDEN, text)

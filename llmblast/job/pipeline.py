@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from random import Random
@@ -127,8 +127,7 @@ async def build_pipeline(
         endpoints = await _start_mocks(settings.endpoints, stack)
         channels = _open_channels(settings, endpoints, keys, environ, stack)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
-        defects.secrets = lambda: (secret for c in channels if isinstance(c, RedactingChannel) for secret in c.secrets)
-        defects.progress = lambda: {entry.name: getattr(counters, entry.name) for entry in fields(counters)}
+        defects.on_run_built(partial(_secrets_in, channels), counters.by_name)
         timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
         notes = [note for output in outputs for note in output.repaired]
         notes += connection_notes(endpoints, environ, verbose=settings.verbose)
@@ -136,6 +135,13 @@ async def build_pipeline(
             source, results, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects
         )
         yield _assemble(settings, parser, opened)
+
+
+def _secrets_in(channels: Sequence[Channel]) -> Iterator[bytes]:
+    """Yield the present secrets of all channels."""
+    for channel in channels:
+        if isinstance(channel, RedactingChannel):
+            yield from channel.secrets
 
 
 def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pipeline:

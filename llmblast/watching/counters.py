@@ -5,7 +5,7 @@ Nothing here grows with the run: latencies go into a histogram of fixed size, ki
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 MAX_ERROR_KINDS = 100
 _MIN_LATENCY_S = 1e-4
@@ -128,6 +128,10 @@ class Counters:
     first_sent_s: float | None = None
     last_sent_s: float | None = None
     error_kinds: dict[str, ErrorKind] = field(default_factory=dict)
+
+    def by_name(self) -> dict[str, object]:
+        """Return all counters by their names."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
     @property
     def sending_s(self) -> float:

@@ -38,7 +38,7 @@ def defect(message: str = "a bug") -> Exception:
 def test_the_details_say_what_was_where(tmp_path: Path, settings: Settings) -> None:
     """Enough to find the defect without the run."""
     defects = Defects(settings, {})
-    defects.progress = lambda: {"sent": 17}
+    defects.on_run_built(list, lambda: {"sent": 17})
 
     sentence = defects.report(defect())
 
@@ -67,7 +67,7 @@ def test_no_secret_is_in_a_report(
 ) -> None:
     """Neither from the settings nor from the message of the defect."""
     defects = Defects(settings, {"GATEWAY_TOKEN": "in-the-environment", "HOME": "/root"})
-    defects.secrets = lambda: [b"known-to-a-channel"]
+    defects.on_run_built(lambda: [b"known-to-a-channel"], dict)
     message = (
         "in-the-environment, known-to-a-channel, sk-looks-like-one, https://user:password@gpu.example, "
         "https://gpu.example?token=in-the-query"
@@ -86,7 +86,7 @@ def test_without_known_secrets_nothing_is_written(tmp_path: Path, settings: Sett
         raise RuntimeError("secrets cannot be found")
 
     defects = Defects(settings, {})
-    defects.secrets = fail
+    defects.on_run_built(fail, dict)
 
     sentence = defects.report(defect("in plain text"))
 
