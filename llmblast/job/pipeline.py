@@ -120,7 +120,6 @@ async def build_pipeline(
         known: Sequence[KnownLimits] = ()
         if outputs and outputs[0].is_resumable:
             await asyncio.to_thread(check_settings, settings)
-            outputs[0].before_first_append = partial(_keep_settings, settings, defects)
         if outputs:
             answered, failed = await asyncio.to_thread(find_finished_in, settings, *outputs)
             known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
@@ -150,7 +149,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
     say = partial(_say, opened.defects)
     scheduler = make_scheduler(settings, opened.known, fence)
     can_resume = bool(opened.outputs) and opened.outputs[0].is_resumable
-    writer = opened.results or _make_writer(settings, opened.outputs, say)
+    writer = opened.results or _make_writer(settings, opened.outputs, opened.defects)
     engine = Engine(
         scheduler,
         opened.channels,
@@ -208,16 +207,17 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
     )
 
 
-def _make_writer(settings: Settings, outputs: Sequence[OutputFile], say: Callable[[str], None]) -> Writer:
+def _make_writer(settings: Settings, outputs: Sequence[OutputFile], defects: Defects) -> Writer:
     save, errors = outputs
     return Writer(
         save,
         errors,
         echo=settings.echo,
         body=settings.body,
-        notice=say,
+        notice=partial(_say, defects),
         spool_directory=settings.spool,
         timing=Timing(disk_wait_s=settings.disk_wait),
+        before_first_answer=partial(_keep_settings, settings, defects) if save.is_resumable else None,
     )
 
 

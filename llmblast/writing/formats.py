@@ -7,10 +7,8 @@ of our records uses are members of `fields`. No function raises an error, whatev
 import base64
 from collections.abc import Callable, Mapping
 
-import orjson
-
 from llmblast.models import Failure, Line, Outcome, Reply, Request, Success
-from llmblast.writing.safe_json import dump_line, embed
+from llmblast.writing.safe_json import dump_line, embed, load_object
 
 _REQUEST_ID_HEADERS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-amzn-requestid", b"x-goog-request-id")
 """Of OpenAI and most servers, Anthropic, Azure, Amazon, Google; the first in a reply counts."""
@@ -62,10 +60,7 @@ def llmblast_record(success: Success, echo: bool, body: str) -> bytes:
     }
     if not echo:
         del record["input"]
-    if success.maybe_billed:
-        record["maybe_billed"] = success.maybe_billed
-    if request.extra:
-        _add_fields(record, request.extra)
+    _add_billing_and_fields(record, success)
     if body == "always" or (body == "auto" and answer.says_more):
         record["body"] = embed(reply.body)
     return dump_line(record)
@@ -76,13 +71,9 @@ def openai_batch_record(success: Success, echo: bool, body: str) -> bytes:
 
     `id` is that of the record. Source: platform.openai.com/docs/api-reference/batch/request-output.
     """
-    request = success.request
-    record = _batch_members(request, success.reply)
+    record = _batch_members(success.request, success.reply)
     record["error"] = None
-    if success.maybe_billed:
-        record["maybe_billed"] = success.maybe_billed
-    if request.extra:
-        _add_fields(record, request.extra)
+    _add_billing_and_fields(record, success)
     return dump_line(record)
 
 
@@ -101,11 +92,7 @@ def error_record(failure: Failure, echo: bool = True) -> bytes:
     if echo:
         record["input"] = line.input
     record["error"] = failure.error
-    _add_circumstances(record, failure)
-    if failure.body:
-        record["body"] = embed(failure.body)
-    _add_request(record, line)
-    return dump_line(record)
+    return _dump_failure(record, failure, keep_body=True)
 
 
 def _openai_batch_error(failure: Failure) -> bytes:
@@ -117,11 +104,7 @@ def _openai_batch_error(failure: Failure) -> bytes:
     """
     record = _batch_members(failure.line, failure.reply)
     record["error"] = {"code": failure.code, "message": failure.error}
-    _add_circumstances(record, failure)
-    if failure.body and record["response"] is None:
-        record["body"] = embed(failure.body)
-    _add_request(record, failure.line)
-    return dump_line(record)
+    return _dump_failure(record, failure, keep_body=record["response"] is None)
 
 
 def anthropic_batch_record(success: Success, echo: bool, body: str) -> bytes:
@@ -132,10 +115,7 @@ def anthropic_batch_record(success: Success, echo: bool, body: str) -> bytes:
     request = success.request
     record: dict[str, object] = {"key": request.key, "line": request.number, "custom_id": request.id}
     record["result"] = {"type": "succeeded", "message": embed(success.reply.body)}
-    if success.maybe_billed:
-        record["maybe_billed"] = success.maybe_billed
-    if request.extra:
-        _add_fields(record, request.extra)
+    _add_billing_and_fields(record, success)
     return dump_line(record)
 
 
@@ -143,17 +123,13 @@ def _anthropic_batch_error(failure: Failure) -> bytes:
     """Return a line of the results of an Anthropic batch, followed by the members of other error records."""
     line, reply = failure.line, failure.reply
     error: object = {"type": "error", "error": {"type": failure.code, "message": failure.error}}
-    has_error = reply is not None and _is_error(reply.body)
+    has_error = reply is not None and load_object(reply.body).get("type") == "error"
     if reply is not None and has_error:
         error = embed(reply.body)
     record: dict[str, object] = {"key": line.key, "line": line.number, "custom_id": line.id}
     record["result"] = {"type": "errored", "error": error}
     record["error"] = {"code": failure.code, "message": failure.error}
-    _add_circumstances(record, failure)
-    if failure.body and not has_error:
-        record["body"] = embed(failure.body)
-    _add_request(record, line)
-    return dump_line(record)
+    return _dump_failure(record, failure, keep_body=not has_error)
 
 
 FORMATS: Mapping[str, Callable[[Success, bool, str], bytes]] = {
@@ -165,15 +141,6 @@ _ERROR_FORMATS: Mapping[str, Callable[[Failure], bytes]] = {
     "openai-batch": _openai_batch_error,
     "anthropic-batch": _anthropic_batch_error,
 }
-
-
-def _is_error(body: bytes) -> bool:
-    """Return whether a reply is an error in Anthropic's form."""
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(data, dict) and data.get("type") == "error"
 
 
 def _batch_members(line: Line, reply: Reply | None) -> dict[str, object]:
@@ -202,15 +169,13 @@ def _custom_id_in(text: bytes) -> str | None:
     """Return the `custom_id` of a batch line that could not be parsed as a request; None for other lines."""
     if _CUSTOM_ID not in text:
         return None
-    try:
-        fields = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-    custom_id = fields.get("custom_id") if isinstance(fields, dict) else None
+    custom_id = load_object(text).get("custom_id")
     return custom_id if isinstance(custom_id, str) else None
 
 
-def _add_circumstances(record: dict[str, object], failure: Failure) -> None:
+def _dump_failure(record: dict[str, object], failure: Failure, *, keep_body: bool) -> bytes:
+    """Add the members that all error records have, and return the line."""
+    text = failure.line.text
     record["status"] = failure.status
     record["code"] = failure.code
     record["transient"] = failure.transient
@@ -218,12 +183,19 @@ def _add_circumstances(record: dict[str, object], failure: Failure) -> None:
     record["endpoint"] = failure.endpoint
     if failure.maybe_billed:
         record["maybe_billed"] = failure.maybe_billed
+    if failure.body and keep_body:
+        record["body"] = embed(failure.body)
+    record["request"] = embed(text)
+    if not _is_utf8(text):
+        record["request_base64"] = base64.b64encode(text).decode()
+    return dump_line(record)
 
 
-def _add_request(record: dict[str, object], line: Line) -> None:
-    record["request"] = embed(line.text)
-    if not _is_utf8(line.text):
-        record["request_base64"] = base64.b64encode(line.text).decode()
+def _add_billing_and_fields(record: dict[str, object], success: Success) -> None:
+    if success.maybe_billed:
+        record["maybe_billed"] = success.maybe_billed
+    if extra := success.request.extra:
+        _add_fields(record, extra)
 
 
 def _add_fields(record: dict[str, object], extra: Mapping[str, object]) -> None:

@@ -37,7 +37,6 @@ class OutputFile:
     """An append-only file of records; `-` is standard output. `flag` is the option that names it, for messages.
 
     `repaired` lists what opening repaired, one message each. `is_resumable`: a later run can read the file and go on.
-    `before_first_append` is called once, in the thread of the first `append`.
     A new file is for its owner only (0600), an existing one keeps its mode. `overwrite` accepts records of any run,
     `force` with it any content: the caller calls `empty` once all its outputs are locked.
     Opening a named pipe waits for its reader, unless `waits_for_reader` is off.
@@ -56,7 +55,6 @@ class OutputFile:
         self.name = "standard output" if path == STDOUT else path
         self.path = path
         self.repaired: list[str] = []
-        self.before_first_append: Callable[[], None] | None = None
         self._flag = flag
         self._fd = -1
         self._is_shared_pipe = False
@@ -80,9 +78,6 @@ class OutputFile:
         """Write all of `data`. Return how many bytes were written, and the error if that is not all. Blocks."""
         if (change := self.find_change()) is not None:
             return 0, change
-        if self.before_first_append is not None:
-            call, self.before_first_append = self.before_first_append, None
-            call()
         with self._in_one_piece():
             written, error = self._write(data)
         self._expected_bytes += written
@@ -113,7 +108,7 @@ class OutputFile:
         """
         if not self.is_resumable:
             return
-        if not names_file(self.path, self._fd):
+        if not _names_file(self.path, self._fd):
             raise FileNotFoundError(errno.ENOENT, "it was removed or replaced during the run")
         expected_bytes = self._expected_bytes
         if (size := self.size_bytes) < expected_bytes:
@@ -189,7 +184,7 @@ class OutputFile:
     def _open_regular(self, overwrite: bool, force: bool) -> None:
         check_place(self.path, self._flag)
         self.path = os.path.realpath(self.path)
-        self._fd = self._open_locked()
+        self._fd = self._open_locked(lambda fd: lock(fd, self.name, self._flag))
         self._prepare(overwrite, force)
         self._expected_bytes = self.size_bytes
 
@@ -218,13 +213,13 @@ class OutputFile:
             with contextlib.suppress(OSError):
                 fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
-    def _open_locked(self) -> int:
+    def _open_locked(self, acquire: Callable[[int], None]) -> int:
         """Open and lock the file; again if another run has replaced it by a rewritten one in between."""
         while True:
             fd = self._open()
             try:
-                lock(fd, self.name, self._flag)
-                if names_file(self.path, fd):
+                acquire(fd)
+                if _names_file(self.path, fd):
                     return fd
             except BaseException:
                 os.close(fd)
@@ -306,7 +301,7 @@ def _changed(size_bytes: int, expected_bytes: int) -> ChangedError:
     return ChangedError(errno.ESTALE, f"another process changed it during the run ({what})")
 
 
-def names_file(path: str, fd: int) -> bool:
+def _names_file(path: str, fd: int) -> bool:
     """Return whether `path` leads to the open file."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(fd))

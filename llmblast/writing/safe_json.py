@@ -49,6 +49,15 @@ def is_json(data: bytes) -> bool:
     return True
 
 
+def load_object(data: bytes) -> dict[str, object]:
+    """Return the members of a JSON object; none of anything else."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def _fits_into_a_record(data: bytes) -> bool:
     """Return whether the bytes are JSON, also inside of a record, which adds up to two levels of nesting."""
     is_shallow = data.count(b"[") + data.count(b"{") <= _MAX_SAFE_BRACKETS

@@ -8,10 +8,11 @@ its errors all the time, and these runs give way to it.
 import errno
 import fcntl
 import os
+from functools import partial
 
 from llmblast.locks import blocked, lock_within
 from llmblast.pipes import check_place
-from llmblast.writing.output_file import OutputFile, names_file
+from llmblast.writing.output_file import OutputFile
 
 MAX_START_WAIT_S = 2.0
 MAX_APPEND_WAIT_S = 10.0
@@ -32,7 +33,7 @@ class SharedFile(OutputFile):
     def append(self, data: bytes) -> tuple[int, OSError | None]:
         """Append all of `data` durably, or nothing of it. Blocks."""
         try:
-            fd = self._open_for_a_moment(MAX_APPEND_WAIT_S)
+            fd = self._open_locked(partial(_lock_within, MAX_APPEND_WAIT_S))
             try:
                 _append_whole(fd, data)
             finally:
@@ -45,25 +46,16 @@ class SharedFile(OutputFile):
         check_place(self.path, self._flag)
         self.path = os.path.realpath(self.path)
         try:
-            self._fd = self._open_for_a_moment(MAX_START_WAIT_S)
+            self._fd = self._open_locked(partial(_lock_within, MAX_START_WAIT_S))
         except BlockingIOError:
             raise blocked(self.name, self._flag) from None
         self._check_ours(overwrite=False)
         self.close()
 
-    def _open_for_a_moment(self, wait_s: float) -> int:
-        """Open and lock the file that has the name now. Raises OSError."""
-        while True:
-            fd = self._open()
-            try:
-                if not lock_within(fd, wait_s):
-                    raise BlockingIOError(errno.EAGAIN, "another run uses it")
-                if names_file(self.path, fd):
-                    return fd
-            except BaseException:
-                os.close(fd)
-                raise
-            os.close(fd)
+
+def _lock_within(wait_s: float, fd: int) -> None:
+    if not lock_within(fd, wait_s):
+        raise BlockingIOError(errno.EAGAIN, "another run uses it")
 
 
 def _append_whole(fd: int, data: bytes) -> None:

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -30,8 +31,8 @@ from llmblast.writing.second_places import SecondPlaces
 from llmblast.writing.spool import Spool
 from llmblast.writing.sync_schedule import SyncSchedule
 
-BATCH_BYTES = 1024 * 1024
-SYNC_BYTES = 4 * 1024 * 1024
+MAX_GATHERED_BYTES = 1024 * 1024
+EARLY_SYNC_BYTES = 4 * 1024 * 1024
 """Unsynced bytes that start a sync early. They are all in memory: with 8 MiB a long run would peak 4 MB higher."""
 MAX_UNSYNCED_BYTES = 8 * 1024 * 1024
 """Maximum written beside a sync that runs; less would delay writes where a sync takes a second."""
@@ -51,17 +52,17 @@ class Timing:
 class Listener(Protocol):
     """Follow a stream, on the loop."""
 
-    def wrote(self, size_bytes: int) -> None:
+    def on_write(self, size_bytes: int) -> None:
         """Count bytes that wait no longer to be written."""
 
-    def paused(self, notice: str) -> None:
-        """Nothing can be written for now; show the notice."""
+    def on_pause(self, notice: str) -> None:
+        """Stop sending and show the notice: nothing can be written for now."""
 
-    def resumed(self, notice: str) -> None:
-        """Records are written again; show the notice."""
+    def on_resume(self, notice: str) -> None:
+        """Show the notice: records are written again."""
 
-    def failed(self, failure: OutputFailedError) -> None:
-        """The file takes nothing more, and records go to a second place; called once."""
+    def on_failure(self, failure: OutputFailedError) -> None:
+        """End the run: the file takes nothing more, and records go to a second place. Called once."""
 
 
 class StreamState(Enum):
@@ -69,7 +70,6 @@ class StreamState(Enum):
 
     WRITING = "writing"
     PAUSED = "paused: no place takes its records"
-    CLOSING = "closing"
 
 
 @dataclass(slots=True)
@@ -87,16 +87,24 @@ class _Trouble:
 class Stream:
     """Write rendered records to a file, or else to the places of `spool`.
 
-    `is_paused` says that no place takes them for now.
+    Call `before_first_write` once, in the thread of the first write.
     """
 
-    def __init__(self, file: OutputFile, spool: Spool, timing: Timing, listener: Listener) -> None:
-        self.is_paused = False
+    def __init__(
+        self,
+        file: OutputFile,
+        spool: Spool,
+        timing: Timing,
+        listener: Listener,
+        before_first_write: Callable[[], None] | None = None,
+    ) -> None:
+        self._state = StreamState.WRITING
         self._file = file
         self._own_file = file
         self._places = SecondPlaces(file, spool)
         self._timing = timing
         self._listener = listener
+        self._before_first_write = before_first_write
         self._buffer = RecordBuffer()
         self._syncs = SyncSchedule(timing.sync_after_s, self._wake)
         self._reader = ReaderWatch(self._on_reader_gone)
@@ -107,15 +115,19 @@ class Stream:
         self._busy = asyncio.Lock()
 
     def __repr__(self) -> str:
-        state = StreamState.PAUSED if self.is_paused else StreamState.WRITING
-        return f"Stream({self._own_file.name!r}, {(StreamState.CLOSING if self._is_closing else state).value})"
+        return f"Stream({self._own_file.name!r}, {self._state.value}{', closing' * self._is_closing})"
+
+    @property
+    def is_paused(self) -> bool:
+        """No place takes records for now."""
+        return self._state is StreamState.PAUSED
 
     def add(self, record: bytes) -> None:
         """Take a record, on the loop."""
         if not self._buffer.has_gathered:
             asyncio.get_running_loop().call_later(self._timing.gather_s, self._wake)
         self._buffer.add(record)
-        if self._buffer.gathered_bytes >= BATCH_BYTES:
+        if self._buffer.gathered_bytes >= MAX_GATHERED_BYTES:
             self._wake()
 
     async def run(self) -> None:
@@ -183,7 +195,7 @@ class Stream:
         must_end = sync or error is not None
         if must_end or buffer.unsynced_bytes >= MAX_UNSYNCED_BYTES:
             await syncs.wait()
-        is_due = syncs.is_due or buffer.unsynced_bytes >= SYNC_BYTES
+        is_due = syncs.is_due or buffer.unsynced_bytes >= EARLY_SYNC_BYTES
         if (sync or is_due) and not syncs.is_running and trouble.fatal_error is None:
             syncs.start(self._sync(has_new_bytes=buffer.begin_sync()))
         if must_end:
@@ -198,14 +210,21 @@ class Stream:
             return None
         if self._file.is_resumable:
             self._syncs.record_write()
-        size_bytes, error = await asyncio.to_thread(self._file.append, data)
+        size_bytes, error = await asyncio.to_thread(self._append, data)
         written = self._buffer.record_write(size_bytes)
         if self._file is not self._own_file:
             self._places.count += written.count(b"\n")
         if not self._file.is_resumable:
             self._buffer.forget_whole_records()
-        self._listener.wrote(size_bytes)
+        self._listener.on_write(size_bytes)
         return error
+
+    def _append(self, data: bytes) -> tuple[int, OSError | None]:
+        """Append to the file. Runs in a thread."""
+        if self._before_first_write is not None:
+            call, self._before_first_write = self._before_first_write, None
+            call()
+        return self._file.append(data)
 
     async def _sync(self, *, has_new_bytes: bool) -> None:
         try:
@@ -233,31 +252,31 @@ class Stream:
         place = await self._places.move(self._file, self._buffer, error)
         if place is None:
             return False
-        self._listener.wrote(len(self._buffer.unwritten))
+        self._listener.on_write(len(self._buffer.unwritten))
         self._buffer.forget_moved()
         self._file, self._trouble.fatal_error = place, None
         if len(self._places.names) == 1:
-            self._listener.failed(self._explain())
+            self._listener.on_failure(self._explain())
         return True
 
     def _pause(self, consequence: str) -> None:
         if not self._is_closing:
             asyncio.get_running_loop().call_later(self._timing.retry_s, self._work.set)
-        self.is_paused = True
+        self._state = StreamState.PAUSED
         notice = f"{self._own_file.name}: {self._places.problem}; {consequence}"
         if notice != self._trouble.notice:
             self._trouble.notice = notice
-            self._listener.paused(notice)
+            self._listener.on_pause(notice)
 
     def _resume(self) -> None:
         self._trouble.wait_until_s = None
         if not self.is_paused:
             return
-        self.is_paused = False
+        self._state = StreamState.WRITING
         self._trouble.notice = ""
         names = self._places.names
         end = f"the records are in {names[-1]}" if names else "there is room again; the run goes on"
-        self._listener.resumed(f"{self._own_file.name}: {end}")
+        self._listener.on_resume(f"{self._own_file.name}: {end}")
         if self._buffer.has_gathered:
             self._work.set()
 

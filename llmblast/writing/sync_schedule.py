@@ -40,11 +40,10 @@ class SyncSchedule:
     async def wait(self) -> None:
         """Wait until no sync runs."""
         if self._sync is not None:
-            sync = self._sync
             try:
-                await sync
+                await self._sync
             finally:
-                self._sync = None if self._sync is sync else self._sync
+                self._sync = None
 
     def _on_timer(self) -> None:
         self.is_due = True

@@ -13,7 +13,7 @@ from llmblast.writing.output_file import OutputFile
 from llmblast.writing.spool import Spool
 from llmblast.writing.stream import Stream, Timing
 
-FULL_BYTES = 8 * 1024 * 1024
+MAX_BUFFERED_BYTES = 8 * 1024 * 1024
 
 
 class Writer:
@@ -22,6 +22,7 @@ class Writer:
     `is_full` asks for a pause: too much waits to be written, or a file has no room. `changed` is set once there is room
     again, or once an output has failed: then its records go to a second place, in `spool_directory` if one is named,
     `failure` is set, and the run should end. `notice` gets messages for the user. `body` is always, auto or never.
+    `before_first_answer` is called once, in a thread, before the first success is written.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Writer:
         notice: Callable[[str], None],
         spool_directory: str | None = None,
         timing: Timing | None = None,
+        before_first_answer: Callable[[], None] | None = None,
     ) -> None:
         self.is_full = False
         self.failure: OutputFailedError | None = None
@@ -42,14 +44,15 @@ class Writer:
         self._body = body
         self._notice = notice
         self._buffered_bytes = 0
-        self._save = Stream(save, Spool(save, spool_directory), timing or Timing(), self)
-        self._errors = Stream(errors, Spool(errors, spool_directory), timing or Timing(), self)
+        timing = timing or Timing()
+        self._save = Stream(save, Spool(save, spool_directory), timing, self, before_first_answer)
+        self._errors = Stream(errors, Spool(errors, spool_directory), timing, self)
 
     def put(self, outcome: Outcome) -> None:
         """Take the outcome, full or not. Call it on the loop, before `close`; it never blocks and never fails."""
         record = render(outcome, self._echo, self._body)
         self._buffered_bytes += len(record)
-        if self._buffered_bytes >= FULL_BYTES:
+        if self._buffered_bytes >= MAX_BUFFERED_BYTES:
             self.is_full = True
         (self._save if isinstance(outcome, Success) else self._errors).add(record)
 
@@ -81,26 +84,26 @@ class Writer:
             is_reader_gone = all(isinstance(failure, ReaderGoneError) for failure in failures)
             raise (ReaderGoneError if is_reader_gone else OutputFailedError)(" ".join(map(str, failures)))
 
-    def wrote(self, size_bytes: int) -> None:
+    def on_write(self, size_bytes: int) -> None:
         """See `Listener`, as for the next three."""
         self._buffered_bytes -= size_bytes
         self._make_room()
 
-    def paused(self, notice: str) -> None:
+    def on_pause(self, notice: str) -> None:
         self.is_full = True
         self._notice(notice)
 
-    def resumed(self, notice: str) -> None:
+    def on_resume(self, notice: str) -> None:
         self._notice(notice)
         self._make_room()
 
-    def failed(self, failure: OutputFailedError) -> None:
+    def on_failure(self, failure: OutputFailedError) -> None:
         if self.failure is None:
             self.failure = failure
             self.changed.set()
 
     def _make_room(self) -> None:
         is_paused = self._save.is_paused or self._errors.is_paused
-        if self.is_full and not is_paused and self._buffered_bytes < FULL_BYTES // 2:
+        if self.is_full and not is_paused and self._buffered_bytes < MAX_BUFFERED_BYTES // 2:
             self.is_full = False
             self.changed.set()
