@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,11 @@ def room_of(path: Path) -> str:
 
 
 def imports_of(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    return imports_in(ast.parse(path.read_text()))
+
+
+def imports_in(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -245,42 +250,50 @@ def test_no_class_has_too_many_attributes() -> None:
 
 def test_no_modules_import_each_other() -> None:
     """A circle of imports is one module in several files."""
-    names = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in modules()
-    }
-    imported = {name: known_modules(imports_of_running_code(path), names) for name, path in names.items()}
+    assert circle_in({module_name(path): path.read_text() for path in modules()}) == []
 
-    assert circles_in(imported) == {}
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from llmblast.a import name",
+        "from llmblast import a",
+        "import llmblast.a",
+        "def call():\n    from llmblast.a import name",
+    ],
+)
+def test_a_circle_is_found_through_any_import(code: str) -> None:
+    """Whether it stands in a function or not."""
+    circle = circle_in({"llmblast.a": "from llmblast.b import name", "llmblast.b": code})
+
+    assert set(circle) == {"llmblast.a", "llmblast.b"}
+
+
+def test_an_import_for_mypy_alone_makes_no_circle() -> None:
+    """It does not run."""
+    code = "if TYPE_CHECKING:\n    from llmblast.a import name"
+
+    assert circle_in({"llmblast.a": "from llmblast.b import name", "llmblast.b": code}) == []
 
 
 def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports_of_running_code(path: Path) -> Iterator[str]:
-    """Every import but those under TYPE_CHECKING, which are for mypy alone."""
-    tree = ast.parse(path.read_text())
+def circle_in(code: dict[str, str]) -> list[str]:
+    """Return modules that import each other, the first one at the end again; none without a circle."""
+    names = set(code)
+    try:
+        TopologicalSorter({name: imported_modules(text, names) for name, text in code.items()}).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def imported_modules(code: str, names: set[str]) -> set[str]:
+    """Return which modules of `names` the code imports, as a whole or a name of them, but for mypy alone."""
+    tree = ast.parse(code)
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             node.body = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def known_modules(imports: Iterator[str], names: dict[str, Path]) -> set[str]:
-    """The modules of the project that are imported, whole or a name of them."""
-    return {name if name in names else name.rpartition(".")[0] for name in imports} & set(names)
-
-
-def circles_in(imported: dict[str, set[str]]) -> dict[str, set[str]]:
-    """What is left when modules that import no other one, or that no other one imports, are taken away repeatedly."""
-    left = {name: others - {name} for name, others in imported.items()}
-    while ends := [name for name, others in left.items() if not others & set(left) or not is_imported(name, left)]:
-        for name in ends:
-            left.pop(name)
-    return {name: others & set(left) for name, others in left.items()}
-
-
-def is_imported(name: str, imported: dict[str, set[str]]) -> bool:
-    return any(name in others for others in imported.values())
+    return {name if name in names else name.rpartition(".")[0] for name in imports_in(tree)} & names

@@ -9,9 +9,13 @@ from llmblast.writing.spool import Spool
 
 
 class SecondPlaces:
-    """Move records of `output` to places of `spool`. `names` are the spools in order, `count` the records in them."""
+    """Move records of `output` to places of `spool`, one after the other.
+
+    `current` is the file that takes records now, `names` are the spools in order, `count` the records in them.
+    """
 
     def __init__(self, output: OutputFile, spool: Spool) -> None:
+        self.current = output
         self.names: list[str] = []
         self.count = 0
         self.problem = ""
@@ -32,29 +36,42 @@ class SecondPlaces:
         else:
             self.problem = f"cannot be {'synced to its device' if is_synced else 'written'}: {error.strerror}"
 
-    async def move(self, file: OutputFile, buffer: RecordBuffer, error: OSError) -> OutputFile | None:
-        """Make all records of the buffer that are not durable in `file` durable in a second place.
+    @property
+    def has_moved(self) -> bool:
+        """Records go to a second place now."""
+        return self.current is not self._output
 
-        Return the place, open; None if no place takes them. `error` is the trouble of `file`.
+    def record_write(self, written: bytes) -> None:
+        """Count records that were written to the current file, if that is a second place."""
+        if self.has_moved:
+            self.count += written.count(b"\n")
+
+    async def move(self, buffer: RecordBuffer, error: OSError) -> bool:
+        """Make all records that are not durable in the current file durable in another one, which is current then.
+
+        Return False if no place takes them. `error` is the trouble of the current file.
         """
-        written = buffer.written
-        lost = file if isinstance(error, FileNotFoundError) else None
+        written, old = buffer.written, self.current
+        lost = old if isinstance(error, FileNotFoundError) else None
         try:
             place, count = await asyncio.to_thread(self._spool.store, written + buffer.unwritten, lost, len(written))
         except OSError:
-            return None
+            return False
         if not isinstance(error, ChangedError):
-            await asyncio.to_thread(file.take_back, len(written))
-        if file is not self._output:
-            await asyncio.to_thread(file.close)
+            await asyncio.to_thread(old.take_back, len(written))
+        if self.has_moved:
+            await asyncio.to_thread(old.close)
             self.count -= written.count(b"\n")
+        self.current = place
         self.names.append(place.name)
         self.count += count
         self.has_failed_over = True
-        return place
+        return True
 
-    async def discard_empty(self) -> None:
-        """Remove the places that took no record after all."""
+    async def close(self) -> None:
+        """Close the files, and remove the places that took no record after all."""
+        for file in {self.current, self._output}:
+            await asyncio.to_thread(file.close)
         if self.names and not self.count:
             await asyncio.to_thread(self._spool.discard_empty, self.names)
             self.names = []

@@ -99,8 +99,7 @@ class Stream:
         before_first_write: Callable[[], None] | None = None,
     ) -> None:
         self._state = StreamState.WRITING
-        self._file = file
-        self._own_file = file
+        self._name = file.name
         self._places = SecondPlaces(file, spool)
         self._timing = timing
         self._listener = listener
@@ -115,7 +114,7 @@ class Stream:
         self._busy = asyncio.Lock()
 
     def __repr__(self) -> str:
-        return f"Stream({self._own_file.name!r}, {self._state.value}{', closing' * self._is_closing})"
+        return f"Stream({self._name!r}, {self._state.value}{', closing' * self._is_closing})"
 
     @property
     def is_paused(self) -> bool:
@@ -132,7 +131,7 @@ class Stream:
 
     async def run(self) -> None:
         """Write and sync until closed. A write that is under way when this is cancelled still counts."""
-        self._reader.start(self._own_file.watchable_fd)
+        self._reader.start(self._places.current.watchable_fd)
         while True:
             await self._work.wait()
             if self._is_closing:
@@ -165,13 +164,11 @@ class Stream:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._timing.retry_s):  # wait_for would miss a cancellation at that moment
                     await self._wait_ended.wait()
-        for file in {self._file, self._own_file}:
-            await asyncio.to_thread(file.close)
-        await self._places.discard_empty()
+        await self._places.close()
         return self._explain() if self._places.has_failed_over or self.is_paused else None
 
     def _on_reader_gone(self) -> None:
-        if self._file is self._own_file and self._trouble.fatal_error is None:
+        if not self._places.has_moved and self._trouble.fatal_error is None:
             self._trouble.fatal_error = BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
             self._work.set()
 
@@ -201,20 +198,19 @@ class Stream:
         if must_end:
             await syncs.wait()
         if sync and error is None and trouble.fatal_error is None:
-            trouble.fatal_error = await asyncio.to_thread(self._file.find_change)
+            trouble.fatal_error = await asyncio.to_thread(self._places.current.find_change)
         return trouble.fatal_error or error
 
     async def _write(self) -> OSError | None:
         data = self._buffer.next_batch()
         if not data:
             return None
-        if self._file.is_resumable:
+        is_resumable = self._places.current.is_resumable
+        if is_resumable:
             self._syncs.record_write()
         size_bytes, error = await asyncio.to_thread(self._append, data)
-        written = self._buffer.record_write(size_bytes)
-        if self._file is not self._own_file:
-            self._places.count += written.count(b"\n")
-        if not self._file.is_resumable:
+        self._places.record_write(self._buffer.record_write(size_bytes))
+        if not is_resumable:
             self._buffer.forget_whole_records()
         self._listener.on_write(size_bytes)
         return error
@@ -224,13 +220,14 @@ class Stream:
         if self._before_first_write is not None:
             call, self._before_first_write = self._before_first_write, None
             call()
-        return self._file.append(data)
+        return self._places.current.append(data)
 
     async def _sync(self, *, has_new_bytes: bool) -> None:
+        file = self._places.current
         try:
             if has_new_bytes:
-                await asyncio.to_thread(self._file.sync)
-            await asyncio.to_thread(self._file.check_name)
+                await asyncio.to_thread(file.sync)
+            await asyncio.to_thread(file.check_name)
             self._buffer.end_sync()
         except OSError as error:
             self._trouble.fatal_error = error
@@ -240,7 +237,7 @@ class Stream:
     def _should_wait_for_room(self, error: OSError) -> bool:
         trouble = self._trouble
         is_fatal = trouble.fatal_error is not None or error.errno not in _NO_ROOM
-        if self._file is not self._own_file or is_fatal or self._wait_ended.is_set():
+        if self._places.has_moved or is_fatal or self._wait_ended.is_set():
             return False
         now = asyncio.get_running_loop().time()
         if trouble.wait_until_s is None:
@@ -249,12 +246,11 @@ class Stream:
 
     async def _fail_over(self, error: OSError) -> bool:
         """Move all records that are not durable to a second place, and go on there. Return False without a place."""
-        place = await self._places.move(self._file, self._buffer, error)
-        if place is None:
+        if not await self._places.move(self._buffer, error):
             return False
         self._listener.on_write(len(self._buffer.unwritten))
         self._buffer.forget_moved()
-        self._file, self._trouble.fatal_error = place, None
+        self._trouble.fatal_error = None
         if len(self._places.names) == 1:
             self._listener.on_failure(self._explain())
         return True
@@ -263,7 +259,7 @@ class Stream:
         if not self._is_closing:
             asyncio.get_running_loop().call_later(self._timing.retry_s, self._work.set)
         self._state = StreamState.PAUSED
-        notice = f"{self._own_file.name}: {self._places.problem}; {consequence}"
+        notice = f"{self._name}: {self._places.problem}; {consequence}"
         if notice != self._trouble.notice:
             self._trouble.notice = notice
             self._listener.on_pause(notice)
@@ -276,7 +272,7 @@ class Stream:
         self._trouble.notice = ""
         names = self._places.names
         end = f"the records are in {names[-1]}" if names else "there is room again; the run goes on"
-        self._listener.on_resume(f"{self._own_file.name}: {end}")
+        self._listener.on_resume(f"{self._name}: {end}")
         if self._buffer.has_gathered:
             self._work.set()
 
