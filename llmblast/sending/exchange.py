@@ -30,6 +30,9 @@ Done = Callable[[Attempt, Reply], None]
 class ExchangeOwner(Protocol):
     """The pool to which exchanges belong."""
 
+    has_replied: bool
+    """A whole HTTP reply has come from the server: what is no HTTP later is a broken reply, which may be billed."""
+
     def on_free(self, exchange: "Exchange") -> None:
         """Take back an exchange that can send another request."""
 
@@ -154,6 +157,7 @@ class Exchange:
         if (error := reader.feed(data)) is not None:
             self.cut_off(*self._explain(error, data))
         elif reader.reply is not None:
+            self._owner.has_replied = True
             self._finish(reader.reply)
         elif reader.has_too_much_head:
             self.cut_off(Cause.TOO_LARGE, "the headers of the reply are too large and were cut off")
@@ -234,7 +238,7 @@ class Exchange:
     def _explain(self, error: Exception, data: bytes) -> tuple[Cause, str]:
         if isinstance(error, HttpParserUpgrade):
             return Cause.BROKEN, "the server switched to another protocol without a request for it"
-        is_first = not self._was_used and self._reader.received_bytes == len(data)
+        is_first = not (self._was_used or self._owner.has_replied) and self._reader.received_bytes == len(data)
         if is_first and (foreign := explain_first_bytes(data)):
             return Cause.NOT_SENT, foreign
         return Cause.BROKEN, f"the reply is not HTTP/1.1: {error}"

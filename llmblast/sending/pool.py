@@ -21,6 +21,7 @@ class ConnectionPool:
     """Opens, lends and sweeps the connections of one endpoint. `timeout_s` covers one request."""
 
     def __init__(self, connector: Connector, timeout_s: float, wall_clock: Callable[[], float] = time.time) -> None:
+        self.has_replied = False
         self._connector = connector
         self._timeout_s = timeout_s
         self._idle: list[Exchange] = []

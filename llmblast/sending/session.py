@@ -57,6 +57,8 @@ class SessionChannel:
         self._target = target
         self._timeout_s = timeout_s
         self._max_reply_bytes = max_reply_bytes
+        self._has_replied = False
+        """A whole HTTP reply has come from the server: what is no HTTP later is a broken reply, which may be billed."""
         self._forwarder = forwarder(target.proxy, target.base)
         self._waiters: FdWaiters[None] = FdWaiters()
         self._under_way: set[RequestState] = set()
@@ -154,6 +156,7 @@ class SessionChannel:
             if content is None:
                 detail = f"the reply is larger than {self._max_reply_bytes} bytes and was cut off"
                 return Reply(cause=Cause.TOO_LARGE, detail=detail)
+            self._has_replied = True
             reply.body = content
             if self._forwarder is not None:
                 reply = without_proxy_refusal(reply, self._forwarder, place_of(url.host, url.port))
@@ -164,7 +167,7 @@ class SessionChannel:
             return Reply(cause=Cause.STALE, detail="the server had closed the keep-alive connection")
         if not state.was_sent:
             return not_sent(url, error, self._target.proxy)
-        foreign = state.explain_first_use()
+        foreign = "" if self._has_replied else state.explain_first_use()
         if foreign:
             return Reply(cause=Cause.NOT_SENT, detail=foreign)
         reply = state.head

@@ -29,6 +29,8 @@ OpenConnector = Callable[..., Connector]
 class NoOwner:
     """Of exchanges that send nothing."""
 
+    has_replied = False
+
     def on_free(self, exchange: Exchange) -> None: ...
 
     def on_lost(self, exchange: Exchange) -> None: ...

@@ -354,6 +354,22 @@ async def test_a_server_that_speaks_something_else(
     assert all(reply.detail.startswith(problem) for reply in replies)
 
 
+async def test_something_else_after_a_reply_is_a_broken_reply(serve: Serve, open_channel: OpenChannel) -> None:
+    """The server speaks HTTP: it may have worked on the request, so that is not sent again as often as one likes."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(a_reply(b"{}", "Connection: close") if peer.number == 1 else b"SSH-2.0-OpenSSH_9.6p1\r\n")
+
+    server = await serve(script)
+    channel = open_channel(server.url)
+
+    first, second = [await channel.send(a_request()) for _ in range(2)]
+
+    assert first.status == 200
+    assert second.cause is Cause.BROKEN
+
+
 async def test_a_greeting_before_the_turn_of_the_first_request(serve: Serve, stack: AsyncExitStack) -> None:
     """While a rate lets it wait, the connection is found to be of another kind; it is not opened again and again."""
 
