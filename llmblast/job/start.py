@@ -52,8 +52,8 @@ def check_endpoints(settings: Settings) -> None:
         raise UsageError(NO_ENDPOINT)
     if settings.processes > 1:
         raise UsageError(
-            f"--processes {settings.processes}: is not available in this version: leave it out "
-            "(one process uses one core)"
+            f"--processes {settings.processes}: is not available in this version and returns with quotas that "
+            "processes share: leave it out (one process uses one core)"
         )
 
 

@@ -223,7 +223,8 @@ def test_several_processes_are_refused(tmp_path: Path, llmblast: RunLlmblast, va
 
     assert done.returncode == 2
     assert done.stderr == (
-        f"llmblast: --processes {value}: is not available in this version: leave it out (one process uses one core)\n"
+        f"llmblast: --processes {value}: is not available in this version and returns with quotas "
+        "that processes share: leave it out (one process uses one core)\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["prompts.jsonl"]
 
