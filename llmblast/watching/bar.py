@@ -122,7 +122,7 @@ class BarDisplay:
             no_wrap=True,
             end="\n",
         )
-        # Without colours rich leaves out what is not done yet.
+        # Without colours rich leaves out the part that is not done yet.
         line.truncate(bar_width, pad=True)
         return line.append(figures)
 

@@ -1,4 +1,4 @@
-"""Counters: plain numbers of what a run has done so far. The stations add to them, the displays read them.
+"""Counters: the progress of a run in plain numbers. The stations add to them, the displays read them.
 
 Nothing here grows with the run: latencies go into a histogram of fixed size, kinds of errors into a table with a cap.
 """

@@ -1,4 +1,4 @@
-"""Display: what every progress display does."""
+"""Display: the methods of every progress display."""
 
 from typing import Protocol
 

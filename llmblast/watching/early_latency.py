@@ -2,8 +2,8 @@
 
 Early answers are the fast ones, so requests without an answer count, too. Latency is taken for a shifted exponential
 distribution, whose mean is estimated by the least latency + the time at risk beyond that / requests that ended
-(Lawless, Statistical Models and Methods for Lifetime Data, chapter 4). What is in flight for less than the least
-latency is not at risk; so no request need be looked at, only how many had been sent and had ended at each moment.
+(Lawless, Statistical Models and Methods for Lifetime Data, chapter 4). A request in flight for less than the
+least latency is not at risk; so two counts at each moment are enough: requests sent, and requests ended.
 """
 
 from bisect import bisect_right

@@ -1,4 +1,4 @@
-"""Limit names: return the names of limits, and what held a run back, as text for people."""
+"""Limit names: return the names of limits, and the reasons for waits, as text for people."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ _EVENTS = {
     " learned rate": "slowed after 429s",
     " learned concurrency": "was limited to fewer in flight after 429s",
 }
-"""Names of what held requests back without being a limit from the settings: trouble of an endpoint or a quota."""
+"""Reasons for waits that are no limits from the settings: trouble of an endpoint or a quota."""
 
 
 def limit_in_words(name: str) -> str:
@@ -26,8 +26,8 @@ def limit_in_words(name: str) -> str:
 
 
 def waits_in_words(waited: Mapping[str, float], whole_s: float, least_s: float) -> list[str]:
-    """Return what held the run back for more than `least_s`, with seconds and share: limits first, then events, both
-    in descending order.
+    """Return the reasons for waits of more than `least_s`, each with its seconds and share: limits first, then events,
+    both in descending order.
     """
     longest_first = sorted(waited.items(), key=lambda item: -item[1])
     told = [

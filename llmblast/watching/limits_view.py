@@ -1,4 +1,4 @@
-"""View of the limits: what displays and the summary read of them."""
+"""Limits view: the values of the limits that displays and the summary read."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,4 +20,4 @@ class LimitsView:
     used: Callable[[], Mapping[str, float]] = dict
     """Share of each rate limit that was used between the first and the last send, by the limit's name."""
     allowance: Callable[[], Allowance] = Allowance
-    """Return what the limits allow from now on."""
+    """Return the allowance from now on."""

@@ -10,7 +10,7 @@ _MAX_STATES = 3
 
 
 def status_line(snapshot: Snapshot, counters: Counters, limits: LimitsView) -> str:
-    """Return the state of the run in one line, without what is not known."""
+    """Return the state of the run in one line, without unknown values."""
     parts = [
         clock_time(snapshot.elapsed_s),
         progress_text(snapshot),

@@ -1,4 +1,4 @@
-"""Summary: what a run has done, as a short text for a person, or as a dict for `--json`."""
+"""Summary: report the results of a run, as a short text for a person or as a dict for `--json`."""
 
 import re
 from collections.abc import Sequence
@@ -39,8 +39,8 @@ class OutputFiles:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The end of a run. `verdict` says in one line how it ended, `next_command` is what to type next, `next_when` the
-    condition for that.
+    """The end of a run. `verdict` says in one line how it ended, `next_command` is the command to type next,
+    `next_when` the condition for that.
     """
 
     counters: Counters

@@ -1,9 +1,9 @@
-"""Time left: how long a run still takes, by what the limits allow, what was finished lately, and what is in flight.
+"""Time left: estimate how long a run still takes, by its limits, recently finished lines, and requests in flight.
 
-A rate limit that holds the run back is the best that can be known of its speed. Else it is measured, between two
-moments at which lines were finished, since slow models answer in waves. Before enough was measured, Little's law gives
-it: throughput = number in flight / latency. Pauses are no part of the speed. The end is that of the slowest request
-among those that are in flight then.
+A rate limit that holds the run back is the best estimate of its speed. Else the speed is measured between two moments
+at which lines were finished, since slow models answer in waves. Before enough was measured, Little's law gives the
+speed: throughput = number in flight / latency. Pauses do not count. The run ends with the slowest of the requests that
+are in flight last.
 """
 
 import math
@@ -42,24 +42,24 @@ def no_wait(sends: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What the limits allow from now on; the default is a run without limits."""
+    """Requests that the limits allow from now on; the default is a run without limits."""
 
     lines_per_s: float | None = math.inf
-    """By the rate limits; None while it depends on the tokens of a line, which are not known yet."""
+    """Speed that the rate limits allow; None while that depends on the tokens of a line, which are not known yet."""
     paced_s: float = 0.0
     """Seconds so far in which rate limits held the run back."""
     blocked_s: float = 0.0
-    """Nothing can be sent for so long."""
+    """Seconds from now on in which nothing can be sent."""
     is_rate_limited: bool = False
-    """That is for a rate limit of the provider, which may hold again before long."""
+    """A rate limit of the provider is why nothing can be sent; it may block the run again soon."""
     quota_wait_s: Callable[[float], float] = no_wait
-    """Seconds until so many more requests are within the quotas of a day."""
+    """Return the seconds until a number of further requests is within the daily quotas."""
     finished_before: int = 0
     """Lines that earlier runs finished and that were not read yet, at most."""
     is_ending: bool = False
-    """Nothing more is sent: what is in flight is all that is left."""
+    """Nothing more is sent: only the requests in flight are left."""
     held_back: str = ""
-    """For a person: which quota holds the run back for long, and until when."""
+    """Text for a person: which quota holds the run back for long, and until when."""
 
 
 class TimeLeft:
@@ -85,7 +85,7 @@ class TimeLeft:
         self._latencies = Histogram()
 
     def observe(self, allowance: Allowance) -> None:
-        """Record the present counters, and what the limits allow from now on."""
+        """Record the present counters and allowance."""
         now = self._clock()
         step_s, self._seen_s = now - self._seen_s, now
         was_blocked, self._allowance = self._is_blocked, allowance

@@ -62,7 +62,7 @@ class Timeline:
             self._file.write(self._line())
             self._file.flush()
         except OSError as error:
-            # Closing tries again to write what is left; the first failure is the one to tell.
+            # Closing tries to write the rest again; the first failure is the one to report.
             self.close()
             self._fail(error)
 

@@ -84,9 +84,9 @@ class OutputFile:
         return written, error
 
     def find_change(self) -> ChangedError | None:
-        """Return what another process did to a regular file, as far as its size tells.
+        """Return an error if the size of a regular file shows that another process has changed it.
 
-        Not to be called beside a running `append`.
+        Do not call it beside a running `append`.
         """
         if not self.is_resumable or (size := self.size_bytes) == self._expected_bytes:
             return None

@@ -56,7 +56,7 @@ def repair(fd: int, path: str) -> list[str]:
     """Remove zeros at the end, repair the last line, move fragments of broken records to `path`.quarantine, and keep
     whole records between zeros. Return messages about that.
 
-    Raises OSError; the file is unchanged then, or both files have what was to be moved.
+    Raises OSError; the file is unchanged then, or both files have the fragments.
     """
     notes = (_cut_zeros(fd, path), _mend_tail(fd, path), _quarantine(fd, path))
     return [note for note in notes if note]
@@ -83,7 +83,7 @@ def _mend_tail(fd: int, path: str) -> str | None:
     if not tail:
         return None
     if b"\0" in tail:
-        os.write(fd, b"\n")  # a line like any other now: what can be saved of it is seen to with the rest
+        os.write(fd, b"\n")  # now it is a line like any other, and `_quarantine` saves its whole records
         return None
     if _is_record(tail):
         os.write(fd, b"\n")
@@ -141,7 +141,7 @@ def _broken_lines(block: bytes) -> Iterator[bytes]:
 
 
 def _mended(line: bytes) -> bytes:
-    """Return what stays of a line, with newlines: all of it if it is JSON or blank, else the whole records in it."""
+    """Return a line that is JSON or blank as it is; of any other line the whole records, each with a newline."""
     text = line.removesuffix(b"\n")
     if not text or (_looks_whole(text) and b"\0" not in text) or is_json(text):
         return line

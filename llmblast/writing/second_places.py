@@ -1,4 +1,4 @@
-"""Second places: the spools that took the records of one output, and what its failure is in words."""
+"""Second places: move the records of one output to spools, and describe its failure."""
 
 import asyncio
 
@@ -27,7 +27,7 @@ class SecondPlaces:
         self._spool = spool
 
     def record_problem(self, error: OSError, *, is_synced: bool) -> None:
-        """Remember what is wrong with the output. `is_synced`: the trouble came with a sync, not with a write."""
+        """Record the trouble of the output. `is_synced`: a sync failed, not a write."""
         self.is_reader_gone = isinstance(error, BrokenPipeError)
         if self.is_reader_gone:
             self.problem = "its reader has closed it"
@@ -77,7 +77,7 @@ class SecondPlaces:
             self.names = []
 
     def explain(self, missing: int) -> OutputFailedError:
-        """Return the failure of the output: the problem, where the records are, how many are lost, and what to do."""
+        """Return the failure of the output: the problem, the places of the records, the number of lost ones, a fix."""
         sentence = f"{self._output.name}: {self.problem}"
         if self.count:
             sentence += f"; {_number(self.count)} in {' and '.join(self.names)}"

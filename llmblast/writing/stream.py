@@ -186,7 +186,7 @@ class Stream:
             self._resume()
 
     async def _write_and_sync(self, *, sync: bool) -> OSError | None:
-        """Write all, sync if that is due, and return what went wrong. Then, and with `sync`, no sync runs any more."""
+        """Write all records, sync if due, and return the error. No sync runs after an error or with `sync`."""
         trouble, buffer, syncs = self._trouble, self._buffer, self._syncs
         error = trouble.fatal_error or await self._write()
         must_end = sync or error is not None

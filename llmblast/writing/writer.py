@@ -85,7 +85,7 @@ class Writer:
             raise (ReaderGoneError if is_reader_gone else OutputFailedError)(" ".join(map(str, failures)))
 
     def on_write(self, size_bytes: int) -> None:
-        """See `Listener`, as for the next three."""
+        """Subtract written bytes from those in memory. This and the next three methods make a `Listener`."""
         self._buffered_bytes -= size_bytes
         self._make_room()
 
