@@ -254,7 +254,7 @@ class _Running:
         if self._job is not None:
             self._job.drain(ExitCode.INTERRUPTED, "cancelled")
             if at_once:
-                self._job.cut_short()
+                self._job.abort_in_flight()
         elif at_once:
             self.task.cancel()
         else:  # a thread may be about to put the files right

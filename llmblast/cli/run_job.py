@@ -112,7 +112,7 @@ class _ConsoleRun:
         if stage is ShutdownStage.DRAIN:
             self._drain(number)
         elif stage is ShutdownStage.ABORT_IN_FLIGHT:
-            self._job.cut_short()
+            self._job.abort_in_flight()
         elif stage is ShutdownStage.EXIT:
             os._exit(EXIT_OF_SIGNAL[number])  # a reader that never reads delays even the closing of a pipe
 

@@ -59,7 +59,7 @@ class Job:
         self._prompts_error: BaseException | None = None
         self._output_error: OutputFailedError | None = None
         self._is_written = False
-        self._cut_short = asyncio.Event()
+        self._abort_asked = asyncio.Event()
 
     async def run(self) -> Ending:
         """Run until every line has its outcome or the run is stopped, then close the outputs."""
@@ -80,9 +80,9 @@ class Job:
         self._pipeline.engine.stop(exit_code, reason)
         return in_flight
 
-    def cut_short(self) -> None:
+    def abort_in_flight(self) -> None:
         """Abort the requests in flight of a run that is stopping."""
-        self._cut_short.set()
+        self._abort_asked.set()
 
     def fail_internal(self, error: BaseException) -> None:
         """End the run because of a defect."""
@@ -216,7 +216,7 @@ class Job:
         with contextlib.suppress(TimeoutError):
             is_reader_gone = engine.end.exit_code is ExitCode.READER_GONE
             async with asyncio.timeout(min(settings.grace, READER_GONE_GRACE_S) if is_reader_gone else settings.grace):
-                await self._cut_short.wait()
+                await self._abort_asked.wait()
         await engine.abort_in_flight()
 
     async def _close_writer(self) -> None:
