@@ -28,7 +28,7 @@ class Style(NamedTuple):
 
 
 def retry_headers(wait_s: float) -> Mapping[str, str]:
-    """Return `retry-after` in whole seconds (RFC 9110 section 10.2.3), rounded up so that nobody comes too early.
+    """Return `retry-after` in whole seconds (RFC 9110 section 10.2.3), rounded up so that no client comes too early.
 
     A wait that whole seconds would lengthen is told by `retry-after-ms`, too, which clients look at first.
     """

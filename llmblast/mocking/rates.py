@@ -34,7 +34,7 @@ class Rate:
 
 @dataclass(slots=True, eq=False)
 class Others:
-    """Somebody else who takes `share` of each quota, evenly from `start_s` on, and whether it fits or not."""
+    """Another client that takes `share` of each quota, evenly from `start_s` on, and whether it fits or not."""
 
     share: float = 0.0
     start_s: float = math.inf
@@ -50,7 +50,7 @@ class Others:
         return math.floor(self.taken(rate_per_s, until_s)) - math.floor(self.taken(rate_per_s, after_s))
 
     def reserved(self, rate_per_s: float, after_s: float, until_s: float, now: float) -> int:
-        """Whole units of a window that are theirs, which nobody else gets by being early; none before they begin."""
+        """Return the whole units of a window that belong to the other client; none before it begins."""
         return self.whole(rate_per_s, after_s, until_s) if now > self.start_s else 0
 
 
@@ -87,4 +87,4 @@ class Policy(ABC):
 
     @abstractmethod
     def reset_s(self, now: float) -> float:
-        """Seconds until the quota is full again, if nobody sends any more."""
+        """Return the seconds until the quota is full again without further requests."""

@@ -214,6 +214,6 @@ _PARSERS: dict[object, Callable[[str], object]] = {
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """A hint for somebody who wrote a name that is not known."""
+    """Return a hint for a name that is not known."""
     close = get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
