@@ -3,7 +3,7 @@
     LlmblastError
     |-- UsageError          2   wrong usage or settings; nothing was sent
     |-- GaveUpError         4   too many lines failed
-    |-- StoppedError        5   a limit of time ended the run; lines are pending
+    |-- StoppedError        5   a time limit or a long rate limit ended the run; lines are pending
     |-- InputDamagedError  65   the input broke off part-way
     |-- InputMissingError  66   the input cannot be opened
     |-- DefectError        70   a defect in llmblast
@@ -57,7 +57,7 @@ class GaveUpError(LlmblastError):
 
 
 class StoppedError(LlmblastError):
-    """A limit of time ended the run; lines are pending."""
+    """A time limit ended the run, or a rate limit that lasts longer than `max_wait`; lines are pending."""
 
     exit_code = ExitCode.STOPPED
 

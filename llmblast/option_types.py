@@ -5,7 +5,9 @@ Amounts may be texts, as on the command line: `rps="100/m"`, `timeout="90s"`. A 
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
+
+from llmblast.settings import BodyMode, ChangedSettings, Format, RetryErrors, Route, Transport
 
 Number = float | str | None
 Path = str | os.PathLike[str] | None
@@ -15,7 +17,7 @@ class StreamOptions(TypedDict, total=False):
     """Settings of any run; None counts as not given. `config` is a TOML file of settings."""
 
     config: Path
-    format: Literal["auto", "simple", "raw", "openai-batch", "anthropic-batch"] | None
+    format: Format | None
     model: str | None
     system: str | None
     prompt: str | None
@@ -31,7 +33,7 @@ class StreamOptions(TypedDict, total=False):
     otpm: Number
     burst: Number
     concurrency: Number
-    route: Literal["weighted", "least-loaded", "fastest"] | None
+    route: Route | None
     hedge: str | None
     max_attempts: Number
     timeout: Number
@@ -40,10 +42,10 @@ class StreamOptions(TypedDict, total=False):
     max_wait: Number
     max_errors: Number
     grace: Number
-    transport: Literal["lean", "session"] | None
+    transport: Transport | None
     processes: Number
     echo: bool | None
-    body: Literal["always", "auto", "never"] | None
+    body: BodyMode | None
     verbose: bool | None
     timeline: Path
 
@@ -55,7 +57,7 @@ class RunOptions(StreamOptions, total=False):
     errors: Path
     disk_wait: Number
     spool: Path
-    retry_errors: Literal["transient", "all", "none"] | None
-    changed_settings: Literal["stop", "ok"] | None
+    retry_errors: RetryErrors | None
+    changed_settings: ChangedSettings | None
     overwrite: bool | None
     force: bool | None

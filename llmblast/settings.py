@@ -41,6 +41,12 @@ File = Annotated[str, FILE]
 Name = Annotated[str, NAME]
 RawName = Annotated[str, RAW_NAME]
 Directory = Annotated[str, DIRECTORY]
+Format = Literal["auto", "simple", "raw", "openai-batch", "anthropic-batch"]
+BodyMode = Literal["always", "auto", "never"]
+RetryErrors = Literal["transient", "all", "none"]
+ChangedSettings = Literal["stop", "ok"]
+Route = Literal["weighted", "least-loaded", "fastest"]
+Transport = Literal["lean", "session"]
 
 MOCK_SCHEME = "mock"
 API_PATHS: Mapping[str, tuple[str, ...]] = {
@@ -140,11 +146,6 @@ class EndpointSettings(RateSettings):
     client_key: RawName | None = None
 
     @property
-    def names_key(self) -> bool:
-        """Return whether a setting names where the API key comes from."""
-        return bool(self.key_env or self.key_file or self.key_command)
-
-    @property
     def is_adaptive(self) -> bool:
         """Return whether limits are learned from push-back; by default they are where no rate is set."""
         return not self.has_rate if self.adaptive is None else self.adaptive
@@ -175,9 +176,7 @@ class Settings(RateSettings):
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     input: File = option("-", "-i --input --requests_filepath", "Input", "The same as INPUT.", in_check=True)
-    format: Literal["auto", "simple", "raw", "openai-batch", "anthropic-batch"] = option(
-        "auto", "--format", "Input", "Form of the lines: {choices}.", in_check=True
-    )
+    format: Format = option("auto", "--format", "Input", "Form of the lines: {choices}.", in_check=True)
     prompt: str | None = option(
         None,
         "--prompt",
@@ -213,7 +212,7 @@ class Settings(RateSettings):
         "", "-e --errors", "Output", "Errors of lines without an answer.", shown_default="beside --save", in_check=True
     )
     echo: bool = option(True, "--echo/--no-echo", "Output", "Copy the input into the records.")
-    body: Literal["always", "auto", "never"] = option(
+    body: BodyMode = option(
         "auto", "--body", "Output", "Keep the raw reply: always, never, or auto (if it says more).", metavar="WHEN"
     )
     overwrite: bool = option(
@@ -222,7 +221,7 @@ class Settings(RateSettings):
     force: bool = option(
         False, "--force", "Output", "With --overwrite: empty also a file that llmblast has not written."
     )
-    retry_errors: Literal["transient", "all", "none"] = option(
+    retry_errors: RetryErrors = option(
         "transient",
         "--retry-errors",
         "Output",
@@ -230,7 +229,7 @@ class Settings(RateSettings):
         metavar="WHICH",
         in_check=True,
     )
-    changed_settings: Literal["stop", "ok"] = option(
+    changed_settings: ChangedSettings = option(
         "stop",
         "--changed-settings",
         "Output",
@@ -250,9 +249,7 @@ class Settings(RateSettings):
     model: Name | None = option(
         None, "-m --model", "Endpoints", "Model for lines and endpoints that name none.", in_check=True
     )
-    route: Literal["weighted", "least-loaded", "fastest"] = option(
-        "weighted", "--route", "Endpoints", "How to choose a ready endpoint: {choices}."
-    )
+    route: Route = option("weighted", "--route", "Endpoints", "How to choose a ready endpoint: {choices}.")
     hedge: str | None = option(
         None,
         "--hedge",
@@ -305,9 +302,7 @@ class Settings(RateSettings):
         "Directory for records that their file cannot take; the next run adds them.",
         shown_default="$TMPDIR or /tmp",
     )
-    transport: Literal["lean", "session"] = option(
-        "lean", "--transport", "Advanced", "lean, or session: aiohttp's client, slower."
-    )
+    transport: Transport = option("lean", "--transport", "Advanced", "lean, or session: aiohttp's client, slower.")
     processes: Annotated[int, Ge(1), Lt(1_000)] = option(1, "--processes", "Advanced", "Only 1 in this version.")
 
     @property

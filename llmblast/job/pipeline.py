@@ -173,11 +173,6 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
         if can_resume:
             keep_limits(settings, scheduler.endpoints, time.time())
 
-    def allowance() -> Allowance:
-        finished_before = len(opened.answered) + len(opened.failed)
-        now_allowed = allowance_of(scheduler, counters, finished_before, time.monotonic(), time.time)
-        return replace(now_allowed, is_ending=engine.end.stopping.is_set())
-
     input_reader = InputReader(
         opened.source, parser, counters, settings.limit, answered=opened.answered, failed=opened.failed
     )
@@ -189,13 +184,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
         channels=opened.channels,
         keys=opened.keys,
         connections_ahead=[_connections_ahead(settings, endpoint) for endpoint in settings.endpoints],
-        limits=LimitsView(
-            tokens_per_minute_limit=settings.together("tpm"),
-            requests_per_second_limit=settings.together("rps"),
-            waited=lambda: scheduler.waited(time.monotonic()),
-            used=lambda: scheduler.used(counters.sent, counters.sending_s),
-            allowance=kept_for(ALLOWANCE_S, allowance, time.monotonic),
-        ),
+        limits=_view_limits(settings, scheduler, engine, opened),
         keep_limits=keep,
         timeline=opened.timeline,
         notes=opened.notes,
@@ -204,6 +193,23 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
         can_resume=can_resume,
         has_files=bool(opened.outputs),
         failed_elsewhere=lambda: len(opened.failed),
+    )
+
+
+def _view_limits(settings: Settings, scheduler: Scheduler, engine: Engine, opened: _Opened) -> LimitsView:
+    counters = opened.counters
+
+    def allowance() -> Allowance:
+        finished_before = len(opened.answered) + len(opened.failed)
+        now_allowed = allowance_of(scheduler, counters, finished_before, time.monotonic(), time.time)
+        return replace(now_allowed, is_ending=engine.end.stopping.is_set())
+
+    return LimitsView(
+        tokens_per_minute_limit=settings.together("tpm"),
+        requests_per_second_limit=settings.together("rps"),
+        waited=lambda: scheduler.waited(time.monotonic()),
+        used=lambda: scheduler.used(counters.sent, counters.sending_s),
+        allowance=kept_for(ALLOWANCE_S, allowance, time.monotonic),
     )
 
 

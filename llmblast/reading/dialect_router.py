@@ -37,10 +37,6 @@ class DialectRouter:
         """Return whether any endpoint takes raw bodies of this dialect."""
         return any(dialect in provider.dialects for provider in self._providers)
 
-    def route_of(self, dialect: str) -> Route:
-        """Return the route of a raw body. Raises BadLine where no endpoint speaks its dialect."""
-        return self._routes.get(dialect) or self._find_route(dialect)
-
     def raw_request(
         self,
         number: int,

@@ -46,7 +46,6 @@ CANCELLED = SendOutcome(Kind.INCONCLUSIVE, has_reply=False)
 class Finding(Enum):
     """Conclusion of an endpoint from an outcome."""
 
-    NOTHING = auto()
     LINES_TO_BLAME = auto()
     """Refused lines, not the endpoint or their model, are to blame for their refusals."""
     TOO_MANY_IN_FLIGHT = auto()
