@@ -48,11 +48,12 @@ def ends_with_connection(head: bytes) -> bool:
 
 
 class _HeaderReader:
-    """Collect the headers of the first reply that is not an interim one."""
+    """Collect the headers of one reply, and not those of interim replies before it."""
 
     def __init__(self) -> None:
         self._collected: dict[bytes, bytes] = {}
         self._headers: dict[bytes, bytes] | None = None
+        self._is_final = False
         self.on_header = self._collected.setdefault
         self._parser: Parser | None = None
 
@@ -69,9 +70,13 @@ class _HeaderReader:
         return self._headers
 
     def on_headers_complete(self) -> None:
-        """Keep the headers unless they are those of an interim reply."""
-        if self._parser is None or self._headers is not None:
-            return
-        if not 100 <= self._parser.get_status_code() < 200:
+        """Keep the headers; those of the final reply for good."""
+        if self._parser is not None and not self._is_final:
             self._headers = self._collected.copy()
-        self._collected.clear()
+            self._is_final = not 100 <= self._parser.get_status_code() < 200
+
+    def on_message_complete(self) -> None:
+        """Forget the headers of an interim reply; one without an end counts as the reply."""
+        if not self._is_final:
+            self._headers = None
+            self._collected.clear()

@@ -49,7 +49,6 @@ class ReplyReader:
         "_chunks",
         "_counted_chunks",
         "_data",
-        "_had_interim",
         "_head",
         "_head_lines",
         "_max_reply_bytes",
@@ -73,8 +72,6 @@ class ReplyReader:
         """The bytes that are parsed now."""
         self._head = b""
         """The beginning of the present reply with all its headers, once they came without the end of the reply."""
-        self._had_interim = False
-        """Whether an interim reply precedes it."""
         self._head_lines = 0
         """Lines in packets that hardly bring any body: headers or trailers."""
         self._counted_chunks = 0
@@ -108,7 +105,7 @@ class ReplyReader:
         self.received_bytes = 0
         self._data = b""
         self._chunks.clear()
-        if self._packets or self._head or self._had_interim:  # a reply in one packet has none of them
+        if self._packets or self._head:  # a reply in one packet has neither
             self._packets.clear()
             self._clear_head()
 
@@ -156,8 +153,6 @@ class ReplyReader:
         status = self._parser.get_status_code()
         if 100 <= status < 200:
             self.state = _HEAD
-            self._head = b""
-            self._had_interim = True
         elif self.reply is None:
             self.keeps_alive = self.keeps_alive and self._parser.should_keep_alive()
             self.reply = self._received(status)
@@ -171,14 +166,13 @@ class ReplyReader:
     def _begin_of_reply(self, body_bytes: int) -> bytes:
         """Return the beginning of the reply with all its headers, where the packets so far have them.
 
-        What is as long as its body is cut off at the end: no search for the end of the headers is needed.
+        As many bytes as its body has are cut off at the end: no search for the end of the headers is needed.
         """
         data = b"".join((*self._packets, self._data)) if self._packets else self._data
-        return data if self._had_interim else data[: len(data) - body_bytes]
+        return data[: len(data) - body_bytes]
 
     def _clear_head(self) -> None:
         self._head = b""
-        self._had_interim = False
         self._head_lines = self._counted_chunks = 0
 
     def _on_error(self, error: Exception, data: bytes) -> Exception | None:
