@@ -174,7 +174,7 @@ class Reply:
 
     @property
     def headers(self) -> Mapping[bytes, bytes]:
-        """Return the headers."""
+        """Return the headers, which are read from the head at the first call."""
         head = self.head
         if isinstance(head, bytes):
             head = {} if self.read_head is None else self.read_head(head)

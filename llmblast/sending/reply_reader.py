@@ -71,7 +71,7 @@ class ReplyReader:
         self._data = b""
         """The bytes that are parsed now."""
         self._head = b""
-        """The beginning of the present reply with all its headers, once they came without the end of the reply."""
+        """The beginning of a reply with all its headers, once they have come and the end of the reply has not."""
         self._head_lines = 0
         """Lines in packets that hardly bring any body: headers or trailers."""
         self._counted_chunks = 0
@@ -96,6 +96,7 @@ class ReplyReader:
             if self.state is _BODY and not self._head:
                 self._head = self._begin_of_reply(sum(map(len, self._chunks)))
             self._keep_for_second_parser(data)
+            self._data = b""  # a large body is in memory once, not its last packet twice
         return None
 
     def reset(self) -> None:
