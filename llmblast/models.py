@@ -4,7 +4,7 @@ Slotted dataclasses, not dicts. A dict exists only where bytes become JSON and b
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from math import inf
 from typing import Protocol, TypeVar, dataclass_transform
@@ -157,11 +157,12 @@ class Reply:
     """Result of one send. `status` is 0 and `cause` is set if no HTTP reply arrived.
 
     `headers` have their names as they came; of a repeated one the first counts. `header` finds one by its lower-case
-    name.
+    name. Most replies need none: `head` may be the bytes that `read_head` makes headers of when they are first asked
+    for.
     """
 
     status: int = 0
-    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    head: Mapping[bytes, bytes] | bytes = b""
     body: bytes = b""
     cause: Cause | None = None
     detail: str = ""
@@ -169,6 +170,20 @@ class Reply:
     latency_s: float = 0.0
     hide: Callable[[bytes], bytes] | None = None
     """Takes secrets out of a body that was decoded, or joined of pieces, after the search of the bytes received."""
+    read_head: Callable[[bytes], Mapping[bytes, bytes]] | None = None
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        """Return the headers, which are read from the head at the first call."""
+        head = self.head
+        if isinstance(head, bytes):
+            head = {} if self.read_head is None else self.read_head(head)
+            self.head = head
+        return head
+
+    @headers.setter
+    def headers(self, headers: Mapping[bytes, bytes]) -> None:
+        self.head = headers
 
     def header(self, name: bytes) -> bytes | None:
         """The value of the first header of that name."""
