@@ -2,11 +2,16 @@
 
 import argparse
 import math
+import os
+import platform
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
+
+import orjson
 
 EXIT_TERMINATED = 143
 _WIDTH = 108
@@ -141,6 +146,25 @@ def run_cases(cases: Sequence[Case], keep: Callable[[Row], None]) -> bool:
         keep(row)
         is_met = is_met and row.is_met
     return is_met
+
+
+def kept_rows(path: Path) -> Mapping[str, Any]:
+    """The rows of a result file by case; none where there is no file or one of another form."""
+    try:
+        kept = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return {row["case"]: row for row in kept["rows"]} if isinstance(kept, dict) else {}
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a result file."""
+    path.write_bytes(orjson.dumps({"rows": rows}, option=orjson.OPT_INDENT_2))
+
+
+def machine() -> str:
+    """In a few words."""
+    return f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
 def _measured(case: Case) -> Row:
