@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import bench_against
+import bench_pairs
 import bench_sizes
 import bench_speed
 import orjson
@@ -98,7 +99,7 @@ def measure_cases(bench: Bench, names: Sequence[str]) -> bool:
 
 def make_parser() -> argparse.ArgumentParser:
     """The options; what is measured is one of three: the cases, other commands, another tree."""
-    in_trees, known = " ".join(bench_against.tree_cases()), ", ".join(bench_against.known_contenders())
+    in_trees, known = " ".join(bench_pairs.tree_cases()), ", ".join(bench_against.known_contenders())
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description=__doc__,
@@ -172,8 +173,8 @@ def measuring(parser: argparse.ArgumentParser, options: argparse.Namespace) -> C
         lines, in_flight = options.lines, options.concurrency
         return lambda bench: bench_against.measure_against(bench, contenders, lines, in_flight)
     if options.tree:
-        names = chosen(parser, list(bench_against.tree_cases()), options.cases)
-        return lambda bench: bench_against.measure_trees(bench, names, options.ours, options.tree)
+        names = chosen(parser, list(bench_pairs.tree_cases()), options.cases)
+        return lambda bench: bench_pairs.measure_trees(bench, names, options.ours, options.tree)
     names = chosen(parser, list(measurements()), options.cases)
     return lambda bench: measure_cases(bench, names)
 

@@ -37,6 +37,8 @@ from tests.openai_provider import judge
 IN_FLIGHT = 256
 STEP_S = 1e-5
 """Between two admissions: 100,000/s, at which none of the limits below binds."""
+COLD_START_S = 0.05
+"""The second admission comes that much later: a scheduler with rates lets the first request open its connection."""
 UNBOUND = {"rps": 1e6, "rpm": 6e7, "tpm": 9e11}
 TICKS = 200
 
@@ -61,8 +63,8 @@ async def read(prompts: Path, settings: Settings) -> list[Request]:
 def schedule(scheduler: Scheduler, requests: Sequence[Request]) -> None:
     """Admission, and the release that follows an answer."""
     now, answer = time.monotonic(), Answer(prompt_tokens=25, completion_tokens=32)
-    for request in requests:
-        now += STEP_S
+    for index, request in enumerate(requests):
+        now += COLD_START_S if index == 1 else STEP_S
         scheduler.queue.add(Attempt(request))
         dispatch = scheduler.next(now)
         assert dispatch is not None, "a limit binds"
