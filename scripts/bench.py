@@ -13,11 +13,23 @@ import bench_sizes
 import bench_speed
 import orjson
 from bench_chart import chart
-from bench_readme import README, rewritten, section
 from bench_runs import WORK, clean_up, measure, write_prompts
 from bench_server import serving
 from bench_speed import Bench
-from bench_table import Case, Figure, Figures, Row, chosen, kept_rows, machine, run_cases, write_rows
+from bench_table import (
+    README,
+    Case,
+    Figure,
+    Figures,
+    Row,
+    chosen,
+    kept_rows,
+    machine,
+    rewritten,
+    run_cases,
+    section,
+    write_rows,
+)
 
 RESULT = WORK / "bench.json"
 CHART = WORK / "bench.svg"
@@ -30,6 +42,13 @@ def stations(bench: Bench) -> Figures:
     words = (str(write_prompts(bench.lines)), bench.server.url(), "--repeats", str(bench.repeats))
     told = orjson.loads(measure(sys.executable, str(STATIONS), *words).stdout)
     return [Figure(**values) for values in told]
+
+
+def print_profile(bench: Bench) -> bool:
+    """Print what each station spends its time on."""
+    words = (str(write_prompts(bench.lines)), bench.server.url(), "--profile")
+    print(measure(sys.executable, str(STATIONS), *words).stdout)
+    return True
 
 
 def measurements() -> Mapping[str, tuple[str, Callable[[Bench], Figures]]]:
@@ -109,6 +128,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--lines", type=count, help=f"of one run ({LINES:,}); bounds are for so many or more")
     parser.add_argument("--repeats", type=count, default=5, help="the median counts (%(default)s)")
     parser.add_argument("--memory-lines", type=int, default=1_000_000, help="for the case memory (%(default)s)")
+    parser.add_argument(
+        "--profile", action="store_true", help="print the functions that each station spends its time in"
+    )
     parser.add_argument("--readme", action="store_true", help="write the last result into the README, measure nothing")
     parser.add_argument(
         "--against",
@@ -163,6 +185,8 @@ def main() -> None:
 
 def measuring(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Callable[[Bench], bool]:
     """What the options ask for; options that do not fit end the program."""
+    if options.profile:
+        return print_profile
     if options.against:
         if options.cases or options.tree:
             parser.error("--against goes with no CASE and without --tree")

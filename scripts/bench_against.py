@@ -192,7 +192,9 @@ def find_contenders(commands: Sequence[str]) -> Sequence[Contender]:
 
 
 def compare(bench: Bench, file: PairFile, contender: Contender, lines: int, in_flight: int) -> Figures:
-    """Pair whole processes, their start among it: what a person waits for."""
+    """Pair whole processes, their start among it: what a person waits for. wrk tells its rate without its start, so
+    ours goes without it there.
+    """
     check_open_files(in_flight)
     python = contender.interpreter()
     url, prompts = bench.server.url(), write_prompts(lines)
@@ -210,8 +212,9 @@ def compare(bench: Bench, file: PairFile, contender: Contender, lines: int, in_f
     command = fill_template(contender.command, values)
 
     def ours() -> Turn:
-        usage = run_llmblast(prompts, url, "-j", str(in_flight)).usage
-        return _turn(usage, check_lines(SAVE, lines, mark))
+        run = run_llmblast(prompts, url, "-j", str(in_flight))
+        turn = _turn(run.usage, check_lines(SAVE, lines, mark))
+        return {**turn, "rate": run.per_s} if contender.name == LIMIT else turn
 
     def theirs() -> Turn:
         if contender.name == LIMIT:

@@ -19,7 +19,18 @@ from typing import TypeVar
 import orjson
 from bench_runs import LLMBLAST, WORK, Run, check_open_files, clean_up, idle_cpu_s, measure, run_llmblast, write_prompts
 from bench_speed import Bench
-from bench_table import Case, FailedRunError, Figure, Figures, Row, kept_rows, machine, run_cases, write_rows
+from bench_table import (
+    Case,
+    FailedRunError,
+    Figure,
+    Figures,
+    LeftOutError,
+    Row,
+    kept_rows,
+    machine,
+    run_cases,
+    write_rows,
+)
 
 RESULT = WORK / "against.json"
 STATIONS = Path(__file__).with_name("bench_stations.py")
@@ -170,7 +181,12 @@ def _stations(bench: Bench, tree: Tree) -> Callable[[], Turn]:
     words = (sys.executable, str(STATIONS), str(write_prompts(bench.lines)), bench.server.url(), "--repeats", "1")
 
     def values() -> Turn:
-        told = orjson.loads(measure(*words, environ={**tree.environ, "PYTHONPATH": path}).stdout)
+        try:
+            told = orjson.loads(measure(*words, environ={**tree.environ, "PYTHONPATH": path}).stdout)
+        except FailedRunError as error:
+            if "ImportError" in str(error) or "ModuleNotFoundError" in str(error):
+                raise LeftOutError(f"{tree.folder}: its modules have other names: {error}") from None
+            raise
         return {figure["name"]: figure["value"] for figure in told if not figure["name"].startswith("the ")}
 
     return values

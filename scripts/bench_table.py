@@ -1,4 +1,6 @@
-"""The tables of the benchmarks: cases by name, figures with the bounds that they must keep, rows, which are chosen."""
+"""The tables of the benchmarks: cases by name, figures with the bounds that they must keep, rows, which are chosen;
+their files, and the README's section, which is made of them and never typed.
+"""
 
 import argparse
 import math
@@ -14,6 +16,9 @@ from typing import Any, Self
 import orjson
 
 EXIT_TERMINATED = 143
+README = Path("README.md")
+BEGIN = "<!-- scripts/bench --readme writes what follows -->"
+END = "<!-- up to here -->"
 _WIDTH = 108
 
 
@@ -174,3 +179,27 @@ def _measured(case: Case) -> Row:
         return Row(case.name, (), failure=str(error), what=case.what)
     except LeftOutError as error:
         return Row(case.name, (), left_out=str(error), what=case.what)
+
+
+def section(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Where and when it was measured, and the table; rows as they stand in bench.json."""
+    dates = sorted({row["at"][:10] for row in rows})
+    how = {f"{row['machine']}; {row['lines']:,} lines, median of {row['repeats']}" for row in rows}
+    lines = [f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {' and '.join(sorted(how))}.", ""]
+    lines += ["| what | figures | must hold | |", "|---|---|---|---|"]
+    for values in rows:
+        row = Row.from_json(values)
+        told = row.failure or row.left_out or ", ".join(figure.told for figure in row.figures)
+        bounds = ", ".join(f"{figure.name} {figure.bounds}" for figure in row.figures if figure.bounds)
+        verdict = row.verdict if bounds or not row.figures else ""
+        lines.append(f"| {row.what} | {told.replace('|', '/')} | {bounds} | {verdict} |")
+    return "\n".join(lines)
+
+
+def rewritten(readme: str, text: str) -> str:
+    """The README with `text` between the two comments. Raises ValueError where they are not there."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"README.md: the comments {BEGIN} and {END} are not both there")
+    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
