@@ -19,10 +19,13 @@ from bench_speed import Bench
 from bench_table import (
     README,
     Case,
+    FailedRunError,
     Figure,
     Figures,
+    LeftOutError,
     Row,
     chosen,
+    exit_on_sigterm,
     kept_rows,
     machine,
     rewritten,
@@ -33,6 +36,7 @@ from bench_table import (
 
 RESULT = WORK / "bench.json"
 CHART = WORK / "bench.svg"
+ROOT = Path(__file__).resolve().parent.parent
 LINES = 100_000
 STATIONS = Path(__file__).with_name("bench_stations.py")
 
@@ -140,12 +144,15 @@ def make_parser() -> argparse.ArgumentParser:
         "simple format), {input_chat} (bodies of chat requests), {output}, {url} (up to /v1), {n} (lines), "
         f"{{concurrency}}, {{python}}. Known by name: {known}; or all",
     )
-    parser.add_argument("--concurrency", type=count, default=256, help="requests in flight of --against (%(default)s)")
+    parser.add_argument("--concurrency", type=count, help="requests in flight of --against (256)")
     parser.add_argument(
         "--tree", "--before", type=tree_folder, metavar="DIR", help="pair this tree with another checkout of llmblast"
     )
     parser.add_argument(
-        "--ours", type=tree_folder, metavar="DIR", default=Path.cwd(), help="take this folder as ours, with --tree"
+        "--ours",
+        type=tree_folder,
+        metavar="DIR",
+        help="take this folder as ours, with --tree, in place of this checkout",
     )
     parser.add_argument("--runs", type=count, default=7, help="pairs with --against and --tree (%(default)s)")
     return parser
@@ -178,27 +185,36 @@ def main() -> None:
     WORK.mkdir(parents=True, exist_ok=True)
     is_paired = options.against or options.tree
     repeats = options.runs if is_paired else options.repeats
-    with serving() as server:
-        is_met = measure_it(Bench(server, options.lines or LINES, repeats, options.memory_lines))
+    exit_on_sigterm()
+    try:
+        with serving() as server:
+            is_met = measure_it(Bench(server, options.lines or LINES, repeats, options.memory_lines))
+    except (FailedRunError, LeftOutError) as error:
+        sys.exit(f"scripts/bench: {error}")
     sys.exit(0 if is_met else 1)
 
 
 def measuring(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Callable[[Bench], bool]:
     """What the options ask for; options that do not fit end the program."""
+    for option, needed in (("ours", "tree"), ("concurrency", "against")):
+        if getattr(options, option) and not getattr(options, needed):
+            parser.error(f"--{option} goes with --{needed}")
+    if options.cases and (options.profile or options.against):
+        parser.error("a CASE goes neither with --profile nor with --against")
+    if sum(map(bool, (options.profile, options.against, options.tree))) > 1:
+        parser.error("--profile, --against and --tree: only one of them")
     if options.profile:
         return print_profile
     if options.against:
-        if options.cases or options.tree:
-            parser.error("--against goes with no CASE and without --tree")
         try:
             contenders = bench_against.find_contenders(options.against)
         except bench_against.TemplateError as error:
             parser.error(f"--against: {error}")
-        lines, in_flight = options.lines, options.concurrency
+        lines, in_flight = options.lines, options.concurrency or 256
         return lambda bench: bench_against.measure_against(bench, contenders, lines, in_flight)
     if options.tree:
         names = chosen(parser, list(bench_pairs.tree_cases()), options.cases)
-        return lambda bench: bench_pairs.measure_trees(bench, names, options.ours, options.tree)
+        return lambda bench: bench_pairs.measure_trees(bench, names, options.ours or ROOT, options.tree)
     names = chosen(parser, list(measurements()), options.cases)
     return lambda bench: measure_cases(bench, names)
 

@@ -5,6 +5,7 @@ what counts is the ratio of the two, the median of all pairs, and between which 
 ours divided by theirs: above 1 is better for a rate, below 1 for a cost.
 """
 
+import math
 import os
 import sys
 import time
@@ -68,19 +69,18 @@ def in_turns(
 
 
 def pair_figures(pairs: Sequence[Pair]) -> list[Figure]:
-    """Return for each value that both sides have: its median on both sides, and the ratios pair by pair."""
-    figures = [Figure("pairs", len(pairs))]
-    for name in (name for name in pairs[0][0] if name in pairs[0][1]):
-        ours, theirs = ([turn[name] for turn in side] for side in zip(*pairs, strict=True))
-        form = FORMS.get(name, "{:.2f} us")
-        figures += [Figure(name, median(ours), form), Figure("theirs", median(theirs), form), ratio(ours, theirs)]
-    return figures
+    """Return the ratios of each value that both sides have."""
+    names = [name for name in pairs[0][0] if name in pairs[0][1]]
+    figures = [ratio(name, [ours[name] for ours, _ in pairs], [theirs[name] for _, theirs in pairs]) for name in names]
+    return [Figure("pairs", len(pairs)), *figures]
 
 
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Figure:
-    """Return the median of the ratios; the lowest and the highest stand in its form."""
-    ratios = [our / their if their else 0.0 for our, their in zip(ours, theirs, strict=True)]
-    return Figure("ratio", median(ratios), f"{{:.2f}} ({min(ratios):.2f} to {max(ratios):.2f})")
+def ratio(name: str, ours: Sequence[float], theirs: Sequence[float]) -> Figure:
+    """Return the median of the ratios; in its form stand the lowest, the highest, and the medians of both sides."""
+    ratios = [our / their if their else math.nan for our, their in zip(ours, theirs, strict=True)]
+    form = FORMS.get(name, "{:.2f} us")
+    sides = f"ours {form.format(median(ours))}, theirs {form.format(median(theirs))}"
+    return Figure(name, median(ratios), f"{{:.2f}} x ({min(ratios):.2f} to {max(ratios):.2f}; {sides})")
 
 
 class PairFile:

@@ -138,12 +138,14 @@ def chosen(parser: argparse.ArgumentParser, cases: Sequence[str], wanted: Sequen
     return [case for case in cases if not wanted or any(is_part(case, name) for name in wanted)]
 
 
-def run_cases(cases: Sequence[Case], keep: Callable[[Row], None]) -> bool:
-    """Measures one after the other, prints each row as it comes and hands it to `keep`; whether all bounds are met.
-
-    SIGTERM ends the program as an exception does, so that what a case has started ends with it.
-    """
+def exit_on_sigterm() -> None:
+    """Let SIGTERM end the program as an exception does, so that what it has started ends with it."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+
+
+def run_cases(cases: Sequence[Case], keep: Callable[[Row], None]) -> bool:
+    """Measures one after the other, prints each row as it comes and hands it to `keep`; whether all bounds are met."""
+    exit_on_sigterm()
     is_met = True
     for case in cases:
         row = _measured(case)

@@ -1,13 +1,17 @@
 """The paired benchmark: its command templates, the check of the other's lines, ratios, and what it starts."""
 
+import math
 import os
 import select
+import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import orjson
 import pytest
+from bench import make_parser, measuring
 from bench_against import (
     LineCheck,
     TemplateError,
@@ -20,7 +24,7 @@ from bench_against import (
 from bench_clients import CLIENTS, answer_all
 from bench_pairs import MAX_CASE_S, Tree, in_turns, pair_figures, ratio
 from bench_runs import measure
-from bench_table import FailedRunError
+from bench_table import EXIT_TERMINATED, FailedRunError
 
 from llmblast.mocking.server import MockServer
 from llmblast.mocking.settings import MockSettings
@@ -133,10 +137,10 @@ def test_a_missing_output_is_a_failed_run(tmp_path: Path) -> None:
 
 def test_ratios_are_of_pairs_and_not_of_medians() -> None:
     """A machine that is twice as slow for one pair changes no ratio."""
-    figure = ratio([200.0, 100.0, 210.0], [100.0, 50.0, 100.0])
+    figure = ratio("rate", [200.0, 100.0, 210.0], [100.0, 50.0, 100.0])
 
     assert figure.value == 2.0
-    assert figure.told == "ratio 2.00 (2.00 to 2.10)"
+    assert figure.told == "rate 2.00 x (2.00 to 2.10; ours 200/s, theirs 100/s)"
 
 
 def test_a_pair_tells_what_both_sides_have() -> None:
@@ -145,10 +149,13 @@ def test_a_pair_tells_what_both_sides_have() -> None:
 
     assert [figure.told for figure in pair_figures(pairs)] == [
         "pairs 2",
-        "rate 200/s",
-        "theirs 100/s",
-        "ratio 2.00 (1.00 to 3.00)",
+        "rate 2.00 x (1.00 to 3.00; ours 200/s, theirs 100/s)",
     ]
+
+
+def test_a_cost_of_nothing_has_no_ratio() -> None:
+    """A clock too coarse for the other side is no miracle."""
+    assert math.isnan(ratio("CPU a request", [1.0], [0.0]).value)
 
 
 def test_both_sides_take_turns_and_end_in_time() -> None:
@@ -213,3 +220,80 @@ async def test_each_client_answers_every_line(client: str, tmp_path: Path) -> No
         await answer_all(client, prompts, server.url, output, 8)
 
     assert check_lines(output, 20, b'"response"') == LineCheck(20, 20, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--against", "tool {input}"], "use {output}"),
+        (["--against", "wrk", "tls"], "CASE"),
+        (["--against", "wrk", "--tree", str(ROOT)], "--tree"),
+        (["--tree", "/"], "holds no llmblast/"),
+        (["--ours", str(ROOT)], "--ours goes with --tree"),
+        (["--concurrency", "9"], "--concurrency goes with --against"),
+        (["--profile", "tls"], "CASE"),
+        (["--tree", str(ROOT), "memory"], "no such case"),
+        (["--runs", "0", "--tree", str(ROOT)], "--runs"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """None is parsed and ignored, and nothing is started."""
+    parser = make_parser()
+
+    with pytest.raises(SystemExit):
+        measuring(parser, parser.parse_args(options))
+
+    assert message in capsys.readouterr().err
+
+
+def start_bench(folder: Path, *words: str) -> subprocess.Popen[str]:
+    command = (sys.executable, str(ROOT / "scripts/bench.py"), *words, "--lines", "10", "--runs", "1")
+    environ = {**os.environ, "BENCH_SERVER": "mock"}
+    return subprocess.Popen(command, cwd=folder, env=environ, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_command_is_compared_and_its_losses_are_told(tmp_path: Path) -> None:
+    """From the template to the table and the file; the command here loses a line and breaks another."""
+    client = f"{{python}} {ROOT}/scripts/bench_clients.py aiohttp {{input}} {{url}} {{output}} {{concurrency}}"
+    lossy = f"{client} && sed -i '1d; 2s/.$//' {{output}}"
+
+    with start_bench(tmp_path, "--against", lossy, "--concurrency", "4") as process:
+        table = process.stdout.read() if process.stdout else ""
+
+    [row] = orjson.loads((tmp_path / ".work/bench/against.json").read_bytes())["rows"]
+    [[ours, theirs]] = row["pairs"]
+    assert process.returncode == 0
+    assert "their missing lines in all runs 1" in table
+    assert "their corrupt lines in all runs 1" in table
+    assert (row["command"], row["lines"], row["in_flight"]) == (lossy, 10, 4)
+    assert (ours["missing lines"], theirs["missing lines"], theirs["corrupt lines"]) == (0, 1, 1)
+    assert theirs["rate"] > 0
+    assert not (tmp_path / ".work/bench/theirs").exists()
+
+
+def test_two_trees_are_compared(tmp_path: Path) -> None:
+    """Of one tree with itself only the file is of interest."""
+    with start_bench(tmp_path, "--tree", str(ROOT), "help", "throughput:256") as process:
+        table = process.stdout.read() if process.stdout else ""
+
+    rows = orjson.loads((tmp_path / ".work/bench/against.json").read_bytes())["rows"]
+    assert process.returncode == 0
+    assert [row["case"] for row in rows] == ["tree:throughput:256", "tree:help"]
+    assert table.startswith(f"ours:   {ROOT}: llmblast")
+
+
+def test_a_terminated_benchmark_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The command that runs at that moment ends with it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    with start_bench(tmp_path, "--against", f"exec 3> {pipe}; sleep 1000 # {{input}} {{output}}") as process:
+        reader = os.open(pipe, os.O_RDONLY)
+        process.terminate()
+
+        assert process.wait(30) == EXIT_TERMINATED
+    assert select.select([reader], [], [], 30)[0]
+    assert os.read(reader, 1) == b""
+    os.close(reader)
