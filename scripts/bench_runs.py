@@ -8,21 +8,24 @@ import json
 import os
 import resource
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from threading import Timer
-from typing import Any
+from typing import IO, Any
 
 from bench_table import FailedRunError
 
 WORK = Path(".work/bench")
-LLMBLAST = (sys.executable, "-m", "llmblast")
+LLMBLAST = (sys.executable, "-P", "-m", "llmblast")
+"""With -P, so that PYTHONPATH can name another tree than the folder that this runs in."""
 PROMPT = "Summarise this paragraph in one sentence please, number {:07d}: The quick brown fox jumps over the lazy dog."
 SAVE = WORK / "save.jsonl"
 OUTPUTS = (SAVE, WORK / "errors.jsonl", WORK / "save.jsonl.settings")
@@ -30,6 +33,7 @@ LONGEST_S = 1800.0
 """No process takes longer: one that hangs must not hang the measurement."""
 _FEW_LINES = 10
 _DISK_BLOCK_BYTES = 1024 * 1024
+_SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
@@ -65,32 +69,58 @@ class Run:
         return self.lines / self.duration_s
 
 
-def measure(*command: str, environ: Mapping[str, str] | None = None) -> Usage:
-    """Runs a command to its end. Raises FailedRunError unless it succeeds."""
+def measure(*command: str, environ: Mapping[str, str] | None = None, longest_s: float = LONGEST_S) -> Usage:
+    """Runs a command to its end, and ends what it leaves behind. Raises FailedRunError unless it succeeds in time."""
     start = time.perf_counter()
-    with (
-        tempfile.TemporaryFile() as errors,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, env={**os.environ, **(environ or {})}
-        ) as process,
-    ):
-        watchdog = Timer(LONGEST_S, process.kill)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=errors,
+            env={**os.environ, **(environ or {})},
+            start_new_session=True,
+        )
+        watchdog = Timer(longest_s, _kill_group, (process,))
         watchdog.start()
-        try:
-            assert process.stdout is not None
-            out = process.stdout.read()
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        finally:
-            watchdog.cancel()
-            if process.returncode is None:
-                process.kill()
+        used = _wait(process, watchdog)
         wall_s = time.perf_counter() - start
         if process.returncode:
-            errors.seek(0)
-            last_words = (errors.read().decode(errors="replace").strip() or "no word").splitlines()[-1]
-            raise FailedRunError(f"{shlex.join(command[:4])} ... ended with {process.returncode}: {last_words}")
-    return Usage(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, out.decode())
+            is_late = wall_s >= longest_s
+            end = f"did not end within {longest_s:g} s" if is_late else f"ended with {process.returncode}"
+            raise FailedRunError(f"{_shortened(command)} {end}: {_last_line(errors) or _last_line(out) or 'no word'}")
+        out.seek(0)
+        return Usage(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, out.read().decode(errors="replace"))
+
+
+def _wait(process: subprocess.Popen[bytes], watchdog: Timer) -> resource.struct_rusage:
+    """Wait for a process; resources are its own and those of its children that it waited for. Whatever interrupts the
+    waiting, nothing of its group is left.
+    """
+    try:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        return used
+    finally:
+        watchdog.cancel()
+        watchdog.join()
+        _kill_group(process)
+        process.wait()
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _shortened(command: Sequence[str]) -> str:
+    words = shlex.join(command)
+    return words if len(words) <= _SHOWN_CHARACTERS else f"{words[:_SHOWN_CHARACTERS]} ..."
+
+
+def _last_line(file: IO[bytes]) -> str:
+    file.seek(0)
+    return next((line for line in reversed(file.read().decode(errors="replace").splitlines()) if line.strip()), "")
 
 
 def write_prompts(count: int) -> Path:
@@ -101,6 +131,19 @@ def write_prompts(count: int) -> Path:
         with unfinished.open("w") as file:
             for number in range(count):
                 file.write(json.dumps({"id": f"row-{number}", "input": PROMPT.format(number)}) + "\n")
+        unfinished.rename(path)
+    return path
+
+
+def write_chat_prompts(count: int) -> Path:
+    """The prompts of `write_prompts` as bodies of chat requests, made once."""
+    path = WORK / f"prompts-chat-{count}.jsonl"
+    if not path.exists():
+        unfinished = path.with_suffix(".new")
+        with unfinished.open("w") as file:
+            for number in range(count):
+                message = {"role": "user", "content": PROMPT.format(number)}
+                file.write(json.dumps({"model": "mock", "messages": [message]}) + "\n")
         unfinished.rename(path)
     return path
 

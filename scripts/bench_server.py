@@ -5,6 +5,7 @@ A command that serves knows `start` (prints its URL), `stop`, `limit` (prints th
 """
 
 import http.client
+import json
 import os
 import signal
 import ssl
@@ -21,7 +22,6 @@ from bench_table import FailedRunError, LeftOutError
 RIG = Path("../shared/rig/fast_server")
 MOCK = "mock"
 TLS_URL = "https://localhost:9443/v1"
-_BODY = b'{"model":"mock","messages":[{"role":"user","content":"Hello"}]}'
 _TIMEOUT_S = 20.0
 _LISTENS = "0A"
 _MOCK_OPTIONS = {
@@ -146,6 +146,11 @@ def serving() -> Iterator[Server]:
 
 def reply_bytes(url: str, certificate: str | None = None) -> int:
     """The size of one reply's body. Raises FailedRunError unless it is a 200."""
+    return len(reply_body(url, certificate=certificate))
+
+
+def reply_body(url: str, prompt: str = "Hello", certificate: str | None = None) -> bytes:
+    """The body of the reply to one prompt. Raises FailedRunError unless it is a 200."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     connection: http.client.HTTPConnection
@@ -155,14 +160,15 @@ def reply_bytes(url: str, certificate: str | None = None) -> int:
     else:
         connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=_TIMEOUT_S)
     try:
-        connection.request("POST", f"{parts.path}/chat/completions", _BODY, {"Content-Type": "application/json"})
+        chat = json.dumps({"model": "mock", "messages": [{"role": "user", "content": prompt}]})
+        connection.request("POST", f"{parts.path}/chat/completions", chat, {"Content-Type": "application/json"})
         reply = connection.getresponse()
         body = reply.read()
     finally:
         connection.close()
     if reply.status != 200:
         raise FailedRunError(f"{url} answers {reply.status}")
-    return len(body)
+    return body
 
 
 def _said(command: str, word: str) -> str:

@@ -26,7 +26,7 @@ from bench_runs import (
 from bench_server import Server, reply_bytes
 from bench_table import Figure, Figures
 
-USUAL_SCRIPT = Path(__file__).with_name("bench_usual.py")
+USUAL_SCRIPT = Path(__file__).with_name("bench_clients.py")
 RATE, SHARE, LIMIT = "rate", "of wrk", "wrk"
 """The figures that the chart is drawn from."""
 _IN_FLIGHT = 256
@@ -75,7 +75,8 @@ def usual(bench: Bench) -> Figures:
     count, url = bench.lines // 5, bench.server.url()
 
     def wall_s(lines: int) -> float:
-        return measure(sys.executable, str(USUAL_SCRIPT), str(write_prompts(lines)), url).wall_s
+        words = ("aiohttp", str(write_prompts(lines)), url, str(SAVE), str(_IN_FLIGHT))
+        return measure(sys.executable, str(USUAL_SCRIPT), *words).wall_s
 
     return _beside_the_limit(bench, lambda: count / (wall_s(count) - wall_s(10)))
 

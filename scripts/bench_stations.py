@@ -3,15 +3,20 @@
 `python scripts/bench_stations.py PROMPTS URL` prints a JSON list of figures in us. The stations are driven as the run
 drives them, but one after the other; what is missing to the whole is what stands between them: the engine, counters and
 the tending. Every figure is process CPU, threads included, the median of the repeats.
+
+With --profile it prints the functions in which each station spends its time instead. A profiler makes calls dearer than
+they are, and does not see into compiled modules.
 """
 
 import argparse
 import asyncio
+import cProfile
 import gc
 import os
+import pstats
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -37,8 +42,13 @@ from tests.openai_provider import judge
 IN_FLIGHT = 256
 STEP_S = 1e-5
 """Between two admissions: 100,000/s, at which none of the limits below binds."""
+COLD_START_S = 0.05
+"""The second admission comes that much later: a scheduler with rates lets the first request open its connection."""
 UNBOUND = {"rps": 1e6, "rpm": 6e7, "tpm": 9e11}
 TICKS = 200
+SHOWN_FUNCTIONS = 15
+Watch = Callable[[str], AbstractContextManager[object]]
+"""Looks at a station, by its name, while it works."""
 
 
 def cpu_us(count: int, work: Callable[[], None]) -> float:
@@ -61,8 +71,8 @@ async def read(prompts: Path, settings: Settings) -> list[Request]:
 def schedule(scheduler: Scheduler, requests: Sequence[Request]) -> None:
     """Admission, and the release that follows an answer."""
     now, answer = time.monotonic(), Answer(prompt_tokens=25, completion_tokens=32)
-    for request in requests:
-        now += STEP_S
+    for index, request in enumerate(requests):
+        now += COLD_START_S if index == 1 else STEP_S
         scheduler.queue.add(Attempt(request))
         dispatch = scheduler.next(now)
         assert dispatch is not None, "a limit binds"
@@ -161,7 +171,17 @@ def bar_share() -> float:
     return spent_us / 1e6 / display.interval_s
 
 
-def once(prompts: Path, url: str) -> Mapping[str, float]:
+@contextmanager
+def profiled(station: str) -> Iterator[None]:
+    """Print where the time goes, by function, without that of the functions it calls."""
+    profile = cProfile.Profile()
+    with profile:
+        yield
+    print(f"== {station}")
+    pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(SHOWN_FUNCTIONS)
+
+
+def once(prompts: Path, url: str, watch: Watch = nullcontext) -> Mapping[str, float]:
     """One measurement of everything, us; the bar as a share."""
     free = {"endpoints": [url], "model": "mock"}
     behind = ",".join((url, *(f"{name}={amount:g}" for name, amount in UNBOUND.items()), f"concurrency={IN_FLIGHT}"))
@@ -182,17 +202,21 @@ def once(prompts: Path, url: str) -> Mapping[str, float]:
         for request in requests:
             key_of(request.text)
 
-    reading_us = cpu_us(1, read_all)
+    with watch("reading"):
+        reading_us = cpu_us(1, read_all)
     count = len(requests)
     told["reading"] = reading_us / count
     gc.collect()
     gc.freeze()  # a run never holds all requests of a file, and collections would walk through them
-    told["scheduling"] = cpu_us(count, partial(schedule, make_scheduler(settings), requests))
+    with watch("scheduling"):
+        told["scheduling"] = cpu_us(count, partial(schedule, make_scheduler(settings), requests))
     told["with limits"] = cpu_us(count, partial(schedule, make_scheduler(limited), requests))
-    told["sending"] = run_loop(send(settings, requests, replies))
-    told["judging"] = cpu_us(count, judge_all)
+    with watch("sending"):
+        told["sending"] = run_loop(send(settings, requests, replies))
+    with watch("judging"):
+        told["judging"] = cpu_us(count, judge_all)
     successes = list(_successes(requests, replies))
-    with timed_syncs() as (cpu_s, wall_s):
+    with timed_syncs() as (cpu_s, wall_s), watch("writing"):
         told["writing"] = run_loop(write(successes))
     told["hash"] = cpu_us(count, hash_all)
     told["sync"], told["disk"] = sum(cpu_s) / count * 1e6, sum(wall_s) / count * 1e6
@@ -214,9 +238,15 @@ def main() -> None:
     parser.add_argument("prompts", type=Path)
     parser.add_argument("url")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--profile", action="store_true", help="print the functions that each station spends its time in"
+    )
     options = parser.parse_args()
     tune_collector(256)
     WORK.mkdir(parents=True, exist_ok=True)
+    if options.profile:
+        once(options.prompts, options.url, profiled)
+        return
     rounds = [once(options.prompts, options.url) for _ in range(options.repeats)]
     told = {name: median(each[name] for each in rounds) for name in rounds[0]}
     names = ("reading", "scheduling", "sending", "judging", "writing")

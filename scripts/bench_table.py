@@ -1,14 +1,24 @@
-"""The tables of the benchmarks: cases by name, figures with the bounds that they must keep, rows, which are chosen."""
+"""The tables of the benchmarks: cases by name, figures with the bounds that they must keep, rows, which are chosen;
+their files, and the README's section, which is made of them and never typed.
+"""
 
 import argparse
 import math
+import os
+import platform
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
+import orjson
+
 EXIT_TERMINATED = 143
+README = Path("README.md")
+BEGIN = "<!-- scripts/bench --readme writes what follows -->"
+END = "<!-- up to here -->"
 _WIDTH = 108
 
 
@@ -128,12 +138,14 @@ def chosen(parser: argparse.ArgumentParser, cases: Sequence[str], wanted: Sequen
     return [case for case in cases if not wanted or any(is_part(case, name) for name in wanted)]
 
 
-def run_cases(cases: Sequence[Case], keep: Callable[[Row], None]) -> bool:
-    """Measures one after the other, prints each row as it comes and hands it to `keep`; whether all bounds are met.
-
-    SIGTERM ends the program as an exception does, so that what a case has started ends with it.
-    """
+def exit_on_sigterm() -> None:
+    """Let SIGTERM end the program as an exception does, so that what it has started ends with it."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+
+
+def run_cases(cases: Sequence[Case], keep: Callable[[Row], None]) -> bool:
+    """Measures one after the other, prints each row as it comes and hands it to `keep`; whether all bounds are met."""
+    exit_on_sigterm()
     is_met = True
     for case in cases:
         row = _measured(case)
@@ -143,6 +155,25 @@ def run_cases(cases: Sequence[Case], keep: Callable[[Row], None]) -> bool:
     return is_met
 
 
+def kept_rows(path: Path) -> Mapping[str, Any]:
+    """The rows of a result file by case; none where there is no file or one of another form."""
+    try:
+        kept = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return {row["case"]: row for row in kept["rows"]} if isinstance(kept, dict) else {}
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a result file."""
+    path.write_bytes(orjson.dumps({"rows": rows}, option=orjson.OPT_INDENT_2))
+
+
+def machine() -> str:
+    """In a few words."""
+    return f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+
+
 def _measured(case: Case) -> Row:
     try:
         return Row(case.name, case.measure(), what=case.what)
@@ -150,3 +181,27 @@ def _measured(case: Case) -> Row:
         return Row(case.name, (), failure=str(error), what=case.what)
     except LeftOutError as error:
         return Row(case.name, (), left_out=str(error), what=case.what)
+
+
+def section(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Where and when it was measured, and the table; rows as they stand in bench.json."""
+    dates = sorted({row["at"][:10] for row in rows})
+    how = {f"{row['machine']}; {row['lines']:,} lines, median of {row['repeats']}" for row in rows}
+    lines = [f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {' and '.join(sorted(how))}.", ""]
+    lines += ["| what | figures | must hold | |", "|---|---|---|---|"]
+    for values in rows:
+        row = Row.from_json(values)
+        told = row.failure or row.left_out or ", ".join(figure.told for figure in row.figures)
+        bounds = ", ".join(f"{figure.name} {figure.bounds}" for figure in row.figures if figure.bounds)
+        verdict = row.verdict if bounds or not row.figures else ""
+        lines.append(f"| {row.what} | {told.replace('|', '/')} | {bounds} | {verdict} |")
+    return "\n".join(lines)
+
+
+def rewritten(readme: str, text: str) -> str:
+    """The README with `text` between the two comments. Raises ValueError where they are not there."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"README.md: the comments {BEGIN} and {END} are not both there")
+    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"

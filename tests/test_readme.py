@@ -1,7 +1,6 @@
 """The README tells the truth: its commands run, its tables are the program's."""
 
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import get_args
 
 import orjson
 import pytest
+from bench_table import rewritten
 from typer.main import get_command
 
 from llmblast.cli.main import app
@@ -194,11 +194,8 @@ def names_in(heading: str) -> set[str]:
     return {name for names, *_ in table_after(heading) for name in re.findall(r"`([^`]+)`", names)}
 
 
-def test_the_benchmark_writes_its_section_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_benchmark_writes_its_section_and_nothing_else() -> None:
     """What `scripts/bench --readme` wrote is what it replaces the next time; all around stays."""
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    rewritten = runpy.run_path(str(ROOT / "scripts/bench_readme.py"))["rewritten"]
-
     first = rewritten(README, "| the figures of | today |")
     second = rewritten(first, "| the figures of | tomorrow |")
 

@@ -14,7 +14,10 @@ from tests.conftest import ROOT
 from tests.lock_files import LOCKS, locked_versions, marker_values
 
 EXTRAS = {"run": ("build",), "dev": ("build", "dev")}
-SCRIPTS = [ROOT / ".ci/run", *sorted(path for path in (ROOT / "scripts").iterdir() if path.suffix != ".txt")]
+SCRIPTS = [
+    ROOT / ".ci/run",
+    *sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file() and path.suffix != ".txt"),
+]
 INSTALL = re.compile(r"\bpip3? (install|download|wheel)\b")
 OTHER_INSTALLERS = re.compile(r"\b(pipx|uvx|uv (?!pip compile\b)|curl|wget|npm|conda|easy_install)\b")
 
