@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from itertools import takewhile
 
+from llmblast.scheduling.limits import Limit
+
 FIRST_ROW = 2
 """Lines in a row before the first answer."""
 MIN_ROW, CHANCE = 10, 1e-6
@@ -76,15 +78,14 @@ class _Row:
         return len(lines)
 
 
-class RefusalBreaker:
+class RefusalBreaker(Limit):
     """A circuit breaker for permanent refusals of one endpoint, or of one model at an endpoint.
 
     A limit like others, charged 1 while a request is in flight. `now` and `sent_s` are monotonic seconds.
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.waited_s = 0.0
+        super().__init__(name)
         self.state = State.CLOSED
         self.has_answered = False
         self.is_paused = False

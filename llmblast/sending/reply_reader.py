@@ -66,6 +66,7 @@ class ReplyReader:
         "reply",
         "state",
     )
+    __deletable__ = ("_parser",)
 
     def __init__(self, max_reply_bytes: int) -> None:
         self.state = _HEAD
