@@ -13,8 +13,8 @@ from typing import Final, Protocol
 
 Tokens = tuple[float, float, float]
 """Tokens of one request: in all, in the prompt, in the answer."""
-NO_TOKENS: Tokens = (0.0, 0.0, 0.0)
-NO_HEADERS: Mapping[bytes, bytes] = MappingProxyType({})
+NO_TOKENS: Final[Tokens] = (0.0, 0.0, 0.0)
+NO_HEADERS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 MAX_MESSAGE_CHARS = 2000
 """So much of an error's message is looked at and kept."""
 
@@ -61,7 +61,7 @@ class Rendering:
     needs_model: bool
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class Prompt:
     """A simple line in a form that is neutral to APIs. `images` are http, https or data URLs."""
 
@@ -69,8 +69,15 @@ class Prompt:
     system: str | None
     images: Sequence[str]
     params: Mapping[str, object]
-    renderings: dict[str, Rendering] | None = None
+    renderings: dict[str, Rendering] | None
     """By kind of provider; those that were needed so far, but for the one in the request itself."""
+
+    def __init__(self, text: str, system: str | None, images: Sequence[str], params: Mapping[str, object]) -> None:
+        self.text = text
+        self.system = system
+        self.images = images
+        self.params = params
+        self.renderings = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Build hook of the wheel: compile the modules that every request passes with mypyc, where LLMBLAST_COMPILE is set.
 
 Without that variable nothing is compiled, and no compiler is needed. Both builds have the same source; the compiled one
-holds it as well, for tracebacks. Use `scripts/wheel`, or `LLMBLAST_COMPILE=1 pip install .`.
+holds it as well, for tracebacks. Use `scripts/wheel`, or set the variable where pip installs from this folder.
 """
 
 import os
@@ -20,7 +20,7 @@ COMPILED = {
         http_time models
     """,
     "job": """
-        back_pressure decisions departures engine hedged_sends hedging key_refresh line_ends
+        back_pressure batch_parser decisions departures engine hedged_sends hedging key_refresh line_ends
         redacting_channel refused_lines response_handler result_queue run_end secret_search seen_ids sender
         suspects wait_limit wake_up
     """,
@@ -28,7 +28,8 @@ COMPILED = {
         choices finish_reasons on_demand openai rate_limit_headers usage
     """,
     "reading": """
-        completed_keys fields formats members raw request_parser simple
+        anthropic_batch completed_keys dialect_router exact_numbers fields formats lines members openai_batch raw
+        request_parser simple
     """,
     "scheduling": """
         adaptive_concurrency advertised_rate breakers endpoints even_rate head_wait health hill_climber
@@ -44,7 +45,7 @@ COMPILED = {
         counters
     """,
     "writing": """
-        formats record_buffer safe_json writer
+        formats record_buffer safe_json stream sync_schedule writer
     """,
 }
 """Compiled modules by their folder in the package. A module that is left out stays Python and works the same."""

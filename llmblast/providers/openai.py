@@ -5,6 +5,7 @@ https://platform.openai.com/docs/api-reference; vLLM, llama.cpp, Ollama, TGI, Li
 
 import re
 from collections.abc import Collection, Mapping
+from typing import Final
 
 import orjson
 
@@ -15,13 +16,13 @@ from llmblast.providers.rate_limit_headers import read_rate_limits
 from llmblast.settings import API_PATHS, base_url
 from llmblast.urls import host_of, is_azure
 
-_KIND = "openai"
-_CHAT = "chat/completions"
-_WITH_CHOICES = (_CHAT, "completions")
+_KIND: Final = "openai"
+_CHAT: Final = "chat/completions"
+_WITH_CHOICES: Final = (_CHAT, "completions")
 """Paths whose plain replies are read here; `odd_replies` reads all others."""
-_DIALECTS = {f"openai.{'chat' if path == _CHAT else path}": path for path in API_PATHS}
-_AZURE_HEADER = "api-key"
-_JWT = r"eyJ[\w-]+\.[\w-]+\.[\w-]*"
+_DIALECTS: Final = {f"openai.{'chat' if path == _CHAT else path}": path for path in API_PATHS}
+_AZURE_HEADER: Final = "api-key"
+_JWT: Final = r"eyJ[\w-]+\.[\w-]+\.[\w-]*"
 """RFC 7519: the tokens of Microsoft Entra ID, which Azure accepts as bearer tokens only."""
 
 

@@ -5,6 +5,7 @@ encodes them once: a plain line costs one encoded text.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import orjson
 
@@ -17,9 +18,9 @@ from llmblast.reading.images import Images
 from llmblast.reading.template import Template
 from llmblast.settings import Settings
 
-_RESERVED = frozenset(("input", "system", "images", "params", "priority", "id", "custom_id"))
-_PROMPT = frozenset(("prompt",))
-_NO_IMAGES: Sequence[str] = ()
+_RESERVED: Final = frozenset(("input", "system", "images", "params", "priority", "id", "custom_id"))
+_PROMPT: Final = frozenset(("prompt",))
+_NO_IMAGES: Final[Sequence[str]] = ()
 
 
 class Simple:

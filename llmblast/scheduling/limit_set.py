@@ -5,6 +5,7 @@ A learned limit that raises is handed to `on_defect`, which replaces it; the oth
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from llmblast.models import Tokens
 from llmblast.scheduling.even_rate import EvenRate, is_even
@@ -13,7 +14,7 @@ from llmblast.scheduling.request_rate import RequestRate
 from llmblast.settings import RateSettings
 
 _DAY_S = 24 * 3600.0
-NO_LIMIT = Limit("no limit")
+NO_LIMIT: Final = Limit("no limit")
 _LimitWithKind = tuple[Limit, int | None]
 OnDefect = Callable[[Limit, Exception], Limit | None]
 """Return a substitute for a limit that raised, or None to leave it out. Raise the error where it is not learned."""

@@ -5,7 +5,7 @@ Message framing follows RFC 9112 section 6.3. A reply that llhttp refuses is par
 """
 
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import httptools
 
@@ -16,11 +16,11 @@ from llmblast.sending.complete_bodies import is_complete
 if TYPE_CHECKING:
     from llmblast.sending.lenient_http import ReplyRewriter
 
-MAX_HEAD_BYTES = 256 * 1024
-MAX_HEADERS = 2000
+MAX_HEAD_BYTES: Final = 256 * 1024
+MAX_HEADERS: Final = 2000
 """A header in memory costs forty times its bytes: a reply at its cap could fill gigabytes."""
 _FRAMING = _LENGTH, _CODING = b"content-length", b"transfer-encoding"
-_MAX_REPARSED_BYTES = 64 * 1024
+_MAX_REPARSED_BYTES: Final = 64 * 1024
 """Maximum length of the beginning of a reply that is kept for a second, lenient parser."""
 
 
@@ -34,7 +34,8 @@ class ReplyState(Enum):
         return self.value
 
 
-_HEAD, _BODY = ReplyState.HEAD, ReplyState.BODY
+_HEAD: Final = ReplyState.HEAD
+_BODY: Final = ReplyState.BODY
 
 
 class _Parser(Protocol):

@@ -5,6 +5,7 @@ Both outputs are written concurrently, so a slow reader of one does not delay th
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from llmblast.errors import OutputFailedError, ReaderGoneError
 from llmblast.models import Outcome, Success
@@ -13,7 +14,7 @@ from llmblast.writing.output_file import OutputFile
 from llmblast.writing.spool import Spool
 from llmblast.writing.stream import Stream, Timing
 
-FULL_BYTES = 8 * 1024 * 1024
+FULL_BYTES: Final = 8 * 1024 * 1024
 
 
 class Writer:
