@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 Tokens = tuple[float, float, float]
 """Tokens of one request: in all, in the prompt, in the answer."""
-NO_TOKENS: Final[Tokens] = (0.0, 0.0, 0.0)
+NO_TOKENS: Tokens = (0.0, 0.0, 0.0)
 NO_HEADERS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 MAX_MESSAGE_CHARS = 2000
 """So much of an error's message is looked at and kept."""
