@@ -1,5 +1,6 @@
 """The compiled build: which modules are compiled, when, with what, and for which machines. See `scripts/wheel`."""
 
+import ast
 import subprocess
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -33,6 +34,21 @@ def test_the_table_names_modules_that_exist_each_once_in_order(build: ModuleType
 
     assert [module for module in modules if not (ROOT / module).is_file()] == []
     assert modules == sorted(set(modules), key=lambda module: (str(Path(module).parent), module))
+
+
+def test_compiled_classes_with_a_length_say_when_they_are_empty(build: ModuleType) -> None:
+    """mypyc asks only `__bool__`: without it, an empty object of a class with `__len__` counts as true."""
+    classes = [
+        (module, node.name, {item.name for item in node.body if isinstance(item, ast.FunctionDef)})
+        for module in build.compiled_modules()
+        for node in ast.walk(ast.parse((ROOT / module).read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+
+    assert [(module, name) for module, name, methods in classes if "__len__" in methods] != []
+    assert [
+        (module, name) for module, name, methods in classes if "__len__" in methods and "__bool__" not in methods
+    ] == []
 
 
 @pytest.mark.parametrize("value", [None, "", "0"])

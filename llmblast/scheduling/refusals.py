@@ -63,6 +63,9 @@ class _Row:
     def __len__(self) -> int:
         return len(self.refused_s)
 
+    def __bool__(self) -> bool:
+        return bool(self.refused_s)
+
     def add(self, line: int, signature: str, now: float, *, is_blamed: bool) -> None:
         """Add a refused line."""
         self.refused_s[line] = now
