@@ -27,6 +27,7 @@ from llmblast.scheduling.routes import weighted
 from llmblast.scheduling.tokens import FIRST_OUTPUT_TOKENS, TokenEstimator
 from llmblast.settings import EndpointSettings, Settings
 
+pytestmark = pytest.mark.pure
 TOKENS = (10.0, 4.0, 6.0)
 Break = Callable[[type, str], Callable[[], None]]
 
