@@ -51,6 +51,27 @@ def test_compiled_classes_with_a_length_say_when_they_are_empty(build: ModuleTyp
     ] == []
 
 
+def test_errors_of_different_types_have_different_names_in_a_compiled_function(build: ModuleType) -> None:
+    """mypyc gives a name the type of the first `except ... as`: a later error of another type ends in a TypeError."""
+    functions = [
+        (module, node)
+        for module in build.compiled_modules()
+        for node in ast.walk(ast.parse((ROOT / module).read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+
+    assert [(module, function.name) for module, function in functions if len(error_types(function)) > 1] == []
+
+
+def error_types(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """The types of errors that the most burdened name in a function stands for."""
+    types: dict[str, set[str]] = {}
+    for node in ast.walk(function):
+        if isinstance(node, ast.ExceptHandler) and node.name and node.type:
+            types.setdefault(node.name, set()).add(ast.unparse(node.type))
+    return max(types.values(), key=len, default=set())
+
+
 @pytest.mark.parametrize("value", [None, "", "0"])
 def test_a_build_is_pure_unless_asked_otherwise(
     build: ModuleType, monkeypatch: pytest.MonkeyPatch, value: str | None

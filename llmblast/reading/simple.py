@@ -42,8 +42,8 @@ class Simple:
             router.render_first(Prompt("", settings.system, (), settings.params))
         except (BadLine, UnsupportedError) as error:
             raise UsageError(f"--params: {error}.") from None
-        except orjson.JSONEncodeError as error:
-            raise UsageError(f"--system or --params: cannot be sent as JSON: {error}") from None
+        except orjson.JSONEncodeError as not_json:
+            raise UsageError(f"--system or --params: cannot be sent as JSON: {not_json}") from None
         self._template = None if settings.prompt is None else Template(settings.prompt)
         self._images = Images(settings.media_root)
         self._never_sent = frozenset(settings.own_fields) - {"id", "custom_id"}
