@@ -136,6 +136,11 @@ def test_the_version_tells_which_build_it_is(llmblast: RunLlmblast) -> None:
     assert llmblast("--version").stdout.rstrip().endswith("(compiled)" if is_compiled else "(pure Python)")
 
 
+def test_a_run_does_not_mind_the_variable_of_the_build(build: ModuleType, llmblast: RunLlmblast) -> None:
+    """It may be exported still; other unknown variables are refused."""
+    assert llmblast("config", "show", **{build.VARIABLE: "1"}).returncode == 0
+
+
 def llmblast_file() -> str | None:
     return models.__file__
 
