@@ -1,15 +1,14 @@
 """Models: what passes between the stations (Line, Request, Attempt, Reply, Outcome), and the contract of a Provider.
 
-Slotted dataclasses, not dicts. A dict exists only where bytes become JSON and back.
+Slotted dataclasses, not dicts. A dict exists only where bytes become JSON and back. Those that every request needs
+write out their `__init__`: one that `dataclass` makes stays interpreted where this module is compiled.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
-from typing import Protocol, TypeVar, dataclass_transform
-
-_T = TypeVar("_T")
+from typing import Final, Protocol
 
 Tokens = tuple[float, float, float]
 """Tokens of one request: in all, in the prompt, in the answer."""
@@ -18,15 +17,7 @@ MAX_MESSAGE_CHARS = 2000
 """So much of an error's message is looked at and kept."""
 
 
-@dataclass_transform(frozen_default=True, eq_default=False)
-def _frozen(record: type[_T]) -> type[_T]:
-    """Make a slotted dataclass that nothing may change: mypy checks that. A `frozen=True` would check it again at run
-    time, which takes 1.2 us for each line: three times as much as making it.
-    """
-    return dataclass(slots=True, eq=False)(record)
-
-
-@_frozen
+@dataclass(slots=True, eq=False, init=False)
 class Line:
     """One line of the input that asks for one record.
 
@@ -35,12 +26,28 @@ class Line:
     can dump), `extra` are the user's own fields, carried into the record and never sent.
     """
 
-    number: int
-    key: str
-    text: bytes
-    id: str | int
-    input: object = None
-    extra: Mapping[str, object] | None = None
+    number: Final[int]
+    key: Final[str]
+    text: Final[bytes]
+    id: Final[str | int]
+    input: Final[object | None]
+    extra: Final[Mapping[str, object] | None]
+
+    def __init__(
+        self,
+        number: int,
+        key: str,
+        text: bytes,
+        id: str | int,
+        input: object | None = None,
+        extra: Mapping[str, object] | None = None,
+    ) -> None:
+        self.number = number
+        self.key = key
+        self.text = text
+        self.id = id
+        self.input = input
+        self.extra = extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,7 @@ class Rendering:
     needs_model: bool
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class Prompt:
     """A simple line in a form that is neutral to APIs. `images` are http, https or data URLs."""
 
@@ -60,8 +67,15 @@ class Prompt:
     system: str | None
     images: Sequence[str]
     params: Mapping[str, object]
-    renderings: dict[str, Rendering] | None = None
+    renderings: dict[str, Rendering] | None
     """By kind of provider; those that were needed so far, but for the one in the request itself."""
+
+    def __init__(self, text: str, system: str | None, images: Sequence[str], params: Mapping[str, object]) -> None:
+        self.text = text
+        self.system = system
+        self.images = images
+        self.params = params
+        self.renderings = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +85,7 @@ class RawBody:
     dialect: str
 
 
-@_frozen
+@dataclass(slots=True, eq=False, init=False)
 class Request(Line):
     """A line that can be sent: only what it asks for. `Attempt` has what happens to it while it is sent.
 
@@ -81,60 +95,138 @@ class Request(Line):
     Both are for endpoints whose provider is `kind`; those of another one get what it renders.
     """
 
-    path: str = "chat/completions"
-    body: bytes = b""
-    kind: str = "openai"
-    content: Prompt | RawBody | None = None
+    path: Final[str]
+    body: Final[bytes]
+    kind: Final[str]
+    content: Final[Prompt | RawBody | None]
     """What other kinds of providers render, where endpoints have several kinds."""
-    closed_to: int = 0
+    closed_to: Final[int]
     """Bit set of the indices of endpoints whose API cannot express it."""
-    needs_model: bool = False
-    model: str | None = None
+    needs_model: Final[bool]
+    model: Final[str | None]
     """The model that the line itself names, if it does."""
-    max_tokens: int | None = None
-    image_bytes: int = 0
+    max_tokens: Final[int | None]
+    image_bytes: Final[int]
     """Bytes of its body that are images as base64, and"""
-    image_tokens: float = 0.0
+    image_tokens: Final[float]
     """what these cost, as far as that is known."""
-    deferred: bool = False
-    output_format: str = "llmblast"
+    deferred: Final[bool]
+    output_format: Final[str]
+
+    def __init__(
+        self,
+        number: int,
+        key: str,
+        text: bytes,
+        id: str | int,
+        input: object | None = None,
+        extra: Mapping[str, object] | None = None,
+        path: str = "chat/completions",
+        body: bytes = b"",
+        kind: str = "openai",
+        content: Prompt | RawBody | None = None,
+        closed_to: int = 0,
+        needs_model: bool = False,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        image_bytes: int = 0,
+        image_tokens: float = 0.0,
+        deferred: bool = False,
+        output_format: str = "llmblast",
+    ) -> None:
+        Line.__init__(self, number, key, text, id, input, extra)
+        self.path = path
+        self.body = body
+        self.kind = kind
+        self.content = content
+        self.closed_to = closed_to
+        self.needs_model = needs_model
+        self.model = model
+        self.max_tokens = max_tokens
+        self.image_bytes = image_bytes
+        self.image_tokens = image_tokens
+        self.deferred = deferred
+        self.output_format = output_format
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class Attempt:
     """A request on its way through the run: one for each line, and one more for the hedge of a slow request."""
 
     request: Request
-    attempts: int = 0
+    attempts: int
     """Sends that count against `max_attempts`."""
-    unusable_replies: int = 0
+    unusable_replies: int
     """2xx replies without a usable answer."""
-    ambiguous_sends: int = 0
+    ambiguous_sends: int
     """Sends that broke off after the request went out, or were cancelled then: each may have been billed."""
-    resent: bool = False
+    resent: bool
     """Sent again after a kept connection turned out closed; the next send uses a fresh connection."""
-    failed_on: int = 0
+    failed_on: int
     """Bit set of the indices of endpoints that have failed this request."""
-    refused_by: int = 0
+    refused_by: int
     """Bit set of the indices of endpoints that have refused it for good."""
-    rejections: int = 0
+    rejections: int
     """Rate-limit replies to it while other requests were accepted."""
-    rejected_sent_s: float = inf
-    """When it was sent for the last rejection that counted, or for the first one."""
-    in_flight: int = 0
+    rejected_sent_s: float
+    """When it was sent for the last rejection that counted, or for the first one; infinity before that."""
+    in_flight: int
     """Requests in flight at its endpoint when it was sent, itself included."""
-    key_renewed: bool = False
+    key_renewed: bool
     """It was sent again with a new key after a 401."""
-    tokens_paid: Tokens = NO_TOKENS
+    tokens_paid: Tokens
     """Tokens that the last admission charged."""
-    sent_s: float = 0.0
+    sent_s: float
     """Monotonic time of the last admission."""
-    schedule_delay_s: float = 0.0
+    schedule_delay_s: float
     """By how much its endpoint's schedule had been moved at that time."""
-    hedged: bool = False
+    hedged: bool
     """It was sent to two endpoints at once, or is the copy that went to the second one."""
-    size_bytes: int = 0
+    size_bytes: int
     """Memory that it keeps, roughly; known once it is queued."""
+
+    def __init__(
+        self,
+        request: Request,
+        *,
+        unusable_replies: int = 0,
+        resent: bool = False,
+        failed_on: int = 0,
+        sent_s: float = 0.0,
+    ) -> None:
+        self.request = request
+        self.attempts = 0
+        self.unusable_replies = unusable_replies
+        self.ambiguous_sends = 0
+        self.resent = resent
+        self.failed_on = failed_on
+        self.refused_by = 0
+        self.rejections = 0
+        self.rejected_sent_s = inf
+        self.in_flight = 0
+        self.key_renewed = False
+        self.tokens_paid = NO_TOKENS
+        self.sent_s = sent_s
+        self.schedule_delay_s = 0.0
+        self.hedged = False
+        self.size_bytes = 0
+
+    def hedge(self) -> "Attempt":
+        """Return a second attempt with the same past, which goes to another endpoint."""
+        hedge = Attempt(self.request, failed_on=self.failed_on, sent_s=self.sent_s)
+        hedge.attempts = self.attempts
+        hedge.unusable_replies = self.unusable_replies
+        hedge.ambiguous_sends = self.ambiguous_sends
+        hedge.refused_by = self.refused_by
+        hedge.rejections = self.rejections
+        hedge.rejected_sent_s = self.rejected_sent_s
+        hedge.in_flight = self.in_flight
+        hedge.key_renewed = self.key_renewed
+        hedge.tokens_paid = self.tokens_paid
+        hedge.schedule_delay_s = self.schedule_delay_s
+        hedge.hedged = self.hedged
+        hedge.size_bytes = self.size_bytes
+        return hedge
 
 
 class Cause(Enum):
@@ -152,7 +244,7 @@ class Cause(Enum):
     """The reply exceeds the size cap and was cut off."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class Reply:
     """Result of one send. `status` is 0 and `cause` is set if no HTTP reply arrived.
 
@@ -161,16 +253,36 @@ class Reply:
     for.
     """
 
-    status: int = 0
-    head: Mapping[bytes, bytes] | bytes = b""
-    body: bytes = b""
-    cause: Cause | None = None
-    detail: str = ""
+    status: int
+    head: Mapping[bytes, bytes] | bytes
+    body: bytes
+    cause: Cause | None
+    detail: str
     """For a person: what went wrong, without secrets."""
-    latency_s: float = 0.0
-    hide: Callable[[bytes], bytes] | None = None
+    latency_s: float
+    hide: Callable[[bytes], bytes] | None
     """Takes secrets out of a body that was decoded, or joined of pieces, after the search of the bytes received."""
-    read_head: Callable[[bytes], Mapping[bytes, bytes]] | None = None
+    read_head: Callable[[bytes], Mapping[bytes, bytes]] | None
+
+    def __init__(
+        self,
+        status: int = 0,
+        head: Mapping[bytes, bytes] | bytes = b"",
+        body: bytes = b"",
+        cause: Cause | None = None,
+        detail: str = "",
+        latency_s: float = 0.0,
+        hide: Callable[[bytes], bytes] | None = None,
+        read_head: Callable[[bytes], Mapping[bytes, bytes]] | None = None,
+    ) -> None:
+        self.status = status
+        self.head = head
+        self.body = body
+        self.cause = cause
+        self.detail = detail
+        self.latency_s = latency_s
+        self.hide = hide
+        self.read_head = read_head
 
     @property
     def headers(self) -> Mapping[bytes, bytes]:
@@ -227,22 +339,40 @@ class RateLimitInfo:
     """Unit to which the reset is rounded: some providers send whole seconds."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class Answer:
     """The useful part of a 2xx reply. Token counts are None where the provider gave none."""
 
-    text: object = None
+    text: object | None
     """Text of the first choice; a list of vectors for embeddings."""
-    finish_reason: str | None = None
-    usage: Mapping[str, object] | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    model: str | None = None
-    says_more: bool = False
+    finish_reason: str | None
+    usage: Mapping[str, object] | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    model: str | None
+    says_more: bool
     """The reply holds more than `text` does: tool calls, refusal, reasoning, several choices, logprobs."""
 
+    def __init__(
+        self,
+        text: object | None = None,
+        finish_reason: str | None = None,
+        usage: Mapping[str, object] | None = None,
+        prompt_tokens: int | None = None,
+        completion_tokens: int | None = None,
+        model: str | None = None,
+        says_more: bool = False,
+    ) -> None:
+        self.text = text
+        self.finish_reason = finish_reason
+        self.usage = usage
+        self.prompt_tokens = prompt_tokens
+        self.completion_tokens = completion_tokens
+        self.model = model
+        self.says_more = says_more
 
-@dataclass(slots=True, eq=False)
+
+@dataclass(slots=True, eq=False, init=False)
 class Success:
     """A request with its answer: one record in save.jsonl. `maybe_billed` counts other sends that may cost money."""
 
@@ -250,8 +380,18 @@ class Success:
     answer: Answer
     reply: Reply
     endpoint: str
-    attempts: int = 1
-    maybe_billed: int = 0
+    attempts: int
+    maybe_billed: int
+
+    def __init__(
+        self, request: Request, answer: Answer, reply: Reply, endpoint: str, attempts: int = 1, maybe_billed: int = 0
+    ) -> None:
+        self.request = request
+        self.answer = answer
+        self.reply = reply
+        self.endpoint = endpoint
+        self.attempts = attempts
+        self.maybe_billed = maybe_billed
 
 
 @dataclass(slots=True, eq=False)

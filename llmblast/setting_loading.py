@@ -132,11 +132,15 @@ def _read_toml(config: str) -> dict[str, Any]:
         raise UsageError(f"{config}: cannot be read: {error.strerror}: name an existing file with --config") from None
 
 
+BUILD_VARIABLE = f"{ENV_PREFIX}COMPILE"
+"""Asks for the compiled build (see `scripts/build_compiled.py`); it may still be set when that runs."""
+
+
 def _check_variables(environ: Mapping[str, str]) -> None:
     """Raise UsageError for an unknown variable: a misspelt limit would not be enforced."""
     known = [variable_of(name) for name in ("config", *(entry.name for entry in fields(Settings)))]
     for variable in environ:
-        if variable.startswith(ENV_PREFIX) and variable not in known:
+        if variable.startswith(ENV_PREFIX) and variable not in known and variable != BUILD_VARIABLE:
             raise UsageError(f"{variable}: unknown variable{did_you_mean(variable, known)}")
 
 

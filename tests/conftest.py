@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 import pytest
 
+from llmblast import models
 from llmblast.mocking.server import MockServer, ScriptedReply
 from llmblast.mocking.settings import MockSettings
 
@@ -62,6 +63,15 @@ def _the_canary_is_found_nowhere(tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 _REPORTS_WITH_CANARY: list[str] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips tests that change classes of the program where these are compiled."""
+    if (models.__file__ or "").endswith(".py"):
+        return
+    for item in items:
+        if item.get_closest_marker("pure"):
+            item.add_marker(pytest.mark.skip(reason="compiled classes cannot be changed"))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -9,9 +9,8 @@ from llmblast.sending import Target, Verdict
 from llmblast.settings import EndpointSettings, Settings
 
 
-class RequestParser(reading.RequestParser):
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, [DEFAULT_PROVIDER])
+def RequestParser(settings: Settings) -> reading.RequestParser:  # noqa: N802 -- stands for the class
+    return reading.RequestParser(settings, [DEFAULT_PROVIDER])
 
 
 class EndpointKey(sending.EndpointKey):

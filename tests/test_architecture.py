@@ -213,7 +213,7 @@ def test_the_visible_top_level_is_what_the_readme_says() -> None:
 
 
 MAX_ATTRIBUTES = 14
-RECORD_DECORATORS = {"dataclass", "_frozen"}
+RECORD_DECORATORS = {"dataclass"}
 
 
 def attributes_of(node: ast.ClassDef) -> set[str]:

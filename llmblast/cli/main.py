@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 import typer
@@ -74,8 +75,15 @@ def version(
     if show:
         from importlib.metadata import version as installed  # noqa: PLC0415 -- reads the file system
 
-        typer.echo(f"llmblast {installed('llmblast')}")
+        typer.echo(f"llmblast {installed('llmblast')} ({_build()})")
         raise typer.Exit
+
+
+def _build() -> str:
+    """Return which of the two builds this is; nothing is imported to find out."""
+    models = find_spec("llmblast.models")
+    is_compiled = models is not None and not (models.origin or "").endswith(".py")
+    return "compiled" if is_compiled else "pure Python"
 
 
 def run_command_line() -> None:

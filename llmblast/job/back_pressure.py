@@ -1,18 +1,18 @@
 """Back-pressure: how much may be read ahead, by the number and the bytes of requests that are queued or in flight."""
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
 
 from llmblast.models import Outcome
 from llmblast.scheduling import RequestQueue
 
-MAX_QUEUED_BYTES = 8 * 1024 * 1024
-MAX_HELD_BYTES = 256 * 1024 * 1024
+MAX_QUEUED_BYTES: Final = 8 * 1024 * 1024
+MAX_HELD_BYTES: Final = 256 * 1024 * 1024
 """Of all requests that were read and have no record yet. Those in flight are bounded here, where lines come in, since
 that costs the sends nothing: with so much under way none is read, and none goes, until another one ends.
 """
-QUEUED_PER_SLOT = 4
-MIN_QUEUED = 64
+QUEUED_PER_SLOT: Final = 4
+MIN_QUEUED: Final = 64
 """Lines read ahead for each request that may be in flight: a burst of replies must not find the queue empty."""
 
 

@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from llmblast.errors import ExitCode
 from llmblast.models import Attempt
@@ -37,4 +38,4 @@ class RenewKey:
 
 Decision = Retry | Stop | RenewKey
 Decisions = Sequence[Decision]
-DONE: Decisions = ()
+DONE: Final[Decisions] = ()

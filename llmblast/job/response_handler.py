@@ -8,6 +8,7 @@ endpoint. Nothing here waits, and nothing is sent: what follows for the run is r
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from llmblast.errors import ExitCode
 from llmblast.fence import Fence
@@ -23,9 +24,9 @@ from llmblast.scheduling import ANSWERED, Endpoint, Finding, Kind, Scheduler, Se
 from llmblast.sending import Action, Backoff, Blame, Verdict, judge
 from llmblast.watching import Counters, duration
 
-_UNAUTHORIZED = 401
-_TOO_MANY_REQUESTS = 429
-_WORDS = {
+_UNAUTHORIZED: Final = 401
+_TOO_MANY_REQUESTS: Final = 429
+_WORDS: Final = {
     Action.FAIL: "failed",
     Action.RETRY: "failed, may be sent again",
     Action.RESEND: "sent again",
@@ -33,10 +34,10 @@ _WORDS = {
     Action.PUSH_BACK: "paused",
     Action.REFUSED: "refused",
 }
-CHANCE = 1e-7
+CHANCE: Final = 1e-7
 """A line is rejected as often as `max_attempts`, and as makes chance less likely than this, before it fails."""
-FIRST_WAIT_S = 0.05
-MAX_DOUBLINGS = 3
+FIRST_WAIT_S: Final = 0.05
+MAX_DOUBLINGS: Final = 3
 """The wait of a rejected line that was told no moment: 0.05 s, 0.1 s, ... 0.4 s; a used-up quota holds it back, too."""
 
 

@@ -53,6 +53,9 @@ class Suspects:
     def __len__(self) -> int:
         return len(self._suspects)
 
+    def __bool__(self) -> bool:
+        return bool(self._suspects)
+
     def add(self, suspect: Suspect) -> None:
         """Keep one more."""
         self._suspects.append(suspect)

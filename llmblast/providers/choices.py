@@ -1,17 +1,18 @@
 """Read the answer in the choices of a chat completion, or of a completion."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from llmblast.models import Answer, ReplyError
 from llmblast.providers.finish_reasons import failure_in, is_flagged
 from llmblast.providers.on_demand import find_error
 from llmblast.providers.usage import count_of, was_generated
 
-_TEXT_PARTS = ("text", "output_text", None)
-_PLAIN_PART = ("type", "text")
-_PLAIN_MESSAGE = ("role", "content")
-_EMPTY_TEXT = "the answer is empty, and no token was generated for it"
-_MORE_IN_A_MESSAGE = (
+_TEXT_PARTS: Final = ("text", "output_text", None)
+_PLAIN_PART: Final = ("type", "text")
+_PLAIN_MESSAGE: Final = ("role", "content")
+_EMPTY_TEXT: Final = "the answer is empty, and no token was generated for it"
+_MORE_IN_A_MESSAGE: Final = (
     "tool_calls",
     "function_call",
     "refusal",
@@ -32,7 +33,7 @@ _MORE_IN_A_MESSAGE = (
 """OpenAI, OpenRouter (reasoning_details, images), Ollama (thinking), LiteLLM (thinking_blocks), Azure (context), Groq
 (executed_tools).
 """
-_CALLS = ("tool_calls", "function_call")
+_CALLS: Final = ("tool_calls", "function_call")
 
 
 def read_first_choice(data: Mapping[str, object]) -> Answer | ReplyError | None:

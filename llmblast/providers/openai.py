@@ -5,22 +5,24 @@ https://platform.openai.com/docs/api-reference; vLLM, llama.cpp, Ollama, TGI, Li
 
 import re
 from collections.abc import Collection, Mapping
+from typing import Final
 
 import orjson
 
-from llmblast.models import Answer, Prompt, RawBody, Reply, ReplyError, Request
+from llmblast.models import Answer, Prompt, RateLimitInfo, RawBody, Reply, ReplyError, Request
 from llmblast.providers.choices import add_usage, read_first_choice
 from llmblast.providers.on_demand import named_wait_s, read_error
 from llmblast.providers.rate_limit_headers import read_rate_limits
 from llmblast.settings import API_PATHS, base_url
 from llmblast.urls import host_of, is_azure
 
-_CHAT = "chat/completions"
-_WITH_CHOICES = (_CHAT, "completions")
+_KIND: Final = "openai"
+_CHAT: Final = "chat/completions"
+_WITH_CHOICES: Final = (_CHAT, "completions")
 """Paths whose plain replies are read here; `odd_replies` reads all others."""
-_SHORT_NAMES = {_CHAT: "chat"}
-_AZURE_HEADER = "api-key"
-_JWT = r"eyJ[\w-]+\.[\w-]+\.[\w-]*"
+_DIALECTS: Final = {f"openai.{'chat' if path == _CHAT else path}": path for path in API_PATHS}
+_AZURE_HEADER: Final = "api-key"
+_JWT: Final = r"eyJ[\w-]+\.[\w-]+\.[\w-]*"
 """RFC 7519: the tokens of Microsoft Entra ID, which Azure accepts as bearer tokens only."""
 
 
@@ -48,30 +50,27 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
 
 def _path_of(request: Request) -> str:
     """Return the path of this API that the request went to."""
-    if request.kind != OpenAI.kind and isinstance(request.content, RawBody):
-        return OpenAI.dialects[request.content.dialect]
+    if request.kind != _KIND and isinstance(request.content, RawBody):
+        return _DIALECTS[request.content.dialect]
     return request.path
 
 
 class OpenAI:
     """The provider of the OpenAI API."""
 
-    kind = "openai"
-    dialects: Mapping[str, str] = {f"openai.{_SHORT_NAMES.get(path, path)}": path for path in API_PATHS}
-    hosts: Collection[str] = ("api.openai.com",)
-    key_env = "OPENAI_API_KEY"
-    headers: Mapping[str, str] = {}
-    base_url = staticmethod(base_url)
-    read_answer = staticmethod(read_answer)
-    read_error = staticmethod(read_error)
-    named_wait_s = staticmethod(named_wait_s)
-    read_limits = staticmethod(read_rate_limits)
-
     def __init__(self) -> None:
+        self.kind = _KIND
+        self.dialects: Mapping[str, str] = _DIALECTS
+        self.hosts: Collection[str] = ("api.openai.com",)
+        self.key_env = "OPENAI_API_KEY"
+        self.headers: Mapping[str, str] = {}
         self._system: str | None = None
         self._head = _head(None)
         self._params: Mapping[str, object] = {}
         self._tail = _tail({})
+
+    def base_url(self, url: str) -> str:
+        return base_url(url)
 
     def names_path(self, url: str) -> bool:
         path = url.partition("?")[0].rstrip("/")
@@ -96,6 +95,18 @@ class OpenAI:
             images = [{"type": "image_url", "image_url": {"url": url}} for url in prompt.images]
             content = [{"type": "text", "text": prompt.text}, *images]
         return _CHAT, b"".join((self._head, orjson.dumps(content), self._tail))
+
+    def read_answer(self, request: Request, reply: Reply) -> Answer | ReplyError:
+        return read_answer(request, reply)
+
+    def read_error(self, reply: Reply) -> ReplyError:
+        return read_error(reply)
+
+    def named_wait_s(self, error: ReplyError, reply: Reply, wall_now_s: float) -> float | None:
+        return named_wait_s(error, reply, wall_now_s)
+
+    def read_limits(self, headers: Collection[tuple[bytes, bytes]], wall_now_s: float) -> list[RateLimitInfo]:
+        return read_rate_limits(headers, wall_now_s)
 
 
 def _head(system: str | None) -> bytes:

@@ -10,7 +10,8 @@ may force it. `DialectRouter.raw_request` makes the request of a format whose li
 """
 
 from llmblast.reading.completed_keys import CompletedKeys
-from llmblast.reading.lines import LineSplitter, OversizedLine, key_of
+from llmblast.reading.lines import LineSplitter, key_of
+from llmblast.reading.oversized_line import OversizedLine
 from llmblast.reading.request_parser import RequestParser
 from llmblast.reading.source import Source, open_source
 

@@ -67,6 +67,9 @@ class CompletedKeys:
     def __len__(self) -> int:
         return self._left
 
+    def __bool__(self) -> bool:
+        return self._left > 0
+
     def has_key_of(self, record: bytes) -> bool:
         """Return whether the key of a record is left."""
         key = _key_in(record)

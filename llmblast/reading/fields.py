@@ -2,15 +2,16 @@
 
 import sys
 from collections.abc import Container, Mapping
+from typing import Final
 
 import orjson
 
 from llmblast.reading.exact_numbers import read_huge_numbers
 
-MAX_DEPTH = 240
+MAX_DEPTH: Final = 240
 """Levels of nesting. orjson reads 1,024 and writes 254; records nest a line's fields a few levels deeper."""
 
-STREAM_REFUSAL = '"stream": true is not supported, replies are read whole: remove it'
+STREAM_REFUSAL: Final = '"stream": true is not supported, replies are read whole: remove it'
 
 
 class BadLine(Exception):  # noqa: N818 -- no error of the program: a verdict on the line

@@ -5,22 +5,14 @@ joined once, so the cost of a long line is linear in its length.
 """
 
 from hashlib import blake2b
+from typing import Final
 
-BOM = b"\xef\xbb\xbf"
-MAX_LINE_BYTES = 64 * 1024 * 1024
-EXCERPT_BYTES = 1024
-KEY_BYTES = 8
+from llmblast.reading.oversized_line import OversizedLine
 
-
-class OversizedLine(bytes):
-    """The first bytes of a line above the maximal length, in place of its text.
-
-    `key` is the key of the whole line, so that a resumed run recognises it; `size_bytes` is the length of the line.
-    `key_of` and `RequestParser` handle this class; code between them treats it as any line.
-    """
-
-    key: str
-    size_bytes: int
+BOM: Final = b"\xef\xbb\xbf"
+MAX_LINE_BYTES: Final = 64 * 1024 * 1024
+EXCERPT_BYTES: Final = 1024
+KEY_BYTES: Final = 8
 
 
 def key_of(text: bytes) -> str:

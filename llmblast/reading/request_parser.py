@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from llmblast.models import Failure, Line, Provider, Request, UnsupportedError
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
-from llmblast.reading.lines import BOM, OversizedLine
+from llmblast.reading.lines import BOM
+from llmblast.reading.oversized_line import OversizedLine
 from llmblast.settings import Settings
 
-BAD_LINE = "bad_line"
-MIN_BODY_BYTES = 1024
+BAD_LINE: Final = "bad_line"
+MIN_BODY_BYTES: Final = 1024
 """Smaller bodies hold no image whose tokens matter."""
 
 

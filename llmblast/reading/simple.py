@@ -5,6 +5,7 @@ encodes them once: a plain line costs one encoded text.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import orjson
 
@@ -17,9 +18,9 @@ from llmblast.reading.images import Images
 from llmblast.reading.template import Template
 from llmblast.settings import Settings
 
-_RESERVED = frozenset(("input", "system", "images", "params", "priority", "id", "custom_id"))
-_PROMPT = frozenset(("prompt",))
-_NO_IMAGES: Sequence[str] = ()
+_RESERVED: Final = frozenset(("input", "system", "images", "params", "priority", "id", "custom_id"))
+_PROMPT: Final = frozenset(("prompt",))
+_NO_IMAGES: Final[Sequence[str]] = ()
 
 
 class Simple:
@@ -41,8 +42,8 @@ class Simple:
             router.render_first(Prompt("", settings.system, (), settings.params))
         except (BadLine, UnsupportedError) as error:
             raise UsageError(f"--params: {error}.") from None
-        except orjson.JSONEncodeError as error:
-            raise UsageError(f"--system or --params: cannot be sent as JSON: {error}") from None
+        except orjson.JSONEncodeError as not_json:
+            raise UsageError(f"--system or --params: cannot be sent as JSON: {not_json}") from None
         self._template = None if settings.prompt is None else Template(settings.prompt)
         self._images = Images(settings.media_root)
         self._never_sent = frozenset(settings.own_fields) - {"id", "custom_id"}

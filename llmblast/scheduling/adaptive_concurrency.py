@@ -8,6 +8,7 @@ as in BBR (ACM Queue 14(5), 2016). From time to time a `HillClimber` looks for a
 import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from llmblast.scheduling.hill_climber import MAX_SENDS, HillClimber
 from llmblast.scheduling.latency_sample import LatencySample
@@ -16,12 +17,12 @@ from llmblast.scheduling.limits import Concurrency
 FIRST_SLOTS, DOUBLING_S, MAX_OPENING_S, PUSH_BACK_PAUSE_S = 4, 0.25, 2.5, 1.0
 MAX_PACED_LATENCY_S, PACING_CREDIT_S, PACED_S = 0.25, 0.001, 10.0
 """Pacing spreads a window's requests over half of a latency, or of this; see `_Pacer`."""
-SHORTEST_SERVICE_S = 0.02
+SHORTEST_SERVICE_S: Final = 0.02
 """No model answers faster: below this, latency tells how busy this machine is."""
-SATURATED = 0.55
+SATURATED: Final = 0.55
 """Elasticity of latency, as in `hill_climber`, that shows a full server."""
 OPENING_SENDS, MAX_ROUNDS = 64, 8
-FULL = 0.9
+FULL: Final = 0.9
 
 
 class Phase(Enum):

@@ -6,6 +6,8 @@ Source: Nygard, Release It!, "Circuit Breaker".
 import math
 from enum import Enum
 
+from llmblast.scheduling.limits import Limit
+
 FIRST_WAIT_S, MAX_WAIT_S = 1.0, 30.0
 
 
@@ -17,12 +19,11 @@ class BreakerState(Enum):
     PROBING = "probing"
 
 
-class Breaker:
+class Breaker(Limit):
     """Open after `threshold` failures in a row. The wait before a probe doubles each time."""
 
     def __init__(self, name: str, *, threshold: int = 3) -> None:
-        self.name = name
-        self.waited_s = 0.0
+        super().__init__(name)
         self.has_answered = False
         """The endpoint answered at least once in this run."""
         self._threshold = threshold

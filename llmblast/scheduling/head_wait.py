@@ -1,22 +1,13 @@
 """Head wait: which limit holds back the head of the queue, and since when."""
 
-from typing import Protocol
 
+class Holder:
+    """A limit, or the output files where nothing can be written for now. `name` is for people; `waited_s` is how long
+    the head of the queue waited for it.
+    """
 
-class Holder(Protocol):
-    """A limit, or the output files. `waited_s` is how long the head of the queue waited for it."""
-
-    name: str
-    waited_s: float
-
-
-class Output:
-    """The output files, where nothing can be written for now: they hold back like a limit."""
-
-    __slots__ = ("name", "waited_s")
-
-    def __init__(self) -> None:
-        self.name = "output"
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.waited_s = 0.0
 
 
@@ -26,7 +17,7 @@ class HeadWait:
     __slots__ = ("holder", "output", "since_s")
 
     def __init__(self) -> None:
-        self.output = Output()
+        self.output = Holder("output")
         self.holder: Holder | None = None
         self.since_s = 0.0
 

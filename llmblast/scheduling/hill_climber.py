@@ -54,12 +54,12 @@ class HillClimber:
         growth, rise, error = sample.compare(self.level)
         best, is_above = self.best, trial > self.best
         if (1.0 - PRICE) * growth - rise > (DOUBT * error if is_above else 0.0):
-            self._floor, self._ceiling = (best, self._ceiling) if is_above else (self._floor, best)
+            self._floor, self._ceiling = (float(best), self._ceiling) if is_above else (self._floor, float(best))
             self.best, self.level, self._step = trial, sample, min(self._step**2, MAX_STEP)
         elif is_above:
-            self._ceiling = trial
+            self._ceiling = float(trial)
         else:
-            self._floor = best if rise + 2 * error > LINEAR * growth else trial
+            self._floor = float(best if rise + 2 * error > LINEAR * growth else trial)
 
     def next_trial(self) -> int | None:
         """Return the number farthest from the best one within the bracket; None when the search has ended."""

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from llmblast.fence import Fence
 from llmblast.models import Answer, Attempt, RateLimitInfo, Request
@@ -20,10 +21,10 @@ from llmblast.scheduling.tokens import TokenEstimator
 from llmblast.scheduling.traffic import Traffic
 from llmblast.settings import EndpointSettings, RateSettings
 
-_MIN_HEADERS_INTERVAL_S = 0.005
+_MIN_HEADERS_INTERVAL_S: Final = 0.005
 """Headers of two replies within less say nothing new, and reading them costs some microseconds."""
-_LEARNING_INTERVAL_S = 0.001
-_TOKEN_KINDS = ("tokens", "input_tokens", "output_tokens")
+_LEARNING_INTERVAL_S: Final = 0.001
+_TOKEN_KINDS: Final = ("tokens", "input_tokens", "output_tokens")
 """Kinds of quota in rate-limit headers, in the order of the kinds of a LimitSet."""
 
 

@@ -5,6 +5,7 @@ A learned limit that raises is handed to `on_defect`, which replaces it; the oth
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from llmblast.models import Tokens
 from llmblast.scheduling.even_rate import EvenRate, is_even
@@ -13,6 +14,7 @@ from llmblast.scheduling.request_rate import RequestRate
 from llmblast.settings import RateSettings
 
 _DAY_S = 24 * 3600.0
+NO_LIMIT: Final = Limit("no limit")
 _LimitWithKind = tuple[Limit, int | None]
 OnDefect = Callable[[Limit, Exception], Limit | None]
 """Return a substitute for a limit that raised, or None to leave it out. Raise the error where it is not learned."""
@@ -91,16 +93,16 @@ class LimitSet:
 
     def is_ready(self, tokens: Tokens, now: float) -> bool:
         """Return whether every limit lets a request of this size go now."""
-        limit = None
+        limit = NO_LIMIT
         try:
-            for ready_at in self._ready:
-                if ready_at(1.0, now) > now:
+            for limit in self._per_request:
+                if limit.ready_at(1.0, now) > now:
                     return False
             for limit, kind in self._per_token:
                 if limit.ready_at(tokens[kind], now) > now:
                     return False
         except Exception as error:  # noqa: BLE001 -- raised again unless the limit is learned
-            self.on_defect(limit or _owner_of(ready_at), error)
+            self.on_defect(limit, error)
             return self.is_ready(tokens, now)
         return True
 
@@ -146,25 +148,25 @@ class LimitSet:
 
     def acquire(self, tokens: Tokens, now: float) -> None:
         """Charge all limits."""
-        limit = None
+        limit = NO_LIMIT
         try:
-            for acquire in self._acquire:
-                acquire(1.0, now)
+            for limit in self._per_request:
+                limit.acquire(1.0, now)
             for limit, kind in self._per_token:
                 limit.acquire(tokens[kind], now)
         except Exception as error:  # noqa: BLE001 -- as above
-            self._acquire_behind(limit or _owner_of(acquire), error, tokens, now)
+            self._acquire_behind(limit, error, tokens, now)
 
     def release(self, paid: Tokens, real: Tokens, now: float) -> None:
         """Free the slots of a request that has ended, and charge the tokens that it really used."""
-        limit = None
+        limit = NO_LIMIT
         try:
-            for settle in self._release:
-                settle(1.0, 0.0, now)
+            for limit in self._slots:
+                limit.settle(1.0, 0.0, now)
             for limit, kind in self._per_token:
                 limit.settle(paid[kind], real[kind], now)
         except Exception as error:  # noqa: BLE001 -- as above
-            self._release_behind(limit or _owner_of(settle), error, paid, real, now)
+            self._release_behind(limit, error, paid, real, now)
 
     def _acquire_behind(self, failed: Limit, error: Exception, tokens: Tokens, now: float) -> None:
         behind = self._behind(failed, self._all_with_kinds())
@@ -205,19 +207,10 @@ class LimitSet:
         """Every rate, learned ones too, with its kind of tokens; None where it is charged 1 a request."""
         self.quotas = tuple(limit for limit in self._per_request if isinstance(limit, RollingQuota))
         self._even = tuple(limit for limit in self._rates if isinstance(limit, EvenRate))
-        self._ready = tuple(limit.ready_at for limit in self._per_request)
-        self._acquire = tuple(limit.acquire for limit in self._per_request)
-        self._release = tuple(limit.settle for limit in self._slots)
 
 
 def _cost(kind: int | None, tokens: Tokens) -> float:
     return 1.0 if kind is None else tokens[kind]
-
-
-def _owner_of(method: object) -> Limit:
-    """Return the limit that a bound method belongs to."""
-    owner: Limit = method.__self__  # type: ignore[attr-defined] # a method of a limit, by construction
-    return owner
 
 
 def limit_set(

@@ -11,7 +11,9 @@ Every limit answers the same three questions, so admission treats all alike:
 
 import math
 from collections import deque
-from typing import ClassVar, Protocol
+from typing import ClassVar
+
+from llmblast.scheduling.head_wait import Holder
 
 PACING_MARGIN = 0.004
 """Share of a rate that is left unused. Timers and networks jitter by some milliseconds; a server that counts strictly
@@ -23,22 +25,26 @@ CATCH_UP_S = 0.002
 """Lateness that is made up for: event loops wake up to 1 ms late, which would cost 20 % at 200 requests a second."""
 
 
-class Limit(Protocol):
-    """A limit as admission sees it. `name` is for people; `waited_s` is how long the head of the queue waited for it. A
-    class whose `is_learned` is True has limits that are not configured: a run goes on without them.
-    """
+class Limit(Holder):
+    """A limit as admission sees it."""
 
-    name: str
-    waited_s: float
+    is_learned: ClassVar[bool] = False
+    """Whether the limit is not configured: a run goes on without it, and it is left out of reports of what was used."""
 
-    def ready_at(self, cost: float, now: float) -> float: ...
+    def ready_at(self, cost: float, now: float) -> float:
+        """Return when a request of that cost may go."""
+        raise NotImplementedError
 
-    def acquire(self, cost: float, now: float) -> None: ...
+    def acquire(self, cost: float, now: float) -> None:
+        """Charge the cost of a request."""
+        raise NotImplementedError
 
-    def settle(self, paid: float, real: float, now: float) -> None: ...
+    def settle(self, paid: float, real: float, now: float) -> None:
+        """Give back or charge the difference once the request has ended."""
+        raise NotImplementedError
 
 
-class Rate:
+class Rate(Limit):
     """At most `per_second` units each second, evenly paced, with `burst_s` seconds of credit after a pause.
 
     A cost that no credit can cover is admitted when the credit is full, and its followers wait: nothing deadlocks.
@@ -47,12 +53,8 @@ class Rate:
     estimate).
     """
 
-    is_learned: ClassVar[bool] = False
-    """Whether the rate is learned and not configured: it is left out of reports of the share that was used."""
-
     def __init__(self, name: str, per_second: float, burst_s: float = 0.0) -> None:
-        self.name = name
-        self.waited_s = 0.0
+        super().__init__(name)
         self.per_second = per_second
         self.used = 0.0
         """Units charged in all, settlements included."""
@@ -106,7 +108,7 @@ class Rate:
         self._max_credit_s = kept_s if kept_s > self._credit_s else self._credit_s
 
 
-class RollingQuota:
+class RollingQuota(Limit):
     """At most `units` in any `window_s` seconds, without a pace: a day's quota need not last evenly for the day.
 
     Units are counted in `slots` parts of the window, which bounds the memory; a part leaves the count as a whole, which
@@ -114,8 +116,7 @@ class RollingQuota:
     """
 
     def __init__(self, name: str, units: float, window_s: float, slots: int = 1440) -> None:
-        self.name = name
-        self.waited_s = 0.0
+        super().__init__(name)
         self.units = units
         self._window_s = window_s
         self._part_s = window_s / slots
@@ -181,15 +182,11 @@ class RollingQuota:
             self._counted -= self._parts.popleft()[1]
 
 
-class Concurrency:
+class Concurrency(Limit):
     """At most `slots` requests in flight; a slot comes back through `settle(1, 0, now)`."""
 
-    is_learned: ClassVar[bool] = False
-    """Whether the number is adapted, up to the configured `max_slots`."""
-
     def __init__(self, name: str, slots: int) -> None:
-        self.name = name
-        self.waited_s = 0.0
+        super().__init__(name)
         self.max_slots = slots
         self._slots = slots
         self._taken = 0.0

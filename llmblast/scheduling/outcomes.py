@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Final
 
 
 class Kind(Enum):
@@ -39,7 +40,7 @@ class SendOutcome:
     """The line had not failed at this endpoint before."""
 
 
-ANSWERED = SendOutcome(Kind.ANSWERED)
+ANSWERED: Final = SendOutcome(Kind.ANSWERED)
 CANCELLED = SendOutcome(Kind.INCONCLUSIVE, has_reply=False)
 
 

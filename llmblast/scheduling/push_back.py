@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+from llmblast.scheduling.limits import Limit
+
 CHANCE = 2e-4
 """Rejections in a row that are less likely than this by chance mean that a quota is used up; divided by the rejections
 so far, each of which may begin such a row (Bonferroni, 1936)."""
@@ -63,12 +65,11 @@ class _Row:
     """End of the hold that the provider names."""
 
 
-class PushBack:
+class PushBack(Limit):
     """One place where a quota is held: an endpoint, a quota group, or a model at an endpoint. A limit like others."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.waited_s = 0.0
+        super().__init__(name)
         self._sends = self._rejections = 0.0
         """Sends, and rejections while others were accepted; both fade."""
         self._latency_s = 0.0

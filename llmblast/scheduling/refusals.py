@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from itertools import takewhile
 
+from llmblast.scheduling.limits import Limit
+
 FIRST_ROW = 2
 """Lines in a row before the first answer."""
 MIN_ROW, CHANCE = 10, 1e-6
@@ -61,6 +63,9 @@ class _Row:
     def __len__(self) -> int:
         return len(self.refused_s)
 
+    def __bool__(self) -> bool:
+        return bool(self.refused_s)
+
     def add(self, line: int, signature: str, now: float, *, is_blamed: bool) -> None:
         """Add a refused line."""
         self.refused_s[line] = now
@@ -76,15 +81,14 @@ class _Row:
         return len(lines)
 
 
-class RefusalBreaker:
+class RefusalBreaker(Limit):
     """A circuit breaker for permanent refusals of one endpoint, or of one model at an endpoint.
 
     A limit like others, charged 1 while a request is in flight. `now` and `sent_s` are monotonic seconds.
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.waited_s = 0.0
+        super().__init__(name)
         self.state = State.CLOSED
         self.has_answered = False
         self.is_paused = False

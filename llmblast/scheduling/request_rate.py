@@ -10,19 +10,20 @@ the last second are counted, too, and the pace may make up for more lateness of 
 import math
 from collections import deque
 from itertools import chain
+from typing import Final
 
 from llmblast.scheduling.limits import PACING_MARGIN, Rate
 
-_MARGIN_PER_HZ = 8e-7
-_MAX_MARGIN = 0.012
+_MARGIN_PER_HZ: Final = 8e-7
+_MAX_MARGIN: Final = 0.012
 """Of a rate of 10,000 a second 1.2 % are left unused, of one of 1,000 or less half a percent: at high rates neither end
 is ever without a stall of some milliseconds, and what arrives after one arrives together.
 """
-_MAX_CATCH_UP_S = 0.004
+_MAX_CATCH_UP_S: Final = 0.004
 """Lateness of our own is made up for by as much as the margin leaves in a second, so that no stretch of a second or
 more holds more than allowed; and by no more than this, since a bucket that leaks evenly takes it for a crowd.
 """
-_PART_S = 0.002
+_PART_S: Final = 0.002
 """Sends are counted by such parts of a window, which bounds the memory and costs 0.2 % of a window that is full."""
 
 

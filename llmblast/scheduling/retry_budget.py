@@ -5,10 +5,12 @@ it never binds; in a storm in which nothing succeeds, retries stay below 20 % of
 Sources: "Handling Overload", Site Reliability Engineering (Google, 2016), chapter 21; gRPC proposal A6.
 """
 
-EARNED_PER_SEND = 0.2
-EARNED_PER_ANSWER = 1.0
-FREE_PER_S = 10.0
-MAX_SAVED = 10.0
+from typing import Final
+
+EARNED_PER_SEND: Final = 0.2
+EARNED_PER_ANSWER: Final = 1.0
+FREE_PER_S: Final = 10.0
+MAX_SAVED: Final = 10.0
 
 
 class RetryBudget:

@@ -1,10 +1,11 @@
 """Routing statistics: what the routes know of one endpoint beside its load."""
 
 from dataclasses import dataclass
+from typing import Final
 
-_LATENCY_GAIN = 0.1
-_FAILED_LATENCY_S = 0.1
-_MAX_LATENCY_S = 60.0
+_LATENCY_GAIN: Final = 0.1
+_FAILED_LATENCY_S: Final = 0.1
+_MAX_LATENCY_S: Final = 60.0
 
 
 @dataclass(slots=True, eq=False)

@@ -7,7 +7,6 @@ until `wake_at`, or until a slot, a settlement or new work changes the answer.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 from itertools import chain
 
 from llmblast.models import NO_TOKENS, Attempt, RateLimitInfo, Request, Tokens
@@ -118,8 +117,7 @@ class Scheduler:
         ready = [other for other in usable if _is_ready(other, attempt, tokens, now)]
         if not ready:
             return None
-        hedge, other = copy(attempt), self._route(ready, attempt.request, self.enabled)
-        hedge.resent = False
+        hedge, other = attempt.hedge(), self._route(ready, attempt.request, self.enabled)
         self._pay(hedge, other, tokens, now)
         return hedge, other
 

@@ -31,15 +31,15 @@ class TokenEstimator:
         prompt = (len(request.body) - request.image_bytes) * self._tokens_per_byte + request.image_tokens
         bound, output = request.max_tokens, self._output_tokens
         if bound is not None and (bound < output or self.charge == "max_tokens"):
-            output = bound
+            output = float(bound)
         return prompt + output, prompt, output
 
     def count_tokens(self, attempt: Attempt, answer: Answer) -> Tokens:
         """Return the tokens that an answered request was charged; the estimate where the provider did not count."""
         if answer.prompt_tokens is None or answer.completion_tokens is None:
             return attempt.tokens_paid
-        prompt: float = answer.prompt_tokens
-        output = attempt.tokens_paid[2] if self.charge == "max_tokens" else answer.completion_tokens
+        prompt = float(answer.prompt_tokens)
+        output = attempt.tokens_paid[2] if self.charge == "max_tokens" else float(answer.completion_tokens)
         return prompt + output, prompt, output
 
     def learn(self, request: Request, answer: Answer) -> None:

@@ -5,10 +5,12 @@ Some gateways compress all the same, and an endpoint's own `headers` may ask (`A
 is slow. Of a repeated Content-Encoding the first one counts. Transfer codings other than `chunked` count as well.
 """
 
+from typing import Final
+
 from llmblast.models import Cause, Reply
 
-_BRACE = b"{"
-_NONE = ("", "identity", "chunked")
+_BRACE: Final = b"{"
+_NONE: Final = ("", "identity", "chunked")
 
 
 def without_coding(reply: Reply, max_bytes: int) -> Reply:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from math import inf
 from ssl import SSLError
-from typing import Protocol
+from typing import Final, Protocol
 
 from httptools import HttpParserUpgrade
 
@@ -19,8 +19,8 @@ from llmblast.sending.foreign_protocols import explain_first_bytes, hint_at_tls
 from llmblast.sending.reply_budget import UNCOUNTED_BYTES, reply_budget
 from llmblast.sending.reply_reader import ReplyReader
 
-MAX_REPLY_BYTES = 64 * 1024 * 1024
-MAX_JOINED_BYTES = 64 * 1024
+MAX_REPLY_BYTES: Final = 64 * 1024 * 1024
+MAX_JOINED_BYTES: Final = 64 * 1024
 """Longer bodies are written beside their head instead of copied behind it."""
 
 Done = Callable[[Attempt, Reply], None]

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from yarl import URL
 
@@ -17,7 +18,7 @@ from llmblast.sending.proxies import Proxy, forwarder
 from llmblast.sending.proxy_replies import without_proxy_refusal
 from llmblast.sending.target import Target
 
-MIN_DELAY_S = 0.001
+MIN_DELAY_S: Final = 0.001
 """Smallest time between admission and sending that is reported: this process was busy."""
 
 

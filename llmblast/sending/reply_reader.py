@@ -6,7 +6,7 @@ where 2.1 us are needed with them; `reply_head` reads them from the bytes of the
 """
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import httptools
 
@@ -18,11 +18,11 @@ from llmblast.sending.reply_head import Parser, ends_with_connection, new_parser
 if TYPE_CHECKING:
     from llmblast.sending.lenient_http import ReplyRewriter
 
-MAX_HEAD_BYTES = 256 * 1024
-MAX_HEADERS = 2000
+MAX_HEAD_BYTES: Final = 256 * 1024
+MAX_HEADERS: Final = 2000
 """No server sends so many headers and trailers; in memory each costs forty times its bytes."""
-_MIN_HEADER_BYTES = 3
-_MAX_REPARSED_BYTES = 64 * 1024
+_MIN_HEADER_BYTES: Final = 3
+_MAX_REPARSED_BYTES: Final = 64 * 1024
 """Maximum length of the beginning of a reply that is kept for a second, lenient parser."""
 
 
@@ -36,7 +36,8 @@ class ReplyState(Enum):
         return self.value
 
 
-_HEAD, _BODY = ReplyState.HEAD, ReplyState.BODY
+_HEAD: Final = ReplyState.HEAD
+_BODY: Final = ReplyState.BODY
 
 
 class ReplyReader:
@@ -60,6 +61,7 @@ class ReplyReader:
         "reply",
         "state",
     )
+    __deletable__ = ("_parser",)
 
     def __init__(self, max_reply_bytes: int) -> None:
         self.state = _HEAD

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from ssl import SSLContext
+from typing import Final
 from urllib.parse import urlsplit
 
 import orjson
@@ -20,7 +21,7 @@ _RESERVED_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "c
 _VERSION = r"/v\d+$"
 _OWN_VERSION = r"v\d+/"
 """Paths such as `v2/rerank` replace the version in the base URL."""
-_MAX_COPIED_BYTES = 16 * 1024
+_MAX_COPIED_BYTES: Final = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)

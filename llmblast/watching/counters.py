@@ -6,11 +6,12 @@ Nothing here grows with the run: latencies go into a histogram of fixed size, ki
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from typing import Final
 
-MAX_ERROR_KINDS = 100
-_MIN_LATENCY_S = 1e-4
-_BUCKETS_PER_DOUBLING = 16
-_BUCKET_COUNT = 24 * _BUCKETS_PER_DOUBLING
+MAX_ERROR_KINDS: Final = 100
+_MIN_LATENCY_S: Final = 1e-4
+_BUCKETS_PER_DOUBLING: Final = 16
+_BUCKET_COUNT: Final = 24 * _BUCKETS_PER_DOUBLING
 
 
 class Histogram:

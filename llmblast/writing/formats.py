@@ -6,14 +6,21 @@ of our records uses are members of `fields`. No function raises an error, whatev
 
 import base64
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from llmblast.models import Failure, Line, Outcome, Reply, Request, Success
 from llmblast.writing.safe_json import dump_line, embed, load_object
 
-_REQUEST_ID_HEADERS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-amzn-requestid", b"x-goog-request-id")
+_REQUEST_ID_HEADERS: Final = (
+    b"x-request-id",
+    b"request-id",
+    b"apim-request-id",
+    b"x-amzn-requestid",
+    b"x-goog-request-id",
+)
 """Of OpenAI and most servers, Anthropic, Azure, Amazon, Google; the first in a reply counts."""
-_CUSTOM_ID = b'"custom_id"'
-_OUR_NAMES = frozenset(
+_CUSTOM_ID: Final = b'"custom_id"'
+_OUR_NAMES: Final = frozenset(
     {
         "key",
         "line",
@@ -132,12 +139,12 @@ def _anthropic_batch_error(failure: Failure) -> bytes:
     return _dump_failure(record, failure, keep_body=not has_error)
 
 
-FORMATS: Mapping[str, Callable[[Success, bool, str], bytes]] = {
+FORMATS: Final[Mapping[str, Callable[[Success, bool, str], bytes]]] = {
     "llmblast": llmblast_record,
     "openai-batch": openai_batch_record,
     "anthropic-batch": anthropic_batch_record,
 }
-_ERROR_FORMATS: Mapping[str, Callable[[Failure], bytes]] = {
+_ERROR_FORMATS: Final[Mapping[str, Callable[[Failure], bytes]]] = {
     "openai-batch": _openai_batch_error,
     "anthropic-batch": _anthropic_batch_error,
 }

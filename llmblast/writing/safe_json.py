@@ -7,12 +7,13 @@ Limits of nesting are orjson's: 254 levels written, 1024 read.
 import json
 import re
 from collections.abc import Mapping
+from typing import Final
 
 import orjson
 
-_INDENTATION = re.compile(rb"[\r\n][ \t\r\n]*")
-_MAX_SAFE_BRACKETS = 1000
-_MAX_DEPTH = 100
+_INDENTATION: Final = re.compile(rb"[\r\n][ \t\r\n]*")
+_MAX_SAFE_BRACKETS: Final = 1000
+_MAX_DEPTH: Final = 100
 
 
 def dump_line(record: Mapping[str, object]) -> bytes:

@@ -5,6 +5,7 @@ Both outputs are written concurrently, so a slow reader of one does not delay th
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from llmblast.errors import OutputFailedError, ReaderGoneError
 from llmblast.models import Outcome, Success
@@ -13,7 +14,7 @@ from llmblast.writing.output_file import OutputFile
 from llmblast.writing.spool import Spool
 from llmblast.writing.stream import Stream, Timing
 
-MAX_BUFFERED_BYTES = 8 * 1024 * 1024
+MAX_BUFFERED_BYTES: Final = 8 * 1024 * 1024
 
 
 class Writer:
@@ -58,11 +59,11 @@ class Writer:
 
     async def run(self) -> None:
         """Write until `close`."""
-        await asyncio.gather(self._save.run(), self._errors.run())
+        await asyncio.gather(*[stream.run() for stream in (self._save, self._errors)])
 
     async def flush(self) -> None:
         """Wait until all outcomes so far are written and synced, or wait for room."""
-        await asyncio.shield(asyncio.gather(self._save.flush(), self._errors.flush()))
+        await asyncio.shield(asyncio.gather(*[stream.flush() for stream in (self._save, self._errors)]))
 
     def stop_waiting(self) -> None:
         """Wait for room no longer, since the run is to end."""
@@ -74,7 +75,7 @@ class Writer:
 
         Raises OutputFailedError when a record is not in its file.
         """
-        closing = asyncio.gather(self._save.close(), self._errors.close(), return_exceptions=True)
+        closing = asyncio.gather(*[stream.close() for stream in (self._save, self._errors)], return_exceptions=True)
         problems = await asyncio.shield(closing)
         for problem in problems:  # a defect in the one file's stream must not leave the other one half-written
             if isinstance(problem, BaseException) and not isinstance(problem, OutputFailedError):

@@ -524,6 +524,7 @@ async def test_no_state_of_the_process_is_changed(
     assert state() == before
 
 
+@pytest.mark.pure
 async def test_a_defect_is_an_error_with_its_details_in_the_log(
     start_mock: StartMock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,6 +21,7 @@ from llmblast.errors import ExitCode
 from tests.conftest import CANARY, ROOT, StartMock, canary_places, records, unmeasured, write_prompts, write_requests
 from tests.faults.checker import check, key_of
 
+pytestmark = pytest.mark.pure
 LAUNCHER = """
 import importlib, inspect, os, sys
 target, first, *arguments = sys.argv[1:]

@@ -12,12 +12,6 @@ from tests.scheduling.scheduling_samples import make_scheduler
 NOW = 1000.0
 
 
-class Learned(Rate):
-    """A rate that nobody has set."""
-
-    is_learned = True
-
-
 def allowed(scheduler: Scheduler, counters: Counters | None = None) -> Allowance:
     counters = counters or Counters(endpoints=[EndpointCounters(e.name) for e in scheduler.endpoints])
     return allowance_of(scheduler, counters, 0, NOW, lambda: 0.0)
@@ -53,8 +47,13 @@ def test_a_run_whose_endpoints_are_all_down_is_blocked_until_the_first_is_tried_
     assert allowed(scheduler).lines_per_s == pytest.approx(9, rel=0.02)
 
 
+@pytest.mark.pure
 def test_a_rate_that_was_learned_counts_as_one_that_was_set() -> None:
     """It holds the run back all the same."""
+
+    class Learned(Rate):
+        is_learned = True
+
     scheduler = make_scheduler([{"rps": 20}])
     scheduler.endpoints[0].limits.add(Learned("e0 learned rate", 2.0))
 

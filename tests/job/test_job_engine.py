@@ -137,6 +137,7 @@ async def test_a_defect_ends_the_run_and_is_not_hidden() -> None:
     assert (engine.end.exit_code, engine.end.reason) == (ExitCode.DEFECT, "RuntimeError('a bug')")
 
 
+@pytest.mark.pure
 async def test_after_a_defect_nothing_is_sent_and_what_arrives_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer whose handling failed keeps its record, too: it was put first."""
     channel, sink, counters = KeptChannel(), Sink(), Counters(endpoints=[EndpointCounters("a")], input_ended=True)
@@ -159,6 +160,7 @@ async def test_after_a_defect_nothing_is_sent_and_what_arrives_is_written(monkey
     assert engine._scheduler.queue
 
 
+@pytest.mark.pure
 async def test_after_a_defect_replies_to_come_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """What has failed half-way counts as in flight for ever; only the channel knows what still comes."""
     channel, counters = KeptChannel(), Counters(endpoints=[EndpointCounters("a")])

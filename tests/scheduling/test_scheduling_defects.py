@@ -27,16 +27,16 @@ from llmblast.scheduling.routes import weighted
 from llmblast.scheduling.tokens import FIRST_OUTPUT_TOKENS, TokenEstimator
 from llmblast.settings import EndpointSettings, Settings
 
+pytestmark = pytest.mark.pure
 TOKENS = (10.0, 4.0, 6.0)
 Break = Callable[[type, str], Callable[[], None]]
 
 
-class Counted:
+class Counted(Limit):
     """A limit that counts what it is charged."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.waited_s = 0.0
+        super().__init__(name)
         self.charged = 0.0
 
     def ready_at(self, cost: float, now: float) -> float:

@@ -1,0 +1,69 @@
+"""Batch parser: turn numbered lines into batches of requests and refused lines (steps 2 and 3 of the flow)."""
+
+from collections.abc import Iterator, Sequence
+
+from llmblast.models import Failure, Request
+from llmblast.reading import CompletedKeys, RequestParser, key_of
+from llmblast.watching import Counters
+
+MAX_BATCH_LINES = 64
+"""Parsing a batch blocks the event loop for some 0.3 ms, so that pacing stays even while the file is read."""
+MAX_BATCH_BYTES = 1024 * 1024
+"""A request may be much larger than its line, where the line names images."""
+
+Batch = Sequence[Request | Failure]
+
+
+class BatchParser:
+    """Parse lines up to the `limit`, and leave out those that earlier runs completed."""
+
+    def __init__(
+        self,
+        parser: RequestParser,
+        counters: Counters,
+        limit: int | None,
+        answered: CompletedKeys | None,
+        failed: CompletedKeys | None,
+    ) -> None:
+        self._parser = parser
+        self._counters = counters
+        self._limit = limit
+        self._answered = answered
+        self._failed = failed
+
+    def parse(self, lines: Sequence[tuple[int, bytes]]) -> Iterator[Batch]:
+        """Yield the requests and failures of these lines, up to 64 at a time, and count what was read."""
+        parse, has_completed = self._parser.parse, bool(self._answered or self._failed)
+        batch: list[Request | Failure] = []
+        batch_bytes = lines_read = bytes_read = 0
+        for number, text in lines if self._limit is None else lines[: self._limit - self._counters.lines_read]:
+            lines_read += 1
+            bytes_read += len(text) + 1
+            key = key_of(text)
+            if has_completed and self._is_completed(key):
+                continue
+            item = parse(number, key, text)
+            batch.append(item)
+            batch_bytes += max(len(text), len(item.body)) if type(item) is Request else len(text)
+            if len(batch) >= MAX_BATCH_LINES or batch_bytes >= MAX_BATCH_BYTES:
+                self._count(lines_read, bytes_read)
+                yield batch
+                batch, batch_bytes, lines_read, bytes_read = [], 0, 0, 0
+        self._count(lines_read, bytes_read)
+        if batch:
+            yield batch
+
+    def _is_completed(self, key: str) -> bool:
+        """Return whether an earlier run completed a line with this key, and consume one occurrence of the key."""
+        if self._answered and self._answered.consume(key):
+            self._counters.skipped += 1
+            return True
+        if self._failed and self._failed.consume(key):
+            self._counters.skipped += 1
+            self._counters.skipped_failed += 1
+            return True
+        return False
+
+    def _count(self, lines_read: int, bytes_read: int) -> None:
+        self._counters.lines_read += lines_read
+        self._counters.bytes_read += bytes_read
