@@ -25,7 +25,7 @@ COMPILED = {
         suspects wait_limit wake_up
     """,
     "providers": """
-        choices finish_reasons on_demand openai rate_limit_headers usage
+        anthropic anthropic_messages choices finish_reasons on_demand openai rate_limit_headers usage
     """,
     "reading": """
         anthropic_batch completed_keys dialect_router exact_numbers fields formats lines members openai_batch raw

@@ -163,7 +163,7 @@ class ReplyReader:
     def _received(self, status: int) -> Reply:
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        head = self._head or self._begin_of_reply(len(body))
+        head = self._head or (self._begin_of_reply(len(body)) if self._packets else self._data)
         return without_coding(Reply(status, head, body, read_head=read_head), self._max_reply_bytes)
 
     def _begin_of_reply(self, body_bytes: int) -> bytes:

@@ -51,7 +51,10 @@ class RecordBuffer:
 
     def record_write(self, size_bytes: int) -> bytes:
         """Record that the first `size_bytes` of the batch were written, and return them."""
-        written, self._unwritten = self._unwritten[:size_bytes], self._unwritten[size_bytes:]
+        written, rest = self._unwritten, b""
+        if size_bytes < len(written):
+            written, rest = written[:size_bytes], written[size_bytes:]
+        self._unwritten = rest
         self._unsynced.append(written)
         self.unsynced_bytes += size_bytes
         return written

@@ -313,6 +313,7 @@ def test_replaced_keys_stay_hidden() -> None:
     assert told == [b"(hidden) key-number-0 (hidden) (hidden) EMPTY"]
 
 
+@pytest.mark.pure
 def test_a_traceback_has_no_key(tmp_path: Path, environment: dict[str, str], start_mock: StartMock) -> None:
     """A bug of ours is told with where it is, not with what was there."""
     write_prompts(tmp_path / "prompts.jsonl", 3)
