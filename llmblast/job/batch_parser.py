@@ -1,14 +1,15 @@
 """Batch parser: turn numbered lines into batches of requests and refused lines (steps 2 and 3 of the flow)."""
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from llmblast.models import Failure, Request
 from llmblast.reading import CompletedKeys, RequestParser, key_of
 from llmblast.watching import Counters
 
-MAX_BATCH_LINES = 64
+MAX_BATCH_LINES: Final = 64
 """Parsing a batch blocks the event loop for some 0.3 ms, so that pacing stays even while the file is read."""
-MAX_BATCH_BYTES = 1024 * 1024
+MAX_BATCH_BYTES: Final = 1024 * 1024
 """A request may be much larger than its line, where the line names images."""
 
 Batch = Sequence[Request | Failure]

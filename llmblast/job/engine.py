@@ -160,8 +160,9 @@ class Engine:
             if self._departures.next_s <= now:
                 self._departures.let_leave(now)
             while (dispatch := self._next(now)) is not None:
-                if not self._sender.try_send(*dispatch):
-                    self._sender.send_in_task(*dispatch)
+                attempt, endpoint = dispatch  # `*dispatch` would be a slow call where this is compiled
+                if not self._sender.try_send(attempt, endpoint):
+                    self._sender.send_in_task(attempt, endpoint)
         except Exception as error:  # noqa: BLE001 -- a timer's call, say, would lose it
             self.fail_internal(error)
 
@@ -254,7 +255,8 @@ class Engine:
         dispatch = self._next(now)
         if dispatch is None:
             return None
-        is_sent = self._sender.try_send(*dispatch)
+        next_attempt, next_endpoint = dispatch
+        is_sent = self._sender.try_send(next_attempt, next_endpoint)
         if self._scheduler.in_flight < self._max_in_flight and self._scheduler.queue:
             self.dispatch_ready()
         return None if is_sent else dispatch

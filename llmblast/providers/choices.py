@@ -1,6 +1,6 @@
 """Read the answer in the choices of a chat completion, or of a completion."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from llmblast.models import Answer, ReplyError
@@ -36,7 +36,7 @@ _MORE_IN_A_MESSAGE: Final = (
 _CALLS: Final = ("tool_calls", "function_call")
 
 
-def read_first_choice(data: Mapping[str, object]) -> Answer | ReplyError | None:
+def read_first_choice(data: dict[str, object]) -> Answer | ReplyError | None:
     """Return the answer in the first choice, else in the first of the others that has one; None where none has."""
     choices = data.get("choices")
     if type(choices) is not list or not choices or type(choices[0]) is not dict:
@@ -52,7 +52,7 @@ def read_first_choice(data: Mapping[str, object]) -> Answer | ReplyError | None:
     return answer
 
 
-def _read_choice(choice: Mapping[str, object], data: Mapping[str, object]) -> Answer | ReplyError | None:
+def _read_choice(choice: dict[str, object], data: dict[str, object]) -> Answer | ReplyError | None:
     finish_reason = choice.get("finish_reason")
     is_usual = finish_reason == "stop" and "error" not in choice and "native_finish_reason" not in choice
     if not is_usual and (failure := failure_in(choice)) is not None:
@@ -79,7 +79,7 @@ def _read_choice(choice: Mapping[str, object], data: Mapping[str, object]) -> An
     return answer
 
 
-def add_usage(answer: Answer, data: Mapping[str, object]) -> Answer:
+def add_usage(answer: Answer, data: dict[str, object]) -> Answer:
     """Add the model of the reply and its counts of tokens to the answer."""
     usage = data.get("usage")
     if type(usage) is dict:
@@ -92,7 +92,7 @@ def add_usage(answer: Answer, data: Mapping[str, object]) -> Answer:
     return answer
 
 
-def _failed_generation(choice: Mapping[str, object], reason: str) -> ReplyError:
+def _failed_generation(choice: dict[str, object], reason: str) -> ReplyError:
     """Return the error of a generation that failed, with its status unless that is 5xx.
 
     A 5xx is judged like other unusable replies, since a part of the answer may have been paid for.

@@ -18,7 +18,6 @@ Sources: the API references of those providers, OpenRouter's list of standardise
 """
 
 import re
-from collections.abc import Mapping
 
 _FILTERED = (
     r"content_?filter|safety|prohibited|blocklist|blocked|recitation|spii|sensitive|guardrail|moderation|toxic|refusal"
@@ -39,7 +38,7 @@ def is_flagged(finish_reason: str | None) -> bool:
     return re.search(_FILTERED, reason) is not None or re.match(_CUT_OFF, reason) is not None
 
 
-def failure_in(choice: Mapping[str, object]) -> str | None:
+def failure_in(choice: dict[str, object]) -> str | None:
     """Return the reason why a generation failed or was aborted, so that its text is no answer; else None."""
     reason = choice.get("finish_reason")
     if type(reason) is dict:

@@ -16,6 +16,8 @@ from llmblast.providers.rate_limit_headers import read_rate_limits
 from llmblast.settings import API_PATHS, base_url
 from llmblast.urls import host_of, is_azure
 
+_loads: Final = orjson.loads
+_dumps: Final = orjson.dumps
 _KIND: Final = "openai"
 _CHAT: Final = "chat/completions"
 _WITH_CHOICES: Final = (_CHAT, "completions")
@@ -34,7 +36,7 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
     """
     path = _path_of(request)
     try:
-        data = orjson.loads(reply.body)
+        data = _loads(reply.body)
     except orjson.JSONDecodeError:
         from llmblast.providers.odd_replies import read_broken_json  # noqa: PLC0415 -- at the first of them
 
@@ -94,7 +96,7 @@ class OpenAI:
         if prompt.images:
             images = [{"type": "image_url", "image_url": {"url": url}} for url in prompt.images]
             content = [{"type": "text", "text": prompt.text}, *images]
-        return _CHAT, b"".join((self._head, orjson.dumps(content), self._tail))
+        return _CHAT, b"".join((self._head, _dumps(content), self._tail))
 
     def read_answer(self, request: Request, reply: Reply) -> Answer | ReplyError:
         return read_answer(request, reply)

@@ -3,8 +3,6 @@
 Source of the format: https://docs.anthropic.com/en/docs/build-with-claude/batch-processing
 """
 
-from collections.abc import Mapping
-
 from llmblast.models import Request
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_numbers
@@ -23,11 +21,11 @@ class AnthropicBatch:
         self._router = router
         self._own_fields = frozenset(settings.own_fields)
 
-    def claims(self, fields: Mapping[str, object]) -> bool:
+    def claims(self, fields: dict[str, object]) -> bool:
         params = fields.get("params")
         return type(params) is dict and "messages" in params and "custom_id" in fields and _OF_OTHERS.isdisjoint(fields)
 
-    def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+    def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request in `params`. Raises BadLine."""
         custom_id, params, router = fields.get("custom_id"), fields.get("params"), self._router
         if type(custom_id) is not str:

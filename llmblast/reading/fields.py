@@ -8,6 +8,7 @@ import orjson
 
 from llmblast.reading.exact_numbers import read_huge_numbers
 
+_loads: Final = orjson.loads
 MAX_DEPTH: Final = 240
 """Levels of nesting. orjson reads 1,024 and writes 254; records nest a line's fields a few levels deeper."""
 
@@ -29,7 +30,7 @@ def parse_fields(text: bytes) -> dict[str, object]:
     orjson reads integers beyond 64 bits as floats: see `exact_numbers`.
     """
     try:
-        fields = orjson.loads(text)
+        fields = _loads(text)
     except orjson.JSONDecodeError as error:
         fields = read_huge_numbers(text, error)
         if fields is None:
@@ -43,7 +44,7 @@ def parse_fields(text: bytes) -> dict[str, object]:
     return fields
 
 
-def without(names: Container[str], fields: Mapping[str, object]) -> dict[str, object]:
+def without(names: Container[str], fields: dict[str, object]) -> dict[str, object]:
     """Return the fields whose names are not among `names`."""
     return {name: value for name, value in fields.items() if name not in names}
 
@@ -61,7 +62,7 @@ def compact_json(body: dict[str, object]) -> bytes:
     return bytes(memoryview(orjson.dumps(body)))
 
 
-def own_id(fields: Mapping[str, object], number: int) -> str | int:
+def own_id(fields: dict[str, object], number: int) -> str | int:
     """Return the line's `custom_id` or `id`, else its number. Raises BadLine for an id of another JSON type."""
     value = fields.get("custom_id")
     if value is None and (value := fields.get("id")) is None:

@@ -1,6 +1,5 @@
 """Table of the input formats, and detection of the format of each line."""
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from llmblast.models import Request
@@ -19,10 +18,10 @@ class Format(Protocol):
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None: ...
 
-    def claims(self, fields: Mapping[str, object]) -> bool:
+    def claims(self, fields: dict[str, object]) -> bool:
         """Return whether a line looks like this format; formats before this one in the table are asked first."""
 
-    def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+    def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request that a line asks for. Raises BadLine."""
 
 
@@ -59,7 +58,7 @@ class Detector:
         self._raw = formats["raw"]
         self._own_fields = frozenset(settings.own_fields)
 
-    def format_of(self, fields: Mapping[str, object]) -> Format:
+    def format_of(self, fields: dict[str, object]) -> Format:
         """Return the format of a line with these fields. Raises BadLine for an unknown format."""
         if self._forced is not None:
             return self._forced
@@ -78,7 +77,7 @@ class Detector:
         raise BadLine(_nothing_to_send(fields))
 
 
-def _nothing_to_send(fields: Mapping[str, object]) -> str:
+def _nothing_to_send(fields: dict[str, object]) -> str:
     """Return the advice for a line of an unknown format, with the names of its fields."""
     texts = [name for name, value in fields.items() if type(value) is str and name not in ("id", "custom_id")]
     if not texts:

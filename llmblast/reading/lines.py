@@ -9,6 +9,7 @@ from typing import Final
 
 from llmblast.reading.oversized_line import OversizedLine
 
+_blake2b: Final = blake2b
 BOM: Final = b"\xef\xbb\xbf"
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 EXCERPT_BYTES: Final = 1024
@@ -19,7 +20,7 @@ def key_of(text: bytes) -> str:
     """Return the BLAKE2b-64 of a line's stripped bytes, as 16 hex digits."""
     if type(text) is OversizedLine:
         return text.key
-    return blake2b(text, digest_size=KEY_BYTES).hexdigest()
+    return _blake2b(text, digest_size=KEY_BYTES).hexdigest()
 
 
 class LineSplitter:

@@ -26,10 +26,10 @@ class OpenAIBatch:
         self._router = router
         self._own_fields = frozenset(settings.own_fields)
 
-    def claims(self, fields: Mapping[str, object]) -> bool:
+    def claims(self, fields: dict[str, object]) -> bool:
         return "custom_id" in fields and "body" in fields
 
-    def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+    def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request in `body`. A `method` or `url` that is null counts as left out. Raises BadLine."""
         custom_id = fields.get("custom_id")
         if type(custom_id) is not str and type(custom_id) is not int:

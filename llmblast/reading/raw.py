@@ -4,8 +4,6 @@ Where a body has no `model`, the transport inserts the endpoint's model: since a
 member, `{"model":"m",` and the bytes behind the first brace are the same object with a model.
 """
 
-from collections.abc import Mapping
-
 import orjson
 
 from llmblast.models import Request
@@ -33,10 +31,10 @@ class Raw:
         self._default_dialect = CHAT if router.speaks(CHAT) else MESSAGES
         self._own_fields = _IDS.union(settings.own_fields)
 
-    def claims(self, fields: Mapping[str, object]) -> bool:
+    def claims(self, fields: dict[str, object]) -> bool:
         return "messages" in fields or "model" in fields
 
-    def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+    def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request that sends the line. Raises BadLine."""
         line_id, body = own_id(fields, number), text
         extra: dict[str, orjson.Fragment] = {}
@@ -53,7 +51,7 @@ class Raw:
             number, key, text, line_id=line_id, extra=extra, dialect=dialect, body=body, members=fields
         )
 
-    def _split(self, text: bytes, fields: Mapping[str, object]) -> tuple[bytes, dict[str, orjson.Fragment]]:
+    def _split(self, text: bytes, fields: dict[str, object]) -> tuple[bytes, dict[str, orjson.Fragment]]:
         """Return the body to send, and the user's own fields other than ids."""
         own = self._own_fields.intersection(fields)
         if len(own) == 1 and own <= _IDS and (body := take_out_id(text, *own)) is not None:

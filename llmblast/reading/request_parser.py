@@ -55,7 +55,7 @@ class RequestParser:
         return request
 
 
-def _may_hold_images(fields: Mapping[str, object]) -> bool:
+def _may_hold_images(fields: dict[str, object]) -> bool:
     """Return whether a request has images or a message in parts; a search of each body would cost too much."""
     body, params = fields.get("body"), fields.get("params")
     asked: Mapping[str, object] = body if type(body) is dict else fields

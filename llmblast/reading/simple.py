@@ -48,12 +48,12 @@ class Simple:
         self._images = Images(settings.media_root)
         self._never_sent = frozenset(settings.own_fields) - {"id", "custom_id"}
 
-    def claims(self, fields: Mapping[str, object]) -> bool:
+    def claims(self, fields: dict[str, object]) -> bool:
         if "input" in fields or "prompt" in fields:
             return True
         return self._template is not None and "body" not in fields and not _is_anthropic_batch(fields)
 
-    def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+    def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request for the prompt of a line. Raises BadLine.
 
         A reserved field that is null counts as left out; an empty `system` means no system message.
@@ -138,6 +138,6 @@ def _is_deferred(priority: object) -> bool:
     return priority < 0
 
 
-def _is_anthropic_batch(fields: Mapping[str, object]) -> bool:
+def _is_anthropic_batch(fields: dict[str, object]) -> bool:
     params = fields.get("params")
     return "custom_id" in fields and type(params) is dict and "messages" in params

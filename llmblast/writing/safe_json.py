@@ -11,6 +11,7 @@ from typing import Final
 
 import orjson
 
+_dumps: Final = orjson.dumps
 _INDENTATION: Final = re.compile(rb"[\r\n][ \t\r\n]*")
 _MAX_SAFE_BRACKETS: Final = 1000
 _MAX_DEPTH: Final = 100
@@ -23,7 +24,7 @@ def dump_line(record: Mapping[str, object]) -> bytes:
     length of a long text, as long as a record waits.
     """
     try:
-        return orjson.dumps(record) + b"\n"
+        return _dumps(record) + b"\n"
     except orjson.JSONEncodeError:
         return orjson.dumps(_plain(record, 0)) + b"\n"
 

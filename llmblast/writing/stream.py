@@ -21,7 +21,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from llmblast.errors import OutputFailedError
 from llmblast.writing.output_file import OutputFile
@@ -31,10 +31,10 @@ from llmblast.writing.second_places import SecondPlaces
 from llmblast.writing.spool import Spool
 from llmblast.writing.sync_schedule import SyncSchedule
 
-MAX_GATHERED_BYTES = 1024 * 1024
-EARLY_SYNC_BYTES = 4 * 1024 * 1024
+MAX_GATHERED_BYTES: Final = 1024 * 1024
+EARLY_SYNC_BYTES: Final = 4 * 1024 * 1024
 """Unsynced bytes that start a sync early. They are all in memory: with 8 MiB a long run would peak 4 MB higher."""
-MAX_UNSYNCED_BYTES = 8 * 1024 * 1024
+MAX_UNSYNCED_BYTES: Final = 8 * 1024 * 1024
 """Maximum written beside a sync that runs; less would delay writes where a sync takes a second."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
