@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -73,17 +73,18 @@ def measure(*command: str, environ: Mapping[str, str] | None = None, longest_s: 
     """Runs a command to its end, and ends what it leaves behind. Raises FailedRunError unless it succeeds in time."""
     start = time.perf_counter()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=errors,
-            env={**os.environ, **(environ or {})},
-            start_new_session=True,
-        )
-        watchdog = Timer(longest_s, _kill_group, (process,))
-        watchdog.start()
-        used = _wait(process, watchdog)
+        with _held_sigterm() as let_in:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=errors,
+                env={**os.environ, **(environ or {})},
+                start_new_session=True,
+            )
+            watchdog = Timer(longest_s, _kill_group, (process,))
+            watchdog.start()
+            used = _wait(process, watchdog, let_in)
         wall_s = time.perf_counter() - start
         if process.returncode:
             is_late = wall_s >= longest_s
@@ -93,11 +94,29 @@ def measure(*command: str, environ: Mapping[str, str] | None = None, longest_s: 
         return Usage(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, out.read().decode(errors="replace"))
 
 
-def _wait(process: subprocess.Popen[bytes], watchdog: Timer) -> resource.struct_rusage:
+@contextmanager
+def _held_sigterm() -> Iterator[Callable[[], None]]:
+    """Hold back a SIGTERM until the function is called: it would leave behind a process that has just been started."""
+    held: list[int] = []
+    handler = signal.signal(signal.SIGTERM, lambda number, _: held.append(number))
+
+    def let_in() -> None:
+        signal.signal(signal.SIGTERM, handler)
+        while held:
+            signal.raise_signal(held.pop())
+
+    try:
+        yield let_in
+    finally:
+        let_in()
+
+
+def _wait(process: subprocess.Popen[bytes], watchdog: Timer, on_start: Callable[[], None]) -> resource.struct_rusage:
     """Wait for a process; resources are its own and those of its children that it waited for. Whatever interrupts the
     waiting, nothing of its group is left.
     """
     try:
+        on_start()
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         return used
