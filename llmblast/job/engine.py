@@ -189,7 +189,7 @@ class Engine:
         now, refused = self._clock(), self._handler.refused
         has_suspects = bool(refused.suspects)
         if has_suspects:
-            self._carry_out(refused.decide_left_alone(now))
+            self._carry_out(refused.decide_timed_out(now))
         blocked = self.wait_limit.check(now)
         self._carry_out(blocked.decisions)
         if blocked.has_new or has_suspects:

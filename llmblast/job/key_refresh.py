@@ -30,7 +30,7 @@ class KeyRenewal:
         try:
             await renew_key(self._keys[endpoint.index], self._channels[endpoint.index])
         finally:
-            endpoint.resume()
+            endpoint.on_new_key()
 
 
 async def renew_key(key: EndpointKey, channel: Channel) -> bool:

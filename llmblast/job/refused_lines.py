@@ -13,12 +13,12 @@ from llmblast.job.line_ends import LineEnds
 from llmblast.job.suspects import Suspect, Suspects
 from llmblast.models import Attempt
 from llmblast.scheduling import Endpoint, Scheduler
-from llmblast.scheduling.refusals import State
+from llmblast.scheduling.refusals import BreakerState
 from llmblast.sending import Blame, Verdict
 
 
 class RefusedLines:
-    """Decides on lines that were refused for good, and takes out endpoints and models that refuse all lines."""
+    """Decides on lines that were refused for good, and disables endpoints and models that refuse all lines."""
 
     def __init__(self, scheduler: Scheduler, line_ends: LineEnds, hedges: HedgedSends) -> None:
         self._scheduler = scheduler
@@ -41,9 +41,9 @@ class RefusedLines:
         shown = self.suspects.take(lambda suspect: suspect.is_shown_by(answered, endpoint))
         return _joined(self._line_ends.fail(s.attempt, s.endpoint, s.reply, s.verdict) for s in shown)
 
-    def decide_left_alone(self, now: float) -> Decisions:
+    def decide_timed_out(self, now: float) -> Decisions:
         """Decide on suspects for which no other line shows anything soon."""
-        return _joined(map(self._decide, self.suspects.take(lambda suspect: suspect.is_left_alone(now))))
+        return _joined(map(self._decide, self.suspects.take(lambda suspect: suspect.has_timed_out(now))))
 
     def decide_all(self) -> Decisions:
         """Decide on all suspects: there are no other lines."""
@@ -52,10 +52,10 @@ class RefusedLines:
     def take_out_refusing(self, attempt: Attempt, endpoint: Endpoint, verdict: Verdict) -> Decisions:
         """Take out the endpoint, or the model there, whose circuit breaker has opened."""
         decisions: Decisions = ()
-        if endpoint.health.refusals.state is State.OPEN and endpoint.health.disabled is None:
+        if endpoint.health.refusals.state is BreakerState.OPEN and endpoint.health.disabled is None:
             decisions = self._take_out(endpoint, verdict)
         model = endpoint.models.get(attempt.request.model)
-        if model is None or model.refusals.state is not State.OPEN or model.reason:
+        if model is None or model.refusals.state is not BreakerState.OPEN or model.reason:
             return decisions
         model.reason, name = verdict.message, model.name
         lost = self.suspects.take(lambda s: s.was_refused_by(endpoint) and s.attempt.request.model == name)
@@ -70,12 +70,12 @@ class RefusedLines:
         again.
         """
         attempt, verdict = suspect.attempt, suspect.verdict
-        is_nowhere = verdict.is_not_found and attempt.request.model is None
-        says_so = verdict.blame is Blame.ENDPOINT or is_nowhere
+        is_unknown_path = verdict.is_not_found and attempt.request.model is None
+        blames_endpoint = verdict.blame is Blame.ENDPOINT or is_unknown_path
         decisions: list[Decision] = []
         for endpoint in self._scheduler.enabled:
             breaker = endpoint.health.refusals
-            is_blamed = says_so and endpoint is suspect.endpoint and not breaker.has_answered
+            is_blamed = blames_endpoint and endpoint is suspect.endpoint and not breaker.has_answered
             is_suspected = breaker.is_suspected and endpoint.traffic.last_answered_sent_s < attempt.sent_s
             if suspect.was_refused_by(endpoint) and (is_suspected or is_blamed):
                 decisions += self._take_out(endpoint, verdict)

@@ -104,9 +104,9 @@ class ResponseHandler:
         attempt.key_renewed = True
         self.scheduler.on_outcome(attempt, endpoint, SendOutcome(Kind.INCONCLUSIVE), now)
         again = Retry(attempt, now)
-        if endpoint.health.refusals.is_paused or not self.keys.had_present_key(attempt, endpoint):
+        if endpoint.health.refusals.waits_for_key or not self.keys.had_present_key(attempt, endpoint):
             return (again,)
-        endpoint.pause()
+        endpoint.wait_for_key()
         return (RenewKey(endpoint), again)
 
     def _on_failure(
@@ -125,8 +125,10 @@ class ResponseHandler:
             return self._on_refusal(Suspect(attempt, endpoint, reply, verdict, now), outcome)
         finding = self.scheduler.on_outcome(attempt, endpoint, outcome, now)
         if verdict.action is Action.PUSH_BACK:
-            is_explained = finding is Finding.TOO_MANY_IN_FLIGHT
-            return self._on_rate_limited(attempt, endpoint, reply, verdict, now, is_explained=is_explained)
+            has_too_many_in_flight = finding is Finding.TOO_MANY_IN_FLIGHT
+            return self._retry_rejected_line(
+                attempt, endpoint, reply, verdict, now, has_too_many_in_flight=has_too_many_in_flight
+            )
         if verdict.action is Action.RESEND:
             attempt.resent = True
             return self.line_ends.retry(attempt, now)
@@ -149,8 +151,15 @@ class ResponseHandler:
         else:
             attempt.ambiguous_sends += 1
 
-    def _on_rate_limited(
-        self, attempt: Attempt, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float, *, is_explained: bool
+    def _retry_rejected_line(
+        self,
+        attempt: Attempt,
+        endpoint: Endpoint,
+        reply: Reply,
+        verdict: Verdict,
+        now: float,
+        *,
+        has_too_many_in_flight: bool,
     ) -> Decisions:
         """Send the line again, elsewhere at once or here later, unless it alone is rejected time and again."""
         share = endpoint.hold.push_back.share
@@ -159,7 +168,7 @@ class ResponseHandler:
             return self.line_ends.fail(attempt, endpoint, reply, verdict)
         if any(not attempt.failed_on & e.bit and not e.is_held for e in self.scheduler.usable_for(attempt)):
             wait_s = 0.0
-        elif is_explained:
+        elif has_too_many_in_flight:
             wait_s = FIRST_WAIT_S
         else:
             wait_s = self._rejected_wait_s(attempt, endpoint, verdict.wait_s)
@@ -183,14 +192,14 @@ class ResponseHandler:
         again here, and counts for a row the first time only: answers may have shown already that it is to blame.
         """
         attempt, endpoint, reply, verdict, now = suspect
-        comes_and_goes = verdict.is_not_found and endpoint.breaker_of(attempt.request).has_answered
-        if not comes_and_goes:
+        is_flaky_not_found = verdict.is_not_found and endpoint.breaker_of(attempt.request).has_answered
+        if not is_flaky_not_found:
             attempt.refused_by |= endpoint.bit
             attempt.attempts += not outcome.is_blamed
-        if verdict.blame is Blame.LINE or (comes_and_goes and not outcome.is_first):
+        if verdict.blame is Blame.LINE or (is_flaky_not_found and not outcome.is_first):
             outcome = replace(outcome, kind=Kind.INCONCLUSIVE)
         self.scheduler.on_outcome(attempt, endpoint, outcome, now)
-        if not comes_and_goes:
+        if not is_flaky_not_found:
             return self.refused.on_refusal(suspect)
         later = replace(verdict, action=Action.RETRY, transient=True)
         decisions = self._retry_or_fail(attempt, endpoint, reply, later, now)

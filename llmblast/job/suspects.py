@@ -38,7 +38,7 @@ class Suspect(NamedTuple):
         """A line that was sent with this one, or later, has its answer, or the reply says that nothing is there."""
         return self.verdict.is_not_found or self.endpoint.traffic.last_answered_sent_s >= self.attempt.sent_s
 
-    def is_left_alone(self, now: float) -> bool:
+    def has_timed_out(self, now: float) -> bool:
         """Return whether no other line shows anything soon: for some seconds none was sent that could."""
         is_old = now - self.since_s >= MAX_WAIT_S
         return is_old and self.endpoint.breaker_of(self.attempt.request).is_idle(now, MAX_WAIT_S)

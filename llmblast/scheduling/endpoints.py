@@ -164,14 +164,14 @@ class Endpoint:
         self.watch()
         self.health.breaker.trip(now)
 
-    def pause(self) -> None:
-        """Send nothing, such as while a new key is fetched, until `resume` is called."""
+    def wait_for_key(self) -> None:
+        """Send nothing until `on_new_key` is called."""
         self.watch()
-        self.health.refusals.is_paused = True
+        self.health.refusals.waits_for_key = True
 
-    def resume(self) -> None:
+    def on_new_key(self) -> None:
         """Send again."""
-        self.health.refusals.is_paused = False
+        self.health.refusals.waits_for_key = False
 
     def breaker_of(self, request: Request) -> RefusalBreaker:
         """Return the breaker that decides on a refusal of that line."""

@@ -10,12 +10,12 @@ from llmblast.scheduling.rejections import RejectionStreak
 from llmblast.scheduling.traffic import Traffic
 
 ALONE_S = 15.0
-"""Rejections of a line that is alone count against it once so much time lies between them, as long as `max_attempts` of
-them take more than the minute of a usual quota."""
+"""While nothing else is sent, rejections of one line count against it only if they are so many seconds apart: then five
+attempts take longer than the minute of a usual quota."""
 USED_UP_BEFORE_S = 1.0
-"""So long before a hold began its first rejected requests may have been sent."""
+"""Rejected requests that were sent up to so many seconds before a hold began belong to that hold."""
 _RANDOM_SHARE = 0.06
-"""With more rejections than this, the rate that was held last explains them badly."""
+"""Above this share, rejections are random: a rate limit would not explain them."""
 
 
 class QuotaHold:
@@ -54,7 +54,7 @@ class QuotaHold:
 
     @property
     def has_random_rejections(self) -> bool:
-        """Too large a share is rejected while others pass for a rate to explain it."""
+        """Whether more is rejected, while others pass, than a rate limit explains."""
         return self.push_back.share > _RANDOM_SHARE
 
     def on_sent(self, now: float) -> None:

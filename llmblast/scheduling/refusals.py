@@ -41,8 +41,8 @@ PROBE_INTERVAL_S = 5.0
 """A probe goes when everything in flight has come back, or after this time."""
 
 
-class State(Enum):
-    """State of a `RefusalBreaker`."""
+class BreakerState(Enum):
+    """BreakerState of a `RefusalBreaker`."""
 
     CLOSED = "closed"
     SUSPECTED = "suspected"
@@ -89,10 +89,10 @@ class RefusalBreaker(Limit):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.state = State.CLOSED
+        self.state = BreakerState.CLOSED
         self.has_answered = False
-        self.is_paused = False
-        """No request goes, such as while a new key is fetched."""
+        self.waits_for_key = False
+        """Nothing is sent while a new key is fetched."""
         self._in_flight = 0.0
         self._last_sent_s = -math.inf
         self._answers = self._refused_lines = 0
@@ -112,7 +112,7 @@ class RefusalBreaker(Limit):
     @property
     def is_suspected(self) -> bool:
         """Return whether only single probes may go."""
-        return self.state is State.SUSPECTED
+        return self.state is BreakerState.SUSPECTED
 
     def is_idle(self, now: float, seconds: float) -> bool:
         """Return whether nothing is in flight and nothing was sent for that long: no reply will tell more soon."""
@@ -120,9 +120,9 @@ class RefusalBreaker(Limit):
 
     def ready_at(self, cost: float, now: float) -> float:
         """Return the past, or when the next probe may go; infinity where nothing may."""
-        if self.state is State.CLOSED and not self.is_paused:
+        if self.state is BreakerState.CLOSED and not self.waits_for_key:
             return -math.inf
-        if self.is_paused or self.state is State.OPEN:
+        if self.waits_for_key or self.state is BreakerState.OPEN:
             return math.inf
         return self._next_probe_s if self._in_flight else -math.inf
 
@@ -146,29 +146,29 @@ class RefusalBreaker(Limit):
             return False
         shown = self._row.remove_before(sent_s)
         self._refused_lines += shown
-        if self.state is State.SUSPECTED and not self._is_suspicious():
-            self.state = State.CLOSED
+        if self.state is BreakerState.SUSPECTED and not self._is_suspicious():
+            self.state = BreakerState.CLOSED
         return shown > 0
 
     def on_refusal(self, line: int, signature: str, sent_s: float, now: float, *, is_blamed: bool) -> None:
         """Record a permanent refusal, at `now`, of the line with that number, sent at `sent_s`. `signature` is the same
         for the same refusal of different lines; `is_blamed` tells that its words blame the account or the key.
         """
-        if self.state is State.OPEN or line in self._row.refused_s:
+        if self.state is BreakerState.OPEN or line in self._row.refused_s:
             return
         self._row.add(line, signature, now, is_blamed=is_blamed)
-        if self.state is State.CLOSED:
+        if self.state is BreakerState.CLOSED:
             if self._is_suspicious():
-                self.state, self._suspected_s, self._refused_probes = State.SUSPECTED, now, 0
+                self.state, self._suspected_s, self._refused_probes = BreakerState.SUSPECTED, now, 0
                 self._next_probe_s = now + PROBE_INTERVAL_S
         elif sent_s >= self._suspected_s:
             self._refused_probes += 1
             if self._refused_probes >= (PROBES if self.has_answered or is_blamed else FIRST_PROBES):
-                self.state = State.OPEN
+                self.state = BreakerState.OPEN
 
     def reset(self) -> None:
         """Forget the row, such as when there is a new key."""
-        self.state, self._row = State.CLOSED, _Row()
+        self.state, self._row = BreakerState.CLOSED, _Row()
 
     def _is_suspicious(self) -> bool:
         row, needed = self._row, self._needed_row()

@@ -105,7 +105,7 @@ class ConnectionPool:
         self._waiters.wake_next()
 
     async def _open_now(self) -> Exchange | Reply | None:
-        """Return a new connection, the Reply that says why there is none, or None where no file is left for it."""
+        """Return a new connection, a Reply that says why there is none, or None if no file descriptor is left."""
         return None if self._waiters.waiting else await self._connect()
 
     async def _connect(self) -> Exchange | Reply | None:

@@ -188,7 +188,7 @@ PATH = [
             ("sending.reply_reader:ReplyReader.on_message_complete", 100, UNDER_WAY),
             ("job.line_ends:LineEnds.succeed", 100, UNDER_WAY),
             ("job.response_handler:ResponseHandler._on_failure", 5, 0),
-            ("job.response_handler:ResponseHandler._on_rate_limited", 2, 0),
+            ("job.response_handler:ResponseHandler._retry_rejected_line", 2, 0),
             ("job.engine:Engine.check_waits", 1, 0),
             ("job.engine:Engine._next", 120, 0),
             ("job.engine:Engine._handle_reply_and_dispatch_next", 120, UNDER_WAY),

@@ -140,7 +140,7 @@ class Run:
         if self.now >= self._next_tend_s:
             self._next_tend_s = self.now + TEND_S
             if self.exit_code is None:
-                self._carry_out(self.refused.decide_left_alone(self.now))
+                self._carry_out(self.refused.decide_timed_out(self.now))
                 self._carry_out(self.wait_limit.check(self.now).decisions)
         elif self.now >= reply_s:
             self._land()

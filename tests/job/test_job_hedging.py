@@ -438,11 +438,11 @@ async def test_a_hedge_goes_to_an_endpoint_that_has_not_failed_the_request() -> 
     await tried.after(0.0)
     await tried.after(10.0)
     await tried.after(0.5)
-    paused.scheduler.endpoints[1].pause()
+    paused.scheduler.endpoints[1].wait_for_key()
     await paused.send(1)
     await paused.after(0.5)
     before = paused.counters.hedged
-    paused.scheduler.endpoints[1].resume()
+    paused.scheduler.endpoints[1].on_new_key()
     await paused.after(0.6)
 
     assert [len(channel.sends) for channel in tried.channels] == [1, 1]

@@ -59,14 +59,14 @@ def test_it_is_left_alone_when_nothing_that_could_show_it_was_sent_for_some_seco
     """Not while a request of its model is in flight, however many of another there are."""
     endpoint = make_endpoint()
     suspect = refused(endpoint, 1, "a")
-    assert not suspect.is_left_alone(11.0 + MAX_WAIT_S / 2)
+    assert not suspect.has_timed_out(11.0 + MAX_WAIT_S / 2)
 
     same = send(endpoint, 2, 12.0, "a")
-    assert not suspect.is_left_alone(100.0)
+    assert not suspect.has_timed_out(100.0)
     bring_back(endpoint, same, 100.0)
     send(endpoint, 3, 100.0, "b")
 
-    assert suspect.is_left_alone(100.0)
+    assert suspect.has_timed_out(100.0)
 
 
 def test_those_that_are_taken_are_gone() -> None:

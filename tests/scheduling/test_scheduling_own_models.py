@@ -3,7 +3,7 @@
 from llmblast.models import Attempt
 from llmblast.scheduling import ANSWERED, Endpoint, Finding, Kind, SendOutcome
 from llmblast.scheduling.own_models import MAX_MODELS, OwnModels
-from llmblast.scheduling.refusals import MIN_ROW, State
+from llmblast.scheduling.refusals import MIN_ROW, BreakerState
 from tests.scheduling.scheduling_samples import make_attempt, make_endpoint
 
 
@@ -47,7 +47,7 @@ class Sends:
             self.back(attempt)
             self.endpoint.on_outcome(attempt, SendOutcome(Kind.RATE_LIMITED, wait_s=wait_s), self.now)
 
-    def state_of(self, model: str) -> State:
+    def state_of(self, model: str) -> BreakerState:
         known = self.endpoint.models.get(model)
         assert known is not None
         return known.refusals.state
@@ -60,8 +60,8 @@ def test_a_model_that_never_got_an_answer_is_no_evidence_against_its_endpoint() 
 
     sends.refuse("typo", 3 * MIN_ROW)
 
-    assert sends.state_of("typo") is State.OPEN
-    assert sends.endpoint.health.refusals.state is State.CLOSED
+    assert sends.state_of("typo") is BreakerState.OPEN
+    assert sends.endpoint.health.refusals.state is BreakerState.CLOSED
 
 
 def test_where_no_model_got_an_answer_the_endpoint_is_suspected() -> None:
@@ -80,7 +80,7 @@ def test_words_that_blame_the_account_count_against_the_endpoint_too() -> None:
 
     sends.refuse("b", 20, is_blamed=True)
 
-    assert sends.endpoint.health.refusals.state is State.OPEN
+    assert sends.endpoint.health.refusals.state is BreakerState.OPEN
 
 
 def test_a_model_that_loses_its_access_is_out_while_another_is_answered() -> None:
@@ -94,8 +94,8 @@ def test_a_model_that_loses_its_access_is_out_while_another_is_answered() -> Non
         sends.refuse("a")
         sends.answer("b")
 
-    assert (sends.state_of("a"), sends.state_of("b")) == (State.OPEN, State.CLOSED)
-    assert sends.endpoint.health.refusals.state is State.CLOSED
+    assert (sends.state_of("a"), sends.state_of("b")) == (BreakerState.OPEN, BreakerState.CLOSED)
+    assert sends.endpoint.health.refusals.state is BreakerState.CLOSED
 
 
 def test_a_pause_is_the_models_where_others_pass() -> None:

@@ -12,8 +12,8 @@ from llmblast.scheduling.refusals import (
     MIXED_ROWS,
     PROBE_INTERVAL_S,
     PROBES,
+    BreakerState,
     RefusalBreaker,
-    State,
 )
 
 
@@ -25,7 +25,7 @@ class Endpoint:
         self.now = 100.0
         self._line = 0
 
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         return self.breaker.state
 
     def send(self) -> float:
@@ -77,34 +77,34 @@ def working() -> Endpoint:
 def test_one_refusal_before_the_first_answer_is_no_suspicion(endpoint: Endpoint) -> None:
     """The file may begin with a bad line."""
     endpoint.refuse()
-    assert endpoint.state() is State.CLOSED
+    assert endpoint.state() is BreakerState.CLOSED
     endpoint.refuse()
-    assert (endpoint.state(), FIRST_ROW) == (State.SUSPECTED, 2)
+    assert (endpoint.state(), FIRST_ROW) == (BreakerState.SUSPECTED, 2)
 
 
 @pytest.mark.parametrize(("is_blamed", "row"), [(False, MIN_ROW), (True, MIN_BLAMED_ROW)])
 def test_after_answers_it_takes_a_longer_row(working: Endpoint, is_blamed: bool, row: int) -> None:
     """A shorter one where the words blame the account."""
     working.refuse(row - 1, is_blamed=is_blamed)
-    assert working.state() is State.CLOSED
+    assert working.state() is BreakerState.CLOSED
     working.refuse(is_blamed=is_blamed)
-    assert working.state() is State.SUSPECTED
+    assert working.state() is BreakerState.SUSPECTED
 
 
 def test_the_same_line_is_no_row(working: Endpoint) -> None:
     """It may be tried again, as after a 404."""
     working.refuse(100, line=7)
 
-    assert working.state() is State.CLOSED
+    assert working.state() is BreakerState.CLOSED
 
 
 def test_refusals_that_are_not_alike_take_a_longer_row(working: Endpoint) -> None:
     """Messages may repeat what stands in the line."""
     for n in range(MIXED_ROWS * MIN_ROW - 1):
         working.refuse(says=f"400 {n}")
-    assert working.state() is State.CLOSED
+    assert working.state() is BreakerState.CLOSED
     working.refuse(says="400 other")
-    assert working.state() is State.SUSPECTED
+    assert working.state() is BreakerState.SUSPECTED
 
 
 def test_an_answer_to_what_was_sent_later_ends_the_row(working: Endpoint) -> None:
@@ -114,7 +114,7 @@ def test_an_answer_to_what_was_sent_later_ends_the_row(working: Endpoint) -> Non
     assert working.answer()
     assert not working.answer()
     working.refuse(MIN_ROW - 1)
-    assert working.state() is State.CLOSED
+    assert working.state() is BreakerState.CLOSED
 
 
 def test_an_answer_to_what_was_sent_before_shows_nothing(working: Endpoint) -> None:
@@ -124,7 +124,7 @@ def test_an_answer_to_what_was_sent_before_shows_nothing(working: Endpoint) -> N
 
     assert not working.answer(sent_s)
     working.refuse()
-    assert working.state() is State.SUSPECTED
+    assert working.state() is BreakerState.SUSPECTED
 
 
 def test_an_answer_between_clears_only_the_refusals_that_came_before_it_was_sent(working: Endpoint) -> None:
@@ -135,20 +135,20 @@ def test_an_answer_between_clears_only_the_refusals_that_came_before_it_was_sent
 
     assert working.answer(sent_s)
     working.refuse(MIN_ROW - 3)
-    assert working.state() is State.CLOSED
+    assert working.state() is BreakerState.CLOSED
     working.refuse()
-    assert working.state() is State.SUSPECTED
+    assert working.state() is BreakerState.SUSPECTED
 
 
 def test_a_row_counts_once_it_is_as_long_as_what_is_in_flight(working: Endpoint) -> None:
     """Answers may be slower than refusals: fifty that are under way may still be answered."""
     sent = [working.send() for _ in range(50)]
     working.refuse(49)
-    assert working.state() is State.CLOSED
+    assert working.state() is BreakerState.CLOSED
 
     working.answer(sent[0])
     working.refuse()
-    assert working.state() is State.SUSPECTED
+    assert working.state() is BreakerState.SUSPECTED
 
 
 def test_where_many_lines_are_refused_anyway_longer_rows_are_chance(endpoint: Endpoint) -> None:
@@ -160,7 +160,7 @@ def test_where_many_lines_are_refused_anyway_longer_rows_are_chance(endpoint: En
 
     endpoint.refuse(18)
 
-    assert endpoint.state() is State.CLOSED
+    assert endpoint.state() is BreakerState.CLOSED
 
 
 @pytest.mark.parametrize("answers", [0, 100])
@@ -171,9 +171,9 @@ def test_refused_probes_take_it_out(endpoint: Endpoint, answers: int) -> None:
     probes = PROBES if answers else FIRST_PROBES
 
     endpoint.refuse(probes - 1)
-    assert endpoint.state() is State.SUSPECTED
+    assert endpoint.state() is BreakerState.SUSPECTED
     endpoint.refuse()
-    assert endpoint.state() is State.OPEN
+    assert endpoint.state() is BreakerState.OPEN
     assert endpoint.breaker.ready_at(1.0, endpoint.now + 1e9) == math.inf
 
 
@@ -182,23 +182,23 @@ def test_what_was_in_flight_before_the_suspicion_is_no_probe(endpoint: Endpoint)
     sent = [endpoint.send() for _ in range(64)]
     for moment_s in sent[:40]:
         endpoint.refuse(sent_s=moment_s)
-    assert endpoint.state() is State.SUSPECTED
+    assert endpoint.state() is BreakerState.SUSPECTED
 
     endpoint.answer(sent[50])
-    assert endpoint.state() is State.SUSPECTED  # the account may have run dry since
+    assert endpoint.state() is BreakerState.SUSPECTED  # the account may have run dry since
     endpoint.answer()
-    assert endpoint.state() is State.CLOSED
+    assert endpoint.state() is BreakerState.CLOSED
 
 
 def test_the_first_answer_ends_a_suspicion_that_was_too_early(endpoint: Endpoint) -> None:
     """Two lines are enough only for an endpoint that never answers."""
     sent_s = endpoint.send()
     endpoint.refuse(FIRST_ROW)
-    assert endpoint.state() is State.SUSPECTED
+    assert endpoint.state() is BreakerState.SUSPECTED
 
     endpoint.answer(sent_s)
 
-    assert endpoint.state() is State.CLOSED
+    assert endpoint.state() is BreakerState.CLOSED
 
 
 def test_single_requests_probe_when_all_in_flight_is_back(working: Endpoint) -> None:
@@ -216,9 +216,9 @@ def test_single_requests_probe_when_all_in_flight_is_back(working: Endpoint) -> 
 
 def test_while_paused_nothing_goes(working: Endpoint) -> None:
     """Such as while a key is fetched."""
-    working.breaker.is_paused = True
+    working.breaker.waits_for_key = True
     assert working.breaker.ready_at(1.0, working.now) == math.inf
-    working.breaker.is_paused = False
+    working.breaker.waits_for_key = False
     assert working.breaker.ready_at(1.0, working.now) <= working.now
 
 
@@ -228,9 +228,9 @@ def test_a_reset_forgets_the_row(working: Endpoint) -> None:
 
     working.breaker.reset()
 
-    assert working.state() is State.CLOSED
+    assert working.state() is BreakerState.CLOSED
     working.refuse(MIN_ROW - 1)
-    assert working.state() is State.CLOSED
+    assert working.state() is BreakerState.CLOSED
 
 
 def test_it_is_idle_some_seconds_after_the_last_send(working: Endpoint) -> None:
