@@ -54,7 +54,7 @@ class QuotaHold:
 
     @property
     def has_random_rejections(self) -> bool:
-        """Whether more is rejected, while others pass, than a rate limit explains."""
+        """Return whether more requests are rejected at random than a rate limit would explain."""
         return self.push_back.share > _RANDOM_SHARE
 
     def on_sent(self, now: float) -> None:
