@@ -25,6 +25,7 @@ class StreamOptions(TypedDict, total=False):
     own_fields: Sequence[str] | None
     media_root: Path
     limit: Number
+    follow: bool | None
     rps: Number
     rpm: Number
     rpd: Number

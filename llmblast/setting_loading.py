@@ -172,6 +172,8 @@ def _validate(merged: Mapping[str, Any], places: Places) -> Settings:
     except ValidationError as error:
         raise UsageError(_explain(error.errors()[0], places)) from None
     _check_paths(settings)
+    if not settings.input:
+        raise UsageError(f"{places.of(['input'])}: names no file: name one, or leave it out")
     if settings.max_errors is not None:
         parse_max_errors(settings.max_errors)
     if settings.hedge is not None:

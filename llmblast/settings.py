@@ -16,6 +16,7 @@ from llmblast.setting_values import (
     DIRECTORY,
     DURATION,
     FILE,
+    FILES,
     JSON_OBJECT,
     NAME,
     NAMES,
@@ -175,7 +176,12 @@ class Settings(RateSettings):
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
-    input: File = option("-", "-i --input --requests_filepath", "Input", "The same as INPUT.", in_check=True)
+    input: Annotated[tuple[str, ...], FILES] = option(
+        ("-",), "-i --input --requests_filepath", "Input", "The same as INPUT.", shown_default="-", in_check=True
+    )
+    follow: bool = option(
+        False, "--follow", "Input", "Read on as the last INPUT, a file, grows, like tail -F; end it with Ctrl-C."
+    )
     format: Format = option("auto", "--format", "Input", "Form of the lines: {choices}.", in_check=True)
     prompt: str | None = option(
         None,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from llmblast.models import Failure, Request
+from llmblast.models import Failure, Line, Request
 from llmblast.reading import CompletedKeys, RequestParser, key_of
 from llmblast.watching import Counters
 
@@ -30,10 +30,12 @@ class BatchParser:
         self._limit = limit
         self._answered = answered
         self._failed = failed
+        self.file: str | None = None
+        """The input of the lines, if there are several."""
 
     def parse(self, lines: Sequence[tuple[int, bytes]]) -> Iterator[Batch]:
         """Yield the requests and failures of these lines, up to 64 at a time, and count what was read."""
-        parse, has_completed = self._parser.parse, bool(self._answered or self._failed)
+        parse, has_completed, file = self._parser.parse, bool(self._answered or self._failed), self.file
         batch: list[Request | Failure] = []
         batch_bytes = lines_read = bytes_read = 0
         for number, text in lines if self._limit is None else lines[: self._limit - self._counters.lines_read]:
@@ -43,6 +45,9 @@ class BatchParser:
             if has_completed and self._is_completed(key):
                 continue
             item = parse(number, key, text)
+            if file is not None:
+                line: Line = item.line if isinstance(item, Failure) else item
+                line.file = file
             batch.append(item)
             batch_bytes += max(len(text), len(item.body)) if type(item) is Request else len(text)
             if len(batch) >= MAX_BATCH_LINES or batch_bytes >= MAX_BATCH_BYTES:
