@@ -25,6 +25,8 @@ class StreamOptions(TypedDict, total=False):
     own_fields: Sequence[str] | None
     media_root: Path
     limit: Number
+    sample: Number
+    seed: Number
     follow: bool | None
     rps: Number
     rpm: Number

@@ -68,6 +68,7 @@ AT_HOME = {
     "rich": {"watching"},
     "aiohttp": {"sending", "mocking", "reading"},
     "obstore": {"reading"},
+    "pyarrow": {"reading"},
     "yarl": {"sending"},
     "python_socks": {"sending"},
     "httptools": {"sending"},

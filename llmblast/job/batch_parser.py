@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from llmblast.models import Failure, Line, Request
-from llmblast.reading import CompletedKeys, RequestParser, key_of
+from llmblast.reading import CompletedKeys, RequestParser, RowForm, key_of
 from llmblast.watching import Counters
 
 MAX_BATCH_LINES = 64
@@ -32,6 +32,19 @@ class BatchParser:
         self._failed = failed
         self.file: str | None = None
         """The input of the lines, if there are several."""
+        self.form: RowForm | None = None
+        """The form of the rows."""
+        self._columns: tuple[str, ...] = ()
+
+    def take_rows_of(self, form: RowForm | None) -> None:
+        """Parse lines of a file with such rows from now on."""
+        if form is not None and form is not self.form:
+            self.form = form
+            self._columns = ()
+            self._parser.take_rows_of(form.unit, (), is_typed=form.is_typed)
+        if form is not None and len(form.columns) != len(self._columns):
+            self._columns = tuple(form.columns)
+            self._parser.take_rows_of(form.unit, self._columns, is_typed=form.is_typed)
 
     def parse(self, lines: Sequence[tuple[int, bytes]]) -> Iterator[Batch]:
         """Yield the requests and failures of these lines, up to 64 at a time, and count what was read."""

@@ -17,6 +17,7 @@ from llmblast.job.seen_ids import SeenIds
 from llmblast.models import Failure, Line, Request
 from llmblast.providers import DEFAULT_PROVIDER, providers_of
 from llmblast.reading import RequestParser, open_sources
+from llmblast.reading.file_formats import forced_format
 from llmblast.scheduling import TokenEstimator
 from llmblast.settings import Settings
 from llmblast.units import DAY_S
@@ -103,7 +104,15 @@ async def check(settings: Settings) -> ExitCode:
         findings.write(f"{sanitize_text(file or name, 500)}: {sanitize_text(finding, 500)}\n")
 
     try:
-        reader = InputReader(sources, parser, Counters(), settings.limit, notice=partial(_write_note, findings))
+        reader = InputReader(
+            sources,
+            parser,
+            Counters(),
+            settings.limit,
+            notice=partial(_write_note, findings),
+            file_format=forced_format(settings.format),
+            sample=None if settings.sample is None else (settings.sample, settings.seed),
+        )
         async for batch in reader.batches():
             for item in batch:
                 if isinstance(item, Failure):

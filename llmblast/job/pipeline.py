@@ -24,6 +24,7 @@ from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.job.result_queue import ResultQueue
 from llmblast.providers import provider_of_key, providers_of
 from llmblast.reading import CompletedKeys, RequestParser, Sources, open_sources
+from llmblast.reading.file_formats import forced_format
 from llmblast.reading.prompts import open_prompts
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
 from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey, connection_notes, make_target
@@ -113,6 +114,8 @@ async def build_pipeline(
     async with AsyncExitStack() as stack:
         if prompts is None:
             sources = await open_sources(settings.input, follow=settings.follow)
+        elif forced_format(settings.format) is not None:
+            raise UsageError(f"format {settings.format}: is one of files, but the prompts are objects: leave it out")
         else:
             sources = Sources(open_prompts(prompts))
         stack.push_async_callback(sources.close)
@@ -184,6 +187,8 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
         answered=opened.answered,
         failed=opened.failed,
         notice=say,
+        file_format=forced_format(settings.format),
+        sample=None if settings.sample is None else (settings.sample, settings.seed),
     )
     return Pipeline(
         counters=counters,

@@ -30,6 +30,10 @@ def run_preflight_checks(settings: Settings) -> Settings:
             raise UsageError(f"--json and {flag} - both write to standard output: name a file with {flag}")
     if settings.force and not settings.overwrite:
         raise UsageError("--force: has no effect without --overwrite: add --overwrite, or leave --force out")
+    if settings.sample is not None and settings.follow:
+        raise UsageError(
+            "--sample: needs the end of the input, which --follow waits for forever: leave one of them out"
+        )
     check_endpoints(settings)
     outputs = {"--save": settings.save, "--errors": settings.errors_path}
     for flag, path in outputs.items():

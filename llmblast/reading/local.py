@@ -53,7 +53,9 @@ async def open_local(path: str, *, follow: bool = False) -> Source:
         is_held = follow and stat.S_ISFIFO(mode)
         writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC) if is_held else None
         return await _open_pipe(name, descriptor, writer, is_stdin=path == STDIN)
-    return await _open_file(name, descriptor, has_size=stat.S_ISREG(mode))
+    source = await _open_file(name, descriptor, has_size=stat.S_ISREG(mode))
+    source.path = path if path != STDIN and stat.S_ISREG(mode) else None
+    return source
 
 
 async def _open_file(name: str, descriptor: int, has_size: bool) -> Source:

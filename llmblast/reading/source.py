@@ -46,6 +46,8 @@ class Source:
         """How many of these the blocks so far came from."""
         self.bytes_out = 0
         """Bytes of the blocks so far."""
+        self.path: str | None = None
+        """Its path if it is a regular file, which may be opened again."""
         self.notes: list[str] = []
         """Messages for a person; whoever shows them removes them."""
         self._read = read
@@ -56,6 +58,11 @@ class Source:
     def has_grown(self) -> bool:
         """Return whether another process appends to the input: more was read than its size when it was opened."""
         return self.size_bytes is not None and self.bytes_read > self.size_bytes
+
+    @property
+    def is_compressed(self) -> bool:
+        """Return whether its blocks are decompressed ones; known with the first block."""
+        return self._unpacker is not None
 
     async def blocks(self) -> AsyncIterator[bytes]:
         """Yield decompressed blocks of at most 256 KiB up to the end.
