@@ -9,7 +9,7 @@ from functools import partial
 from math import inf
 from random import Random
 
-from llmblast.errors import LlmblastError
+from llmblast.errors import LlmblastError, UsageError
 from llmblast.fence import Fence
 from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.allowance import allowance_of, kept_for

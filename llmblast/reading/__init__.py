@@ -6,7 +6,8 @@
 4. `RequestParser.parse` returns the Request that a line asks for, or a Failure that says what is wrong with the line.
 
 A new format is one class in one file plus one line in `formats.FORMATS`, and one word in the setting `format` if users
-may force it. A new format of files is one class in one file plus one line in `file_formats`. `DialectRouter.raw_request` makes the request of a format whose lines contain a body.
+may force it. A new format of files is one class in one file plus one line in `file_formats`.
+`DialectRouter.raw_request` makes the request of a format whose lines contain a body.
 """
 
 from llmblast.reading.completed_keys import CompletedKeys

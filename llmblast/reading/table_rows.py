@@ -44,7 +44,7 @@ class TableRows:
         self._number = 0
         try:
             self.columns, self.rows, self._batches = open_batches(file)
-        except (*_arrow_errors(), OSError, ValueError) as error:
+        except _read_errors() as error:
             raise InputDamagedError(f"{name}: {_reason(error, file)}") from None
         check_names(name, self.columns)
 
@@ -56,7 +56,7 @@ class TableRows:
                 if batch is None:
                     return []
                 lines = _lines_of(batch)
-            except (*_arrow_errors(), OSError, ValueError, orjson.JSONEncodeError) as error:
+            except _read_errors() as error:
                 raise InputDamagedError(
                     f"{self._name}: row {self._number + 1}: cannot be read: {_first_line(error)}: "
                     "repair the file and run the same command again to go on"
@@ -110,7 +110,7 @@ def open_arrow(file: IO[bytes]) -> "tuple[Sequence[str], int | None, Iterator[Re
 def check_installed(name: str) -> None:
     """Raise UsageError where pyarrow is missing."""
     try:
-        import pyarrow  # noqa: F401, PLC0415 -- a heavy library of an extra
+        import pyarrow  # noqa: PLC0415 -- a heavy library of an extra
     except ImportError:
         raise UsageError(f"{name}: is a Parquet or Arrow file, which {_MISSING}") from None
     # Freed memory goes back to the system soon; allocators that keep it hold several times as much.
@@ -119,7 +119,7 @@ def check_installed(name: str) -> None:
 
 def temporary_file() -> IO[bytes]:
     """Return an empty file without a name, for an input that cannot be read from its end."""
-    return tempfile.TemporaryFile(prefix="llmblast-")  # noqa: SIM115 -- TableRows closes it
+    return tempfile.TemporaryFile(prefix="llmblast-")
 
 
 def spool(blocks: bytes, file: IO[bytes], name: str) -> None:
@@ -181,10 +181,11 @@ def _as_json(value: object) -> object:
     return str(value)
 
 
-def _arrow_errors() -> tuple[type[Exception], ...]:
+def _read_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions that a damaged file causes."""
     from pyarrow import ArrowException  # noqa: PLC0415 -- a heavy library of an extra
 
-    return (ArrowException,)
+    return (ArrowException, OSError, ValueError)
 
 
 def _reason(error: Exception, file: IO[bytes]) -> str:
