@@ -7,7 +7,7 @@ those of compressed inputs are in `compression`.
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from llmblast.errors import InputDamagedError
-from llmblast.reading.compression import codec_of, is_undecided
+from llmblast.reading.compression import START_BYTES, codec_of, is_undecided
 from llmblast.reading.unpacking import Unpacker
 
 BLOCK_BYTES = 256 * 1024
@@ -22,7 +22,6 @@ _FOREIGN = {
     b"\xfe\xff": f"UTF-16{_CONVERT}iconv -f UTF-16 -t UTF-8 FILE",
 }
 """By the first bytes of an input: its type, and a command that converts it. Longer signatures come first."""
-_LONGEST_MAGIC = max(map(len, _FOREIGN))
 
 
 class Source:
@@ -70,8 +69,8 @@ class Source:
         block = start if codec is None else await self._next()
         start = b""
         while block:
-            if len(start) < _LONGEST_MAGIC:  # a pipe may deliver byte by byte
-                start += block[:_LONGEST_MAGIC]
+            if len(start) < START_BYTES:  # a pipe may deliver byte by byte
+                start += block[:START_BYTES]
                 self._check_start(start)
             self.bytes_out += len(block)
             self.bytes_used = self.bytes_read if self._unpacker is None else self._unpacker.bytes_used
@@ -136,4 +135,5 @@ class Source:
             return sentence
         command = f"{self._unpacker.codec.command} FILE |"
         what, colon, fix = sentence.rpartition(": ")
-        return f"{what}{colon}{command} {fix.removesuffix(' FILE')}"
+        from_pipe = fix.removesuffix(" FILE").replace("unzip -p", "funzip")  # unzip reads no pipe
+        return f"{what}{colon}{command} {from_pipe}"
