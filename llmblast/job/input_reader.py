@@ -39,6 +39,7 @@ class InputReader:
         counters.lines_limit = self._limit
         async for source in sources.each():
             self._batches.file = sources.file
+            self._tell_notes()
             async for lines in self._lines_of(source):
                 counters.input_bytes = sources.expected_bytes
                 for batch in self._batches.parse(lines):
@@ -46,7 +47,6 @@ class InputReader:
                 if self._limit is not None and counters.lines_read >= self._limit:
                     counters.input_ended = True
                     return
-            self._tell_notes()
         self._tell_notes()
         counters.input_ended = True
 
