@@ -120,6 +120,17 @@ async def test_damage_names_the_place_and_what_was_read(tmp_path: Path, codec: s
     )
 
 
+async def test_what_comes_just_before_the_damage_is_read(tmp_path: Path) -> None:
+    """Even where both are in one block."""
+    (tmp_path / "a").write_bytes(gzip.compress(b"one\n") + b"\x1f\x8b\xff" + bytes(range(100)))
+    blocks: list[bytes] = []
+
+    with pytest.raises(InputDamagedError, match="its gzip data are damaged, at about byte 127, behind 4 decompressed"):
+        await read(await open_source(str(tmp_path / "a")), blocks)
+
+    assert blocks == [b"one\n"]
+
+
 async def test_garbage_behind_gzip_is_told_and_ignored(tmp_path: Path) -> None:
     """As zcat does."""
     path = tmp_path / "prompts.jsonl"
