@@ -63,7 +63,8 @@ class ObjectStore:
 
     def _explain(self, error: Exception) -> RemovedError:
         if isinstance(error, FileNotFoundError):
-            return RemovedError("there is no such object: correct the URL")
+            has_pattern = "; patterns work for local files only" if "*" in self._key else ""
+            return RemovedError(f"there is no such object: correct the URL{has_pattern}")
         if isinstance(error, PermissionDeniedError | UnauthenticatedError):
             return RemovedError(f"it is not allowed: set {self._variables}")
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -213,6 +213,7 @@ async def test_an_object_is_read_through_broken_connections(
     ("url", "statuses", "message"),
     [
         ("s3://bucket/a", [404], "there is no such object"),
+        ("s3://bucket/*.gz", [404], "there is no such object: correct the URL; patterns work for local files only"),
         ("s3://bucket/a", [403], "it is not allowed: set AWS_ACCESS_KEY_ID"),
         ("az://box/a", [403], "it is not allowed: set AZURE_STORAGE_ACCOUNT_NAME"),
         ("s3://bucket", [], "it names a bucket: name an object in it"),
