@@ -57,7 +57,7 @@ class Source:
         return self.size_bytes is not None and self.bytes_read > self.size_bytes
 
     async def blocks(self) -> AsyncIterator[bytes]:
-        """Yield decompressed blocks of at most 256 KiB up to the end.
+        """Yield blocks of some 100 KiB, decompressed, up to the end; from a pipe also smaller ones, as they come.
 
         Raises InputDamagedError when reading fails, when the file has shrunk since it was opened, when compressed data
         are damaged, and when the input is not UTF-8, since each of its lines would be a bad line.
