@@ -44,7 +44,13 @@ if TYPE_CHECKING:
     from llmblast.job.pipeline import Pipeline
     from llmblast.job.run import Ending, Job
 
-Prompts = str | os.PathLike[str] | Iterable[str | Mapping[str, Any]] | AsyncIterable[str | Mapping[str, Any]]
+Prompts = (
+    str
+    | os.PathLike[str]
+    | Iterable[str | os.PathLike[str]]
+    | Iterable[str | Mapping[str, Any]]
+    | AsyncIterable[str | Mapping[str, Any]]
+)
 Endpoint = str | Mapping[str, Any] | EndpointSettings
 Endpoints = Endpoint | Sequence[Endpoint] | None
 

@@ -69,7 +69,9 @@ def is_pattern(name: str) -> bool:
 def _files_of(pattern: str) -> list[str]:
     found = sorted(path for path in glob.iglob(pattern, recursive=True) if not os.path.isdir(path))
     if not found:
-        raise InputMissingError(f"{pattern}: no file matches this pattern: correct it, or name an existing JSONL file")
+        raise InputMissingError(
+            f"{pattern}: no such file, nor one that matches it as a pattern: name an existing JSONL file"
+        )
     return found
 
 

@@ -68,6 +68,7 @@ class InputReader:
         async for source in self._sources.each():
             reader = RowReader(source, self._file_format)
             self._batches.file = self._sources.file
+            self._tell_notes()
             try:
                 async for lines in reader.lines():
                     self._batches.take_rows_of(reader.form)

@@ -122,6 +122,8 @@ CODECS = (
     ),
 )
 _CODEC_OF: Mapping[bytes, Codec] = {magic: codec for codec in CODECS for magic in codec.magics}
+START_BYTES = max(map(len, _CODEC_OF))
+"""So many first bytes tell whether an input is compressed."""
 
 
 def codec_of(start: bytes) -> Codec | None:

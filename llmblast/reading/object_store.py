@@ -7,16 +7,21 @@ and AZURE_STORAGE_... Its messages may repeat requests, so only their first line
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
-from obstore.store import RetryConfig, from_url
+from obstore.store import from_url
 
 from llmblast.input_paths import scheme_of
 from llmblast.reading.stores import Part, RemovedError
 
+if TYPE_CHECKING:  # these two are only for type checkers
+    from obstore import GetResult
+    from obstore.store import RetryConfig
+
 CHUNK_BYTES = 64 * 1024
-_RETRIES: RetryConfig = {"max_retries": 6, "retry_timeout": timedelta(minutes=2)}
+_RETRIES: "RetryConfig" = {"max_retries": 6, "retry_timeout": timedelta(minutes=2)}
 _VARIABLES = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for a public bucket",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -49,7 +54,7 @@ class ObjectStore:
     async def close(self) -> None:
         """Do nothing: the connections belong to obstore."""
 
-    async def _chunks(self, result: obstore.GetResult) -> AsyncIterator[bytes]:
+    async def _chunks(self, result: "GetResult") -> AsyncIterator[bytes]:
         try:
             async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
                 yield bytes(chunk)
@@ -58,7 +63,8 @@ class ObjectStore:
 
     def _explain(self, error: Exception) -> RemovedError:
         if isinstance(error, FileNotFoundError):
-            return RemovedError("there is no such object: correct the URL")
+            has_pattern = "; patterns work for local files only" if "*" in self._key else ""
+            return RemovedError(f"there is no such object: correct the URL{has_pattern}")
         if isinstance(error, PermissionDeniedError | UnauthenticatedError):
             return RemovedError(f"it is not allowed: set {self._variables}")
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -43,7 +43,7 @@ def _store_of(url: str, name: str) -> Store:
     if scheme in _OBJECT_STORES:
         try:
             from llmblast.reading.object_store import ObjectStore  # noqa: PLC0415 -- an extra
-        except ImportError:
+        except ModuleNotFoundError:
             raise InputMissingError(f"{name}: object stores need an extra: pip install 'llmblast[remote]'") from None
         return ObjectStore(url)
     raise InputMissingError(f"{name}: unknown kind of URL {scheme}: write http://, https://, s3://, gs:// or az://")

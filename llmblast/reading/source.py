@@ -7,7 +7,7 @@ those of compressed inputs are in `compression`.
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from llmblast.errors import InputDamagedError
-from llmblast.reading.compression import codec_of, is_undecided
+from llmblast.reading.compression import START_BYTES, codec_of, is_undecided
 from llmblast.reading.unpacking import Unpacker
 
 BLOCK_BYTES = 256 * 1024
@@ -22,7 +22,6 @@ _FOREIGN = {
     b"\xfe\xff": f"UTF-16{_CONVERT}iconv -f UTF-16 -t UTF-8 FILE",
 }
 """By the first bytes of an input: its type, and a command that converts it. Longer signatures come first."""
-_LONGEST_MAGIC = max(map(len, _FOREIGN))
 
 
 class Source:
@@ -65,7 +64,7 @@ class Source:
         return self._unpacker is not None
 
     async def blocks(self) -> AsyncIterator[bytes]:
-        """Yield decompressed blocks of at most 256 KiB up to the end.
+        """Yield blocks of some 100 KiB, decompressed, up to the end; from a pipe also smaller ones, as they come.
 
         Raises InputDamagedError when reading fails, when the file has shrunk since it was opened, when compressed data
         are damaged, and when the input is not UTF-8, since each of its lines would be a bad line.
@@ -77,8 +76,8 @@ class Source:
         block = start if codec is None else await self._next()
         start = b""
         while block:
-            if len(start) < _LONGEST_MAGIC:  # a pipe may deliver byte by byte
-                start += block[:_LONGEST_MAGIC]
+            if len(start) < START_BYTES:  # a pipe may deliver byte by byte
+                start += block[:START_BYTES]
                 self._check_start(start)
             self.bytes_out += len(block)
             self.bytes_used = self.bytes_read if self._unpacker is None else self._unpacker.bytes_used
@@ -143,4 +142,5 @@ class Source:
             return sentence
         command = f"{self._unpacker.codec.command} FILE |"
         what, colon, fix = sentence.rpartition(": ")
-        return f"{what}{colon}{command} {fix.removesuffix(' FILE')}"
+        from_pipe = fix.removesuffix(" FILE").replace("unzip -p", "funzip")  # unzip reads no pipe
+        return f"{what}{colon}{command} {from_pipe}"

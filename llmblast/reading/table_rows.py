@@ -26,6 +26,7 @@ _MAX_BATCH_ROWS = 4096
 _BUFFER_BYTES = 256 * 1024
 _DUMP_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
 _FEATHER_1 = b"FEA1"
+_MESSAGES = "messages"
 _MISSING = "needs pyarrow: install it with: pip install 'llmblast[tables]'"
 
 Rows = list[tuple[int, bytes]]
@@ -44,9 +45,14 @@ class TableRows:
         self._number = 0
         try:
             self.columns, self.rows, self._batches = open_batches(file)
+            check_names(name, self.columns)
         except _read_errors() as error:
-            raise InputDamagedError(f"{name}: {_reason(error, file)}") from None
-        check_names(name, self.columns)
+            reason = _reason(error, file)
+            file.close()
+            raise InputDamagedError(f"{name}: {reason}") from None
+        except BaseException:
+            file.close()
+            raise
 
     def next_rows(self) -> Rows:
         """Return the next rows; none at the end. Blocks. Raises InputDamagedError."""
@@ -148,10 +154,21 @@ def _batch_rows(row_bytes: float) -> int:
 def _lines_of(batch: "RecordBatch | Table") -> list[bytes]:
     names = batch.schema.names
     columns = [_values_of(column) for column in batch.columns]
+    if _MESSAGES in names:
+        at = names.index(_MESSAGES)
+        columns[at] = [_from_json(value) for value in columns[at]]
     return [
         orjson.dumps(dict(zip(names, row, strict=True)), default=_as_json, option=_DUMP_OPTIONS)
         for row in zip(*columns, strict=True)
     ]
+
+
+def _from_json(value: object) -> object:
+    """Return the messages that a text holds; what is no JSON as it is, which the parser refuses."""
+    try:
+        return orjson.loads(value) if isinstance(value, str) else value
+    except orjson.JSONDecodeError:
+        return value
 
 
 def _values_of(column: Any) -> list[object]:
