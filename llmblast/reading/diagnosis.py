@@ -72,7 +72,8 @@ def _wrong_format(text: bytes) -> str | None:
     if _INSIDE_OF_AN_OBJECT.match(text):
         return "not JSON: one object is spread over several lines: join them: jq -c . FILE"
     if any(separator in text for separator in _SEPARATORS):
-        return f"not JSON: it looks like CSV: {_HOWTO}. For a CSV file: --format csv; for a prompt on each line: {_AS_TEXT}"
+        forms = f"For a CSV file: --format csv; for a prompt on each line: {_AS_TEXT}"
+        return f"not JSON: it looks like CSV: {_HOWTO}. {forms}"
     return f"not JSON: it looks like plain text: {_HOWTO}. To send each line as a prompt: {_AS_TEXT}"
 
 

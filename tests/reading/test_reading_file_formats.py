@@ -93,7 +93,7 @@ def test_a_row_that_is_not_utf8_is_bad() -> None:
 
 
 def test_equal_names_of_columns_are_an_error() -> None:
-    with pytest.raises(UsageError, match='a.csv: line 1: two columns are named "b"'):
+    with pytest.raises(UsageError, match=r'a\.csv: line 1: two columns are named "b"'):
         split(CsvRows("a.csv"), b"a,b,b\n1,2,3\n")
 
 
@@ -112,9 +112,10 @@ def test_a_quote_that_is_not_closed_is_damage_with_its_place() -> None:
 def test_a_huge_row_is_damage_before_it_fills_the_memory() -> None:
     rows = CsvRows("a.csv")
     rows.feed(b'a,b\n1,"')
+    for _ in range(1023):
+        rows.feed(b"x" * 65536)
     with pytest.raises(InputDamagedError, match="line 2: a row of more than 64 MiB"):
-        for _ in range(1100):
-            rows.feed(b"x" * 65536)
+        rows.feed(b"x" * 65536)
 
 
 @given(st.lists(st.lists(st.text(alphabet='a",;\n\r\t é'), min_size=2, max_size=2), max_size=8), st.integers(1, 40))
@@ -128,7 +129,11 @@ def test_csv_keeps_every_value(rows: list[list[str]], size: int) -> None:
 
 
 @given(
-    st.lists(st.dictionaries(st.text(max_size=4), st.floats(allow_nan=False) | st.text() | st.lists(st.integers()))),
+    st.lists(
+        st.dictionaries(
+            st.text(max_size=4), st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.lists(st.integers())
+        )
+    ),
     st.sampled_from([None, 2]),
     st.integers(1, 40),
 )
@@ -226,9 +231,18 @@ TABLE = {
     "kind": pa.array(["p", "q"]).dictionary_encode(),
 }
 FIRST = {
-    **{"prompt": "a", "count": 1, "share": 0.5, "good": True, "tags": ["x"], "at": "2026-01-02T03:04:05"},
-    **{"exact": "2026-01-02T03:04:05.000000001", "day": "2026-01-02", "price": 12345678901234567890.10, "raw": "/w=="},
-    **{"place": {"x": 1}, "kind": "p"},
+    "prompt": "a",
+    "count": 1,
+    "share": 0.5,
+    "good": True,
+    "tags": ["x"],
+    "at": "2026-01-02T03:04:05",
+    "exact": "2026-01-02T03:04:05.000000001",
+    "day": "2026-01-02",
+    "price": 12345678901234567890.10,
+    "raw": "/w==",
+    "place": {"x": 1},
+    "kind": "p",
 }
 
 
