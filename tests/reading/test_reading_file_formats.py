@@ -131,7 +131,8 @@ def test_csv_keeps_every_value(rows: list[list[str]], size: int) -> None:
 @given(
     st.lists(
         st.dictionaries(
-            st.text(max_size=4), st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.lists(st.integers())
+            st.text(max_size=4),
+            st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.lists(st.integers(-(2**53), 2**53)),
         )
     ),
     st.sampled_from([None, 2]),
