@@ -21,7 +21,7 @@ from llmblast.reading.csv_rows import check_names
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Table
 
-_BATCH_BYTES = 2 * 1024 * 1024
+_BATCH_BYTES = 512 * 1024
 _MAX_BATCH_ROWS = 4096
 _BUFFER_BYTES = 256 * 1024
 _DUMP_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
