@@ -32,6 +32,8 @@ class Line:
     id: Final[str | int]
     input: Final[object | None]
     extra: Final[Mapping[str, object] | None]
+    file: str | None
+    """Its input, where there are several; the parser of batches sets it."""
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class Line:
         id: str | int,
         input: object | None = None,
         extra: Mapping[str, object] | None = None,
+        file: str | None = None,
     ) -> None:
         self.number = number
         self.key = key
@@ -48,6 +51,7 @@ class Line:
         self.id = id
         self.input = input
         self.extra = extra
+        self.file = file
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,7 @@ class Request(Line):
         image_tokens: float = 0.0,
         deferred: bool = False,
         output_format: str = "llmblast",
+        file: str | None = None,
     ) -> None:
         # Not by Line.__init__, which would take 0.3 us more.
         self.number = number  # type: ignore[misc]
@@ -141,6 +146,7 @@ class Request(Line):
         self.id = id  # type: ignore[misc]
         self.input = input  # type: ignore[misc]
         self.extra = extra  # type: ignore[misc]
+        self.file = file  # type: ignore[misc]
         self.path = path
         self.body = body
         self.kind = kind

@@ -25,6 +25,9 @@ class StreamOptions(TypedDict, total=False):
     own_fields: Sequence[str] | None
     media_root: Path
     limit: Number
+    sample: Number
+    seed: Number
+    follow: bool | None
     rps: Number
     rpm: Number
     rpd: Number

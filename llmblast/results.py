@@ -12,8 +12,8 @@ from llmblast.errors import ExitCode
 class Result:
     """One prompt with its answer, or with the error that it ended with.
 
-    `index` is the position of the prompt, from 0. `input`, `response`, `fields` and the rest are what the record in
-    save.jsonl or errors.jsonl would hold.
+    `index` is the position of the prompt in its input, from 0. `input`, `response`, `fields` and the rest are what the
+    record in save.jsonl or errors.jsonl would hold.
     """
 
     index: int
@@ -21,6 +21,8 @@ class Result:
     """The prompt's `custom_id` or `id`; the number of its line where it has none."""
     key: str
     """The key of the line that the prompt becomes."""
+    file: str | None = None
+    """The input of the prompt, if there are several."""
     input: Any = None
     """None with `echo=False`."""
     response: Any = None

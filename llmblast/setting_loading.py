@@ -18,6 +18,7 @@ from llmblast.setting_places import MAX_SHOWN_VALUE, Places, without_secrets
 from llmblast.setting_values import (
     DIRECTORY,
     FILE,
+    FileList,
     SettingValueError,
     Text,
     did_you_mean,
@@ -152,6 +153,7 @@ def _convert(owner: type, name: str, value: object, place: str) -> object:
     except (UnitError, SettingValueError) as problem:
         is_hidden = may_be_secret(name) or (isinstance(kind, Text) and not kind.may_be_empty)
         hides_value = isinstance(value, str) and (is_hidden or "\0" in value or not value.isprintable())
+        hides_value = hides_value or isinstance(kind, FileList)
         raise UsageError(f"{place}: {'' if hides_value else f'{shown(value)} '}{problem}") from None
 
 
@@ -172,6 +174,8 @@ def _validate(merged: Mapping[str, Any], places: Places) -> Settings:
     except ValidationError as error:
         raise UsageError(_explain(error.errors()[0], places)) from None
     _check_paths(settings)
+    if not settings.input:
+        raise UsageError(f"{places.of(['input'])}: names no file: name one, or leave it out")
     if settings.max_errors is not None:
         parse_max_errors(settings.max_errors)
     if settings.hedge is not None:

@@ -131,6 +131,19 @@ class NameList(Text):
         return [name for part in text.split(",") if (name := part.strip())] if isinstance(text, str) else text
 
 
+class FileList(Text):
+    """Names of files; a single one may stand without a list."""
+
+    def convert(self, value: object) -> object:
+        """Return the list of names in a text or a list, or another value as it is. Raises SettingValueError."""
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list | tuple):
+            return value
+        for name in names:
+            super().convert(name)
+        return list(names)
+
+
 class JsonObject(Text):
     """A JSON object, in a TOML file a table."""
 
@@ -161,6 +174,7 @@ PER_SECOND, PER_MINUTE, PER_DAY = (
     Number(partial(parse_rate, unit_s=unit_s), minimum=MIN_RATE) for unit_s in (1.0, 60.0, DAY_S)
 )
 FILE = Text("FILE", is_raw=True)
+FILES = FileList("FILE", is_raw=True, may_be_empty=False)
 DIRECTORY = Text("DIR", is_raw=True)
 NAME = Text("NAME", may_be_empty=False)
 RAW_NAME = Text("NAME", is_raw=True, may_be_empty=False)

@@ -16,6 +16,7 @@ from llmblast.setting_values import (
     DIRECTORY,
     DURATION,
     FILE,
+    FILES,
     JSON_OBJECT,
     NAME,
     NAMES,
@@ -41,7 +42,11 @@ File = Annotated[str, FILE]
 Name = Annotated[str, NAME]
 RawName = Annotated[str, RAW_NAME]
 Directory = Annotated[str, DIRECTORY]
-Format = Literal["auto", "simple", "raw", "openai-batch", "anthropic-batch"]
+Format = Literal[
+    "auto", "simple", "raw", "openai-batch", "anthropic-batch", "csv", "tsv", "json", "text", "parquet", "arrow"
+]
+FILE_FORMATS = ("csv", "tsv", "json", "text", "parquet", "arrow")
+"""Values of `format` that name the form of a file; the others name the form of its lines."""
 BodyMode = Literal["always", "auto", "never"]
 RetryErrors = Literal["transient", "all", "none"]
 ChangedSettings = Literal["stop", "ok"]
@@ -175,8 +180,13 @@ class Settings(RateSettings):
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
-    input: File = option("-", "-i --input --requests_filepath", "Input", "The same as INPUT.", in_check=True)
-    format: Format = option("auto", "--format", "Input", "Form of the lines: {choices}.", in_check=True)
+    input: Annotated[tuple[str, ...], FILES] = option(
+        ("-",), "-i --input --requests_filepath", "Input", "The same as INPUT.", shown_default="-", in_check=True
+    )
+    follow: bool = option(
+        False, "--follow", "Input", "Read on as the last INPUT, a file, grows, like tail -F; end it with Ctrl-C."
+    )
+    format: Format = option("auto", "--format", "Input", "Form of the lines or of the file: {choices}.", in_check=True)
     prompt: str | None = option(
         None,
         "--prompt",
@@ -200,6 +210,12 @@ class Settings(RateSettings):
         None, "--media-root", "Input", "Directory of the image files that lines may name.", in_check=True
     )
     limit: Count | None = option(None, "--limit", "Input", "Read only the first N lines.", in_check=True)
+    sample: Count | None = option(
+        None, "--sample", "Input", "Take N random lines of all inputs, by --seed.", in_check=True
+    )
+    seed: Annotated[int, Ge(0), Lt(2**63)] = option(
+        0, "--seed", "Input", "Which random lines --sample takes; the same seed takes the same.", in_check=True
+    )
 
     save: File = option(
         "save.jsonl",

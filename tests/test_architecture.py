@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 STATIONS = {"reading", "scheduling", "providers", "sending", "writing", "watching", "mocking"}
 GROUND = {
     *("settings", "models", "errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"),
-    *("results", "option_types"),
+    *("results", "option_types", "input_paths"),
 }
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
@@ -54,6 +54,7 @@ MAY_IMPORT = {
     "hiding": set[str](),
     "http_time": {"models"},
     "urls": set[str](),
+    "input_paths": {"errors"},
     "locks": {"errors"},
     "pipes": {"errors"},
     "models": set[str](),
@@ -65,12 +66,14 @@ MAY_IMPORT = {
 AT_HOME = {
     "typer": {"cli"},
     "rich": {"watching"},
-    "aiohttp": {"sending", "mocking"},
+    "aiohttp": {"sending", "mocking", "reading"},
+    "obstore": {"reading"},
+    "pyarrow": {"reading"},
     "yarl": {"sending"},
     "python_socks": {"sending"},
     "httptools": {"sending"},
-    "backports": {"sending"},
-    "compression": {"sending"},
+    "backports": {"sending", "reading"},
+    "compression": {"sending", "reading"},
     "tenacity": {"sending"},
     "aiofiles": {"reading"},
     "uvloop": {"cli", "api"},

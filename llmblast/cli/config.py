@@ -11,6 +11,7 @@ from llmblast.cli.help_panels import PanelCommand
 from llmblast.cli.options import settings_of, takes_settings
 from llmblast.cli.run import DryRun
 from llmblast.hiding import HIDDEN, hide_query, shown_file, shown_url, shown_variable
+from llmblast.input_paths import scheme_of
 from llmblast.settings import EndpointSettings
 
 config = typer.Typer(help="Show the settings.", no_args_is_help=True, rich_markup_mode=None)
@@ -27,6 +28,7 @@ def show(*, dry_run: DryRun = False, **given: Any) -> None:
     """Print the settings that a run would have, as TOML. What may hold keys or passwords is hidden."""
     settings = settings_of(given, os.environ, needs_input=False)
     values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
+    values["input"] = [hide_query(shown_url(name)) if scheme_of(name) else name for name in settings.input]
     endpoints = values.pop("endpoints")
     lines = list(_table(values))
     for endpoint in endpoints:

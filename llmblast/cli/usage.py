@@ -38,7 +38,7 @@ def sentence_of(error: Any, words: Sequence[str]) -> str:
     if message.startswith("No such command") and named:
         return _unknown_command(named[0], error)
     if message.startswith("Got unexpected extra argument") and named:
-        return f"{named[-1]}: one argument too many: to send several files: cat A B | llmblast run -"
+        return f"{named[-1]}: one argument too many"
     return message.rstrip(".")
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import orjson
 
 from llmblast.errors import UsageError
-from llmblast.settings import Settings
+from llmblast.settings import FILE_FORMATS, Settings
 from llmblast.watching import sanitize_text
 from llmblast.writing.side_file import read_side_file, write_side_file
 
@@ -59,7 +59,7 @@ def _path_of(settings: Settings) -> str:
 def _request_settings(settings: Settings) -> dict[str, object]:
     """Return the settings by name, as JSON values, so that a date from TOML equals its text; null if not set."""
     settings_by_name = {
-        "format": settings.format,
+        "format": "auto" if settings.format in FILE_FORMATS else settings.format,
         "system": settings.system or None,
         "prompt": settings.prompt,
         "own fields": sorted(settings.own_fields) or None,

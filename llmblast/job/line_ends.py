@@ -81,7 +81,7 @@ class LineEnds:
         self.sink.put(failure)
         counters.failed += 1
         try:
-            counters.count_error(failure.code, failure.line.number, failure.error)
+            counters.count_error(failure.code, failure.line.number, failure.error, failure.line.file)
         except Exception as error:  # noqa: BLE001 -- advice
             self.fence.switch_off("the error statistics", error)
         if not self.gives_up(counters):

@@ -9,7 +9,7 @@ from functools import partial
 from math import inf
 from random import Random
 
-from llmblast.errors import LlmblastError
+from llmblast.errors import LlmblastError, UsageError
 from llmblast.fence import Fence
 from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.allowance import allowance_of, kept_for
@@ -23,7 +23,8 @@ from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.job.result_queue import ResultQueue
 from llmblast.providers import provider_of_key, providers_of
-from llmblast.reading import CompletedKeys, RequestParser, Source, open_source
+from llmblast.reading import CompletedKeys, RequestParser, Sources, open_sources
+from llmblast.reading.file_formats import forced_format
 from llmblast.reading.prompts import open_prompts
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
 from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey, connection_notes, make_target
@@ -78,7 +79,7 @@ class Pipeline:
 class _Opened:
     """Parts of the pipeline that hold a file or a socket, and what was found in the files."""
 
-    source: Source
+    sources: Sources
     results: ResultQueue | None
     outputs: Sequence[OutputFile]
     """The files of answers and of errors; empty if the outcomes go to `results`."""
@@ -111,8 +112,13 @@ async def build_pipeline(
     keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e)) for e in settings.endpoints]
     parser = RequestParser(settings, providers_of(settings.endpoints))
     async with AsyncExitStack() as stack:
-        source = await open_source(settings.input) if prompts is None else open_prompts(prompts)
-        stack.push_async_callback(source.close)
+        if prompts is None:
+            sources = await open_sources(settings.input, follow=settings.follow)
+        elif forced_format(settings.format) is not None:
+            raise UsageError(f"format {settings.format}: is one of files, but the prompts are objects: leave it out")
+        else:
+            sources = Sources(open_prompts(prompts))
+        stack.push_async_callback(sources.close)
         outputs = () if results is not None else open_outputs(settings)
         for output in outputs:
             stack.callback(output.close)
@@ -131,7 +137,7 @@ async def build_pipeline(
         notes = [note for output in outputs for note in output.repaired]
         notes += connection_notes(endpoints, environ, verbose=settings.verbose)
         opened = _Opened(
-            source, results, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects
+            sources, results, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects
         )
         yield _assemble(settings, parser, opened)
 
@@ -174,7 +180,15 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
             keep_limits(settings, scheduler.endpoints, time.time())
 
     input_reader = InputReader(
-        opened.source, parser, counters, settings.limit, answered=opened.answered, failed=opened.failed
+        opened.sources,
+        parser,
+        counters,
+        settings.limit,
+        answered=opened.answered,
+        failed=opened.failed,
+        notice=say,
+        file_format=forced_format(settings.format),
+        sample=None if settings.sample is None else (settings.sample, settings.seed),
     )
     return Pipeline(
         counters=counters,

@@ -120,7 +120,10 @@ class ResponseHandler:
         attempt.failed_on |= endpoint.bit
         self._count(attempt, endpoint, reply, verdict)
         if self.notice is not None:
-            self.notice(f"line {attempt.request.number}: {endpoint.name}: {_in_words(verdict)}: {verdict.message}")
+            place = f"line {attempt.request.number}"
+            if attempt.request.file is not None:
+                place = f"{attempt.request.file}: {place}"
+            self.notice(f"{place}: {endpoint.name}: {_in_words(verdict)}: {verdict.message}")
         if verdict.action is Action.REFUSED:
             return self._on_refusal(Suspect(attempt, endpoint, reply, verdict, now), outcome)
         finding = self.scheduler.on_outcome(attempt, endpoint, outcome, now)

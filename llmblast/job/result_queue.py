@@ -95,6 +95,7 @@ def _success(success: Success, echo: bool, body: str) -> Result:
     keeps_body = body == "always" or (body == "auto" and answer.says_more)
     return Result(
         index=request.number - 1,
+        file=request.file,
         id=request.id,
         key=request.key,
         input=request.input if echo else None,
@@ -116,6 +117,7 @@ def _failure(failure: Failure, echo: bool) -> Result:
     line = failure.line
     return Result(
         index=line.number - 1,
+        file=line.file,
         id=line.id,
         key=line.key,
         input=line.input if echo else None,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from os.path import isdir, realpath
 
 from llmblast.errors import OutputBlockedError, ReaderGoneError, UsageError
+from llmblast.input_paths import expand_inputs, matches, scheme_of
 from llmblast.locks import check_unlocked
 from llmblast.pipes import STDOUT, check_place, descriptor_of, is_pipe, is_reader_gone, status_of
 from llmblast.settings import Settings
@@ -29,11 +30,14 @@ def run_preflight_checks(settings: Settings) -> Settings:
             raise UsageError(f"--json and {flag} - both write to standard output: name a file with {flag}")
     if settings.force and not settings.overwrite:
         raise UsageError("--force: has no effect without --overwrite: add --overwrite, or leave --force out")
+    if settings.sample is not None and settings.follow:
+        raise UsageError(
+            "--sample: needs the end of the input, which --follow waits for forever: leave one of them out"
+        )
     check_endpoints(settings)
     outputs = {"--save": settings.save, "--errors": settings.errors_path}
     for flag, path in outputs.items():
-        if _is_same(path, settings.input, reads=True):
-            raise UsageError(f"{_shown(path)}: is also the input: name another file with {flag}")
+        _check_is_no_input(settings, flag, path)
     if _is_same(settings.save, settings.errors_path):
         raise UsageError(f"{_shown(settings.save)}: is named by --save and by --errors: name two files")
     if not is_pipe(settings.save) and settings.errors_path in {settings.save + suffix for suffix in KEPT_BESIDE}:
@@ -44,6 +48,16 @@ def run_preflight_checks(settings: Settings) -> Settings:
         raise UsageError(f"--spool {settings.spool}: is not a directory: create it, or name another")
     _check_outputs(outputs)
     return settings
+
+
+def _check_is_no_input(settings: Settings, flag: str, path: str) -> None:
+    """Raise UsageError for an output that is an input, or that would be one in the next run."""
+    paths = [path for path in expand_inputs(settings.input, follow=settings.follow) if not scheme_of(path)]
+    if any(_is_same(path, name, reads=True) for name in paths):
+        what = "the input" if len(paths) == 1 else "an input"
+        raise UsageError(f"{_shown(path)}: is also {what}: name another file with {flag}")
+    if path != STDOUT and (pattern := next((name for name in settings.input if matches(name, path)), None)):
+        raise UsageError(f"{path}: would be an input of the next run, by {pattern!r}: name another file with {flag}")
 
 
 def check_endpoints(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """Table of the input formats, and detection of the format of each line."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from llmblast.models import Request
@@ -53,10 +54,17 @@ class Detector:
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         formats = {name: make(settings, router) for name, make in FORMATS.items()}
+        raw = formats["raw"]
+        self._column_taker = raw if isinstance(raw, Raw) else None
         self._formats = tuple(formats.values())
         self._forced = formats.get(settings.format)
         self._raw = formats["raw"]
         self._own_fields = frozenset(settings.own_fields)
+
+    def take_columns(self, columns: Sequence[str], *, is_typed: bool) -> None:
+        """Read rows of a table with these columns from now on; none for lines that have names of their own."""
+        if self._column_taker is not None:
+            self._column_taker.take_columns(columns, is_typed=is_typed)
 
     def format_of(self, fields: dict[str, object]) -> Format:
         """Return the format of a line with these fields. Raises BadLine for an unknown format."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from llmblast.models import Failure, Line, Provider, Request, UnsupportedError
+from llmblast.reading.bad_row import BadRow
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
@@ -24,16 +25,21 @@ class RequestParser:
     """
 
     def __init__(self, settings: Settings, providers: Sequence[Provider]) -> None:
+        self.unit = "line"
+        """What the numbers of lines count in the current file, for messages."""
         self._detector = Detector(settings, DialectRouter(providers))
         models = {endpoint.model or settings.model for endpoint in settings.endpoints} or {settings.model}
         self._model = models.pop() if len(models) == 1 else None
 
     def parse(self, number: int, key: str, text: bytes) -> Request | Failure:
         """Return the request of a line, or a Failure with the code `bad_line`; no line raises an exception."""
+        if type(text) is BadRow:
+            bad_line = Line(number, key, bytes(text), number)
+            return Failure(bad_line, f"{self.unit} {number}: {text.reason}", BAD_LINE)
         if type(text) is OversizedLine:
             excerpt = bytes(text)
             message = f"the line has {text.size_bytes} bytes, more than 64 MiB: split it; only its start is kept"
-            return _failure(Line(number, key, excerpt, number), BadLine(message))
+            return self._failure(Line(number, key, excerpt, number), BadLine(message))
         try:
             fields = parse_fields(text)
         except BadLine as bad:
@@ -41,18 +47,26 @@ class RequestParser:
                 result = self.parse(number, key, text.removeprefix(BOM).strip())
                 if isinstance(result, Request):
                     return result
-            return _failure(Line(number, key, text, number), bad)
+            return self._failure(Line(number, key, text, number), bad)
         try:
             request = self._detector.format_of(fields).parse(number, key, text, fields)
         except (BadLine, UnsupportedError) as error:
             reason = error if isinstance(error, BadLine) else BadLine(str(error))
-            return _failure(Line(number, key, text, _readable_id(fields, number)), reason)
+            return self._failure(Line(number, key, text, _readable_id(fields, number)), reason)
         if len(request.body) > MIN_BODY_BYTES and _may_hold_images(fields):
             from llmblast.reading.image_tokens import measure  # noqa: PLC0415 -- 2 ms; most runs send no images
 
             image_bytes, image_tokens = measure(request.body, request.model or self._model)
             request = replace(request, image_bytes=image_bytes, image_tokens=image_tokens)
         return request
+
+    def take_rows_of(self, unit: str, columns: Sequence[str], *, is_typed: bool) -> None:
+        """Parse lines of a file with such rows from now on. Columns that no provider knows are never sent."""
+        self.unit = unit
+        self._detector.take_columns(columns, is_typed=is_typed)
+
+    def _failure(self, line: Line, bad: BadLine) -> Failure:
+        return Failure(line, f"{self.unit} {line.number}, column {bad.column}: {bad.message}", BAD_LINE)
 
 
 def _may_hold_images(fields: dict[str, object]) -> bool:
@@ -73,7 +87,3 @@ def _readable_id(fields: dict[str, object], number: int) -> str | int:
     """Return the id of a bad line: like `own_id`, but ignore an invalid id."""
     candidates = (fields.get("custom_id"), fields.get("id"))
     return next((value for value in candidates if type(value) is str or type(value) is int), number)
-
-
-def _failure(line: Line, bad: BadLine) -> Failure:
-    return Failure(line, f"line {line.number}, column {bad.column}: {bad.message}", BAD_LINE)

@@ -68,6 +68,8 @@ class ErrorKind:
     count: int
     first_line: int
     message: str
+    first_file: str | None = None
+    """The file of that line, if there are several."""
 
 
 @dataclass(slots=True)
@@ -171,13 +173,13 @@ class Counters:
         """Prompt and completion tokens that providers reported."""
         return self.prompt_tokens + self.completion_tokens
 
-    def count_error(self, code: str, line: int, message: str) -> None:
+    def count_error(self, code: str, line: int, message: str, file: str | None = None) -> None:
         """Count the final error of a line under its code. Kinds beyond the maximum share one entry."""
         kind = self.error_kinds.get(code)
         if kind is None and len(self.error_kinds) >= MAX_ERROR_KINDS:
             code, message = "other", "other errors"
             kind = self.error_kinds.get(code)
         if kind is None:
-            self.error_kinds[code] = ErrorKind(1, line, message)
+            self.error_kinds[code] = ErrorKind(1, line, message, file)
         else:
             kind.count += 1

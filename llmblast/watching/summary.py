@@ -236,7 +236,7 @@ class Summary:
         heads_width = max(map(cell_width, heads))
         lines = ["errors"]
         for head, (code, kind) in zip(heads, top, strict=True):
-            message, where = _message(code, kind), f"first at line {count(kind.first_line)}:"
+            message, where = _message(code, kind), f"first at {_place(kind)}:"
             line = f"  {head}{' ' * (heads_width - cell_width(head))}  {where} {message}"
             if cell_width(line) <= width:
                 lines.append(line)
@@ -253,6 +253,11 @@ def _endpoint_lines(endpoints: Sequence[EndpointCounters], width: int) -> list[s
     told = [endpoint for endpoint in shown if endpoint.state]
     states = [(sanitize_text(endpoint.name), sanitize_text(endpoint.state)) for endpoint in told]
     return table + [f"{name}: {state}" for name, state in states if not any(row.endswith(state) for row in table)]
+
+
+def _place(kind: ErrorKind) -> str:
+    line = f"line {count(kind.first_line)}"
+    return line if kind.first_file is None else f"{line} of {_path(kind.first_file)}"
 
 
 def _message(code: str, kind: ErrorKind) -> str:

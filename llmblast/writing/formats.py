@@ -1,7 +1,8 @@
 """Formats: render outcomes as records, one line of JSON each. `key` is the first member, so recovery need not parse.
 
 A record format is one function and one line in `FORMATS`. The user's own fields follow ours; those with names that any
-of our records uses are members of `fields`. No function raises an error, whatever an answer contains.
+of our records uses are members of `fields`. Where a run has several inputs, `file` behind `line` names that of the
+line; in other runs, `file` may be the name of an own field. No function raises an error, whatever an answer contains.
 """
 
 import base64
@@ -40,6 +41,7 @@ _OUR_NAMES: Final = frozenset(
         "fields",
     }
 )
+_OUR_NAMES_WITH_FILE: Final = _OUR_NAMES | {"file"}
 
 
 def render(outcome: Outcome, echo: bool = True, body: str = "auto") -> bytes:
@@ -70,7 +72,7 @@ def llmblast_record(success: Success, echo: bool, body: str) -> bytes:
     _add_billing_and_fields(record, success)
     if body == "always" or (body == "auto" and answer.says_more):
         record["body"] = embed(reply.body)
-    return dump_line(record)
+    return _dump(record, success.request)
 
 
 def openai_batch_record(success: Success, echo: bool, body: str) -> bytes:
@@ -81,7 +83,7 @@ def openai_batch_record(success: Success, echo: bool, body: str) -> bytes:
     record = _batch_members(success.request, success.reply)
     record["error"] = None
     _add_billing_and_fields(record, success)
-    return dump_line(record)
+    return _dump(record, success.request)
 
 
 def error_record(failure: Failure, echo: bool = True) -> bytes:
@@ -123,7 +125,7 @@ def anthropic_batch_record(success: Success, echo: bool, body: str) -> bytes:
     record: dict[str, object] = {"key": request.key, "line": request.number, "custom_id": request.id}
     record["result"] = {"type": "succeeded", "message": embed(success.reply.body)}
     _add_billing_and_fields(record, success)
-    return dump_line(record)
+    return _dump(record, success.request)
 
 
 def _anthropic_batch_error(failure: Failure) -> bytes:
@@ -195,6 +197,14 @@ def _dump_failure(record: dict[str, object], failure: Failure, *, keep_body: boo
     record["request"] = embed(text)
     if not _is_utf8(text):
         record["request_base64"] = base64.b64encode(text).decode()
+    return _dump(record, failure.line)
+
+
+def _dump(record: dict[str, object], line: Line) -> bytes:
+    """Return the record as a line; `file` stands behind `key` and `line`, the first two members."""
+    if line.file is not None:
+        start: dict[str, object] = {"key": line.key, "line": line.number, "file": line.file}
+        return dump_line({**start, **record})
     return dump_line(record)
 
 
@@ -202,15 +212,15 @@ def _add_billing_and_fields(record: dict[str, object], success: Success) -> None
     if success.maybe_billed:
         record["maybe_billed"] = success.maybe_billed
     if extra := success.request.extra:
-        _add_fields(record, extra)
+        _add_fields(record, extra, _OUR_NAMES if success.request.file is None else _OUR_NAMES_WITH_FILE)
 
 
-def _add_fields(record: dict[str, object], extra: Mapping[str, object]) -> None:
-    if _OUR_NAMES.isdisjoint(extra):
+def _add_fields(record: dict[str, object], extra: Mapping[str, object], our_names: frozenset[str]) -> None:
+    if our_names.isdisjoint(extra):
         record.update(extra)
         return
-    record.update({name: value for name, value in extra.items() if name not in _OUR_NAMES})
-    record["fields"] = {name: value for name, value in extra.items() if name in _OUR_NAMES}
+    record.update({name: value for name, value in extra.items() if name not in our_names})
+    record["fields"] = {name: value for name, value in extra.items() if name in our_names}
 
 
 def _is_utf8(data: bytes) -> bool:

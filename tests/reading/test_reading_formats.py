@@ -10,7 +10,7 @@ from llmblast.errors import UsageError
 from llmblast.models import Failure, Request
 from llmblast.reading.formats import FORMATS
 from llmblast.setting_option import choices_of, options_of
-from llmblast.settings import Settings
+from llmblast.settings import FILE_FORMATS, Settings
 from tests.openai_provider import RequestParser
 
 
@@ -316,4 +316,4 @@ def test_each_format_can_be_forced() -> None:
     """A format in the table is also a choice of `--format`."""
     entry, _ = options_of(Settings)["format"]
 
-    assert set(choices_of(entry.type)) == {"auto", *FORMATS}
+    assert set(choices_of(entry.type)) == {"auto", *FORMATS, *FILE_FORMATS}

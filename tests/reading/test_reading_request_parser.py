@@ -107,7 +107,7 @@ def test_every_result_can_be_written(fields: dict[str, object]) -> None:
         (
             b"What is the capital of France?",
             'column 1: not JSON: it looks like plain text: write one JSON object a line, such as {"input": "..."}. '
-            "To send each line as a prompt: jq -Rc '{input:.}' FILE | llmblast run -",
+            "To send each line as a prompt: --format text",
         ),
         (b'{"input": "x"}, {', "column 15: not JSON: more than one object on the line"),
         (b'{"input": "x"}\r{"input": "y"}', "column 16: not JSON: lines end with CR alone"),
