@@ -148,6 +148,7 @@ async def test_garbage_behind_gzip_is_told_and_ignored(tmp_path: Path) -> None:
         (bz2.compress(b"PK\3\4..."), "is zip-compressed: decompress it: bzcat FILE | funzip | llmblast run -"),
         (gzip.compress(lzma.compress(b"{}")), "is compressed twice: decompress it once: zcat FILE | llmblast run -"),
     ],
+    ids=["utf-16", "zip", "xz"],
 )
 async def test_what_is_inside_is_looked_at_too(tmp_path: Path, data: bytes, sentence: str) -> None:
     """The command names both steps."""
