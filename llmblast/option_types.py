@@ -21,6 +21,9 @@ class StreamOptions(TypedDict, total=False):
     model: str | None
     system: str | None
     prompt: str | None
+    prompt_file: Path
+    system_file: Path
+    map: Mapping[str, str] | None
     params: Mapping[str, Any] | None
     own_fields: Sequence[str] | None
     media_root: Path

@@ -18,6 +18,7 @@ from llmblast.setting_values import (
     FILE,
     JSON_OBJECT,
     NAME,
+    NAME_MAP,
     NAMES,
     PER_DAY,
     PER_MINUTE,
@@ -185,7 +186,19 @@ class Settings(RateSettings):
         metavar="TEMPLATE",
         in_check=True,
     )
-    system: str | None = option(None, "--system", "Input", "System message for lines that have none.", in_check=True)
+    prompt_file: File | None = option(None, "--prompt-file", "Input", "File with the text of --prompt.", in_check=True)
+    system: str | None = option(
+        None,
+        "--system",
+        "Input",
+        "System message for lines that have none; may name fields, as --prompt.",
+        metavar="TEMPLATE",
+        in_check=True,
+    )
+    system_file: File | None = option(None, "--system-file", "Input", "File with the text of --system.", in_check=True)
+    map: Annotated[Mapping[str, str], NAME_MAP] = option(
+        {}, "--map", "Input", "Fields with other names: input=question,id=row.", in_check=True
+    )
     params: Annotated[Mapping[str, Any], JSON_OBJECT] = option(
         {}, "--params", "Input", "Sampling parameters, such as '{\"temperature\": 0}'.", in_check=True
     )
@@ -318,6 +331,16 @@ class Settings(RateSettings):
         folder, name = split(self.save)
         is_usual = name in ("save.jsonl", "-")
         return join(folder, "errors.jsonl" if is_usual else f"{name.removesuffix('.jsonl')}.errors.jsonl")
+
+    @property
+    def prompt_option(self) -> str:
+        """Return the option that the template came from, for messages."""
+        return "--prompt" if self.prompt_file is None else f"--prompt-file {self.prompt_file}"
+
+    @property
+    def system_option(self) -> str:
+        """Return the option that the system message came from, for messages."""
+        return "--system" if self.system_file is None else f"--system-file {self.system_file}"
 
     def together(self, name: Literal["rps", "rpm", "rpd", "tpm", "itpm", "otpm"]) -> float | None:
         """Return the rate of all endpoints: the run's, or the sum of theirs where all have one and it is lower."""

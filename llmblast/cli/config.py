@@ -11,6 +11,7 @@ from llmblast.cli.help_panels import PanelCommand
 from llmblast.cli.options import settings_of, takes_settings
 from llmblast.cli.run import DryRun
 from llmblast.hiding import HIDDEN, hide_query, shown_file, shown_url, shown_variable
+from llmblast.setting_files import IN_FILES
 from llmblast.settings import EndpointSettings
 
 config = typer.Typer(help="Show the settings.", no_args_is_help=True, rich_markup_mode=None)
@@ -28,6 +29,9 @@ def show(*, dry_run: DryRun = False, **given: Any) -> None:
     settings = settings_of(given, os.environ, needs_input=False)
     values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
     endpoints = values.pop("endpoints")
+    for name in IN_FILES:
+        if values[f"{name}_file"] is not None:
+            del values[name]
     lines = list(_table(values))
     for endpoint in endpoints:
         lines += ["", "[[endpoints]]", *_table(_shown(endpoint))]

@@ -6,6 +6,7 @@ from typing import Final
 
 from llmblast.models import Failure, Line, Provider, Request, UnsupportedError
 from llmblast.reading.dialect_router import DialectRouter
+from llmblast.reading.field_map import FieldMap
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
 from llmblast.reading.lines import BOM
@@ -25,6 +26,7 @@ class RequestParser:
 
     def __init__(self, settings: Settings, providers: Sequence[Provider]) -> None:
         self._detector = Detector(settings, DialectRouter(providers))
+        self._field_map = FieldMap(settings.map) if settings.map else None
         models = {endpoint.model or settings.model for endpoint in settings.endpoints} or {settings.model}
         self._model = models.pop() if len(models) == 1 else None
 
@@ -42,6 +44,24 @@ class RequestParser:
                 if isinstance(result, Request):
                     return result
             return _failure(Line(number, key, text, number), bad)
+        if self._field_map is not None:
+            return self._parse_renamed(self._field_map, Line(number, key, text, number), fields)
+        return self._parse_fields(number, key, text, fields)
+
+    def _parse_renamed(self, field_map: FieldMap, line: Line, fields: dict[str, object]) -> Request | Failure:
+        """Parse a line with other names; its record keeps the line as it was."""
+        number, key, text = line.number, line.key, line.text
+        try:
+            renamed = field_map.rename(text, fields)
+        except BadLine as bad:
+            return _failure(Line(number, key, text, _readable_id(fields, number)), bad)
+        result = self._parse_fields(number, key, renamed.text, renamed.fields)
+        if isinstance(result, Failure):
+            return replace(result, line=Line(number, key, text, result.line.id))
+        extra = {**(result.extra or {}), **renamed.displaced}
+        return replace(result, text=text, extra=extra or None)
+
+    def _parse_fields(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request | Failure:
         try:
             request = self._detector.format_of(fields).parse(number, key, text, fields)
         except (BadLine, UnsupportedError) as error:

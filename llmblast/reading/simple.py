@@ -15,7 +15,7 @@ from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import STREAM_REFUSAL, BadLine, max_tokens_of, own_id, without
 from llmblast.reading.images import Images
-from llmblast.reading.template import Template
+from llmblast.reading.template import Template, compile_prompt, compile_system
 from llmblast.settings import Settings
 
 _RESERVED: Final = frozenset(("input", "system", "images", "params", "priority", "id", "custom_id"))
@@ -44,7 +44,12 @@ class Simple:
             raise UsageError(f"--params: {error}.") from None
         except orjson.JSONEncodeError as not_json:
             raise UsageError(f"--system or --params: cannot be sent as JSON: {not_json}") from None
-        self._template = None if settings.prompt is None else Template(settings.prompt)
+        self._template: Template | None = None
+        self._system_template: Template | None = None
+        if settings.prompt is not None:
+            self._template = compile_prompt(settings.prompt, settings.prompt_option)
+        if settings.system is not None:
+            self._system_template = compile_system(settings.system, settings.system_option)
         self._images = Images(settings.media_root)
         self._never_sent = frozenset(settings.own_fields) - {"id", "custom_id"}
 
@@ -64,7 +69,7 @@ class Simple:
             asked = without(never_sent, fields)
             reserved -= never_sent
         if self._template is not None:
-            prompt = self._template.render(with_exact_numbers(text, fields))
+            prompt = self._template.render(text, fields)
         else:
             name = "input" if "input" in asked else "prompt"
             if name not in asked:
@@ -76,6 +81,8 @@ class Simple:
         system, params, max_tokens, urls = self._system, self._params, self._max_tokens, _NO_IMAGES
         if (line_system := asked.get("system")) is not None:
             system = _text("system", line_system)
+        elif self._system_template is not None:
+            system = self._system_template.render(text, fields)
         if (line_params := asked.get("params")) is not None:
             params = {**params, **with_exact_integers(text, "params", _checked_params(line_params))}
             max_tokens = max_tokens_of(params)
