@@ -59,21 +59,35 @@ class Rendering:
     needs_model: bool
 
 
+@dataclass(slots=True, eq=False)
+class Part:
+    """Media of a prompt: an image, audio, a video or a document, as base64 `data` or as an http or https `url`."""
+
+    kind: str
+    """One of image, audio, video, document."""
+    media_type: str
+    """Such as `image/png`; that of a URL is what its name suggests, empty for nothing."""
+    data: str
+    url: str
+    name: str
+    """The file name, empty for a data URL."""
+
+
 @dataclass(slots=True, eq=False, init=False)
 class Prompt:
-    """A simple line in a form that is neutral to APIs. `images` are http, https or data URLs."""
+    """A simple line in a form that is neutral to APIs."""
 
     text: str
     system: str | None
-    images: Sequence[str]
+    parts: Sequence[Part]
     params: Mapping[str, object]
     renderings: dict[str, Rendering] | None
     """By kind of provider; those that were needed so far, but for the one in the request itself."""
 
-    def __init__(self, text: str, system: str | None, images: Sequence[str], params: Mapping[str, object]) -> None:
+    def __init__(self, text: str, system: str | None, parts: Sequence[Part], params: Mapping[str, object]) -> None:
         self.text = text
         self.system = system
-        self.images = images
+        self.parts = parts
         self.params = params
         self.renderings = None
 
@@ -107,7 +121,7 @@ class Request(Line):
     """The model that the line itself names, if it does."""
     max_tokens: Final[int | None]
     image_bytes: Final[int]
-    """Bytes of its body that are images as base64, and"""
+    """Bytes of its body that are media as base64, and"""
     image_tokens: Final[float]
     """what these cost, as far as that is known."""
     deferred: Final[bool]

@@ -27,6 +27,7 @@ class StreamOptions(TypedDict, total=False):
     params: Mapping[str, Any] | None
     own_fields: Sequence[str] | None
     media_root: Path
+    media_max_bytes: Number
     limit: Number
     rps: Number
     rpm: Number

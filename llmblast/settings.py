@@ -210,7 +210,14 @@ class Settings(RateSettings):
         in_check=True,
     )
     media_root: Directory | None = option(
-        None, "--media-root", "Input", "Directory of the image files that lines may name.", in_check=True
+        None,
+        "--media-root",
+        "Input",
+        "Directory of the image, PDF, audio and video files that lines may name.",
+        in_check=True,
+    )
+    media_max_bytes: Annotated[int, Ge(1), Lt(2**31)] = option(
+        64 * 1024 * 1024, "--media-max-bytes", "Input", "Bytes of all files of one line together.", in_check=True
     )
     limit: Count | None = option(None, "--limit", "Input", "Read only the first N lines.", in_check=True)
 
@@ -331,6 +338,12 @@ class Settings(RateSettings):
         folder, name = split(self.save)
         is_usual = name in ("save.jsonl", "-")
         return join(folder, "errors.jsonl" if is_usual else f"{name.removesuffix('.jsonl')}.errors.jsonl")
+
+    @property
+    def only_model(self) -> str | None:
+        """Return the model of all endpoints, if they have one."""
+        models = {endpoint.model or self.model for endpoint in self.endpoints} or {self.model}
+        return models.pop() if len(models) == 1 else None
 
     @property
     def prompt_option(self) -> str:

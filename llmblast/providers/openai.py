@@ -82,7 +82,11 @@ class OpenAI:
         return "Authorization", f"Bearer {key}"
 
     def unsupported_in(self, prompt: Prompt) -> str | None:
-        return None
+        if not prompt.parts:
+            return None
+        from llmblast.providers.chat_parts import unsupported_part  # noqa: PLC0415 -- most runs send no media
+
+        return unsupported_part(prompt)
 
     def render(self, prompt: Prompt) -> tuple[str, bytes]:
         """See `Provider`. Parts that the next prompt shares with the last one are not encoded again."""
@@ -91,9 +95,10 @@ class OpenAI:
         if prompt.params is not self._params:
             self._tail, self._params = _tail(prompt.params), prompt.params
         content: object = prompt.text
-        if prompt.images:
-            images = [{"type": "image_url", "image_url": {"url": url}} for url in prompt.images]
-            content = [{"type": "text", "text": prompt.text}, *images]
+        if prompt.parts:
+            from llmblast.providers.chat_parts import parts_of  # noqa: PLC0415 -- see above
+
+            content = parts_of(prompt)
         return _CHAT, b"".join((self._head, orjson.dumps(content), self._tail))
 
     def read_answer(self, request: Request, reply: Reply) -> Answer | ReplyError:

@@ -27,8 +27,7 @@ class RequestParser:
     def __init__(self, settings: Settings, providers: Sequence[Provider]) -> None:
         self._detector = Detector(settings, DialectRouter(providers))
         self._field_map = FieldMap(settings.map) if settings.map else None
-        models = {endpoint.model or settings.model for endpoint in settings.endpoints} or {settings.model}
-        self._model = models.pop() if len(models) == 1 else None
+        self._model = settings.only_model
 
     def parse(self, number: int, key: str, text: bytes) -> Request | Failure:
         """Return the request of a line, or a Failure with the code `bad_line`; no line raises an exception."""
@@ -67,7 +66,7 @@ class RequestParser:
         except (BadLine, UnsupportedError) as error:
             reason = error if isinstance(error, BadLine) else BadLine(str(error))
             return _failure(Line(number, key, text, _readable_id(fields, number)), reason)
-        if len(request.body) > MIN_BODY_BYTES and _may_hold_images(fields):
+        if len(request.body) > MIN_BODY_BYTES and not request.image_bytes and _may_hold_images(fields):
             from llmblast.reading.image_tokens import measure  # noqa: PLC0415 -- 2 ms; most runs send no images
 
             image_bytes, image_tokens = measure(request.body, request.model or self._model)
@@ -81,8 +80,6 @@ def _may_hold_images(fields: Mapping[str, object]) -> bool:
     asked: Mapping[str, object] = body if type(body) is dict else fields
     if type(params) is dict and "messages" in params:
         asked = params
-    if asked.get("images"):
-        return True
     messages = asked.get("messages", asked.get("input"))
     return type(messages) is list and any(
         type(message) is dict and type(message.get("content")) is list for message in messages

@@ -106,7 +106,7 @@ def test_a_priority_below_zero_defers_the_line() -> None:
         ({"input": "x", "priority": True}, '"priority" must be an integer'),
         ({"input": "x", "id": 1.5}, '"id" must be a string or an integer'),
         ({"input": "x", "custom_id": False}, '"custom_id" must be a string or an integer'),
-        ({"input": "x", "images": "a.png"}, '"images" must be a list'),
+        ({"input": "x", "images": {"a": 1}}, '"images" must be a list'),
     ],
 )
 def test_a_field_of_the_wrong_kind_makes_a_simple_line_bad(fields: dict[str, object], reason: str) -> None:
