@@ -76,4 +76,4 @@ def _lack_inside(value: object, step: str) -> str:
     if isinstance(value, list):
         is_there = _INDEX.fullmatch(step) and -len(value) <= int(step) < len(value)
         return f"has null as [{step}]" if is_there else f"has no [{step}]: it is a list of {len(value)}"
-    return f'has no "{step}": it is no object'
+    return f'has no "{step}": it is not an object'

@@ -96,7 +96,7 @@ def test_long_integers_keep_their_digits(template: str) -> None:
         ("{a.b[2]}", '"a.b" has no [2]: it is a list of 2, which'),
         ("{a.b[c]}", '"a.b" has no [c]: it is a list of 2, which'),
         ("{a.d}", '"a" has null as "d", which'),
-        ("{text.b}", '"text" has no "b": it is no object, which'),
+        ("{text.b}", '"text" has no "b": it is not an object, which'),
         ("{{ txt }}", 'it has no field "txt", which --prompt names: it has: text, a, First Name, n, ok'),
         ("{{ txt.b }}", 'it has no field "txt", which --prompt names'),
         ("{{ a.x.y }}", "{{ a.x.y }} in --prompt names a value that it does not have: it has: text, a"),
