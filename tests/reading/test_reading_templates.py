@@ -1,5 +1,6 @@
 """Templates of prompts and system messages: nested places, Jinja, literal braces, and lines without a field."""
 
+import sys
 from typing import Any
 
 import orjson
@@ -127,6 +128,18 @@ def test_a_template_that_is_no_jinja_is_refused_at_once(template: str) -> None:
     """Before a line is read, with the reason."""
     with pytest.raises(UsageError, match=r"--prompt .*: not a Jinja template: .*write fields as \{\{ text \}\}"):
         RequestParser(Settings(prompt=template))
+
+
+def test_without_the_extra_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Templates in plain syntax need nothing."""
+    monkeypatch.setitem(sys.modules, "minijinja", None)
+    monkeypatch.delitem(sys.modules, "llmblast.reading.jinja_template", raising=False)
+
+    assert prompt_of(LINE, "{text} {{}}") == "chat {}"
+    with pytest.raises(
+        UsageError, match=r"^--prompt: .* need the package minijinja: pip install 'llmblast\[templates\]'"
+    ):
+        RequestParser(Settings(prompt="{{ text }}"))
 
 
 @pytest.mark.parametrize(
