@@ -69,35 +69,34 @@ class PlainTemplate:
 
     def __init__(self, text: str, option: str) -> None:
         self._option = option
-        self._parts: list[str | Place] = []
-        at = 0
+        self._parts: list[tuple[str, str, Place]] = []
+        """A literal, then the place behind it, with its text for the usual field."""
+        literal, at = "", 0
         for found in _BRACES.finditer(text):
-            self._add_literal(text[at : found.start()])
+            literal += text[at : found.start()]
             at = found.end()
             if found[0] in ("{{", "}}"):
-                self._add_literal(found[0][0])
+                literal += found[0][0]
             elif found[1] is None:
                 raise ValueError(f"a single {found[0]!r}")
             else:
-                self._parts.append(_place(found[1]))
-        self._add_literal(text[at:])
-        self.has_places = any(isinstance(part, Place) for part in self._parts)
+                self._parts.append((literal, found[1], _place(found[1])))
+                literal = ""
+        self._end = literal + text[at:]
+        self.has_places = bool(self._parts)
 
     def render(self, text: bytes, fields: Mapping[str, object]) -> str:
         """See `Template`."""
         exact = with_exact_numbers(text, fields)
         pieces = []
-        for part in self._parts:
-            if isinstance(part, str):
-                pieces.append(part)
-                continue
-            value = part.value_in(exact, self._option)
-            pieces.append(value if isinstance(value, str) else orjson.dumps(value).decode())
+        for literal, name, place in self._parts:
+            value = exact.get(name)
+            if value is None:
+                value = place.value_in(exact, self._option)
+            pieces.append(literal)
+            pieces.append(value if type(value) is str else orjson.dumps(value).decode())
+        pieces.append(self._end)
         return "".join(pieces)
-
-    def _add_literal(self, text: str) -> None:
-        if text:
-            self._parts.append(text)
 
 
 def _place(text: str) -> Place:
