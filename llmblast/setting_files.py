@@ -6,17 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmblast.errors import UsageError
+from llmblast.setting_option import variable_of
 
 IN_FILES = ("prompt", "system")
 """The settings that a file may hold; `NAME_file` names it."""
+_PAIRS = [pair for name in IN_FILES for pair in ((name, f"{name}_file"), (f"{name}_file", name))]
 MAX_BYTES = 16 * 1024 * 1024
 
 
 def without_overridden(in_config: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a TOML file without the texts that flags give in the other way."""
-    pairs = [pair for name in IN_FILES for pair in ((name, f"{name}_file"), (f"{name}_file", name))]
-    overridden = {name for name, other in pairs if other in flags}
+    overridden = {name for name, other in _PAIRS if other in flags}
     return {name: value for name, value in in_config.items() if name not in overridden}
+
+
+def without_variables(flags: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the flags without a text from a variable where an option gives it in the other way."""
+    from_variables = {name for name, value in flags.items() if environ.get(variable_of(name)) == value}
+    overridden = {
+        name for name, other in _PAIRS if name in from_variables and other in flags and other not in from_variables
+    }
+    return {name: value for name, value in flags.items() if name not in overridden}
 
 
 def read_texts(settings: Mapping[str, Any]) -> dict[str, str]:

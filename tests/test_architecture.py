@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "api": {"api", "job", "setting_loading", "setting_option", *GROUND},
     "results": {"errors"},
     "option_types": {"settings"},
-    "setting_files": {"errors"},
+    "setting_files": {"errors", "setting_option"},
     "setting_option": set[str](),
     "setting_places": {"setting_option"},
     "setting_values": {"setting_option", "units"},

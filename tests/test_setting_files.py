@@ -45,6 +45,17 @@ def test_a_flag_overrides_the_text_of_the_other_form_in_a_toml_file(tmp_path: Pa
     assert getattr(in_flag, f"{name}_file") is None
 
 
+def test_a_flag_overrides_a_variable_with_the_text_in_the_other_form(tmp_path: Path) -> None:
+    """As it overrides the variable of the same setting."""
+    (tmp_path / "p.txt").write_text("file {a}")
+    path = str(tmp_path / "p.txt")
+
+    in_file = load({"prompt": "variable {a}", "prompt_file": path}, environ={"LLMBLAST_PROMPT": "variable {a}"})
+    in_flag = load({"prompt": "flag {a}", "prompt_file": path}, environ={"LLMBLAST_PROMPT_FILE": path})
+
+    assert (in_file.prompt, in_flag.prompt) == ("file {a}", "flag {a}")
+
+
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [

@@ -21,6 +21,7 @@ _FUEL = 1_000_000
 """Instructions that one line may take: some 50 ms."""
 _TAG = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
 _WORD = re.compile(r"[^\W\d]\w*")
+_STRING = re.compile(r"'[^']*'|\"[^\"]*\"")
 _UNDEFINED = "UndefinedError"
 _SHOWN_CHARACTERS = 80
 
@@ -36,14 +37,14 @@ class JinjaTemplate:
         )
         try:
             self._environment.add_template(_NAME, text)
-            self._names = self._environment.undeclared_variables_in_str(text) - self._environment.globals.keys()
+            self._names = self._environment.undeclared_variables_in_str(text)
         except TemplateError as error:
             line = f" in line {error.line}" if error.line and "\n" in text else ""
             raise UsageError(
                 f"{place}: not a Jinja template: {error.detail or error.message}{line}: "
                 "write fields as {{ text }}; without {{ and {% they are written as {text}"
             ) from None
-        if needs_field and not self._names:
+        if needs_field and not any(_WORD.search(_STRING.sub("", tag)) for tag in _TAG.findall(text)):
             raise UsageError(f"{place}: it names no field: write {{{{ text }}}} where the text of a line goes")
 
     def render(self, text: bytes, fields: Mapping[str, object]) -> str:

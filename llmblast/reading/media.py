@@ -64,7 +64,7 @@ class Media:
         try:
             if name[:5].lower() == "data:":
                 return _of_data_url(field, name), 0
-            if name.startswith(("https://", "http://")):
+            if name[:8].lower().startswith(("https://", "http://")):
                 return _of_url(field, name), 0
             if "://" in name:
                 raise BadLine("write an http, https or data URL, or a path")

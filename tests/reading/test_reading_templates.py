@@ -62,6 +62,7 @@ LINE = {"text": "chat", "a": {"b": [{"c": "deep"}, 7], "d": None}, "First Name":
         ('{{ fields["First Name"] }}', "Ann"),
         ("{{ a.d or 'none' }}", "none"),
         ("{{ text }}\n", "chat\n"),
+        ("{{ text[1:3] }}", "ha"),
     ],
 )
 def test_a_template_writes_the_values_of_its_places(template: str, prompt: str) -> None:
@@ -106,6 +107,9 @@ def test_long_integers_keep_their_digits(template: str) -> None:
         ("{{ a.d }}", "a value that --prompt writes is null"),
         ("{{ n + text }}", "{{ n + text }} in --prompt cannot be filled: "),
         ("{% for i in range(9999) %}{% for j in range(9999) %}{{ n }}{% endfor %}{% endfor %}", "ran out of fuel"),
+        ("{{ text | nothing }}", "{{ text | nothing }} in --prompt cannot be filled: filter nothing is unknown"),
+        ("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(n) }}", "recursion limit exceeded"),
+        ("{{ text * 1000000000 }}", "ran out of fuel"),
         ("{{ text.__class__ }}", "names a value that it does not have"),
         ("{{ a.__init__() }}", "insecure method call"),
     ],
