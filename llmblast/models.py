@@ -432,7 +432,7 @@ class Provider(Protocol):
     hosts: Collection[str]
     """Hosts that speak no other API unless told."""
     key_env: str
-    """The variable with its API key."""
+    """The variable with its API key. A provider may have an `other_key_env` for where that is not set."""
     headers: Mapping[str, str]
     """Headers that each request needs."""
 
@@ -440,7 +440,7 @@ class Provider(Protocol):
         """Return the base of an endpoint's URL, which paths are appended to."""
 
     def names_path(self, url: str) -> bool:
-        """Return whether the URL ends in a path of this API."""
+        """Return whether the URL shows this API: by the path at its end, or by host and path."""
 
     def auth_header(self, url: str, key: str) -> tuple[str, str]:
         """Return name and value of the header that brings the key."""

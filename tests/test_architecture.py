@@ -72,6 +72,7 @@ AT_HOME = {
     "backports": {"sending"},
     "compression": {"sending"},
     "tenacity": {"sending"},
+    "botocore": {"providers", "mocking"},
     "aiofiles": {"reading"},
     "uvloop": {"cli", "api"},
     "pydantic": {"setting_loading"},

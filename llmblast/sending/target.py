@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from ssl import SSLContext
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Final, NoReturn
+from urllib.parse import quote, urlsplit
 
 import orjson
 
 from llmblast.errors import UsageError
 from llmblast.models import (
+    MODEL_PLACE,
     PathProvider,
     Provider,
     RawBody,
@@ -138,9 +139,12 @@ def make_target(
     name = model_of(endpoint, model, provider, is_mock=is_mock)
     prefix = b'{"model":' + orjson.dumps(name) + b"," if name else b""
     addressing = provider if names_model_in_path(provider) else None
+    base = provider.base_url(endpoint.url)
+    if MODEL_PLACE in base:
+        base = base.replace(MODEL_PLACE, quote(name or _missing_model(endpoint, provider), safe=""))
     target = Target(
         endpoint.name,
-        provider.base_url(endpoint.url),
+        base,
         provider,
         headers,
         prefix if addressing is None else addressing.body_prefix,
@@ -164,11 +168,15 @@ def model_of(endpoint: EndpointSettings, model: str | None, provider: Provider, 
         return endpoint.model or model
     name = provider.model_in(endpoint.url) or model
     if name is None and not is_mock:
-        raise UsageError(
-            f"endpoint {endpoint.name}: the model is missing, which the URL of each {provider.kind} request names: "
-            "add model=NAME, or --model NAME"
-        )
+        _missing_model(endpoint, provider)
     return name or MOCK_MODEL
+
+
+def _missing_model(endpoint: EndpointSettings, provider: Provider) -> NoReturn:
+    raise UsageError(
+        f"endpoint {endpoint.name}: the model is missing, which the URL of each {provider.kind} request names: "
+        "add model=NAME, or --model NAME"
+    )
 
 
 def _find_signer(

@@ -33,8 +33,8 @@ def test_an_endpoint_has_the_provider_that_its_settings_show(url: str, kind: str
 
 
 def test_a_kind_that_there_is_not_names_those_that_there_are() -> None:
-    with pytest.raises(UsageError, match="endpoint e: kind 'gemini' is not known: write openai or anthropic"):
-        provider_of(EndpointSettings(url="http://h/v1", name="e", kind="gemini"))
+    with pytest.raises(UsageError, match="endpoint e: kind 'palm' is not known: write one of openai, anthropic"):
+        provider_of(EndpointSettings(url="http://h/v1", name="e", kind="palm"))
 
 
 def test_no_two_providers_share_a_key_or_a_host() -> None:
