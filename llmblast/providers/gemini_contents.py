@@ -6,7 +6,7 @@ https://github.com/googleapis/python-genai.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import orjson
 
@@ -305,19 +305,3 @@ def _finish_reason(native: str) -> str:
 def _is_plain(part: Mapping[str, object]) -> bool:
     """Return whether a part holds nothing but its text. A signature alone says nothing to a person."""
     return not part.get("thought") and not any(value for name, value in part.items() if name not in _PLAIN_PART)
-
-
-def join_parts(parts: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
-    """Return the parts of a stream with adjacent texts joined."""
-    joined: list[Mapping[str, object]] = []
-    for part in parts:
-        last = joined[-1] if joined else {}
-        if _is_text(part) and _is_text(last) and bool(part.get("thought")) == bool(last.get("thought")):
-            joined[-1] = {**last, **part, "text": f"{last['text']}{part['text']}"}
-        else:
-            joined.append(part)
-    return joined
-
-
-def _is_text(part: Mapping[str, object]) -> bool:
-    return type(part.get("text")) is str and not any(name not in _PLAIN_PART for name in part)

@@ -3,10 +3,11 @@
 A gateway may stream although nobody asked. Source: https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from llmblast.providers.gemini_contents import join_parts
 from llmblast.providers.streams import UnreadableStreamError
+
+_PLAIN_PART = ("text", "thoughtSignature", "thought")
 
 Object = dict[str, object]
 
@@ -35,10 +36,26 @@ def join_contents(chunks: Sequence[object], *, is_ended: bool) -> object:
     if not is_ended and any(candidate.get("finishReason") is None for candidate in candidates.values()):
         raise UnreadableStreamError("a stream that ends too early")
     for index, candidate in candidates.items():
-        candidate["content"] = {"role": "model", "parts": join_parts(parts[index])}
+        candidate["content"] = {"role": "model", "parts": _join_parts(parts[index])}
     reply["candidates"] = [candidates[index] for index in sorted(candidates)]
     return reply
 
 
 def _objects(values: object) -> list[Object]:
     return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
+
+
+def _join_parts(parts: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """Return the parts of a stream with adjacent texts joined."""
+    joined: list[Mapping[str, object]] = []
+    for part in parts:
+        last = joined[-1] if joined else {}
+        if _is_text(part) and _is_text(last) and bool(part.get("thought")) == bool(last.get("thought")):
+            joined[-1] = {**last, **part, "text": f"{last['text']}{part['text']}"}
+        else:
+            joined.append(part)
+    return joined
+
+
+def _is_text(part: Mapping[str, object]) -> bool:
+    return type(part.get("text")) is str and not any(name not in _PLAIN_PART for name in part)
