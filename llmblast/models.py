@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeGuard
 
 Tokens = tuple[float, float, float]
 """Tokens of one request: in all, in the prompt, in the answer."""
@@ -446,7 +446,7 @@ class Provider(Protocol):
     hosts: Collection[str]
     """Hosts that speak no other API unless told."""
     key_env: str
-    """The variable with its API key."""
+    """The variable with its API key. A provider may have an `other_key_env` for where that is not set."""
     headers: Mapping[str, str]
     """Headers that each request needs."""
 
@@ -454,7 +454,7 @@ class Provider(Protocol):
         """Return the base of an endpoint's URL, which paths are appended to."""
 
     def names_path(self, url: str) -> bool:
-        """Return whether the URL ends in a path of this API."""
+        """Return whether the URL shows this API: by the path at its end, or by host and path."""
 
     def auth_header(self, url: str, key: str) -> tuple[str, str]:
         """Return name and value of the header that brings the key."""
@@ -476,3 +476,49 @@ class Provider(Protocol):
 
     def read_limits(self, headers: Collection[tuple[bytes, bytes]], wall_now_s: float) -> list[RateLimitInfo]:
         """Return one `RateLimitInfo` for each limit that the headers of a reply report."""
+
+
+class PathProvider(Provider, Protocol):
+    """A provider whose URLs name the model, and whose bodies do not: `MODEL_PLACE` stands for it in paths."""
+
+    body_prefix: bytes
+    """Replaces the opening brace of a body; empty where the API wants nothing more in it."""
+
+    def path_for(self, path: str, model: str) -> str:
+        """Return the path with the model in it; a path that has one already stays."""
+
+    def model_in(self, url: str) -> str | None:
+        """Return the model that the URL of an endpoint names, if it does."""
+
+
+class Signer(Protocol):
+    """Signs the requests to one endpoint, in headers that depend on the URL and the body. Never blocks for long."""
+
+    secrets: Sequence[str]
+    """What must not appear in any text, as replies may repeat it."""
+
+    def sign(self, url: str, body: bytes) -> Mapping[str, str]:
+        """Return the headers to add to a `POST` of `body`."""
+
+    def on_renewal(self, hide: Callable[[Sequence[str]], None]) -> None:
+        """Call `hide` with the secrets of each renewed credential before it is used."""
+
+
+class SigningProvider(Provider, Protocol):
+    """A provider whose requests are signed where the endpoint has no key."""
+
+    def new_signer(self, name: str, url: str, environ: Mapping[str, str]) -> Signer:
+        """Return the signer for the endpoint `name`. Raises UsageError where there is no credential. May block."""
+
+
+MODEL_PLACE: Final = "{model}"
+
+
+def names_model_in_path(provider: Provider) -> TypeGuard[PathProvider]:
+    """Return whether the URLs of a provider name the model."""
+    return hasattr(provider, "path_for")
+
+
+def can_sign(provider: Provider) -> TypeGuard[SigningProvider]:
+    """Return whether a provider signs its requests."""
+    return hasattr(provider, "new_signer")

@@ -42,7 +42,17 @@ File = Annotated[str, FILE]
 Name = Annotated[str, NAME]
 RawName = Annotated[str, RAW_NAME]
 Directory = Annotated[str, DIRECTORY]
-Format = Literal["auto", "simple", "raw", "openai-batch", "anthropic-batch"]
+Format = Literal[
+    "auto",
+    "simple",
+    "raw",
+    "openai-batch",
+    "anthropic-batch",
+    "gemini-batch",
+    "gemini",
+    "bedrock-batch",
+    "bedrock",
+]
 BodyMode = Literal["always", "auto", "never"]
 RetryErrors = Literal["transient", "all", "none"]
 ChangedSettings = Literal["stop", "ok"]

@@ -75,6 +75,7 @@ AT_HOME = {
     "backports": {"sending"},
     "compression": {"sending"},
     "tenacity": {"sending"},
+    "botocore": {"providers", "mocking"},
     "aiofiles": {"reading"},
     "minijinja": {"reading"},
     "uvloop": {"cli", "api"},

@@ -21,6 +21,7 @@ _CHAT: Final = "chat/completions"
 _WITH_CHOICES: Final = (_CHAT, "completions")
 """Paths whose plain replies are read here; `odd_replies` reads all others."""
 _DIALECTS: Final = {f"openai.{'chat' if path == _CHAT else path}": path for path in API_PATHS}
+_BASES: Final = ("openai", "openai/v1", "openapi")
 _AZURE_HEADER: Final = "api-key"
 _JWT: Final = r"eyJ[\w-]+\.[\w-]+\.[\w-]*"
 """RFC 7519: the tokens of Microsoft Entra ID, which Azure accepts as bearer tokens only."""
@@ -73,8 +74,10 @@ class OpenAI:
         return base_url(url)
 
     def names_path(self, url: str) -> bool:
+        """See `Provider`. The clouds call the base of this API `/openai`, `/openai/v1` or `/openapi`."""
         path = url.partition("?")[0].rstrip("/")
-        return any(path.endswith(f"/{api_path}") for api_path in API_PATHS)
+        is_known = any(path.endswith(f"/{api_path}") for api_path in (*API_PATHS, *_BASES))
+        return is_known and not is_azure(host_of(url))
 
     def auth_header(self, url: str, key: str) -> tuple[str, str]:
         if is_azure(host_of(url)) and not re.fullmatch(_JWT, key):
