@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeGuard
 
 Tokens = tuple[float, float, float]
 """Tokens of one request: in all, in the prompt, in the answer."""
@@ -63,21 +63,35 @@ class Rendering:
     needs_model: bool
 
 
+@dataclass(slots=True, eq=False)
+class Part:
+    """Media of a prompt: an image, audio, a video or a document, as base64 `data` or as an http or https `url`."""
+
+    kind: str
+    """One of image, audio, video, document."""
+    media_type: str
+    """Such as `image/png`; that of a URL is what its name suggests, empty for nothing."""
+    data: str
+    url: str
+    name: str
+    """The file name, empty for a data URL."""
+
+
 @dataclass(slots=True, eq=False, init=False)
 class Prompt:
-    """A simple line in a form that is neutral to APIs. `images` are http, https or data URLs."""
+    """A simple line in a form that is neutral to APIs."""
 
     text: str
     system: str | None
-    images: Sequence[str]
+    parts: Sequence[Part]
     params: Mapping[str, object]
     renderings: dict[str, Rendering] | None
     """By kind of provider; those that were needed so far, but for the one in the request itself."""
 
-    def __init__(self, text: str, system: str | None, images: Sequence[str], params: Mapping[str, object]) -> None:
+    def __init__(self, text: str, system: str | None, parts: Sequence[Part], params: Mapping[str, object]) -> None:
         self.text = text
         self.system = system
-        self.images = images
+        self.parts = parts
         self.params = params
         self.renderings = None
 
@@ -111,7 +125,7 @@ class Request(Line):
     """The model that the line itself names, if it does."""
     max_tokens: Final[int | None]
     image_bytes: Final[int]
-    """Bytes of its body that are images as base64, and"""
+    """Bytes of its body that are media as base64, and"""
     image_tokens: Final[float]
     """what these cost, as far as that is known."""
     deferred: Final[bool]
@@ -444,7 +458,7 @@ class Provider(Protocol):
     hosts: Collection[str]
     """Hosts that speak no other API unless told."""
     key_env: str
-    """The variable with its API key."""
+    """The variable with its API key. A provider may have an `other_key_env` for where that is not set."""
     headers: Mapping[str, str]
     """Headers that each request needs."""
 
@@ -452,7 +466,7 @@ class Provider(Protocol):
         """Return the base of an endpoint's URL, which paths are appended to."""
 
     def names_path(self, url: str) -> bool:
-        """Return whether the URL ends in a path of this API."""
+        """Return whether the URL shows this API: by the path at its end, or by host and path."""
 
     def auth_header(self, url: str, key: str) -> tuple[str, str]:
         """Return name and value of the header that brings the key."""
@@ -474,3 +488,49 @@ class Provider(Protocol):
 
     def read_limits(self, headers: Collection[tuple[bytes, bytes]], wall_now_s: float) -> list[RateLimitInfo]:
         """Return one `RateLimitInfo` for each limit that the headers of a reply report."""
+
+
+class PathProvider(Provider, Protocol):
+    """A provider whose URLs name the model, and whose bodies do not: `MODEL_PLACE` stands for it in paths."""
+
+    body_prefix: bytes
+    """Replaces the opening brace of a body; empty where the API wants nothing more in it."""
+
+    def path_for(self, path: str, model: str) -> str:
+        """Return the path with the model in it; a path that has one already stays."""
+
+    def model_in(self, url: str) -> str | None:
+        """Return the model that the URL of an endpoint names, if it does."""
+
+
+class Signer(Protocol):
+    """Signs the requests to one endpoint, in headers that depend on the URL and the body. Never blocks for long."""
+
+    secrets: Sequence[str]
+    """What must not appear in any text, as replies may repeat it."""
+
+    def sign(self, url: str, body: bytes) -> Mapping[str, str]:
+        """Return the headers to add to a `POST` of `body`."""
+
+    def on_renewal(self, hide: Callable[[Sequence[str]], None]) -> None:
+        """Call `hide` with the secrets of each renewed credential before it is used."""
+
+
+class SigningProvider(Provider, Protocol):
+    """A provider whose requests are signed where the endpoint has no key."""
+
+    def new_signer(self, name: str, url: str, environ: Mapping[str, str]) -> Signer:
+        """Return the signer for the endpoint `name`. Raises UsageError where there is no credential. May block."""
+
+
+MODEL_PLACE: Final = "{model}"
+
+
+def names_model_in_path(provider: Provider) -> TypeGuard[PathProvider]:
+    """Return whether the URLs of a provider name the model."""
+    return hasattr(provider, "path_for")
+
+
+def can_sign(provider: Provider) -> TypeGuard[SigningProvider]:
+    """Return whether a provider signs its requests."""
+    return hasattr(provider, "new_signer")

@@ -21,9 +21,13 @@ class StreamOptions(TypedDict, total=False):
     model: str | None
     system: str | None
     prompt: str | None
+    prompt_file: Path
+    system_file: Path
+    map: Mapping[str, str] | None
     params: Mapping[str, Any] | None
     own_fields: Sequence[str] | None
     media_root: Path
+    media_max_bytes: Number
     limit: Number
     sample: Number
     seed: Number

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from llmblast.errors import UsageError
 from llmblast.hiding import shown_url
+from llmblast.setting_files import read_texts, without_overridden, without_variables
 from llmblast.setting_option import ENV_PREFIX, variable_of
 from llmblast.setting_places import MAX_SHOWN_VALUE, Places, without_secrets
 from llmblast.setting_values import (
@@ -52,9 +53,10 @@ def load(flags: Mapping[str, Any], config: str | None = None, environ: Mapping[s
     environ = environ or {}
     _check_variables(environ)
     given = {name: value for name, value in flags.items() if value is not None and value != []}
+    given = without_variables(given, environ)
     if config is not None and (not config or "\0" in config):
         raise UsageError(f"--config: {'contains a zero byte: remove it' if config else 'is empty: name a TOML file'}")
-    merged: dict[str, Any] = {**(_read_toml(config) if config else {}), **given}
+    merged: dict[str, Any] = {**(without_overridden(_read_toml(config), given) if config else {}), **given}
     if not merged.get("endpoints") and environ.get("OPENAI_BASE_URL"):
         merged["endpoints"] = [environ["OPENAI_BASE_URL"]]
     places = Places(given, config, environ, merged)
@@ -63,7 +65,7 @@ def load(flags: Mapping[str, Any], config: str | None = None, environ: Mapping[s
         raise UsageError(f"{config}: endpoints: write one [[endpoints]] table for each endpoint")
     merged = {name: _convert(Settings, name, value, places.of([name])) for name, value in merged.items()}
     merged["endpoints"] = [_endpoint(spec, places.of(["endpoints", index])) for index, spec in enumerate(specs)]
-    settings = _validate(merged, places)
+    settings = _validate({**merged, **read_texts(merged)}, places)
     return replace(settings, endpoints=_named(settings.endpoints))
 
 

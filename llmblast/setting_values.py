@@ -144,6 +144,25 @@ class FileList(Text):
         return list(names)
 
 
+class NameMap(Text):
+    """Names with other names, `NAME=OTHER` with commas between them in a text, in a TOML file a table."""
+
+    def convert(self, value: object) -> object:
+        """Return the mapping in a text, or another value as it is. Raises SettingValueError."""
+        text = super().convert(value)
+        if not isinstance(text, str):
+            return text
+        names: dict[str, str] = {}
+        for pair in filter(None, map(str.strip, text.split(","))):
+            name, _, other = (part.strip() for part in pair.partition("="))
+            if not name or not other:
+                raise SettingValueError("is not a list of names: write NAME=FIELD, such as input=question,id=row")
+            if name in names:
+                raise SettingValueError(f"names {name} twice: leave one out")
+            names[name] = other
+        return names
+
+
 class JsonObject(Text):
     """A JSON object, in a TOML file a table."""
 
@@ -179,6 +198,7 @@ DIRECTORY = Text("DIR", is_raw=True)
 NAME = Text("NAME", may_be_empty=False)
 RAW_NAME = Text("NAME", is_raw=True, may_be_empty=False)
 NAMES = NameList("NAME[,NAME...]")
+NAME_MAP = NameMap("NAME=FIELD[,...]")
 TEXT_OR_NUMBER = TextOrNumber()
 JSON_OBJECT = JsonObject("JSON")
 _KIND_OF_TYPE: Mapping[type, Kind] = {bool: Switch(""), int: WHOLE, float: COUNT}

@@ -19,6 +19,7 @@ from llmblast.setting_values import (
     FILES,
     JSON_OBJECT,
     NAME,
+    NAME_MAP,
     NAMES,
     PER_DAY,
     PER_MINUTE,
@@ -43,7 +44,21 @@ Name = Annotated[str, NAME]
 RawName = Annotated[str, RAW_NAME]
 Directory = Annotated[str, DIRECTORY]
 Format = Literal[
-    "auto", "simple", "raw", "openai-batch", "anthropic-batch", "csv", "tsv", "json", "text", "parquet", "arrow"
+    "auto",
+    "simple",
+    "raw",
+    "openai-batch",
+    "anthropic-batch",
+    "gemini-batch",
+    "gemini",
+    "bedrock-batch",
+    "bedrock",
+    "csv",
+    "tsv",
+    "json",
+    "text",
+    "parquet",
+    "arrow",
 ]
 FILE_FORMATS = ("csv", "tsv", "json", "text", "parquet", "arrow")
 """Values of `format` that name the form of a file; the others name the form of its lines."""
@@ -195,7 +210,19 @@ class Settings(RateSettings):
         metavar="TEMPLATE",
         in_check=True,
     )
-    system: str | None = option(None, "--system", "Input", "System message for lines that have none.", in_check=True)
+    prompt_file: File | None = option(None, "--prompt-file", "Input", "File with the text of --prompt.", in_check=True)
+    system: str | None = option(
+        None,
+        "--system",
+        "Input",
+        "System message for lines that have none; may name fields, as --prompt.",
+        metavar="TEMPLATE",
+        in_check=True,
+    )
+    system_file: File | None = option(None, "--system-file", "Input", "File with the text of --system.", in_check=True)
+    map: Annotated[Mapping[str, str], NAME_MAP] = option(
+        {}, "--map", "Input", "Fields with other names: input=question,id=row.", in_check=True
+    )
     params: Annotated[Mapping[str, Any], JSON_OBJECT] = option(
         {}, "--params", "Input", "Sampling parameters, such as '{\"temperature\": 0}'.", in_check=True
     )
@@ -207,7 +234,14 @@ class Settings(RateSettings):
         in_check=True,
     )
     media_root: Directory | None = option(
-        None, "--media-root", "Input", "Directory of the image files that lines may name.", in_check=True
+        None,
+        "--media-root",
+        "Input",
+        "Directory of the image, PDF, audio and video files that lines may name.",
+        in_check=True,
+    )
+    media_max_bytes: Annotated[int, Ge(1), Lt(2**31)] = option(
+        64 * 1024 * 1024, "--media-max-bytes", "Input", "Bytes of all files of one line together.", in_check=True
     )
     limit: Count | None = option(None, "--limit", "Input", "Read only the first N lines.", in_check=True)
     sample: Count | None = option(
@@ -334,6 +368,22 @@ class Settings(RateSettings):
         folder, name = split(self.save)
         is_usual = name in ("save.jsonl", "-")
         return join(folder, "errors.jsonl" if is_usual else f"{name.removesuffix('.jsonl')}.errors.jsonl")
+
+    @property
+    def only_model(self) -> str | None:
+        """Return the model of all endpoints, if they have one."""
+        models = {endpoint.model or self.model for endpoint in self.endpoints} or {self.model}
+        return models.pop() if len(models) == 1 else None
+
+    @property
+    def prompt_option(self) -> str:
+        """Return the option that the template came from, for messages."""
+        return "--prompt" if self.prompt_file is None else f"--prompt-file {self.prompt_file}"
+
+    @property
+    def system_option(self) -> str:
+        """Return the option that the system message came from, for messages."""
+        return "--system" if self.system_file is None else f"--system-file {self.system_file}"
 
     def together(self, name: Literal["rps", "rpm", "rpd", "tpm", "itpm", "otpm"]) -> float | None:
         """Return the rate of all endpoints: the run's, or the sum of theirs where all have one and it is lower."""

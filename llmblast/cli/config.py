@@ -12,6 +12,7 @@ from llmblast.cli.options import settings_of, takes_settings
 from llmblast.cli.run import DryRun
 from llmblast.hiding import HIDDEN, hide_query, shown_file, shown_url, shown_variable
 from llmblast.input_paths import scheme_of
+from llmblast.setting_files import IN_FILES
 from llmblast.settings import EndpointSettings
 
 config = typer.Typer(help="Show the settings.", no_args_is_help=True, rich_markup_mode=None)
@@ -30,6 +31,9 @@ def show(*, dry_run: DryRun = False, **given: Any) -> None:
     values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
     values["input"] = [hide_query(shown_url(name)) if scheme_of(name) else name for name in settings.input]
     endpoints = values.pop("endpoints")
+    for name in IN_FILES:
+        if values[f"{name}_file"] is not None:
+            del values[name]
     lines = list(_table(values))
     for endpoint in endpoints:
         lines += ["", "[[endpoints]]", *_table(_shown(endpoint))]

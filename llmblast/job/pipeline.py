@@ -328,13 +328,20 @@ def _open_channels(
     """Open a channel to each endpoint, which `stack` closes. Raise UsageError for an unusable setting."""
     open_channel = TRANSPORTS[settings.transport]
     channels: list[Channel] = []
-    for endpoint, key, provider in zip(endpoints, keys, providers_of(settings.endpoints), strict=True):
-        target = make_target(endpoint, settings.model, key.value, provider, environ)
+    providers = providers_of(settings.endpoints)
+    for own, endpoint, key, provider in zip(settings.endpoints, endpoints, keys, providers, strict=True):
+        target = make_target(endpoint, settings.model, key.value, provider, environ, is_mock=own.is_mock)
         channel = open_channel(target, settings.timeout, settings.connect_timeout)
         stack.push_async_callback(channel.close)
         others = (*(target.proxy.secrets if target.proxy else ()), *secrets_in_query(endpoint.url))
+        if target.signer is not None:
+            others = (*others, *target.signer.secrets)
         secrets = secrets_of(key.value, endpoint.headers, others)
-        channels.append(RedactingChannel(channel, secrets) if secrets or key.can_refresh else channel)
+        if secrets or key.can_refresh:
+            channel = redacting = RedactingChannel(channel, secrets)
+            if target.signer is not None:
+                target.signer.on_renewal(redacting.hide)
+        channels.append(channel)
     return channels
 
 

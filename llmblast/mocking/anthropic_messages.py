@@ -1,10 +1,10 @@
 """Anthropic's Messages API as the mock provider speaks it: requests, answers, streams and errors.
 
 Sources: https://docs.anthropic.com/en/api/messages, /api/messages-streaming, /api/errors. An image counts as the guide
-to vision says for a picture of 1024 x 1024: 1398 tokens.
+to vision says for a picture of 1024 x 1024: 1398 tokens; a document counts the same.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -20,6 +20,11 @@ OPERATION = "messages"
 PATH = "/v1/messages"
 MAX_STOPS = 8191
 _IMAGE_TOKENS = 1398
+_SOURCES: Mapping[object, Mapping[str, Sequence[str]]] = {
+    "image": {"base64": ("media_type", "data"), "url": ("url",)},
+    "document": {"base64": ("media_type", "data"), "url": ("url",), "text": ("media_type", "data")},
+}
+"""By kind of block: the types of its source, each with the members that it needs."""
 _ROLES = ("user", "assistant")
 _STOP_REASONS = {"length": "max_tokens", "tool_calls": "tool_use", "stop": "end_turn"}
 _MODES = {"any": "required", "auto": "auto", "none": "none"}
@@ -173,7 +178,7 @@ def _read_messages(asked: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def _content(content: object, place: str) -> tuple[str, int]:
-    """Return the text of a content and how many images it has."""
+    """Return the text of a content and how many images and documents it has."""
     if content is None:
         raise missing(place)
     if isinstance(content, str):
@@ -186,8 +191,8 @@ def _content(content: object, place: str) -> tuple[str, int]:
         if kind == "text":
             text(block.get("text"), f"{place}.{index}.text")
             said.append(block["text"])
-        elif kind == "image":
-            _check_image(block.get("source"), f"{place}.{index}.source")
+        elif kind in _SOURCES:
+            _check_source(block.get("source"), f"{place}.{index}.source", _SOURCES[kind])
             images += 1
         elif kind == "tool_result":
             said.append(_content(block.get("content", ""), f"{place}.{index}.content")[0])
@@ -196,11 +201,11 @@ def _content(content: object, place: str) -> tuple[str, int]:
     return " ".join(said), images
 
 
-def _check_image(source: object, place: str) -> None:
-    needed = {"base64": ("media_type", "data"), "url": ("url",)}
-    members = needed.get(str(source.get("type"))) if isinstance(source, dict) else None
+def _check_source(source: object, place: str, known: Mapping[str, Sequence[str]]) -> None:
+    members = known.get(str(source.get("type"))) if isinstance(source, dict) else None
     if members is None or not isinstance(source, dict):
-        raise BadRequestError(f"{place}: Input should be an object whose type is 'base64' or 'url'", place)
+        types = " or ".join(map(repr, known))
+        raise BadRequestError(f"{place}: Input should be an object whose type is {types}", place)
     for name in members:
         if not isinstance(source.get(name), str) or not source[name]:
             raise BadRequestError(f"{place}.{name}: Field required", f"{place}.{name}")

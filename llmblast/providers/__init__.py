@@ -8,15 +8,30 @@ from collections.abc import Sequence
 from llmblast.errors import UsageError
 from llmblast.models import Provider
 from llmblast.providers.anthropic import Anthropic
+from llmblast.providers.azure import Azure
+from llmblast.providers.bedrock import Bedrock
 from llmblast.providers.finish_reasons import is_flagged
+from llmblast.providers.gemini import Gemini
 from llmblast.providers.openai import OpenAI
+from llmblast.providers.vertex import Vertex, VertexAnthropic
 from llmblast.settings import EndpointSettings
 from llmblast.urls import host_of
 
 __all__ = ["DEFAULT_PROVIDER", "PROVIDERS", "is_flagged", "provider_of", "provider_of_key", "providers_of"]
 
 DEFAULT_PROVIDER: Provider = OpenAI()
-PROVIDERS: dict[str, Provider] = {provider.kind: provider for provider in (DEFAULT_PROVIDER, Anthropic())}
+PROVIDERS: dict[str, Provider] = {
+    provider.kind: provider
+    for provider in (
+        DEFAULT_PROVIDER,
+        Anthropic(),
+        Azure(),
+        Bedrock(),
+        Gemini(),
+        Vertex(),
+        VertexAnthropic(),
+    )
+}
 """By the values of the setting `kind` of an endpoint."""
 
 
@@ -26,15 +41,15 @@ def providers_of(endpoints: Sequence[EndpointSettings]) -> Sequence[Provider]:
 
 
 def provider_of(endpoint: EndpointSettings) -> Provider:
-    """Return the provider that the setting `kind` names, else the provider by the path of the URL, then by its host.
+    """Return the provider that the setting `kind` names, else the first that knows the URL, then the host's owner.
 
     Raises UsageError for an unknown `kind`.
     """
     if endpoint.kind is not None:
         provider = PROVIDERS.get(endpoint.kind)
         if provider is None:
-            known = " or ".join(PROVIDERS)
-            raise UsageError(f"endpoint {endpoint.name}: kind {endpoint.kind!r} is not known: write {known}")
+            known = ", ".join(PROVIDERS)
+            raise UsageError(f"endpoint {endpoint.name}: kind {endpoint.kind!r} is not known: write one of {known}")
         return provider
     if endpoint.is_mock:
         return DEFAULT_PROVIDER

@@ -23,6 +23,7 @@ _CHAT: Final = "chat/completions"
 _WITH_CHOICES: Final = (_CHAT, "completions")
 """Paths whose plain replies are read here; `odd_replies` reads all others."""
 _DIALECTS: Final = {f"openai.{'chat' if path == _CHAT else path}": path for path in API_PATHS}
+_BASES: Final = ("openai", "openai/v1", "openapi")
 _AZURE_HEADER: Final = "api-key"
 _JWT: Final = r"eyJ[\w-]+\.[\w-]+\.[\w-]*"
 """RFC 7519: the tokens of Microsoft Entra ID, which Azure accepts as bearer tokens only."""
@@ -75,8 +76,10 @@ class OpenAI:
         return base_url(url)
 
     def names_path(self, url: str) -> bool:
+        """See `Provider`. The clouds call the base of this API `/openai`, `/openai/v1` or `/openapi`."""
         path = url.partition("?")[0].rstrip("/")
-        return any(path.endswith(f"/{api_path}") for api_path in API_PATHS)
+        is_known = any(path.endswith(f"/{api_path}") for api_path in (*API_PATHS, *_BASES))
+        return is_known and not is_azure(host_of(url))
 
     def auth_header(self, url: str, key: str) -> tuple[str, str]:
         if is_azure(host_of(url)) and not re.fullmatch(_JWT, key):
@@ -84,7 +87,11 @@ class OpenAI:
         return "Authorization", f"Bearer {key}"
 
     def unsupported_in(self, prompt: Prompt) -> str | None:
-        return None
+        if not prompt.parts:
+            return None
+        from llmblast.providers.chat_parts import unsupported_part  # noqa: PLC0415 -- most runs send no media
+
+        return unsupported_part(prompt)
 
     def render(self, prompt: Prompt) -> tuple[str, bytes]:
         """See `Provider`. Parts that the next prompt shares with the last one are not encoded again."""
@@ -93,9 +100,10 @@ class OpenAI:
         if prompt.params is not self._params:
             self._tail, self._params = _tail(prompt.params), prompt.params
         content: object = prompt.text
-        if prompt.images:
-            images = [{"type": "image_url", "image_url": {"url": url}} for url in prompt.images]
-            content = [{"type": "text", "text": prompt.text}, *images]
+        if prompt.parts:
+            from llmblast.providers.chat_parts import parts_of  # noqa: PLC0415 -- see above
+
+            content = parts_of(prompt)
         return _CHAT, b"".join((self._head, _dumps(content), self._tail))
 
     def read_answer(self, request: Request, reply: Reply) -> Answer | ReplyError:

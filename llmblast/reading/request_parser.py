@@ -7,6 +7,7 @@ from typing import Final
 from llmblast.models import Failure, Line, Provider, Request, UnsupportedError
 from llmblast.reading.bad_row import BadRow
 from llmblast.reading.dialect_router import DialectRouter
+from llmblast.reading.field_map import FieldMap
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
 from llmblast.reading.lines import BOM
@@ -28,8 +29,8 @@ class RequestParser:
         self.unit = "line"
         """What the numbers of lines count in the current file, for messages."""
         self._detector = Detector(settings, DialectRouter(providers))
-        models = {endpoint.model or settings.model for endpoint in settings.endpoints} or {settings.model}
-        self._model = models.pop() if len(models) == 1 else None
+        self._field_map = FieldMap(settings.map) if settings.map else None
+        self._model = settings.only_model
 
     def parse(self, number: int, key: str, text: bytes) -> Request | Failure:
         """Return the request of a line, or a Failure with the code `bad_line`; no line raises an exception."""
@@ -48,12 +49,30 @@ class RequestParser:
                 if isinstance(result, Request):
                     return result
             return self._failure(Line(number, key, text, number), bad)
+        if self._field_map is not None:
+            return self._parse_renamed(self._field_map, Line(number, key, text, number), fields)
+        return self._parse_fields(number, key, text, fields)
+
+    def _parse_renamed(self, field_map: FieldMap, line: Line, fields: dict[str, object]) -> Request | Failure:
+        """Parse a line with other names; its record keeps the line as it was."""
+        number, key, text = line.number, line.key, line.text
+        try:
+            renamed = field_map.rename(text, fields)
+        except BadLine as bad:
+            return self._failure(Line(number, key, text, _readable_id(fields, number)), bad)
+        result = self._parse_fields(number, key, renamed.text, renamed.fields)
+        if isinstance(result, Failure):
+            return replace(result, line=Line(number, key, text, result.line.id))
+        extra = {**(result.extra or {}), **renamed.displaced}
+        return replace(result, text=text, extra=extra or None)
+
+    def _parse_fields(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request | Failure:
         try:
             request = self._detector.format_of(fields).parse(number, key, text, fields)
         except (BadLine, UnsupportedError) as error:
             reason = error if isinstance(error, BadLine) else BadLine(str(error))
             return self._failure(Line(number, key, text, _readable_id(fields, number)), reason)
-        if len(request.body) > MIN_BODY_BYTES and _may_hold_images(fields):
+        if len(request.body) > MIN_BODY_BYTES and not request.image_bytes and _may_hold_images(fields):
             from llmblast.reading.image_tokens import measure  # noqa: PLC0415 -- 2 ms; most runs send no images
 
             image_bytes, image_tokens = measure(request.body, request.model or self._model)
@@ -75,8 +94,6 @@ def _may_hold_images(fields: dict[str, object]) -> bool:
     asked: Mapping[str, object] = body if type(body) is dict else fields
     if type(params) is dict and "messages" in params:
         asked = params
-    if asked.get("images"):
-        return True
     messages = asked.get("messages", asked.get("input"))
     return type(messages) is list and any(
         type(message) is dict and type(message.get("content")) is list for message in messages

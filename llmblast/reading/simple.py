@@ -10,17 +10,18 @@ from typing import Final
 import orjson
 
 from llmblast.errors import UsageError
-from llmblast.models import Prompt, Request, UnsupportedError
+from llmblast.models import Part, Prompt, Request, UnsupportedError
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import STREAM_REFUSAL, BadLine, max_tokens_of, own_id, without
-from llmblast.reading.images import Images
-from llmblast.reading.template import Template
+from llmblast.reading.media import MEDIA_FIELDS, Media
+from llmblast.reading.template import Template, compile_prompt, compile_system
 from llmblast.settings import Settings
 
-_RESERVED: Final = frozenset(("input", "system", "images", "params", "priority", "id", "custom_id"))
+_RESERVED: Final = frozenset(("input", "system", "params", "priority", "id", "custom_id")) | MEDIA_FIELDS
 _PROMPT: Final = frozenset(("prompt",))
-_NO_IMAGES: Final[Sequence[str]] = ()
+_MEDIA: Final = MEDIA_FIELDS
+_NO_PARTS: Final[Sequence[Part]] = ()
 
 
 class Simple:
@@ -44,8 +45,14 @@ class Simple:
             raise UsageError(f"--params: {error}.") from None
         except orjson.JSONEncodeError as not_json:
             raise UsageError(f"--system or --params: cannot be sent as JSON: {not_json}") from None
-        self._template = None if settings.prompt is None else Template(settings.prompt)
-        self._images = Images(settings.media_root)
+        self._template: Template | None = None
+        self._system_template: Template | None = None
+        if settings.prompt is not None:
+            self._template = compile_prompt(settings.prompt, settings.prompt_option)
+        if settings.system is not None:
+            self._system_template = compile_system(settings.system, settings.system_option)
+        self._media = Media(settings)
+        self._model = settings.only_model
         self._never_sent = frozenset(settings.own_fields) - {"id", "custom_id"}
 
     def claims(self, fields: dict[str, object]) -> bool:
@@ -64,7 +71,7 @@ class Simple:
             asked = without(never_sent, fields)
             reserved -= never_sent
         if self._template is not None:
-            prompt = self._template.render(with_exact_numbers(text, fields))
+            prompt = self._template.render(text, fields)
         else:
             name = "input" if "input" in asked else "prompt"
             if name not in asked:
@@ -73,19 +80,26 @@ class Simple:
             if name == "prompt":
                 reserved |= _PROMPT
 
-        system, params, max_tokens, urls = self._system, self._params, self._max_tokens, _NO_IMAGES
+        system, params, max_tokens, parts = self._system, self._params, self._max_tokens, _NO_PARTS
         if (line_system := asked.get("system")) is not None:
             system = _text("system", line_system)
+        elif self._system_template is not None:
+            system = self._system_template.render(text, fields)
         if (line_params := asked.get("params")) is not None:
             params = {**params, **with_exact_integers(text, "params", _checked_params(line_params))}
             max_tokens = max_tokens_of(params)
-        if (images := asked.get("images")) is not None:
-            urls = self._images.urls(images)
-        asks, render, kind, closed_to = Prompt(prompt, system, urls, params), self._render, self._kind, 0
+        if not _MEDIA.isdisjoint(asked):
+            parts = self._media.parts(asked)
+        asks, render, kind, closed_to = Prompt(prompt, system, parts, params), self._render, self._kind, 0
         if self._router is not None:
             provider, closed_to = self._router.choose(asks)
             render, kind = provider.render, provider.kind
         path, body = render(asks)
+        image_bytes, image_tokens = 0, 0.0
+        if parts:
+            from llmblast.reading.image_tokens import measure_parts  # noqa: PLC0415 -- 2 ms; most runs send no media
+
+            image_bytes, image_tokens = measure_parts(parts, self._model, kind)
 
         extra = without(reserved, fields)
         return Request(
@@ -102,6 +116,8 @@ class Simple:
             closed_to=closed_to,
             needs_model=True,
             max_tokens=max_tokens,
+            image_bytes=image_bytes,
+            image_tokens=image_tokens,
             deferred=_is_deferred(asked.get("priority")),
         )
 

@@ -111,7 +111,8 @@ class SessionChannel:
         rendering = self._target.rendering_of(attempt.request)
         url = self._urls.get(rendering.path)
         if url is None:
-            url = self._urls[rendering.path] = URL(self._target.url_of(rendering.path))
+            url = URL(self._target.url_of(rendering.path), encoded=self._target.signer is not None)
+            self._urls[rendering.path] = url
         clock = asyncio.get_running_loop().time
         begun_s = clock()
         if self._waiters.waiting:
@@ -147,6 +148,8 @@ class SessionChannel:
     async def _post(self, url: URL, body: bytes, state: RequestState) -> Reply:
         data = BytesPayload(body) if len(body) <= _MAX_BYTES_PAYLOAD_BYTES else BytesIO(body)
         headers, proxy_headers = self._headers()
+        if self._target.signer is not None:
+            headers = {**(headers or {}), **self._target.signer.sign(str(url), body)}
         async with self._session.post(
             url, data=data, headers=headers, allow_redirects=False, proxy_headers=proxy_headers
         ) as response:

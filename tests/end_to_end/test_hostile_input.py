@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records
 from tests.processes import run_measured, start_run, wait_for_requests
 
 MIB = 1024 * 1024
+PNG = b"\x89PNG\r\n\x1a\n"
 GOOD = b'{"input":"good %d"}'
 MALFORMED = (
     b"no JSON %d",
@@ -108,7 +110,7 @@ def test_lines_that_name_large_images_cost_bounded_memory(
 ) -> None:
     """They are short, and what they become is not: one after the other is made, as there is room for it."""
     server = start_mock()
-    (tmp_path / "a.png").write_bytes(bytes(4 * MIB))
+    (tmp_path / "a.png").write_bytes(PNG + bytes(4 * MIB))
     (tmp_path / "prompts.jsonl").write_bytes(b'{"input":"What is it?","images":["a.png"]}\n' * 60)
 
     arguments = ("-j", "1", "--media-root", ".")
@@ -121,7 +123,7 @@ def test_lines_that_name_large_images_cost_bounded_memory(
 
 def test_large_requests_in_flight_cost_bounded_memory(tmp_path: Path, environment: dict[str, str]) -> None:
     """However many may be in flight: lines are read as others come to their end."""
-    (tmp_path / "a.png").write_bytes(bytes(4 * MIB))
+    (tmp_path / "a.png").write_bytes(PNG + bytes(4 * MIB))
     (tmp_path / "prompts.jsonl").write_bytes(b'{"input":"What is it?","images":["a.png"]}\n' * 200)
     arguments = ("-j", "256", "--media-root", ".", "-m", "m")
 
@@ -216,8 +218,8 @@ def test_images_out_of_bounds_are_not_sent(tmp_path: Path, start_mock: StartMock
     server = start_mock()
     root = tmp_path / "images"
     root.mkdir()
-    (root / "good.png").write_bytes(b"good")
-    (tmp_path / "secret.png").write_bytes(b"secret")
+    (root / "good.png").write_bytes(PNG)
+    (tmp_path / "secret.png").write_bytes(PNG + b"secret")
     (root / "link.png").symlink_to("../secret.png")
     (root / "folder").symlink_to(tmp_path)
     images = [
@@ -237,7 +239,7 @@ def test_images_out_of_bounds_are_not_sent(tmp_path: Path, start_mock: StartMock
     assert done.returncode == 3
     assert [record["line"] for record in records(tmp_path / "save.jsonl")] == [2]
     assert all("outside --media-root" in str(record["error"]) for record in records(tmp_path / "errors.jsonl"))
-    assert b"c2VjcmV0" not in b"".join(arrival.body for arrival in server.ledger)
+    assert b64encode(PNG + b"secret") not in b"".join(arrival.body for arrival in server.ledger)
 
 
 @pytest.mark.parametrize("way", ["file", "pipe"])
