@@ -11,6 +11,8 @@ from typing import Final
 from llmblast.models import Failure, Line, Outcome, Reply, Request, Success
 from llmblast.writing.safe_json import dump_line, embed, load_object
 
+AUTO: Final = "auto"
+"""The format of a record is that of its line."""
 _REQUEST_ID_HEADERS: Final = (
     b"x-request-id",
     b"request-id",
@@ -42,11 +44,14 @@ _OUR_NAMES: Final = frozenset(
 )
 
 
-def render(outcome: Outcome, echo: bool = True, body: str = "auto") -> bytes:
-    """Return the record with its newline. `echo` keeps the input, `body` (always, auto, never) the raw reply."""
+def render(outcome: Outcome, echo: bool = True, body: str = "auto", output_format: str | None = None) -> bytes:
+    """Return the record with its newline. `echo` keeps the input, `body` (always, auto, never) the raw reply.
+
+    `output_format` is a name in `FORMATS`; None stands for that of the line.
+    """
     if isinstance(outcome, Success):
-        return FORMATS.get(outcome.request.output_format, llmblast_record)(outcome, echo, body)
-    return error_record(outcome, echo)
+        return FORMATS.get(output_format or outcome.request.output_format, llmblast_record)(outcome, echo, body)
+    return error_record(outcome, echo, output_format)
 
 
 def llmblast_record(success: Success, echo: bool, body: str) -> bytes:
@@ -84,16 +89,17 @@ def openai_batch_record(success: Success, echo: bool, body: str) -> bytes:
     return dump_line(record)
 
 
-def error_record(failure: Failure, echo: bool = True) -> bytes:
+def error_record(failure: Failure, echo: bool = True, output_format: str | None = None) -> bytes:
     """Return a record of errors.jsonl. `request` is the original line: JSON if it is JSON, else text.
 
     If the line is not UTF-8, `request_base64` has its exact bytes. A raw reply is always kept: it may have been billed.
     """
     line = failure.line
-    if isinstance(line, Request) and line.output_format in _ERROR_FORMATS:
-        return _ERROR_FORMATS[line.output_format](failure)
+    wanted = output_format or (line.output_format if isinstance(line, Request) else "")
+    if wanted in _ERROR_FORMATS:
+        return _ERROR_FORMATS[wanted](failure)
     record: dict[str, object] = {"key": line.key, "line": line.number, "id": line.id}
-    if not isinstance(line, Request) and (custom_id := _custom_id_in(line.text)) is not None:
+    if output_format is None and not isinstance(line, Request) and (custom_id := _custom_id_in(line.text)) is not None:
         record["custom_id"] = custom_id
         record["response"] = None
     if echo:

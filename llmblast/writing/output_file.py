@@ -26,6 +26,7 @@ _FIXES: Mapping[type[OSError], str] = {
     IsADirectoryError: "is a directory: name a file in it",
     PermissionError: "permission denied: allow it, or choose another file",
 }
+_LINE_BLOCK_BYTES = 16 * 1024
 _sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
@@ -149,6 +150,17 @@ class OutputFile:
                 if left_bytes < 0:
                     return
                 yield line
+
+    def read_line(self, offset: int) -> bytes:
+        """Return the line that starts at `offset`, with its newline. Blocks. Raises OSError."""
+        parts: list[bytes] = []
+        while block := os.pread(self._fd, _LINE_BLOCK_BYTES, offset):
+            end = block.find(b"\n") + 1
+            parts.append(block[: end or None])
+            if end:
+                break
+            offset += len(block)
+        return b"".join(parts)
 
     def empty(self) -> None:
         """Remove all records."""
