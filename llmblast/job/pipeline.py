@@ -23,6 +23,7 @@ from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.job.result_queue import ResultQueue
+from llmblast.models import Success
 from llmblast.providers import provider_of_key, providers_of
 from llmblast.reading import CompletedKeys, RequestParser, Source, open_source
 from llmblast.reading.prompts import open_prompts
@@ -41,6 +42,8 @@ ALLOWANCE_S = 0.5
 MIN_FAILED_FOR_SHARE = 20
 """With fewer failed lines, their share means nothing: the first failure would be 100 %."""
 
+_API_OF = {"openai-batch": "openai", "anthropic-batch": "anthropic"}
+"""The kind of provider whose replies the records of a format have."""
 
 Prompts = Iterable[object] | AsyncIterable[object]
 
@@ -230,10 +233,24 @@ def _make_writer(settings: Settings, outputs: Sequence[OutputFile], defects: Def
         spool_directory=settings.spool,
         timing=timing,
         before_first_answer=partial(_keep_settings, settings, defects) if save.is_resumable else None,
+        before_render=_translation(settings.output_format),
     )
     if not settings.ordered:
         return writer
     return OrderedWriter(writer, WaitingFile(save, settings.spool), notice=partial(_say, defects), timing=timing)
+
+
+def _translation(output_format: str) -> Callable[[Success], None] | None:
+    """Return what puts replies into the form that a batch format has, where another API may have answered."""
+    kind = _API_OF.get(output_format)
+    if kind is None:
+        return None
+    from llmblast.providers.translated_replies import translate_reply  # noqa: PLC0415 -- most runs need none
+
+    def translate(success: Success) -> None:
+        success.reply.body = translate_reply(success.reply.body, kind)
+
+    return translate
 
 
 def _open_timeline(path: str | None, counters: Counters, stack: AsyncExitStack, fence: Fence) -> Timeline | None:

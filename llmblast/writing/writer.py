@@ -24,7 +24,8 @@ class Writer:
     again, or once an output has failed: then its records go to a second place, in `spool_directory` if one is named,
     `failure` is set, and the run should end. `notice` gets messages for the user. `body` is always, auto or never;
     `output_format` the format of all records, or AUTO: that of each line.
-    `before_first_answer` is called once, in a thread, before the first success is written.
+    `before_first_answer` is called once, in a thread, before the first success is written, `before_render` for each
+    success, if it is given.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Writer:
         spool_directory: str | None = None,
         timing: Timing | None = None,
         before_first_answer: Callable[[], None] | None = None,
+        before_render: Callable[[Success], None] | None = None,
     ) -> None:
         self.is_full = False
         self.failure: OutputFailedError | None = None
@@ -46,6 +48,7 @@ class Writer:
         self._room = asyncio.Event()
         self._echo = echo
         self._body = body
+        self._before_render = before_render
         self._format = None if output_format == AUTO else output_format
         self._notice = notice
         self._buffered_bytes = 0
@@ -55,6 +58,8 @@ class Writer:
 
     def put(self, outcome: Outcome) -> None:
         """Take the outcome, full or not. Call it on the loop, before `close`; it never blocks and never fails."""
+        if self._before_render is not None and isinstance(outcome, Success):
+            self._before_render(outcome)
         record = render(outcome, self._echo, self._body, self._format)
         self._buffered_bytes += len(record)
         if self._buffered_bytes >= MAX_BUFFERED_BYTES:
@@ -66,6 +71,8 @@ class Writer:
 
     def render_answer(self, success: Success) -> bytes:
         """Return the record of an answer, for `add_answer`."""
+        if self._before_render is not None:
+            self._before_render(success)
         return render(success, self._echo, self._body, self._format)
 
     def add_answer(self, record: bytes) -> None:
