@@ -140,7 +140,8 @@ def _openai_usage(usage: object) -> dict[str, object] | None:
     if not isinstance(usage, Mapping):
         return None
     if "prompt_tokens" in usage:
-        return dict(usage)
+        prompt, output = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+        return {"completion_tokens": output, "total_tokens": prompt + output, **usage}
     cached = _count(usage, "cache_read_input_tokens")
     prompt = _count(usage, "input_tokens") + _count(usage, "cache_creation_input_tokens") + cached
     output = _count(usage, "output_tokens")
@@ -167,3 +168,21 @@ def _anthropic_usage(usage: object) -> dict[str, object]:
 def _count(usage: Mapping[str, object], name: str) -> int:
     count = usage.get(name)
     return count if type(count) is int and count > 0 else 0
+
+
+def make_embeddings(
+    vectors: Sequence[object], usage: Mapping[str, object] | None, model: str | None
+) -> dict[str, object]:
+    """Return a reply of the embeddings API with these vectors."""
+    data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
+    return {"object": "list", "data": data, "model": model or "", "usage": usage}
+
+
+def embeddings_in(reply: Mapping[str, object]) -> list[object] | None:
+    """Return the vectors in a reply of the embeddings API, by their index; None in another reply."""
+    data = reply.get("data")
+    if not isinstance(data, list) or not all(isinstance(item, dict) and "embedding" in item for item in data):
+        return None
+    if not data or not all(type(item.get("index")) is int for item in data):
+        return None
+    return [item["embedding"] for item in sorted(data, key=lambda item: int(item["index"]))]

@@ -30,6 +30,37 @@ def translate_request(body: Mapping[str, object], dialect: str, wanted: str) -> 
     return translate(body)
 
 
+def prompt_in(body: Mapping[str, object]) -> Prompt | None:
+    """Return the prompt in a chat body without a model that holds one question; None for any other body."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        return None
+    is_told = len(messages) == 2 and messages[0].get("role") == "system"
+    system, question = messages[0].get("content") if is_told else None, messages[-1:]
+    if len(messages) != 1 + is_told or question[0].get("role") != "user" or not isinstance(system, str | None):
+        return None
+    text, images = _question(question[0].get("content"))
+    params = {name: value for name, value in body.items() if name != "messages"}
+    return None if text is None else Prompt(text, system, images, params)
+
+
+def _question(content: object) -> tuple[str | None, list[str]]:
+    """Return the text and the images of a message; no text where it has other parts, too."""
+    if isinstance(content, str):
+        return content, []
+    texts: list[str] = []
+    images: list[str] = []
+    for part in content if isinstance(content, list) else [None]:
+        image = part.get("image_url") if isinstance(part, dict) else None
+        if isinstance(part, dict) and part.get("type") == "text":
+            texts.append(str(part.get("text")))
+        elif isinstance(image, dict) and set(image) == {"url"}:
+            images.append(str(image["url"]))
+        else:
+            return None, []
+    return (texts[0], images) if len(texts) == 1 else (None, [])
+
+
 def _to_messages(body: Mapping[str, object]) -> Body:
     messages: list[Body] = []
     system: list[str] = []
