@@ -50,7 +50,17 @@ logger.addHandler(logging.NullHandler())  # else Python prints warnings if loggi
 
 _PROMPTS = "the prompts"
 _OF_TERMINALS = ("progress", "json", "quiet")
-OF_FILES = ("errors", "overwrite", "force", "disk_wait", "spool", "retry_errors", "changed_settings")
+OF_FILES = (
+    "errors",
+    "output_format",
+    "ordered",
+    "overwrite",
+    "force",
+    "disk_wait",
+    "spool",
+    "retry_errors",
+    "changed_settings",
+)
 _FLAG = re.compile(r"--([a-z][a-z-]*[a-z]|[a-z])\b")
 _EXAMPLES = 'name one, such as endpoints=["http://127.0.0.1:8000/v1"], or try the built-in one: endpoints=["mock:"]'
 _ERRORS: Mapping[ExitCode, type[LlmblastError]] = {
