@@ -59,7 +59,17 @@ logger.addHandler(logging.NullHandler())  # else Python prints warnings if loggi
 
 _PROMPTS = "the prompts"
 _OF_TERMINALS = ("progress", "json", "quiet")
-OF_FILES = ("errors", "overwrite", "force", "disk_wait", "spool", "retry_errors", "changed_settings")
+OF_FILES = (
+    "errors",
+    "output_format",
+    "ordered",
+    "overwrite",
+    "force",
+    "disk_wait",
+    "spool",
+    "retry_errors",
+    "changed_settings",
+)
 _FLAG = re.compile(r"--([a-z][a-z-]*[a-z]|[a-z])\b")
 _FILE_NAME = re.compile(
     r"\S+\.(jsonl|ndjson|json|csv|tsv|parquet|arrow|feather|txt)(\.(gz|zst|bz2|xz))?", re.IGNORECASE

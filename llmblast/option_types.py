@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from llmblast.settings import BodyMode, ChangedSettings, Format, RetryErrors, Route, Transport
+from llmblast.settings import BodyMode, ChangedSettings, Format, OutputFormat, RetryErrors, Route, Transport
 
 Number = float | str | None
 Path = str | os.PathLike[str] | None
@@ -62,6 +62,8 @@ class RunOptions(StreamOptions, total=False):
 
     save: Path
     errors: Path
+    output_format: OutputFormat | None
+    ordered: bool | None
     disk_wait: Number
     spool: Path
     retry_errors: RetryErrors | None

@@ -62,6 +62,7 @@ Format = Literal[
 ]
 FILE_FORMATS = ("csv", "tsv", "json", "text", "parquet", "arrow")
 """Values of `format` that name the form of a file; the others name the form of its lines."""
+OutputFormat = Literal["auto", "llmblast", "openai-batch", "anthropic-batch"]
 BodyMode = Literal["always", "auto", "never"]
 RetryErrors = Literal["transient", "all", "none"]
 ChangedSettings = Literal["stop", "ok"]
@@ -264,6 +265,12 @@ class Settings(RateSettings):
     echo: bool = option(True, "--echo/--no-echo", "Output", "Copy the input into the records.")
     body: BodyMode = option(
         "auto", "--body", "Output", "Keep the raw reply: always, never, or auto (if it says more).", metavar="WHEN"
+    )
+    output_format: OutputFormat = option(
+        "auto", "--output-format", "Output", "Form of the records: {choices}; auto follows the form of each line."
+    )
+    ordered: bool = option(
+        False, "--ordered", "Output", "Write the answers in the order of the input. They wait for slow lines, on disk."
     )
     overwrite: bool = option(
         False, "--overwrite", "Output", "Empty both outputs and start over instead of going on.", in_check=True

@@ -22,8 +22,10 @@ GROUND = {
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
     "job": {"job", "setting_loading", "units", *STATIONS, *GROUND},
+    "converting": {"converting", "reading", "providers", "writing", *GROUND},
     "cli": {
         "cli",
+        "converting",
         "job",
         "mocking",
         "watching",
@@ -83,7 +85,8 @@ AT_HOME = {
     "minijinja": {"reading"},
     "uvloop": {"cli", "api"},
     "pydantic": {"setting_loading"},
-    "orjson": {"reading", "providers", "sending", "writing", "mocking", "job", "cli", "watching"},
+    "pyarrow": {"converting"},
+    "orjson": {"reading", "providers", "sending", "writing", "mocking", "job", "cli", "watching", "converting"},
 }
 
 
@@ -177,6 +180,7 @@ def run_and_tell_what_it_loads(
     ("command", "unwanted"),
     [
         (["--help"], {"aiohttp", "rich", "orjson", "aiofiles", "tenacity", "uvloop", "asyncio"}),
+        (["convert", "--help"], {"pydantic", "aiohttp", "rich", "orjson", "asyncio", "pyarrow"}),
         (["run", "--help"], {"pydantic", "aiohttp", "rich", "orjson", "aiofiles", "tenacity", "uvloop", "asyncio"}),
         (["config", "show"], {"aiohttp", "rich", "aiofiles", "tenacity", "uvloop", "asyncio"}),
         (["check", "/dev/null"], {"aiohttp", "rich", "tenacity"}),

@@ -86,13 +86,23 @@ def settings_of(given: Mapping[str, Any], environ: Mapping[str, str], *, needs_i
         flags["input"] = path
     elif not flags["input"] and (variable := environ.get(variable_of("input"))) is not None:
         flags["input"] = variable
-    if flags["params"] is not None:
-        flags["params"] = _parse_params(flags["params"])
+    parse_given_params(flags)
     settings = load(flags, config, environ)
     is_unnamed = not flags["input"] and settings.input == Settings().input
     if needs_input and is_unnamed and sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("no input: pipe a JSONL file in, or name it: llmblast run prompts.jsonl")
     return settings
+
+
+def option_annotation(name: str) -> Any:
+    """Return the annotation from which typer makes the option of a setting, for a command that takes only some."""
+    return _typer_option(*options_of(Settings)[name])
+
+
+def parse_given_params(flags: dict[str, Any]) -> None:
+    """Replace the text of `--params` by its object. Raises UsageError."""
+    if flags["params"] is not None:
+        flags["params"] = _parse_params(flags["params"])
 
 
 @cache

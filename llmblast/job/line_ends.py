@@ -105,6 +105,7 @@ class LineEnds:
         if waits:
             self.waits_for = waits[0]
             self.counters.left_pending += 1
+            self.sink.leave_out(request)
             return DONE
         reasons = [f"{name}: {model.reason}" for name, model in models if model.is_out]
         if reasons:

@@ -13,6 +13,7 @@ from llmblast.errors import LlmblastError, UsageError
 from llmblast.fence import Fence
 from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.allowance import allowance_of, kept_for
+from llmblast.job.announcing_reader import AnnouncingReader
 from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings, keep_settings
@@ -22,6 +23,7 @@ from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.job.result_queue import ResultQueue
+from llmblast.models import Success
 from llmblast.providers import provider_of_key, providers_of
 from llmblast.reading import CompletedKeys, RequestParser, Sources, open_sources
 from llmblast.reading.file_formats import forced_format
@@ -31,7 +33,7 @@ from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey
 from llmblast.setting_loading import parse_hedge, parse_max_errors
 from llmblast.settings import EndpointSettings, Settings
 from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, sanitize_text
-from llmblast.writing import OutputFile, Timing, Writer
+from llmblast.writing import OrderedWriter, OutputFile, Timing, WaitingFile, Writer
 
 PREOPENED_S = 0.1
 """Connections for the requests of so many seconds are opened before the first request."""
@@ -41,6 +43,8 @@ ALLOWANCE_S = 0.5
 MIN_FAILED_FOR_SHARE = 20
 """With fewer failed lines, their share means nothing: the first failure would be 100 %."""
 
+_API_OF = {"openai-batch": "openai", "anthropic-batch": "anthropic"}
+"""The kind of provider whose replies the records of a format have."""
 
 Prompts = Iterable[object] | AsyncIterable[object]
 
@@ -50,9 +54,9 @@ class Pipeline:
     """All parts of one run, connected."""
 
     counters: Counters
-    input_reader: InputReader
+    input_reader: InputReader | AnnouncingReader
     engine: Engine
-    writer: Writer | ResultQueue
+    writer: Writer | OrderedWriter | ResultQueue
     channels: Sequence[Channel]
     keys: Sequence[EndpointKey]
     """One for each channel; `renew_key` replaces both."""
@@ -155,7 +159,9 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
     say = partial(_say, opened.defects)
     scheduler = make_scheduler(settings, opened.known, fence)
     can_resume = bool(opened.outputs) and opened.outputs[0].is_resumable
-    writer = opened.results or _make_writer(settings, opened.outputs, opened.defects)
+    writer: Writer | OrderedWriter | ResultQueue = opened.results or _make_writer(
+        settings, opened.outputs, opened.defects
+    )
     engine = Engine(
         scheduler,
         opened.channels,
@@ -179,7 +185,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
         if can_resume:
             keep_limits(settings, scheduler.endpoints, time.time())
 
-    input_reader = InputReader(
+    reader = InputReader(
         opened.sources,
         parser,
         counters,
@@ -190,6 +196,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
         file_format=forced_format(settings.format),
         sample=None if settings.sample is None else (settings.sample, settings.seed),
     )
+    input_reader = AnnouncingReader(reader, writer.expect) if isinstance(writer, OrderedWriter) else reader
     return Pipeline(
         counters=counters,
         input_reader=input_reader,
@@ -227,18 +234,37 @@ def _view_limits(settings: Settings, scheduler: Scheduler, engine: Engine, opene
     )
 
 
-def _make_writer(settings: Settings, outputs: Sequence[OutputFile], defects: Defects) -> Writer:
+def _make_writer(settings: Settings, outputs: Sequence[OutputFile], defects: Defects) -> Writer | OrderedWriter:
     save, errors = outputs
-    return Writer(
+    timing = Timing(disk_wait_s=settings.disk_wait)
+    writer = Writer(
         save,
         errors,
         echo=settings.echo,
         body=settings.body,
+        output_format=settings.output_format,
         notice=partial(_say, defects),
         spool_directory=settings.spool,
-        timing=Timing(disk_wait_s=settings.disk_wait),
+        timing=timing,
         before_first_answer=partial(_keep_settings, settings, defects) if save.is_resumable else None,
+        before_render=_translation(settings.output_format),
     )
+    if not settings.ordered:
+        return writer
+    return OrderedWriter(writer, WaitingFile(save, settings.spool), notice=partial(_say, defects), timing=timing)
+
+
+def _translation(output_format: str) -> Callable[[Success], None] | None:
+    """Return what puts replies into the form that a batch format has, where another API may have answered."""
+    kind = _API_OF.get(output_format)
+    if kind is None:
+        return None
+    from llmblast.providers.translated_replies import translate_reply  # noqa: PLC0415 -- most runs need none
+
+    def translate(success: Success) -> None:
+        success.reply.body = translate_reply(success.reply.body, kind)
+
+    return translate
 
 
 def _open_timeline(path: str | None, counters: Counters, stack: AsyncExitStack, fence: Fence) -> Timeline | None:

@@ -53,6 +53,9 @@ class ResultQueue:
             self.is_full = True
         self._wake()
 
+    def leave_out(self, line: Line) -> None:
+        """Do nothing: the line gets no result in this run."""
+
     async def take(self) -> list[Result]:
         """Return what has arrived; nothing after the end. With this call, the batch before it counts as worked off."""
         self._taken = self._taken_bytes = 0

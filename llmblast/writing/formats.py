@@ -12,6 +12,8 @@ from typing import Final
 from llmblast.models import Failure, Line, Outcome, Reply, Request, Success
 from llmblast.writing.safe_json import dump_line, embed, load_object
 
+AUTO: Final = "auto"
+"""The format of a record is that of its line."""
 _REQUEST_ID_HEADERS: Final = (
     b"x-request-id",
     b"request-id",
@@ -20,8 +22,22 @@ _REQUEST_ID_HEADERS: Final = (
     b"x-goog-request-id",
 )
 """Of OpenAI and most servers, Anthropic, Azure, Amazon, Google; the first in a reply counts."""
+ANTHROPIC_ERRORS: Final[Mapping[int, str]] = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+"""The types of errors that its clients know. Source: docs.anthropic.com/en/api/errors."""
 _CUSTOM_ID: Final = b'"custom_id"'
-_OUR_NAMES: Final = frozenset(
+OUR_NAMES: Final = frozenset(
     {
         "key",
         "line",
@@ -41,14 +57,17 @@ _OUR_NAMES: Final = frozenset(
         "fields",
     }
 )
-_OUR_NAMES_WITH_FILE: Final = _OUR_NAMES | {"file"}
+_OUR_NAMES_WITH_FILE: Final = OUR_NAMES | {"file"}
 
 
-def render(outcome: Outcome, echo: bool = True, body: str = "auto") -> bytes:
-    """Return the record with its newline. `echo` keeps the input, `body` (always, auto, never) the raw reply."""
+def render(outcome: Outcome, echo: bool = True, body: str = "auto", output_format: str | None = None) -> bytes:
+    """Return the record with its newline. `echo` keeps the input, `body` (always, auto, never) the raw reply.
+
+    `output_format` is a name in `FORMATS`; None stands for that of the line.
+    """
     if isinstance(outcome, Success):
-        return FORMATS.get(outcome.request.output_format, llmblast_record)(outcome, echo, body)
-    return error_record(outcome, echo)
+        return FORMATS.get(output_format or outcome.request.output_format, llmblast_record)(outcome, echo, body)
+    return error_record(outcome, echo, output_format)
 
 
 def llmblast_record(success: Success, echo: bool, body: str) -> bytes:
@@ -86,16 +105,17 @@ def openai_batch_record(success: Success, echo: bool, body: str) -> bytes:
     return _dump(record, success.request)
 
 
-def error_record(failure: Failure, echo: bool = True) -> bytes:
+def error_record(failure: Failure, echo: bool = True, output_format: str | None = None) -> bytes:
     """Return a record of errors.jsonl. `request` is the original line: JSON if it is JSON, else text.
 
     If the line is not UTF-8, `request_base64` has its exact bytes. A raw reply is always kept: it may have been billed.
     """
     line = failure.line
-    if isinstance(line, Request) and line.output_format in _ERROR_FORMATS:
-        return _ERROR_FORMATS[line.output_format](failure)
+    wanted = output_format or (line.output_format if isinstance(line, Request) else "")
+    if wanted in _ERROR_FORMATS:
+        return _ERROR_FORMATS[wanted](failure)
     record: dict[str, object] = {"key": line.key, "line": line.number, "id": line.id}
-    if not isinstance(line, Request) and (custom_id := _custom_id_in(line.text)) is not None:
+    if output_format is None and not isinstance(line, Request) and (custom_id := _custom_id_in(line.text)) is not None:
         record["custom_id"] = custom_id
         record["response"] = None
     if echo:
@@ -122,20 +142,24 @@ def anthropic_batch_record(success: Success, echo: bool, body: str) -> bytes:
     Source: docs.anthropic.com/en/api/retrieving-message-batch-results.
     """
     request = success.request
-    record: dict[str, object] = {"key": request.key, "line": request.number, "custom_id": request.id}
+    record: dict[str, object] = {"key": request.key, "line": request.number, "custom_id": _custom_id_of(request)}
     record["result"] = {"type": "succeeded", "message": embed(success.reply.body)}
     _add_billing_and_fields(record, success)
     return _dump(record, success.request)
 
 
 def _anthropic_batch_error(failure: Failure) -> bytes:
-    """Return a line of the results of an Anthropic batch, followed by the members of other error records."""
+    """Return a line of the results of an Anthropic batch, followed by the members of other error records.
+
+    Without an error of that API, the type is the one that its documentation has for the status.
+    """
     line, reply = failure.line, failure.reply
-    error: object = {"type": "error", "error": {"type": failure.code, "message": failure.error}}
+    kind = ANTHROPIC_ERRORS.get(failure.status, "api_error" if failure.attempts else "invalid_request_error")
+    error: object = {"type": "error", "error": {"type": kind, "message": failure.error}}
     has_error = reply is not None and load_object(reply.body).get("type") == "error"
     if reply is not None and has_error:
         error = embed(reply.body)
-    record: dict[str, object] = {"key": line.key, "line": line.number, "custom_id": line.id}
+    record: dict[str, object] = {"key": line.key, "line": line.number, "custom_id": _custom_id_of(line)}
     record["result"] = {"type": "errored", "error": error}
     record["error"] = {"code": failure.code, "message": failure.error}
     return _dump_failure(record, failure, keep_body=not has_error)
@@ -156,18 +180,26 @@ def _batch_members(line: Line, reply: Reply | None) -> dict[str, object]:
     """Return the first members of an OpenAI batch record. Without an HTTP reply `response` is null."""
     response = None
     if reply is not None and reply.status:
-        response = {"status_code": reply.status, "request_id": _request_id_of(reply), "body": embed(reply.body)}
+        request_id = _request_id_of(reply) or f"req_{line.key}_{line.number}"
+        response = {"status_code": reply.status, "request_id": request_id, "body": embed(reply.body)}
     return {
         "key": line.key,
         "line": line.number,
         "id": f"batch_req_{line.key}_{line.number}",
-        "custom_id": line.id,
+        "custom_id": _custom_id_of(line),
         "response": response,
     }
 
 
+def _custom_id_of(line: Line) -> str | int:
+    """Return the id of a line, a text; only a batch line whose own `custom_id` is a number keeps that."""
+    if isinstance(line.id, str) or (isinstance(line, Request) and line.output_format == "openai-batch"):
+        return line.id
+    return str(line.id)
+
+
 def _request_id_of(reply: Reply) -> str | None:
-    """Return the id that the provider, or a gateway before it, gave to the request."""
+    """Return the id that the provider, or a gateway before it, gave to the request, if it names one."""
     for name in _REQUEST_ID_HEADERS:
         if value := reply.header(name):
             return value.decode("utf-8", "replace")
@@ -212,7 +244,7 @@ def _add_billing_and_fields(record: dict[str, object], success: Success) -> None
     if success.maybe_billed:
         record["maybe_billed"] = success.maybe_billed
     if extra := success.request.extra:
-        _add_fields(record, extra, _OUR_NAMES if success.request.file is None else _OUR_NAMES_WITH_FILE)
+        _add_fields(record, extra, OUR_NAMES if success.request.file is None else _OUR_NAMES_WITH_FILE)
 
 
 def _add_fields(record: dict[str, object], extra: Mapping[str, object], our_names: frozenset[str]) -> None:

@@ -16,7 +16,7 @@ from llmblast.job.line_ends import LineEnds
 from llmblast.job.refused_lines import RefusedLines
 from llmblast.job.response_handler import ResponseHandler
 from llmblast.job.wait_limit import WaitLimit
-from llmblast.models import Attempt, Failure, Outcome, Reply, Request, Success
+from llmblast.models import Attempt, Failure, Line, Outcome, Reply, Request, Success
 from llmblast.providers import DEFAULT_PROVIDER
 from llmblast.scheduling import Endpoint
 from llmblast.sending import Backoff
@@ -97,6 +97,9 @@ class Run:
         self._order = count()
         self._next_tend_s = self.now + TEND_S
         self.events = 0
+
+    def leave_out(self, line: Line) -> None:
+        """Nothing waits for it."""
 
     def put(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
