@@ -13,6 +13,7 @@ from llmblast.providers.bedrock import Bedrock
 from llmblast.providers.finish_reasons import is_flagged
 from llmblast.providers.gemini import Gemini
 from llmblast.providers.openai import OpenAI
+from llmblast.providers.openai_responses import OpenAIResponses
 from llmblast.providers.vertex import Vertex, VertexAnthropic
 from llmblast.settings import EndpointSettings
 from llmblast.urls import host_of
@@ -28,6 +29,7 @@ PROVIDERS: dict[str, Provider] = {
         Azure(),
         Bedrock(),
         Gemini(),
+        OpenAIResponses(),
         Vertex(),
         VertexAnthropic(),
     )
