@@ -67,14 +67,24 @@ class Prompt:
     system: str | None
     images: Sequence[str]
     params: Mapping[str, object]
+    model: str | None
+    """The model that the line names, if it does. Most providers leave it to the sender, as they do the endpoint's."""
     renderings: dict[str, Rendering] | None
     """By kind of provider; those that were needed so far, but for the one in the request itself."""
 
-    def __init__(self, text: str, system: str | None, images: Sequence[str], params: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        text: str,
+        system: str | None,
+        images: Sequence[str],
+        params: Mapping[str, object],
+        model: str | None = None,
+    ) -> None:
         self.text = text
         self.system = system
         self.images = images
         self.params = params
+        self.model = model
         self.renderings = None
 
 
@@ -498,6 +508,11 @@ class SigningProvider(Provider, Protocol):
 
 
 MODEL_PLACE: Final = "{model}"
+
+
+def writes_model(provider: Provider) -> bool:
+    """Return whether a provider itself writes the model into its bodies, wherever that stands in them."""
+    return getattr(provider, "writes_model", False) is True
 
 
 def names_model_in_path(provider: Provider) -> TypeGuard[PathProvider]:

@@ -63,7 +63,7 @@ async def check(settings: Settings) -> ExitCode:
     """Writes every bad line and a summary to stdout, which with `json` is the summary's alone; with `quiet` there is
     none. SOME_FAILED when there is a bad line. Raises LlmblastError.
     """
-    parser = RequestParser(settings, providers_of(settings.endpoints) or [DEFAULT_PROVIDER])
+    parser = RequestParser(settings, providers_of(settings.endpoints, settings.model) or [DEFAULT_PROVIDER])
     source = await open_source(settings.input)
     estimate = Estimate()
     answered, failed = find_finished(settings)

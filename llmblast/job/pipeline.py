@@ -108,8 +108,8 @@ async def build_pipeline(
     The settings have passed `run_preflight_checks`, or `check_endpoints` if there are no outputs.
     Raise UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
-    keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e)) for e in settings.endpoints]
-    parser = RequestParser(settings, providers_of(settings.endpoints))
+    keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e, settings.model)) for e in settings.endpoints]
+    parser = RequestParser(settings, providers_of(settings.endpoints, settings.model))
     async with AsyncExitStack() as stack:
         source = await open_source(settings.input) if prompts is None else open_prompts(prompts)
         stack.push_async_callback(source.close)
@@ -161,7 +161,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
         max_in_flight=settings.concurrency,
         max_wait_s=settings.max_wait,
         keys=opened.keys,
-        providers=providers_of(settings.endpoints),
+        providers=providers_of(settings.endpoints, settings.model),
         gives_up=_gives_up(settings.max_errors),
         notice=say if settings.verbose and not settings.quiet else None,
         hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
@@ -314,7 +314,7 @@ def _open_channels(
     """Open a channel to each endpoint, which `stack` closes. Raise UsageError for an unusable setting."""
     open_channel = TRANSPORTS[settings.transport]
     channels: list[Channel] = []
-    providers = providers_of(settings.endpoints)
+    providers = providers_of(settings.endpoints, settings.model)
     for own, endpoint, key, provider in zip(settings.endpoints, endpoints, keys, providers, strict=True):
         target = make_target(endpoint, settings.model, key.value, provider, environ, is_mock=own.is_mock)
         channel = open_channel(target, settings.timeout, settings.connect_timeout)

@@ -21,6 +21,7 @@ from llmblast.models import (
     Signer,
     can_sign,
     names_model_in_path,
+    writes_model,
 )
 from llmblast.sending.auth import BEARER_HEADER, DEFAULT_KEY_HEADERS, auth_header, check_auth
 from llmblast.sending.proxies import Proxy, find_proxy
@@ -137,7 +138,7 @@ def make_target(
     headers = {header: value for header, value in headers.items() if header.lower() not in theirs}
     headers.update(endpoint.headers)
     name = model_of(endpoint, model, provider, is_mock=is_mock)
-    prefix = b'{"model":' + orjson.dumps(name) + b"," if name else b""
+    prefix = b'{"model":' + orjson.dumps(name) + b"," if name and not writes_model(provider) else b""
     addressing = provider if names_model_in_path(provider) else None
     base = provider.base_url(endpoint.url)
     if MODEL_PLACE in base:

@@ -50,7 +50,10 @@ def test_images_are_parts_of_a_user_message() -> None:
          {"reasoning": {"summary": "auto", "effort": "low"}}),
         ({"response_format": {"type": "json_object"}}, {"text": {"format": {"type": "json_object"}}}),
         (
-            {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}, "verbosity": "low"},
+            {
+                "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}},
+                "verbosity": "low",
+            },
             {"text": {"format": {"type": "json_schema", "name": "a", "schema": {}}, "verbosity": "low"}},
         ),
         ({"tools": [{"type": "function", "function": FUNCTION}, {"type": "web_search"}]},
