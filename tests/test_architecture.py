@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "setting_loading": {
         "errors",
         "hiding",
+        "known_hosts",
         "settings",
         "setting_option",
         "setting_places",
@@ -54,6 +55,7 @@ MAY_IMPORT = {
     "hiding": set[str](),
     "http_time": {"models"},
     "urls": set[str](),
+    "known_hosts": {"hiding", "urls"},
     "locks": {"errors"},
     "pipes": {"errors"},
     "models": set[str](),
