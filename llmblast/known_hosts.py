@@ -1,7 +1,7 @@
 """Well-known hosts: base URL, API and variable of the key, by a short name such as `groq`.
 
-`--url groq:` and `name = "groq"` without a URL stand for a host. A host whose whole URL is given gets its variable, too,
-where that is set.
+`--url groq:` and `name = "groq"` without a URL stand for a host. A host whose whole URL is given gets its variable,
+too, where that is set.
 """
 
 import re

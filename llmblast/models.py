@@ -57,6 +57,7 @@ class Rendering:
     path: str
     body: bytes
     needs_model: bool
+    model: str | None = None
 
 
 @dataclass(slots=True, eq=False, init=False)
@@ -114,7 +115,7 @@ class Request(Line):
     """Bit set of the indices of endpoints whose API cannot express it."""
     needs_model: Final[bool]
     model: Final[str | None]
-    """The model that the line itself names, if it does."""
+    """The model that the line itself names, if it does; where `needs_model` is set, beside the body."""
     max_tokens: Final[int | None]
     image_bytes: Final[int]
     """Bytes of its body that are images as base64, and"""
@@ -122,6 +123,8 @@ class Request(Line):
     """what these cost, as far as that is known."""
     deferred: Final[bool]
     output_format: Final[str]
+    headers: Final[Mapping[str, str] | None]
+    """Headers that the line itself sets, beside those of the endpoint."""
 
     def __init__(
         self,
@@ -143,6 +146,7 @@ class Request(Line):
         image_tokens: float = 0.0,
         deferred: bool = False,
         output_format: str = "llmblast",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         Line.__init__(self, number, key, text, id, input, extra)
         self.path = path
@@ -157,6 +161,7 @@ class Request(Line):
         self.image_tokens = image_tokens
         self.deferred = deferred
         self.output_format = output_format
+        self.headers = headers
 
 
 @dataclass(slots=True, eq=False, init=False)

@@ -23,6 +23,7 @@ class StreamOptions(TypedDict, total=False):
     prompt: str | None
     params: Mapping[str, Any] | None
     own_fields: Sequence[str] | None
+    line_headers: Sequence[str] | None
     media_root: Path
     limit: Number
     rps: Number

@@ -172,10 +172,10 @@ def _with_known_hosts(endpoints: Sequence[object], environ: Mapping[str, str]) -
     taken = {name for spec in endpoints if isinstance(spec, Mapping) and isinstance(name := spec.get("name"), str)}
     completed: list[object] = []
     for spec in endpoints:
-        if isinstance(spec, Mapping):
-            spec = with_known_host(spec, environ, taken)
-            taken.add(str(spec.get("name", "")))
-        completed.append(spec)
+        whole = with_known_host(spec, environ, taken) if isinstance(spec, Mapping) else spec
+        if isinstance(whole, Mapping):
+            taken.add(str(whole.get("name", "")))
+        completed.append(whole)
     return completed
 
 

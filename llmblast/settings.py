@@ -230,6 +230,9 @@ class Settings(RateSettings):
         "Fields that are not sent, only copied into the record; id always is.",
         in_check=True,
     )
+    line_headers: Annotated[tuple[str, ...], NAMES] = option(
+        (), "--line-headers", "Input", 'Request headers that lines may set in "headers".', in_check=True
+    )
     media_root: Directory | None = option(
         None, "--media-root", "Input", "Directory of the image files that lines may name.", in_check=True
     )

@@ -8,6 +8,7 @@ from llmblast.models import Failure, Line, Provider, Request, UnsupportedError
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
+from llmblast.reading.line_choices import ENDPOINT, HEADERS, LineChoices
 from llmblast.reading.lines import BOM
 from llmblast.reading.oversized_line import OversizedLine
 from llmblast.settings import Settings
@@ -25,6 +26,7 @@ class RequestParser:
 
     def __init__(self, settings: Settings, providers: Sequence[Provider]) -> None:
         self._detector = Detector(settings, DialectRouter(providers))
+        self._choices = LineChoices(settings)
         models = {endpoint.model or settings.model for endpoint in settings.endpoints} or {settings.model}
         self._model = models.pop() if len(models) == 1 else None
 
@@ -43,7 +45,10 @@ class RequestParser:
                     return result
             return _failure(Line(number, key, text, number), bad)
         try:
-            request = self._detector.format_of(fields).parse(number, key, text, fields)
+            if ENDPOINT in fields or HEADERS in fields:
+                request = self._parse_with_choices(number, key, text, fields)
+            else:
+                request = self._detector.format_of(fields).parse(number, key, text, fields)
         except (BadLine, UnsupportedError) as error:
             reason = error if isinstance(error, BadLine) else BadLine(str(error))
             return _failure(Line(number, key, text, _readable_id(fields, number)), reason)
@@ -53,6 +58,13 @@ class RequestParser:
             image_bytes, image_tokens = measure(request.body, request.model or self._model)
             request = replace(request, image_bytes=image_bytes, image_tokens=image_tokens)
         return request
+
+    def _parse_with_choices(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+        choices = self._choices.read(text, fields)
+        if choices is None:
+            return self._detector.format_of(fields).parse(number, key, text, fields)
+        fmt = self._detector.format_of(choices.fields)
+        return self._choices.apply(fmt.parse(number, key, choices.text, choices.fields), choices, text)
 
 
 def _may_hold_images(fields: Mapping[str, object]) -> bool:

@@ -4,21 +4,24 @@ Lines without a system message and parameters share those of the settings as the
 encodes them once: a plain line costs one encoded text.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import orjson
 
 from llmblast.errors import UsageError
-from llmblast.models import Prompt, Request, UnsupportedError
+from llmblast.models import Prompt, Request, UnsupportedError, names_model_in_path
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import STREAM_REFUSAL, BadLine, max_tokens_of, own_id, without
 from llmblast.reading.images import Images
+from llmblast.reading.line_choices import is_record
 from llmblast.reading.template import Template
 from llmblast.settings import Settings
 
 _RESERVED: Final = frozenset(("input", "system", "images", "params", "priority", "id", "custom_id"))
+_MODEL: Final = frozenset(("model",))
 _PROMPT: Final = frozenset(("prompt",))
 _NO_IMAGES: Final[Sequence[str]] = ()
 
@@ -36,7 +39,9 @@ class Simple:
         self._params = settings.params
         self._system = settings.system
         self._max_tokens = max_tokens_of(settings.params)
+        self._takes_model = settings.prompt is not None or settings.format == "simple"
         self._router = router if router.is_mixed else None
+        self._first = router.first
         self._render, self._kind = router.first.render, router.first.kind
         try:
             router.render_first(Prompt("", settings.system, (), settings.params))
@@ -81,11 +86,17 @@ class Simple:
             max_tokens = max_tokens_of(params)
         if (images := asked.get("images")) is not None:
             urls = self._images.urls(images)
-        asks, render, kind, closed_to = Prompt(prompt, system, urls, params), self._render, self._kind, 0
+        model = self._model_of(asked) if "model" in asked else None
+        if model is not None:
+            reserved |= _MODEL
+        asks, render, kind, closed_to = Prompt(prompt, system, urls, params, model), self._render, self._kind, 0
+        provider = self._first
         if self._router is not None:
             provider, closed_to = self._router.choose(asks)
             render, kind = provider.render, provider.kind
         path, body = render(asks)
+        if model is not None and names_model_in_path(provider):
+            path = provider.path_for(path, model)
 
         extra = without(reserved, fields)
         return Request(
@@ -101,9 +112,19 @@ class Simple:
             content=asks if self._router is not None else None,
             closed_to=closed_to,
             needs_model=True,
+            model=model,
             max_tokens=max_tokens,
             deferred=_is_deferred(asked.get("priority")),
         )
+
+    def _model_of(self, fields: Mapping[str, object]) -> str | None:
+        """Return the model that a line names. That of a record of an earlier run is the user's own field."""
+        model = fields["model"]
+        if not self._takes_model or model is None or is_record(fields):
+            return None
+        if type(model) is not str:
+            raise BadLine('"model" must be a string')
+        return sys.intern(model)
 
 
 def _refusal(params: Mapping[str, object]) -> str | None:
