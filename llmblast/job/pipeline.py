@@ -123,7 +123,7 @@ async def build_pipeline(
         if outputs:
             answered, failed = await asyncio.to_thread(find_finished_in, settings, *outputs)
             known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
-        endpoints = await _start_mocks(settings.endpoints, stack)
+        endpoints = await start_mocks(settings.endpoints, stack)
         channels = _open_channels(settings, endpoints, keys, environ, stack)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
         defects.on_run_built(partial(_secrets_in, channels), counters.by_name)
@@ -286,7 +286,7 @@ def _keep_settings(settings: Settings, defects: Defects) -> None:
             _say(defects, problem)
 
 
-async def _start_mocks(endpoints: Sequence[EndpointSettings], stack: AsyncExitStack) -> Sequence[EndpointSettings]:
+async def start_mocks(endpoints: Sequence[EndpointSettings], stack: AsyncExitStack) -> Sequence[EndpointSettings]:
     """Start the built-in provider for every `mock:` endpoint, and return the endpoints with its URL."""
     if not any(endpoint.is_mock for endpoint in endpoints):
         return endpoints

@@ -21,19 +21,19 @@ HEADERS: Final = "headers"
 _RECORD: Final = ("key", "attempts")
 """Members that all records of llmblast have, and no other line has together."""
 _RESERVED: Final = frozenset(
-    [
-        "host",
+    {
+        "accept-encoding",
+        "connection",
         "content-length",
         "content-type",
-        "transfer-encoding",
-        "connection",
-        "accept-encoding",
         "expect",
+        "host",
+        "keep-alive",
         "te",
         "trailer",
+        "transfer-encoding",
         "upgrade",
-        "keep-alive",
-    ]
+    }
 )
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 
