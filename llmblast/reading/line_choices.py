@@ -88,7 +88,7 @@ class LineChoices:
             known = ", ".join(self._endpoints)
             shown = f'"{endpoint}"' if type(endpoint) is str else "this value"
             raise BadLine(
-                f'"endpoint": {shown} is the name of none: write one of {known}, or keep the field with '
+                f'"endpoint": {shown} names no endpoint: write one of {known}, or keep the field with '
                 "--own-fields endpoint"
             )
         return self._all_bits & ~(1 << self._endpoints.index(str(endpoint)))

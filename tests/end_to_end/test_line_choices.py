@@ -117,8 +117,8 @@ def parsed(line: object, **settings: Any) -> Request | Failure:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ({"input": "a", "endpoint": "three"}, '"endpoint": "three" is the name of none: write one of one, two'),
-        ({"input": "a", "endpoint": 3}, '"endpoint": this value is the name of none'),
+        ({"input": "a", "endpoint": "three"}, '"endpoint": "three" names no endpoint: write one of one, two'),
+        ({"input": "a", "endpoint": 3}, '"endpoint": this value names no endpoint'),
         ({"input": "a", "endpoint": "two", "params": {"seed": 1}}, 'the endpoint "two" has another API'),
         ({"input": "a", "headers": {"X-Other": "a"}}, "'X-Other' is not allowed: allow it with --line-headers"),
         ({"input": "a", "headers": {"X-Tag": "a\nb"}}, "the value of 'X-Tag' must be a string"),
