@@ -202,7 +202,7 @@ def _state_of(status: int, verdict: Verdict) -> State:
 
 def _limit_as_text(info: RateLimitInfo) -> str:
     left = "" if info.remaining is None else f" ({info.remaining:,.0f} left)"
-    return f"{info.limit:,.0f} {info.kind.replace('_', ' ')}{left}"
+    return f"{info.limit or 0:,.0f} {info.kind.replace('_', ' ')}{left}"
 
 
 def _cleaned(text: str) -> str:

@@ -7,6 +7,7 @@ billed units; `/v1/rerank` and `/score` as vLLM.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from llmblast.mocking.checks import integer
 from llmblast.mocking.error_replies import BadRequestError, invalid_type, missing
 from llmblast.mocking.messages import BYTES_PER_TOKEN
 
@@ -18,6 +19,8 @@ def rerank(asked: Mapping[str, Any], model: str, make_id: Callable[[str], str], 
     """Return the reply and the prompt tokens. Raises BadRequestError."""
     query, documents = _text(asked, "query"), _texts(asked, "documents")
     top: int | None = asked.get("top_n")
+    if top is not None:
+        integer(0)(top, "top_n")
     scores = sorted(((_score(query, text), -index) for index, text in enumerate(documents)), reverse=True)
     results = [
         {"index": -index, "relevance_score": score, **({} if is_cohere else {"document": {"text": documents[-index]}})}

@@ -69,10 +69,10 @@ class ResponsesRequest:
             "model": model,
             "output": [message],
             "parallel_tool_calls": True,
-            "temperature": float(asked.get("temperature", 1.0)),
+            "temperature": _number(asked.get("temperature")),
             "tool_choice": "auto",
             "tools": [],
-            "top_p": float(asked.get("top_p", 1.0)),
+            "top_p": _number(asked.get("top_p")),
             "usage": {
                 "input_tokens": self.prompt_tokens,
                 "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -81,6 +81,10 @@ class ResponsesRequest:
                 "total_tokens": self.prompt_tokens + said,
             },
         }
+
+
+def _number(given: float | None) -> float:
+    return 1.0 if given is None else float(given)
 
 
 def _read_input(given: object) -> tuple[str, int, int]:

@@ -75,8 +75,9 @@ def _tail(system: str | None, params: Mapping[str, object]) -> bytes:
         translate = _TRANSLATIONS.get(name)
         for key, translated in ({name: value} if translate is None else translate(value)).items():
             earlier = members.get(key)
-            is_joined = isinstance(earlier, dict) and isinstance(translated, dict)
-            members[key] = {**earlier, **translated} if is_joined else translated
+            if isinstance(earlier, dict) and isinstance(translated, dict):
+                translated = {**earlier, **translated}  # noqa: PLW2901 -- both stand in one object
+            members[key] = translated
     return b"," + orjson.dumps(members)[1:] if members else b"}"
 
 

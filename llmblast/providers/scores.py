@@ -44,9 +44,8 @@ def read_scores(request: Request, data: Mapping[str, object]) -> Answer | ReplyE
     count = _count_of_pairs(_body(request))
     if count is not None and count != len(results):
         return ReplyError(f"the reply has {len(results)} scores for {count} pairs", _CODE)
-    indexes = [result.get("index") for result in results]
-    if all(type(index) is int for index in indexes):
-        results = [result for _, result in sorted(zip(indexes, results, strict=True), key=lambda pair: pair[0])]
+    if all(type(result.get("index")) is int for result in results):
+        results.sort(key=_index_of)
     return _problem(results, count) or _answer(results, data)
 
 
@@ -68,6 +67,11 @@ def _problem(results: Sequence[Mapping[str, object]], count: int | None) -> Repl
     if is_wrong or len(set(map(str, indexes))) != len(indexes):
         return ReplyError("the indexes of the scores are not those of the documents", _CODE)
     return None
+
+
+def _index_of(result: Mapping[str, object]) -> int:
+    index = result["index"]
+    return index if isinstance(index, int) else 0
 
 
 def _answer(results: list[dict[str, object]], data: Mapping[str, object]) -> Answer:

@@ -64,7 +64,7 @@ def test_images_are_parts_of_a_user_message() -> None:
         ({"store": False}, {"store": False}),
     ],
 )  # fmt: skip
-def test_parameters_of_chat_have_their_names_here(params: dict[str, object], expected: dict[str, object]) -> None:
+def test_parameters_of_chat_have_their_names_here(params: dict[str, Any], expected: dict[str, object]) -> None:
     assert rendered(**params) == {"input": "Hi", **expected}
 
 
