@@ -71,7 +71,7 @@ def with_known_host(endpoint: Mapping[str, Any], environ: Mapping[str, str], tak
     if url is None and isinstance(name, str) and name in KNOWN_HOSTS:
         return _completed(endpoint, name, name)
     short = short_name_of(url) if isinstance(url, str) else None
-    if short in KNOWN_HOSTS:
+    if short is not None and short in KNOWN_HOSTS:
         return _completed(endpoint, short, name or _free_name(short, taken))
     known = _NAME_OF_HOST.get(host_of(url)) if isinstance(url, str) and url.startswith("https://") else None
     if known is not None and environ.get(KNOWN_HOSTS[known].key_env) and not _has_key(endpoint):

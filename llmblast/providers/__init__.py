@@ -62,7 +62,7 @@ def provider_of(endpoint: EndpointSettings, model: str | None = None) -> Provide
     if endpoint.custom is not None and endpoint.kind not in (None, _CUSTOM):
         raise UsageError(f"endpoint {endpoint.name}: custom describes an API of kind {_CUSTOM!r}: remove kind")
     kind = _CUSTOM if endpoint.custom is not None else endpoint.kind
-    if kind in MADE_PER_ENDPOINT:
+    if kind is not None and kind in MADE_PER_ENDPOINT:
         return MADE_PER_ENDPOINT[kind](endpoint, model)
     if endpoint.kind is not None:
         provider = PROVIDERS.get(endpoint.kind)

@@ -77,7 +77,9 @@ def _index_of(result: Mapping[str, object]) -> int:
 def _answer(results: list[dict[str, object]], data: Mapping[str, object]) -> Answer:
     answer = Answer(results)
     meta = data.get("meta")
-    billed = {name: value for name in _BILLED if type(value := meta.get(name)) is dict} if type(meta) is dict else {}
+    billed: dict[str, object] = {}
+    if isinstance(meta, dict):
+        billed = {name: meta[name] for name in _BILLED if isinstance(meta.get(name), dict)}
     if billed:
         answer.usage = billed
         counts = [count_of(unit.get("input_tokens")) for unit in billed.values() if isinstance(unit, dict)]

@@ -119,7 +119,7 @@ def test_a_key_goes_into_its_header() -> None:
     assert target.headers["Authorization"] == "Token k-1"
 
 
-def read(data: object, **pointers: str) -> Answer | ReplyError:
+def read(data: object, **pointers: Any) -> Answer | ReplyError:
     return provider_of(endpoint(**pointers)).read_answer(ASKED, Reply(200, body=orjson.dumps(data)))
 
 
