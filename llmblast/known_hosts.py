@@ -25,7 +25,7 @@ class Host(NamedTuple):
 
 
 KNOWN_HOSTS: Final[Mapping[str, Host]] = {
-    "anthropic": Host("https://api.anthropic.com"),
+    "anthropic": Host("https://api.anthropic.com/v1"),
     "cerebras": Host("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
     "cohere": Host("https://api.cohere.ai/compatibility/v1", "COHERE_API_KEY"),
     "cohere-rerank": Host("https://api.cohere.com/v2/rerank", "COHERE_API_KEY"),
