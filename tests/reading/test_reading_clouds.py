@@ -115,7 +115,11 @@ def test_other_lines_stay_what_they_are() -> None:
         ({"contents": CONTENTS}, ("openai",), "no endpoint takes gemini.generate requests, all speak openai"),
         ({"key": "a", "request": {"contents": CONTENTS}}, ("bedrock",), "no endpoint takes gemini.generate requests"),
         ({"recordId": "a", "modelInput": {"messages": MESSAGES}}, ("openai",), "no endpoint takes bedrock.converse"),
-        ({"recordId": "a", "modelInput": {"prompt": "x"}}, ("bedrock",), "modelInput is no Converse request"),
+        (
+            {"recordId": "a", "modelInput": {"prompt": "x"}},
+            ("bedrock",),
+            "Bedrock InvokeModel batch lines are not supported",
+        ),
         ({"key": ["a"], "request": {"contents": CONTENTS}}, ("gemini",), '"key" must be a string or an integer'),
         ({"model": 3, "contents": CONTENTS}, ("gemini",), '"model" must be a string'),
     ],
