@@ -1,6 +1,7 @@
 """Check: validate every line and estimate tokens and duration of a run; send nothing, write no file."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Literal
@@ -11,7 +12,7 @@ from llmblast.errors import ExitCode
 from llmblast.job.earlier_runs import find_finished
 from llmblast.job.input_reader import InputReader
 from llmblast.job.seen_ids import SeenIds
-from llmblast.models import Failure, Request
+from llmblast.models import Failure, Provider, Request
 from llmblast.providers import DEFAULT_PROVIDER, providers_of
 from llmblast.reading import RequestParser, open_source
 from llmblast.scheduling import TokenEstimator
@@ -63,7 +64,10 @@ async def check(settings: Settings) -> ExitCode:
     """Writes every bad line and a summary to stdout, which with `json` is the summary's alone; with `quiet` there is
     none. SOME_FAILED when there is a bad line. Raises LlmblastError.
     """
-    parser = RequestParser(settings, providers_of(settings.endpoints, settings.model) or [DEFAULT_PROVIDER])
+    providers = providers_of(settings.endpoints, settings.model)
+    if providers:
+        _check_models(settings, providers)
+    parser = RequestParser(settings, providers or [DEFAULT_PROVIDER])
     source = await open_source(settings.input)
     estimate = Estimate()
     answered, failed = find_finished(settings)
@@ -94,6 +98,13 @@ async def check(settings: Settings) -> ExitCode:
     elif not settings.quiet:
         sys.stdout.writelines(f"{line}\n" for line in _summary(settings, estimate))
     return exit_code
+
+
+def _check_models(settings: Settings, providers: Sequence[Provider]) -> None:
+    from llmblast.sending import check_model  # noqa: PLC0415 -- most checks name no endpoint
+
+    for endpoint, provider in zip(settings.endpoints, providers, strict=True):
+        check_model(endpoint, settings.model, provider)
 
 
 def _summary_json(settings: Settings, estimate: Estimate) -> dict[str, object]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from llmblast.models import MODEL_PLACE, Answer, Prompt, Reply, ReplyError, Request
-from llmblast.providers.on_demand import read_error
 from llmblast.providers.rate_limit_headers import read_rate_limits
 from llmblast.urls import base_and_model, host_of
 
@@ -36,7 +35,6 @@ class Gemini:
     other_key_env = "GOOGLE_API_KEY"
     headers: Mapping[str, str] = {}
     body_prefix = b""
-    read_error = staticmethod(read_error)
     read_limits = staticmethod(read_rate_limits)
 
     @cached_property
@@ -79,6 +77,11 @@ class Gemini:
 
     def read_answer(self, request: Request, reply: Reply) -> Answer | ReplyError:
         return self._contents.read_answer(reply)
+
+    def read_error(self, reply: Reply) -> ReplyError:
+        from llmblast.providers.google_errors import read_google_error  # noqa: PLC0415 -- at the first error
+
+        return read_google_error(reply)
 
     def named_wait_s(self, error: ReplyError, reply: Reply, wall_now_s: float) -> float | None:
         from llmblast.providers.google_errors import google_wait_s  # noqa: PLC0415 -- at the first error

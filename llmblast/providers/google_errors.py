@@ -1,4 +1,4 @@
-"""Google's errors: how long to wait for a quota.
+"""Google's errors: which name they have, and how long to wait for a quota.
 
 A quota by the day names a wait of seconds (`RetryInfo`) all the same, after which it is as used up as before: it is
 full again at midnight in California. Sources: https://ai.google.dev/gemini-api/docs/rate-limits,
@@ -10,10 +10,21 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from llmblast.models import Reply, ReplyError
-from llmblast.providers.on_demand import named_wait_s
+from llmblast.providers import reply_errors
+from llmblast.providers.wait_hints import named_wait_s
 
 _BY_DAY = ("perday", "per_day", "daily")
 _STANDARD_TIME = timezone(timedelta(hours=-8))
+
+
+def read_google_error(reply: Reply) -> ReplyError:
+    """Return the error in the body of a reply that is not 2xx, with a name as its code instead of the status."""
+    error = reply_errors.read_error(reply)
+    names = (members.get(key) for key in ("reason", "status") for members in error.objects)
+    name = next((name for name in names if isinstance(name, str) and name), None)
+    if name is not None and error.code.isdecimal():
+        error.code = name
+    return error
 
 
 def google_wait_s(error: ReplyError, reply: Reply, wall_now_s: float) -> float | None:

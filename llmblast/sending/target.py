@@ -187,6 +187,15 @@ def model_of(endpoint: EndpointSettings, model: str | None, provider: Provider, 
     return name or MOCK_MODEL
 
 
+def check_model(endpoint: EndpointSettings, model: str | None, provider: Provider) -> None:
+    """Raise UsageError where the URLs of an endpoint have to name a model and there is none."""
+    if endpoint.is_mock:
+        return
+    name = model_of(endpoint, model, provider)
+    if name is None and MODEL_PLACE in provider.base_url(endpoint.url):
+        _missing_model(endpoint, provider)
+
+
 def _missing_model(endpoint: EndpointSettings, provider: Provider) -> NoReturn:
     raise UsageError(
         f"endpoint {endpoint.name}: the model is missing, which the URL of each {provider.kind} request names: "
