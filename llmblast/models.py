@@ -61,6 +61,7 @@ class Rendering:
     path: str
     body: bytes
     needs_model: bool
+    model: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -85,14 +86,24 @@ class Prompt:
     system: str | None
     parts: Sequence[Part]
     params: Mapping[str, object]
+    model: str | None
+    """The model that the line names, if it does. Most providers leave it to the sender, as they do the endpoint's."""
     renderings: dict[str, Rendering] | None
     """By kind of provider; those that were needed so far, but for the one in the request itself."""
 
-    def __init__(self, text: str, system: str | None, parts: Sequence[Part], params: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        text: str,
+        system: str | None,
+        parts: Sequence[Part],
+        params: Mapping[str, object],
+        model: str | None = None,
+    ) -> None:
         self.text = text
         self.system = system
         self.parts = parts
         self.params = params
+        self.model = model
         self.renderings = None
 
 
@@ -122,7 +133,7 @@ class Request(Line):
     """Bit set of the indices of endpoints whose API cannot express it."""
     needs_model: Final[bool]
     model: Final[str | None]
-    """The model that the line itself names, if it does."""
+    """The model that the line itself names, if it does; where `needs_model` is set, beside the body."""
     max_tokens: Final[int | None]
     image_bytes: Final[int]
     """Bytes of its body that are media as base64, and"""
@@ -130,6 +141,8 @@ class Request(Line):
     """what these cost, as far as that is known."""
     deferred: Final[bool]
     output_format: Final[str]
+    headers: Final[Mapping[str, str] | None]
+    """Headers that the line itself sets, beside those of the endpoint."""
 
     def __init__(
         self,
@@ -152,6 +165,7 @@ class Request(Line):
         deferred: bool = False,
         output_format: str = "llmblast",
         file: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         # Not by Line.__init__, which would take 0.3 us more.
         self.number = number  # type: ignore[misc]
@@ -173,6 +187,7 @@ class Request(Line):
         self.image_tokens = image_tokens
         self.deferred = deferred
         self.output_format = output_format
+        self.headers = headers
 
 
 @dataclass(slots=True, eq=False, init=False)
@@ -524,6 +539,11 @@ class SigningProvider(Provider, Protocol):
 
 
 MODEL_PLACE: Final = "{model}"
+
+
+def writes_model(provider: Provider) -> bool:
+    """Return whether a provider itself writes the model into its bodies, wherever that stands in them."""
+    return getattr(provider, "writes_model", False) is True
 
 
 def names_model_in_path(provider: Provider) -> TypeGuard[PathProvider]:

@@ -26,6 +26,7 @@ class StreamOptions(TypedDict, total=False):
     map: Mapping[str, str] | None
     params: Mapping[str, Any] | None
     own_fields: Sequence[str] | None
+    line_headers: Sequence[str] | None
     media_root: Path
     media_max_bytes: Number
     limit: Number

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from llmblast.errors import UsageError
 from llmblast.hiding import shown_url
+from llmblast.known_hosts import KNOWN_HOSTS, short_name_of, with_known_host
 from llmblast.setting_files import read_texts, without_overridden, without_variables
 from llmblast.setting_option import ENV_PREFIX, variable_of
 from llmblast.setting_places import MAX_SHOWN_VALUE, Places, without_secrets
@@ -29,7 +30,7 @@ from llmblast.setting_values import (
     shown,
     shown_name,
 )
-from llmblast.settings import MAX_COUNT, MOCK_SCHEME, URL_SETTINGS, EndpointSettings, Settings
+from llmblast.settings import MAX_COUNT, MOCK_SCHEME, URL_SETTINGS, CustomSettings, EndpointSettings, Settings
 from llmblast.units import UnitError, parse_count
 from llmblast.urls import is_host
 
@@ -38,6 +39,7 @@ _HINTS = {
     "api_key": "keys are not allowed here: name the variable that holds the key with key_env, or a file with key_file",
 }
 """Hints for unknown settings whose name a person may expect to work."""
+_CUSTOM = "custom"
 _USUAL_NAMES = {"save": "save.jsonl", "errors": "errors.jsonl", "timeline": "timeline.jsonl"}
 _AMOUNT = re.compile(r"[0-9.]{1,12}[a-zA-Z/%]{0,3}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -64,7 +66,8 @@ def load(flags: Mapping[str, Any], config: str | None = None, environ: Mapping[s
     if not isinstance(specs, Sequence) or isinstance(specs, str):
         raise UsageError(f"{config}: endpoints: write one [[endpoints]] table for each endpoint")
     merged = {name: _convert(Settings, name, value, places.of([name])) for name, value in merged.items()}
-    merged["endpoints"] = [_endpoint(spec, places.of(["endpoints", index])) for index, spec in enumerate(specs)]
+    endpoints = [_endpoint(spec, places.of(["endpoints", index])) for index, spec in enumerate(specs)]
+    merged["endpoints"] = _with_known_hosts(endpoints, environ)
     settings = _validate({**merged, **read_texts(merged)}, places)
     return replace(settings, endpoints=_named(settings.endpoints))
 
@@ -168,6 +171,18 @@ def _endpoint(spec: object, place: str) -> object:
     return {name: _convert(EndpointSettings, str(name), value, f"{place}.{name}") for name, value in spec.items()}
 
 
+def _with_known_hosts(endpoints: Sequence[object], environ: Mapping[str, str]) -> list[object]:
+    """Return the settings of all endpoints with those that their hosts imply."""
+    taken = {name for spec in endpoints if isinstance(spec, Mapping) and isinstance(name := spec.get("name"), str)}
+    completed: list[object] = []
+    for spec in endpoints:
+        whole = with_known_host(spec, environ, taken) if isinstance(spec, Mapping) else spec
+        if isinstance(whole, Mapping):
+            taken.add(str(whole.get("name", "")))
+        completed.append(whole)
+    return completed
+
+
 def _validate(merged: Mapping[str, Any], places: Places) -> Settings:
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 -- costs 50 ms, which `--help` need not wait for
 
@@ -197,6 +212,10 @@ def _check_url(endpoint: EndpointSettings) -> None:
         if endpoint.url != f"{MOCK_SCHEME}:" and not endpoint.url.startswith(f"{MOCK_SCHEME}:?"):
             raise UsageError(f"endpoint {shown!r}: write parameters after a question mark: mock:?rps=50&latency=0.2")
         return
+    if (short := short_name_of(endpoint.url)) is not None:
+        raise UsageError(
+            f"endpoint {shown!r}: not a URL, and no known host{did_you_mean(short, KNOWN_HOSTS, suffix=':')}"
+        )
     try:
         parts = urlsplit(endpoint.url)
         is_usable = parts.scheme in ("http", "https") and parts.port != 0
@@ -248,13 +267,20 @@ def _explain(error: Mapping[str, Any], places: Places) -> str:
     location = [part for part in error["loc"] if not (isinstance(part, str) and "[" in part)]
     last = str(location[-1]) if location else ""
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        names = [f.name for f in fields(EndpointSettings if location[0] == "endpoints" else Settings)]
+        names = [f.name for f in fields(_owner_of(location))]
         hint = f": {_HINTS[last]}" if last in _HINTS and last not in names else did_you_mean(last, names)
         return f"{places.of_owner(location)}: unknown setting {shown_name(last)}{hint}"
     place = places.of(location)
     if error["type"] in ("missing", "missing_argument"):
         return f"{place}: is missing: add it"
     return f"{place}: {explain({**error, 'loc': location})}"
+
+
+def _owner_of(location: Sequence[object]) -> type[Settings | EndpointSettings | CustomSettings]:
+    """Return the class of the settings among which the one at `location` is."""
+    if location[0] != "endpoints":
+        return Settings
+    return CustomSettings if _CUSTOM in location[:-1] else EndpointSettings
 
 
 def _named(endpoints: Sequence[EndpointSettings]) -> tuple[EndpointSettings, ...]:

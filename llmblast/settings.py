@@ -134,6 +134,28 @@ class RateSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CustomSettings:
+    """An API in settings: the body of its requests, and JSON pointers (RFC 6901) into its replies.
+
+    In `body`, `{prompt}`, `{system}`, `{model}`, `{images}`, `{params}` and `{params.NAME}` are filled in.
+    `key_header` is a header such as `Authorization: Token {key}`.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    body: Annotated[Mapping[str, Any], JSON_OBJECT]
+    text: str
+    finish_reason: str | None = None
+    usage: str | None = None
+    prompt_tokens: str | None = None
+    completion_tokens: str | None = None
+    model: str | None = None
+    error: str | None = None
+    error_code: str | None = None
+    key_header: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSettings(RateSettings):
     """Settings of one endpoint, with its own limits.
 
@@ -141,7 +163,7 @@ class EndpointSettings(RateSettings):
     with the same `quota` share one account: a rate-limit reply to one pauses all of them. The key is read again every
     `key_refresh` seconds. `auth` is `bearer`, or the header for the key. `proxy` is a URL, or `none` for a direct
     connection in spite of the environment. `ca_file` adds trusted certificates to the system's. `kind` is the API of
-    the endpoint.
+    the endpoint, `custom` describes one that llmblast does not know.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "str_strip_whitespace": True}
@@ -165,6 +187,7 @@ class EndpointSettings(RateSettings):
     ca_file: RawName | None = None
     client_cert: RawName | None = None
     client_key: RawName | None = None
+    custom: CustomSettings | None = None
 
     @property
     def is_adaptive(self) -> bool:
@@ -182,7 +205,8 @@ class EndpointSettings(RateSettings):
         return self.url.startswith(f"{MOCK_SCHEME}:")
 
 
-URL_SETTINGS = tuple(entry.name for entry in fields(EndpointSettings) if entry.name not in ("url", "headers"))
+_TOML_ONLY = ("headers", "custom")
+URL_SETTINGS = tuple(entry.name for entry in fields(EndpointSettings) if entry.name not in ("url", *_TOML_ONLY))
 """Settings that may follow the URL of an endpoint on the command line."""
 
 
@@ -233,6 +257,9 @@ class Settings(RateSettings):
         "Input",
         "Fields that are not sent, only copied into the record; id always is.",
         in_check=True,
+    )
+    line_headers: Annotated[tuple[str, ...], NAMES] = option(
+        (), "--line-headers", "Input", 'Request headers that lines may set in "headers".', in_check=True
     )
     media_root: Directory | None = option(
         None,

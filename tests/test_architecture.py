@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "setting_loading": {
         "errors",
         "hiding",
+        "known_hosts",
         "settings",
         "setting_files",
         "setting_option",
@@ -60,6 +61,7 @@ MAY_IMPORT = {
     "http_time": {"models"},
     "urls": set[str](),
     "input_paths": {"errors"},
+    "known_hosts": {"hiding", "urls"},
     "locks": {"errors"},
     "pipes": {"errors"},
     "models": set[str](),
@@ -73,7 +75,7 @@ AT_HOME = {
     "rich": {"watching"},
     "aiohttp": {"sending", "mocking", "reading"},
     "obstore": {"reading"},
-    "pyarrow": {"reading"},
+    "pyarrow": {"reading", "converting"},
     "yarl": {"sending"},
     "python_socks": {"sending"},
     "httptools": {"sending"},
@@ -85,7 +87,6 @@ AT_HOME = {
     "minijinja": {"reading"},
     "uvloop": {"cli", "api"},
     "pydantic": {"setting_loading"},
-    "pyarrow": {"converting"},
     "orjson": {"reading", "providers", "sending", "writing", "mocking", "job", "cli", "watching", "converting"},
 }
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import typer
@@ -42,13 +42,15 @@ def show(*, dry_run: DryRun = False, **given: Any) -> None:
 
 def _shown(endpoint: EndpointSettings) -> dict[str, Any]:
     values = {entry.name: getattr(endpoint, entry.name) for entry in fields(endpoint)}
-    shown = {
+    shown: dict[str, Any] = {
         name: show(values[name])
         for name, show in (("proxy", shown_url), ("key_env", shown_variable), ("key_file", shown_file))
         if values[name]
     }
     if endpoint.key_command:
         shown["key_command"] = HIDDEN
+    if endpoint.custom is not None:
+        shown["custom"] = {name: value for name, value in asdict(endpoint.custom).items() if value is not None}
     headers = dict.fromkeys(endpoint.headers, HIDDEN)
     return {**values, **shown, "url": hide_query(endpoint.url), "headers": headers}
 

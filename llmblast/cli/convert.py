@@ -10,7 +10,22 @@ import typer
 from llmblast.cli.options import option_annotation, parse_given_params, take_options
 from llmblast.setting_loading import load
 
-_SETTINGS = ("format", "prompt", "system", "params", "own_fields", "media_root", "limit", "model", "overwrite", "quiet")
+_SETTINGS = (
+    "format",
+    "prompt",
+    "prompt_file",
+    "system",
+    "system_file",
+    "map",
+    "params",
+    "own_fields",
+    "media_root",
+    "media_max_bytes",
+    "limit",
+    "model",
+    "overwrite",
+    "quiet",
+)
 """The settings of `run` that shape a request or name what to do with files."""
 
 Source = Annotated[str, typer.Argument(metavar="INPUT", help="File to read; - reads standard input.")]

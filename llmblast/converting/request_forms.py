@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from llmblast.converting.rows import Row, load_value
 from llmblast.models import Failure, Prompt, RawBody, Request, UnsupportedError
 from llmblast.providers.anthropic import Anthropic
+from llmblast.providers.chat_parts import data_url
 from llmblast.providers.openai import OpenAI
 from llmblast.providers.translated_requests import CHAT, MESSAGES, prompt_in, translate_request
 from llmblast.reading import RequestParser
@@ -116,12 +117,16 @@ def _own_fields(request: Request, taken: Row) -> Row:
     return {name: value for name, value in (request.extra or {}).items() if name not in taken}
 
 
+_FIELDS: Mapping[str, str] = {"image": "images", "audio": "audio", "video": "video"}
+"""Where a simple line names media, by their kind; `files` holds all others."""
+
+
 def _simple_members(prompt: Prompt) -> Row:
     members: Row = {"input": prompt.text}
     if prompt.system:
         members["system"] = prompt.system
-    if prompt.images:
-        members["images"] = list(prompt.images)
+    for part in prompt.parts:
+        members.setdefault(_FIELDS.get(part.kind, "files"), []).append(part.url or data_url(part))
     if prompt.params:
         members["params"] = dict(prompt.params)
     return members

@@ -2,6 +2,7 @@
 
 import sys
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
@@ -14,7 +15,7 @@ from llmblast.input_paths import recorded_input
 from llmblast.job.earlier_runs import find_finished
 from llmblast.job.input_reader import InputReader
 from llmblast.job.seen_ids import SeenIds
-from llmblast.models import Failure, Line, Request
+from llmblast.models import Failure, Line, Provider, Request
 from llmblast.providers import DEFAULT_PROVIDER, providers_of
 from llmblast.reading import RequestParser, open_sources
 from llmblast.reading.file_formats import forced_format
@@ -93,7 +94,10 @@ async def check(settings: Settings) -> ExitCode:
     """Writes every bad line and a summary to stdout, which with `json` is the summary's alone; with `quiet` there is
     none. SOME_FAILED when there is a bad line. Raises LlmblastError.
     """
-    parser = RequestParser(settings, providers_of(settings.endpoints) or [DEFAULT_PROVIDER])
+    providers = providers_of(settings.endpoints, settings.model)
+    if providers:
+        _check_models(settings, providers)
+    parser = RequestParser(settings, providers or [DEFAULT_PROVIDER])
     sources = await open_sources(settings.input)
     estimate = Estimate()
     answered, failed = find_finished(settings)
@@ -141,6 +145,13 @@ async def check(settings: Settings) -> ExitCode:
 
 def _write_note(findings: TextIO, note: str) -> None:
     findings.write(f"{sanitize_text(note, 500)}\n")
+
+
+def _check_models(settings: Settings, providers: Sequence[Provider]) -> None:
+    from llmblast.sending import check_model  # noqa: PLC0415 -- most checks name no endpoint
+
+    for endpoint, provider in zip(settings.endpoints, providers, strict=True):
+        check_model(endpoint, settings.model, provider)
 
 
 def _summary_json(settings: Settings, estimate: Estimate) -> dict[str, object]:

@@ -113,8 +113,8 @@ async def build_pipeline(
     The settings have passed `run_preflight_checks`, or `check_endpoints` if there are no outputs.
     Raise UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
-    keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e)) for e in settings.endpoints]
-    parser = RequestParser(settings, providers_of(settings.endpoints))
+    keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e, settings.model)) for e in settings.endpoints]
+    parser = RequestParser(settings, providers_of(settings.endpoints, settings.model))
     async with AsyncExitStack() as stack:
         if prompts is None:
             sources = await open_sources(settings.input, follow=settings.follow)
@@ -133,7 +133,7 @@ async def build_pipeline(
         if outputs:
             answered, failed = await asyncio.to_thread(find_finished_in, settings, *outputs)
             known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
-        endpoints = await _start_mocks(settings.endpoints, stack)
+        endpoints = await start_mocks(settings.endpoints, stack)
         channels = _open_channels(settings, endpoints, keys, environ, stack)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
         defects.on_run_built(partial(_secrets_in, channels), counters.by_name)
@@ -173,7 +173,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
         max_in_flight=settings.concurrency,
         max_wait_s=settings.max_wait,
         keys=opened.keys,
-        providers=providers_of(settings.endpoints),
+        providers=providers_of(settings.endpoints, settings.model),
         gives_up=_gives_up(settings.max_errors),
         notice=say if settings.verbose and not settings.quiet else None,
         hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
@@ -326,7 +326,7 @@ def _keep_settings(settings: Settings, defects: Defects) -> None:
             _say(defects, problem)
 
 
-async def _start_mocks(endpoints: Sequence[EndpointSettings], stack: AsyncExitStack) -> Sequence[EndpointSettings]:
+async def start_mocks(endpoints: Sequence[EndpointSettings], stack: AsyncExitStack) -> Sequence[EndpointSettings]:
     """Start the built-in provider for every `mock:` endpoint, and return the endpoints with its URL."""
     if not any(endpoint.is_mock for endpoint in endpoints):
         return endpoints
@@ -354,7 +354,7 @@ def _open_channels(
     """Open a channel to each endpoint, which `stack` closes. Raise UsageError for an unusable setting."""
     open_channel = TRANSPORTS[settings.transport]
     channels: list[Channel] = []
-    providers = providers_of(settings.endpoints)
+    providers = providers_of(settings.endpoints, settings.model)
     for own, endpoint, key, provider in zip(settings.endpoints, endpoints, keys, providers, strict=True):
         target = make_target(endpoint, settings.model, key.value, provider, environ, is_mock=own.is_mock)
         channel = open_channel(target, settings.timeout, settings.connect_timeout)

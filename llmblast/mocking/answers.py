@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from llmblast.mocking import anthropic_messages
+from llmblast.mocking import anthropic_messages, rankings, responses
 from llmblast.mocking.bedrock_converse import ConverseRequest
 from llmblast.mocking.chat import ChatRequest, check_chat
 from llmblast.mocking.cloud_calls import CONVERSE, GENERATE, RAW_PREDICT
@@ -77,6 +77,10 @@ class Answers:
             RAW_PREDICT: self._messages_without_model,
             GENERATE: self._contents,
             CONVERSE: self._converse,
+            responses.OPERATION: self._response,
+            rankings.RERANK: self._ranking,
+            rankings.COHERE_RERANK: self._cohere_ranking,
+            rankings.SCORE: self._scores,
         }
 
     def answer(self, operation: str, body: bytes, model: str = "") -> Answer:
@@ -213,6 +217,25 @@ class Answers:
         request = ConverseRequest(asked, self._writer, self._identifier)
         said = len(request.choice.pieces)
         return Answer(request.whole(), 200, request.prompt_tokens, said, self._most(request.cap), request.text)
+
+    def _response(self, asked: dict[str, Any]) -> Answer:
+        request = responses.ResponsesRequest(asked, self._writer)
+        reply = request.whole(self.models.name_of(asked), int(self._wall_clock()), self._identifier)
+        said, most = len(request.choice.pieces), self._most(request.cap)
+        return Answer(orjson.dumps(reply), 200, request.prompt_tokens, said, most, request.choice.text)
+
+    def _ranking(self, asked: dict[str, Any]) -> Answer:
+        reply, heard = rankings.rerank(asked, self.models.name_of(asked), self._identifier, is_cohere=False)
+        return Answer(orjson.dumps(reply), prompt_tokens=heard)
+
+    def _cohere_ranking(self, asked: dict[str, Any]) -> Answer:
+        reply, heard = rankings.rerank(asked, self.models.name_of(asked), self._identifier, is_cohere=True)
+        return Answer(orjson.dumps(reply), prompt_tokens=heard)
+
+    def _scores(self, asked: dict[str, Any]) -> Answer:
+        model, created_s = self.models.name_of(asked), int(self._wall_clock())
+        reply, heard = rankings.score(asked, model, created_s, self._identifier)
+        return Answer(orjson.dumps(reply), prompt_tokens=heard)
 
     def _head(self, prefix: str, kind: str, model: str) -> dict[str, object]:
         created = int(self._wall_clock())

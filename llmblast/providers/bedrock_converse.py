@@ -88,6 +88,9 @@ class Converse:
             value = prompt.params.get(name)
             if value is not None and value is not False and not (name == "n" and value == 1):
                 return f'the Converse API has no parameter like "{name}": take it out'
+        wanted = prompt.params.get("response_format")
+        if isinstance(wanted, dict) and wanted.get("type") not in ("text", "json_schema"):
+            return 'the Converse API takes a "response_format" with a json_schema only: name one, or take it out'
         return next((reason for part in prompt.parts if (reason := _unsupported_media(part)) is not None), None)
 
     def render(self, prompt: Prompt) -> bytes:

@@ -17,7 +17,7 @@ _AUDIO_FORMATS = {
     "audio/mpeg": "mp3",
     "audio/mp3": "mp3",
 }
-_PDF = "application/pdf"
+PDF = "application/pdf"
 _TEXTS = ("application/json", "application/xml")
 
 
@@ -31,6 +31,15 @@ def parts_of(prompt: Prompt) -> Sequence[Mapping[str, object]]:
     if (reason := unsupported_part(prompt)) is not None:
         raise UnsupportedError(reason)
     return [{"type": "text", "text": prompt.text}, *map(_part, prompt.parts)]
+
+
+def image_part(url: str) -> Part:
+    """Return the part of an image with an http, https or data URL."""
+    start, comma, data = url.partition(",")
+    media_type, _, encoding = start.removeprefix("data:").partition(";")
+    if not comma or not url.startswith("data:") or encoding != "base64":
+        return Part("image", "", "", url, "")
+    return Part("image", media_type, data, "", "")
 
 
 def is_text(media_type: str) -> bool:
@@ -51,19 +60,20 @@ def _reason_against(part: Part) -> str | None:
             if part.media_type in _AUDIO_FORMATS
             else f"{_API} takes no {part.media_type}: convert it to wav or mp3"
         )
-    is_known = part.media_type == _PDF or is_text(part.media_type)
+    is_known = part.media_type == PDF or is_text(part.media_type)
     return None if is_known else f"{_API} takes no {part.media_type}: convert it to PDF or text"
 
 
 def _part(part: Part) -> Mapping[str, object]:
     if part.kind == "image":
-        return {"type": "image_url", "image_url": {"url": part.url or _data_url(part)}}
+        return {"type": "image_url", "image_url": {"url": part.url or data_url(part)}}
     if part.kind == "audio":
         return {"type": "input_audio", "input_audio": {"data": part.data, "format": _AUDIO_FORMATS[part.media_type]}}
     if is_text(part.media_type):
         return {"type": "text", "text": b64decode(part.data).decode(errors="replace")}
-    return {"type": "file", "file": {"filename": part.name or "document.pdf", "file_data": _data_url(part)}}
+    return {"type": "file", "file": {"filename": part.name or "document.pdf", "file_data": data_url(part)}}
 
 
-def _data_url(part: Part) -> str:
+def data_url(part: Part) -> str:
+    """Return media as a data URL."""
     return f"data:{part.media_type};base64,{part.data}"

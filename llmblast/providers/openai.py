@@ -20,6 +20,7 @@ _loads: Final = orjson.loads
 _dumps: Final = orjson.dumps
 _KIND: Final = "openai"
 _CHAT: Final = "chat/completions"
+RESPONSES: Final = "responses"
 _WITH_CHOICES: Final = (_CHAT, "completions")
 """Paths whose plain replies are read here; `odd_replies` reads all others."""
 _DIALECTS: Final = {f"openai.{'chat' if path == _CHAT else path}": path for path in API_PATHS}
@@ -30,12 +31,16 @@ _JWT: Final = r"eyJ[\w-]+\.[\w-]+\.[\w-]*"
 
 
 def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
-    """Return the answer or the error in a 2xx reply. Never raises.
+    """Return the answer or the error in a 2xx reply. Never raises."""
+    return read_reply(request, reply, path_of(request, _KIND, _CHAT))
+
+
+def read_reply(request: Request, reply: Reply, path: str) -> Answer | ReplyError:
+    """Return the answer or the error in a 2xx reply of a path of this API. Never raises.
 
     Where the answer is in a stream, in a text or in a body that strict JSON refuses, `reply.body` becomes the plain
     reply.
     """
-    path = _path_of(request)
     try:
         data = _loads(reply.body)
     except orjson.JSONDecodeError:
@@ -51,11 +56,11 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
     return read_data(request, reply, data, path)
 
 
-def _path_of(request: Request) -> str:
-    """Return the path of this API that the request went to."""
-    if request.kind != _KIND and isinstance(request.content, RawBody):
-        return _DIALECTS[request.content.dialect]
-    return request.path
+def path_of(request: Request, kind: str, path_of_prompts: str) -> str:
+    """Return the path of this API that the request went to, by a provider of this kind."""
+    if request.kind == kind or request.content is None:
+        return request.path
+    return _DIALECTS[request.content.dialect] if isinstance(request.content, RawBody) else path_of_prompts
 
 
 class OpenAI:
@@ -76,9 +81,11 @@ class OpenAI:
         return base_url(url)
 
     def names_path(self, url: str) -> bool:
-        """See `Provider`. The clouds call the base of this API `/openai`, `/openai/v1` or `/openapi`."""
+        """See `Provider`. The clouds call the base of this API `/openai`, `/openai/v1` or `/openapi`. Another provider
+        knows `/responses`.
+        """
         path = url.partition("?")[0].rstrip("/")
-        is_known = any(path.endswith(f"/{api_path}") for api_path in (*API_PATHS, *_BASES))
+        is_known = any(path.endswith(f"/{api_path}") for api_path in (*API_PATHS, *_BASES) if api_path != RESPONSES)
         return is_known and not is_azure(host_of(url))
 
     def auth_header(self, url: str, key: str) -> tuple[str, str]:

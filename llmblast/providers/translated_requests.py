@@ -10,6 +10,7 @@ import orjson
 
 from llmblast.models import Prompt, UnsupportedError
 from llmblast.providers.anthropic_messages import Messages
+from llmblast.providers.chat_parts import image_part
 from llmblast.providers.translated_replies import arguments_of
 
 Body = dict[str, object]
@@ -41,7 +42,7 @@ def prompt_in(body: Mapping[str, object]) -> Prompt | None:
         return None
     text, images = _question(question[0].get("content"))
     params = {name: value for name, value in body.items() if name != "messages"}
-    return None if text is None else Prompt(text, system, images, params)
+    return None if text is None else Prompt(text, system, [image_part(url) for url in images], params)
 
 
 def _question(content: object) -> tuple[str | None, list[str]]:
@@ -122,7 +123,9 @@ def _block(part: Body) -> object:
         return {"type": "text", "text": part.get("text")}
     image = part.get("image_url")
     if part.get("type") == "image_url" and isinstance(image, dict):
-        messages = _objects(_rendered(Prompt("", None, (str(image.get("url")),), {}))["messages"], '"messages"')
+        messages = _objects(
+            _rendered(Prompt("", None, (image_part(str(image.get("url"))),), {}))["messages"], '"messages"'
+        )
         return _objects(messages[0]["content"], '"content"')[0]
     raise UnsupportedError(f"a part of type {part.get('type')!r} has no form in the Messages API")
 

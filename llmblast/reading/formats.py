@@ -42,7 +42,7 @@ FORMATS: dict[str, type[Format]] = {
 """By the values of the setting `format`, in the order of detection. A format may have the `dialect` of its bodies."""
 
 _FOREIGN = {
-    ("modelInput",): "Bedrock batch lines whose modelInput is no Converse request, which",
+    ("modelInput",): "Bedrock InvokeModel batch",
     ("instances",): "Vertex batch",
     ("conversations",): "ShareGPT",
 }

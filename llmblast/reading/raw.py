@@ -11,8 +11,9 @@ import orjson
 from llmblast.models import Request
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine, own_id, without
+from llmblast.reading.line_choices import is_record
 from llmblast.reading.members import take_out, take_out_id
-from llmblast.reading.paths import DIALECTS, PathFinder
+from llmblast.reading.paths import DIALECTS, PathFinder, path_of_body
 from llmblast.reading.raw_dialects import CHAT, MESSAGES, dialect_of
 from llmblast.settings import Settings
 
@@ -39,6 +40,7 @@ class Raw:
         self._speaks_messages = router.speaks(MESSAGES)
         self._default_dialect = CHAT if router.speaks(CHAT) else MESSAGES
         self._named_fields = self._own_fields = _IDS.union(settings.own_fields)
+        self._has_template = settings.prompt is not None
 
     def take_columns(self, columns: Sequence[str], *, is_typed: bool) -> None:
         """Parse rows of a table with these columns from now on; none for lines that have names of their own."""
@@ -46,7 +48,10 @@ class Raw:
         self._own_fields = self._named_fields.union(name for name in columns if name not in sent)
 
     def claims(self, fields: dict[str, object]) -> bool:
-        return "messages" in fields or "model" in fields
+        """See `Format`. With a prompt template, a model alone makes no raw request, nor does a record."""
+        if "messages" in fields:
+            return True
+        return "model" in fields and not (self._has_template and (is_record(fields) or path_of_body(fields) is None))
 
     def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request that sends the line. Raises BadLine."""

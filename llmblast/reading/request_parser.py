@@ -10,6 +10,7 @@ from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.field_map import FieldMap
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
+from llmblast.reading.line_choices import ENDPOINT, HEADERS, LineChoices
 from llmblast.reading.lines import BOM
 from llmblast.reading.oversized_line import OversizedLine
 from llmblast.settings import Settings
@@ -30,6 +31,7 @@ class RequestParser:
         """What the numbers of lines count in the current file, for messages."""
         self._detector = Detector(settings, DialectRouter(providers))
         self._field_map = FieldMap(settings.map) if settings.map else None
+        self._choices = LineChoices(settings)
         self._model = settings.only_model
 
     def parse(self, number: int, key: str, text: bytes) -> Request | Failure:
@@ -68,7 +70,10 @@ class RequestParser:
 
     def _parse_fields(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request | Failure:
         try:
-            request = self._detector.format_of(fields).parse(number, key, text, fields)
+            if ENDPOINT in fields or HEADERS in fields:
+                request = self._parse_with_choices(number, key, text, fields)
+            else:
+                request = self._detector.format_of(fields).parse(number, key, text, fields)
         except (BadLine, UnsupportedError) as error:
             reason = error if isinstance(error, BadLine) else BadLine(str(error))
             return self._failure(Line(number, key, text, _readable_id(fields, number)), reason)
@@ -78,6 +83,13 @@ class RequestParser:
             image_bytes, image_tokens = measure(request.body, request.model or self._model)
             request = replace(request, image_bytes=image_bytes, image_tokens=image_tokens)
         return request
+
+    def _parse_with_choices(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
+        choices = self._choices.read(text, fields)
+        if choices is None:
+            return self._detector.format_of(fields).parse(number, key, text, fields)
+        fmt = self._detector.format_of(choices.fields)
+        return self._choices.apply(fmt.parse(number, key, choices.text, choices.fields), choices, text)
 
     def take_rows_of(self, unit: str, columns: Sequence[str], *, is_typed: bool) -> None:
         """Parse lines of a file with such rows from now on. Columns that no provider knows are never sent."""

@@ -122,7 +122,7 @@ class SessionChannel:
             request_state.set(state)
             self._under_way.add(state)
             try:
-                reply = await self._post(url, self._target.body_of(rendering), state)
+                reply = await self._post(url, self._target.body_of(rendering), state, attempt.request.headers)
             except asyncio.CancelledError:
                 if not state.timed_out():
                     raise
@@ -145,9 +145,12 @@ class SessionChannel:
         """Return whether a file may become free: another request will end, or the timeout has not passed yet."""
         return len(self._under_way) > 1 or asyncio.get_running_loop().time() < begun_s + self._timeout_s
 
-    async def _post(self, url: URL, body: bytes, state: RequestState) -> Reply:
+    async def _post(self, url: URL, body: bytes, state: RequestState, own: Mapping[str, str] | None) -> Reply:
         data = BytesPayload(body) if len(body) <= _MAX_BYTES_PAYLOAD_BYTES else BytesIO(body)
         headers, proxy_headers = self._headers()
+        if own is not None:
+            names = {name.lower() for name in own}
+            headers = {**{name: value for name, value in (headers or {}).items() if name.lower() not in names}, **own}
         if self._target.signer is not None:
             headers = {**(headers or {}), **self._target.signer.sign(str(url), body)}
         async with self._session.post(

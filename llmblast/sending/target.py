@@ -21,6 +21,7 @@ from llmblast.models import (
     Signer,
     can_sign,
     names_model_in_path,
+    writes_model,
 )
 from llmblast.sending.auth import BEARER_HEADER, DEFAULT_KEY_HEADERS, auth_header, check_auth
 from llmblast.sending.proxies import Proxy, find_proxy
@@ -58,6 +59,8 @@ class Target:
     """The provider where its paths name the model, and"""
     model: str = ""
     """the model that they name where the line has none."""
+    takes_model: bool = True
+    """A body without a model gets one as its first member."""
 
     def with_key(self, key: str) -> "Target":
         """Return the same target with another API key."""
@@ -83,7 +86,9 @@ class Target:
         rendering = content.renderings.get(kind)
         if rendering is None:
             path, body = self.provider.render(content)
-            rendering = content.renderings[kind] = Rendering(path, body, needs_model=True)
+            if self.addressing is not None and content.model is not None:
+                path = self.addressing.path_for(path, content.model)
+            rendering = content.renderings[kind] = Rendering(path, body, True, content.model)
         return rendering
 
     def body_of(self, request: Request | Rendering) -> bytes:
@@ -93,10 +98,19 @@ class Target:
 
     def parts_of(self, request: Request | Rendering) -> tuple[bytes, bytes | memoryview]:
         """Return the JSON to send in two parts, so that a long prompt is not copied to put the model in front of it."""
-        body = request.body
-        if not request.needs_model or not self.model_prefix:
+        body, prefix = request.body, self.model_prefix
+        if not request.needs_model:
             return b"", body
-        return self.model_prefix, body[1:] if len(body) <= _MAX_COPIED_BYTES else memoryview(body)[1:]
+        if request.model is not None and self.takes_model:
+            prefix = b'{"model":' + orjson.dumps(request.model) + b","
+        if not prefix:
+            return b"", body
+        return prefix, body[1:] if len(body) <= _MAX_COPIED_BYTES else memoryview(body)[1:]
+
+    def headers_for(self, own: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the headers of a request whose line sets some itself; these replace headers of the same name."""
+        names = {name.lower() for name in own}
+        return {**{name: value for name, value in self.headers.items() if name.lower() not in names}, **own}
 
     def url_of(self, path: str) -> str:
         """Return the URL for `path`; a query in the base URL, such as `?api-version=`, stays at its end."""
@@ -137,7 +151,7 @@ def make_target(
     headers = {header: value for header, value in headers.items() if header.lower() not in theirs}
     headers.update(endpoint.headers)
     name = model_of(endpoint, model, provider, is_mock=is_mock)
-    prefix = b'{"model":' + orjson.dumps(name) + b"," if name else b""
+    prefix = b'{"model":' + orjson.dumps(name) + b"," if name and not writes_model(provider) else b""
     addressing = provider if names_model_in_path(provider) else None
     base = provider.base_url(endpoint.url)
     if MODEL_PLACE in base:
@@ -155,6 +169,7 @@ def make_target(
         None if key is not None or is_mock else _find_signer(endpoint, provider, theirs, environ or {}),
         addressing,
         name or "",
+        addressing is None and not writes_model(provider),
     )
     return target if key is None else target.with_key(key)
 
@@ -170,6 +185,15 @@ def model_of(endpoint: EndpointSettings, model: str | None, provider: Provider, 
     if name is None and not is_mock:
         _missing_model(endpoint, provider)
     return name or MOCK_MODEL
+
+
+def check_model(endpoint: EndpointSettings, model: str | None, provider: Provider) -> None:
+    """Raise UsageError where the URLs of an endpoint have to name a model and there is none."""
+    if endpoint.is_mock:
+        return
+    name = model_of(endpoint, model, provider)
+    if name is None and MODEL_PLACE in provider.base_url(endpoint.url):
+        _missing_model(endpoint, provider)
 
 
 def _missing_model(endpoint: EndpointSettings, provider: Provider) -> NoReturn:

@@ -252,6 +252,20 @@ def test_what_is_missing_is_found_before_anything_is_sent(
     assert not server.ledger
 
 
+@pytest.mark.parametrize(
+    "url", ["https://generativelanguage.googleapis.com", "https://r.openai.azure.com?api-version=2024-10-21"]
+)
+def test_check_finds_a_missing_model(url: str, tmp_path: Path, llmblast: RunLlmblast) -> None:
+    write_lines(tmp_path / "in.jsonl", {"input": "Count the ships"})
+
+    missing = llmblast("check", "in.jsonl", "-u", url)
+    named = llmblast("check", "in.jsonl", "-u", f"{url},model=m")
+
+    assert missing.returncode == ExitCode.USAGE
+    assert "the model is missing" in missing.stderr
+    assert named.returncode == ExitCode.OK, named.stderr
+
+
 def test_blocked_prompts_fail_and_blocked_answers_are_flagged(
     tmp_path: Path, llmblast: RunLlmblast, start_mock: StartMock
 ) -> None:

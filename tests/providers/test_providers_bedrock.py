@@ -115,6 +115,7 @@ def test_files_come_before_the_text() -> None:
     ("images", "params", "words"),
     [
         ((), {"seed": 2}, 'no parameter like "seed"'),
+        ((), {"response_format": {"type": "json_object"}}, "with a json_schema only"),
         (("https://h/a.png",), {}, "takes no URLs"),
         (("data:image/svg+xml;base64,AAAA",), {}, r"takes no image/svg\+xml: convert it"),
     ],

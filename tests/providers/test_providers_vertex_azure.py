@@ -1,4 +1,4 @@
-"""Vertex AI and Azure OpenAI: their URLs, keys and bodies; what they share with the kinds they build on is theirs."""
+"""Vertex AI and Azure OpenAI: their URLs, keys and bodies, and what Azure adds to OpenAI's replies."""
 
 from typing import Any
 

@@ -125,7 +125,7 @@ def test_every_result_can_be_written(fields: dict[str, object]) -> None:
         (b'{"input":"\\ud800"}', "column 11: not JSON: a broken escape: half of a pair such as"),
         (b'{"custom_id":"a","params":{"messages":[]}}', "Anthropic batch lines need an endpoint with kind=anthropic"),
         (b'{"key":"a","request":{"contents":[]}}', "no endpoint takes gemini.generate requests, all speak openai"),
-        (b'{"recordId":"a","modelInput":{}}', "Bedrock batch lines whose modelInput is no Converse request"),
+        (b'{"recordId":"a","modelInput":{}}', "Bedrock InvokeModel batch lines are not supported"),
         (b'{"contents":"x"}', "Try --prompt '{contents}'"),
         (b'{"input": "x"},', "column 15: not JSON: a comma behind the object, as in a JSON array: split it"),
         ('\u00a0{"input": "x"}'.encode(), "not JSON: an invisible character (U+00A0) in front of the object"),
