@@ -14,7 +14,7 @@ import pytest
 from llmblast.errors import ExitCode
 from tests.conftest import ROOT
 
-STATIONS = {"reading", "scheduling", "providers", "sending", "writing", "watching", "mocking"}
+STATIONS = {"reading", "checking_answers", "scheduling", "providers", "sending", "writing", "watching", "mocking"}
 GROUND = {
     *("settings", "models", "errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"),
     *("results", "option_types"),
@@ -74,8 +74,9 @@ AT_HOME = {
     "tenacity": {"sending"},
     "aiofiles": {"reading"},
     "uvloop": {"cli", "api"},
+    "jsonschema_rs": {"checking_answers"},
     "pydantic": {"setting_loading"},
-    "orjson": {"reading", "providers", "sending", "writing", "mocking", "job", "cli", "watching"},
+    "orjson": {"reading", "checking_answers", "providers", "sending", "writing", "mocking", "job", "cli", "watching"},
 }
 
 

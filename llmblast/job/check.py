@@ -1,6 +1,7 @@
 """Check: validate every line and estimate tokens and duration of a run; send nothing, write no file."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Literal
@@ -8,11 +9,13 @@ from typing import Literal
 import orjson
 
 from llmblast.errors import ExitCode
+from llmblast.job.answer_rules import check_answer_settings
 from llmblast.job.earlier_runs import find_finished
 from llmblast.job.input_reader import InputReader
 from llmblast.job.seen_ids import SeenIds
 from llmblast.models import Failure, Request
 from llmblast.providers import DEFAULT_PROVIDER, providers_of
+from llmblast.providers.structured_outputs import schema_members
 from llmblast.reading import RequestParser, open_source
 from llmblast.scheduling import TokenEstimator
 from llmblast.settings import Settings
@@ -63,7 +66,9 @@ async def check(settings: Settings) -> ExitCode:
     """Writes every bad line and a summary to stdout, which with `json` is the summary's alone; with `quiet` there is
     none. SOME_FAILED when there is a bad line. Raises LlmblastError.
     """
-    parser = RequestParser(settings, providers_of(settings.endpoints) or [DEFAULT_PROVIDER])
+    settings = check_answer_settings(settings)
+    schema = settings.schema if isinstance(settings.schema, Mapping) else None
+    parser = RequestParser(settings, providers_of(settings.endpoints) or [DEFAULT_PROVIDER], schema_members(schema))
     source = await open_source(settings.input)
     estimate = Estimate()
     answered, failed = find_finished(settings)

@@ -13,6 +13,8 @@ from llmblast.errors import LlmblastError
 from llmblast.fence import Fence
 from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.allowance import allowance_of, kept_for
+from llmblast.job.answer_review import AnswerRules, CheckedSink
+from llmblast.job.answer_rules import make_answer_rules
 from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings, keep_settings
@@ -22,7 +24,9 @@ from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.job.result_queue import ResultQueue
+from llmblast.models import Provider
 from llmblast.providers import provider_of_key, providers_of
+from llmblast.providers.structured_outputs import schema_members
 from llmblast.reading import CompletedKeys, RequestParser, Source, open_source
 from llmblast.reading.prompts import open_prompts
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
@@ -109,7 +113,8 @@ async def build_pipeline(
     Raise UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
     keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e)) for e in settings.endpoints]
-    parser = RequestParser(settings, providers_of(settings.endpoints))
+    rules = make_answer_rules(settings)
+    parser = make_parser(settings, providers_of(settings.endpoints))
     async with AsyncExitStack() as stack:
         source = await open_source(settings.input) if prompts is None else open_prompts(prompts)
         stack.push_async_callback(source.close)
@@ -133,7 +138,7 @@ async def build_pipeline(
         opened = _Opened(
             source, results, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects
         )
-        yield _assemble(settings, parser, opened)
+        yield _assemble(settings, parser, opened, rules)
 
 
 def _secrets_in(channels: Sequence[Channel]) -> Iterator[bytes]:
@@ -143,7 +148,7 @@ def _secrets_in(channels: Sequence[Channel]) -> Iterator[bytes]:
             yield from channel.secrets
 
 
-def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pipeline:
+def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules: AnswerRules | None) -> Pipeline:
     counters = opened.counters
     fence = opened.defects.fence
     say = partial(_say, opened.defects)
@@ -153,7 +158,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
     engine = Engine(
         scheduler,
         opened.channels,
-        writer,
+        writer if rules is None or rules.command is None else CheckedSink(writer, rules.command),
         Backoff(settings.max_attempts, Random()),
         counters,
         clock=time.monotonic,
@@ -167,6 +172,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
         hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
         fence=fence,
         report_defect=opened.defects.report,
+        answer_rules=rules,
     )
 
     def keep() -> None:
@@ -194,6 +200,12 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
         has_files=bool(opened.outputs),
         failed_elsewhere=lambda: len(opened.failed),
     )
+
+
+def make_parser(settings: Settings, providers: Sequence[Provider]) -> RequestParser:
+    """Return the parser of the lines. The settings have the schema itself, not the path of its file."""
+    schema = settings.schema
+    return RequestParser(settings, providers, schema_members(schema if isinstance(schema, Mapping) else None))
 
 
 def _view_limits(settings: Settings, scheduler: Scheduler, engine: Engine, opened: _Opened) -> LimitsView:

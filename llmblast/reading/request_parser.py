@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from llmblast.models import Failure, Line, Provider, Request, UnsupportedError
-from llmblast.reading.dialect_router import DialectRouter
+from llmblast.reading.dialect_router import DialectRouter, SchemaMembers
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
 from llmblast.reading.lines import BOM
@@ -20,13 +20,20 @@ MIN_BODY_BYTES: Final = 1024
 class RequestParser:
     """Parse lines by the settings of the run, for the `providers` of its endpoints (at least one).
 
-    Raises UsageError where the settings are invalid.
+    `schema_members` are what raw bodies need to ask for answers that fit a schema; see `DialectRouter`. Raises
+    UsageError where the settings are invalid.
     """
 
-    def __init__(self, settings: Settings, providers: Sequence[Provider]) -> None:
-        self._detector = Detector(settings, DialectRouter(providers))
+    def __init__(
+        self, settings: Settings, providers: Sequence[Provider], schema_members: SchemaMembers | None = None
+    ) -> None:
+        self._detector = Detector(settings, DialectRouter(providers, schema_members))
         models = {endpoint.model or settings.model for endpoint in settings.endpoints} or {settings.model}
         self._model = models.pop() if len(models) == 1 else None
+        names = [endpoint.name for endpoint in settings.endpoints]
+        self._all = (1 << len(names)) - 1
+        self._reserved = 1 << names.index(settings.escalate) if settings.escalate in names else 0
+        """The endpoint that gets lines only after answers that did not fit."""
 
     def parse(self, number: int, key: str, text: bytes) -> Request | Failure:
         """Return the request of a line, or a Failure with the code `bad_line`; no line raises an exception."""
@@ -52,6 +59,8 @@ class RequestParser:
 
             image_bytes, image_tokens = measure(request.body, request.model or self._model)
             request = replace(request, image_bytes=image_bytes, image_tokens=image_tokens)
+        if self._reserved and request.closed_to | self._reserved != self._all:
+            request = replace(request, closed_to=request.closed_to | self._reserved)
         return request
 
 

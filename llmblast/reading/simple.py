@@ -35,6 +35,7 @@ class Simple:
             raise UsageError(f"--params: {refusal}")
         self._params = settings.params
         self._system = settings.system
+        self._schema = settings.schema if isinstance(settings.schema, Mapping) else None
         self._max_tokens = max_tokens_of(settings.params)
         self._router = router if router.is_mixed else None
         self._render, self._kind = router.first.render, router.first.kind
@@ -81,7 +82,8 @@ class Simple:
             max_tokens = max_tokens_of(params)
         if (images := asked.get("images")) is not None:
             urls = self._images.urls(images)
-        asks, render, kind, closed_to = Prompt(prompt, system, urls, params), self._render, self._kind, 0
+        asks, render = Prompt(prompt, system, urls, params, self._schema), self._render
+        kind, closed_to = self._kind, 0
         if self._router is not None:
             provider, closed_to = self._router.choose(asks)
             render, kind = provider.render, provider.kind
