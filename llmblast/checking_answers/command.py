@@ -96,8 +96,9 @@ async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
     stdin = process.stdin
     assert stdin is not None
     with suppress(BrokenPipeError, ConnectionResetError):
-        stdin.write(data)
-        await stdin.drain()
+        if not stdin.is_closing():  # the command has ended already: uvloop would raise RuntimeError
+            stdin.write(data)
+            await stdin.drain()
     stdin.close()
 
 

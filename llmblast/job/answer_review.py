@@ -73,7 +73,8 @@ class AnswerReview:
         """Count a reply without an answer that was paid for, as an empty one."""
         if self.rules.canary is None or reply.cause is not None or not verdict.was_used:
             return DONE
-        return self.rules.canary.add(Quality.EMPTY, attempt.request.number)
+        stop = self.rules.canary.add(Quality.EMPTY, attempt.request.number)
+        return stop or (self.rules.canary.on_outage() if self.scheduler.queue.is_outage else DONE)
 
     async def _ask_command(self, command: AnswerCommand, answered: _Answered, finding: Finding) -> None:
         try:

@@ -13,6 +13,8 @@ from llmblast.job.decisions import DONE, Decisions, Stop
 
 WINDOW = 200
 """The last answers that are looked at."""
+MIN_ROW = 10
+"""Bad answers in a row that are enough where all endpoints count as failing."""
 
 
 class Quality(Enum):
@@ -34,6 +36,7 @@ class Canary:
         self._last: deque[Quality] = deque(maxlen=WINDOW)
         self._first_bad = 0
         self._bad = 0
+        self._row = 0
 
     def add(self, quality: Quality, line: int) -> Decisions:
         """Count an answer to a line; stop the run where too many of the last ones are bad."""
@@ -41,16 +44,24 @@ class Canary:
             self._bad -= 1
         self._last.append(quality)
         if quality is Quality.GOOD:
+            self._row = 0
             return DONE
         self._first_bad = self._first_bad or line
         self._bad += 1
-        return (Stop(ExitCode.GAVE_UP, self._in_words()),) if self._bad > self._max_bad else DONE
+        self._row += 1
+        return self._stop(f"more than --stop-if-bad {self._flag} of {WINDOW}") if self._bad > self._max_bad else DONE
 
-    def _in_words(self) -> str:
+    def on_outage(self) -> Decisions:
+        """Stop a run in which nothing but bad answers comes from any endpoint: only single requests probe these then,
+        and the 200th answer would take hours.
+        """
+        return self._stop(f"the last {self._row} in a row, from all endpoints") if self._row >= MIN_ROW else DONE
+
+    def _stop(self, why: str) -> Decisions:
         counts = Counter(self._last)
         kinds = [f"{counts[kind]} {kind.value}" for kind in Quality if counts[kind] and kind is not Quality.GOOD]
-        return (
-            f"{self._bad} of the last {len(self._last)} answers are bad ({', '.join(kinds)}), more than "
-            f"--stop-if-bad {self._flag} of {WINDOW}; the first one is that to line {self._first_bad}: "
-            "check the model, the prompt and max_tokens"
+        reason = (
+            f"{self._bad} of the last {len(self._last)} answers are bad ({', '.join(kinds)}), {why}; the first one is "
+            f"that to line {self._first_bad}: check the model, the prompt and max_tokens"
         )
+        return (Stop(ExitCode.GAVE_UP, reason),)

@@ -76,3 +76,16 @@ def test_the_count_is_that_of_the_last_answers(seed: int) -> None:
         assert bool(canary.add(seen[-1], 1)) == is_over
         if is_over or len(seen) == 20_000:
             return
+
+
+def test_an_outage_of_bad_answers_ends_the_run() -> None:
+    """Only single requests are sent then: the window would take hours to fill."""
+    canary = Canary(0.2, "20%")
+    answers_until_stop(canary, [Quality.GOOD] * 100 + [Quality.EMPTY] * 9)
+    assert not canary.on_outage()
+
+    canary.add(Quality.EMPTY, 110)
+
+    (stop,) = canary.on_outage()
+    assert isinstance(stop, Stop)
+    assert stop.reason.startswith("10 of the last 110 answers are bad (10 empty), the last 10 in a row, from all endp")
