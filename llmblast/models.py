@@ -168,6 +168,8 @@ class InvalidAnswers:
     repairs: int = 0
     """How often it was asked again, with the reason."""
     is_escalated: bool = False
+    in_reserve: bool = False
+    """It goes to the endpoint that is kept for such lines."""
     attempts: int = 0
     """Sends up to the last of these answers that count against `max_attempts`."""
     maybe_billed: int = 0

@@ -282,7 +282,11 @@ def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence:
         )
         for index, (endpoint, limits) in enumerate(zip(settings.endpoints, known, strict=True))
     ]
-    return Scheduler(run_limits, endpoints, ROUTES[settings.route])
+    scheduler = Scheduler(run_limits, endpoints, ROUTES[settings.route])
+    for endpoint in endpoints:
+        if endpoint.name == settings.escalate:
+            scheduler.keep_in_reserve(endpoint)
+    return scheduler
 
 
 def _connections_ahead(settings: Settings, endpoint: EndpointSettings) -> int:

@@ -38,7 +38,7 @@ class Repairs:
             past = replace(past, repairs=past.repairs + 1)
         elif self.escalation is not None:
             request = self._escalated(past.original, self.escalation)
-            past = replace(past, is_escalated=True)
+            past = replace(past, is_escalated=True, in_reserve=self.escalation.model is None)
         else:
             return None
         following = Attempt(request)
@@ -83,7 +83,7 @@ class Repairs:
 
     def _escalated(self, original: Request, escalation: Escalation) -> Request:
         if escalation.model is None:
-            return replace(original, closed_to=escalation.closed_to)
+            return replace(original, closed_to=original.closed_to | escalation.closed_to)
         is_raw = original.content is None or isinstance(original.content, RawBody)
         return replace(
             original,

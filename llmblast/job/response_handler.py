@@ -139,7 +139,7 @@ class ResponseHandler:
             attempt.resent = True
             return self.line_ends.retry(attempt, now)
         if verdict.action is Action.NOT_SENT:
-            return (*self._check_reachable(verdict), *self.line_ends.retry(attempt, now))
+            return (*self._check_reachable(endpoint, verdict), *self.line_ends.retry(attempt, now))
         return self._retry_or_fail(attempt, endpoint, reply, verdict, now)
 
     def _count(self, attempt: Attempt, endpoint: Endpoint, reply: Reply, verdict: Verdict) -> None:
@@ -204,8 +204,12 @@ class ResponseHandler:
         decisions = self._retry_or_fail(attempt, endpoint, reply, later, now)
         return (*decisions, *self.refused.take_out_refusing(attempt, endpoint, verdict))
 
-    def _check_reachable(self, verdict: Verdict) -> Decisions:
+    def _check_reachable(self, endpoint: Endpoint, verdict: Verdict) -> Decisions:
         """An endpoint that has answered before is waited for; where none ever did, a person has to look."""
+        breaker = endpoint.health.breaker
+        if endpoint in self.scheduler.reserve and breaker.is_open and not breaker.has_answered:
+            self.scheduler.disable(endpoint, verdict.message)  # the lines that only it can take stay pending
+            return DONE
         breakers = [endpoint.health.breaker for endpoint in self.scheduler.enabled]
         if all(breaker.is_open for breaker in breakers) and not any(breaker.has_answered for breaker in breakers):
             return (Stop(ExitCode.REFUSED, f"no endpoint can be reached: {verdict.message}"),)

@@ -30,10 +30,6 @@ class RequestParser:
         self._detector = Detector(settings, DialectRouter(providers, schema_members))
         models = {endpoint.model or settings.model for endpoint in settings.endpoints} or {settings.model}
         self._model = models.pop() if len(models) == 1 else None
-        names = [endpoint.name for endpoint in settings.endpoints]
-        self._all = (1 << len(names)) - 1
-        self._reserved = 1 << names.index(settings.escalate) if settings.escalate in names else 0
-        """The endpoint that gets lines only after answers that did not fit."""
 
     def parse(self, number: int, key: str, text: bytes) -> Request | Failure:
         """Return the request of a line, or a Failure with the code `bad_line`; no line raises an exception."""
@@ -59,8 +55,6 @@ class RequestParser:
 
             image_bytes, image_tokens = measure(request.body, request.model or self._model)
             request = replace(request, image_bytes=image_bytes, image_tokens=image_tokens)
-        if self._reserved and request.closed_to | self._reserved != self._all:
-            request = replace(request, closed_to=request.closed_to | self._reserved)
         return request
 
 

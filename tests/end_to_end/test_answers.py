@@ -211,6 +211,41 @@ def test_a_line_goes_to_an_endpoint_of_another_api(
     assert {record["endpoint"] for record in records(tmp_path / "save.jsonl")} == {"large"}
 
 
+def test_an_endpoint_in_reserve_keeps_no_run_going(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """Where all others reject the key, or cannot be reached, the run ends as without it."""
+    rejecting, large = start_mock(script=Script(lambda body: ScriptedReply(401))), start_mock()
+    write_prompts(tmp_path / "prompts.jsonl", 100)
+    reserve = ("-u", f"{large.url},name=large", "--expect", "json", "--escalate", "large")
+
+    rejected = llmblast("run", "prompts.jsonl", "-u", f"{rejecting.url},name=small", *reserve)
+    unreachable = llmblast("run", "prompts.jsonl", "-u", "http://127.0.0.1:9/v1,name=small", *reserve)
+
+    assert (rejected.returncode, unreachable.returncode) == (77, 77), rejected.stderr
+    assert "all endpoints rejected the requests: small: HTTP 401" in rejected.stderr
+    assert "no endpoint can be reached" in unreachable.stderr
+    assert large.received == 0
+
+
+def test_lines_for_an_endpoint_in_reserve_that_cannot_be_reached_stay_pending(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """All others are answered, and the next run asks again."""
+    small = start_mock(script=Script(lambda body: reply(GOOD if b"easy" in body else "no")))
+    write_requests(tmp_path / "prompts.jsonl", [*(f"easy {n}" for n in range(50)), "hard"])
+
+    done = llmblast(
+        *("run", "prompts.jsonl", "-u", f"{small.url},name=small", "-u", "http://127.0.0.1:9/v1,name=large"),
+        *("--expect", "json", "--repair", "0", "--escalate", "large"),
+    )
+
+    assert done.returncode == 5, done.stderr
+    assert "large is off: " in done.stderr
+    assert len(records(tmp_path / "save.jsonl")) == 50
+    assert records(tmp_path / "errors.jsonl") == []
+
+
 def test_a_line_goes_to_the_model_of_escalate(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
     """Where that does not help, it fails: nothing more is sent."""
     script = Script(lambda body: reply(GOOD if b'"model":"large"' in body and b"easy" in body else "no"))

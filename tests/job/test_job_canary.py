@@ -1,5 +1,6 @@
 """The canary: when too many of the last answers are bad."""
 
+from collections.abc import Sequence
 from random import Random
 
 import pytest
@@ -9,7 +10,7 @@ from llmblast.job.canary import WINDOW, Canary, Quality
 from llmblast.job.decisions import Stop
 
 
-def answers_until_stop(canary: Canary, qualities: list[Quality]) -> tuple[int, str]:
+def answers_until_stop(canary: Canary, qualities: Sequence[Quality]) -> tuple[int, str]:
     """How many answers were seen when the run stopped, and the reason; 0 where it did not stop."""
     for number, quality in enumerate(qualities, 1):
         for decision in canary.add(quality, number):
