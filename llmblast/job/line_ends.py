@@ -37,18 +37,10 @@ class LineEnds:
     ) -> None:
         """Record and count the answer to a line."""
         attempt.attempts += 1
-        self.sink.put(
-            Success(
-                attempt.request,
-                answer,
-                reply,
-                endpoint.name,
-                attempt.all_attempts,
-                attempt.all_ambiguous_sends,
-                parsed,
-                attempt.invalid,
-            )
-        )
+        attempts, maybe_billed, invalid = attempt.attempts, attempt.ambiguous_sends, attempt.invalid
+        if invalid is not None:
+            attempts, maybe_billed = attempt.all_attempts, attempt.all_ambiguous_sends
+        self.sink.put(Success(attempt.request, answer, reply, endpoint.name, attempts, maybe_billed, parsed, invalid))
         counters = self.counters
         counters.succeeded += 1
         if answer.finish_reason != "stop" and is_flagged(answer.finish_reason):
