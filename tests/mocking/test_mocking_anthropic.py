@@ -196,10 +196,6 @@ def test_an_answer_fits_the_schema_that_is_asked_for(client: anthropic.Anthropic
     message = client.messages.create(model="claude", max_tokens=500, messages=ASKED, output_config=wanted)
 
     assert list(json.loads(said(message))) == ["name"]
+    wrong: Any = {"format": {"type": "text"}}
     with pytest.raises(anthropic.BadRequestError, match="output_config"):
-        client.messages.create(
-            model="claude",
-            max_tokens=9,
-            messages=ASKED,
-            output_config={"format": {"type": "text"}},  # type: ignore[typeddict-item] # wrong
-        )
+        client.messages.create(model="claude", max_tokens=9, messages=ASKED, output_config=wrong)
