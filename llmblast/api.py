@@ -164,7 +164,7 @@ def _make_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, obje
 
 
 def _check_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, object], *, in_memory: bool) -> _Plan:
-    from llmblast.job.start import check_endpoints, run_preflight_checks  # noqa: PLC0415 -- only runs need it
+    from llmblast.job.start import check_answers, check_endpoints, run_preflight_checks  # noqa: PLC0415 -- only runs need it
 
     environ = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
     flags = {name: value for name, value in options.items() if value is not None}
@@ -179,6 +179,7 @@ def _check_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, obj
         raise UsageError(f"no endpoint: {_EXAMPLES}")
     if in_memory:
         check_endpoints(settings)
+        settings = check_answers(settings)
     else:
         settings = run_preflight_checks(settings)
     if paths_of_input is None:
@@ -375,6 +376,10 @@ def _summarize(ending: "Ending", pipeline: "Pipeline") -> RunSummary:
         maybe_billed=counters.maybe_billed,
         prompt_tokens=counters.prompt_tokens,
         completion_tokens=counters.completion_tokens,
+        invalid=counters.invalid,
+        repairs=counters.repairs,
+        escalated=counters.escalated,
+        invalid_tokens=counters.invalid_prompt_tokens + counters.invalid_completion_tokens,
         endpoints=tuple(
             EndpointSummary(
                 name=mine.name,

@@ -88,6 +88,8 @@ class Prompt:
     params: Mapping[str, object]
     model: str | None
     """The model that the line names, if it does. Most providers leave it to the sender, as they do the endpoint's."""
+    schema: Mapping[str, object] | None
+    """JSON Schema that the answer has to fit, for APIs that take one."""
     renderings: dict[str, Rendering] | None
     """By kind of provider; those that were needed so far, but for the one in the request itself."""
 
@@ -98,12 +100,14 @@ class Prompt:
         parts: Sequence[Part],
         params: Mapping[str, object],
         model: str | None = None,
+        schema: Mapping[str, object] | None = None,
     ) -> None:
         self.text = text
         self.system = system
         self.parts = parts
         self.params = params
         self.model = model
+        self.schema = schema
         self.renderings = None
 
 
@@ -190,6 +194,25 @@ class Request(Line):
         self.headers = headers
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class InvalidAnswers:
+    """What is known of a line once an answer to it did not fit: what to send again, and what that has cost so far."""
+
+    original: Request
+    """The request of the line, without an earlier answer in it."""
+    repairs: int = 0
+    """How often it was asked again, with the reason."""
+    is_escalated: bool = False
+    in_reserve: bool = False
+    """It goes to the endpoint that is kept for such lines."""
+    attempts: int = 0
+    """Sends up to the last of these answers that count against `max_attempts`."""
+    maybe_billed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    """Tokens of these answers."""
+
+
 @dataclass(slots=True, eq=False, init=False)
 class Attempt:
     """A request on its way through the run: one for each line, and one more for the hedge of a slow request."""
@@ -225,6 +248,8 @@ class Attempt:
     """It was sent to two endpoints at once, or is the copy that went to the second one."""
     size_bytes: int
     """Memory that it keeps, roughly; known once it is queued."""
+    invalid: InvalidAnswers | None
+    """Earlier answers to the line that did not fit."""
 
     def __init__(
         self,
@@ -251,6 +276,7 @@ class Attempt:
         self.schedule_delay_s = 0.0
         self.hedged = False
         self.size_bytes = 0
+        self.invalid = None
 
     def hedge(self) -> "Attempt":
         """Return a second attempt with the same past, which goes to another endpoint."""
@@ -267,7 +293,18 @@ class Attempt:
         hedge.schedule_delay_s = self.schedule_delay_s
         hedge.hedged = self.hedged
         hedge.size_bytes = self.size_bytes
+        hedge.invalid = self.invalid
         return hedge
+
+    @property
+    def all_attempts(self) -> int:
+        """Return the sends of its line that count, with those for answers that did not fit."""
+        return self.attempts if self.invalid is None else self.attempts + self.invalid.attempts
+
+    @property
+    def all_ambiguous_sends(self) -> int:
+        """Return the ambiguous sends of its line, also those before an answer that did not fit."""
+        return self.ambiguous_sends if self.invalid is None else self.ambiguous_sends + self.invalid.maybe_billed
 
 
 class Cause(Enum):
@@ -423,9 +460,21 @@ class Success:
     endpoint: str
     attempts: int
     maybe_billed: int
+    parsed: bytes | None
+    """The JSON value in the answer, where it had to be one."""
+    invalid: InvalidAnswers | None
+    """Earlier answers that did not fit."""
 
     def __init__(
-        self, request: Request, answer: Answer, reply: Reply, endpoint: str, attempts: int = 1, maybe_billed: int = 0
+        self,
+        request: Request,
+        answer: Answer,
+        reply: Reply,
+        endpoint: str,
+        attempts: int = 1,
+        maybe_billed: int = 0,
+        parsed: bytes | None = None,
+        invalid: InvalidAnswers | None = None,
     ) -> None:
         self.request = request
         self.answer = answer
@@ -433,6 +482,8 @@ class Success:
         self.endpoint = endpoint
         self.attempts = attempts
         self.maybe_billed = maybe_billed
+        self.parsed = parsed
+        self.invalid = invalid
 
 
 @dataclass(slots=True, eq=False)
@@ -454,6 +505,7 @@ class Failure:
     """The raw reply where it may have been paid for."""
     reply: Reply | None = None
     """The last reply to the line, if any."""
+    invalid: InvalidAnswers | None = None
 
 
 Outcome = Success | Failure

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from llmblast.settings import BodyMode, ChangedSettings, Format, OutputFormat, RetryErrors, Route, Transport
+from llmblast.settings import BodyMode, ChangedSettings, Expect, Format, OutputFormat, RetryErrors, Route, Transport
 
 Number = float | str | None
 Path = str | os.PathLike[str] | None
@@ -33,6 +33,13 @@ class StreamOptions(TypedDict, total=False):
     sample: Number
     seed: Number
     follow: bool | None
+    expect: Expect | None
+    schema: Path | Mapping[str, Any]
+    expect_regex: str | None
+    expect_command: str | None
+    repair: Number
+    escalate: str | None
+    stop_if_bad: Number
     rps: Number
     rpm: Number
     rpd: Number

@@ -27,6 +27,8 @@ class Result:
     """None with `echo=False`."""
     response: Any = None
     """Text of the answer; a list of vectors for embeddings. None where there is no answer."""
+    parsed: Any = None
+    """The JSON value in the answer, with `expect="json"` or a schema."""
     usage: Mapping[str, Any] | None = None
     finish_reason: str | None = None
     model: str | None = None
@@ -41,6 +43,10 @@ class Result:
     attempts: int = 0
     maybe_billed: int = 0
     """Sends without a usable answer that the provider may charge for."""
+    repairs: int = 0
+    """How often the prompt was asked again after an answer that did not fit."""
+    invalid_tokens: int = 0
+    """Tokens of the answers that did not fit; `usage` has none of them."""
     latency_s: float = 0.0
     endpoint: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -96,6 +102,12 @@ class RunSummary:
     maybe_billed: int
     prompt_tokens: int
     completion_tokens: int
+    invalid: int = 0
+    """Answers that did not fit."""
+    repairs: int = 0
+    escalated: int = 0
+    invalid_tokens: int = 0
+    """Tokens of these answers; they are not among the others."""
     endpoints: Sequence[EndpointSummary] = ()
     results: Sequence[Result] = ()
     """In the order of the prompts; empty where they went to a file."""

@@ -122,6 +122,17 @@ def parse_hedge(text: str) -> float:
     return percent / 100
 
 
+def parse_stop_if_bad(text: str) -> float:
+    """Parse `20%` as 0.2. Raises UsageError."""
+    try:
+        percent = parse_count(text.removesuffix("%"))
+    except UnitError:
+        percent = -1.0
+    if not (text.endswith("%") and 0 <= percent < 100):
+        raise UsageError(f"--stop-if-bad {text!r}: write a share of the answers, such as 20%")
+    return percent / 100
+
+
 def _read_toml(config: str) -> dict[str, Any]:
     try:
         with open(config, "rb") as file:
@@ -195,6 +206,8 @@ def _validate(merged: Mapping[str, Any], places: Places) -> Settings:
         raise UsageError(f"{places.of(['input'])}: names no file: name one, or leave it out")
     if settings.max_errors is not None:
         parse_max_errors(settings.max_errors)
+    if settings.stop_if_bad is not None:
+        parse_stop_if_bad(settings.stop_if_bad)
     if settings.hedge is not None:
         parse_hedge(settings.hedge)
         if len(settings.endpoints) < 2:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 T = TypeVar("T")
 
 ENV_PREFIX = "LLMBLAST_"
-Group = Literal["Input", "Output", "Endpoints", "Limits", "Retries", "Display", "Advanced"]
+Group = Literal["Input", "Output", "Answers", "Endpoints", "Limits", "Retries", "Display", "Advanced"]
 """Groups of options in `--help`, in their order."""
 _CHOICES = "{choices}"
 """Placeholder in a help text for the values that the field's Literal allows."""

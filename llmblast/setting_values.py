@@ -173,6 +173,10 @@ class JsonObject(Text):
         return super().convert(value)
 
 
+class FileOrObject(JsonObject):
+    """The path of a JSON file, or the object that such a file would hold."""
+
+
 class Switch(Text):
     """True or false."""
 
@@ -201,6 +205,8 @@ NAMES = NameList("NAME[,NAME...]")
 NAME_MAP = NameMap("NAME=FIELD[,...]")
 TEXT_OR_NUMBER = TextOrNumber()
 JSON_OBJECT = JsonObject("JSON")
+JSON_FILE = FileOrObject("FILE", is_raw=True, may_be_empty=False)
+COMMAND = Text("COMMAND", is_raw=True, may_be_empty=False)
 _KIND_OF_TYPE: Mapping[type, Kind] = {bool: Switch(""), int: WHOLE, float: COUNT}
 
 

@@ -12,11 +12,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from llmblast.setting_option import option
 from llmblast.setting_values import (
+    COMMAND,
     COUNT,
     DIRECTORY,
     DURATION,
     FILE,
     FILES,
+    JSON_FILE,
     JSON_OBJECT,
     NAME,
     NAME_MAP,
@@ -66,6 +68,7 @@ OutputFormat = Literal["auto", "llmblast", "openai-batch", "anthropic-batch"]
 BodyMode = Literal["always", "auto", "never"]
 RetryErrors = Literal["transient", "all", "none"]
 ChangedSettings = Literal["stop", "ok"]
+Expect = Literal["json"]
 Route = Literal["weighted", "least-loaded", "fastest"]
 Transport = Literal["lean", "session"]
 
@@ -319,6 +322,50 @@ class Settings(RateSettings):
         "Output",
         "If earlier answers had another model, system message, template or params: {choices}.",
         metavar="WHAT",
+    )
+
+    expect: Expect | None = option(
+        None, "--expect", "Answers", "What each answer has to be: json.", metavar="WHAT", in_check=True
+    )
+    schema: Annotated[str | Mapping[str, Any] | None, JSON_FILE] = option(
+        None,
+        "--schema",
+        "Answers",
+        "JSON Schema that each answer has to fit; sent, too, where an API takes it.",
+        in_check=True,
+    )
+    expect_regex: str | None = option(
+        None,
+        "--expect-regex",
+        "Answers",
+        "Regular expression that each answer has to contain a match of.",
+        metavar="REGEX",
+        in_check=True,
+    )
+    expect_command: Annotated[str | None, COMMAND] = option(
+        None,
+        "--expect-command",
+        "Answers",
+        "Command that reads an answer on standard input and accepts it with exit code 0.",
+        in_check=True,
+    )
+    repair: Annotated[int, Ge(0), Lt(1_000)] = option(
+        2, "--repair", "Answers", "How often to ask again, with the reason, for an answer that does not fit."
+    )
+    escalate: Name | None = option(
+        None,
+        "--escalate",
+        "Answers",
+        "Endpoint or model to ask once if repairs did not help; such an endpoint gets no other lines.",
+        in_check=True,
+    )
+    stop_if_bad: Annotated[str | None, TEXT_OR_NUMBER] = option(
+        None,
+        "--stop-if-bad",
+        "Answers",
+        "Stop when more of the last 200 answers are empty, invalid, refused or cut off.",
+        metavar="P%",
+        in_check=True,
     )
 
     endpoints: tuple[EndpointSettings, ...] = option(

@@ -14,7 +14,7 @@ import pytest
 from llmblast.errors import ExitCode
 from tests.conftest import ROOT
 
-STATIONS = {"reading", "scheduling", "providers", "sending", "writing", "watching", "mocking"}
+STATIONS = {"reading", "checking_answers", "scheduling", "providers", "sending", "writing", "watching", "mocking"}
 GROUND = {
     *("settings", "models", "errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"),
     *("results", "option_types", "input_paths"),
@@ -86,8 +86,12 @@ AT_HOME = {
     "aiofiles": {"reading"},
     "minijinja": {"reading"},
     "uvloop": {"cli", "api"},
+    "jsonschema_rs": {"checking_answers"},
     "pydantic": {"setting_loading"},
-    "orjson": {"reading", "providers", "sending", "writing", "mocking", "job", "cli", "watching", "converting"},
+    "orjson": {
+        *("reading", "checking_answers", "providers", "sending", "writing", "mocking", "job", "cli", "watching"),
+        "converting",
+    },
 }
 
 

@@ -14,6 +14,8 @@ from llmblast.fence import Fence
 from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.allowance import allowance_of, kept_for
 from llmblast.job.announcing_reader import AnnouncingReader
+from llmblast.job.answer_review import AnswerRules, CheckedSink
+from llmblast.job.answer_rules import make_answer_rules
 from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings, keep_settings
@@ -23,8 +25,9 @@ from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.job.result_queue import ResultQueue
-from llmblast.models import Success
+from llmblast.models import Provider, Success
 from llmblast.providers import provider_of_key, providers_of
+from llmblast.providers.structured_outputs import schema_members
 from llmblast.reading import CompletedKeys, RequestParser, Sources, open_sources
 from llmblast.reading.file_formats import forced_format
 from llmblast.reading.prompts import open_prompts
@@ -114,7 +117,8 @@ async def build_pipeline(
     Raise UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
     keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e, settings.model)) for e in settings.endpoints]
-    parser = RequestParser(settings, providers_of(settings.endpoints, settings.model))
+    rules = make_answer_rules(settings)
+    parser = make_parser(settings, providers_of(settings.endpoints, settings.model))
     async with AsyncExitStack() as stack:
         if prompts is None:
             sources = await open_sources(settings.input, follow=settings.follow)
@@ -143,7 +147,7 @@ async def build_pipeline(
         opened = _Opened(
             sources, results, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects
         )
-        yield _assemble(settings, parser, opened)
+        yield _assemble(settings, parser, opened, rules)
 
 
 def _secrets_in(channels: Sequence[Channel]) -> Iterator[bytes]:
@@ -153,7 +157,7 @@ def _secrets_in(channels: Sequence[Channel]) -> Iterator[bytes]:
             yield from channel.secrets
 
 
-def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pipeline:
+def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules: AnswerRules | None) -> Pipeline:
     counters = opened.counters
     fence = opened.defects.fence
     say = partial(_say, opened.defects)
@@ -165,7 +169,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
     engine = Engine(
         scheduler,
         opened.channels,
-        writer,
+        writer if rules is None or rules.command is None else CheckedSink(writer, rules.command),
         Backoff(settings.max_attempts, Random()),
         counters,
         clock=time.monotonic,
@@ -179,6 +183,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
         hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
         fence=fence,
         report_defect=opened.defects.report,
+        answer_rules=rules,
     )
 
     def keep() -> None:
@@ -215,6 +220,12 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
         has_files=bool(opened.outputs),
         failed_elsewhere=lambda: len(opened.failed),
     )
+
+
+def make_parser(settings: Settings, providers: Sequence[Provider]) -> RequestParser:
+    """Return the parser of the lines. The settings have the schema itself, not the path of its file."""
+    schema = settings.schema
+    return RequestParser(settings, providers, schema_members(schema if isinstance(schema, Mapping) else None))
 
 
 def _view_limits(settings: Settings, scheduler: Scheduler, engine: Engine, opened: _Opened) -> LimitsView:
@@ -310,7 +321,11 @@ def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence:
         )
         for index, (endpoint, limits) in enumerate(zip(settings.endpoints, known, strict=True))
     ]
-    return Scheduler(run_limits, endpoints, ROUTES[settings.route])
+    scheduler = Scheduler(run_limits, endpoints, ROUTES[settings.route])
+    for endpoint in endpoints:
+        if endpoint.name == settings.escalate:
+            scheduler.keep_in_reserve(endpoint)
+    return scheduler
 
 
 def _connections_ahead(settings: Settings, endpoint: EndpointSettings) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from llmblast.models import Failure, Line, Outcome, Request, Success
+from llmblast.models import Failure, InvalidAnswers, Line, Outcome, Request, Success
 from llmblast.results import Result
 
 FULL_BYTES = 8 * 1024 * 1024
@@ -103,12 +103,15 @@ def _success(success: Success, echo: bool, body: str) -> Result:
         key=request.key,
         input=request.input if echo else None,
         response=answer.text,
+        parsed=None if success.parsed is None else orjson.loads(success.parsed),
         usage=answer.usage,
         finish_reason=answer.finish_reason,
         model=answer.model,
         status=reply.status,
         attempts=success.attempts,
         maybe_billed=success.maybe_billed,
+        repairs=_repairs_of(success.invalid),
+        invalid_tokens=_tokens_of(success.invalid),
         latency_s=reply.latency_s,
         endpoint=success.endpoint,
         fields=_fields_of(request) if request.extra else {},
@@ -131,11 +134,21 @@ def _failure(failure: Failure, echo: bool) -> Result:
         transient=failure.transient,
         attempts=failure.attempts,
         maybe_billed=failure.maybe_billed,
+        repairs=_repairs_of(failure.invalid),
+        invalid_tokens=_tokens_of(failure.invalid),
         latency_s=failure.reply.latency_s if failure.reply is not None else 0.0,
         endpoint=failure.endpoint,
         fields=_fields_of(line) if line.extra else {},
         body=failure.body,
     )
+
+
+def _repairs_of(invalid: InvalidAnswers | None) -> int:
+    return 0 if invalid is None else invalid.repairs
+
+
+def _tokens_of(invalid: InvalidAnswers | None) -> int:
+    return 0 if invalid is None else invalid.prompt_tokens + invalid.completion_tokens
 
 
 def _fields_of(line: Line) -> Mapping[str, Any]:

@@ -47,7 +47,19 @@ def run_preflight_checks(settings: Settings) -> Settings:
     if settings.spool is not None and not isdir(settings.spool):
         raise UsageError(f"--spool {settings.spool}: is not a directory: create it, or name another")
     _check_outputs(outputs)
-    return settings
+    return check_answers(settings)
+
+
+def check_answers(settings: Settings) -> Settings:
+    """Return the settings with the schema in the place of its file. Raise UsageError for what answers cannot be
+    checked with.
+    """
+    asked = (settings.expect, settings.schema, settings.expect_regex, settings.expect_command, settings.escalate)
+    if all(setting is None for setting in asked):
+        return settings
+    from llmblast.job.answer_rules import check_answer_settings  # noqa: PLC0415 -- most runs need no check
+
+    return check_answer_settings(settings)
 
 
 def _check_is_no_input(settings: Settings, flag: str, path: str) -> None:

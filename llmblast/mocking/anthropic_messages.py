@@ -13,6 +13,8 @@ from llmblast.mocking.checks import Check, anything, decimal, integer, metadata,
 from llmblast.mocking.choices import Choice, Maker
 from llmblast.mocking.error_replies import BadRequestError, invalid_type, missing
 from llmblast.mocking.messages import BYTES_PER_TOKEN
+from llmblast.mocking.response_format import Format
+from llmblast.mocking.structured import Place
 from llmblast.mocking.tools import Demand, read_demand
 from llmblast.mocking.wording import Writer
 
@@ -56,6 +58,7 @@ _PARAMETERS: Mapping[str, Check] = {
     "thinking": anything,
     "service_tier": text,
     "cache_control": anything,
+    "output_config": anything,
 }
 
 
@@ -80,8 +83,12 @@ class MessagesRequest:
         self._stops: list[str] = asked.get("stop_sequences") or []
         maker = Maker(writer, prompt, self._stops, self.cap)
         demand = _demand(asked)
-        self.choice = maker.say(b"") if demand is None else maker.call(demand, make_id("toolu_"), b"")
-        self._text = maker.writer.write(prompt, self.cap).text if demand is None else ""
+        wanted = _format(asked)
+        if demand is not None:
+            self.choice = maker.call(demand, make_id("toolu_"), b"")
+        else:
+            self.choice = maker.say(b"") if wanted is None else maker.say_json(wanted, b"")
+        self._text = maker.writer.write(prompt, self.cap).text if demand is None and wanted is None else ""
 
     @property
     def text(self) -> str | None:
@@ -209,6 +216,24 @@ def _check_source(source: object, place: str, known: Mapping[str, Sequence[str]]
     for name in members:
         if not isinstance(source.get(name), str) or not source[name]:
             raise BadRequestError(f"{place}.{name}: Field required", f"{place}.{name}")
+
+
+def _format(asked: Mapping[str, Any]) -> Format | None:
+    """Return the JSON that is asked for; None for plain text. Raises BadRequestError.
+
+    Source: https://platform.claude.com/docs/en/build-with-claude/structured-outputs
+    """
+    config = asked.get("output_config")
+    wanted = config.get("format") if isinstance(config, dict) else None
+    if wanted is None:
+        return None
+    if (
+        not isinstance(wanted, dict)
+        or wanted.get("type") != "json_schema"
+        or not isinstance(wanted.get("schema"), dict)
+    ):
+        raise BadRequestError("output_config.format: Input should be a json_schema with a schema", "output_config")
+    return Format(wanted["schema"], Place("output_config", "output_config.format"))
 
 
 def _demand(asked: Mapping[str, Any]) -> Demand | None:

@@ -11,6 +11,7 @@ import orjson
 
 from llmblast.models import Answer, Part, Prompt, Reply, ReplyError, UnsupportedError
 from llmblast.providers.chat_parts import is_text
+from llmblast.providers.structured_outputs import schema_in_messages
 from llmblast.providers.usage import has_usage
 
 DEFAULT_MAX_TOKENS = 4096
@@ -50,6 +51,7 @@ class Messages:
     def __init__(self) -> None:
         self._system: str | None = None
         self._params: Mapping[str, object] | None = None
+        self._schema: Mapping[str, object] | None = None
         self._tail = b""
 
     def unsupported_in(self, prompt: Prompt) -> str | None:
@@ -61,9 +63,10 @@ class Messages:
 
     def render(self, prompt: Prompt) -> bytes:
         """Return a body without a model. Parts that the next prompt shares with the last one are not encoded again."""
-        if prompt.params is not self._params or prompt.system is not self._system:
-            self._tail = _tail(prompt.system, prompt.params)
-            self._system, self._params = prompt.system, prompt.params
+        is_other = prompt.params is not self._params or prompt.system is not self._system
+        if is_other or prompt.schema is not self._schema:
+            self._tail = _tail(prompt.system, prompt.params, prompt.schema)
+            self._system, self._params, self._schema = prompt.system, prompt.params, prompt.schema
         if (reason := self.unsupported_in(prompt)) is not None:
             raise UnsupportedError(reason)
         content: object = prompt.text
@@ -80,10 +83,15 @@ class Messages:
         return _read_data(reply.status, data)
 
 
-def _tail(system: str | None, params: Mapping[str, object]) -> bytes:
-    """Return a body from the content of the user message on."""
+def _tail(system: str | None, params: Mapping[str, object], schema: Mapping[str, object] | None) -> bytes:
+    """Return a body from the content of the user message on. A form of the answer among the parameters counts more than
+    the schema.
+    """
     members: dict[str, object] = {"system": system} if system else {}
     members.update(_translated(params))
+    if schema is not None:
+        name, value = schema_in_messages(schema)
+        members.setdefault(name, value)
     return b"}]," + orjson.dumps(members)[1:]
 
 

@@ -10,6 +10,7 @@ import orjson
 
 from llmblast.models import Answer, Part, Prompt, Reply, ReplyError, UnsupportedError
 from llmblast.providers.finish_reasons import failure_in
+from llmblast.providers.structured_outputs import with_schema
 from llmblast.providers.usage import count_of, has_usage
 
 _FORMATS = {
@@ -80,6 +81,7 @@ class Converse:
     def __init__(self) -> None:
         self._system: str | None = None
         self._params: Mapping[str, object] | None = None
+        self._schema: Mapping[str, object] | None = None
         self._tail = b""
 
     def unsupported_in(self, prompt: Prompt) -> str | None:
@@ -95,9 +97,10 @@ class Converse:
 
     def render(self, prompt: Prompt) -> bytes:
         """Return a body. Parts that the next prompt shares with the last one are not encoded again."""
-        if prompt.params is not self._params or prompt.system is not self._system:
-            self._tail = _tail(prompt.system, prompt.params)
-            self._system, self._params = prompt.system, prompt.params
+        is_other = prompt.params is not self._params or prompt.system is not self._system
+        if is_other or prompt.schema is not self._schema:
+            self._tail = _tail(prompt.system, with_schema(prompt.params, prompt.schema))
+            self._system, self._params, self._schema = prompt.system, prompt.params, prompt.schema
         if (reason := self.unsupported_in(prompt)) is not None:
             raise UnsupportedError(reason)
         text = b'{"text":%b}' % orjson.dumps(prompt.text)

@@ -13,6 +13,7 @@ from llmblast.models import Answer, Prompt, RateLimitInfo, RawBody, Reply, Reply
 from llmblast.providers.choices import add_usage, read_first_choice
 from llmblast.providers.on_demand import named_wait_s, read_error
 from llmblast.providers.rate_limit_headers import read_rate_limits
+from llmblast.providers.structured_outputs import schema_in_chat
 from llmblast.settings import API_PATHS, base_url
 from llmblast.urls import host_of, is_azure
 
@@ -75,7 +76,8 @@ class OpenAI:
         self._system: str | None = None
         self._head = _head(None)
         self._params: Mapping[str, object] = {}
-        self._tail = _tail({})
+        self._schema: Mapping[str, object] | None = None
+        self._tail = _tail({}, None)
 
     def base_url(self, url: str) -> str:
         return base_url(url)
@@ -104,8 +106,9 @@ class OpenAI:
         """See `Provider`. Parts that the next prompt shares with the last one are not encoded again."""
         if prompt.system is not self._system:
             self._head, self._system = _head(prompt.system), prompt.system
-        if prompt.params is not self._params:
-            self._tail, self._params = _tail(prompt.params), prompt.params
+        if prompt.params is not self._params or prompt.schema is not self._schema:
+            self._tail = _tail(prompt.params, prompt.schema)
+            self._params, self._schema = prompt.params, prompt.schema
         content: object = prompt.text
         if prompt.parts:
             from llmblast.providers.chat_parts import parts_of  # noqa: PLC0415 -- see above
@@ -132,6 +135,12 @@ def _head(system: str | None) -> bytes:
     return b'{"messages":[%b{"role":"user","content":' % message
 
 
-def _tail(params: Mapping[str, object]) -> bytes:
-    """Return a body from the content of the user message on."""
-    return b"}]," + orjson.dumps(dict(params))[1:] if params else b"}]}"
+def _tail(params: Mapping[str, object], schema: Mapping[str, object] | None) -> bytes:
+    """Return a body from the content of the user message on. A form of the answer among the parameters counts more than
+    the schema.
+    """
+    members = dict(params)
+    if schema is not None:
+        name, value = schema_in_chat(schema)
+        members.setdefault(name, value)
+    return b"}]," + orjson.dumps(members)[1:] if members else b"}]}"

@@ -15,6 +15,7 @@ from llmblast.providers.chat_parts import PDF, data_url, is_text
 from llmblast.providers.on_demand import named_wait_s, read_error
 from llmblast.providers.openai import RESPONSES, OpenAI, path_of, read_reply
 from llmblast.providers.rate_limit_headers import read_rate_limits
+from llmblast.providers.structured_outputs import with_schema
 from llmblast.urls import host_of, is_azure
 
 _UNSUPPORTED = ("n", "seed", "stop", "logit_bias", "presence_penalty", "frequency_penalty")
@@ -39,6 +40,7 @@ class OpenAIResponses:
         self.base_url = openai.base_url
         self.auth_header = openai.auth_header
         self._params: Mapping[str, object] | None = None
+        self._schema: Mapping[str, object] | None = None
         self._system: str | None = None
         self._tail = b""
 
@@ -53,9 +55,10 @@ class OpenAIResponses:
 
     def render(self, prompt: Prompt) -> tuple[str, bytes]:
         """See `Provider`. Parts that the next prompt shares with the last one are not encoded again."""
-        if prompt.params is not self._params or prompt.system is not self._system:
-            self._tail = _tail(prompt.system, prompt.params)
-            self._system, self._params = prompt.system, prompt.params
+        is_other = prompt.params is not self._params or prompt.system is not self._system
+        if is_other or prompt.schema is not self._schema:
+            self._tail = _tail(prompt.system, with_schema(prompt.params, prompt.schema))
+            self._system, self._params, self._schema = prompt.system, prompt.params, prompt.schema
         if (reason := self.unsupported_in(prompt)) is not None:
             raise UnsupportedError(reason)
         content: object = prompt.text

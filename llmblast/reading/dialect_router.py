@@ -11,6 +11,9 @@ from llmblast.reading.members import take_out
 
 _MODEL: Final = ("model",)
 
+SchemaMembers = Mapping[str, tuple[str, bytes]]
+"""By dialect: a name, and the whole member of that name as JSON."""
+
 
 class Route(NamedTuple):
     """Path of the raw bodies of one dialect, kind of provider that has the path, and endpoints that cannot take them.
@@ -29,9 +32,12 @@ class Route(NamedTuple):
 
 
 class DialectRouter:
-    """Route requests to the endpoints that can take them; `providers` are those of all endpoints, in their order."""
+    """Route requests to the endpoints that can take them; `providers` are those of all endpoints, in their order.
 
-    def __init__(self, providers: Sequence[Provider]) -> None:
+    `schema_members` are what raw bodies need to ask for answers that fit a schema.
+    """
+
+    def __init__(self, providers: Sequence[Provider], schema_members: SchemaMembers | None = None) -> None:
         self.first = providers[0]
         self._providers = providers
         self._by_kind = {provider.kind: provider for provider in providers}
@@ -39,6 +45,7 @@ class DialectRouter:
         self.is_mixed = len(self._by_kind) > 1
         """Endpoints speak several APIs."""
         self._routes: dict[str, Route] = {}
+        self._schema_members = schema_members or {}
 
     def speaks(self, dialect: str) -> bool:
         """Return whether any endpoint takes raw bodies of this dialect."""
@@ -57,7 +64,7 @@ class DialectRouter:
         members: Mapping[str, object],
         output_format: str = "llmblast",
     ) -> Request:
-        """Return the request that sends `body` unchanged; `members` are the parsed members of the body.
+        """Return the request that sends `body`, unchanged unless there is a schema; `members` are its parsed members.
 
         Raises BadLine where no endpoint speaks the dialect, or a member asks for a feature that llmblast lacks.
         """
@@ -67,6 +74,9 @@ class DialectRouter:
             closed_to = route.closed_to_named
             if route.addressing is not None:
                 path, body = route.addressing.path_for(path, model), take_out(body, _MODEL)[0]
+        sent = body
+        if self._schema_members and (member := self._schema_members.get(dialect)) and member[0] not in members:
+            sent = b"{%b,%b" % (member[1], body[1:])
         return Request(
             number,
             key,
@@ -75,7 +85,7 @@ class DialectRouter:
             orjson.Fragment(echo),
             extra or None,
             path=path,
-            body=body,
+            body=sent,
             kind=route.kind,
             content=route.content,
             closed_to=closed_to,

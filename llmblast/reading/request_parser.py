@@ -6,7 +6,7 @@ from typing import Final
 
 from llmblast.models import Failure, Line, Provider, Request, UnsupportedError
 from llmblast.reading.bad_row import BadRow
-from llmblast.reading.dialect_router import DialectRouter
+from llmblast.reading.dialect_router import DialectRouter, SchemaMembers
 from llmblast.reading.field_map import FieldMap
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
@@ -23,13 +23,16 @@ MIN_BODY_BYTES: Final = 1024
 class RequestParser:
     """Parse lines by the settings of the run, for the `providers` of its endpoints (at least one).
 
-    Raises UsageError where the settings are invalid.
+    `schema_members` are what raw bodies need to ask for answers that fit a schema; see `DialectRouter`. Raises
+    UsageError where the settings are invalid.
     """
 
-    def __init__(self, settings: Settings, providers: Sequence[Provider]) -> None:
+    def __init__(
+        self, settings: Settings, providers: Sequence[Provider], schema_members: SchemaMembers | None = None
+    ) -> None:
         self.unit = "line"
         """What the numbers of lines count in the current file, for messages."""
-        self._detector = Detector(settings, DialectRouter(providers))
+        self._detector = Detector(settings, DialectRouter(providers, schema_members))
         self._field_map = FieldMap(settings.map) if settings.map else None
         self._choices = LineChoices(settings)
         self._model = settings.only_model

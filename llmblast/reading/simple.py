@@ -39,6 +39,7 @@ class Simple:
             raise UsageError(f"--params: {refusal}")
         self._params = settings.params
         self._system = settings.system
+        self._schema = settings.schema if isinstance(settings.schema, Mapping) else None
         self._max_tokens = max_tokens_of(settings.params)
         self._takes_model = settings.prompt is not None and settings.format == "auto"
         self._router = router if router.is_mixed else None
@@ -95,7 +96,8 @@ class Simple:
         model = self._model_of(asked) if "model" in asked else None
         if model is not None:
             reserved |= _MODEL
-        asks, render, kind, closed_to = Prompt(prompt, system, parts, params, model), self._render, self._kind, 0
+        asks, render = Prompt(prompt, system, parts, params, model, self._schema), self._render
+        kind, closed_to = self._kind, 0
         provider = self._first
         if self._router is not None:
             provider, closed_to = self._router.choose(asks)

@@ -66,6 +66,14 @@ class RequestQueue:
         self.size_bytes += size_bytes
         self.held_bytes += size_bytes
 
+    def add_next(self, attempt: Attempt) -> None:
+        """Queue a request that goes before those that were read, such as one that asks again for an answer."""
+        request = attempt.request
+        self._immediate.appendleft(attempt)
+        attempt.size_bytes = size_bytes = len(request.text) + len(request.body)
+        self.size_bytes += size_bytes
+        self.held_bytes += size_bytes
+
     def add_retry(self, attempt: Attempt, due_s: float, *, has_failed: bool = False) -> None:
         """Queue a request that goes again at `due_s` (monotonic seconds) or later."""
         heapq.heappush(self._failed if has_failed else self._retries, (due_s, next(self._order), attempt))

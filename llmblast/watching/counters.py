@@ -115,6 +115,15 @@ class Counters:
     succeeded: int = 0
     flagged: int = 0
     """Successes whose answer was cut off or filtered."""
+    invalid: int = 0
+    """Answers that did not fit what `--expect`, `--schema` and the like ask for."""
+    repairs: int = 0
+    """Requests that asked again for such an answer, with the reason."""
+    escalated: int = 0
+    """Lines that went to the endpoint or model of `--escalate`."""
+    invalid_prompt_tokens: int = 0
+    invalid_completion_tokens: int = 0
+    """Tokens of the invalid answers; they are not among the others."""
     failed: int = 0
     """Records in errors.jsonl written by this run."""
     retries: int = 0

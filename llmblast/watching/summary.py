@@ -97,6 +97,13 @@ class Summary:
                 "abandoned": counters.abandoned,
                 "per_second": _rounded(self._requests_per_s, 3),
             },
+            "answers": {
+                "invalid": counters.invalid,
+                "repairs": counters.repairs,
+                "escalated": counters.escalated,
+                "invalid_prompt_tokens": counters.invalid_prompt_tokens,
+                "invalid_completion_tokens": counters.invalid_completion_tokens,
+            },
             "tokens": {
                 "prompt": counters.prompt_tokens,
                 "completion": counters.completion_tokens,
@@ -139,6 +146,8 @@ class Summary:
 
     def _facts(self) -> list[tuple[str, list[str]]]:
         facts = [("requests", self._request_facts()), ("time", self._time_facts())]
+        if self.counters.invalid:
+            facts.insert(1, ("repairs", self._repair_facts()))
         if self.counters.tokens:
             facts.append(("tokens", self._token_facts()))
         if self.counters.latency.count:
@@ -207,6 +216,16 @@ class Summary:
         if counters.abandoned:
             facts.append(f"{count(counters.abandoned)} dropped, maybe billed")
         return facts
+
+    def _repair_facts(self) -> list[str]:
+        """Return the facts about answers that did not fit: they were paid for, too."""
+        counters = self.counters
+        facts = [_plural(counters.repairs, "repair", "repairs")]
+        if counters.escalated:
+            facts.append(f"{count(counters.escalated)} escalated")
+        facts.append(_plural(counters.invalid, "invalid answer", "invalid answers"))
+        prompt, completion = counters.invalid_prompt_tokens, counters.invalid_completion_tokens
+        return facts + ([f"{count(prompt)} + {count(completion)} tokens for these"] if prompt or completion else [])
 
     def _time_facts(self) -> list[str]:
         per_s = self._requests_per_s

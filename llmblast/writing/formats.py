@@ -9,7 +9,7 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from llmblast.models import Failure, Line, Outcome, Reply, Request, Success
+from llmblast.models import Failure, InvalidAnswers, Line, Outcome, Reply, Request, Success
 from llmblast.writing.safe_json import dump_line, embed, load_object
 
 AUTO: Final = "auto"
@@ -52,6 +52,9 @@ OUR_NAMES: Final = frozenset(
         "attempts",
         "latency",
         "maybe_billed",
+        "parsed",
+        "repairs",
+        "invalid_usage",
         "error",
         "body",
         "fields",
@@ -224,6 +227,8 @@ def _dump_failure(record: dict[str, object], failure: Failure, *, keep_body: boo
     record["endpoint"] = failure.endpoint
     if failure.maybe_billed:
         record["maybe_billed"] = failure.maybe_billed
+    if failure.invalid is not None:
+        _add_repairs(record, failure.invalid)
     if failure.body and keep_body:
         record["body"] = embed(failure.body)
     record["request"] = embed(text)
@@ -243,8 +248,23 @@ def _dump(record: dict[str, object], line: Line) -> bytes:
 def _add_billing_and_fields(record: dict[str, object], success: Success) -> None:
     if success.maybe_billed:
         record["maybe_billed"] = success.maybe_billed
+    if success.parsed is not None:
+        record["parsed"] = embed(success.parsed)
+    if success.invalid is not None:
+        _add_repairs(record, success.invalid)
     if extra := success.request.extra:
         _add_fields(record, extra, OUR_NAMES if success.request.file is None else _OUR_NAMES_WITH_FILE)
+
+
+def _add_repairs(record: dict[str, object], invalid: InvalidAnswers) -> None:
+    """Add how often the line was asked again, and the tokens of the answers that did not fit: `usage` has none of
+    these.
+    """
+    record["repairs"] = invalid.repairs
+    record["invalid_usage"] = {
+        "prompt_tokens": invalid.prompt_tokens,
+        "completion_tokens": invalid.completion_tokens,
+    }
 
 
 def _add_fields(record: dict[str, object], extra: Mapping[str, object], our_names: frozenset[str]) -> None:

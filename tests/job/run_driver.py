@@ -9,7 +9,7 @@ from random import Random
 
 from llmblast.errors import ExitCode
 from llmblast.fence import Fence
-from llmblast.job.decisions import Decisions, Retry, Stop
+from llmblast.job.decisions import Decisions, Retry, SendNext, Stop
 from llmblast.job.hedged_sends import HedgedSends
 from llmblast.job.key_refresh import KeyRenewal
 from llmblast.job.line_ends import LineEnds
@@ -171,5 +171,7 @@ class Run:
         for decision in decisions:
             if isinstance(decision, Retry):
                 self.scheduler.queue.add_retry(decision.attempt, decision.due_s, has_failed=decision.has_failed)
+            elif isinstance(decision, SendNext):
+                self.scheduler.queue.add_next(decision.attempt)
             elif isinstance(decision, Stop) and self.exit_code is None:
                 self.exit_code, self.reason = decision.exit_code, decision.reason
