@@ -98,7 +98,7 @@ async def run_async(prompts: Prompts, *, endpoints: Endpoints = None, **settings
         await running.end(at_once=in_memory)
     if ending.prompts_error is not None:
         raise ending.prompts_error
-    return replace(summary, results=tuple(sorted(results, key=lambda result: result.index)))
+    return replace(summary, results=tuple(sorted(results, key=lambda result: (result.index, result.repeat))))
 
 
 def run(prompts: Prompts, *, endpoints: Endpoints = None, **settings: Unpack[RunOptions]) -> RunSummary:

@@ -112,6 +112,10 @@ class Request(Line):
     """what these cost, as far as that is known."""
     deferred: Final[bool]
     output_format: Final[str]
+    repeat: Final[int]
+    """Which of several answers to its line it asks for, from 1; 0 where the line needs one."""
+    cache_keys: tuple[bytes, ...]
+    """Keys of this request in the cache of answers, by the endpoints that may take it; empty without a cache."""
 
     def __init__(
         self,
@@ -133,6 +137,8 @@ class Request(Line):
         image_tokens: float = 0.0,
         deferred: bool = False,
         output_format: str = "llmblast",
+        repeat: int = 0,
+        cache_keys: tuple[bytes, ...] = (),
     ) -> None:
         Line.__init__(self, number, key, text, id, input, extra)
         self.path = path
@@ -147,6 +153,8 @@ class Request(Line):
         self.image_tokens = image_tokens
         self.deferred = deferred
         self.output_format = output_format
+        self.repeat = repeat
+        self.cache_keys = cache_keys
 
 
 @dataclass(slots=True, eq=False, init=False)
@@ -374,7 +382,10 @@ class Answer:
 
 @dataclass(slots=True, eq=False, init=False)
 class Success:
-    """A request with its answer: one record in save.jsonl. `maybe_billed` counts other sends that may cost money."""
+    """A request with its answer: one record in save.jsonl. `maybe_billed` counts other sends that may cost money.
+
+    `cached` says that nothing was sent: the answer to an equal request counts for this one, too. `endpoint` is empty.
+    """
 
     request: Request
     answer: Answer
@@ -382,9 +393,17 @@ class Success:
     endpoint: str
     attempts: int
     maybe_billed: int
+    cached: bool
 
     def __init__(
-        self, request: Request, answer: Answer, reply: Reply, endpoint: str, attempts: int = 1, maybe_billed: int = 0
+        self,
+        request: Request,
+        answer: Answer,
+        reply: Reply,
+        endpoint: str,
+        attempts: int = 1,
+        maybe_billed: int = 0,
+        cached: bool = False,
     ) -> None:
         self.request = request
         self.answer = answer
@@ -392,6 +411,7 @@ class Success:
         self.endpoint = endpoint
         self.attempts = attempts
         self.maybe_billed = maybe_billed
+        self.cached = cached
 
 
 @dataclass(slots=True, eq=False)

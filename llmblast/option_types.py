@@ -25,6 +25,9 @@ class StreamOptions(TypedDict, total=False):
     own_fields: Sequence[str] | None
     media_root: Path
     limit: Number
+    repeat: Number
+    cache: Path
+    dedupe: bool | None
     rps: Number
     rpm: Number
     rpd: Number

@@ -200,6 +200,9 @@ class Settings(RateSettings):
         None, "--media-root", "Input", "Directory of the image files that lines may name.", in_check=True
     )
     limit: Count | None = option(None, "--limit", "Input", "Read only the first N lines.", in_check=True)
+    repeat: Annotated[int, Ge(1), Lt(1_000_000)] = option(
+        1, "--repeat", "Input", "Answers to get for each line, each with a seed of its own.", in_check=True
+    )
 
     save: File = option(
         "save.jsonl",
@@ -229,6 +232,10 @@ class Settings(RateSettings):
         metavar="WHICH",
         in_check=True,
     )
+    cache: File | None = option(
+        None, "--cache", "Output", "File of answers for this and other runs: equal requests are not sent again."
+    )
+    dedupe: bool = option(False, "--dedupe", "Output", "Send equal requests of this run once, and answer each line.")
     changed_settings: ChangedSettings = option(
         "stop",
         "--changed-settings",

@@ -13,7 +13,7 @@ from llmblast.job.input_reader import InputReader
 from llmblast.job.seen_ids import SeenIds
 from llmblast.models import Failure, Request
 from llmblast.providers import DEFAULT_PROVIDER, providers_of
-from llmblast.reading import RequestParser, open_source
+from llmblast.reading import RequestParser, key_of_repeat, open_source
 from llmblast.scheduling import TokenEstimator
 from llmblast.settings import Settings
 from llmblast.units import DAY_S
@@ -25,6 +25,8 @@ class Estimate:
     """Totals of the lines. Tokens are those of the lines that a run would send."""
 
     good: int = 0
+    wanted: int = 0
+    """Answers that the good lines need."""
     malformed: int = 0
     answered: int = 0
     failed: int = 0
@@ -39,7 +41,7 @@ class Estimate:
     @property
     def to_send(self) -> int:
         """Return the number of lines that a run would send."""
-        return self.good - self.answered - self.failed
+        return self.wanted - self.answered - self.failed
 
     def add(self, request: Request) -> None:
         """Count one request that a run would send."""
@@ -79,12 +81,15 @@ async def check(settings: Settings) -> ExitCode:
                 estimate.good += 1
                 if (double := estimate.find_double(item)) is not None:
                     findings.write(f"{name}: {sanitize_text(double, 500)}\n")
-                if answered.consume(item.key):
-                    estimate.answered += 1
-                elif failed.consume(item.key):
-                    estimate.failed += 1
-                else:
-                    estimate.add(item)
+                for repeat in range(1, settings.repeat + 1):
+                    key = key_of_repeat(item.key, repeat)
+                    estimate.wanted += 1
+                    if answered.consume(key):
+                        estimate.answered += 1
+                    elif failed.consume(key):
+                        estimate.failed += 1
+                    else:
+                        estimate.add(item)
     finally:
         await source.close()
     exit_code = ExitCode.SOME_FAILED if estimate.malformed else ExitCode.OK

@@ -62,6 +62,7 @@ def _request_settings(settings: Settings) -> dict[str, object]:
         "format": settings.format,
         "system": settings.system or None,
         "prompt": settings.prompt,
+        "repeat": settings.repeat > 1 or None,
         "own fields": sorted(settings.own_fields) or None,
         **{f"params.{name}": value for name, value in settings.params.items()},
         _MODEL: settings.model,

@@ -9,10 +9,12 @@ from functools import partial
 from math import inf
 from random import Random
 
-from llmblast.errors import LlmblastError
+from llmblast.caching import StoreThread
+from llmblast.errors import ExitCode, LlmblastError
 from llmblast.fence import Fence
 from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.allowance import allowance_of, kept_for
+from llmblast.job.batch_parser import Batch
 from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings, keep_settings
@@ -21,7 +23,9 @@ from llmblast.job.input_reader import InputReader
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
+from llmblast.job.repeats import Repeats
 from llmblast.job.result_queue import ResultQueue
+from llmblast.job.single_sends import SingleSends, open_store, request_keys
 from llmblast.providers import provider_of_key, providers_of
 from llmblast.reading import CompletedKeys, RequestParser, Source, open_source
 from llmblast.reading.prompts import open_prompts
@@ -49,7 +53,8 @@ class Pipeline:
     """All parts of one run, connected."""
 
     counters: Counters
-    input_reader: InputReader
+    batches: Callable[[], AsyncIterator[Batch]]
+    """Read the input: requests to send, and bad lines."""
     engine: Engine
     writer: Writer | ResultQueue
     channels: Sequence[Channel]
@@ -84,6 +89,8 @@ class _Opened:
     """The files of answers and of errors; empty if the outcomes go to `results`."""
     answered: CompletedKeys
     failed: CompletedKeys
+    store: StoreThread | None
+    """Answers to earlier requests; None where each line is sent."""
     channels: Sequence[Channel]
     keys: Sequence[EndpointKey]
     counters: Counters
@@ -123,6 +130,9 @@ async def build_pipeline(
         if outputs:
             answered, failed = await asyncio.to_thread(find_finished_in, settings, *outputs)
             known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
+        store = await open_store(settings, partial(_say, defects))
+        if store is not None:
+            stack.push_async_callback(store.close)
         endpoints = await _start_mocks(settings.endpoints, stack)
         channels = _open_channels(settings, endpoints, keys, environ, stack)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
@@ -131,7 +141,7 @@ async def build_pipeline(
         notes = [note for output in outputs for note in output.repaired]
         notes += connection_notes(endpoints, environ, verbose=settings.verbose)
         opened = _Opened(
-            source, results, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects
+            source, results, outputs, answered, failed, store, channels, keys, counters, timeline, notes, known, defects
         )
         yield _assemble(settings, parser, opened)
 
@@ -150,10 +160,23 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
     scheduler = make_scheduler(settings, opened.known, fence)
     can_resume = bool(opened.outputs) and opened.outputs[0].is_resumable
     writer = opened.results or _make_writer(settings, opened.outputs, opened.defects)
+    sends: SingleSends | None = None
+    if opened.store is not None:
+        opened.store.on_room = writer.changed.set
+        sends = SingleSends(
+            request_keys(settings),
+            opened.store,
+            writer,
+            counters,
+            providers=providers_of(settings.endpoints),
+            names=[endpoint.name for endpoint in settings.endpoints],
+            on_unreadable=lambda reason: engine.stop(ExitCode.OUTPUT_FAILED, reason),
+            fence=fence,
+        )
     engine = Engine(
         scheduler,
         opened.channels,
-        writer,
+        sends or writer,
         Backoff(settings.max_attempts, Random()),
         counters,
         clock=time.monotonic,
@@ -173,12 +196,20 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
         if can_resume:
             keep_limits(settings, scheduler.endpoints, time.time())
 
-    input_reader = InputReader(
-        opened.source, parser, counters, settings.limit, answered=opened.answered, failed=opened.failed
-    )
+    def batches() -> AsyncIterator[Batch]:
+        answered, failed = opened.answered, opened.failed
+        if settings.repeat == 1:
+            found = InputReader(
+                opened.source, parser, counters, settings.limit, answered=answered, failed=failed
+            ).batches()
+        else:
+            once = InputReader(opened.source, parser, counters, settings.limit)
+            found = Repeats(settings.repeat, counters, answered, failed).batches(once.batches())
+        return found if sends is None else sends.batches(found)
+
     return Pipeline(
         counters=counters,
-        input_reader=input_reader,
+        batches=batches,
         engine=engine,
         writer=writer,
         channels=opened.channels,

@@ -40,6 +40,10 @@ def run_preflight_checks(settings: Settings) -> Settings:
         raise UsageError(f"{settings.errors_path}: llmblast itself uses this file: name another with --errors")
     if settings.timeline is not None:
         _check_timeline(settings.timeline, outputs.values())
+    if settings.cache is not None and any(
+        _is_same(settings.cache, path) for path in (*outputs.values(), settings.input)
+    ):
+        raise UsageError(f"--cache {settings.cache}: is also the input or an output: name another file")
     if settings.spool is not None and not isdir(settings.spool):
         raise UsageError(f"--spool {settings.spool}: is not a directory: create it, or name another")
     _check_outputs(outputs)

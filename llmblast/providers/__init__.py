@@ -8,12 +8,22 @@ from collections.abc import Sequence
 from llmblast.errors import UsageError
 from llmblast.models import Provider
 from llmblast.providers.anthropic import Anthropic
-from llmblast.providers.finish_reasons import is_flagged
+from llmblast.providers.finish_reasons import is_filtered, is_flagged
 from llmblast.providers.openai import OpenAI
+from llmblast.providers.seeds import seed_member
 from llmblast.settings import EndpointSettings
 from llmblast.urls import host_of
 
-__all__ = ["DEFAULT_PROVIDER", "PROVIDERS", "is_flagged", "provider_of", "provider_of_key", "providers_of"]
+__all__ = [
+    "DEFAULT_PROVIDER",
+    "PROVIDERS",
+    "is_filtered",
+    "is_flagged",
+    "provider_of",
+    "provider_of_key",
+    "providers_of",
+    "seed_member",
+]
 
 DEFAULT_PROVIDER: Provider = OpenAI()
 PROVIDERS: dict[str, Provider] = {provider.kind: provider for provider in (DEFAULT_PROVIDER, Anthropic())}

@@ -39,6 +39,13 @@ def is_flagged(finish_reason: str | None) -> bool:
     return re.search(_FILTERED, reason) is not None or re.match(_CUT_OFF, reason) is not None
 
 
+def is_filtered(finish_reason: str | None) -> bool:
+    """Return whether a filter has stopped an answer."""
+    if finish_reason is None or finish_reason in ("stop", "tool_calls", "length"):
+        return False
+    return re.search(_FILTERED, finish_reason.lower()) is not None
+
+
 def failure_in(choice: Mapping[str, object]) -> str | None:
     """Return the reason why a generation failed or was aborted, so that its text is no answer; else None."""
     reason = choice.get("finish_reason")

@@ -9,10 +9,19 @@ A new format is one class in one file plus one line in `formats.FORMATS`, and on
 may force it. `DialectRouter.raw_request` makes the request of a format whose lines contain a body.
 """
 
-from llmblast.reading.completed_keys import CompletedKeys
+from llmblast.reading.completed_keys import CompletedKeys, key_of_repeat
 from llmblast.reading.lines import LineSplitter, key_of
 from llmblast.reading.oversized_line import OversizedLine
 from llmblast.reading.request_parser import RequestParser
 from llmblast.reading.source import Source, open_source
 
-__all__ = ["CompletedKeys", "LineSplitter", "OversizedLine", "RequestParser", "Source", "key_of", "open_source"]
+__all__ = [
+    "CompletedKeys",
+    "LineSplitter",
+    "OversizedLine",
+    "RequestParser",
+    "Source",
+    "key_of",
+    "key_of_repeat",
+    "open_source",
+]

@@ -53,18 +53,7 @@ class Target:
 
     def rendering_of(self, request: Request) -> Request | Rendering:
         """Return path and body for this endpoint's provider: the request's, or rendered once for each other kind."""
-        kind, content = self.provider.kind, request.content
-        if request.kind == kind or content is None:
-            return request
-        if isinstance(content, RawBody):
-            return Rendering(self.provider.dialects[content.dialect], request.body, request.needs_model)
-        if content.renderings is None:
-            content.renderings = {}
-        rendering = content.renderings.get(kind)
-        if rendering is None:
-            path, body = self.provider.render(content)
-            rendering = content.renderings[kind] = Rendering(path, body, needs_model=True)
-        return rendering
+        return rendering_for(self.provider, request)
 
     def body_of(self, request: Request | Rendering) -> bytes:
         """Return the JSON to send: the request's, with this endpoint's model where it names none."""
@@ -83,6 +72,22 @@ class Target:
         parts = urlsplit(self.base)
         base = re.sub(_VERSION, "", parts.path) if re.match(_OWN_VERSION, path) else parts.path
         return parts._replace(path=f"{base}/{path}").geturl()
+
+
+def rendering_for(provider: Provider, request: Request) -> Request | Rendering:
+    """Return path and body of a request for a provider: the request's, or rendered once for each other kind."""
+    kind, content = provider.kind, request.content
+    if request.kind == kind or content is None:
+        return request
+    if isinstance(content, RawBody):
+        return Rendering(provider.dialects[content.dialect], request.body, request.needs_model)
+    if content.renderings is None:
+        content.renderings = {}
+    rendering = content.renderings.get(kind)
+    if rendering is None:
+        path, body = provider.render(content)
+        rendering = content.renderings[kind] = Rendering(path, body, needs_model=True)
+    return rendering
 
 
 def make_target(

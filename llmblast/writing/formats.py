@@ -35,6 +35,8 @@ _OUR_NAMES: Final = frozenset(
         "attempts",
         "latency",
         "maybe_billed",
+        "cached",
+        "repeat",
         "error",
         "body",
         "fields",
@@ -61,10 +63,12 @@ def llmblast_record(success: Success, echo: bool, body: str) -> bytes:
         "finish_reason": answer.finish_reason,
         "usage": answer.usage,
         "model": answer.model,
-        "endpoint": success.endpoint,
+        "endpoint": success.endpoint or None,
         "attempts": success.attempts,
         "latency": (reply.latency_s * 1e6 + 0.5) // 1 / 1e6,  # `round` takes four times as long
     }
+    if request.repeat:
+        record = _with_repeat(record, request)
     if not echo:
         del record["input"]
     _add_billing_and_fields(record, success)
@@ -92,7 +96,7 @@ def error_record(failure: Failure, echo: bool = True) -> bytes:
     line = failure.line
     if isinstance(line, Request) and line.output_format in _ERROR_FORMATS:
         return _ERROR_FORMATS[line.output_format](failure)
-    record: dict[str, object] = {"key": line.key, "line": line.number, "id": line.id}
+    record = _with_repeat({"key": line.key, "line": line.number, "id": line.id}, line)
     if not isinstance(line, Request) and (custom_id := _custom_id_in(line.text)) is not None:
         record["custom_id"] = custom_id
         record["response"] = None
@@ -120,7 +124,7 @@ def anthropic_batch_record(success: Success, echo: bool, body: str) -> bytes:
     Source: docs.anthropic.com/en/api/retrieving-message-batch-results.
     """
     request = success.request
-    record: dict[str, object] = {"key": request.key, "line": request.number, "custom_id": request.id}
+    record = _with_repeat({"key": request.key, "line": request.number, "custom_id": request.id}, request)
     record["result"] = {"type": "succeeded", "message": embed(success.reply.body)}
     _add_billing_and_fields(record, success)
     return dump_line(record)
@@ -133,7 +137,7 @@ def _anthropic_batch_error(failure: Failure) -> bytes:
     has_error = reply is not None and load_object(reply.body).get("type") == "error"
     if reply is not None and has_error:
         error = embed(reply.body)
-    record: dict[str, object] = {"key": line.key, "line": line.number, "custom_id": line.id}
+    record = _with_repeat({"key": line.key, "line": line.number, "custom_id": line.id}, line)
     record["result"] = {"type": "errored", "error": error}
     record["error"] = {"code": failure.code, "message": failure.error}
     return _dump_failure(record, failure, keep_body=not has_error)
@@ -155,13 +159,21 @@ def _batch_members(line: Line, reply: Reply | None) -> dict[str, object]:
     response = None
     if reply is not None and reply.status:
         response = {"status_code": reply.status, "request_id": _request_id_of(reply), "body": embed(reply.body)}
-    return {
+    record: dict[str, object] = {
         "key": line.key,
         "line": line.number,
         "id": f"batch_req_{line.key}_{line.number}",
         "custom_id": line.id,
         "response": response,
     }
+    return _with_repeat(record, line)
+
+
+def _with_repeat(record: dict[str, object], line: Line) -> dict[str, object]:
+    """Return the record with `repeat` behind key and line: later runs read it there (`reading.completed_keys`)."""
+    if not isinstance(line, Request) or not line.repeat:
+        return record
+    return {"key": line.key, "line": line.number, "repeat": line.repeat, **record}
 
 
 def _request_id_of(reply: Reply) -> str | None:
@@ -201,6 +213,8 @@ def _dump_failure(record: dict[str, object], failure: Failure, *, keep_body: boo
 def _add_billing_and_fields(record: dict[str, object], success: Success) -> None:
     if success.maybe_billed:
         record["maybe_billed"] = success.maybe_billed
+    if success.cached:
+        record["cached"] = True
     if extra := success.request.extra:
         _add_fields(record, extra)
 

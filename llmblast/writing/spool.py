@@ -27,6 +27,7 @@ SUFFIX = ".spool.jsonl"
 POINTER = ".spool"
 _MAX_POINTERS = 9
 _AFTER_KEY = len(RECORD_START) + 16 + len(b'",')
+_REPEAT = b',"repeat":'
 _BATCH_BYTES = 256 * 1024
 
 
@@ -234,8 +235,11 @@ def _batches(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _identity(record: bytes) -> bytes:
-    """Return the start of a record, its key and line number: each line has one record, whichever run wrote it."""
-    return record[: record.find(b",", _AFTER_KEY)]
+    """Return the start of a record, its key, line number and repeat: each has one record, whichever run wrote it."""
+    end = record.find(b",", _AFTER_KEY)
+    if record.startswith(_REPEAT, end):
+        end = record.find(b",", end + 1)
+    return record[:end]
 
 
 def _take(wanted: set[bytes], identity: bytes) -> bool:
