@@ -14,7 +14,7 @@ import pytest
 from llmblast.errors import ExitCode
 from tests.conftest import ROOT
 
-STATIONS = {"reading", "scheduling", "providers", "sending", "writing", "watching", "mocking"}
+STATIONS = {"reading", "caching", "scheduling", "providers", "sending", "writing", "watching", "mocking"}
 GROUND = {
     *("settings", "models", "errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"),
     *("results", "option_types"),

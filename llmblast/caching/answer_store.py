@@ -1,8 +1,8 @@
 """Answer store: replies by the keys of their requests, in an SQLite file that outlives runs.
 
-The first 8 bytes of a key are the row's number, so that one search in one tree finds a reply; the others are compared.
-The file is in WAL mode: several processes read and write it at once, and `kill -9` or a power cut leaves it sound, at
-most without the latest replies. Source: https://sqlite.org/wal.html and https://sqlite.org/pragma.html.
+Replies are appended, and only the small index of their keys changes all over, so that a write changes few pages. The
+file is in WAL mode: several processes read and write it at once, and `kill -9` or a power cut leaves it sound, at most
+without the latest replies. Source: https://sqlite.org/wal.html and https://sqlite.org/pragma.html.
 """
 
 import os
@@ -20,10 +20,11 @@ VERSION = 1
 BUSY_TIMEOUT_S = 30.0
 """How long to wait for another process that writes."""
 MAX_KEYS_IN_QUERY = 256
+MAX_CHECKED_BYTES = 64 * 1024 * 1024
+"""A file up to this size is checked whole when it is opened, in some 0.1 s; of a larger one, damage is found later."""
 _CACHE_KIB = 16 * 1024
-_TABLE = (
-    "CREATE TABLE answers (id INTEGER PRIMARY KEY, key BLOB NOT NULL, body BLOB NOT NULL, saved_s INTEGER NOT NULL)"
-)
+_TABLE = "CREATE TABLE answers (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, body BLOB NOT NULL, saved_s INTEGER)"
+_INSERT = "INSERT OR IGNORE INTO answers (key, body, saved_s) VALUES (?, ?, ?)"
 _TEMPORARY = ""
 """SQLite's name for a database without a name: in memory, then in a file that ends with this process."""
 
@@ -41,29 +42,26 @@ class AnswerStore:
             _create(path)
         self._connection = self._connect()
 
-    def add(self, replies: Iterable[tuple[bytes, bytes]]) -> None:
+    def add(self, replies: Mapping[bytes, bytes]) -> None:
         """Keep the replies under their keys; of several under one key the first counts. Raises StoreError."""
         now_s = int(time.time())
-        rows = [(_row_of(key), key[8:], body, now_s) for key, body in replies]
-        if not rows:
-            return
+        rows = [(key, body, now_s) for key, body in replies.items()]
         try:
             with self._connection:  # commits, or rolls back
                 self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", rows)
+                self._connection.executemany(
+                    "INSERT OR IGNORE INTO answers (key, body, saved_s) VALUES (?, ?, ?)", rows
+                )
         except sqlite3.Error as error:
             raise StoreError(f"{self.name}: cannot be written: {error}") from None
 
-    def find(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the replies that are known, by their keys. Raises StoreError."""
         found: dict[bytes, bytes] = {}
         try:
             for some in _batches(keys):
-                rows = {_row_of(key): key for key in some}
-                query = f"SELECT id, key, body FROM answers WHERE id IN ({','.join('?' * len(rows))})"
-                for row, rest, body in self._connection.execute(query, list(rows)):
-                    if rest == rows[row][8:]:
-                        found[rows[row]] = body
+                query = f"SELECT key, body FROM answers WHERE key IN ({','.join('?' * len(some))})"
+                found.update(self._connection.execute(query, some))
         except sqlite3.Error as error:
             raise StoreError(f"{self.name}: {_reason_of(error)}") from None
         return found
@@ -114,7 +112,12 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
             connection.execute("ROLLBACK")
         raise
     connection.execute("SELECT id, key, body, saved_s FROM answers LIMIT 1").fetchone()
-    connection.execute("PRAGMA journal_mode = WAL")
+    if os.path.getsize(path) <= MAX_CHECKED_BYTES:
+        (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if finding != "ok":
+            raise UsageError(f"--cache {path}: is damaged: remove it or name another file")
+    with suppress(sqlite3.OperationalError):  # where another process changes the mode at this moment
+        connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
 
 
@@ -134,10 +137,6 @@ def _create(path: str) -> None:
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
     value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
     return value
-
-
-def _row_of(key: bytes) -> int:
-    return int.from_bytes(key[:8], signed=True)
 
 
 def _batches(keys: Sequence[bytes]) -> Iterable[Sequence[bytes]]:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from llmblast.models import Rendering, Request
 
-KEY_BYTES = 24
+KEY_BYTES = 16
 _PERSON = b"llmblast"
 
 

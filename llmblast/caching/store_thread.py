@@ -1,9 +1,8 @@
 """Store thread: the one thread that uses the answer store, with many keys and replies at a time."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,10 +10,11 @@ if TYPE_CHECKING:
 
 SAVE_INTERVAL_S = 0.25
 """Maximum age of a reply that is not in the store yet, while the store is fast enough."""
-SAVED_AT_ONCE_BYTES = 1024 * 1024
-MAX_UNSAVED_BYTES = 8 * 1024 * 1024
+SAVED_AT_ONCE_BYTES = 2 * 1024 * 1024
+MAX_UNSAVED_BYTES = 16 * 1024 * 1024
 
-Replies = list[tuple[bytes, bytes]]
+Replies = dict[bytes, bytes]
+"""By the keys of their requests."""
 
 
 class StoreError(Exception):
@@ -33,77 +33,83 @@ class StoreThread:
         self._store = store
         self._on_failure = on_failure
         self._thread = ThreadPoolExecutor(1, "llmblast-cache")
-        self._collected: Replies = []
-        self._collected_bytes = self._unsaved_bytes = 0
+        self._collected: Replies = {}
+        self._being_saved: Replies = {}
+        self._collected_bytes = self._saved_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._saving: asyncio.Future[None] | None = None
         self._has_failed = False
 
     @property
     def is_full(self) -> bool:
         """Return whether too many replies wait to be written."""
-        return self._unsaved_bytes >= MAX_UNSAVED_BYTES
+        return self._collected_bytes + self._saved_bytes >= MAX_UNSAVED_BYTES
 
     def keep(self, key: bytes, body: bytes) -> None:
         """Keep a reply soon."""
         if self._has_failed:
             return
-        self._collected.append((key, body))
+        self._collected[key] = body
         self._collected_bytes += len(body)
-        self._unsaved_bytes += len(body)
+        self._save_later()
         if self._collected_bytes >= SAVED_AT_ONCE_BYTES:
             self._save()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(SAVE_INTERVAL_S, self._save)
 
-    async def find(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+    async def find(self, keys: Sequence[bytes]) -> Replies:
         """Return the replies that are known, by their keys, all that were kept before among them. Raises StoreError."""
-        return await asyncio.shield(self._run(keys))  # a cancelled search still writes what was collected
+        unsaved: Replies = {}
+        for replies in (self._collected, self._being_saved):
+            if replies:
+                unsaved.update({key: replies[key] for key in keys if key in replies})
+        wanted = [key for key in keys if key not in unsaved] if unsaved else keys
+        if not wanted:
+            return unsaved
+        found = await asyncio.get_running_loop().run_in_executor(self._thread, self._store.find, wanted)
+        return {**found, **unsaved} if unsaved else found
 
     async def close(self) -> None:
         """Write what was collected, and close the store."""
-        await self._run(())
+        while self._being_saved or self._collected:
+            self._save()
+            if self._saving is not None:
+                await asyncio.wait([self._saving])
+            await asyncio.sleep(0)  # `_on_saved` runs now
         await asyncio.to_thread(self._thread.shutdown)
         self._store.close()
 
     def _save(self) -> None:
-        self._run(()).add_done_callback(_retrieve)
-
-    def _run(self, keys: Sequence[bytes]) -> "asyncio.Future[Mapping[bytes, bytes]]":
-        """Let the thread write what was collected, then search for the keys."""
+        """Let the thread write what was collected; while it does, more is collected."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        replies, size_bytes = self._collected, self._collected_bytes
-        self._collected, self._collected_bytes = [], 0
+        if self._being_saved or not self._collected:
+            return
+        self._being_saved, self._collected = self._collected, {}
+        self._saved_bytes, self._collected_bytes = self._collected_bytes, 0
         loop = asyncio.get_running_loop()
-        done = loop.run_in_executor(self._thread, self._work, loop, replies, keys)
-        done.add_done_callback(partial(self._on_done, size_bytes))
-        return done
+        self._saving = loop.run_in_executor(self._thread, self._store.add, self._being_saved)
+        self._saving.add_done_callback(self._on_saved)
 
-    def _work(self, loop: asyncio.AbstractEventLoop, replies: Replies, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
-        if replies:
-            try:
-                self._store.add(replies)
-            except StoreError as error:
-                loop.call_soon_threadsafe(self._fail, str(error))
-        return self._store.find(keys) if keys else {}
-
-    def _on_done(self, size_bytes: int, done: object) -> None:
+    def _on_saved(self, saved: "asyncio.Future[None]") -> None:
         was_full = self.is_full
-        self._unsaved_bytes -= size_bytes
+        self._being_saved, self._saved_bytes = {}, 0
+        if not saved.cancelled() and (error := saved.exception()) is not None:
+            self._fail(error)
+        if self._collected:
+            self._save_later()
         if was_full and not self.is_full:
             self.on_room()
 
-    def _fail(self, why: str) -> None:
-        if not self._has_failed:
-            self._has_failed = True
-            self._on_failure(why)
+    def _save_later(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SAVE_INTERVAL_S, self._save)
+
+    def _fail(self, error: BaseException) -> None:
+        self._has_failed = True
+        self._collected, self._collected_bytes = {}, 0
+        if not isinstance(error, StoreError):
+            raise error
+        self._on_failure(str(error))
 
 
 def _do_nothing() -> None: ...
-
-
-def _retrieve(done: "asyncio.Future[Mapping[bytes, bytes]]") -> None:
-    """Take the error of a future that nothing awaits: writing reports its own."""
-    if not done.cancelled():
-        done.exception()
