@@ -16,12 +16,14 @@ class SlowStore(AnswerStore):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self.may_write = threading.Event()
+        self.has_written = threading.Event()
         self.writes: list[dict[bytes, bytes]] = []
 
     def add(self, replies: "dict[bytes, bytes]") -> None:  # type: ignore[override] # what it gets is one
         self.may_write.wait(30)
         self.writes.append(dict(replies))
         super().add(replies)
+        self.has_written.set()
 
 
 class FailingStore(AnswerStore):
@@ -44,7 +46,10 @@ async def test_a_reply_is_found_before_it_is_written(tmp_path: Path) -> None:
 
     found = await thread.find([key_of(1), key_of(2)])
 
-    assert {key: len(body) for key, body in found.items()} == {key_of(1): store_thread.SAVED_AT_ONCE_BYTES, key_of(2): 3}
+    assert {key: len(body) for key, body in found.items()} == {
+        key_of(1): store_thread.SAVED_AT_ONCE_BYTES,
+        key_of(2): 3,
+    }
     assert store.writes == []
     store.may_write.set()
     assert await thread.find([key_of(2), key_of(3)]) == {key_of(2): b"two"}
@@ -88,8 +93,7 @@ async def test_replies_wait_for_others_for_a_moment_only(tmp_path: Path) -> None
     thread.keep(key_of(1), b"one")
     thread.keep(key_of(2), b"two")
 
-    while len(store.writes) == 0:
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(store.has_written.wait, 30)
 
     assert store.writes == [{key_of(1): b"one", key_of(2): b"two"}]
     await thread.close()
@@ -98,14 +102,18 @@ async def test_replies_wait_for_others_for_a_moment_only(tmp_path: Path) -> None
 async def test_a_store_without_room_is_told_once_and_still_asked(tmp_path: Path) -> None:
     """The answers of this run go to its files all the same."""
     told: list[str] = []
+    is_told = asyncio.Event()
+
+    def tell(text: str) -> None:
+        told.append(text)
+        is_told.set()
+
     AnswerStore(str(tmp_path / "c.db")).add({key_of(1): b"one"})
-    thread = StoreThread(FailingStore(str(tmp_path / "c.db")), told.append)
+    thread = StoreThread(FailingStore(str(tmp_path / "c.db")), tell)
     for number in range(2, 6):
         thread.keep(key_of(number), b"x" * store_thread.SAVED_AT_ONCE_BYTES)
-        await asyncio.sleep(0.01)
 
-    while not told:
-        await asyncio.sleep(0.01)
+    await is_told.wait()
     thread.keep(key_of(9), b"nine")
 
     assert told == ["c.db: cannot be written: disk full"]
