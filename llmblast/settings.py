@@ -120,7 +120,7 @@ class EndpointSettings(RateSettings):
     with the same `quota` share one account: a rate-limit reply to one pauses all of them. The key is read again every
     `key_refresh` seconds. `auth` is `bearer`, or the header for the key. `proxy` is a URL, or `none` for a direct
     connection in spite of the environment. `ca_file` adds trusted certificates to the system's. `kind` is the API of
-    the endpoint.
+    the endpoint. `unix_socket` is the file at which a server of this machine listens.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "str_strip_whitespace": True}
@@ -144,6 +144,7 @@ class EndpointSettings(RateSettings):
     ca_file: RawName | None = None
     client_cert: RawName | None = None
     client_key: RawName | None = None
+    unix_socket: RawName | None = None
 
     @property
     def is_adaptive(self) -> bool:
@@ -201,7 +202,7 @@ class Settings(RateSettings):
     )
     limit: Count | None = option(None, "--limit", "Input", "Read only the first N lines.", in_check=True)
     repeat: Annotated[int, Ge(1), Lt(1_000_000)] = option(
-        1, "--repeat", "Input", "Answers to get for each line, each with a seed of its own.", in_check=True
+        1, "--repeat", "Input", "Answers to get for each line, with a different seed each.", in_check=True
     )
 
     save: File = option(

@@ -128,7 +128,7 @@ def _create(path: str) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is no file name"
+        reason = error.strerror if isinstance(error, OSError) else "is not a file name"
         raise UsageError(
             f"--cache {path}: cannot be opened: {reason}: name another file, or make it writable"
         ) from None

@@ -41,6 +41,8 @@ class Target:
     proxy: Proxy | None = None
     tls: SSLContext | None = None
     """The certificates of an https endpoint, where they are not the default."""
+    unix_socket: str | None = None
+    """The file at which the server listens, where that is no port."""
 
     def with_key(self, key: str) -> "Target":
         """Return the same target with another API key."""
@@ -128,6 +130,7 @@ def make_target(
         theirs,
         find_proxy(endpoint, environ or {}),
         _tls_context(endpoint),
+        endpoint.unix_socket,
     )
     return target if key is None else target.with_key(key)
 

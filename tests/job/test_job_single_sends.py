@@ -225,9 +225,8 @@ async def test_a_store_that_cannot_be_read_ends_the_run() -> None:
 async def test_the_run_is_held_back_by_sink_and_store() -> None:
     """Neither may grow in memory."""
     world = World()
-    assert not world.sends.is_full
-
+    seen = [world.sends.is_full]
     world.sink.is_full = True
 
-    assert world.sends.is_full
+    assert [*seen, world.sends.is_full] == [False, True]
     await world.store.close()
