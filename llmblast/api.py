@@ -120,7 +120,7 @@ async def run_async(prompts: Prompts, *, endpoints: Endpoints = None, **settings
         await running.end(at_once=in_memory)
     if ending.prompts_error is not None:
         raise ending.prompts_error
-    results.sort(key=lambda result: (plan.order.get(result.file, 0), result.index))
+    results.sort(key=lambda result: (plan.order.get(result.file, 0), result.index, result.repeat))
     return replace(summary, results=tuple(results))
 
 

@@ -147,6 +147,10 @@ class Request(Line):
     output_format: Final[str]
     headers: Final[Mapping[str, str] | None]
     """Headers that the line itself sets, beside those of the endpoint."""
+    repeat: Final[int]
+    """Which of several answers to its line it asks for, from 1; 0 where the line needs one."""
+    cache_keys: tuple[bytes, ...]
+    """Keys of this request in the cache of answers, by the endpoints that may take it; empty without a cache."""
 
     def __init__(
         self,
@@ -170,6 +174,8 @@ class Request(Line):
         output_format: str = "llmblast",
         file: str | None = None,
         headers: Mapping[str, str] | None = None,
+        repeat: int = 0,
+        cache_keys: tuple[bytes, ...] = (),
     ) -> None:
         # Not by Line.__init__, which would take 0.3 us more.
         self.number = number  # type: ignore[misc]
@@ -192,6 +198,8 @@ class Request(Line):
         self.deferred = deferred
         self.output_format = output_format
         self.headers = headers
+        self.repeat = repeat
+        self.cache_keys = cache_keys
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -452,7 +460,10 @@ class Answer:
 
 @dataclass(slots=True, eq=False, init=False)
 class Success:
-    """A request with its answer: one record in save.jsonl. `maybe_billed` counts other sends that may cost money."""
+    """A request with its answer: one record in save.jsonl. `maybe_billed` counts other sends that may cost money.
+
+    `cached` says that nothing was sent: the answer to an equal request counts for this one, too. `endpoint` is empty.
+    """
 
     request: Request
     answer: Answer
@@ -464,6 +475,7 @@ class Success:
     """The JSON value in the answer, where it had to be one."""
     invalid: InvalidAnswers | None
     """Earlier answers that did not fit."""
+    cached: bool
 
     def __init__(
         self,
@@ -475,6 +487,7 @@ class Success:
         maybe_billed: int = 0,
         parsed: bytes | None = None,
         invalid: InvalidAnswers | None = None,
+        cached: bool = False,
     ) -> None:
         self.request = request
         self.answer = answer
@@ -484,6 +497,7 @@ class Success:
         self.maybe_billed = maybe_billed
         self.parsed = parsed
         self.invalid = invalid
+        self.cached = cached
 
 
 @dataclass(slots=True, eq=False)

@@ -40,6 +40,9 @@ class StreamOptions(TypedDict, total=False):
     repair: Number
     escalate: str | None
     stop_if_bad: Number
+    repeat: Number
+    cache: Path
+    dedupe: bool | None
     rps: Number
     rpm: Number
     rpd: Number

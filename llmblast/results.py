@@ -40,6 +40,10 @@ class Result:
     """HTTP status of the last reply; 0 where there was none."""
     transient: bool = False
     """Sending the prompt again later may well succeed."""
+    cached: bool = False
+    """Nothing was sent for this prompt: it has the answer to an equal request."""
+    repeat: int = 0
+    """Which of several answers to the prompt this is, from 1; 0 without `repeat`."""
     attempts: int = 0
     maybe_billed: int = 0
     """Sends without a usable answer that the provider may charge for."""

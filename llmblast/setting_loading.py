@@ -3,7 +3,9 @@
 Precedence: flag, environment variable, TOML file, default. Every error names the place where a person wrote the value.
 """
 
+import os
 import re
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -43,6 +45,8 @@ _CUSTOM = "custom"
 _USUAL_NAMES = {"save": "save.jsonl", "errors": "errors.jsonl", "timeline": "timeline.jsonl"}
 _AMOUNT = re.compile(r"[0-9.]{1,12}[a-zA-Z/%]{0,3}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MAX_UNIX_SOCKET_BYTES = 107 if sys.platform == "linux" else 103
+"""Size of `sun_path` without its last zero: unix(7), and sys/un.h of BSD and macOS."""
 
 
 def load(flags: Mapping[str, Any], config: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -214,6 +218,7 @@ def _validate(merged: Mapping[str, Any], places: Places) -> Settings:
             raise UsageError(f"--hedge {settings.hedge}: needs a second endpoint: name two with --url")
     for endpoint in settings.endpoints:
         _check_url(endpoint)
+        _check_unix_socket(endpoint)
         _check_key_env(endpoint)
         _check_key_refresh(endpoint)
     return settings
@@ -241,6 +246,21 @@ def _check_url(endpoint: EndpointSettings) -> None:
         raise UsageError(
             f"endpoint {parts.hostname!r}: no key in a URL: put it into a variable and name that: key_env=NAME"
         )
+
+
+def _check_unix_socket(endpoint: EndpointSettings) -> None:
+    if endpoint.unix_socket is None:
+        return
+    name = endpoint.name or shown_url(endpoint.url)
+    if not endpoint.url.lower().startswith("http://"):
+        raise UsageError(f"endpoint {name}: unix_socket needs a URL with http://, such as http://localhost/v1")
+    if len(os.fsencode(endpoint.unix_socket)) > MAX_UNIX_SOCKET_BYTES:
+        raise UsageError(
+            f"endpoint {name}: unix_socket {endpoint.unix_socket}: is longer than the {MAX_UNIX_SOCKET_BYTES} bytes "
+            "that this system allows: name a shorter path, such as a link in /tmp"
+        )
+    if endpoint.proxy not in (None, "none"):
+        raise UsageError(f"endpoint {name}: a proxy cannot reach a unix_socket: remove one of both settings")
 
 
 def _check_key_env(endpoint: EndpointSettings) -> None:

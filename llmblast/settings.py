@@ -166,7 +166,8 @@ class EndpointSettings(RateSettings):
     with the same `quota` share one account: a rate-limit reply to one pauses all of them. The key is read again every
     `key_refresh` seconds. `auth` is `bearer`, or the header for the key. `proxy` is a URL, or `none` for a direct
     connection in spite of the environment. `ca_file` adds trusted certificates to the system's. `kind` is the API of
-    the endpoint, `custom` describes one that llmblast does not know.
+    the endpoint, `custom` describes one that llmblast does not know. `unix_socket` is the file at which a server of
+    this machine listens.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "str_strip_whitespace": True}
@@ -191,6 +192,7 @@ class EndpointSettings(RateSettings):
     client_cert: RawName | None = None
     client_key: RawName | None = None
     custom: CustomSettings | None = None
+    unix_socket: RawName | None = None
 
     @property
     def is_adaptive(self) -> bool:
@@ -281,6 +283,9 @@ class Settings(RateSettings):
     seed: Annotated[int, Ge(0), Lt(2**63)] = option(
         0, "--seed", "Input", "Which random lines --sample takes; the same seed takes the same.", in_check=True
     )
+    repeat: Annotated[int, Ge(1), Lt(1_000_000)] = option(
+        1, "--repeat", "Input", "Answers to get for each line, with a different seed each.", in_check=True
+    )
 
     save: File = option(
         "save.jsonl",
@@ -316,6 +321,10 @@ class Settings(RateSettings):
         metavar="WHICH",
         in_check=True,
     )
+    cache: File | None = option(
+        None, "--cache", "Output", "File of answers for this and other runs: equal requests are not sent again."
+    )
+    dedupe: bool = option(False, "--dedupe", "Output", "Send equal requests of this run once, and answer each line.")
     changed_settings: ChangedSettings = option(
         "stop",
         "--changed-settings",

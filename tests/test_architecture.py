@@ -14,7 +14,9 @@ import pytest
 from llmblast.errors import ExitCode
 from tests.conftest import ROOT
 
-STATIONS = {"reading", "checking_answers", "scheduling", "providers", "sending", "writing", "watching", "mocking"}
+STATIONS = {
+    *("reading", "checking_answers", "caching", "scheduling", "providers", "sending", "writing", "watching", "mocking"),
+}
 GROUND = {
     *("settings", "models", "errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"),
     *("results", "option_types", "input_paths"),

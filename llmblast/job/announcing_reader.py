@@ -3,20 +3,12 @@
 from collections.abc import AsyncIterator, Callable
 
 from llmblast.job.batch_parser import Batch
-from llmblast.job.input_reader import InputReader
 from llmblast.models import Line, Request
 
 
-class AnnouncingReader:
-    """Yield the batches of another reader; call `expect` for each of their lines first."""
-
-    def __init__(self, reader: InputReader, expect: Callable[[Line], None]) -> None:
-        self._reader = reader
-        self._expect = expect
-
-    async def batches(self) -> AsyncIterator[Batch]:
-        """Yield requests and failures. Raises InputDamagedError where the input breaks off."""
-        async for batch in self._reader.batches():
-            for item in batch:
-                self._expect(item if isinstance(item, Request) else item.line)
-            yield batch
+async def announced(batches: AsyncIterator[Batch], expect: Callable[[Line], None]) -> AsyncIterator[Batch]:
+    """Yield the batches; call `expect` for each of their lines first."""
+    async for batch in batches:
+        for item in batch:
+            expect(item if isinstance(item, Request) else item.line)
+        yield batch

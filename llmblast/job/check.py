@@ -19,7 +19,7 @@ from llmblast.job.seen_ids import SeenIds
 from llmblast.models import Failure, Line, Provider, Request
 from llmblast.providers import DEFAULT_PROVIDER, providers_of
 from llmblast.providers.structured_outputs import schema_members
-from llmblast.reading import RequestParser, open_sources
+from llmblast.reading import RequestParser, key_of_repeat, open_sources
 from llmblast.reading.file_formats import forced_format
 from llmblast.scheduling import TokenEstimator
 from llmblast.settings import Settings
@@ -55,6 +55,8 @@ class Estimate:
     """Totals of the lines. Tokens are those of the lines that a run would send."""
 
     good: int = 0
+    wanted: int = 0
+    """Answers that the good lines need."""
     malformed: int = 0
     answered: int = 0
     failed: int = 0
@@ -70,7 +72,7 @@ class Estimate:
     @property
     def to_send(self) -> int:
         """Return the number of lines that a run would send."""
-        return self.good - self.answered - self.failed
+        return self.wanted - self.answered - self.failed
 
     def add(self, request: Request) -> None:
         """Count one request that a run would send."""
@@ -130,12 +132,15 @@ async def check(settings: Settings) -> ExitCode:
                 estimate.good += 1
                 if (double := estimate.find_double(item)) is not None:
                     tell(item.file, double)
-                if answered.consume(item.key):
-                    estimate.answered += 1
-                elif failed.consume(item.key):
-                    estimate.failed += 1
-                else:
-                    estimate.add(item)
+                for repeat in range(1, settings.repeat + 1):
+                    key = key_of_repeat(item.key, repeat)
+                    estimate.wanted += 1
+                    if answered.consume(key):
+                        estimate.answered += 1
+                    elif failed.consume(key):
+                        estimate.failed += 1
+                    else:
+                        estimate.add(item)
     finally:
         await sources.close()
     exit_code = ExitCode.SOME_FAILED if estimate.malformed else ExitCode.OK

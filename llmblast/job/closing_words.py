@@ -53,7 +53,7 @@ def say_finished(settings: Settings, counters: Counters, failed_elsewhere: int) 
 def say_all_taken(counters: Counters) -> tuple[ExitCode, str]:
     """Return the exit code and the verdict of a run without files that read all prompts."""
     if counters.failed:
-        return ExitCode.SOME_FAILED, f"finished: {counters.failed:,} of {counters.lines_read:,} prompts have no answer"
+        return ExitCode.SOME_FAILED, f"finished: {counters.failed:,} of {counters.records_due:,} prompts have no answer"
     return ExitCode.OK, "finished: every prompt has its answer"
 
 

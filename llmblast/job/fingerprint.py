@@ -65,6 +65,7 @@ def _request_settings(settings: Settings) -> dict[str, object]:
         "prompt": settings.prompt,
         **{f"map.{name}": field for name, field in settings.map.items()},
         "schema": settings.schema,
+        "repeat": settings.repeat > 1 or None,
         "own fields": sorted(settings.own_fields) or None,
         **{f"params.{name}": value for name, value in settings.params.items()},
         _MODEL: settings.model,

@@ -9,13 +9,15 @@ from functools import partial
 from math import inf
 from random import Random
 
-from llmblast.errors import LlmblastError, UsageError
+from llmblast.caching import StoreThread
+from llmblast.errors import ExitCode, LlmblastError, UsageError
 from llmblast.fence import Fence
 from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.allowance import allowance_of, kept_for
-from llmblast.job.announcing_reader import AnnouncingReader
+from llmblast.job.announcing_reader import announced
 from llmblast.job.answer_review import AnswerRules, CheckedSink
 from llmblast.job.answer_rules import make_answer_rules
+from llmblast.job.batch_parser import Batch
 from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings, keep_settings
@@ -24,7 +26,9 @@ from llmblast.job.input_reader import InputReader
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
+from llmblast.job.repeats import Repeats
 from llmblast.job.result_queue import ResultQueue
+from llmblast.job.single_sends import SingleSends, open_store, request_keys
 from llmblast.models import Provider, Success
 from llmblast.providers import provider_of_key, providers_of
 from llmblast.providers.structured_outputs import schema_members
@@ -57,7 +61,8 @@ class Pipeline:
     """All parts of one run, connected."""
 
     counters: Counters
-    input_reader: InputReader | AnnouncingReader
+    batches: Callable[[], AsyncIterator[Batch]]
+    """Read the input: requests to send, and bad lines."""
     engine: Engine
     writer: Writer | OrderedWriter | ResultQueue
     channels: Sequence[Channel]
@@ -92,6 +97,8 @@ class _Opened:
     """The files of answers and of errors; empty if the outcomes go to `results`."""
     answered: CompletedKeys
     failed: CompletedKeys
+    store: StoreThread | None
+    """Answers to earlier requests; None where each line is sent."""
     channels: Sequence[Channel]
     keys: Sequence[EndpointKey]
     counters: Counters
@@ -137,6 +144,9 @@ async def build_pipeline(
         if outputs:
             answered, failed = await asyncio.to_thread(find_finished_in, settings, *outputs)
             known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
+        store = await open_store(settings, partial(_say, defects))
+        if store is not None:
+            stack.push_async_callback(store.close)
         endpoints = await start_mocks(settings.endpoints, stack)
         channels = _open_channels(settings, endpoints, keys, environ, stack)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
@@ -145,7 +155,19 @@ async def build_pipeline(
         notes = [note for output in outputs for note in output.repaired]
         notes += connection_notes(endpoints, environ, verbose=settings.verbose)
         opened = _Opened(
-            sources, results, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects
+            sources,
+            results,
+            outputs,
+            answered,
+            failed,
+            store,
+            channels,
+            keys,
+            counters,
+            timeline,
+            notes,
+            known,
+            defects,
         )
         yield _assemble(settings, parser, opened, rules)
 
@@ -166,10 +188,25 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
     writer: Writer | OrderedWriter | ResultQueue = opened.results or _make_writer(
         settings, opened.outputs, opened.defects
     )
+    sends: SingleSends | None = None
+    if opened.store is not None:
+        opened.store.on_room = writer.changed.set
+        sends = SingleSends(
+            request_keys(settings),
+            opened.store,
+            writer,
+            counters,
+            providers=providers_of(settings.endpoints, settings.model),
+            names=[endpoint.name for endpoint in settings.endpoints],
+            on_unreadable=lambda reason: engine.stop(ExitCode.OUTPUT_FAILED, reason),
+            fence=fence,
+            checks=None if rules is None else rules.checks,
+        )
+    sink = sends or writer
     engine = Engine(
         scheduler,
         opened.channels,
-        writer if rules is None or rules.command is None else CheckedSink(writer, rules.command),
+        sink if rules is None or rules.command is None else CheckedSink(sink, rules.command),
         Backoff(settings.max_attempts, Random()),
         counters,
         clock=time.monotonic,
@@ -190,21 +227,30 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
         if can_resume:
             keep_limits(settings, scheduler.endpoints, time.time())
 
-    reader = InputReader(
-        opened.sources,
-        parser,
-        counters,
-        settings.limit,
-        answered=opened.answered,
-        failed=opened.failed,
-        notice=say,
-        file_format=forced_format(settings.format),
-        sample=None if settings.sample is None else (settings.sample, settings.seed),
-    )
-    input_reader = AnnouncingReader(reader, writer.expect) if isinstance(writer, OrderedWriter) else reader
+    def batches() -> AsyncIterator[Batch]:
+        answered, failed = opened.answered, opened.failed
+        is_once = settings.repeat == 1
+        reader = InputReader(
+            opened.sources,
+            parser,
+            counters,
+            settings.limit,
+            answered=answered if is_once else None,
+            failed=failed if is_once else None,
+            notice=say,
+            file_format=forced_format(settings.format),
+            sample=None if settings.sample is None else (settings.sample, settings.seed),
+        )
+        found = reader.batches()
+        if not is_once:
+            found = Repeats(settings.repeat, counters, answered, failed).batches(found)
+        if isinstance(writer, OrderedWriter):
+            found = announced(found, writer.expect)
+        return found if sends is None else sends.batches(found)
+
     return Pipeline(
         counters=counters,
-        input_reader=input_reader,
+        batches=batches,
         engine=engine,
         writer=writer,
         channels=opened.channels,

@@ -147,7 +147,7 @@ class Job:
     async def _feed(self) -> None:
         engine = self._pipeline.engine
         try:
-            async for batch in self._pipeline.input_reader.batches():
+            async for batch in self._pipeline.batches():
                 for item in batch:
                     if isinstance(item, Request):
                         engine.accept(item)

@@ -44,6 +44,8 @@ def run_preflight_checks(settings: Settings) -> Settings:
         raise UsageError(f"{settings.errors_path}: llmblast itself uses this file: name another with --errors")
     if settings.timeline is not None:
         _check_timeline(settings.timeline, outputs.values())
+    if settings.cache is not None:
+        _check_cache(settings.cache, (*outputs.values(), settings.input))
     if settings.spool is not None and not isdir(settings.spool):
         raise UsageError(f"--spool {settings.spool}: is not a directory: create it, or name another")
     _check_outputs(outputs)
@@ -90,6 +92,13 @@ def _check_timeline(path: str, outputs: Iterable[str]) -> None:
         raise UsageError(f"--timeline {path}: is also the output of answers or errors: name another file")
     if not is_pipe(path):
         check_place(path, "--timeline")
+
+
+def _check_cache(path: str, others: Iterable[str]) -> None:
+    if path == STDOUT:
+        raise UsageError("--cache -: is not a file: name one, which is created if it does not exist")
+    if any(_is_same(path, other) for other in others):
+        raise UsageError(f"--cache {path}: is also the input or an output: name another file")
 
 
 def _resolve_outputs(settings: Settings) -> Settings:

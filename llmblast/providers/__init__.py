@@ -11,15 +11,25 @@ from llmblast.models import Provider
 from llmblast.providers.anthropic import Anthropic
 from llmblast.providers.azure import Azure
 from llmblast.providers.bedrock import Bedrock
-from llmblast.providers.finish_reasons import is_flagged
+from llmblast.providers.finish_reasons import is_filtered, is_flagged
 from llmblast.providers.gemini import Gemini
 from llmblast.providers.openai import OpenAI
 from llmblast.providers.openai_responses import OpenAIResponses
+from llmblast.providers.seeds import seed_member
 from llmblast.providers.vertex import Vertex, VertexAnthropic
 from llmblast.settings import EndpointSettings
 from llmblast.urls import host_of
 
-__all__ = ["DEFAULT_PROVIDER", "PROVIDERS", "is_flagged", "provider_of", "provider_of_key", "providers_of"]
+__all__ = [
+    "DEFAULT_PROVIDER",
+    "PROVIDERS",
+    "is_filtered",
+    "is_flagged",
+    "provider_of",
+    "provider_of_key",
+    "providers_of",
+    "seed_member",
+]
 
 _CUSTOM = "custom"
 

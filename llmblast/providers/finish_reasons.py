@@ -41,7 +41,7 @@ def is_flagged(finish_reason: str | None) -> bool:
 
 def is_filtered(finish_reason: str | None) -> bool:
     """Return whether a filter stopped an answer, or the model refused to answer."""
-    if finish_reason is None or finish_reason in ("stop", "tool_calls"):
+    if finish_reason is None or finish_reason in ("stop", "tool_calls", "length"):
         return False
     return re.search(_FILTERED, finish_reason.lower()) is not None
 

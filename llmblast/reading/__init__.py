@@ -10,7 +10,7 @@ may force it. A new format of files is one class in one file plus one line in `f
 `DialectRouter.raw_request` makes the request of a format whose lines contain a body.
 """
 
-from llmblast.reading.completed_keys import CompletedKeys
+from llmblast.reading.completed_keys import CompletedKeys, key_of_repeat
 from llmblast.reading.lines import LineSplitter, key_of
 from llmblast.reading.oversized_line import OversizedLine
 from llmblast.reading.request_parser import RequestParser
@@ -28,6 +28,7 @@ __all__ = [
     "Source",
     "Sources",
     "key_of",
+    "key_of_repeat",
     "open_source",
     "open_sources",
 ]

@@ -35,6 +35,8 @@ def find_key(endpoint: EndpointSettings, environ: Mapping[str, str], provider: P
 
 def goes_unprotected(endpoint: EndpointSettings) -> bool:
     """Return whether requests go over plain http to another machine."""
+    if endpoint.unix_socket is not None:
+        return False
     parts = urlsplit(endpoint.url)
     return parts.scheme == "http" and parts.hostname not in _LOOPBACK
 

@@ -38,7 +38,12 @@ class LeanChannel:
         self._kind = target.provider.kind
         self._timeout_s = timeout_s
         connector = new_connector(
-            target.base, min(connect_timeout_s, timeout_s), max_reply_bytes, target.proxy, target.tls
+            target.base,
+            min(connect_timeout_s, timeout_s),
+            max_reply_bytes,
+            proxy=target.proxy,
+            tls=target.tls,
+            unix_socket=target.unix_socket,
         )
         self._pool = ConnectionPool(connector, timeout_s, wall_clock)
         self._forwarder = forwarder(target.proxy, target.base)

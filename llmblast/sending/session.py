@@ -38,6 +38,7 @@ from llmblast.sending.resolving import (
 )
 from llmblast.sending.session_connector import RequestPhase, RequestState, StaleCheckingConnector, request_state
 from llmblast.sending.target import Target
+from llmblast.sending.unix_sockets import not_sent as unix_socket_not_sent
 
 _MAX_BYTES_PAYLOAD_BYTES = 512 * 1024
 """Longer bodies go as a file: aiohttp writes that in pieces, and warns of bytes beyond 1 MiB."""
@@ -65,7 +66,7 @@ class SessionChannel:
         self._urls: dict[str, URL] = {}
         connect_s = min(connect_timeout_s, timeout_s)
         self._session = ClientSession(
-            connector=new_tcp_connector(StaleCheckingConnector, target.proxy, target.tls),
+            connector=new_tcp_connector(StaleCheckingConnector, target.proxy, target.tls, target.unix_socket),
             timeout=ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s),
             headers=target.headers if target.proxy is None else None,
             auto_decompress=False,
@@ -171,6 +172,8 @@ class SessionChannel:
     def _explain(self, url: URL, error: Exception, state: RequestState) -> Reply:
         if state.is_reused and not state.has_head and _is_silent_end(error):
             return Reply(cause=Cause.STALE, detail="the server had closed the keep-alive connection")
+        if not state.was_sent and self._target.unix_socket is not None:
+            return unix_socket_not_sent(self._target.unix_socket, error)
         if not state.was_sent:
             return not_sent(url, error, self._target.proxy)
         foreign = "" if self._has_replied else state.explain_first_use()

@@ -61,6 +61,8 @@ class Target:
     """the model that they name where the line has none."""
     takes_model: bool = True
     """A body without a model gets one as its first member."""
+    unix_socket: str | None = None
+    """The file at which the server listens, where that is no port."""
 
     def with_key(self, key: str) -> "Target":
         """Return the same target with another API key."""
@@ -73,23 +75,7 @@ class Target:
 
     def rendering_of(self, request: Request) -> Request | Rendering:
         """Return path and body for this endpoint's provider: the request's, or rendered once for each other kind."""
-        kind, content = self.provider.kind, request.content
-        if request.kind == kind or content is None:
-            return request
-        if isinstance(content, RawBody):
-            path = self.provider.dialects[content.dialect]
-            if self.addressing is not None and request.model is not None:
-                path = self.addressing.path_for(path, request.model)
-            return Rendering(path, request.body, request.needs_model)
-        if content.renderings is None:
-            content.renderings = {}
-        rendering = content.renderings.get(kind)
-        if rendering is None:
-            path, body = self.provider.render(content)
-            if self.addressing is not None and content.model is not None:
-                path = self.addressing.path_for(path, content.model)
-            rendering = content.renderings[kind] = Rendering(path, body, True, content.model)
-        return rendering
+        return rendering_for(self.provider, request)
 
     def body_of(self, request: Request | Rendering) -> bytes:
         """Return the JSON to send: the request's, with this endpoint's model where it names none."""
@@ -119,6 +105,27 @@ class Target:
             path = self.addressing.path_for(path, self.model)
         base = re.sub(_VERSION, "", parts.path) if re.match(_OWN_VERSION, path) else parts.path
         return parts._replace(path=f"{base}/{path}").geturl()
+
+
+def rendering_for(provider: Provider, request: Request) -> Request | Rendering:
+    """Return path and body of a request for a provider: the request's, or rendered once for each other kind."""
+    kind, content = provider.kind, request.content
+    if request.kind == kind or content is None:
+        return request
+    if isinstance(content, RawBody):
+        path = provider.dialects[content.dialect]
+        if request.model is not None and names_model_in_path(provider):
+            path = provider.path_for(path, request.model)
+        return Rendering(path, request.body, request.needs_model)
+    if content.renderings is None:
+        content.renderings = {}
+    rendering = content.renderings.get(kind)
+    if rendering is None:
+        path, body = provider.render(content)
+        if content.model is not None and names_model_in_path(provider):
+            path = provider.path_for(path, content.model)
+        rendering = content.renderings[kind] = Rendering(path, body, True, content.model)
+    return rendering
 
 
 def make_target(
@@ -170,6 +177,7 @@ def make_target(
         addressing,
         name or "",
         addressing is None and not writes_model(provider),
+        endpoint.unix_socket,
     )
     return target if key is None else target.with_key(key)
 

@@ -113,6 +113,10 @@ class Counters:
     hedged: int = 0
     """Requests that were sent to a second endpoint before the first one had answered."""
     succeeded: int = 0
+    cached: int = 0
+    """Successes for which nothing was sent: the answer to an equal request was there."""
+    repeats: int = 0
+    """Requests that `--repeat` has added to those of the lines that were read."""
     flagged: int = 0
     """Successes whose answer was cut off or filtered."""
     invalid: int = 0
@@ -155,6 +159,11 @@ class Counters:
         return self.last_sent_s - self.first_sent_s
 
     @property
+    def records_due(self) -> int:
+        """Records that the lines read need, of this run or an earlier one."""
+        return self.lines_read + self.repeats
+
+    @property
     def done(self) -> int:
         """Lines that have their record, from this run or an earlier one."""
         return self.skipped + self.succeeded + self.failed
@@ -162,7 +171,7 @@ class Counters:
     @property
     def pending(self) -> int:
         """Lines read that have no record yet."""
-        return max(self.lines_read - self.done, 0)
+        return max(self.records_due - self.done, 0)
 
     @property
     def has_unread_input(self) -> bool:

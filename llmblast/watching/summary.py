@@ -82,7 +82,9 @@ class Summary:
                 "read": counters.lines_read,
                 "skipped": counters.skipped,
                 "skipped_failed": counters.skipped_failed,
+                "repeats": counters.repeats,
                 "answered": counters.succeeded,
+                "cached": counters.cached,
                 "flagged": counters.flagged,
                 "failed": counters.failed,
                 "malformed": counters.malformed,
@@ -163,7 +165,10 @@ class Summary:
         facts = [f"{count(counters.lines_read)} read"]
         if counters.skipped:
             facts.append(f"{count(counters.skipped)} skipped ({self._skipped_how})")
-        facts.append(f"{count(counters.succeeded)} answered")
+        if counters.repeats:
+            facts.append(_plural(counters.repeats, "repeat", "repeats"))
+        cached = f" ({count(counters.cached)} without a request)" if counters.cached else ""
+        facts.append(f"{count(counters.succeeded)} answered{cached}")
         malformed = f" ({_plural(counters.malformed, 'bad line', 'bad lines')})" if counters.malformed else ""
         facts.append(f"{count(counters.failed)} failed{malformed}")
         return facts + self._pending_facts()

@@ -55,6 +55,8 @@ OUR_NAMES: Final = frozenset(
         "parsed",
         "repairs",
         "invalid_usage",
+        "cached",
+        "repeat",
         "error",
         "body",
         "fields",
@@ -85,10 +87,12 @@ def llmblast_record(success: Success, echo: bool, body: str) -> bytes:
         "finish_reason": answer.finish_reason,
         "usage": answer.usage,
         "model": answer.model,
-        "endpoint": success.endpoint,
+        "endpoint": success.endpoint or None,
         "attempts": success.attempts,
         "latency": (reply.latency_s * 1e6 + 0.5) // 1 / 1e6,  # `round` takes four times as long
     }
+    if request.repeat:
+        record = _with_repeat(record, request)
     if not echo:
         del record["input"]
     _add_billing_and_fields(record, success)
@@ -117,7 +121,7 @@ def error_record(failure: Failure, echo: bool = True, output_format: str | None 
     wanted = output_format or (line.output_format if isinstance(line, Request) else "")
     if wanted in _ERROR_FORMATS:
         return _ERROR_FORMATS[wanted](failure)
-    record: dict[str, object] = {"key": line.key, "line": line.number, "id": line.id}
+    record = _with_repeat({"key": line.key, "line": line.number, "id": line.id}, line)
     if output_format is None and not isinstance(line, Request) and (custom_id := _custom_id_in(line.text)) is not None:
         record["custom_id"] = custom_id
         record["response"] = None
@@ -145,7 +149,7 @@ def anthropic_batch_record(success: Success, echo: bool, body: str) -> bytes:
     Source: docs.anthropic.com/en/api/retrieving-message-batch-results.
     """
     request = success.request
-    record: dict[str, object] = {"key": request.key, "line": request.number, "custom_id": _custom_id_of(request)}
+    record = _with_repeat({"key": request.key, "line": request.number, "custom_id": _custom_id_of(request)}, request)
     record["result"] = {"type": "succeeded", "message": embed(success.reply.body)}
     _add_billing_and_fields(record, success)
     return _dump(record, success.request)
@@ -162,7 +166,7 @@ def _anthropic_batch_error(failure: Failure) -> bytes:
     has_error = reply is not None and load_object(reply.body).get("type") == "error"
     if reply is not None and has_error:
         error = embed(reply.body)
-    record: dict[str, object] = {"key": line.key, "line": line.number, "custom_id": _custom_id_of(line)}
+    record = _with_repeat({"key": line.key, "line": line.number, "custom_id": _custom_id_of(line)}, line)
     record["result"] = {"type": "errored", "error": error}
     record["error"] = {"code": failure.code, "message": failure.error}
     return _dump_failure(record, failure, keep_body=not has_error)
@@ -185,13 +189,21 @@ def _batch_members(line: Line, reply: Reply | None) -> dict[str, object]:
     if reply is not None and reply.status:
         request_id = _request_id_of(reply) or f"req_{line.key}_{line.number}"
         response = {"status_code": reply.status, "request_id": request_id, "body": embed(reply.body)}
-    return {
+    record: dict[str, object] = {
         "key": line.key,
         "line": line.number,
         "id": f"batch_req_{line.key}_{line.number}",
         "custom_id": _custom_id_of(line),
         "response": response,
     }
+    return _with_repeat(record, line)
+
+
+def _with_repeat(record: dict[str, object], line: Line) -> dict[str, object]:
+    """Return the record with `repeat` behind key and line: later runs read it there (`reading.completed_keys`)."""
+    if not isinstance(line, Request) or not line.repeat:
+        return record
+    return {"key": line.key, "line": line.number, "repeat": line.repeat, **record}
 
 
 def _custom_id_of(line: Line) -> str | int:
@@ -238,9 +250,12 @@ def _dump_failure(record: dict[str, object], failure: Failure, *, keep_body: boo
 
 
 def _dump(record: dict[str, object], line: Line) -> bytes:
-    """Return the record as a line; `file` stands behind `key` and `line`, the first two members."""
+    """Return the record as a line; `file` stands behind `key`, `line` and `repeat`."""
     if line.file is not None:
-        start: dict[str, object] = {"key": line.key, "line": line.number, "file": line.file}
+        start: dict[str, object] = {"key": line.key, "line": line.number}
+        if "repeat" in record and isinstance(line, Request) and line.repeat:
+            start["repeat"] = line.repeat
+        start["file"] = line.file
         return dump_line({**start, **record})
     return dump_line(record)
 
@@ -248,6 +263,8 @@ def _dump(record: dict[str, object], line: Line) -> bytes:
 def _add_billing_and_fields(record: dict[str, object], success: Success) -> None:
     if success.maybe_billed:
         record["maybe_billed"] = success.maybe_billed
+    if success.cached:
+        record["cached"] = True
     if success.parsed is not None:
         record["parsed"] = embed(success.parsed)
     if success.invalid is not None:

@@ -1,12 +1,15 @@
 """Merging: add the records of other files of one output to it, each once."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from llmblast.errors import OutputBlockedError
 from llmblast.writing.output_file import OutputFile
 from llmblast.writing.recovery import RECORD_START
 
-_AFTER_KEY = len(RECORD_START) + 16 + len(b'",')
+_IDENTITY = re.compile(
+    re.escape(RECORD_START) + rb'.{16}","line":(\d+)(?:,"repeat":\d+)?(?:,"file":"(?:[^"\\]|\\.)*")?', re.DOTALL
+)
 _BATCH_BYTES = 256 * 1024
 _FILE_BITS = 16
 _OFFSET_BITS = 48
@@ -72,13 +75,14 @@ def _in_line_order(files: Sequence[OutputFile]) -> Iterator[bytes]:
 
 
 def _identity(record: bytes) -> bytes:
-    """Return the start of a record, its key and line number: each line has one record, whichever run wrote it."""
-    return record[: record.find(b",", _AFTER_KEY)]
+    """Return the start of a record, its key, line, repeat and file: each has one record, whichever run wrote it."""
+    found = _IDENTITY.match(record)
+    return record if found is None else found[0]
 
 
 def _line_of(record: bytes) -> int:
-    number = _identity(record).rpartition(b":")[2]
-    return int(number) if number.isdigit() else 0
+    found = _IDENTITY.match(record)
+    return 0 if found is None else int(found[1])
 
 
 def _take(wanted: set[bytes], identity: bytes) -> bool:
