@@ -36,7 +36,7 @@ class RequestKeys:
         self._destinations = destinations
         self._groups = _groups_of(destinations)
         self._starts: dict[tuple[int, str, bool, str | None], blake2b] = {}
-        """Hashes of what many requests have in common, by group, path, whether the body has no model, and what model."""
+        """Hashes of what many requests have in common: by group, path, whether the body has no model, and the model."""
 
     def of(self, request: Request) -> tuple[bytes, ...]:
         """Return one key for each way in which some endpoint would get this request; none if no endpoint takes it."""
