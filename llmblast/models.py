@@ -184,7 +184,7 @@ class Request(Line):
         self.id = id  # type: ignore[misc]
         self.input = input  # type: ignore[misc]
         self.extra = extra  # type: ignore[misc]
-        self.file = file  # type: ignore[misc]
+        self.file = file
         self.path = path
         self.body = body
         self.kind = kind

@@ -92,7 +92,7 @@ AT_HOME = {
     "pydantic": {"setting_loading"},
     "orjson": {
         *("reading", "checking_answers", "providers", "sending", "writing", "mocking", "job", "cli", "watching"),
-        "converting",
+        *("converting", "caching"),
     },
 }
 

@@ -45,7 +45,8 @@ def run_preflight_checks(settings: Settings) -> Settings:
     if settings.timeline is not None:
         _check_timeline(settings.timeline, outputs.values())
     if settings.cache is not None:
-        _check_cache(settings.cache, (*outputs.values(), settings.input))
+        inputs = expand_inputs(settings.input, follow=settings.follow)
+        _check_cache(settings.cache, (*outputs.values(), *(name for name in inputs if not scheme_of(name))))
     if settings.spool is not None and not isdir(settings.spool):
         raise UsageError(f"--spool {settings.spool}: is not a directory: create it, or name another")
     _check_outputs(outputs)

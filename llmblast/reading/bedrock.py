@@ -28,10 +28,10 @@ class ConverseBody:
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         self._bodies = CloudBodies(settings, router, DIALECT, "modelId", _LIMIT)
 
-    def claims(self, fields: Mapping[str, object]) -> bool:
+    def claims(self, fields: dict[str, object]) -> bool:
         return is_converse(fields)
 
-    def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+    def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request that sends the line. Raises BadLine."""
         if "messages" not in fields:
             raise BadLine('a request of Bedrock needs "messages": [{"role": "user", "content": [{"text": "..."}]}]')
@@ -46,11 +46,11 @@ class BedrockBatch:
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         self._bodies = CloudBodies(settings, router, DIALECT, "modelId", _LIMIT)
 
-    def claims(self, fields: Mapping[str, object]) -> bool:
+    def claims(self, fields: dict[str, object]) -> bool:
         body = fields.get("modelInput")
         return type(body) is dict and is_converse(body)
 
-    def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+    def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request in `modelInput`. Raises BadLine."""
         if not self.claims(fields):
             raise BadLine('"modelInput" must be a request of the Converse API: other forms are those of one model')

@@ -36,7 +36,7 @@ class CloudBodies:
         self._limit = limit
         self._own_fields = frozenset(settings.own_fields)
 
-    def raw(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+    def raw(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request for a line that is a body, without ids and the user's own fields. Raises BadLine."""
         taken_out = (self._own_fields | _IDS).intersection(fields)
         body, extra = text, {}
@@ -47,7 +47,7 @@ class CloudBodies:
         return self._request(line, body, without(taken_out, fields))
 
     def wrapped(
-        self, number: int, key: str, text: bytes, fields: Mapping[str, object], *, id_name: str, body_name: str
+        self, number: int, key: str, text: bytes, fields: dict[str, object], *, id_name: str, body_name: str
     ) -> Request:
         """Return the request for a line with a body and a name in two members. Raises BadLine."""
         line_id = fields.get(id_name)
@@ -66,7 +66,7 @@ class CloudBodies:
         body = move_own_fields(body, self._own_fields, extra)
         return self._request(_Line(number, key, text, line_id, extra), compact_json(body), body)
 
-    def _request(self, line: _Line, body: bytes, fields: Mapping[str, object]) -> Request:
+    def _request(self, line: _Line, body: bytes, fields: dict[str, object]) -> Request:
         members = dict(fields)
         if self._model_name != "model" and self._model_name in fields:
             body = take_out(body, (self._model_name,))[0]

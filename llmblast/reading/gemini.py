@@ -25,10 +25,10 @@ class GeminiBody:
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         self._bodies = CloudBodies(settings, router, DIALECT, "model", _LIMIT)
 
-    def claims(self, fields: Mapping[str, object]) -> bool:
+    def claims(self, fields: dict[str, object]) -> bool:
         return _has_contents(fields) and "messages" not in fields
 
-    def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+    def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request that sends the line. Raises BadLine."""
         if not _has_contents(fields):
             raise BadLine('a request of Gemini needs "contents": [{"role": "user", "parts": [{"text": "..."}]}]')
@@ -43,11 +43,11 @@ class GeminiBatch:
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         self._bodies = CloudBodies(settings, router, DIALECT, "model", _LIMIT)
 
-    def claims(self, fields: Mapping[str, object]) -> bool:
+    def claims(self, fields: dict[str, object]) -> bool:
         request = fields.get("request")
         return type(request) is dict and _has_contents(request)
 
-    def parse(self, number: int, key: str, text: bytes, fields: Mapping[str, object]) -> Request:
+    def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request in `request`. Raises BadLine."""
         if not self.claims(fields):
             raise BadLine('a batch line of Gemini needs a "request" with "contents"')

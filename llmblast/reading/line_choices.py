@@ -41,7 +41,7 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 class Choices(NamedTuple):
     """A line without its choices, and these: the endpoints that it is closed to, and its headers."""
 
-    fields: Mapping[str, object]
+    fields: dict[str, object]
     text: bytes
     endpoint: str | None
     closed_to: int
@@ -60,7 +60,7 @@ class LineChoices:
             if header.lower() in _RESERVED or may_hold_key(header) or not _TOKEN.fullmatch(header):
                 raise UsageError(f"--line-headers: lines must not set the header {header!r}: leave it out")
 
-    def read(self, text: bytes, fields: Mapping[str, object]) -> Choices | None:
+    def read(self, text: bytes, fields: dict[str, object]) -> Choices | None:
         """Return the choices of a line that has `endpoint` or `headers`; None where it has none. Raises BadLine."""
         names = self._names.intersection(fields)
         if not names or is_record(fields):

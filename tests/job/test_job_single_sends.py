@@ -25,9 +25,13 @@ class Sink:
     def __init__(self) -> None:
         self.is_full = False
         self.outcomes: list[Outcome] = []
+        self.left_out: list[Line] = []
 
     def put(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
+
+    def leave_out(self, line: Line) -> None:
+        self.left_out.append(line)
 
     @property
     def told(self) -> list[tuple[int, object, bool]]:
