@@ -8,7 +8,9 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llmblast.models import Line
+from llmblast.models import Line, Request
+
+_Identity = tuple[int, str, str | None, int]
 
 MAX_LINES = 2_000_000
 """Lines that one late line may hold back; the reading of the input stops there."""
@@ -47,7 +49,7 @@ class ReorderWindow:
         """Index of the first line whose record has not left."""
         self._positions = array("q")
         self._sizes = array("q")
-        self._ordinals: dict[tuple[int, str], list[int]] = {}
+        self._ordinals: dict[_Identity, list[int]] = {}
         """Lines without an outcome yet; equal lines share an entry."""
         self._memory: dict[int, bytes] = {}
         self._memory_bytes = 0
@@ -72,11 +74,11 @@ class ReorderWindow:
         ordinal = self._first + len(self._positions)
         self._positions.append(_EXPECTED)
         self._sizes.append(0)
-        self._ordinals.setdefault((line.number, line.key), []).append(ordinal)
+        self._ordinals.setdefault(_identity_of(line), []).append(ordinal)
 
     def put(self, line: Line, record: bytes | None) -> bool:
         """Take the record of a line; None if it gets no record here. Return False for a line that is not expected."""
-        identity = (line.number, line.key)
+        identity = _identity_of(line)
         ordinals = self._ordinals.get(identity)
         if ordinals is None:
             return False
@@ -157,3 +159,8 @@ class ReorderWindow:
             del self._sizes[: self._head]
             self._first += self._head
             self._head = 0
+
+
+def _identity_of(line: Line) -> _Identity:
+    """Return what tells a line from those of other files, and one of its repeats from the others."""
+    return line.number, line.key, line.file, line.repeat if isinstance(line, Request) else 0

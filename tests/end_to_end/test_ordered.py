@@ -110,3 +110,18 @@ def test_a_pipe_gets_its_answers_in_order(tmp_path: Path, environment: dict[str,
 
     assert [orjson.loads(line)["line"] for line in done.stdout.splitlines()] == list(range(1, 501))
     assert {path.name for path in tmp_path.iterdir()} == {"errors.jsonl", "prompts.jsonl"}
+
+
+def test_repeats_of_a_line_and_equal_lines_of_two_files_keep_their_places(
+    tmp_path: Path, llmblast: RunLlmblast, start_mock: StartMock
+) -> None:
+    server = start_mock("latency=0.02&jitter=1")
+    for name in ("a.jsonl", "b.jsonl"):
+        write_prompts(tmp_path / name, 50)
+
+    done = llmblast("run", "a.jsonl", "b.jsonl", "-u", server.url, "-j", "50", "--ordered", "--repeat", "3")
+
+    assert done.returncode == 0, done.stderr
+    assert [(record["file"], record["line"], record["repeat"]) for record in records(tmp_path / "save.jsonl")] == [
+        (name, line, repeat) for name in ("a.jsonl", "b.jsonl") for line in range(1, 51) for repeat in (1, 2, 3)
+    ]
