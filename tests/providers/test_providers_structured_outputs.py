@@ -38,6 +38,16 @@ def test_a_prompt_asks_for_the_schema_in_the_form_of_each_api() -> None:
     assert "output_config" not in rendered("anthropic", {}, None)
 
 
+def test_apis_that_translate_parameters_get_the_schema_like_one() -> None:
+    gemini, responses = rendered("gemini", {"seed": 1}, CLOSED), rendered("openai-responses", {}, CLOSED)
+    bedrock = rendered("bedrock", {"max_tokens": 1}, CLOSED)
+
+    assert gemini["generationConfig"]["responseJsonSchema"] == CLOSED
+    assert responses["text"]["format"] == {"type": "json_schema", "name": "answer", "schema": CLOSED, "strict": True}
+    structure = bedrock["outputConfig"]["textFormat"]["structure"]
+    assert orjson.loads(structure["jsonSchema"]["schema"]) == CLOSED
+
+
 def test_a_form_among_the_parameters_counts_more() -> None:
     """For a server that knows another one."""
     wanted = {"type": "json_object"}
