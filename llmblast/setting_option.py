@@ -64,7 +64,7 @@ def help_of(entry: Field[Any], option: Option) -> str:
     if not default and isinstance(entry.default, str):
         default = entry.default
     elif isinstance(entry.default, int | float) and not isinstance(entry.default, bool):
-        default = f"{entry.default:g}"
+        default = f"{entry.default:g}" if isinstance(entry.default, float) else str(entry.default)
     return f"{text} [default: {default}]" if default else text
 
 
