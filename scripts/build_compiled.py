@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,14 @@ def _name_of(pin: str) -> str:
     return pin.partition("==")[0]
 
 
+def _is_installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
 def compile_modules(root: Path, directory: Path) -> list[Path]:
     """Compile the modules into `directory`, and return the libraries there, relative to it."""
     from mypyc.build import mypycify
@@ -126,8 +135,11 @@ class CompiledBuildHook(BuildHookInterface[Any]):
     PLUGIN_NAME = "custom"
 
     def dependencies(self) -> list[str]:
-        """Return what a build in an isolated environment has to install first."""
-        return locked_packages(Path(self.root)) if is_asked_for() else []
+        """Return what a build in an isolated environment has to install first. It has the build backend already, and
+        what that needs, at versions of its own, which a lock must not contradict.
+        """
+        pins = locked_packages(Path(self.root)) if is_asked_for() else []
+        return [pin for pin in pins if not _is_installed(_name_of(pin))]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, unless this is an editable install, which runs the sources."""

@@ -193,7 +193,7 @@ PATH = [
             ("job.engine:Engine._next", 120, 0),
             ("job.engine:Engine._handle_reply_and_dispatch_next", 120, UNDER_WAY),
             ("job.engine:Engine.accept", 120, 0),
-            ("job.input_reader:InputReader._parse", 1, 0),
+            ("job.batch_parser:BatchParser.parse", 1, 0),
             ("reading.request_parser:RequestParser.parse", 100, 0),
             ("reading.lines:LineSplitter.feed", 1, 0),
             ("scheduling.scheduler:Scheduler.next", 120, 0),
