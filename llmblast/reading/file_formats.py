@@ -35,7 +35,7 @@ class Splitter(Protocol):
 
 
 class JsonLines:
-    """One JSON object a line: the usual format. It is no LineSplitter: nothing here may inherit from a compiled class."""
+    """One JSON object a line: the usual format. It has a LineSplitter: nothing may inherit from a compiled class."""
 
     unit: Final = "line"
     is_typed: Final = True

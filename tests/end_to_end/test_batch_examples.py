@@ -23,7 +23,11 @@ OUTPUT: Mapping[str, type] = {"id": str, "custom_id": str, "response": dict, "er
 RESPONSE: Mapping[str, type] = {"status_code": int, "request_id": str, "body": dict}
 BODIES: Mapping[str, type] = {"chat.completion": ChatCompletion, "list": CreateEmbeddingResponse}
 POOLED = {
-    "/v1/score": {"id": "score-1", "object": "list", "data": [{"index": 0, "object": "score", "score": 0.5}]},
+    "/v1/score": {
+        "id": "score-1",
+        "object": "list",
+        "data": [{"index": index, "object": "score", "score": 0.5} for index in range(2)],
+    },
     "/v1/rerank": {"id": "rerank-1", "results": [{"index": 0, "relevance_score": 0.5}]},
     "/v2/rerank": {"id": "rerank-2", "results": [{"index": 0, "relevance_score": 0.7}]},
 }

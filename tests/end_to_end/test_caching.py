@@ -107,7 +107,7 @@ def test_batch_records_are_made_of_cached_replies(
     (first,), (second,) = records(tmp_path / "1.jsonl"), records(tmp_path / "2.jsonl")
     assert server.received == 1
     if name == "body":
-        first["response"]["request_id"] = None
+        first["response"]["request_id"] = f"req_{first['key']}_1"  # made up, where no reply names one
     assert second == {**first, "cached": True}
 
 
