@@ -4,10 +4,12 @@
     summary = await llmblast.run_async("prompts.jsonl", save="save.jsonl", endpoints=["http://127.0.0.1:8000/v1"])
     summary = llmblast.run(["Who are you?"], endpoints=["mock:"])
 
-`prompts` is the path of a JSONL file, or any iterable or asynchronous iterable of strings (one user message each) and
-dicts (what a line of such a file may hold). A plain iterable is read on the event loop: one that waits, for a database
-say, should be asynchronous. `endpoints` are URLs as `--url` takes them, dicts, or EndpointSettings. All other keywords
-are settings of the run by their names, and `config` is a file of them; the variables LLMBLAST_... are not read.
+`prompts` is the path of a JSONL file, a pattern such as `data/*.jsonl`, a URL, or a list of these: of Path objects,
+or of strings that all end like a file of prompts, such as `a.jsonl` and `b.jsonl.gz`. Else `prompts` is any iterable
+or asynchronous iterable of strings (one user message each) and dicts (what a line of such a file may hold). A plain
+iterable is read on the event loop: one that waits, for a database say, should be asynchronous. `endpoints` are URLs
+as `--url` takes them, dicts, or EndpointSettings. All other keywords are settings of the run by their names, and
+`config` is a file of them; the variables LLMBLAST_... are not read.
 
 Messages go to the logger `llmblast`. Errors are those of `llmblast.errors`; wrong settings are a UsageError at once.
 """
@@ -31,6 +33,7 @@ from llmblast.errors import (
     StoppedError,
     UsageError,
 )
+from llmblast.input_paths import expand_inputs, recorded_input
 from llmblast.option_types import RunOptions, StreamOptions
 from llmblast.results import EndpointSummary, Result, RunSummary
 from llmblast.setting_loading import load
@@ -41,7 +44,13 @@ if TYPE_CHECKING:
     from llmblast.job.pipeline import Pipeline
     from llmblast.job.run import Ending, Job
 
-Prompts = str | os.PathLike[str] | Iterable[str | Mapping[str, Any]] | AsyncIterable[str | Mapping[str, Any]]
+Prompts = (
+    str
+    | os.PathLike[str]
+    | Iterable[str | os.PathLike[str]]
+    | Iterable[str | Mapping[str, Any]]
+    | AsyncIterable[str | Mapping[str, Any]]
+)
 Endpoint = str | Mapping[str, Any] | EndpointSettings
 Endpoints = Endpoint | Sequence[Endpoint] | None
 
@@ -50,8 +59,21 @@ logger.addHandler(logging.NullHandler())  # else Python prints warnings if loggi
 
 _PROMPTS = "the prompts"
 _OF_TERMINALS = ("progress", "json", "quiet")
-OF_FILES = ("errors", "overwrite", "force", "disk_wait", "spool", "retry_errors", "changed_settings")
+OF_FILES = (
+    "errors",
+    "output_format",
+    "ordered",
+    "overwrite",
+    "force",
+    "disk_wait",
+    "spool",
+    "retry_errors",
+    "changed_settings",
+)
 _FLAG = re.compile(r"--([a-z][a-z-]*[a-z]|[a-z])\b")
+_FILE_NAME = re.compile(
+    r"\S+\.(jsonl|ndjson|json|csv|tsv|parquet|arrow|feather|txt)(\.(gz|zst|bz2|xz))?", re.IGNORECASE
+)
 _EXAMPLES = 'name one, such as endpoints=["http://127.0.0.1:8000/v1"], or try the built-in one: endpoints=["mock:"]'
 _ERRORS: Mapping[ExitCode, type[LlmblastError]] = {
     ExitCode.GAVE_UP: GaveUpError,
@@ -98,7 +120,8 @@ async def run_async(prompts: Prompts, *, endpoints: Endpoints = None, **settings
         await running.end(at_once=in_memory)
     if ending.prompts_error is not None:
         raise ending.prompts_error
-    return replace(summary, results=tuple(sorted(results, key=lambda result: result.index)))
+    results.sort(key=lambda result: (plan.order.get(result.file, 0), result.index, result.repeat))
+    return replace(summary, results=tuple(results))
 
 
 def run(prompts: Prompts, *, endpoints: Endpoints = None, **settings: Unpack[RunOptions]) -> RunSummary:
@@ -129,6 +152,8 @@ class _Plan:
     environ: Mapping[str, str]
     prompts: Iterable[object] | AsyncIterable[object] | None
     in_memory: bool
+    order: Mapping[str | None, int]
+    """Places of the files among the inputs."""
 
 
 def _make_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, object], *, in_memory: bool) -> _Plan:
@@ -139,14 +164,14 @@ def _make_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, obje
 
 
 def _check_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, object], *, in_memory: bool) -> _Plan:
-    from llmblast.job.start import check_endpoints, run_preflight_checks  # noqa: PLC0415 -- only runs need it
+    from llmblast.job.start import check_answers, check_endpoints, run_preflight_checks  # noqa: PLC0415 -- only runs need it
 
     environ = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
     flags = {name: value for name, value in options.items() if value is not None}
     _check_names(flags, in_memory=in_memory)
     config = flags.pop("config", None)
-    path = os.fspath(prompts) if isinstance(prompts, str | os.PathLike) else None
-    flags["input"] = _PROMPTS if path is None else path
+    paths_of_input = _paths_in(prompts)
+    flags["input"] = _PROMPTS if paths_of_input is None else paths_of_input
     flags["endpoints"] = _endpoint_specs(endpoints)
     paths = {name: os.fspath(value) for name, value in flags.items() if isinstance(value, os.PathLike)}
     settings = load({**flags, **paths}, None if config is None else os.fspath(config), environ)  # type: ignore[call-overload] # else a TypeError
@@ -154,9 +179,31 @@ def _check_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, obj
         raise UsageError(f"no endpoint: {_EXAMPLES}")
     if in_memory:
         check_endpoints(settings)
+        settings = check_answers(settings)
     else:
         settings = run_preflight_checks(settings)
-    return _Plan(settings, environ, _iterable(prompts) if path is None else None, in_memory)
+    if paths_of_input is None:
+        return _Plan(settings, environ, _iterable(prompts), in_memory, {})
+    files = map(recorded_input, expand_inputs(settings.input, follow=settings.follow))
+    order: dict[str | None, int] = {file: place for place, file in reversed([*enumerate(files)])}
+    return _Plan(settings, environ, None, in_memory, order)
+
+
+def _paths_in(prompts: object) -> list[str] | None:
+    """Return the paths in place of prompts; None where `prompts` are prompts.
+
+    A list of names of files is no list of prompts, as far as one can tell: all are paths, or all end like such a file.
+    """
+    if isinstance(prompts, str | os.PathLike):
+        return [os.fspath(prompts)]
+    if not isinstance(prompts, list | tuple) or not prompts:
+        return None
+    are_paths = all(isinstance(prompt, os.PathLike) or _is_file_name(prompt) for prompt in prompts)
+    return [os.fspath(prompt) for prompt in prompts] if are_paths else None
+
+
+def _is_file_name(prompt: object) -> bool:
+    return isinstance(prompt, str) and _FILE_NAME.fullmatch(prompt) is not None
 
 
 def _check_names(flags: Mapping[str, object], *, in_memory: bool) -> None:
@@ -329,6 +376,10 @@ def _summarize(ending: "Ending", pipeline: "Pipeline") -> RunSummary:
         maybe_billed=counters.maybe_billed,
         prompt_tokens=counters.prompt_tokens,
         completion_tokens=counters.completion_tokens,
+        invalid=counters.invalid,
+        repairs=counters.repairs,
+        escalated=counters.escalated,
+        invalid_tokens=counters.invalid_prompt_tokens + counters.invalid_completion_tokens,
         endpoints=tuple(
             EndpointSummary(
                 name=mine.name,

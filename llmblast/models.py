@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeGuard
 
 Tokens = tuple[float, float, float]
 """Tokens of one request: in all, in the prompt, in the answer."""
@@ -32,6 +32,8 @@ class Line:
     id: Final[str | int]
     input: Final[object | None]
     extra: Final[Mapping[str, object] | None]
+    file: str | None
+    """Its input, where there are several; the parser of batches sets it."""
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class Line:
         id: str | int,
         input: object | None = None,
         extra: Mapping[str, object] | None = None,
+        file: str | None = None,
     ) -> None:
         self.number = number
         self.key = key
@@ -48,6 +51,7 @@ class Line:
         self.id = id
         self.input = input
         self.extra = extra
+        self.file = file
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +61,53 @@ class Rendering:
     path: str
     body: bytes
     needs_model: bool
+    model: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """Media of a prompt: an image, audio, a video or a document, as base64 `data` or as an http or https `url`."""
+
+    kind: str
+    """One of image, audio, video, document."""
+    media_type: str
+    """Such as `image/png`; that of a URL is what its name suggests, empty for nothing."""
+    data: str
+    url: str
+    name: str
+    """The file name, empty for a data URL."""
 
 
 @dataclass(slots=True, eq=False, init=False)
 class Prompt:
-    """A simple line in a form that is neutral to APIs. `images` are http, https or data URLs."""
+    """A simple line in a form that is neutral to APIs."""
 
     text: str
     system: str | None
-    images: Sequence[str]
+    parts: Sequence[Part]
     params: Mapping[str, object]
+    model: str | None
+    """The model that the line names, if it does. Most providers leave it to the sender, as they do the endpoint's."""
+    schema: Mapping[str, object] | None
+    """JSON Schema that the answer has to fit, for APIs that take one."""
     renderings: dict[str, Rendering] | None
     """By kind of provider; those that were needed so far, but for the one in the request itself."""
 
-    def __init__(self, text: str, system: str | None, images: Sequence[str], params: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        text: str,
+        system: str | None,
+        parts: Sequence[Part],
+        params: Mapping[str, object],
+        model: str | None = None,
+        schema: Mapping[str, object] | None = None,
+    ) -> None:
         self.text = text
         self.system = system
-        self.images = images
+        self.parts = parts
         self.params = params
+        self.model = model
+        self.schema = schema
         self.renderings = None
 
 
@@ -104,14 +137,20 @@ class Request(Line):
     """Bit set of the indices of endpoints whose API cannot express it."""
     needs_model: Final[bool]
     model: Final[str | None]
-    """The model that the line itself names, if it does."""
+    """The model that the line itself names, if it does; where `needs_model` is set, beside the body."""
     max_tokens: Final[int | None]
     image_bytes: Final[int]
-    """Bytes of its body that are images as base64, and"""
+    """Bytes of its body that are media as base64, and"""
     image_tokens: Final[float]
     """what these cost, as far as that is known."""
     deferred: Final[bool]
     output_format: Final[str]
+    headers: Final[Mapping[str, str] | None]
+    """Headers that the line itself sets, beside those of the endpoint."""
+    repeat: Final[int]
+    """Which of several answers to its line it asks for, from 1; 0 where the line needs one."""
+    cache_keys: tuple[bytes, ...]
+    """Keys of this request in the cache of answers, by the endpoints that may take it; empty without a cache."""
 
     def __init__(
         self,
@@ -133,6 +172,10 @@ class Request(Line):
         image_tokens: float = 0.0,
         deferred: bool = False,
         output_format: str = "llmblast",
+        file: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        repeat: int = 0,
+        cache_keys: tuple[bytes, ...] = (),
     ) -> None:
         # Not by Line.__init__, which would take 0.3 us more.
         self.number = number  # type: ignore[misc]
@@ -141,6 +184,7 @@ class Request(Line):
         self.id = id  # type: ignore[misc]
         self.input = input  # type: ignore[misc]
         self.extra = extra  # type: ignore[misc]
+        self.file = file
         self.path = path
         self.body = body
         self.kind = kind
@@ -153,6 +197,28 @@ class Request(Line):
         self.image_tokens = image_tokens
         self.deferred = deferred
         self.output_format = output_format
+        self.headers = headers
+        self.repeat = repeat
+        self.cache_keys = cache_keys
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InvalidAnswers:
+    """What is known of a line once an answer to it did not fit: what to send again, and what that has cost so far."""
+
+    original: Request
+    """The request of the line, without an earlier answer in it."""
+    repairs: int = 0
+    """How often it was asked again, with the reason."""
+    is_escalated: bool = False
+    in_reserve: bool = False
+    """It goes to the endpoint that is kept for such lines."""
+    attempts: int = 0
+    """Sends up to the last of these answers that count against `max_attempts`."""
+    maybe_billed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    """Tokens of these answers."""
 
 
 @dataclass(slots=True, eq=False, init=False)
@@ -190,6 +256,8 @@ class Attempt:
     """It was sent to two endpoints at once, or is the copy that went to the second one."""
     size_bytes: int
     """Memory that it keeps, roughly; known once it is queued."""
+    invalid: InvalidAnswers | None
+    """Earlier answers to the line that did not fit."""
 
     def __init__(
         self,
@@ -216,6 +284,7 @@ class Attempt:
         self.schedule_delay_s = 0.0
         self.hedged = False
         self.size_bytes = 0
+        self.invalid = None
 
     def hedge(self) -> "Attempt":
         """Return a second attempt with the same past, which goes to another endpoint."""
@@ -232,7 +301,18 @@ class Attempt:
         hedge.schedule_delay_s = self.schedule_delay_s
         hedge.hedged = self.hedged
         hedge.size_bytes = self.size_bytes
+        hedge.invalid = self.invalid
         return hedge
+
+    @property
+    def all_attempts(self) -> int:
+        """Return the sends of its line that count, with those for answers that did not fit."""
+        return self.attempts if self.invalid is None else self.attempts + self.invalid.attempts
+
+    @property
+    def all_ambiguous_sends(self) -> int:
+        """Return the ambiguous sends of its line, also those before an answer that did not fit."""
+        return self.ambiguous_sends if self.invalid is None else self.ambiguous_sends + self.invalid.maybe_billed
 
 
 class Cause(Enum):
@@ -380,7 +460,10 @@ class Answer:
 
 @dataclass(slots=True, eq=False, init=False)
 class Success:
-    """A request with its answer: one record in save.jsonl. `maybe_billed` counts other sends that may cost money."""
+    """A request with its answer: one record in save.jsonl. `maybe_billed` counts other sends that may cost money.
+
+    `cached` says that nothing was sent: the answer to an equal request counts for this one, too. `endpoint` is empty.
+    """
 
     request: Request
     answer: Answer
@@ -388,9 +471,23 @@ class Success:
     endpoint: str
     attempts: int
     maybe_billed: int
+    parsed: bytes | None
+    """The JSON value in the answer, where it had to be one."""
+    invalid: InvalidAnswers | None
+    """Earlier answers that did not fit."""
+    cached: bool
 
     def __init__(
-        self, request: Request, answer: Answer, reply: Reply, endpoint: str, attempts: int = 1, maybe_billed: int = 0
+        self,
+        request: Request,
+        answer: Answer,
+        reply: Reply,
+        endpoint: str,
+        attempts: int = 1,
+        maybe_billed: int = 0,
+        parsed: bytes | None = None,
+        invalid: InvalidAnswers | None = None,
+        cached: bool = False,
     ) -> None:
         self.request = request
         self.answer = answer
@@ -398,6 +495,9 @@ class Success:
         self.endpoint = endpoint
         self.attempts = attempts
         self.maybe_billed = maybe_billed
+        self.parsed = parsed
+        self.invalid = invalid
+        self.cached = cached
 
 
 @dataclass(slots=True, eq=False)
@@ -419,6 +519,7 @@ class Failure:
     """The raw reply where it may have been paid for."""
     reply: Reply | None = None
     """The last reply to the line, if any."""
+    invalid: InvalidAnswers | None = None
 
 
 Outcome = Success | Failure
@@ -438,7 +539,7 @@ class Provider(Protocol):
     hosts: Collection[str]
     """Hosts that speak no other API unless told."""
     key_env: str
-    """The variable with its API key."""
+    """The variable with its API key. A provider may have an `other_key_env` for where that is not set."""
     headers: Mapping[str, str]
     """Headers that each request needs."""
 
@@ -446,7 +547,7 @@ class Provider(Protocol):
         """Return the base of an endpoint's URL, which paths are appended to."""
 
     def names_path(self, url: str) -> bool:
-        """Return whether the URL ends in a path of this API."""
+        """Return whether the URL shows this API: by the path at its end, or by host and path."""
 
     def auth_header(self, url: str, key: str) -> tuple[str, str]:
         """Return name and value of the header that brings the key."""
@@ -468,3 +569,54 @@ class Provider(Protocol):
 
     def read_limits(self, headers: Collection[tuple[bytes, bytes]], wall_now_s: float) -> list[RateLimitInfo]:
         """Return one `RateLimitInfo` for each limit that the headers of a reply report."""
+
+
+class PathProvider(Provider, Protocol):
+    """A provider whose URLs name the model, and whose bodies do not: `MODEL_PLACE` stands for it in paths."""
+
+    body_prefix: bytes
+    """Replaces the opening brace of a body; empty where the API wants nothing more in it."""
+
+    def path_for(self, path: str, model: str) -> str:
+        """Return the path with the model in it; a path that has one already stays."""
+
+    def model_in(self, url: str) -> str | None:
+        """Return the model that the URL of an endpoint names, if it does."""
+
+
+class Signer(Protocol):
+    """Signs the requests to one endpoint, in headers that depend on the URL and the body. Never blocks for long."""
+
+    secrets: Sequence[str]
+    """What must not appear in any text, as replies may repeat it."""
+
+    def sign(self, url: str, body: bytes) -> Mapping[str, str]:
+        """Return the headers to add to a `POST` of `body`."""
+
+    def on_renewal(self, hide: Callable[[Sequence[str]], None]) -> None:
+        """Call `hide` with the secrets of each renewed credential before it is used."""
+
+
+class SigningProvider(Provider, Protocol):
+    """A provider whose requests are signed where the endpoint has no key."""
+
+    def new_signer(self, name: str, url: str, environ: Mapping[str, str]) -> Signer:
+        """Return the signer for the endpoint `name`. Raises UsageError where there is no credential. May block."""
+
+
+MODEL_PLACE: Final = "{model}"
+
+
+def writes_model(provider: Provider) -> bool:
+    """Return whether a provider itself writes the model into its bodies, wherever that stands in them."""
+    return getattr(provider, "writes_model", False) is True
+
+
+def names_model_in_path(provider: Provider) -> TypeGuard[PathProvider]:
+    """Return whether the URLs of a provider name the model."""
+    return hasattr(provider, "path_for")
+
+
+def can_sign(provider: Provider) -> TypeGuard[SigningProvider]:
+    """Return whether a provider signs its requests."""
+    return hasattr(provider, "new_signer")

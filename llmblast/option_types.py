@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from llmblast.settings import BodyMode, ChangedSettings, Format, RetryErrors, Route, Transport
+from llmblast.settings import BodyMode, ChangedSettings, Expect, Format, OutputFormat, RetryErrors, Route, Transport
 
 Number = float | str | None
 Path = str | os.PathLike[str] | None
@@ -21,10 +21,28 @@ class StreamOptions(TypedDict, total=False):
     model: str | None
     system: str | None
     prompt: str | None
+    prompt_file: Path
+    system_file: Path
+    map: Mapping[str, str] | None
     params: Mapping[str, Any] | None
     own_fields: Sequence[str] | None
+    line_headers: Sequence[str] | None
     media_root: Path
+    media_max_bytes: Number
     limit: Number
+    sample: Number
+    seed: Number
+    follow: bool | None
+    expect: Expect | None
+    schema: Path | Mapping[str, Any]
+    expect_regex: str | None
+    expect_command: str | None
+    repair: Number
+    escalate: str | None
+    stop_if_bad: Number
+    repeat: Number
+    cache: Path
+    dedupe: bool | None
     rps: Number
     rpm: Number
     rpd: Number
@@ -55,6 +73,8 @@ class RunOptions(StreamOptions, total=False):
 
     save: Path
     errors: Path
+    output_format: OutputFormat | None
+    ordered: bool | None
     disk_wait: Number
     spool: Path
     retry_errors: RetryErrors | None

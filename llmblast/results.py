@@ -12,8 +12,8 @@ from llmblast.errors import ExitCode
 class Result:
     """One prompt with its answer, or with the error that it ended with.
 
-    `index` is the position of the prompt, from 0. `input`, `response`, `fields` and the rest are what the record in
-    save.jsonl or errors.jsonl would hold.
+    `index` is the position of the prompt in its input, from 0. `input`, `response`, `fields` and the rest are what the
+    record in save.jsonl or errors.jsonl would hold.
     """
 
     index: int
@@ -21,10 +21,14 @@ class Result:
     """The prompt's `custom_id` or `id`; the number of its line where it has none."""
     key: str
     """The key of the line that the prompt becomes."""
+    file: str | None = None
+    """The input of the prompt, if there are several."""
     input: Any = None
     """None with `echo=False`."""
     response: Any = None
     """Text of the answer; a list of vectors for embeddings. None where there is no answer."""
+    parsed: Any = None
+    """The JSON value in the answer, with `expect="json"` or a schema."""
     usage: Mapping[str, Any] | None = None
     finish_reason: str | None = None
     model: str | None = None
@@ -36,9 +40,17 @@ class Result:
     """HTTP status of the last reply; 0 where there was none."""
     transient: bool = False
     """Sending the prompt again later may well succeed."""
+    cached: bool = False
+    """Nothing was sent for this prompt: it has the answer to an equal request."""
+    repeat: int = 0
+    """Which of several answers to the prompt this is, from 1; 0 without `repeat`."""
     attempts: int = 0
     maybe_billed: int = 0
     """Sends without a usable answer that the provider may charge for."""
+    repairs: int = 0
+    """How often the prompt was asked again after an answer that did not fit."""
+    invalid_tokens: int = 0
+    """Tokens of the answers that did not fit; `usage` has none of them."""
     latency_s: float = 0.0
     endpoint: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -94,6 +106,12 @@ class RunSummary:
     maybe_billed: int
     prompt_tokens: int
     completion_tokens: int
+    invalid: int = 0
+    """Answers that did not fit."""
+    repairs: int = 0
+    escalated: int = 0
+    invalid_tokens: int = 0
+    """Tokens of these answers; they are not among the others."""
     endpoints: Sequence[EndpointSummary] = ()
     results: Sequence[Result] = ()
     """In the order of the prompts; empty where they went to a file."""

@@ -3,7 +3,9 @@
 Precedence: flag, environment variable, TOML file, default. Every error names the place where a person wrote the value.
 """
 
+import os
 import re
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -13,11 +15,14 @@ from urllib.parse import urlsplit
 
 from llmblast.errors import UsageError
 from llmblast.hiding import shown_url
+from llmblast.known_hosts import KNOWN_HOSTS, short_name_of, with_known_host
+from llmblast.setting_files import read_texts, without_overridden, without_variables
 from llmblast.setting_option import ENV_PREFIX, variable_of
 from llmblast.setting_places import MAX_SHOWN_VALUE, Places, without_secrets
 from llmblast.setting_values import (
     DIRECTORY,
     FILE,
+    FileList,
     SettingValueError,
     Text,
     did_you_mean,
@@ -27,7 +32,7 @@ from llmblast.setting_values import (
     shown,
     shown_name,
 )
-from llmblast.settings import MAX_COUNT, MOCK_SCHEME, URL_SETTINGS, EndpointSettings, Settings
+from llmblast.settings import MAX_COUNT, MOCK_SCHEME, URL_SETTINGS, CustomSettings, EndpointSettings, Settings
 from llmblast.units import UnitError, parse_count
 from llmblast.urls import is_host
 
@@ -36,9 +41,12 @@ _HINTS = {
     "api_key": "keys are not allowed here: name the variable that holds the key with key_env, or a file with key_file",
 }
 """Hints for unknown settings whose name a person may expect to work."""
+_CUSTOM = "custom"
 _USUAL_NAMES = {"save": "save.jsonl", "errors": "errors.jsonl", "timeline": "timeline.jsonl"}
 _AMOUNT = re.compile(r"[0-9.]{1,12}[a-zA-Z/%]{0,3}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MAX_UNIX_SOCKET_BYTES = 107 if sys.platform == "linux" else 103
+"""Size of `sun_path` without its last zero: unix(7), and sys/un.h of BSD and macOS."""
 
 
 def load(flags: Mapping[str, Any], config: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -51,9 +59,10 @@ def load(flags: Mapping[str, Any], config: str | None = None, environ: Mapping[s
     environ = environ or {}
     _check_variables(environ)
     given = {name: value for name, value in flags.items() if value is not None and value != []}
+    given = without_variables(given, environ)
     if config is not None and (not config or "\0" in config):
         raise UsageError(f"--config: {'contains a zero byte: remove it' if config else 'is empty: name a TOML file'}")
-    merged: dict[str, Any] = {**(_read_toml(config) if config else {}), **given}
+    merged: dict[str, Any] = {**(without_overridden(_read_toml(config), given) if config else {}), **given}
     if not merged.get("endpoints") and environ.get("OPENAI_BASE_URL"):
         merged["endpoints"] = [environ["OPENAI_BASE_URL"]]
     places = Places(given, config, environ, merged)
@@ -61,8 +70,9 @@ def load(flags: Mapping[str, Any], config: str | None = None, environ: Mapping[s
     if not isinstance(specs, Sequence) or isinstance(specs, str):
         raise UsageError(f"{config}: endpoints: write one [[endpoints]] table for each endpoint")
     merged = {name: _convert(Settings, name, value, places.of([name])) for name, value in merged.items()}
-    merged["endpoints"] = [_endpoint(spec, places.of(["endpoints", index])) for index, spec in enumerate(specs)]
-    settings = _validate(merged, places)
+    endpoints = [_endpoint(spec, places.of(["endpoints", index])) for index, spec in enumerate(specs)]
+    merged["endpoints"] = _with_known_hosts(endpoints, environ)
+    settings = _validate({**merged, **read_texts(merged)}, places)
     return replace(settings, endpoints=_named(settings.endpoints))
 
 
@@ -116,6 +126,17 @@ def parse_hedge(text: str) -> float:
     return percent / 100
 
 
+def parse_stop_if_bad(text: str) -> float:
+    """Parse `20%` as 0.2. Raises UsageError."""
+    try:
+        percent = parse_count(text.removesuffix("%"))
+    except UnitError:
+        percent = -1.0
+    if not (text.endswith("%") and 0 <= percent < 100):
+        raise UsageError(f"--stop-if-bad {text!r}: write a share of the answers, such as 20%")
+    return percent / 100
+
+
 def _read_toml(config: str) -> dict[str, Any]:
     try:
         with open(config, "rb") as file:
@@ -152,6 +173,7 @@ def _convert(owner: type, name: str, value: object, place: str) -> object:
     except (UnitError, SettingValueError) as problem:
         is_hidden = may_be_secret(name) or (isinstance(kind, Text) and not kind.may_be_empty)
         hides_value = isinstance(value, str) and (is_hidden or "\0" in value or not value.isprintable())
+        hides_value = hides_value or isinstance(kind, FileList)
         raise UsageError(f"{place}: {'' if hides_value else f'{shown(value)} '}{problem}") from None
 
 
@@ -164,6 +186,18 @@ def _endpoint(spec: object, place: str) -> object:
     return {name: _convert(EndpointSettings, str(name), value, f"{place}.{name}") for name, value in spec.items()}
 
 
+def _with_known_hosts(endpoints: Sequence[object], environ: Mapping[str, str]) -> list[object]:
+    """Return the settings of all endpoints with those that their hosts imply."""
+    taken = {name for spec in endpoints if isinstance(spec, Mapping) and isinstance(name := spec.get("name"), str)}
+    completed: list[object] = []
+    for spec in endpoints:
+        whole = with_known_host(spec, environ, taken) if isinstance(spec, Mapping) else spec
+        if isinstance(whole, Mapping):
+            taken.add(str(whole.get("name", "")))
+        completed.append(whole)
+    return completed
+
+
 def _validate(merged: Mapping[str, Any], places: Places) -> Settings:
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 -- costs 50 ms, which `--help` need not wait for
 
@@ -172,14 +206,19 @@ def _validate(merged: Mapping[str, Any], places: Places) -> Settings:
     except ValidationError as error:
         raise UsageError(_explain(error.errors()[0], places)) from None
     _check_paths(settings)
+    if not settings.input:
+        raise UsageError(f"{places.of(['input'])}: names no file: name one, or leave it out")
     if settings.max_errors is not None:
         parse_max_errors(settings.max_errors)
+    if settings.stop_if_bad is not None:
+        parse_stop_if_bad(settings.stop_if_bad)
     if settings.hedge is not None:
         parse_hedge(settings.hedge)
         if len(settings.endpoints) < 2:
             raise UsageError(f"--hedge {settings.hedge}: needs a second endpoint: name two with --url")
     for endpoint in settings.endpoints:
         _check_url(endpoint)
+        _check_unix_socket(endpoint)
         _check_key_env(endpoint)
         _check_key_refresh(endpoint)
     return settings
@@ -191,6 +230,10 @@ def _check_url(endpoint: EndpointSettings) -> None:
         if endpoint.url != f"{MOCK_SCHEME}:" and not endpoint.url.startswith(f"{MOCK_SCHEME}:?"):
             raise UsageError(f"endpoint {shown!r}: write parameters after a question mark: mock:?rps=50&latency=0.2")
         return
+    if (short := short_name_of(endpoint.url)) is not None:
+        raise UsageError(
+            f"endpoint {shown!r}: not a URL, and no known host{did_you_mean(short, KNOWN_HOSTS, suffix=':')}"
+        )
     try:
         parts = urlsplit(endpoint.url)
         is_usable = parts.scheme in ("http", "https") and parts.port != 0
@@ -203,6 +246,21 @@ def _check_url(endpoint: EndpointSettings) -> None:
         raise UsageError(
             f"endpoint {parts.hostname!r}: no key in a URL: put it into a variable and name that: key_env=NAME"
         )
+
+
+def _check_unix_socket(endpoint: EndpointSettings) -> None:
+    if endpoint.unix_socket is None:
+        return
+    name = endpoint.name or shown_url(endpoint.url)
+    if not endpoint.url.lower().startswith("http://"):
+        raise UsageError(f"endpoint {name}: unix_socket needs a URL with http://, such as http://localhost/v1")
+    if len(os.fsencode(endpoint.unix_socket)) > MAX_UNIX_SOCKET_BYTES:
+        raise UsageError(
+            f"endpoint {name}: unix_socket {endpoint.unix_socket}: is longer than the {MAX_UNIX_SOCKET_BYTES} bytes "
+            "that this system allows: name a shorter path, such as a link in /tmp"
+        )
+    if endpoint.proxy not in (None, "none"):
+        raise UsageError(f"endpoint {name}: a proxy cannot reach a unix_socket: remove one of both settings")
 
 
 def _check_key_env(endpoint: EndpointSettings) -> None:
@@ -242,13 +300,20 @@ def _explain(error: Mapping[str, Any], places: Places) -> str:
     location = [part for part in error["loc"] if not (isinstance(part, str) and "[" in part)]
     last = str(location[-1]) if location else ""
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        names = [f.name for f in fields(EndpointSettings if location[0] == "endpoints" else Settings)]
+        names = [f.name for f in fields(_owner_of(location))]
         hint = f": {_HINTS[last]}" if last in _HINTS and last not in names else did_you_mean(last, names)
         return f"{places.of_owner(location)}: unknown setting {shown_name(last)}{hint}"
     place = places.of(location)
     if error["type"] in ("missing", "missing_argument"):
         return f"{place}: is missing: add it"
     return f"{place}: {explain({**error, 'loc': location})}"
+
+
+def _owner_of(location: Sequence[object]) -> type[Settings | EndpointSettings | CustomSettings]:
+    """Return the class of the settings among which the one at `location` is."""
+    if location[0] != "endpoints":
+        return Settings
+    return CustomSettings if _CUSTOM in location[:-1] else EndpointSettings
 
 
 def _named(endpoints: Sequence[EndpointSettings]) -> tuple[EndpointSettings, ...]:

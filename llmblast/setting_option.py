@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 T = TypeVar("T")
 
 ENV_PREFIX = "LLMBLAST_"
-Group = Literal["Input", "Output", "Endpoints", "Limits", "Retries", "Display", "Advanced"]
+Group = Literal["Input", "Output", "Answers", "Endpoints", "Limits", "Retries", "Display", "Advanced"]
 """Groups of options in `--help`, in their order."""
 _CHOICES = "{choices}"
 """Placeholder in a help text for the values that the field's Literal allows."""
@@ -64,7 +64,7 @@ def help_of(entry: Field[Any], option: Option) -> str:
     if not default and isinstance(entry.default, str):
         default = entry.default
     elif isinstance(entry.default, int | float) and not isinstance(entry.default, bool):
-        default = f"{entry.default:g}"
+        default = f"{entry.default:g}" if isinstance(entry.default, float) else str(entry.default)
     return f"{text} [default: {default}]" if default else text
 
 

@@ -131,6 +131,38 @@ class NameList(Text):
         return [name for part in text.split(",") if (name := part.strip())] if isinstance(text, str) else text
 
 
+class FileList(Text):
+    """Names of files; a single one may stand without a list."""
+
+    def convert(self, value: object) -> object:
+        """Return the list of names in a text or a list, or another value as it is. Raises SettingValueError."""
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list | tuple):
+            return value
+        for name in names:
+            super().convert(name)
+        return list(names)
+
+
+class NameMap(Text):
+    """Names with other names, `NAME=OTHER` with commas between them in a text, in a TOML file a table."""
+
+    def convert(self, value: object) -> object:
+        """Return the mapping in a text, or another value as it is. Raises SettingValueError."""
+        text = super().convert(value)
+        if not isinstance(text, str):
+            return text
+        names: dict[str, str] = {}
+        for pair in filter(None, map(str.strip, text.split(","))):
+            name, _, other = (part.strip() for part in pair.partition("="))
+            if not name or not other:
+                raise SettingValueError("is not a list of names: write NAME=FIELD, such as input=question,id=row")
+            if name in names:
+                raise SettingValueError(f"names {name} twice: leave one out")
+            names[name] = other
+        return names
+
+
 class JsonObject(Text):
     """A JSON object, in a TOML file a table."""
 
@@ -139,6 +171,10 @@ class JsonObject(Text):
         if not _is_json(value):
             raise SettingValueError("contains nan or inf, which JSON does not allow: remove it")
         return super().convert(value)
+
+
+class FileOrObject(JsonObject):
+    """The path of a JSON file, or the object that such a file would hold."""
 
 
 class Switch(Text):
@@ -161,12 +197,16 @@ PER_SECOND, PER_MINUTE, PER_DAY = (
     Number(partial(parse_rate, unit_s=unit_s), minimum=MIN_RATE) for unit_s in (1.0, 60.0, DAY_S)
 )
 FILE = Text("FILE", is_raw=True)
+FILES = FileList("FILE", is_raw=True, may_be_empty=False)
 DIRECTORY = Text("DIR", is_raw=True)
 NAME = Text("NAME", may_be_empty=False)
 RAW_NAME = Text("NAME", is_raw=True, may_be_empty=False)
 NAMES = NameList("NAME[,NAME...]")
+NAME_MAP = NameMap("NAME=FIELD[,...]")
 TEXT_OR_NUMBER = TextOrNumber()
 JSON_OBJECT = JsonObject("JSON")
+JSON_FILE = FileOrObject("FILE", is_raw=True, may_be_empty=False)
+COMMAND = Text("COMMAND", is_raw=True, may_be_empty=False)
 _KIND_OF_TYPE: Mapping[type, Kind] = {bool: Switch(""), int: WHOLE, float: COUNT}
 
 
@@ -200,13 +240,13 @@ def may_be_secret(name: str) -> bool:
     return any(part in name.lower() for part in _PARTS_OF_SECRET_NAMES)
 
 
-def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "", suffix: str = "") -> str:
     """Return `; did you mean NAME?`, or the known names where none is close."""
     from difflib import get_close_matches  # noqa: PLC0415 -- only needed for a person's typing error
 
     names = list(known)
     close = get_close_matches(name, names, n=1)
-    return f"; did you mean {prefix}{close[0]}?" if close else f"; known are {', '.join(names)}"
+    return f"; did you mean {prefix}{close[0]}{suffix}?" if close else f"; known are {', '.join(names)}"
 
 
 def explain(error: Mapping[str, Any]) -> str:

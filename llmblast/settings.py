@@ -12,12 +12,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from llmblast.setting_option import option
 from llmblast.setting_values import (
+    COMMAND,
     COUNT,
     DIRECTORY,
     DURATION,
     FILE,
+    FILES,
+    JSON_FILE,
     JSON_OBJECT,
     NAME,
+    NAME_MAP,
     NAMES,
     PER_DAY,
     PER_MINUTE,
@@ -41,10 +45,30 @@ File = Annotated[str, FILE]
 Name = Annotated[str, NAME]
 RawName = Annotated[str, RAW_NAME]
 Directory = Annotated[str, DIRECTORY]
-Format = Literal["auto", "simple", "raw", "openai-batch", "anthropic-batch"]
+Format = Literal[
+    "auto",
+    "simple",
+    "raw",
+    "openai-batch",
+    "anthropic-batch",
+    "gemini-batch",
+    "gemini",
+    "bedrock-batch",
+    "bedrock",
+    "csv",
+    "tsv",
+    "json",
+    "text",
+    "parquet",
+    "arrow",
+]
+FILE_FORMATS = ("csv", "tsv", "json", "text", "parquet", "arrow")
+"""Values of `format` that name the form of a file; the others name the form of its lines."""
+OutputFormat = Literal["auto", "llmblast", "openai-batch", "anthropic-batch"]
 BodyMode = Literal["always", "auto", "never"]
 RetryErrors = Literal["transient", "all", "none"]
 ChangedSettings = Literal["stop", "ok"]
+Expect = Literal["json"]
 Route = Literal["weighted", "least-loaded", "fastest"]
 Transport = Literal["lean", "session"]
 
@@ -113,6 +137,28 @@ class RateSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CustomSettings:
+    """An API in settings: the body of its requests, and JSON pointers (RFC 6901) into its replies.
+
+    In `body`, `{prompt}`, `{system}`, `{model}`, `{images}`, `{params}` and `{params.NAME}` are filled in.
+    `key_header` is a header such as `Authorization: Token {key}`.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    body: Annotated[Mapping[str, Any], JSON_OBJECT]
+    text: str
+    finish_reason: str | None = None
+    usage: str | None = None
+    prompt_tokens: str | None = None
+    completion_tokens: str | None = None
+    model: str | None = None
+    error: str | None = None
+    error_code: str | None = None
+    key_header: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSettings(RateSettings):
     """Settings of one endpoint, with its own limits.
 
@@ -120,7 +166,8 @@ class EndpointSettings(RateSettings):
     with the same `quota` share one account: a rate-limit reply to one pauses all of them. The key is read again every
     `key_refresh` seconds. `auth` is `bearer`, or the header for the key. `proxy` is a URL, or `none` for a direct
     connection in spite of the environment. `ca_file` adds trusted certificates to the system's. `kind` is the API of
-    the endpoint.
+    the endpoint, `custom` describes one that llmblast does not know. `unix_socket` is the file at which a server of
+    this machine listens.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "str_strip_whitespace": True}
@@ -144,6 +191,8 @@ class EndpointSettings(RateSettings):
     ca_file: RawName | None = None
     client_cert: RawName | None = None
     client_key: RawName | None = None
+    custom: CustomSettings | None = None
+    unix_socket: RawName | None = None
 
     @property
     def is_adaptive(self) -> bool:
@@ -161,7 +210,8 @@ class EndpointSettings(RateSettings):
         return self.url.startswith(f"{MOCK_SCHEME}:")
 
 
-URL_SETTINGS = tuple(entry.name for entry in fields(EndpointSettings) if entry.name not in ("url", "headers"))
+_TOML_ONLY = ("headers", "custom")
+URL_SETTINGS = tuple(entry.name for entry in fields(EndpointSettings) if entry.name not in ("url", *_TOML_ONLY))
 """Settings that may follow the URL of an endpoint on the command line."""
 
 
@@ -175,8 +225,13 @@ class Settings(RateSettings):
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
-    input: File = option("-", "-i --input --requests_filepath", "Input", "The same as INPUT.", in_check=True)
-    format: Format = option("auto", "--format", "Input", "Form of the lines: {choices}.", in_check=True)
+    input: Annotated[tuple[str, ...], FILES] = option(
+        ("-",), "-i --input --requests_filepath", "Input", "The same as INPUT.", shown_default="-", in_check=True
+    )
+    follow: bool = option(
+        False, "--follow", "Input", "Read on as the last INPUT, a file, grows, like tail -F; end it with Ctrl-C."
+    )
+    format: Format = option("auto", "--format", "Input", "Form of the lines or of the file: {choices}.", in_check=True)
     prompt: str | None = option(
         None,
         "--prompt",
@@ -185,7 +240,19 @@ class Settings(RateSettings):
         metavar="TEMPLATE",
         in_check=True,
     )
-    system: str | None = option(None, "--system", "Input", "System message for lines that have none.", in_check=True)
+    prompt_file: File | None = option(None, "--prompt-file", "Input", "File with the text of --prompt.", in_check=True)
+    system: str | None = option(
+        None,
+        "--system",
+        "Input",
+        "System message for lines that have none; may name fields, as --prompt.",
+        metavar="TEMPLATE",
+        in_check=True,
+    )
+    system_file: File | None = option(None, "--system-file", "Input", "File with the text of --system.", in_check=True)
+    map: Annotated[Mapping[str, str], NAME_MAP] = option(
+        {}, "--map", "Input", "Fields with other names: input=question,id=row.", in_check=True
+    )
     params: Annotated[Mapping[str, Any], JSON_OBJECT] = option(
         {}, "--params", "Input", "Sampling parameters, such as '{\"temperature\": 0}'.", in_check=True
     )
@@ -196,10 +263,29 @@ class Settings(RateSettings):
         "Fields that are not sent, only copied into the record; id always is.",
         in_check=True,
     )
+    line_headers: Annotated[tuple[str, ...], NAMES] = option(
+        (), "--line-headers", "Input", 'Request headers that lines may set in "headers".', in_check=True
+    )
     media_root: Directory | None = option(
-        None, "--media-root", "Input", "Directory of the image files that lines may name.", in_check=True
+        None,
+        "--media-root",
+        "Input",
+        "Directory of the image, PDF, audio and video files that lines may name.",
+        in_check=True,
+    )
+    media_max_bytes: Annotated[int, Ge(1), Lt(2**31)] = option(
+        64 * 1024 * 1024, "--media-max-bytes", "Input", "Bytes of all files of one line together.", in_check=True
     )
     limit: Count | None = option(None, "--limit", "Input", "Read only the first N lines.", in_check=True)
+    sample: Count | None = option(
+        None, "--sample", "Input", "Take N random lines of all inputs, by --seed.", in_check=True
+    )
+    seed: Annotated[int, Ge(0), Lt(2**63)] = option(
+        0, "--seed", "Input", "Which random lines --sample takes; the same seed takes the same.", in_check=True
+    )
+    repeat: Annotated[int, Ge(1), Lt(1_000_000)] = option(
+        1, "--repeat", "Input", "Answers to get for each line, with a different seed each.", in_check=True
+    )
 
     save: File = option(
         "save.jsonl",
@@ -215,6 +301,12 @@ class Settings(RateSettings):
     body: BodyMode = option(
         "auto", "--body", "Output", "Keep the raw reply: always, never, or auto (if it says more).", metavar="WHEN"
     )
+    output_format: OutputFormat = option(
+        "auto", "--output-format", "Output", "Form of the records: {choices}; auto follows the form of each line."
+    )
+    ordered: bool = option(
+        False, "--ordered", "Output", "Write the answers in the order of the input. They wait for slow lines, on disk."
+    )
     overwrite: bool = option(
         False, "--overwrite", "Output", "Empty both outputs and start over instead of going on.", in_check=True
     )
@@ -229,12 +321,60 @@ class Settings(RateSettings):
         metavar="WHICH",
         in_check=True,
     )
+    cache: File | None = option(
+        None, "--cache", "Output", "File of answers for this and other runs: equal requests are not sent again."
+    )
+    dedupe: bool = option(False, "--dedupe", "Output", "Send equal requests of this run once, and answer each line.")
     changed_settings: ChangedSettings = option(
         "stop",
         "--changed-settings",
         "Output",
         "If earlier answers had another model, system message, template or params: {choices}.",
         metavar="WHAT",
+    )
+
+    expect: Expect | None = option(
+        None, "--expect", "Answers", "What each answer has to be: json.", metavar="WHAT", in_check=True
+    )
+    schema: Annotated[str | Mapping[str, Any] | None, JSON_FILE] = option(
+        None,
+        "--schema",
+        "Answers",
+        "JSON Schema that each answer has to fit; sent, too, where an API takes it.",
+        in_check=True,
+    )
+    expect_regex: str | None = option(
+        None,
+        "--expect-regex",
+        "Answers",
+        "Regular expression that each answer has to contain a match of.",
+        metavar="REGEX",
+        in_check=True,
+    )
+    expect_command: Annotated[str | None, COMMAND] = option(
+        None,
+        "--expect-command",
+        "Answers",
+        "Command that reads an answer on standard input and accepts it with exit code 0.",
+        in_check=True,
+    )
+    repair: Annotated[int, Ge(0), Lt(1_000)] = option(
+        2, "--repair", "Answers", "How often to ask again, with the reason, for an answer that does not fit."
+    )
+    escalate: Name | None = option(
+        None,
+        "--escalate",
+        "Answers",
+        "Endpoint or model to ask once if repairs did not help; such an endpoint gets no other lines.",
+        in_check=True,
+    )
+    stop_if_bad: Annotated[str | None, TEXT_OR_NUMBER] = option(
+        None,
+        "--stop-if-bad",
+        "Answers",
+        "Stop when more of the last 200 answers are empty, invalid, refused or cut off.",
+        metavar="P%",
+        in_check=True,
     )
 
     endpoints: tuple[EndpointSettings, ...] = option(
@@ -318,6 +458,22 @@ class Settings(RateSettings):
         folder, name = split(self.save)
         is_usual = name in ("save.jsonl", "-")
         return join(folder, "errors.jsonl" if is_usual else f"{name.removesuffix('.jsonl')}.errors.jsonl")
+
+    @property
+    def only_model(self) -> str | None:
+        """Return the model of all endpoints, if they have one."""
+        models = {endpoint.model or self.model for endpoint in self.endpoints} or {self.model}
+        return models.pop() if len(models) == 1 else None
+
+    @property
+    def prompt_option(self) -> str:
+        """Return the option that the template came from, for messages."""
+        return "--prompt" if self.prompt_file is None else f"--prompt-file {self.prompt_file}"
+
+    @property
+    def system_option(self) -> str:
+        """Return the option that the system message came from, for messages."""
+        return "--system" if self.system_file is None else f"--system-file {self.system_file}"
 
     def together(self, name: Literal["rps", "rpm", "rpd", "tpm", "itpm", "otpm"]) -> float | None:
         """Return the rate of all endpoints: the run's, or the sum of theirs where all have one and it is lower."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 _NEVER_IN_A_HOST = frozenset("<>\"{}|\\^`%$&'()*+,;=!~")
 _MAX_HOST, _MAX_LABEL = 253, 63
@@ -47,3 +47,16 @@ def base_of(url: str, api_paths: Sequence[str]) -> str:
     elif not path:
         path = "/openai/v1" if is_azure(parts.hostname) else "/v1"
     return parts._replace(path=path, fragment="").geturl()
+
+
+def base_and_model(url: str, api_path: str) -> tuple[str, str | None]:
+    """Return the base URL, without trailing slash and fragment, and the model that the URL names at its end, if any.
+
+    `api_path` is the pattern of the path behind the base; its group is the model. A query stays.
+    """
+    parts = urlsplit(url.strip())
+    path = re.sub("/+$", "", parts.path)
+    found = re.search(f"(?:{api_path})$", path)
+    if found is not None:
+        path = path[: found.start()]
+    return parts._replace(path=path, fragment="").geturl(), unquote(found[1]) if found else None

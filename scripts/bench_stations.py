@@ -29,7 +29,7 @@ from llmblast.job.input_reader import InputReader
 from llmblast.job.pipeline import make_scheduler
 from llmblast.models import Answer, Attempt, Reply, Request, Success
 from llmblast.providers import DEFAULT_PROVIDER
-from llmblast.reading import RequestParser, key_of, open_source
+from llmblast.reading import RequestParser, key_of, open_sources
 from llmblast.scheduling import ANSWERED, Scheduler
 from llmblast.sending import TRANSPORTS, ChannelListener, make_target
 from llmblast.setting_loading import load
@@ -60,7 +60,7 @@ def cpu_us(count: int, work: Callable[[], None]) -> float:
 
 async def read(prompts: Path, settings: Settings) -> list[Request]:
     """Every line of the file: split, hashed, parsed."""
-    source = await open_source(str(prompts))
+    source = await open_sources([str(prompts)])
     requests: list[Request] = []
     async for items in InputReader(source, RequestParser(settings, [DEFAULT_PROVIDER]), Counters()).batches():
         requests += [item for item in items if isinstance(item, Request)]

@@ -162,7 +162,7 @@ def start_mock() -> Iterator[StartMock]:
 @pytest.fixture
 def environment() -> dict[str, str]:
     """The environment of a person who has a key, a terminal, no proxy and no llmblast settings, also where CI runs."""
-    others = ("LLMBLAST_", "OPENAI_", "ANTHROPIC_")
+    others = ("LLMBLAST_", "OPENAI_", "ANTHROPIC_", "AZURE_", "AWS_", "GEMINI_", "GOOGLE_", "VERTEX_")
     kept = {
         name: value
         for name, value in os.environ.items()

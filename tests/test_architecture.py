@@ -14,19 +14,24 @@ import pytest
 from llmblast.errors import ExitCode
 from tests.conftest import ROOT
 
-STATIONS = {"reading", "scheduling", "providers", "sending", "writing", "watching", "mocking"}
+STATIONS = {
+    *("reading", "checking_answers", "caching", "scheduling", "providers", "sending", "writing", "watching", "mocking"),
+}
 GROUND = {
     *("settings", "models", "errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"),
-    *("results", "option_types"),
+    *("results", "option_types", "input_paths"),
 }
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
     "job": {"job", "setting_loading", "units", *STATIONS, *GROUND},
+    "converting": {"converting", "reading", "providers", "writing", *GROUND},
     "cli": {
         "cli",
+        "converting",
         "job",
         "mocking",
         "watching",
+        "setting_files",
         "setting_loading",
         "setting_option",
         "setting_values",
@@ -37,7 +42,9 @@ MAY_IMPORT = {
     "setting_loading": {
         "errors",
         "hiding",
+        "known_hosts",
         "settings",
+        "setting_files",
         "setting_option",
         "setting_places",
         "setting_values",
@@ -47,6 +54,7 @@ MAY_IMPORT = {
     "api": {"api", "job", "setting_loading", "setting_option", *GROUND},
     "results": {"errors"},
     "option_types": {"settings"},
+    "setting_files": {"errors", "setting_option"},
     "setting_option": set[str](),
     "setting_places": {"setting_option"},
     "setting_values": {"setting_option", "units"},
@@ -54,6 +62,8 @@ MAY_IMPORT = {
     "hiding": set[str](),
     "http_time": {"models"},
     "urls": set[str](),
+    "input_paths": {"errors"},
+    "known_hosts": {"hiding", "urls"},
     "locks": {"errors"},
     "pipes": {"errors"},
     "models": set[str](),
@@ -65,17 +75,25 @@ MAY_IMPORT = {
 AT_HOME = {
     "typer": {"cli"},
     "rich": {"watching"},
-    "aiohttp": {"sending", "mocking"},
+    "aiohttp": {"sending", "mocking", "reading"},
+    "obstore": {"reading"},
+    "pyarrow": {"reading", "converting"},
     "yarl": {"sending"},
     "python_socks": {"sending"},
     "httptools": {"sending"},
-    "backports": {"sending"},
-    "compression": {"sending"},
+    "backports": {"sending", "reading"},
+    "compression": {"sending", "reading"},
     "tenacity": {"sending"},
+    "botocore": {"providers", "mocking"},
     "aiofiles": {"reading"},
+    "minijinja": {"reading"},
     "uvloop": {"cli", "api"},
+    "jsonschema_rs": {"checking_answers"},
     "pydantic": {"setting_loading"},
-    "orjson": {"reading", "providers", "sending", "writing", "mocking", "job", "cli", "watching"},
+    "orjson": {
+        *("reading", "checking_answers", "providers", "sending", "writing", "mocking", "job", "cli", "watching"),
+        *("converting", "caching"),
+    },
 }
 
 
@@ -169,6 +187,7 @@ def run_and_tell_what_it_loads(
     ("command", "unwanted"),
     [
         (["--help"], {"aiohttp", "rich", "orjson", "aiofiles", "tenacity", "uvloop", "asyncio"}),
+        (["convert", "--help"], {"pydantic", "aiohttp", "rich", "orjson", "asyncio", "pyarrow"}),
         (["run", "--help"], {"pydantic", "aiohttp", "rich", "orjson", "aiofiles", "tenacity", "uvloop", "asyncio"}),
         (["config", "show"], {"aiohttp", "rich", "aiofiles", "tenacity", "uvloop", "asyncio"}),
         (["check", "/dev/null"], {"aiohttp", "rich", "tenacity"}),

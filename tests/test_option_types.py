@@ -7,7 +7,17 @@ import pytest
 
 from llmblast.option_types import Number, Path, RunOptions
 from llmblast.setting_option import choices_of, options_of
-from llmblast.setting_values import DIRECTORY, FILE, JSON_OBJECT, NAMES, TEXT_OR_NUMBER, Switch, kind_of
+from llmblast.setting_values import (
+    DIRECTORY,
+    FILE,
+    JSON_FILE,
+    JSON_OBJECT,
+    NAME_MAP,
+    NAMES,
+    TEXT_OR_NUMBER,
+    Switch,
+    kind_of,
+)
 from llmblast.setting_values import Number as NumberKind
 from llmblast.settings import Settings
 
@@ -30,6 +40,8 @@ def expected_hint(annotation: object) -> object:
         (kind in (FILE, DIRECTORY), Path),
         (isinstance(kind, Switch), bool | None),
         (kind is NAMES, Sequence[str] | None),
+        (kind is NAME_MAP, Mapping[str, str] | None),
+        (kind is JSON_FILE, Path | Mapping[str, Any]),
         (kind is JSON_OBJECT, Mapping[str, Any] | None),
     ]
     return next((hint for is_that, hint in hints if is_that), str | None)

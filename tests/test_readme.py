@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from llmblast.cli.main import app
 from llmblast.errors import ExitCode
-from llmblast.models import Answer, Failure, Reply, Request, Success
+from llmblast.models import Answer, Failure, InvalidAnswers, Reply, Request, Success
 from llmblast.setting_loading import load
 from llmblast.setting_option import Group, is_shown
 from llmblast.settings import EndpointSettings, Settings
@@ -151,9 +151,10 @@ def test_the_table_of_endpoint_settings_is_the_programs() -> None:
 
 def test_the_tables_of_record_fields_are_the_programs() -> None:
     """Each field that a record may have, and no other."""
-    request = Request(1, "0" * 16, b'{"input":"\xff"}', 1, "hi", {"usage": "mine"})
-    success = Success(request, Answer("hi"), Reply(200, body=b"{}"), "mock", maybe_billed=1)
-    failure = Failure(request, "no answer", "timeout", maybe_billed=1, body=b"{}")
+    request = Request(1, "0" * 16, b'{"input":"\xff"}', 1, "hi", {"usage": "mine"}, repeat=2)
+    invalid = InvalidAnswers(request)
+    success = Success(request, Answer("hi"), Reply(200, body=b"{}"), "mock", 1, 1, b"{}", invalid, cached=True)
+    failure = Failure(request, "no answer", "timeout", maybe_billed=1, body=b"{}", invalid=invalid)
 
     answered, failed = orjson.loads(render(success, body="always")), orjson.loads(error_record(failure))
 

@@ -1,18 +1,35 @@
 """`llmblast check`: validate every line and estimate; send nothing."""
 
 import os
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from llmblast.cli.options import settings_of, takes_settings
+from llmblast.errors import UsageError
+
+PROBE = Annotated[
+    bool,
+    typer.Option(
+        "--endpoints",
+        help="Send one tiny request to each endpoint instead, and read no input.",
+        rich_help_panel="Endpoints",
+    ),
+]
 
 
 @takes_settings(in_check=True)
-def check(**given: Any) -> None:
-    """Validate every line of INPUT, estimate tokens and time at the limits. Send nothing."""
-    settings = settings_of(given, os.environ)
+def check(*, probe: PROBE = False, **given: Any) -> None:
+    """Validate every line of INPUT, estimate tokens and time at the limits. Send nothing, unless --endpoints is set."""
+    if probe and given["path"] is not None:
+        raise UsageError("--endpoints: reads no input: leave INPUT out, or check the lines without --endpoints")
+    settings = settings_of(given, os.environ, needs_input=not probe)
     from llmblast.cli.loop import run_loop  # noqa: PLC0415 -- `--help` need not wait for it
+
+    if probe:
+        from llmblast.job.endpoint_check import check_endpoints  # noqa: PLC0415
+
+        raise typer.Exit(run_loop(check_endpoints(settings)))
     from llmblast.job import check as job  # noqa: PLC0415
 
     raise typer.Exit(run_loop(job.check(settings)))

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import typer
@@ -11,6 +11,8 @@ from llmblast.cli.help_panels import PanelCommand
 from llmblast.cli.options import settings_of, takes_settings
 from llmblast.cli.run import DryRun
 from llmblast.hiding import HIDDEN, hide_query, shown_file, shown_url, shown_variable
+from llmblast.input_paths import scheme_of
+from llmblast.setting_files import IN_FILES
 from llmblast.settings import EndpointSettings
 
 config = typer.Typer(help="Show the settings.", no_args_is_help=True, rich_markup_mode=None)
@@ -27,7 +29,11 @@ def show(*, dry_run: DryRun = False, **given: Any) -> None:
     """Print the settings that a run would have, as TOML. What may hold keys or passwords is hidden."""
     settings = settings_of(given, os.environ, needs_input=False)
     values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
+    values["input"] = [hide_query(shown_url(name)) if scheme_of(name) else name for name in settings.input]
     endpoints = values.pop("endpoints")
+    for name in IN_FILES:
+        if values[f"{name}_file"] is not None:
+            del values[name]
     lines = list(_table(values))
     for endpoint in endpoints:
         lines += ["", "[[endpoints]]", *_table(_shown(endpoint))]
@@ -36,13 +42,15 @@ def show(*, dry_run: DryRun = False, **given: Any) -> None:
 
 def _shown(endpoint: EndpointSettings) -> dict[str, Any]:
     values = {entry.name: getattr(endpoint, entry.name) for entry in fields(endpoint)}
-    shown = {
+    shown: dict[str, Any] = {
         name: show(values[name])
         for name, show in (("proxy", shown_url), ("key_env", shown_variable), ("key_file", shown_file))
         if values[name]
     }
     if endpoint.key_command:
         shown["key_command"] = HIDDEN
+    if endpoint.custom is not None:
+        shown["custom"] = {name: value for name, value in asdict(endpoint.custom).items() if value is not None}
     headers = dict.fromkeys(endpoint.headers, HIDDEN)
     return {**values, **shown, "url": hide_query(endpoint.url), "headers": headers}
 

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from llmblast.cli.check import check
 from llmblast.cli.config import config
+from llmblast.cli.convert import convert
 from llmblast.cli.help_panels import PanelCommand
 from llmblast.cli.mock import mock
 from llmblast.cli.run import run
@@ -63,6 +64,7 @@ app = typer.Typer(
 )
 app.command(cls=PanelCommand, context_settings=CONTEXT, epilog=ENVIRONMENT, help=f"{run.__doc__}{_EXAMPLES}")(run)
 app.command(cls=PanelCommand, context_settings=CONTEXT, epilog=ENVIRONMENT)(check)
+app.command(cls=PanelCommand, context_settings=CONTEXT, epilog=ENVIRONMENT)(convert)
 app.command(context_settings=CONTEXT)(mock)
 app.add_typer(config, name="config")
 

@@ -15,14 +15,18 @@ import typer
 from llmblast.errors import UsageError
 from llmblast.setting_loading import load
 from llmblast.setting_option import Option, choices_of, help_of, options_of, variable_of
-from llmblast.setting_values import Switch, kind_of
+from llmblast.setting_values import FileList, Switch, kind_of
 from llmblast.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
 INPUT = Annotated[
-    str | None,
-    typer.Argument(metavar="INPUT", help="JSONL file of prompts; - reads standard input.", show_default=False),
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT...",
+        help="JSONL files of prompts, also compressed; patterns such as 'data/*.jsonl'; URLs; - reads standard input.",
+        show_default=False,
+    ),
 ]
 CONFIG = Annotated[
     str | None,
@@ -76,35 +80,49 @@ def settings_of(given: Mapping[str, Any], environ: Mapping[str, str], *, needs_i
     """Return the settings that a command's options make, with those of `--config`. Raises UsageError."""
     flags = dict(given)
     config, path = flags.pop("config"), flags.pop("path")
-    if path is not None:
-        if flags["input"] not in (None, environ.get(variable_of("input"))):
+    if path:
+        if flags["input"]:
             raise UsageError("INPUT and --input name the input twice: leave one out")
         flags["input"] = path
-    if flags["params"] is not None:
-        flags["params"] = _parse_params(flags["params"])
+    elif not flags["input"] and (variable := environ.get(variable_of("input"))) is not None:
+        flags["input"] = variable
+    parse_given_params(flags)
     settings = load(flags, config, environ)
-    is_unnamed = flags["input"] is None and settings.input == Settings().input
+    is_unnamed = not flags["input"] and settings.input == Settings().input
     if needs_input and is_unnamed and sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("no input: pipe a JSONL file in, or name it: llmblast run prompts.jsonl")
     return settings
+
+
+def option_annotation(name: str) -> Any:
+    """Return the annotation from which typer makes the option of a setting, for a command that takes only some."""
+    return _typer_option(*options_of(Settings)[name])
+
+
+def parse_given_params(flags: dict[str, Any]) -> None:
+    """Replace the text of `--params` by its object. Raises UsageError."""
+    if flags["params"] is not None:
+        flags["params"] = _parse_params(flags["params"])
 
 
 @cache
 def _typer_option(entry: Field[Any], option: Option) -> Any:
     """Return the annotation from which typer makes the option of a field."""
     kind, choices = kind_of(entry.type), choices_of(entry.type)
+    is_list = entry.name == "endpoints" or isinstance(kind, FileList)
     metavar = option.metavar or (entry.name.upper() if choices else kind.metavar)
     made = typer.Option(
         *option.names,
         help=help_of(entry, option),
         metavar=metavar or None,
-        envvar=variable_of(entry.name),
+        # typer would split the names of files at spaces: `settings_of` reads that variable
+        envvar=None if isinstance(kind, FileList) else variable_of(entry.name),
         show_default=False,
         show_envvar=False,
         rich_help_panel=option.group,
         autocompletion=(lambda: list(choices)) if choices else None,
     )
-    value = bool if isinstance(kind, Switch) else list[str] if entry.name == "endpoints" else str
+    value = bool if isinstance(kind, Switch) else list[str] if is_list else str
     return Annotated[value | None, made]
 
 

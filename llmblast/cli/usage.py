@@ -12,7 +12,7 @@ from typing import Any
 
 from llmblast.cli.other_tools import advice_for, value_of
 
-COMMANDS = ("run", "check", "mock", "config")
+COMMANDS = ("run", "check", "convert", "mock", "config")
 _QUOTED = re.compile(r"'([^']*)'|\(([^)]*)\)")
 _LOOKS_LIKE_A_FILE = re.compile(r"[./\\]|^-$")
 _KINDS = {
@@ -31,14 +31,15 @@ def sentence_of(error: Any, words: Sequence[str]) -> str:
     if hasattr(error, "possibilities"):
         return _unknown_option(error, words)
     if getattr(error, "param", None) is not None:
-        return _wrong_value(error.param, message, words)
+        is_missing = hasattr(error, "param_type")
+        return _missing(error) if is_missing else _wrong_value(error.param, message, words)
     if hasattr(error, "option_name"):
         return _misused_option(error, message)
     named = ["".join(found) for found in _QUOTED.findall(message)]
     if message.startswith("No such command") and named:
         return _unknown_command(named[0], error)
     if message.startswith("Got unexpected extra argument") and named:
-        return f"{named[-1]}: one argument too many: to send several files: cat A B | llmblast run -"
+        return f"{named[-1]}: one argument too many"
     return message.rstrip(".")
 
 
@@ -76,6 +77,10 @@ def _wrong_value(param: Any, message: str, words: Sequence[str]) -> str:
     if len(bounds) == 2 and value.lstrip("-").isdecimal():
         what = f"is not allowed: it must be from {bounds[0]} to {bounds[1]}"
     return f"{place}: {f'{value!r} ' if value else ''}{what}"
+
+
+def _missing(error: Any) -> str:
+    return f"{error.param.metavar or error.param.name}: is missing: see {_help(error)}"
 
 
 def _misused_option(error: Any, message: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final, Protocol
 
-from llmblast.models import Outcome
+from llmblast.models import Line, Outcome
 from llmblast.scheduling import RequestQueue
 
 MAX_QUEUED_BYTES: Final = 8 * 1024 * 1024
@@ -23,6 +23,9 @@ class Sink(Protocol):
     def is_full(self) -> bool: ...
 
     def put(self, outcome: Outcome) -> None: ...
+
+    def leave_out(self, line: Line) -> None:
+        """Expect no record of a line in this run."""
 
 
 class BackPressure:

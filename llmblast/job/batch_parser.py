@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from llmblast.models import Failure, Request
-from llmblast.reading import CompletedKeys, RequestParser, key_of
+from llmblast.models import Failure, Line, Request
+from llmblast.reading import CompletedKeys, RequestParser, RowForm, key_of
 from llmblast.watching import Counters
 
 MAX_BATCH_LINES: Final = 64
@@ -31,10 +31,25 @@ class BatchParser:
         self._limit = limit
         self._answered = answered
         self._failed = failed
+        self.file: str | None = None
+        """The input of the lines, if there are several."""
+        self.form: RowForm | None = None
+        """The form of the rows."""
+        self._columns: tuple[str, ...] = ()
+
+    def take_rows_of(self, form: RowForm | None) -> None:
+        """Parse lines of a file with such rows from now on."""
+        if form is not None and form is not self.form:
+            self.form = form
+            self._columns = ()
+            self._parser.take_rows_of(form.unit, (), is_typed=form.is_typed)
+        if form is not None and len(form.columns) != len(self._columns):
+            self._columns = tuple(form.columns)
+            self._parser.take_rows_of(form.unit, self._columns, is_typed=form.is_typed)
 
     def parse(self, lines: Sequence[tuple[int, bytes]]) -> Iterator[Batch]:
         """Yield the requests and failures of these lines, up to 64 at a time, and count what was read."""
-        parse, has_completed = self._parser.parse, bool(self._answered or self._failed)
+        parse, has_completed, file = self._parser.parse, bool(self._answered or self._failed), self.file
         batch: list[Request | Failure] = []
         batch_bytes = lines_read = bytes_read = 0
         for number, text in lines if self._limit is None else lines[: self._limit - self._counters.lines_read]:
@@ -44,6 +59,9 @@ class BatchParser:
             if has_completed and self._is_completed(key):
                 continue
             item = parse(number, key, text)
+            if file is not None:
+                line: Line = item.line if isinstance(item, Failure) else item
+                line.file = file
             batch.append(item)
             batch_bytes += max(len(text), len(item.body)) if type(item) is Request else len(text)
             if len(batch) >= MAX_BATCH_LINES or batch_bytes >= MAX_BATCH_BYTES:

@@ -1,23 +1,53 @@
 """Check: validate every line and estimate tokens and duration of a run; send nothing, write no file."""
 
 import sys
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil
-from typing import Literal
+from typing import Literal, TextIO
 
 import orjson
 
 from llmblast.errors import ExitCode
+from llmblast.input_paths import recorded_input
+from llmblast.job.answer_rules import check_answer_settings
 from llmblast.job.earlier_runs import find_finished
 from llmblast.job.input_reader import InputReader
 from llmblast.job.seen_ids import SeenIds
-from llmblast.models import Failure, Request
+from llmblast.models import Failure, Line, Provider, Request
 from llmblast.providers import DEFAULT_PROVIDER, providers_of
-from llmblast.reading import RequestParser, open_source
+from llmblast.providers.structured_outputs import schema_members
+from llmblast.reading import RequestParser, key_of_repeat, open_sources
+from llmblast.reading.file_formats import forced_format
 from llmblast.scheduling import TokenEstimator
 from llmblast.settings import Settings
 from llmblast.units import DAY_S
 from llmblast.watching import Counters, duration, sanitize_text
+
+
+class Files:
+    """Number the lines of several files through: line 1 of the second file follows the last line of the first."""
+
+    def __init__(self) -> None:
+        self._names: list[str | None] = []
+        self._starts: list[int] = []
+        self._last = 0
+
+    def position_of(self, line: Line) -> int:
+        """Return the number of a line among those of all files; lines come in their order."""
+        if not self._names or self._names[-1] != line.file:
+            self._names.append(line.file)
+            self._starts.append(self._last)
+        self._last = self._starts[-1] + line.number
+        return self._last
+
+    def place_of(self, position: int, file: str | None) -> str:
+        """Return the line at a position in words, for a message about a line of `file`."""
+        index = bisect_left(self._starts, position) - 1
+        where = "" if self._names[index] == file else f" of {self._names[index]}"
+        return f"line {position - self._starts[index]}{where}"
 
 
 @dataclass(slots=True)
@@ -25,6 +55,8 @@ class Estimate:
     """Totals of the lines. Tokens are those of the lines that a run would send."""
 
     good: int = 0
+    wanted: int = 0
+    """Answers that the good lines need."""
     malformed: int = 0
     answered: int = 0
     failed: int = 0
@@ -35,11 +67,12 @@ class Estimate:
     """Batch lines that repeat the custom_id of an earlier line: their answers cannot be distinguished."""
     estimator: TokenEstimator = field(default_factory=TokenEstimator)
     seen_ids: SeenIds = field(default_factory=SeenIds)
+    files: Files = field(default_factory=Files)
 
     @property
     def to_send(self) -> int:
         """Return the number of lines that a run would send."""
-        return self.good - self.answered - self.failed
+        return self.wanted - self.answered - self.failed
 
     def add(self, request: Request) -> None:
         """Count one request that a run would send."""
@@ -50,43 +83,66 @@ class Estimate:
 
     def find_double(self, request: Request) -> str | None:
         """Return a message if a batch line repeats the custom_id of an earlier line."""
+        position = self.files.position_of(request)
         if request.output_format == "llmblast":
             return None
-        first = self.seen_ids.first_line_of(str(request.id), request.number)
+        first = self.seen_ids.first_line_of(str(request.id), position)
         if first is None:
             return None
         self.doubled += 1
-        return f'line {request.number}: custom_id "{request.id}" is also on line {first}: give each line its own'
+        place = self.files.place_of(first, request.file)
+        return f'line {request.number}: custom_id "{request.id}" is also on {place}: give each line its own'
 
 
 async def check(settings: Settings) -> ExitCode:
     """Writes every bad line and a summary to stdout, which with `json` is the summary's alone; with `quiet` there is
     none. SOME_FAILED when there is a bad line. Raises LlmblastError.
     """
-    parser = RequestParser(settings, providers_of(settings.endpoints) or [DEFAULT_PROVIDER])
-    source = await open_source(settings.input)
+    settings = check_answer_settings(settings)
+    schema = settings.schema if isinstance(settings.schema, Mapping) else None
+    providers = providers_of(settings.endpoints, settings.model)
+    if providers:
+        _check_models(settings, providers)
+    parser = RequestParser(settings, providers or [DEFAULT_PROVIDER], schema_members(schema))
+    sources = await open_sources(settings.input)
     estimate = Estimate()
     answered, failed = find_finished(settings)
-    name = sanitize_text(settings.input, 500)
+    name = recorded_input(settings.input[0])
     findings = sys.stderr if settings.json else sys.stdout
+
+    def tell(file: str | None, finding: str) -> None:
+        findings.write(f"{sanitize_text(file or name, 500)}: {sanitize_text(finding, 500)}\n")
+
     try:
-        async for batch in InputReader(source, parser, Counters(), settings.limit).batches():
+        reader = InputReader(
+            sources,
+            parser,
+            Counters(),
+            settings.limit,
+            notice=partial(_write_note, findings),
+            file_format=forced_format(settings.format),
+            sample=None if settings.sample is None else (settings.sample, settings.seed),
+        )
+        async for batch in reader.batches():
             for item in batch:
                 if isinstance(item, Failure):
                     estimate.malformed += 1
-                    findings.write(f"{name}: {sanitize_text(item.error, 500)}\n")
+                    tell(item.line.file, item.error)
                     continue
                 estimate.good += 1
                 if (double := estimate.find_double(item)) is not None:
-                    findings.write(f"{name}: {sanitize_text(double, 500)}\n")
-                if answered.consume(item.key):
-                    estimate.answered += 1
-                elif failed.consume(item.key):
-                    estimate.failed += 1
-                else:
-                    estimate.add(item)
+                    tell(item.file, double)
+                for repeat in range(1, settings.repeat + 1):
+                    key = key_of_repeat(item.key, repeat)
+                    estimate.wanted += 1
+                    if answered.consume(key):
+                        estimate.answered += 1
+                    elif failed.consume(key):
+                        estimate.failed += 1
+                    else:
+                        estimate.add(item)
     finally:
-        await source.close()
+        await sources.close()
     exit_code = ExitCode.SOME_FAILED if estimate.malformed else ExitCode.OK
     if settings.json:
         told = orjson.dumps({"exit_code": int(exit_code), **_summary_json(settings, estimate)}).decode()
@@ -94,6 +150,17 @@ async def check(settings: Settings) -> ExitCode:
     elif not settings.quiet:
         sys.stdout.writelines(f"{line}\n" for line in _summary(settings, estimate))
     return exit_code
+
+
+def _write_note(findings: TextIO, note: str) -> None:
+    findings.write(f"{sanitize_text(note, 500)}\n")
+
+
+def _check_models(settings: Settings, providers: Sequence[Provider]) -> None:
+    from llmblast.sending import check_model  # noqa: PLC0415 -- most checks name no endpoint
+
+    for endpoint, provider in zip(settings.endpoints, providers, strict=True):
+        check_model(endpoint, settings.model, provider)
 
 
 def _summary_json(settings: Settings, estimate: Estimate) -> dict[str, object]:

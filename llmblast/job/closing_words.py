@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from llmblast.errors import ExitCode
 from llmblast.hiding import may_hold_key
-from llmblast.pipes import STDOUT, is_pipe
+from llmblast.input_paths import STDIN, is_pattern, shown_input
+from llmblast.pipes import is_pipe
 from llmblast.providers import provider_of_key
 from llmblast.sending import goes_unprotected
 from llmblast.settings import Settings
@@ -28,6 +29,7 @@ _BATCHES = {
 _HEAD_BYTES = 4096
 _ERROR_FILTER = '"line \\(.line): \\(.error.message? // .error)"'
 """The error of a batch line is an object."""
+_ERROR_FILTER_WITH_FILE = _ERROR_FILTER.replace('"line', '"\\(.file // "") line', 1)
 
 
 def say_finished(settings: Settings, counters: Counters, failed_elsewhere: int) -> tuple[ExitCode, str]:
@@ -51,7 +53,7 @@ def say_finished(settings: Settings, counters: Counters, failed_elsewhere: int) 
 def say_all_taken(counters: Counters) -> tuple[ExitCode, str]:
     """Return the exit code and the verdict of a run without files that read all prompts."""
     if counters.failed:
-        return ExitCode.SOME_FAILED, f"finished: {counters.failed:,} of {counters.lines_read:,} prompts have no answer"
+        return ExitCode.SOME_FAILED, f"finished: {counters.failed:,} of {counters.records_due:,} prompts have no answer"
     return ExitCode.OK, "finished: every prompt has its answer"
 
 
@@ -67,9 +69,11 @@ def next_command(
     if exit_code is ExitCode.INPUT_DAMAGED and not counters.lines_read:
         return None  # the verdict says what to do with an input of another kind
     if exit_code is not ExitCode.SOME_FAILED:
-        return command if can_resume and settings.input != STDOUT else None
+        return command if can_resume and STDIN not in settings.input else None
     errors = settings.errors_path
-    return None if is_pipe(errors) else f"jq -r '{_ERROR_FILTER}' {shlex.quote(errors)}"
+    has_files = len(settings.input) > 1 or is_pattern(settings.input[0])
+    text = _ERROR_FILTER_WITH_FILE if has_files else _ERROR_FILTER
+    return None if is_pipe(errors) else f"jq -r '{text}' {shlex.quote(errors)}"
 
 
 def next_when(counters: Counters, exit_code: ExitCode, *, has_endpoints: bool) -> str:
@@ -124,7 +128,8 @@ def _lines_meant(settings: Settings, counters: Counters) -> str:
 
 
 def _input(settings: Settings) -> str:
-    return "standard input" if settings.input == "-" else settings.input
+    first, *others = settings.input
+    return " and ".join([shown_input(first), *([f"{len(others):,} more"] if others else [])])
 
 
 def _other_records(settings: Settings, count: int) -> str:

@@ -22,6 +22,13 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class SendNext:
+    """Queue a new request for a line whose last answer did not fit, before all that were read."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the run: send nothing more."""
 
@@ -36,6 +43,6 @@ class RenewKey:
     endpoint: Endpoint
 
 
-Decision = Retry | Stop | RenewKey
+Decision = Retry | SendNext | Stop | RenewKey
 Decisions = Sequence[Decision]
 DONE: Final[Decisions] = ()

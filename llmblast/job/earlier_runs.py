@@ -9,8 +9,6 @@ from llmblast.settings import Settings
 from llmblast.writing import is_json, should_retry
 
 _END_BYTES = 64 * 1024
-_KEY = slice(8, 24)
-"""Position of the key in a record."""
 
 
 def find_finished(settings: Settings) -> tuple[CompletedKeys, CompletedKeys]:
@@ -22,8 +20,7 @@ def find_finished(settings: Settings) -> tuple[CompletedKeys, CompletedKeys]:
         return CompletedKeys([]), CompletedKeys([])
     answered = CompletedKeys.scan([settings.save] if os.path.isfile(settings.save) else [])
     for torn in _torn_ends(settings.save):
-        if answered.has_key_of(torn):
-            answered.consume(torn[_KEY].decode())
+        answered.consume_record(torn)
     failed = CompletedKeys.of_records(
         record
         for record in _lines(settings.errors_path)

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 
 from llmblast.errors import ExitCode
 from llmblast.fence import Fence
+from llmblast.job.answer_review import AnswerReview, AnswerRules
 from llmblast.job.back_pressure import BackPressure, Sink
-from llmblast.job.decisions import Decisions, RenewKey, Retry, Stop
+from llmblast.job.decisions import Decisions, RenewKey, Retry, SendNext, Stop
 from llmblast.job.departures import Departures
 from llmblast.job.hedged_sends import HedgedSends
 from llmblast.job.hedging import Hedging
@@ -58,6 +59,7 @@ class Engine:
         hedging: Hedging | None = None,
         fence: Fence | None = None,
         report_defect: Callable[[BaseException], str] = repr,
+        answer_rules: AnswerRules | None = None,
     ) -> None:
         fence = fence or Fence()
         self.end = RunEnd(report_defect)
@@ -95,6 +97,10 @@ class Engine:
             next_after=self._handle_reply_and_dispatch_next,
             on_task_end=self._on_task_end,
         )
+        if answer_rules is not None:
+            self._handler.review = AnswerReview(
+                answer_rules, scheduler, line_ends, counters, self._sender.run_task, self._on_late_decisions
+            )
         self._done = asyncio.Event()
 
     @property
@@ -266,10 +272,19 @@ class Engine:
             match decision:
                 case Retry():
                     self._scheduler.queue.add_retry(decision.attempt, decision.due_s, has_failed=decision.has_failed)
+                case SendNext():
+                    self._scheduler.queue.add_next(decision.attempt)
                 case Stop():
                     self.stop(decision.exit_code, decision.reason)
                 case RenewKey():
                     self._sender.run_task(self._renew_key(decision.endpoint))
+
+    def _on_late_decisions(self, decisions: Decisions) -> None:
+        """Carry out what follows from an answer whose check took time, and go on: there is room for one more."""
+        self._carry_out(decisions)
+        if self._pressure.reader_waiting:
+            self._pressure.wake_reader()
+        self.dispatch_ready()
 
     async def _renew_key(self, endpoint: Endpoint) -> None:
         await self._handler.keys.renew(endpoint)

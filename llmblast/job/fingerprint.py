@@ -14,13 +14,14 @@ from collections.abc import Mapping
 import orjson
 
 from llmblast.errors import UsageError
-from llmblast.settings import Settings
+from llmblast.settings import FILE_FORMATS, Settings
 from llmblast.watching import sanitize_text
 from llmblast.writing.side_file import read_side_file, write_side_file
 
 SUFFIX = ".settings"
 _MODEL = "model"
 _MODEL_OF = "model of "
+_BODY_OF = "custom body of "
 _SHOWN_CHARACTERS = 40
 _COMMON_CHARACTERS = 10
 """Characters of the common prefix of two long values that are shown before their difference."""
@@ -59,13 +60,17 @@ def _path_of(settings: Settings) -> str:
 def _request_settings(settings: Settings) -> dict[str, object]:
     """Return the settings by name, as JSON values, so that a date from TOML equals its text; null if not set."""
     settings_by_name = {
-        "format": settings.format,
+        "format": "auto" if settings.format in FILE_FORMATS else settings.format,
         "system": settings.system or None,
         "prompt": settings.prompt,
+        **{f"map.{name}": field for name, field in settings.map.items()},
+        "schema": settings.schema,
+        "repeat": settings.repeat > 1 or None,
         "own fields": sorted(settings.own_fields) or None,
         **{f"params.{name}": value for name, value in settings.params.items()},
         _MODEL: settings.model,
         **{f"{_MODEL_OF}{endpoint.name}": endpoint.model or settings.model for endpoint in settings.endpoints},
+        **{f"{_BODY_OF}{e.name}": e.custom.body for e in settings.endpoints if e.custom is not None},
     }
     loaded: dict[str, object] = orjson.loads(orjson.dumps(settings_by_name))
     return loaded
@@ -85,8 +90,8 @@ def _compare(save: str, kept: Mapping[str, object], current: Mapping[str, object
 
 
 def _is_comparable(name: str, kept: Mapping[str, object], current: Mapping[str, object]) -> bool:
-    """Return whether to compare a setting: models of common endpoints, the run's model if there are none."""
-    if name.startswith(_MODEL_OF):
+    """Return whether to compare a setting: models and bodies of common endpoints, the run's model if there are none."""
+    if name.startswith((_MODEL_OF, _BODY_OF)):
         return name in kept and name in current
     return name != _MODEL or not any(other.startswith(_MODEL_OF) for other in kept.keys() & current.keys())
 

@@ -1,52 +1,118 @@
-"""Input reader: turn an input's bytes into batches of requests and refused lines (steps 1 to 3 of the flow)."""
+"""Input reader: turn the bytes of all inputs into batches of requests and refused lines (steps 1 to 3 of the flow)."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 
-from llmblast.errors import InputDamagedError
+from llmblast.errors import InputDamagedError, UsageError
 from llmblast.job.batch_parser import Batch, BatchParser
-from llmblast.reading import CompletedKeys, LineSplitter, RequestParser, Source
+from llmblast.reading import CompletedKeys, RequestParser, RowForm, RowReader, Source, Sources
+from llmblast.reading.sampling import Sampler
 from llmblast.watching import Counters
 from llmblast.writing import is_json
 
+Lines = Sequence[tuple[int, bytes]]
+
 
 class InputReader:
-    """Read one input to its end, or to `limit` lines; leave out lines that earlier runs completed."""
+    """Read all inputs to their end, or to `limit` lines; leave out lines that earlier runs completed.
+
+    `notice` shows messages about an input that do not end the run. `file_format` is that of all inputs if it was named.
+    `sample` is the number of random lines to take, and the seed.
+    """
 
     def __init__(
         self,
-        source: Source,
+        sources: Sources,
         parser: RequestParser,
         counters: Counters,
         limit: int | None = None,
         *,
         answered: CompletedKeys | None = None,
         failed: CompletedKeys | None = None,
+        notice: Callable[[str], None] | None = None,
+        file_format: str | None = None,
+        sample: tuple[int, int] | None = None,
     ) -> None:
-        self._source = source
+        self._sources = sources
         self._batches = BatchParser(parser, counters, limit, answered, failed)
         self._counters = counters
         self._limit = limit
+        self._notice = notice
+        self._file_format = file_format
+        self._sample = sample
 
     async def batches(self) -> AsyncIterator[Batch]:
-        """Yield requests and failures, up to 64 at a time. Raises InputDamagedError where the input breaks off."""
-        counters, splitter = self._counters, LineSplitter()
-        counters.input_bytes = self._source.size_bytes
+        """Yield requests and failures, up to 64 at a time.
+
+        Raises InputDamagedError where an input breaks off, and UsageError where the columns of the first one are
+        invalid.
+        """
+        counters, sources = self._counters, self._sources
+        counters.input_bytes = sources.size_bytes
         counters.lines_limit = self._limit
-        async for block in self._source.blocks():
-            for batch in self._batches.parse(splitter.feed(block)):
+        lines_of_inputs = self._lines() if self._sample is None else self._sampled_lines(self._sample)
+        async for lines in lines_of_inputs:
+            if self._sample is None:
+                counters.input_bytes = sources.expected_bytes
+            for batch in self._batches.parse(lines):
                 yield batch
             if self._limit is not None and counters.lines_read >= self._limit:
-                break
-        else:
-            for batch in self._batches.parse(self._last_lines(splitter)):
-                yield batch
+                counters.input_ended = True
+                return
+        self._tell_notes()
         counters.input_ended = True
 
-    def _last_lines(self, splitter: LineSplitter) -> Sequence[tuple[int, bytes]]:
-        """Return a last line without line end. Raises InputDamagedError while another process is writing that line."""
-        lines = splitter.finish()
-        if lines and self._source.has_grown and not is_json(lines[-1][1]):
+    async def _lines(self) -> AsyncIterator[Lines]:
+        """Yield the lines of all inputs, block by block, and tell the parser what they are of."""
+        is_first = True
+        async for source in self._sources.each():
+            reader = RowReader(source, self._file_format)
+            self._batches.file = self._sources.file
+            self._tell_notes()
+            try:
+                async for lines in reader.lines():
+                    self._batches.take_rows_of(reader.form)
+                    self._check_last(source, reader, lines)
+                    yield lines
+            except UsageError as error:
+                if is_first:
+                    raise
+                raise InputDamagedError(str(error)) from None  # requests of other files were sent
+            is_first = False
+            self._tell_notes()
+
+    async def _sampled_lines(self, sample: tuple[int, int]) -> AsyncIterator[Lines]:
+        """Yield N random lines of all inputs once all are read, in their order."""
+        sampler = Sampler(*sample)
+        parts: list[tuple[str | None, RowForm | None, int]] = []
+        try:
+            async for lines in self._lines():
+                part = (self._batches.file, self._batches.form)
+                await asyncio.to_thread(sampler.add, lines)
+                if parts and parts[-1][:2] == part:
+                    parts.pop()
+                parts.append((*part, sampler.position))
+            self._counters.input_bytes = None
+            first = 1
+            for file, form, last in parts:
+                self._batches.file = file
+                self._batches.take_rows_of(form)
+                for lines in sampler.chosen(first, last):
+                    yield lines
+                first = last + 1
+        finally:
+            sampler.close()
+
+    def _check_last(self, source: Source, reader: RowReader, lines: Lines) -> None:
+        """Raise InputDamagedError if a last line without line end is still being written by another process."""
+        if reader.is_last and reader.is_jsonl and lines and source.has_grown and not is_json(lines[-1][1]):
+            place = "" if self._sources.file is None else f"{source.name}: "
             raise InputDamagedError(
-                f"line {lines[-1][0]}: is still being written: run the same command again when the input is complete"
+                f"{place}line {lines[-1][0]}: is still being written: "
+                "run the same command again when the input is complete"
             )
-        return lines
+
+    def _tell_notes(self) -> None:
+        if self._notice is not None:
+            for note in self._sources.take_notes():
+                self._notice(note)

@@ -32,10 +32,15 @@ class LineEnds:
     waits_for: str = ""
     """The reason why lines were left pending, in words."""
 
-    def succeed(self, attempt: Attempt, endpoint: Endpoint, reply: Reply, answer: Answer) -> None:
+    def succeed(
+        self, attempt: Attempt, endpoint: Endpoint, reply: Reply, answer: Answer, parsed: bytes | None = None
+    ) -> None:
         """Record and count the answer to a line."""
         attempt.attempts += 1
-        self.sink.put(Success(attempt.request, answer, reply, endpoint.name, attempt.attempts, attempt.ambiguous_sends))
+        attempts, maybe_billed, invalid = attempt.attempts, attempt.ambiguous_sends, attempt.invalid
+        if invalid is not None:
+            attempts, maybe_billed = attempt.all_attempts, attempt.all_ambiguous_sends
+        self.sink.put(Success(attempt.request, answer, reply, endpoint.name, attempts, maybe_billed, parsed, invalid))
         counters = self.counters
         counters.succeeded += 1
         if answer.finish_reason != "stop" and is_flagged(answer.finish_reason):
@@ -68,10 +73,11 @@ class LineEnds:
                 status=reply.status,
                 transient=verdict.transient,
                 endpoint=endpoint.name,
-                attempts=attempt.attempts + attempt.rejections,
-                maybe_billed=attempt.ambiguous_sends + attempt.unusable_replies,
+                attempts=attempt.all_attempts + attempt.rejections,
+                maybe_billed=attempt.all_ambiguous_sends + attempt.unusable_replies,
                 body=hide_user_bytes(reply.body) if verdict.keeps_body else b"",
                 reply=reply,
+                invalid=attempt.invalid,
             )
         )
 
@@ -81,7 +87,7 @@ class LineEnds:
         self.sink.put(failure)
         counters.failed += 1
         try:
-            counters.count_error(failure.code, failure.line.number, failure.error)
+            counters.count_error(failure.code, failure.line.number, failure.error, failure.line.file)
         except Exception as error:  # noqa: BLE001 -- advice
             self.fence.switch_off("the error statistics", error)
         if not self.gives_up(counters):
@@ -105,6 +111,7 @@ class LineEnds:
         if waits:
             self.waits_for = waits[0]
             self.counters.left_pending += 1
+            self.sink.leave_out(request)
             return DONE
         reasons = [f"{name}: {model.reason}" for name, model in models if model.is_out]
         if reasons:
@@ -116,5 +123,12 @@ class LineEnds:
             ]
             code, error = "refused", f"no endpoint is left for this line: {'; '.join(states)}"
         return self.record_failure(
-            Failure(line=request, error=error, code=code, transient=True, attempts=attempt.attempts)
+            Failure(
+                line=request,
+                error=error,
+                code=code,
+                transient=True,
+                attempts=attempt.all_attempts,
+                invalid=attempt.invalid,
+            )
         )

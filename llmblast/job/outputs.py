@@ -5,7 +5,7 @@ from llmblast.job.learned_limits import SUFFIX as LIMITS
 from llmblast.pipes import is_pipe
 from llmblast.reading import CompletedKeys
 from llmblast.settings import Settings
-from llmblast.writing import OutputFile, SharedFile, Spool, should_retry
+from llmblast.writing import OutputFile, SharedFile, Spool, discard_waiting, should_retry, take_in_waiting
 from llmblast.writing.side_file import check_side_file
 from llmblast.writing.spool import POINTER
 
@@ -46,13 +46,15 @@ def _open_errors(settings: Settings, save: OutputFile) -> OutputFile:
 
 
 def _begin(output: OutputFile, settings: Settings) -> None:
-    """Empty an output with --overwrite; else append what an earlier run had to write to a spool instead."""
+    """Empty an output with --overwrite; else append what an earlier run has left in a spool or waiting."""
     spool = Spool(output, settings.spool)
     if settings.overwrite:
         output.empty()
         spool.discard()
+        discard_waiting(output)
     else:
         spool.take_in(output)
+        take_in_waiting(output)
 
 
 def find_finished_in(settings: Settings, save: OutputFile, errors: OutputFile) -> tuple[CompletedKeys, CompletedKeys]:

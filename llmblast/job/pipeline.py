@@ -9,10 +9,15 @@ from functools import partial
 from math import inf
 from random import Random
 
-from llmblast.errors import LlmblastError
+from llmblast.caching import StoreThread
+from llmblast.errors import ExitCode, LlmblastError, UsageError
 from llmblast.fence import Fence
 from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.allowance import allowance_of, kept_for
+from llmblast.job.announcing_reader import announced
+from llmblast.job.answer_review import AnswerRules, CheckedSink
+from llmblast.job.answer_rules import make_answer_rules
+from llmblast.job.batch_parser import Batch
 from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings, keep_settings
@@ -21,16 +26,21 @@ from llmblast.job.input_reader import InputReader
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
+from llmblast.job.repeats import Repeats
 from llmblast.job.result_queue import ResultQueue
+from llmblast.job.single_sends import SingleSends, open_store, request_keys
+from llmblast.models import Provider, Success
 from llmblast.providers import provider_of_key, providers_of
-from llmblast.reading import CompletedKeys, RequestParser, Source, open_source
+from llmblast.providers.structured_outputs import schema_members
+from llmblast.reading import CompletedKeys, RequestParser, Sources, open_sources
+from llmblast.reading.file_formats import forced_format
 from llmblast.reading.prompts import open_prompts
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
 from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey, connection_notes, make_target
 from llmblast.setting_loading import parse_hedge, parse_max_errors
 from llmblast.settings import EndpointSettings, Settings
 from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, sanitize_text
-from llmblast.writing import OutputFile, Timing, Writer
+from llmblast.writing import OrderedWriter, OutputFile, Timing, WaitingFile, Writer
 
 PREOPENED_S = 0.1
 """Connections for the requests of so many seconds are opened before the first request."""
@@ -40,6 +50,8 @@ ALLOWANCE_S = 0.5
 MIN_FAILED_FOR_SHARE = 20
 """With fewer failed lines, their share means nothing: the first failure would be 100 %."""
 
+_API_OF = {"openai-batch": "openai", "anthropic-batch": "anthropic"}
+"""The kind of provider whose replies the records of a format have."""
 
 Prompts = Iterable[object] | AsyncIterable[object]
 
@@ -49,9 +61,10 @@ class Pipeline:
     """All parts of one run, connected."""
 
     counters: Counters
-    input_reader: InputReader
+    batches: Callable[[], AsyncIterator[Batch]]
+    """Read the input: requests to send, and bad lines."""
     engine: Engine
-    writer: Writer | ResultQueue
+    writer: Writer | OrderedWriter | ResultQueue
     channels: Sequence[Channel]
     keys: Sequence[EndpointKey]
     """One for each channel; `renew_key` replaces both."""
@@ -78,12 +91,14 @@ class Pipeline:
 class _Opened:
     """Parts of the pipeline that hold a file or a socket, and what was found in the files."""
 
-    source: Source
+    sources: Sources
     results: ResultQueue | None
     outputs: Sequence[OutputFile]
     """The files of answers and of errors; empty if the outcomes go to `results`."""
     answered: CompletedKeys
     failed: CompletedKeys
+    store: StoreThread | None
+    """Answers to earlier requests; None where each line is sent."""
     channels: Sequence[Channel]
     keys: Sequence[EndpointKey]
     counters: Counters
@@ -108,11 +123,17 @@ async def build_pipeline(
     The settings have passed `run_preflight_checks`, or `check_endpoints` if there are no outputs.
     Raise UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
-    keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e)) for e in settings.endpoints]
-    parser = RequestParser(settings, providers_of(settings.endpoints))
+    keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e, settings.model)) for e in settings.endpoints]
+    rules = make_answer_rules(settings)
+    parser = make_parser(settings, providers_of(settings.endpoints, settings.model))
     async with AsyncExitStack() as stack:
-        source = await open_source(settings.input) if prompts is None else open_prompts(prompts)
-        stack.push_async_callback(source.close)
+        if prompts is None:
+            sources = await open_sources(settings.input, follow=settings.follow)
+        elif forced_format(settings.format) is not None:
+            raise UsageError(f"format {settings.format}: is one of files, but the prompts are objects: leave it out")
+        else:
+            sources = Sources(open_prompts(prompts))
+        stack.push_async_callback(sources.close)
         outputs = () if results is not None else open_outputs(settings)
         for output in outputs:
             stack.callback(output.close)
@@ -123,7 +144,10 @@ async def build_pipeline(
         if outputs:
             answered, failed = await asyncio.to_thread(find_finished_in, settings, *outputs)
             known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
-        endpoints = await _start_mocks(settings.endpoints, stack)
+        store = await open_store(settings, partial(_say, defects))
+        if store is not None:
+            stack.push_async_callback(store.close)
+        endpoints = await start_mocks(settings.endpoints, stack)
         channels = _open_channels(settings, endpoints, keys, environ, stack)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
         defects.on_run_built(partial(_secrets_in, channels), counters.by_name)
@@ -131,9 +155,21 @@ async def build_pipeline(
         notes = [note for output in outputs for note in output.repaired]
         notes += connection_notes(endpoints, environ, verbose=settings.verbose)
         opened = _Opened(
-            source, results, outputs, answered, failed, channels, keys, counters, timeline, notes, known, defects
+            sources,
+            results,
+            outputs,
+            answered,
+            failed,
+            store,
+            channels,
+            keys,
+            counters,
+            timeline,
+            notes,
+            known,
+            defects,
         )
-        yield _assemble(settings, parser, opened)
+        yield _assemble(settings, parser, opened, rules)
 
 
 def _secrets_in(channels: Sequence[Channel]) -> Iterator[bytes]:
@@ -143,17 +179,34 @@ def _secrets_in(channels: Sequence[Channel]) -> Iterator[bytes]:
             yield from channel.secrets
 
 
-def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pipeline:
+def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules: AnswerRules | None) -> Pipeline:
     counters = opened.counters
     fence = opened.defects.fence
     say = partial(_say, opened.defects)
     scheduler = make_scheduler(settings, opened.known, fence)
     can_resume = bool(opened.outputs) and opened.outputs[0].is_resumable
-    writer = opened.results or _make_writer(settings, opened.outputs, opened.defects)
+    writer: Writer | OrderedWriter | ResultQueue = opened.results or _make_writer(
+        settings, opened.outputs, opened.defects
+    )
+    sends: SingleSends | None = None
+    if opened.store is not None:
+        opened.store.on_room = writer.changed.set
+        sends = SingleSends(
+            request_keys(settings),
+            opened.store,
+            writer,
+            counters,
+            providers=providers_of(settings.endpoints, settings.model),
+            names=[endpoint.name for endpoint in settings.endpoints],
+            on_unreadable=lambda reason: engine.stop(ExitCode.OUTPUT_FAILED, reason),
+            fence=fence,
+            checks=None if rules is None else rules.checks,
+        )
+    sink = sends or writer
     engine = Engine(
         scheduler,
         opened.channels,
-        writer,
+        sink if rules is None or rules.command is None else CheckedSink(sink, rules.command),
         Backoff(settings.max_attempts, Random()),
         counters,
         clock=time.monotonic,
@@ -161,24 +214,43 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
         max_in_flight=settings.concurrency,
         max_wait_s=settings.max_wait,
         keys=opened.keys,
-        providers=providers_of(settings.endpoints),
+        providers=providers_of(settings.endpoints, settings.model),
         gives_up=_gives_up(settings.max_errors),
         notice=say if settings.verbose and not settings.quiet else None,
         hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
         fence=fence,
         report_defect=opened.defects.report,
+        answer_rules=rules,
     )
 
     def keep() -> None:
         if can_resume:
             keep_limits(settings, scheduler.endpoints, time.time())
 
-    input_reader = InputReader(
-        opened.source, parser, counters, settings.limit, answered=opened.answered, failed=opened.failed
-    )
+    def batches() -> AsyncIterator[Batch]:
+        answered, failed = opened.answered, opened.failed
+        is_once = settings.repeat == 1
+        reader = InputReader(
+            opened.sources,
+            parser,
+            counters,
+            settings.limit,
+            answered=answered if is_once else None,
+            failed=failed if is_once else None,
+            notice=say,
+            file_format=forced_format(settings.format),
+            sample=None if settings.sample is None else (settings.sample, settings.seed),
+        )
+        found = reader.batches()
+        if not is_once:
+            found = Repeats(settings.repeat, counters, answered, failed).batches(found)
+        if isinstance(writer, OrderedWriter):
+            found = announced(found, writer.expect)
+        return found if sends is None else sends.batches(found)
+
     return Pipeline(
         counters=counters,
-        input_reader=input_reader,
+        batches=batches,
         engine=engine,
         writer=writer,
         channels=opened.channels,
@@ -194,6 +266,12 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened) -> Pip
         has_files=bool(opened.outputs),
         failed_elsewhere=lambda: len(opened.failed),
     )
+
+
+def make_parser(settings: Settings, providers: Sequence[Provider]) -> RequestParser:
+    """Return the parser of the lines. The settings have the schema itself, not the path of its file."""
+    schema = settings.schema
+    return RequestParser(settings, providers, schema_members(schema if isinstance(schema, Mapping) else None))
 
 
 def _view_limits(settings: Settings, scheduler: Scheduler, engine: Engine, opened: _Opened) -> LimitsView:
@@ -213,18 +291,37 @@ def _view_limits(settings: Settings, scheduler: Scheduler, engine: Engine, opene
     )
 
 
-def _make_writer(settings: Settings, outputs: Sequence[OutputFile], defects: Defects) -> Writer:
+def _make_writer(settings: Settings, outputs: Sequence[OutputFile], defects: Defects) -> Writer | OrderedWriter:
     save, errors = outputs
-    return Writer(
+    timing = Timing(disk_wait_s=settings.disk_wait)
+    writer = Writer(
         save,
         errors,
         echo=settings.echo,
         body=settings.body,
+        output_format=settings.output_format,
         notice=partial(_say, defects),
         spool_directory=settings.spool,
-        timing=Timing(disk_wait_s=settings.disk_wait),
+        timing=timing,
         before_first_answer=partial(_keep_settings, settings, defects) if save.is_resumable else None,
+        before_render=_translation(settings.output_format),
     )
+    if not settings.ordered:
+        return writer
+    return OrderedWriter(writer, WaitingFile(save, settings.spool), notice=partial(_say, defects), timing=timing)
+
+
+def _translation(output_format: str) -> Callable[[Success], None] | None:
+    """Return what puts replies into the form that a batch format has, where another API may have answered."""
+    kind = _API_OF.get(output_format)
+    if kind is None:
+        return None
+    from llmblast.providers.translated_replies import translate_reply  # noqa: PLC0415 -- most runs need none
+
+    def translate(success: Success) -> None:
+        success.reply.body = translate_reply(success.reply.body, kind)
+
+    return translate
 
 
 def _open_timeline(path: str | None, counters: Counters, stack: AsyncExitStack, fence: Fence) -> Timeline | None:
@@ -270,7 +367,11 @@ def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence:
         )
         for index, (endpoint, limits) in enumerate(zip(settings.endpoints, known, strict=True))
     ]
-    return Scheduler(run_limits, endpoints, ROUTES[settings.route])
+    scheduler = Scheduler(run_limits, endpoints, ROUTES[settings.route])
+    for endpoint in endpoints:
+        if endpoint.name == settings.escalate:
+            scheduler.keep_in_reserve(endpoint)
+    return scheduler
 
 
 def _connections_ahead(settings: Settings, endpoint: EndpointSettings) -> int:
@@ -286,7 +387,7 @@ def _keep_settings(settings: Settings, defects: Defects) -> None:
             _say(defects, problem)
 
 
-async def _start_mocks(endpoints: Sequence[EndpointSettings], stack: AsyncExitStack) -> Sequence[EndpointSettings]:
+async def start_mocks(endpoints: Sequence[EndpointSettings], stack: AsyncExitStack) -> Sequence[EndpointSettings]:
     """Start the built-in provider for every `mock:` endpoint, and return the endpoints with its URL."""
     if not any(endpoint.is_mock for endpoint in endpoints):
         return endpoints
@@ -314,13 +415,20 @@ def _open_channels(
     """Open a channel to each endpoint, which `stack` closes. Raise UsageError for an unusable setting."""
     open_channel = TRANSPORTS[settings.transport]
     channels: list[Channel] = []
-    for endpoint, key, provider in zip(endpoints, keys, providers_of(settings.endpoints), strict=True):
-        target = make_target(endpoint, settings.model, key.value, provider, environ)
+    providers = providers_of(settings.endpoints, settings.model)
+    for own, endpoint, key, provider in zip(settings.endpoints, endpoints, keys, providers, strict=True):
+        target = make_target(endpoint, settings.model, key.value, provider, environ, is_mock=own.is_mock)
         channel = open_channel(target, settings.timeout, settings.connect_timeout)
         stack.push_async_callback(channel.close)
         others = (*(target.proxy.secrets if target.proxy else ()), *secrets_in_query(endpoint.url))
+        if target.signer is not None:
+            others = (*others, *target.signer.secrets)
         secrets = secrets_of(key.value, endpoint.headers, others)
-        channels.append(RedactingChannel(channel, secrets) if secrets or key.can_refresh else channel)
+        if secrets or key.can_refresh:
+            channel = redacting = RedactingChannel(channel, secrets)
+            if target.signer is not None:
+                target.signer.on_renewal(redacting.hide)
+        channels.append(channel)
     return channels
 
 

@@ -6,7 +6,7 @@ words, unlike the key `password` of many local servers. Replaced keys stay hidde
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from llmblast.hiding import may_hold_key
@@ -60,12 +60,16 @@ class RedactingChannel:
 
     def set_key(self, key: str) -> None:
         """Send later requests with this key, and hide it as well as earlier keys."""
-        for secret in secrets_of(key, {}):
+        self.hide((key,))
+        self._channel.set_key(key)
+
+    def hide(self, texts: Sequence[str]) -> None:
+        """Hide the words of these texts, too."""
+        for secret in secrets_of(" ".join(texts), {}):
             if secret not in self._secrets:
                 self._later_keys.append(secret)
                 self._secrets = tuple(sorted((*self._first_secrets, *self._later_keys), key=len, reverse=True))
                 self._prepare()
-        self._channel.set_key(key)
 
     def start(self, attempt: Attempt, listener: ChannelListener) -> bool:
         """Start a request on the channel; the listener gets its reply without secrets."""

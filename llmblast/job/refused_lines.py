@@ -100,7 +100,9 @@ class RefusedLines:
         self._scheduler.disable(endpoint, reason)
         decisions: list[Decision] = []
         if self._scheduler.is_exhausted:
-            all_reasons = "; ".join(f"{e.name}: {e.health.disabled}" for e in self._scheduler.endpoints)
+            all_reasons = "; ".join(
+                f"{e.name}: {e.health.disabled}" for e in self._scheduler.endpoints if e.health.disabled
+            )
             decisions.append(Stop(ExitCode.REFUSED, f"all endpoints rejected the requests: {all_reasons}"))
         enabled = self._scheduler.enabled
         for suspect in self.suspects.take(lambda suspect: not any(map(suspect.was_refused_by, enabled))):

@@ -13,6 +13,7 @@ from typing import Final
 from llmblast.errors import ExitCode
 from llmblast.fence import Fence
 from llmblast.hiding import hide_user
+from llmblast.job.answer_review import AnswerReview
 from llmblast.job.decisions import DONE, Decisions, RenewKey, Retry, Stop
 from llmblast.job.hedged_sends import HedgedSends
 from llmblast.job.key_refresh import KeyRenewal
@@ -59,6 +60,8 @@ class ResponseHandler:
     fence: Fence
     reported_limits: set[Endpoint] = field(default_factory=set)
     """Endpoints whose reported limits were already logged."""
+    review: AnswerReview | None = None
+    """Checks the answers, where anything is asked of them."""
 
     def on_reply(self, attempt: Attempt, endpoint: Endpoint, reply: Reply, now: float) -> Decisions:
         """Handle the reply to a request in flight."""
@@ -68,17 +71,22 @@ class ResponseHandler:
             self._on_rate_limit_headers(attempt, endpoint, reply, wall_now_s, now)
         answer = judge(attempt, reply, wall_now_s, self.providers[endpoint.index])
         if isinstance(answer, Verdict):
-            return self._on_failure(attempt, endpoint, reply, answer, now)
+            decisions = self._on_failure(attempt, endpoint, reply, answer, now)
+            return decisions if self.review is None else (*decisions, *self.review.on_verdict(attempt, reply, answer))
         if self.hedges.is_on:
             self.hedges.on_answer(attempt, reply, now)
-        self.line_ends.succeed(attempt, endpoint, reply, answer)  # whatever fails below, the record is written
+        decisions = DONE
+        if self.review is not None:
+            decisions = self.review.on_answer(attempt, endpoint, reply, answer)
+        else:
+            self.line_ends.succeed(attempt, endpoint, reply, answer)  # whatever fails below, the record is written
         finding = self.scheduler.on_outcome(attempt, endpoint, ANSWERED, now)
         used = NO_TOKENS
         if self.scheduler.counts_tokens:
             endpoint.learned.learn_tokens(attempt.request, answer, now)
             used = endpoint.learned.estimator.count_tokens(attempt, answer)
         self.scheduler.release(attempt, endpoint, used, now)
-        return DONE if finding is None else self.refused.on_answer(attempt, endpoint)
+        return decisions if finding is None else (*decisions, *self.refused.on_answer(attempt, endpoint))
 
     def _on_rate_limit_headers(
         self, attempt: Attempt, endpoint: Endpoint, reply: Reply, wall_now_s: float, now: float
@@ -120,7 +128,10 @@ class ResponseHandler:
         attempt.failed_on |= endpoint.bit
         self._count(attempt, endpoint, reply, verdict)
         if self.notice is not None:
-            self.notice(f"line {attempt.request.number}: {endpoint.name}: {_in_words(verdict)}: {verdict.message}")
+            place = f"line {attempt.request.number}"
+            if attempt.request.file is not None:
+                place = f"{attempt.request.file}: {place}"
+            self.notice(f"{place}: {endpoint.name}: {_in_words(verdict)}: {verdict.message}")
         if verdict.action is Action.REFUSED:
             return self._on_refusal(Suspect(attempt, endpoint, reply, verdict, now), outcome)
         finding = self.scheduler.on_outcome(attempt, endpoint, outcome, now)
@@ -133,7 +144,7 @@ class ResponseHandler:
             attempt.resent = True
             return self.line_ends.retry(attempt, now)
         if verdict.action is Action.NOT_SENT:
-            return (*self._check_reachable(verdict), *self.line_ends.retry(attempt, now))
+            return (*self._check_reachable(endpoint, verdict), *self.line_ends.retry(attempt, now))
         return self._retry_or_fail(attempt, endpoint, reply, verdict, now)
 
     def _count(self, attempt: Attempt, endpoint: Endpoint, reply: Reply, verdict: Verdict) -> None:
@@ -205,8 +216,12 @@ class ResponseHandler:
         decisions = self._retry_or_fail(attempt, endpoint, reply, later, now)
         return (*decisions, *self.refused.take_out_refusing(attempt, endpoint, verdict))
 
-    def _check_reachable(self, verdict: Verdict) -> Decisions:
+    def _check_reachable(self, endpoint: Endpoint, verdict: Verdict) -> Decisions:
         """An endpoint that has answered before is waited for; where none ever did, a person has to look."""
+        breaker = endpoint.health.breaker
+        if endpoint in self.scheduler.reserve and breaker.is_open and not breaker.has_answered:
+            self.scheduler.disable(endpoint, verdict.message)  # the lines that only it can take stay pending
+            return DONE
         breakers = [endpoint.health.breaker for endpoint in self.scheduler.enabled]
         if all(breaker.is_open for breaker in breakers) and not any(breaker.has_answered for breaker in breakers):
             return (Stop(ExitCode.REFUSED, f"no endpoint can be reached: {verdict.message}"),)

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from llmblast.models import Failure, Line, Outcome, Request, Success
+from llmblast.models import Failure, InvalidAnswers, Line, Outcome, Request, Success
 from llmblast.results import Result
 
 FULL_BYTES = 8 * 1024 * 1024
@@ -52,6 +52,9 @@ class ResultQueue:
         if self._is_over(1):
             self.is_full = True
         self._wake()
+
+    def leave_out(self, line: Line) -> None:
+        """Do nothing: the line gets no result in this run."""
 
     async def take(self) -> list[Result]:
         """Return what has arrived; nothing after the end. With this call, the batch before it counts as worked off."""
@@ -95,18 +98,24 @@ def _success(success: Success, echo: bool, body: str) -> Result:
     keeps_body = body == "always" or (body == "auto" and answer.says_more)
     return Result(
         index=request.number - 1,
+        file=request.file,
         id=request.id,
         key=request.key,
         input=request.input if echo else None,
         response=answer.text,
+        parsed=None if success.parsed is None else orjson.loads(success.parsed),
         usage=answer.usage,
         finish_reason=answer.finish_reason,
         model=answer.model,
         status=reply.status,
+        cached=success.cached,
+        repeat=request.repeat,
         attempts=success.attempts,
         maybe_billed=success.maybe_billed,
+        repairs=_repairs_of(success.invalid),
+        invalid_tokens=_tokens_of(success.invalid),
         latency_s=reply.latency_s,
-        endpoint=success.endpoint,
+        endpoint=success.endpoint or None,
         fields=_fields_of(request) if request.extra else {},
         body=reply.body if keeps_body else b"",
     )
@@ -116,6 +125,7 @@ def _failure(failure: Failure, echo: bool) -> Result:
     line = failure.line
     return Result(
         index=line.number - 1,
+        file=line.file,
         id=line.id,
         key=line.key,
         input=line.input if echo else None,
@@ -124,13 +134,24 @@ def _failure(failure: Failure, echo: bool) -> Result:
         code=failure.code,
         status=failure.status,
         transient=failure.transient,
+        repeat=line.repeat if isinstance(line, Request) else 0,
         attempts=failure.attempts,
         maybe_billed=failure.maybe_billed,
+        repairs=_repairs_of(failure.invalid),
+        invalid_tokens=_tokens_of(failure.invalid),
         latency_s=failure.reply.latency_s if failure.reply is not None else 0.0,
         endpoint=failure.endpoint,
         fields=_fields_of(line) if line.extra else {},
         body=failure.body,
     )
+
+
+def _repairs_of(invalid: InvalidAnswers | None) -> int:
+    return 0 if invalid is None else invalid.repairs
+
+
+def _tokens_of(invalid: InvalidAnswers | None) -> int:
+    return 0 if invalid is None else invalid.prompt_tokens + invalid.completion_tokens
 
 
 def _fields_of(line: Line) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError
+from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError, UsageError
 from llmblast.job.closing_words import say_all_taken, say_finished, say_missing_keys
 from llmblast.job.key_refresh import refresh_regularly
 from llmblast.job.pipeline import Pipeline, shown
@@ -147,7 +147,7 @@ class Job:
     async def _feed(self) -> None:
         engine = self._pipeline.engine
         try:
-            async for batch in self._pipeline.input_reader.batches():
+            async for batch in self._pipeline.batches():
                 for item in batch:
                     if isinstance(item, Request):
                         engine.accept(item)
@@ -159,6 +159,8 @@ class Job:
         except PromptsError as error:
             self._prompts_error = error.error
             engine.stop(ExitCode.INPUT_DAMAGED, str(error))
+        except UsageError as error:
+            engine.stop(ExitCode.USAGE, str(error))
         except InputDamagedError as error:
             self._input_error = error
             self._pipeline.counters.input_ended = True

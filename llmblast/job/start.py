@@ -7,6 +7,7 @@ from dataclasses import replace
 from os.path import isdir, realpath
 
 from llmblast.errors import OutputBlockedError, ReaderGoneError, UsageError
+from llmblast.input_paths import expand_inputs, matches, scheme_of
 from llmblast.locks import check_unlocked
 from llmblast.pipes import STDOUT, check_place, descriptor_of, is_pipe, is_reader_gone, status_of
 from llmblast.settings import Settings
@@ -14,7 +15,7 @@ from llmblast.settings import Settings
 NO_ENDPOINT = (
     "no endpoint: name one with --url, such as --url http://127.0.0.1:8000/v1, or try the built-in mock: --url mock:"
 )
-KEPT_BESIDE = (".settings", ".limits", ".spool", ".torn", ".quarantine", ".defect.txt", ".llmblast-rewrite")
+KEPT_BESIDE = (".settings", ".limits", ".spool", ".torn", ".waiting", ".quarantine", ".defect.txt", ".llmblast-rewrite")
 """Endings of the side files that llmblast keeps beside an output."""
 
 
@@ -29,21 +30,49 @@ def run_preflight_checks(settings: Settings) -> Settings:
             raise UsageError(f"--json and {flag} - both write to standard output: name a file with {flag}")
     if settings.force and not settings.overwrite:
         raise UsageError("--force: has no effect without --overwrite: add --overwrite, or leave --force out")
+    if settings.sample is not None and settings.follow:
+        raise UsageError(
+            "--sample: needs the end of the input, which --follow waits for forever: leave one of them out"
+        )
     check_endpoints(settings)
     outputs = {"--save": settings.save, "--errors": settings.errors_path}
     for flag, path in outputs.items():
-        if _is_same(path, settings.input, reads=True):
-            raise UsageError(f"{_shown(path)}: is also the input: name another file with {flag}")
+        _check_is_no_input(settings, flag, path)
     if _is_same(settings.save, settings.errors_path):
         raise UsageError(f"{_shown(settings.save)}: is named by --save and by --errors: name two files")
     if not is_pipe(settings.save) and settings.errors_path in {settings.save + suffix for suffix in KEPT_BESIDE}:
         raise UsageError(f"{settings.errors_path}: llmblast itself uses this file: name another with --errors")
     if settings.timeline is not None:
         _check_timeline(settings.timeline, outputs.values())
+    if settings.cache is not None:
+        inputs = expand_inputs(settings.input, follow=settings.follow)
+        _check_cache(settings.cache, (*outputs.values(), *(name for name in inputs if not scheme_of(name))))
     if settings.spool is not None and not isdir(settings.spool):
         raise UsageError(f"--spool {settings.spool}: is not a directory: create it, or name another")
     _check_outputs(outputs)
-    return settings
+    return check_answers(settings)
+
+
+def check_answers(settings: Settings) -> Settings:
+    """Return the settings with the schema in the place of its file. Raise UsageError for what answers cannot be
+    checked with.
+    """
+    asked = (settings.expect, settings.schema, settings.expect_regex, settings.expect_command, settings.escalate)
+    if all(setting is None for setting in asked):
+        return settings
+    from llmblast.job.answer_rules import check_answer_settings  # noqa: PLC0415 -- most runs need no check
+
+    return check_answer_settings(settings)
+
+
+def _check_is_no_input(settings: Settings, flag: str, path: str) -> None:
+    """Raise UsageError for an output that is an input, or that would be one in the next run."""
+    paths = [path for path in expand_inputs(settings.input, follow=settings.follow) if not scheme_of(path)]
+    if any(_is_same(path, name, reads=True) for name in paths):
+        what = "the input" if len(paths) == 1 else "an input"
+        raise UsageError(f"{_shown(path)}: is also {what}: name another file with {flag}")
+    if path != STDOUT and (pattern := next((name for name in settings.input if matches(name, path)), None)):
+        raise UsageError(f"{path}: would be an input of the next run, by {pattern!r}: name another file with {flag}")
 
 
 def check_endpoints(settings: Settings) -> None:
@@ -64,6 +93,13 @@ def _check_timeline(path: str, outputs: Iterable[str]) -> None:
         raise UsageError(f"--timeline {path}: is also the output of answers or errors: name another file")
     if not is_pipe(path):
         check_place(path, "--timeline")
+
+
+def _check_cache(path: str, others: Iterable[str]) -> None:
+    if path == STDOUT:
+        raise UsageError("--cache -: is not a file: name one, which is created if it does not exist")
+    if any(_is_same(path, other) for other in others):
+        raise UsageError(f"--cache {path}: is also the input or an output: name another file")
 
 
 def _resolve_outputs(settings: Settings) -> Settings:

@@ -37,12 +37,12 @@ class WaitLimit:
         """Mark endpoints and models that are blocked for too long; stop the run where all endpoints are."""
         blocked = list[tuple[float, int]]()
         has_new = False
-        for endpoint in self.scheduler.enabled:
+        for endpoint in (*self.scheduler.enabled, *self.scheduler.reserve):
             health = endpoint.health
             until_s = self._blocked_until_s(endpoint.hold.push_back, endpoint.hold.rejections, now)
             has_new = has_new or bool(until_s and not health.blocked)
             health.blocked = self._in_words(until_s, now) if until_s else ""
-            if until_s:
+            if until_s and endpoint not in self.scheduler.reserve:
                 blocked.append((until_s, endpoint.index))
             for model in endpoint.models:
                 if not model.is_out and (until_s := self._blocked_until_s(model.push_back, model.rejections, now)):

@@ -15,10 +15,13 @@ from typing import Any
 
 import orjson
 
-from llmblast.mocking import anthropic_messages
+from llmblast.mocking import anthropic_messages, rankings, responses
+from llmblast.mocking.bedrock_converse import ConverseRequest
 from llmblast.mocking.chat import ChatRequest, check_chat
+from llmblast.mocking.cloud_calls import CONVERSE, GENERATE, RAW_PREDICT
 from llmblast.mocking.completions import CompletionRequest
 from llmblast.mocking.error_replies import BadRequestError, error_body
+from llmblast.mocking.gemini_contents import ContentsRequest
 from llmblast.mocking.messages import read_messages
 from llmblast.mocking.models import Models
 from llmblast.mocking.parameters import CHAT, COMPLETIONS, EMBEDDINGS, check_parameters
@@ -71,10 +74,20 @@ class Answers:
             "completions": self._completion,
             "embeddings": self._embeddings,
             anthropic_messages.OPERATION: self._messages,
+            RAW_PREDICT: self._messages_without_model,
+            GENERATE: self._contents,
+            CONVERSE: self._converse,
+            responses.OPERATION: self._response,
+            rankings.RERANK: self._ranking,
+            rankings.COHERE_RERANK: self._cohere_ranking,
+            rankings.SCORE: self._scores,
         }
 
-    def answer(self, operation: str, body: bytes) -> Answer:
-        """The reply to a body sent to `operation`, such as `chat/completions`; a body that will not do gets a 400."""
+    def answer(self, operation: str, body: bytes, model: str = "") -> Answer:
+        """The reply to a body sent to `operation`, such as `chat/completions`; a body that will not do gets a 400.
+
+        `model` is the one that the path names, if it does.
+        """
         try:
             asked = orjson.loads(body)
         except orjson.JSONDecodeError as error:
@@ -83,6 +96,8 @@ class Answers:
         if not isinstance(asked, dict):
             message = "The body of your request must be a JSON object."
             return Answer(error_body(message, "invalid_request_error", None, "invalid_type"), 400)
+        if model:
+            asked = {**asked, "model": model}
         try:
             return self._makers[operation](asked)
         except BadRequestError as error:
@@ -183,6 +198,44 @@ class Answers:
         body = b"".join(events) if events else request.whole(head)
         said = len(request.choice.pieces)
         return Answer(body, 200, request.prompt_tokens, said, request.cap, request.text, events)
+
+    def _messages_without_model(self, asked: dict[str, Any]) -> Answer:
+        version = asked.pop("anthropic_version", None)
+        if not isinstance(version, str):
+            raise BadRequestError("anthropic_version: Field required", "anthropic_version")
+        return self._messages(asked)
+
+    def _contents(self, asked: dict[str, Any]) -> Answer:
+        model = self.models.name_of(asked)
+        request = ContentsRequest(asked, self._writer)
+        most = len(request.choices) * self._most(request.cap)
+        body = request.whole(model, self._identifier("resp-"))
+        return Answer(body, 200, request.prompt_tokens, request.answer_tokens, most, request.text)
+
+    def _converse(self, asked: dict[str, Any]) -> Answer:
+        self.models.name_of(asked)
+        request = ConverseRequest(asked, self._writer, self._identifier)
+        said = len(request.choice.pieces)
+        return Answer(request.whole(), 200, request.prompt_tokens, said, self._most(request.cap), request.text)
+
+    def _response(self, asked: dict[str, Any]) -> Answer:
+        request = responses.ResponsesRequest(asked, self._writer)
+        reply = request.whole(self.models.name_of(asked), int(self._wall_clock()), self._identifier)
+        said, most = len(request.choice.pieces), self._most(request.cap)
+        return Answer(orjson.dumps(reply), 200, request.prompt_tokens, said, most, request.choice.text)
+
+    def _ranking(self, asked: dict[str, Any]) -> Answer:
+        reply, heard = rankings.rerank(asked, self.models.name_of(asked), self._identifier, is_cohere=False)
+        return Answer(orjson.dumps(reply), prompt_tokens=heard)
+
+    def _cohere_ranking(self, asked: dict[str, Any]) -> Answer:
+        reply, heard = rankings.rerank(asked, self.models.name_of(asked), self._identifier, is_cohere=True)
+        return Answer(orjson.dumps(reply), prompt_tokens=heard)
+
+    def _scores(self, asked: dict[str, Any]) -> Answer:
+        model, created_s = self.models.name_of(asked), int(self._wall_clock())
+        reply, heard = rankings.score(asked, model, created_s, self._identifier)
+        return Answer(orjson.dumps(reply), prompt_tokens=heard)
 
     def _head(self, prefix: str, kind: str, model: str) -> dict[str, object]:
         created = int(self._wall_clock())

@@ -1,10 +1,10 @@
 """Anthropic's Messages API as the mock provider speaks it: requests, answers, streams and errors.
 
 Sources: https://docs.anthropic.com/en/api/messages, /api/messages-streaming, /api/errors. An image counts as the guide
-to vision says for a picture of 1024 x 1024: 1398 tokens.
+to vision says for a picture of 1024 x 1024: 1398 tokens; a document counts the same.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -13,6 +13,8 @@ from llmblast.mocking.checks import Check, anything, decimal, integer, metadata,
 from llmblast.mocking.choices import Choice, Maker
 from llmblast.mocking.error_replies import BadRequestError, invalid_type, missing
 from llmblast.mocking.messages import BYTES_PER_TOKEN
+from llmblast.mocking.response_format import Format
+from llmblast.mocking.structured import Place
 from llmblast.mocking.tools import Demand, read_demand
 from llmblast.mocking.wording import Writer
 
@@ -20,6 +22,11 @@ OPERATION = "messages"
 PATH = "/v1/messages"
 MAX_STOPS = 8191
 _IMAGE_TOKENS = 1398
+_SOURCES: Mapping[object, Mapping[str, Sequence[str]]] = {
+    "image": {"base64": ("media_type", "data"), "url": ("url",)},
+    "document": {"base64": ("media_type", "data"), "url": ("url",), "text": ("media_type", "data")},
+}
+"""By kind of block: the types of its source, each with the members that it needs."""
 _ROLES = ("user", "assistant")
 _STOP_REASONS = {"length": "max_tokens", "tool_calls": "tool_use", "stop": "end_turn"}
 _MODES = {"any": "required", "auto": "auto", "none": "none"}
@@ -51,6 +58,7 @@ _PARAMETERS: Mapping[str, Check] = {
     "thinking": anything,
     "service_tier": text,
     "cache_control": anything,
+    "output_config": anything,
 }
 
 
@@ -75,8 +83,12 @@ class MessagesRequest:
         self._stops: list[str] = asked.get("stop_sequences") or []
         maker = Maker(writer, prompt, self._stops, self.cap)
         demand = _demand(asked)
-        self.choice = maker.say(b"") if demand is None else maker.call(demand, make_id("toolu_"), b"")
-        self._text = maker.writer.write(prompt, self.cap).text if demand is None else ""
+        wanted = _format(asked)
+        if demand is not None:
+            self.choice = maker.call(demand, make_id("toolu_"), b"")
+        else:
+            self.choice = maker.say(b"") if wanted is None else maker.say_json(wanted, b"")
+        self._text = maker.writer.write(prompt, self.cap).text if demand is None and wanted is None else ""
 
     @property
     def text(self) -> str | None:
@@ -173,7 +185,7 @@ def _read_messages(asked: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def _content(content: object, place: str) -> tuple[str, int]:
-    """Return the text of a content and how many images it has."""
+    """Return the text of a content and how many images and documents it has."""
     if content is None:
         raise missing(place)
     if isinstance(content, str):
@@ -186,8 +198,8 @@ def _content(content: object, place: str) -> tuple[str, int]:
         if kind == "text":
             text(block.get("text"), f"{place}.{index}.text")
             said.append(block["text"])
-        elif kind == "image":
-            _check_image(block.get("source"), f"{place}.{index}.source")
+        elif kind in _SOURCES:
+            _check_source(block.get("source"), f"{place}.{index}.source", _SOURCES[kind])
             images += 1
         elif kind == "tool_result":
             said.append(_content(block.get("content", ""), f"{place}.{index}.content")[0])
@@ -196,14 +208,32 @@ def _content(content: object, place: str) -> tuple[str, int]:
     return " ".join(said), images
 
 
-def _check_image(source: object, place: str) -> None:
-    needed = {"base64": ("media_type", "data"), "url": ("url",)}
-    members = needed.get(str(source.get("type"))) if isinstance(source, dict) else None
+def _check_source(source: object, place: str, known: Mapping[str, Sequence[str]]) -> None:
+    members = known.get(str(source.get("type"))) if isinstance(source, dict) else None
     if members is None or not isinstance(source, dict):
-        raise BadRequestError(f"{place}: Input should be an object whose type is 'base64' or 'url'", place)
+        types = " or ".join(map(repr, known))
+        raise BadRequestError(f"{place}: Input should be an object whose type is {types}", place)
     for name in members:
         if not isinstance(source.get(name), str) or not source[name]:
             raise BadRequestError(f"{place}.{name}: Field required", f"{place}.{name}")
+
+
+def _format(asked: Mapping[str, Any]) -> Format | None:
+    """Return the JSON that is asked for; None for plain text. Raises BadRequestError.
+
+    Source: https://platform.claude.com/docs/en/build-with-claude/structured-outputs
+    """
+    config = asked.get("output_config")
+    wanted = config.get("format") if isinstance(config, dict) else None
+    if wanted is None:
+        return None
+    if (
+        not isinstance(wanted, dict)
+        or wanted.get("type") != "json_schema"
+        or not isinstance(wanted.get("schema"), dict)
+    ):
+        raise BadRequestError("output_config.format: Input should be a json_schema with a schema", "output_config")
+    return Format(wanted["schema"], Place("output_config", "output_config.format"))
 
 
 def _demand(asked: Mapping[str, Any]) -> Demand | None:

@@ -30,6 +30,9 @@ def with_text(answer: Answer, text: bytes) -> bytes:
             choice["message"]["content"] = _PLACEHOLDER
         else:
             choice["text"] = _PLACEHOLDER
+    for block in reply.get("content", ()):
+        if "text" in block:
+            block["text"] = _PLACEHOLDER
     return orjson.dumps(reply).replace(orjson.dumps(_PLACEHOLDER), text)
 
 

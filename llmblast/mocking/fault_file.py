@@ -90,6 +90,7 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "requests": (_are_counts, "a list of whole numbers above 0, such as [1, 7]"),
     "every": _COUNT,
     "containing": (_is_text, "a text in the bodies of these requests"),
+    "lacking": (_is_text, "a text that the bodies of these requests do not have"),
     "sends": _COUNT,
     "from_s": _SECONDS,
     "to_s": (_is_number(0, math.inf), "seconds, such as 2.5"),

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from llmblast.mocking.fault_answers import ANSWERS
 from llmblast.mocking.fault_bodies import BODIES
 from llmblast.mocking.fault_statuses import STATUSES
 from llmblast.mocking.fault_wires import WIRES
 from llmblast.mocking.incident import Fault
 from llmblast.mocking.settings import MockSettings
 
-FAULTS: Mapping[str, Fault] = {**STATUSES, **BODIES, **WIRES}
+FAULTS: Mapping[str, Fault] = {**STATUSES, **BODIES, **ANSWERS, **WIRES}
 """All faults by the name that a rule's `kind` has for them."""
 MAX_BODIES_REMEMBERED = 100_000
 _HALF_BITS = 64
@@ -28,8 +29,9 @@ class Rule:
     """Select requests that meet a fault, among those that the limits admit: all conditions have to hold.
 
     `share` of them, drawn; `requests` by their number in order of arrival, from 1; every n-th; those whose body has
-    `containing` in it; the first so many `sends` of a body; from second `from_s` to `to_s` after the server's first
-    request; so many `times` in all. `seconds` is how long the fault lasts or asks to wait for.
+    `containing` in it, or does not have `lacking` in it; the first so many `sends` of a body; from second `from_s` to
+    `to_s` after the server's first request; so many `times` in all. `seconds` is how long the fault lasts or asks to
+    wait for.
     """
 
     kind: str
@@ -37,6 +39,7 @@ class Rule:
     requests: Sequence[int] | None = None
     every: int | None = None
     containing: str | None = None
+    lacking: str | None = None
     sends: int | None = None
     from_s: float = 0.0
     to_s: float = math.inf
@@ -51,6 +54,7 @@ class Rule:
             and (self.sends is None or sends < self.sends)
             and self.from_s <= since_first_s < self.to_s
             and (self.containing is None or self.containing.encode() in body)
+            and (self.lacking is None or self.lacking.encode() not in body)
         )
 
 

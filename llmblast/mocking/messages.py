@@ -5,9 +5,10 @@ vision for a picture of 1024 x 1024: 85 tokens in low detail, 765 otherwise.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from llmblast.mocking.checks import text as check_text
-from llmblast.mocking.error_replies import BadRequestError, invalid_choice, invalid_type, missing, unsupported
+from llmblast.mocking.error_replies import BadRequestError, invalid_choice, invalid_type, missing
 
 BYTES_PER_TOKEN = 4
 _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
@@ -30,6 +31,9 @@ _FIELDS = {
 }
 """With what replies of other providers have in their messages, and clients send back."""
 _IMAGE_TOKENS = {"low": 85, "high": 765, "auto": 765}
+_AUDIO_FORMATS = ("wav", "mp3")
+_FILE_TOKENS = 1000
+"""For a file or a sound, whatever is in it."""
 
 
 def read_messages(messages: object) -> tuple[str, int]:
@@ -154,9 +158,26 @@ def _read_part(part: object, place: str) -> tuple[str | None, int]:
         return text, 0
     if kind == "image_url":
         return None, _image_tokens(part.get("image_url"), f"{place}.image_url")
-    if kind in ("input_audio", "file"):
-        raise unsupported(f"{place}.type", f"a part of type '{kind}'")
+    if kind == "input_audio":
+        _check_members(part, "input_audio", place, ("data", "format"))
+        if part["input_audio"]["format"] not in _AUDIO_FORMATS:
+            raise invalid_choice(f"{place}.input_audio.format", part["input_audio"]["format"], _AUDIO_FORMATS)
+        return None, _FILE_TOKENS
+    if kind == "file":
+        _check_members(part, "file", place, ("filename", "file_data"))
+        return None, _FILE_TOKENS
     raise invalid_choice(f"{place}.type", kind, ("text", "image_url", "input_audio", "refusal", "file"))
+
+
+def _check_members(part: Mapping[str, Any], name: str, place: str, members: Iterable[str]) -> None:
+    """Check the member `name` of a part, and the texts in it."""
+    value = part.get(name)
+    if not isinstance(value, dict):
+        raise missing(f"{place}.{name}") if value is None else invalid_type(f"{place}.{name}", "an object", value)
+    for member in members:
+        if value.get(member) is None:
+            raise missing(f"{place}.{name}.{member}")
+        check_text(value[member], f"{place}.{name}.{member}")
 
 
 def _image_tokens(image: object, place: str) -> int:

@@ -11,6 +11,9 @@ from secrets import token_hex
 from llmblast.mocking.answers import Answer, Answers
 from llmblast.mocking.anthropic_messages import OPERATION, PATH, error_in_its_form
 from llmblast.mocking.capacity import slowdown
+from llmblast.mocking.cloud_calls import REQUEST_ID_HEADERS, SILENT_ABOUT_LIMITS, cloud_call
+from llmblast.mocking.cloud_errors import cloud_error
+from llmblast.mocking.cloud_keys import is_allowed
 from llmblast.mocking.error_replies import error_body
 from llmblast.mocking.fault_file import read_rules
 from llmblast.mocking.faults import FAULTS, Faults
@@ -62,16 +65,20 @@ class MockProvider:
         if reply.status >= 400 and reply.steps is None and _is_for_messages(incoming):
             reply = replace(reply, body=error_in_its_form(reply.status, reply.body, self._request_id(incoming)))
             return replace(decision, reply=reply)
+        if reply.status >= 400 and reply.steps is None and incoming.cloud is not None:
+            return replace(decision, reply=cloud_error(incoming.cloud.api, reply, self._request_id(incoming)))
         return decision
 
     def _decide_in_openai_form(self, incoming: Incoming) -> Decision:
         path = incoming.path.partition("?")[0]
-        operation = OPERATIONS.get(path)
+        operation, model = OPERATIONS.get(path), ""
+        if operation is None and (call := cloud_call(path)) is not None:
+            incoming.cloud, operation, model = call, call.operation, call.model
         if operation is None or incoming.method != "POST":
             return Decision(self._read_only(incoming, path))
         if not self._is_authorized(incoming, operation):
             return Decision(_UNAUTHORIZED)
-        answer = self._answers.answer(operation, incoming.body)
+        answer = self._answers.answer(operation, incoming.body, model)
         if answer.status != 200:
             return Decision(ScriptedReply(answer.status, answer.body))
         return self._reject(incoming, answer) or self._with_fault(incoming, answer)
@@ -83,6 +90,8 @@ class MockProvider:
 
     def _is_authorized(self, incoming: Incoming, operation: str = "") -> bool:
         settings = self._settings
+        if incoming.cloud is not None and settings.key:
+            return not settings.unauthorized and is_allowed(incoming.cloud.api, incoming, settings.key)
         if operation == OPERATION and incoming.api_key is not None:
             return not (settings.unauthorized or (settings.key and incoming.api_key != settings.key))
         return not (settings.unauthorized or (settings.key and incoming.authorization != self._authorization))
@@ -127,10 +136,14 @@ class MockProvider:
         }
         if _is_for_messages(incoming):
             headers = {"request-id": self._request_id(incoming)}
+        cloud = incoming.cloud
+        if cloud is not None and cloud.api in REQUEST_ID_HEADERS:
+            headers = {REQUEST_ID_HEADERS[cloud.api]: self._request_id(incoming)}
         if self._quota.has_limits:
             now = self._clock()
             self._quota.settle(decision.output_tokens, now)
-            headers.update(self._quota.headers(now, self._wall_clock()))
+            if cloud is None or cloud.api not in SILENT_ABOUT_LIMITS:
+                headers.update(self._quota.headers(now, self._wall_clock()))
         headers.update(reply.headers)
         return headers
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple, Protocol, cast
 
+from llmblast.mocking.cloud_calls import CloudCall
 from llmblast.mocking.replies import Decision, ScriptedReply
 
 _MAX_HEAD_BYTES = 4096
@@ -24,8 +25,13 @@ _AUTHORIZATION = re.compile(rb"^authorization: *([^\r\n]*?) *\r$", re.IGNORECASE
 _API_KEY = re.compile(rb"^x-api-key: *([^\r\n]*?) *\r$", re.IGNORECASE | re.MULTILINE)
 _ESCAPED_LETTER = re.compile(rb"\\u00[67]")
 _NOT_PLAIN = re.compile(
-    rb"^(?:transfer-encoding|content-encoding|connection: *close|expect|upgrade)", re.IGNORECASE | re.MULTILINE
+    rb"^(?:transfer-encoding|content-encoding|connection: *close|expect|upgrade|x-goog-api-key|api-key|x-amz-)",
+    re.IGNORECASE | re.MULTILINE,
 )
+"""Also headers with keys of the clouds, whose checks need all headers."""
+
+
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 class _Head(NamedTuple):
@@ -38,16 +44,39 @@ class _Head(NamedTuple):
 class Incoming:
     """A request as it arrived. `number` counts from 1; `body` is empty until all of it has come."""
 
-    __slots__ = ("api_key", "arrived_s", "authorization", "body", "in_flight", "is_kept", "method", "number", "path")
+    __slots__ = (
+        "api_key",
+        "arrived_s",
+        "authorization",
+        "body",
+        "cloud",
+        "headers",
+        "in_flight",
+        "is_kept",
+        "method",
+        "number",
+        "path",
+    )
 
     def __init__(
-        self, method: str, path: str, authorization: str | None, *, is_kept: bool, api_key: str | None = None
+        self,
+        method: str,
+        path: str,
+        authorization: str | None,
+        *,
+        is_kept: bool,
+        api_key: str | None = None,
+        headers: Mapping[str, str] = _NO_HEADERS,
     ) -> None:
         self.method = method
         self.path = path
         self.authorization = authorization
         self.api_key = api_key
         """Value of `x-api-key`."""
+        self.headers = headers
+        """All headers, of a request that aiohttp has read; names in any case."""
+        self.cloud: CloudCall | None = None
+        """The call of a cloud's API that the path names, once that was looked up."""
         self.is_kept = is_kept
         """The connection has carried a request before."""
         self.body = b""

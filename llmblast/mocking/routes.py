@@ -10,7 +10,9 @@ import orjson
 from llmblast.mocking.anthropic_messages import OPERATION, PATH
 from llmblast.mocking.error_replies import BadRequestError, error_body
 from llmblast.mocking.models import Models
+from llmblast.mocking.rankings import COHERE_RERANK, RERANK, SCORE
 from llmblast.mocking.replies import ScriptedReply
+from llmblast.mocking.responses import OPERATION as RESPONSES
 from llmblast.settings import API_PATHS
 
 _PREFIXES = ("", "/v1")
@@ -20,9 +22,13 @@ _ANSWERED_AS = {
     "embeddings": "embeddings",
     "agents/completions": "chat/completions",
     "fim/completions": "completions",
+    RESPONSES: RESPONSES,
+    RERANK: RERANK,
+    SCORE: SCORE,
 }
 OPERATIONS = {f"{prefix}/{path}": operation for prefix in _PREFIXES for path, operation in _ANSWERED_AS.items()}
 OPERATIONS[PATH] = OPERATION
+OPERATIONS[f"/{COHERE_RERANK}"] = COHERE_RERANK
 """The operations, such as `chat/completions`, by their paths."""
 _NOT_MOCKED = {f"{prefix}/{path}" for prefix in _PREFIXES for path in API_PATHS}.difference(OPERATIONS)
 _MODELS = {f"{prefix}/models" for prefix in _PREFIXES}

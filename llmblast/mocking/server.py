@@ -145,7 +145,14 @@ class MockServer:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         authorization = request.headers.get("Authorization")
         api_key = request.headers.get("x-api-key")
-        incoming = Incoming(request.method, request.raw_path, authorization, is_kept=is_kept(request), api_key=api_key)
+        incoming = Incoming(
+            request.method,
+            request.raw_path,
+            authorization,
+            is_kept=is_kept(request),
+            api_key=api_key,
+            headers=request.headers,
+        )
         self._tally.record_arrival(incoming)
         handler = asyncio.current_task()
         assert handler is not None

@@ -4,17 +4,20 @@ Sources: https://docs.anthropic.com/en/api/messages, /api/errors, /api/rate-limi
 /api/handling-stop-reasons, and the types of https://github.com/anthropics/anthropic-sdk-python.
 """
 
-import re
+from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 
 import orjson
 
-from llmblast.models import Answer, Prompt, Reply, ReplyError, UnsupportedError
+from llmblast.models import Answer, Part, Prompt, Reply, ReplyError, UnsupportedError
+from llmblast.providers.chat_parts import is_text
+from llmblast.providers.structured_outputs import schema_in_messages
 from llmblast.providers.usage import has_usage
 
 DEFAULT_MAX_TOKENS = 4096
 """For prompts without `max_tokens`, which the API requires."""
-_BASE_64 = r"(?a)data:([\w.+-]+/[\w.+-]+);base64,"
+_API = "the Messages API"
+_PDF = "application/pdf"
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _UNSUPPORTED = (
     "n",
@@ -48,6 +51,7 @@ class Messages:
     def __init__(self) -> None:
         self._system: str | None = None
         self._params: Mapping[str, object] | None = None
+        self._schema: Mapping[str, object] | None = None
         self._tail = b""
 
     def unsupported_in(self, prompt: Prompt) -> str | None:
@@ -55,20 +59,19 @@ class Messages:
         for name in _UNSUPPORTED:
             if prompt.params.get(name) is not None and not (name == "n" and prompt.params[name] == 1):
                 return f'the Messages API has no parameter like "{name}": take it out'
-        if not prompt.images:
-            return None
-        return next((reason for url in prompt.images if (reason := _unsupported_image(url)) is not None), None)
+        return next((reason for part in prompt.parts if (reason := _reason_against(part)) is not None), None)
 
     def render(self, prompt: Prompt) -> bytes:
         """Return a body without a model. Parts that the next prompt shares with the last one are not encoded again."""
-        if prompt.params is not self._params or prompt.system is not self._system:
-            self._tail = _tail(prompt.system, prompt.params)
-            self._system, self._params = prompt.system, prompt.params
+        is_other = prompt.params is not self._params or prompt.system is not self._system
+        if is_other or prompt.schema is not self._schema:
+            self._tail = _tail(prompt.system, prompt.params, prompt.schema)
+            self._system, self._params, self._schema = prompt.system, prompt.params, prompt.schema
         if (reason := self.unsupported_in(prompt)) is not None:
             raise UnsupportedError(reason)
         content: object = prompt.text
-        if prompt.images:
-            content = [*map(_image, prompt.images), {"type": "text", "text": prompt.text}]
+        if prompt.parts:
+            content = [*map(_block, prompt.parts), {"type": "text", "text": prompt.text}]
         return b"".join((b'{"messages":[{"role":"user","content":', orjson.dumps(content), self._tail))
 
     def read_answer(self, reply: Reply) -> Answer | ReplyError:
@@ -80,10 +83,15 @@ class Messages:
         return _read_data(reply.status, data)
 
 
-def _tail(system: str | None, params: Mapping[str, object]) -> bytes:
-    """Return a body from the content of the user message on."""
+def _tail(system: str | None, params: Mapping[str, object], schema: Mapping[str, object] | None) -> bytes:
+    """Return a body from the content of the user message on. A form of the answer among the parameters counts more than
+    the schema.
+    """
     members: dict[str, object] = {"system": system} if system else {}
     members.update(_translated(params))
+    if schema is not None:
+        name, value = schema_in_messages(schema)
+        members.setdefault(name, value)
     return b"}]," + orjson.dumps(members)[1:]
 
 
@@ -136,22 +144,29 @@ _TRANSLATIONS: Mapping[str, Callable[[object], Mapping[str, object]]] = {
 """Parameters that have another name or form in OpenAI's API."""
 
 
-def _unsupported_image(url: str) -> str | None:
-    if not url.startswith("data:"):
-        return None
-    found = re.match(_BASE_64, url)
-    if found is None:
-        return "the Messages API takes data URLs of images as base64 only: data:image/png;base64,..."
-    is_known = found[1].lower() in _IMAGE_TYPES
-    return None if is_known else f"the Messages API takes no {found[1]}: convert it to {', '.join(_IMAGE_TYPES)}"
+def _reason_against(part: Part) -> str | None:
+    """Return why the API cannot take a part, if so. Source of the types: /docs/build-with-claude/pdf-support."""
+    media_type = part.media_type
+    if part.kind == "image":
+        is_known = bool(part.url) or media_type in _IMAGE_TYPES
+        return None if is_known else f"{_API} takes no {media_type}: convert it to {', '.join(_IMAGE_TYPES)}"
+    if part.kind != "document":
+        return f"{_API} takes no {part.kind}"
+    if part.url:
+        return None if media_type in ("", _PDF) else f"{_API} takes no URL of {media_type}: name a local file"
+    is_known = media_type == _PDF or is_text(media_type)
+    return None if is_known else f"{_API} takes no {media_type}: convert it to PDF or text"
 
 
-def _image(url: str) -> Mapping[str, object]:
-    found = re.match(_BASE_64, url)
-    if found is None:
-        return {"type": "image", "source": {"type": "url", "url": url}}
-    source = {"type": "base64", "media_type": found[1].lower(), "data": url[found.end() :]}
-    return {"type": "image", "source": source}
+def _block(part: Part) -> Mapping[str, object]:
+    source: dict[str, object] = {"type": "base64", "media_type": part.media_type, "data": part.data}
+    if part.url:
+        source = {"type": "url", "url": part.url}
+    elif is_text(part.media_type):
+        text = b64decode(part.data).decode(errors="replace")
+        source = {"type": "text", "media_type": "text/plain", "data": text}
+    title = {"title": part.name} if part.kind == "document" and part.name else {}
+    return {"type": part.kind, "source": source, **title}
 
 
 def _read_repaired(reply: Reply) -> Answer | ReplyError:

@@ -27,6 +27,7 @@ _FAILED = (
     r"error|abort|cancel|fail|interrupt|timeout|timed_out|overload|rate_?limit|insufficient_system_resource"
     r"|\w+_error\b|(?:function_call_filter: *)?(?:malformed_|unexpected_tool_call|too_many_tool_calls)"
 )
+_REFUSAL = rb'"refusal"\s*:\s*"'
 _UNSPECIFIC = (None, "stop")
 
 
@@ -36,6 +37,18 @@ def is_flagged(finish_reason: str | None) -> bool:
         return False
     reason = finish_reason.lower()
     return re.search(_FILTERED, reason) is not None or re.match(_CUT_OFF, reason) is not None
+
+
+def is_filtered(finish_reason: str | None) -> bool:
+    """Return whether a filter stopped an answer, or the model refused to answer."""
+    if finish_reason is None or finish_reason in ("stop", "tool_calls", "length"):
+        return False
+    return re.search(_FILTERED, finish_reason.lower()) is not None
+
+
+def says_refusal(body: bytes) -> bool:
+    """Return whether a reply without a text says that the model refuses, as OpenAI's do in a member of the message."""
+    return re.search(_REFUSAL, body) is not None
 
 
 def failure_in(choice: dict[str, object]) -> str | None:

@@ -18,6 +18,8 @@ from llmblast.providers.reply_errors import error_in_success, find_error, is_err
 from llmblast.providers.streams import UnreadableStreamError, join_chunks
 from llmblast.providers.usage import has_usage
 
+_MAY_BE_LISTS = ("embeddings", "rerank", "v2/rerank", "score")
+"""Paths whose results some servers send without an object around them."""
 _READERS: dict[str, Reader] = {"embeddings": read_embeddings, **PASSED_THROUGH}
 """Readers of the APIs whose replies have no `choices`, by path. They return None where there is no answer."""
 
@@ -57,7 +59,7 @@ def read_broken_json(request: Request, reply: Reply, path: str) -> Answer | Repl
 
 def _read_no_object(request: Request, reply: Reply, data: object, path: str) -> Answer | ReplyError:
     """Read a reply that is a list, or JSON inside of a text, which some gateways send."""
-    if path == "embeddings" and type(data) is list and not error_in_success(data):
+    if path in _MAY_BE_LISTS and type(data) is list and data and not error_in_success(data):
         return read_data(request, reply, {"data": data}, path)
     if path not in _READERS and type(data) is list and (joined := _joined(data)) is not None:
         return _read_inner(request, reply, joined, path)

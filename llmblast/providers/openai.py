@@ -13,6 +13,7 @@ from llmblast.models import Answer, Prompt, RateLimitInfo, RawBody, Reply, Reply
 from llmblast.providers.choices import add_usage, read_first_choice
 from llmblast.providers.on_demand import named_wait_s, read_error
 from llmblast.providers.rate_limit_headers import read_rate_limits
+from llmblast.providers.structured_outputs import schema_in_chat
 from llmblast.settings import API_PATHS, base_url
 from llmblast.urls import host_of, is_azure
 
@@ -20,21 +21,27 @@ _loads: Final = orjson.loads
 _dumps: Final = orjson.dumps
 _KIND: Final = "openai"
 _CHAT: Final = "chat/completions"
+RESPONSES: Final = "responses"
 _WITH_CHOICES: Final = (_CHAT, "completions")
 """Paths whose plain replies are read here; `odd_replies` reads all others."""
 _DIALECTS: Final = {f"openai.{'chat' if path == _CHAT else path}": path for path in API_PATHS}
+_BASES: Final = ("openai", "openai/v1", "openapi")
 _AZURE_HEADER: Final = "api-key"
 _JWT: Final = r"eyJ[\w-]+\.[\w-]+\.[\w-]*"
 """RFC 7519: the tokens of Microsoft Entra ID, which Azure accepts as bearer tokens only."""
 
 
 def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
-    """Return the answer or the error in a 2xx reply. Never raises.
+    """Return the answer or the error in a 2xx reply. Never raises."""
+    return read_reply(request, reply, path_of(request, _KIND, _CHAT))
+
+
+def read_reply(request: Request, reply: Reply, path: str) -> Answer | ReplyError:
+    """Return the answer or the error in a 2xx reply of a path of this API. Never raises.
 
     Where the answer is in a stream, in a text or in a body that strict JSON refuses, `reply.body` becomes the plain
     reply.
     """
-    path = _path_of(request)
     try:
         data = _loads(reply.body)
     except orjson.JSONDecodeError:
@@ -50,11 +57,11 @@ def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
     return read_data(request, reply, data, path)
 
 
-def _path_of(request: Request) -> str:
-    """Return the path of this API that the request went to."""
-    if request.kind != _KIND and isinstance(request.content, RawBody):
-        return _DIALECTS[request.content.dialect]
-    return request.path
+def path_of(request: Request, kind: str, path_of_prompts: str) -> str:
+    """Return the path of this API that the request went to, by a provider of this kind."""
+    if request.kind == kind or request.content is None:
+        return request.path
+    return _DIALECTS[request.content.dialect] if isinstance(request.content, RawBody) else path_of_prompts
 
 
 class OpenAI:
@@ -69,14 +76,19 @@ class OpenAI:
         self._system: str | None = None
         self._head = _head(None)
         self._params: Mapping[str, object] = {}
-        self._tail = _tail({})
+        self._schema: Mapping[str, object] | None = None
+        self._tail = _tail({}, None)
 
     def base_url(self, url: str) -> str:
         return base_url(url)
 
     def names_path(self, url: str) -> bool:
+        """See `Provider`. The clouds call the base of this API `/openai`, `/openai/v1` or `/openapi`. Another provider
+        knows `/responses`.
+        """
         path = url.partition("?")[0].rstrip("/")
-        return any(path.endswith(f"/{api_path}") for api_path in API_PATHS)
+        is_known = any(path.endswith(f"/{api_path}") for api_path in (*API_PATHS, *_BASES) if api_path != RESPONSES)
+        return is_known and not is_azure(host_of(url))
 
     def auth_header(self, url: str, key: str) -> tuple[str, str]:
         if is_azure(host_of(url)) and not re.fullmatch(_JWT, key):
@@ -84,18 +96,24 @@ class OpenAI:
         return "Authorization", f"Bearer {key}"
 
     def unsupported_in(self, prompt: Prompt) -> str | None:
-        return None
+        if not prompt.parts:
+            return None
+        from llmblast.providers.chat_parts import unsupported_part  # noqa: PLC0415 -- most runs send no media
+
+        return unsupported_part(prompt)
 
     def render(self, prompt: Prompt) -> tuple[str, bytes]:
         """See `Provider`. Parts that the next prompt shares with the last one are not encoded again."""
         if prompt.system is not self._system:
             self._head, self._system = _head(prompt.system), prompt.system
-        if prompt.params is not self._params:
-            self._tail, self._params = _tail(prompt.params), prompt.params
+        if prompt.params is not self._params or prompt.schema is not self._schema:
+            self._tail = _tail(prompt.params, prompt.schema)
+            self._params, self._schema = prompt.params, prompt.schema
         content: object = prompt.text
-        if prompt.images:
-            images = [{"type": "image_url", "image_url": {"url": url}} for url in prompt.images]
-            content = [{"type": "text", "text": prompt.text}, *images]
+        if prompt.parts:
+            from llmblast.providers.chat_parts import parts_of  # noqa: PLC0415 -- see above
+
+            content = parts_of(prompt)
         return _CHAT, b"".join((self._head, _dumps(content), self._tail))
 
     def read_answer(self, request: Request, reply: Reply) -> Answer | ReplyError:
@@ -117,6 +135,12 @@ def _head(system: str | None) -> bytes:
     return b'{"messages":[%b{"role":"user","content":' % message
 
 
-def _tail(params: Mapping[str, object]) -> bytes:
-    """Return a body from the content of the user message on."""
-    return b"}]," + orjson.dumps(dict(params))[1:] if params else b"}]}"
+def _tail(params: Mapping[str, object], schema: Mapping[str, object] | None) -> bytes:
+    """Return a body from the content of the user message on. A form of the answer among the parameters counts more than
+    the schema.
+    """
+    members = dict(params)
+    if schema is not None:
+        name, value = schema_in_chat(schema)
+        members.setdefault(name, value)
+    return b"}]," + orjson.dumps(members)[1:] if members else b"}]}"

@@ -1,7 +1,7 @@
 """Passed-through replies, of APIs other than chat, completions and embeddings: the raw reply is the answer.
 
 The record keeps the reply as `body`. Replies of the Responses API and of transcriptions have a text, which becomes
-`response`. Formats: https://platform.openai.com/docs/api-reference/responses
+`response`; those of rerank and score have a list of results. Formats: https://platform.openai.com/docs/api-reference/responses
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from llmblast.models import Answer, ReplyError, Request
 from llmblast.providers.finish_reasons import failure_in
 from llmblast.providers.reply_errors import error_in_success, find_error
+from llmblast.providers.scores import read_ranking, read_scores
 from llmblast.providers.usage import was_generated
 
 _FINISH_REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
 _CALLS = ("function_call", "custom_tool_call", "mcp_approval_request")
 _PLAIN_PART = ("text", "type")
 _RESULTS = ("results", "data", "pages", "embeddings")
-"""Where the answers to moderations, rerank, score, images, classify and OCR are."""
+"""Where the answers to moderations, images, classify and OCR are, and to rerank and score."""
 
 Reader = Callable[[Request, Mapping[str, object]], Answer | ReplyError | None]
 """Returns the answer or the error in a reply; None where there is neither."""
@@ -59,6 +60,14 @@ def read_anything(request: Request, data: Mapping[str, object]) -> Answer | Repl
     return Answer(says_more=True) if data and (not results or any(results)) else None
 
 
+def _read_ranking(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:
+    return read_ranking(request, data) or read_anything(request, data)
+
+
+def _read_scores(request: Request, data: Mapping[str, object]) -> Answer | ReplyError | None:
+    return read_scores(request, data) or read_anything(request, data)
+
+
 def read_list(path: str, data: object) -> Answer | None:
     """Return the answer in a reply that is a list, as some servers send it for rerank; None for other replies."""
     is_kept = PASSED_THROUGH.get(path) is read_anything and type(data) is list and bool(data)
@@ -71,9 +80,9 @@ PASSED_THROUGH: Mapping[str, Reader] = {
     "audio/translations": read_text,
     "moderations": read_anything,
     "chat/moderations": read_anything,
-    "rerank": read_anything,
-    "v2/rerank": read_anything,
-    "score": read_anything,
+    "rerank": _read_ranking,
+    "v2/rerank": _read_ranking,
+    "score": _read_scores,
     "images/generations": read_anything,
     "images/edits": read_anything,
     "videos": read_anything,

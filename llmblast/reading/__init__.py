@@ -1,18 +1,34 @@
 """Reading: turn bytes into lines, and lines into Requests; know which lines earlier runs have completed.
 
-1. `open_source` opens a file or standard input; `Source.blocks` yields its bytes.
-2. `LineSplitter` splits the blocks into numbered lines.
+1. `open_sources` opens the inputs one after another; `Source.blocks` yields the bytes of one, decompressed.
+2. `RowReader` makes numbered lines of the blocks, whatever the format of the file; `LineSplitter` does of JSON lines.
 3. `key_of` hashes a line; `CompletedKeys.consume` says whether an earlier run has a record with that key.
 4. `RequestParser.parse` returns the Request that a line asks for, or a Failure that says what is wrong with the line.
 
 A new format is one class in one file plus one line in `formats.FORMATS`, and one word in the setting `format` if users
-may force it. `DialectRouter.raw_request` makes the request of a format whose lines contain a body.
+may force it. A new format of files is one class in one file plus one line in `file_formats`.
+`DialectRouter.raw_request` makes the request of a format whose lines contain a body.
 """
 
-from llmblast.reading.completed_keys import CompletedKeys
+from llmblast.reading.completed_keys import CompletedKeys, key_of_repeat
 from llmblast.reading.lines import LineSplitter, key_of
 from llmblast.reading.oversized_line import OversizedLine
 from llmblast.reading.request_parser import RequestParser
-from llmblast.reading.source import Source, open_source
+from llmblast.reading.row_reader import RowForm, RowReader
+from llmblast.reading.source import Source
+from llmblast.reading.sources import Sources, open_source, open_sources
 
-__all__ = ["CompletedKeys", "LineSplitter", "OversizedLine", "RequestParser", "Source", "key_of", "open_source"]
+__all__ = [
+    "CompletedKeys",
+    "LineSplitter",
+    "OversizedLine",
+    "RequestParser",
+    "RowForm",
+    "RowReader",
+    "Source",
+    "Sources",
+    "key_of",
+    "key_of_repeat",
+    "open_source",
+    "open_sources",
+]

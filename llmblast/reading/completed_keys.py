@@ -2,24 +2,40 @@
 
 A key takes 8 bytes and its count one. While keys are read, they are grouped by their first byte: sorting the 256 groups
 one by one needs Python integers for one group only.
+
+With `--repeat`, the records of a line have the same key and a `repeat` each. Here each repeat has a key of its own, so
+that a later run finds out which of them are missing. That of the first is the line's.
 """
 
+import re
 import sys
 from array import array
 from binascii import unhexlify
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
+from hashlib import blake2b
 
 from llmblast.errors import OutputBlockedError
 
 _MARKER = b'{"key":"'
 _KEY_DIGITS = 16
 _KEY_END = len(_MARKER) + _KEY_DIGITS
-_HEAD_BYTES = _KEY_END + 1
+_KEY_BYTES = _KEY_DIGITS // 2
+_QUOTED_END = _KEY_END + 1
+_REPEAT = b',"repeat":'
+_REPEAT_OF = re.compile(rb',"line":\d+,"repeat":(\d{1,9}),')
+"""What follows the key and its quote in the record of a repeat."""
+_HEAD_BYTES = 96
+"""Bytes that have the key and the repeat of any record."""
 _BLOCK_BYTES = 256 * 1024
 _GROUPS = 256
 _MANY = 255
+
+
+def key_of_repeat(key: str, repeat: int) -> str:
+    """Return the key that a repeat of a line has in `CompletedKeys`."""
+    return key if repeat <= 1 else _mix(unhexlify(key), repeat).hex()
 
 
 class CompletedKeys:
@@ -75,6 +91,11 @@ class CompletedKeys:
         key = _key_in(record)
         return key is not None and self._find(int.from_bytes(key)) is not None
 
+    def consume_record(self, record: bytes) -> bool:
+        """Remove one occurrence of the key of a record; return False if none is left."""
+        key = _key_in(record)
+        return key is not None and self.consume(key.hex())
+
     def consume(self, key: str) -> bool:
         """Remove one occurrence of a key; return False if none is left."""
         value = int(key, 16)
@@ -120,15 +141,16 @@ def _scan_file(path: str, groups: list[bytearray]) -> None:
     with open(path, "rb", buffering=0) as file:
         rest = b""
         while block := file.read(_BLOCK_BYTES):
-            lines = (rest + block).split(b"\n")
+            block = rest + block
+            lines = block.split(b"\n")
             rest = lines.pop()[:_HEAD_BYTES]
-            _add_keys(lines, groups)
+            _add_keys(lines, groups, may_repeat=_REPEAT in block)
         _add_keys([rest], groups)
 
 
-def _add_keys(lines: list[bytes], groups: list[bytearray]) -> None:
-    """Add the keys of a block at once if all its lines are records, else one by one."""
-    if all(line.startswith(_MARKER) and line[_KEY_END:_HEAD_BYTES] == b'"' for line in lines):
+def _add_keys(lines: list[bytes], groups: list[bytearray], *, may_repeat: bool = True) -> None:
+    """Add the keys of a block at once if all its lines are records and none is of a repeat, else one by one."""
+    if not may_repeat and all(line.startswith(_MARKER) and line[_KEY_END:_QUOTED_END] == b'"' for line in lines):
         try:
             keys = unhexlify(b"".join([line[len(_MARKER) : _KEY_END] for line in lines]))
         except ValueError:
@@ -144,10 +166,19 @@ def _add_keys(lines: list[bytes], groups: list[bytearray]) -> None:
 
 
 def _key_in(record: bytes) -> bytes | None:
-    """Return the key of a line, if the line is a record."""
-    if not record.startswith(_MARKER) or record[_KEY_END:_HEAD_BYTES] != b'"':
+    """Return the key of a line, if the line is a record; that of its repeat if it has one."""
+    if not record.startswith(_MARKER) or record[_KEY_END:_QUOTED_END] != b'"':
         return None
     try:
-        return unhexlify(record[len(_MARKER) : _KEY_END])
+        key = unhexlify(record[len(_MARKER) : _KEY_END])
     except ValueError:
         return None
+    repeat = _REPEAT_OF.match(record, _QUOTED_END)
+    return key if repeat is None else _mix(key, int(repeat[1]))
+
+
+def _mix(key: bytes, repeat: int) -> bytes:
+    """Return 8 bytes that differ for each repeat of a key; the key itself for the first."""
+    if repeat <= 1:
+        return key
+    return blake2b(key, digest_size=_KEY_BYTES, salt=repeat.to_bytes(_KEY_BYTES)).digest()

@@ -18,7 +18,7 @@ _MEANINGS = {
 }
 """Clearer texts for messages of orjson."""
 _NO_NUMBERS = ("NaN", "Infinity")
-_LINES_TO_JSON = "jq -Rc '{input:.}' FILE | llmblast run -"
+_AS_TEXT = "--format text"
 _HOWTO = 'write one JSON object a line, such as {"input": "..."}'
 
 
@@ -71,8 +71,10 @@ def _wrong_format(text: bytes) -> str | None:
         return f"not JSON: an invisible character (U+{ord(mark[0][0]):04X}) in front of the object: remove it"
     if _INSIDE_OF_AN_OBJECT.match(text):
         return "not JSON: one object is spread over several lines: join them: jq -c . FILE"
-    kind = "CSV" if any(separator in text for separator in _SEPARATORS) else "plain text"
-    return f"not JSON: it looks like {kind}: {_HOWTO}. To send each line as a prompt: {_LINES_TO_JSON}"
+    if any(separator in text for separator in _SEPARATORS):
+        forms = f"For a CSV file: --format csv; for a prompt on each line: {_AS_TEXT}"
+        return f"not JSON: it looks like CSV: {_HOWTO}. {forms}"
+    return f"not JSON: it looks like plain text: {_HOWTO}. To send each line as a prompt: {_AS_TEXT}"
 
 
 def _mistake(text: bytes, error: orjson.JSONDecodeError) -> str:

@@ -1,30 +1,43 @@
 """Dialect router: find the endpoints that can take a request, by the APIs that their providers speak."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import orjson
 
-from llmblast.models import Prompt, Provider, RawBody, Request
+from llmblast.models import PathProvider, Prompt, Provider, RawBody, Request, names_model_in_path
 from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model
+from llmblast.reading.members import take_out
+
+_MODEL: Final = ("model",)
+
+SchemaMembers = Mapping[str, tuple[str, bytes]]
+"""By dialect: a name, and the whole member of that name as JSON."""
 
 
 class Route(NamedTuple):
     """Path of the raw bodies of one dialect, kind of provider that has the path, and endpoints that cannot take them.
 
-    `content` is for endpoints of other kinds; None where all endpoints have one kind.
+    `content` is for endpoints of other kinds; None where all endpoints have one kind. `addressing` is the provider
+    where its paths name the model. Endpoints whose bodies name it then cannot take a line that does, and the other way
+    round: `closed_to_named` are those that such a line cannot go to.
     """
 
     path: str
     kind: str
     closed_to: int
     content: RawBody | None
+    addressing: PathProvider | None
+    closed_to_named: int
 
 
 class DialectRouter:
-    """Route requests to the endpoints that can take them; `providers` are those of all endpoints, in their order."""
+    """Route requests to the endpoints that can take them; `providers` are those of all endpoints, in their order.
 
-    def __init__(self, providers: Sequence[Provider]) -> None:
+    `schema_members` are what raw bodies need to ask for answers that fit a schema.
+    """
+
+    def __init__(self, providers: Sequence[Provider], schema_members: SchemaMembers | None = None) -> None:
         self.first = providers[0]
         self._providers = providers
         self._by_kind = {provider.kind: provider for provider in providers}
@@ -32,6 +45,7 @@ class DialectRouter:
         self.is_mixed = len(self._by_kind) > 1
         """Endpoints speak several APIs."""
         self._routes: dict[str, Route] = {}
+        self._schema_members = schema_members or {}
 
     def speaks(self, dialect: str) -> bool:
         """Return whether any endpoint takes raw bodies of this dialect."""
@@ -50,25 +64,33 @@ class DialectRouter:
         members: Mapping[str, object],
         output_format: str = "llmblast",
     ) -> Request:
-        """Return the request that sends `body` unchanged; `members` are the parsed members of the body.
+        """Return the request that sends `body`, unchanged unless there is a schema; `members` are its parsed members.
 
         Raises BadLine where no endpoint speaks the dialect, or a member asks for a feature that llmblast lacks.
         """
-        path, kind, closed_to, content = self._routes.get(dialect) or self._find_route(dialect)
+        route = self._routes.get(dialect) or self._find_route(dialect)
+        path, closed_to, model, echo = route.path, route.closed_to, model_of(members), body
+        if model is not None:
+            closed_to = route.closed_to_named
+            if route.addressing is not None:
+                path, body = route.addressing.path_for(path, model), take_out(body, _MODEL)[0]
+        sent = body
+        if self._schema_members and (member := self._schema_members.get(dialect)) and member[0] not in members:
+            sent = b"{%b,%b" % (member[1], body[1:])
         return Request(
             number,
             key,
             text,
             line_id,
-            orjson.Fragment(body),
+            orjson.Fragment(echo),
             extra or None,
             path=path,
-            body=body,
-            kind=kind,
-            content=content,
+            body=sent,
+            kind=route.kind,
+            content=route.content,
             closed_to=closed_to,
             needs_model=needs_model(members),
-            model=model_of(members),
+            model=model,
             max_tokens=max_tokens_of(members),
             output_format=output_format,
         )
@@ -99,7 +121,11 @@ class DialectRouter:
         for provider in self._providers:
             if (path := provider.dialects.get(dialect)) is not None:
                 content = RawBody(dialect) if self.is_mixed else None
-                route = self._routes[dialect] = Route(path, provider.kind, closed_to, content)
+                addressing = provider if names_model_in_path(provider) else None
+                is_other = (names_model_in_path(p) != names_model_in_path(provider) for p in self._providers)
+                named = closed_to | _bits(is_other)
+                route = Route(path, provider.kind, closed_to, content, addressing, named)
+                self._routes[dialect] = route
                 return route
         kinds = " and ".join(self._by_kind)
         raise BadLine(f"no endpoint takes {dialect} requests, all speak {kinds}: add one that does with --url")

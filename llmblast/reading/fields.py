@@ -15,6 +15,10 @@ MAX_DEPTH: Final = 240
 STREAM_REFUSAL: Final = '"stream": true is not supported, replies are read whole: remove it'
 
 
+_SHOWN_NAMES: Final = 20
+_SHOWN_CHARACTERS: Final = 40
+
+
 class BadLine(Exception):  # noqa: N818 -- no error of the program: a verdict on the line
     """A line that asks for no valid request. Columns count the characters of the stripped line from 1."""
 
@@ -47,6 +51,15 @@ def parse_fields(text: bytes) -> dict[str, object]:
 def without(names: Container[str], fields: dict[str, object]) -> dict[str, object]:
     """Return the fields whose names are not among `names`."""
     return {name: value for name, value in fields.items() if name not in names}
+
+
+def shown_names(fields: Mapping[str, object]) -> str:
+    """Return the names of the fields that are there, for a message about one that is not."""
+    if not fields:
+        return "it has no fields"
+    names = [name[:_SHOWN_CHARACTERS] for name in list(fields)[:_SHOWN_NAMES]]
+    more = f" and {len(fields) - _SHOWN_NAMES} more" if len(fields) > _SHOWN_NAMES else ""
+    return f"it has: {', '.join(names)}{more}"
 
 
 def move_own_fields(body: dict[str, object], own: frozenset[str], extra: dict[str, object]) -> dict[str, object]:

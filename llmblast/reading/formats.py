@@ -1,11 +1,15 @@
 """Table of the input formats, and detection of the format of each line."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 from llmblast.models import Request
 from llmblast.reading.anthropic_batch import AnthropicBatch
+from llmblast.reading.bedrock import BedrockBatch, ConverseBody
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine, without
+from llmblast.reading.gemini import GeminiBatch, GeminiBody
 from llmblast.reading.openai_batch import OpenAIBatch
 from llmblast.reading.paths import path_of_body
 from llmblast.reading.raw import Raw
@@ -28,15 +32,17 @@ class Format(Protocol):
 FORMATS: dict[str, type[Format]] = {
     "openai-batch": OpenAIBatch,
     "anthropic-batch": AnthropicBatch,
+    "gemini-batch": GeminiBatch,
+    "gemini": GeminiBody,
+    "bedrock-batch": BedrockBatch,
+    "bedrock": ConverseBody,
     "raw": Raw,
     "simple": Simple,
 }
-"""By the values of the setting `format`, in the order of detection."""
+"""By the values of the setting `format`, in the order of detection. A format may have the `dialect` of its bodies."""
 
 _FOREIGN = {
-    ("key", "request"): "Gemini batch",
-    ("contents",): "Gemini",
-    ("modelInput",): "Bedrock batch",
+    ("modelInput",): "Bedrock InvokeModel batch",
     ("instances",): "Vertex batch",
     ("conversations",): "ShareGPT",
 }
@@ -53,10 +59,17 @@ class Detector:
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         formats = {name: make(settings, router) for name, make in FORMATS.items()}
-        self._formats = tuple(formats.values())
+        raw = formats["raw"]
+        self._column_taker = raw if isinstance(raw, Raw) else None
+        self._formats = tuple(sorted(formats.values(), key=partial(_is_unheard_of, router)))
         self._forced = formats.get(settings.format)
         self._raw = formats["raw"]
         self._own_fields = frozenset(settings.own_fields)
+
+    def take_columns(self, columns: Sequence[str], *, is_typed: bool) -> None:
+        """Read rows of a table with these columns from now on; none for lines that have names of their own."""
+        if self._column_taker is not None:
+            self._column_taker.take_columns(columns, is_typed=is_typed)
 
     def format_of(self, fields: dict[str, object]) -> Format:
         """Return the format of a line with these fields. Raises BadLine for an unknown format."""
@@ -75,6 +88,12 @@ class Detector:
             if members[0] in fields and type(fields.get(members[-1])) in (dict, list):
                 raise BadLine(f"{name} lines are not supported: convert it to {_BATCH_LINE}")
         raise BadLine(_nothing_to_send(fields))
+
+
+def _is_unheard_of(router: DialectRouter, candidate: Format) -> bool:
+    """Return whether a format is for one dialect that no endpoint speaks: others are asked first, which saves time."""
+    dialect = getattr(candidate, "dialect", None)
+    return dialect is not None and not router.speaks(dialect)
 
 
 def _nothing_to_send(fields: dict[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""Tokens of images that a request contains as base64: providers charge pixels, not bytes.
+"""Tokens of images and other media that a request contains as base64: providers charge pixels, not bytes.
 
 Formulas and figures: https://platform.openai.com/docs/guides/images-vision, "Calculating costs", and
 https://docs.anthropic.com/en/docs/build-with-claude/vision. Unknown models
@@ -7,14 +7,18 @@ get a flat number of tokens, a medium of what providers count for a photograph.
 
 import re
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
+
+from llmblast.models import Part
 
 FLAT_TOKENS = 1000.0
 _DATA_URL = re.compile(rb"data:[\w.+-]+\\?/[\w.+-]+;base64,([A-Za-z0-9+/=_\\-]*)")
 _SOURCE = re.compile(rb'"media_type"\s*:\s*"([\w.+-]+)\\?/[\w.+-]+"\s*,\s*"data"\s*:\s*"([A-Za-z0-9+/=_\\-]*)')
 """Base64 data in the Messages API."""
+_AUDIO = re.compile(rb'"input_audio"\s*:\s*\{[^{}]*?"data"\s*:\s*"([A-Za-z0-9+/=_\\-]*)')
+"""Base64 data of sound in Chat Completions."""
 _DETAIL_BEHIND = re.compile(rb'"\s*\}?\s*,\s*"detail"\s*:\s*"(\w+)"')
 _DETAIL_BEFORE = re.compile(rb'"detail"\s*:\s*"(\w+)"\s*,\s*"(?:url|image_url)"\s*:\s*"$')
 _NEAR_BYTES = 100
@@ -76,6 +80,7 @@ class Pixels:
 
 
 _CLAUDE = Pixels(750.0)
+_MESSAGES = "anthropic"
 _BY_NAME: Mapping[str, Tiles | Patches | Pixels] = {
     "claude": _CLAUDE,
     "gpt-4.1-mini": Patches(1.62),
@@ -108,6 +113,22 @@ def measure(body: bytes, model: str | None) -> tuple[int, float]:
         data_bytes += len(found[2])
         size = _size_of(found[2]) if found[1] == b"image" else None
         tokens += FLAT_TOKENS if size is None else (_price_of(model) or _CLAUDE).tokens(*size, "auto")
+    for found in _AUDIO.finditer(body) if b'"input_audio"' in body else ():
+        data_bytes += len(found[1])
+        tokens += FLAT_TOKENS
+    return data_bytes, tokens
+
+
+def measure_parts(parts: Sequence[Part], model: str | None, kind: str) -> tuple[int, float]:
+    """Return the same for the media of a prompt and the kind of its provider. Texts count like the rest of a body."""
+    data_bytes, tokens = 0, 0.0
+    price = _price_of(model) or (_CLAUDE if kind == _MESSAGES else None)
+    for part in parts:
+        if not part.data or part.media_type.startswith("text/"):
+            continue
+        data_bytes += len(part.data)
+        size = _size_of(part.data[:_HEADER_CHARACTERS].encode()) if part.kind == "image" else None
+        tokens += FLAT_TOKENS if size is None or price is None else price.tokens(*size, "auto")
     return data_bytes, tokens
 
 

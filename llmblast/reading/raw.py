@@ -4,17 +4,27 @@ Where a body has no `model`, the transport inserts the endpoint's model: since a
 member, `{"model":"m",` and the bytes behind the first brace are the same object with a model.
 """
 
+from collections.abc import Sequence
+
 import orjson
 
 from llmblast.models import Request
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.fields import BadLine, own_id, without
+from llmblast.reading.line_choices import is_record
 from llmblast.reading.members import take_out, take_out_id
-from llmblast.reading.paths import DIALECTS, PathFinder
+from llmblast.reading.paths import DIALECTS, PathFinder, path_of_body
 from llmblast.reading.raw_dialects import CHAT, MESSAGES, dialect_of
 from llmblast.settings import Settings
 
 _IDS = frozenset({"id", "custom_id"})
+_SENT_TEXTS = frozenset({"model", "messages", "input", "prompt", "system"})
+_SENT_VALUES = _SENT_TEXTS.union(
+    ("max_tokens", "max_completion_tokens", "max_output_tokens", "temperature", "top_p", "top_k", "n", "seed", "stop"),
+    ("stop_sequences", "tools", "tool_choice", "response_format", "frequency_penalty", "presence_penalty"),
+    ("reasoning_effort", "logprobs", "top_logprobs", "stream"),
+)
+"""Columns of a table that are members of a request; all others are the user's own. In CSV, all values are texts."""
 
 
 class Raw:
@@ -29,10 +39,19 @@ class Raw:
         self._router = router
         self._speaks_messages = router.speaks(MESSAGES)
         self._default_dialect = CHAT if router.speaks(CHAT) else MESSAGES
-        self._own_fields = _IDS.union(settings.own_fields)
+        self._named_fields = self._own_fields = _IDS.union(settings.own_fields)
+        self._has_template = settings.prompt is not None
+
+    def take_columns(self, columns: Sequence[str], *, is_typed: bool) -> None:
+        """Parse rows of a table with these columns from now on; none for lines that have names of their own."""
+        sent = _SENT_VALUES if is_typed else _SENT_TEXTS
+        self._own_fields = self._named_fields.union(name for name in columns if name not in sent)
 
     def claims(self, fields: dict[str, object]) -> bool:
-        return "messages" in fields or "model" in fields
+        """See `Format`. With a prompt template, a model alone makes no raw request, nor does a record."""
+        if "messages" in fields:
+            return True
+        return "model" in fields and not (self._has_template and (is_record(fields) or path_of_body(fields) is None))
 
     def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request that sends the line. Raises BadLine."""

@@ -4,23 +4,27 @@ Lines without a system message and parameters share those of the settings as the
 encodes them once: a plain line costs one encoded text.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import orjson
 
 from llmblast.errors import UsageError
-from llmblast.models import Prompt, Request, UnsupportedError
+from llmblast.models import Part, Prompt, Request, UnsupportedError, names_model_in_path
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import STREAM_REFUSAL, BadLine, max_tokens_of, own_id, without
-from llmblast.reading.images import Images
-from llmblast.reading.template import Template
+from llmblast.reading.line_choices import is_record
+from llmblast.reading.media import MEDIA_FIELDS, Media
+from llmblast.reading.template import Template, compile_prompt, compile_system
 from llmblast.settings import Settings
 
-_RESERVED: Final = frozenset(("input", "system", "images", "params", "priority", "id", "custom_id"))
+_RESERVED: Final = frozenset(("input", "system", "params", "priority", "id", "custom_id")) | MEDIA_FIELDS
+_MODEL: Final = frozenset(("model",))
 _PROMPT: Final = frozenset(("prompt",))
-_NO_IMAGES: Final[Sequence[str]] = ()
+_MEDIA: Final = MEDIA_FIELDS
+_NO_PARTS: Final[Sequence[Part]] = ()
 
 
 class Simple:
@@ -35,8 +39,11 @@ class Simple:
             raise UsageError(f"--params: {refusal}")
         self._params = settings.params
         self._system = settings.system
+        self._schema = settings.schema if isinstance(settings.schema, Mapping) else None
         self._max_tokens = max_tokens_of(settings.params)
+        self._takes_model = settings.prompt is not None and settings.format == "auto"
         self._router = router if router.is_mixed else None
+        self._first = router.first
         self._render, self._kind = router.first.render, router.first.kind
         try:
             router.render_first(Prompt("", settings.system, (), settings.params))
@@ -44,8 +51,14 @@ class Simple:
             raise UsageError(f"--params: {error}.") from None
         except orjson.JSONEncodeError as not_json:
             raise UsageError(f"--system or --params: cannot be sent as JSON: {not_json}") from None
-        self._template = None if settings.prompt is None else Template(settings.prompt)
-        self._images = Images(settings.media_root)
+        self._template: Template | None = None
+        self._system_template: Template | None = None
+        if settings.prompt is not None:
+            self._template = compile_prompt(settings.prompt, settings.prompt_option)
+        if settings.system is not None:
+            self._system_template = compile_system(settings.system, settings.system_option)
+        self._media = Media(settings)
+        self._model = settings.only_model
         self._never_sent = frozenset(settings.own_fields) - {"id", "custom_id"}
 
     def claims(self, fields: dict[str, object]) -> bool:
@@ -64,7 +77,7 @@ class Simple:
             asked = without(never_sent, fields)
             reserved -= never_sent
         if self._template is not None:
-            prompt = self._template.render(with_exact_numbers(text, fields))
+            prompt = self._template.render(text, fields)
         else:
             name = "input" if "input" in asked else "prompt"
             if name not in asked:
@@ -73,19 +86,30 @@ class Simple:
             if name == "prompt":
                 reserved |= _PROMPT
 
-        system, params, max_tokens, urls = self._system, self._params, self._max_tokens, _NO_IMAGES
-        if (line_system := asked.get("system")) is not None:
-            system = _text("system", line_system)
+        params, max_tokens, parts = self._params, self._max_tokens, _NO_PARTS
+        system = self._system_of(text, fields, asked)
         if (line_params := asked.get("params")) is not None:
             params = {**params, **with_exact_integers(text, "params", _checked_params(line_params))}
             max_tokens = max_tokens_of(params)
-        if (images := asked.get("images")) is not None:
-            urls = self._images.urls(images)
-        asks, render, kind, closed_to = Prompt(prompt, system, urls, params), self._render, self._kind, 0
+        if not _MEDIA.isdisjoint(asked):
+            parts = self._media.parts(asked)
+        model = self._model_of(asked) if "model" in asked else None
+        if model is not None:
+            reserved |= _MODEL
+        asks, render = Prompt(prompt, system, parts, params, model, self._schema), self._render
+        kind, closed_to = self._kind, 0
+        provider = self._first
         if self._router is not None:
             provider, closed_to = self._router.choose(asks)
             render, kind = provider.render, provider.kind
         path, body = render(asks)
+        if model is not None and names_model_in_path(provider):
+            path = provider.path_for(path, model)
+        image_bytes, image_tokens = 0, 0.0
+        if parts:
+            from llmblast.reading.image_tokens import measure_parts  # noqa: PLC0415 -- 2 ms; most runs send no media
+
+            image_bytes, image_tokens = measure_parts(parts, model or self._model, kind)
 
         extra = without(reserved, fields)
         return Request(
@@ -101,9 +125,27 @@ class Simple:
             content=asks if self._router is not None else None,
             closed_to=closed_to,
             needs_model=True,
+            model=model,
             max_tokens=max_tokens,
+            image_bytes=image_bytes,
+            image_tokens=image_tokens,
             deferred=_is_deferred(asked.get("priority")),
         )
+
+    def _system_of(self, text: bytes, fields: dict[str, object], asked: dict[str, object]) -> str | None:
+        """Return the system message of a line: its own, else that of the settings."""
+        if (line_system := asked.get("system")) is not None:
+            return _text("system", line_system)
+        return self._system if self._system_template is None else self._system_template.render(text, fields)
+
+    def _model_of(self, fields: Mapping[str, object]) -> str | None:
+        """Return the model that a line names. That of a record of an earlier run is the user's own field."""
+        model = fields["model"]
+        if not self._takes_model or model is None or is_record(fields):
+            return None
+        if type(model) is not str:
+            raise BadLine('"model" must be a string')
+        return sys.intern(model)
 
 
 def _refusal(params: Mapping[str, object]) -> str | None:

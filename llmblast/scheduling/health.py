@@ -95,9 +95,10 @@ class EndpointHealth:
         against its endpoint.
         """
         request, signature, is_blamed = attempt.request, outcome.signature, outcome.is_blamed
+        line = request.number if request.file is None else hash((request.file, request.number))
         model = self._models.get(request.model)
         if model is not None:
-            model.refusals.on_refusal(request.number, signature, attempt.sent_s, now, is_blamed=is_blamed)
+            model.refusals.on_refusal(line, signature, attempt.sent_s, now, is_blamed=is_blamed)
             if self.refusals.has_answered and not model.refusals.has_answered and not is_blamed:
                 return
-        self.refusals.on_refusal(request.number, signature, attempt.sent_s, now, is_blamed=is_blamed)
+        self.refusals.on_refusal(line, signature, attempt.sent_s, now, is_blamed=is_blamed)

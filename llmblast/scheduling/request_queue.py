@@ -59,6 +59,17 @@ class RequestQueue:
         """Queue a request that was read."""
         request = attempt.request
         (self._deferred if request.deferred else self._immediate).append(attempt)
+        size_bytes = len(request.text) + len(request.body)
+        if request.image_bytes and request.content is not None:
+            size_bytes += 2 * request.image_bytes  # in the prompt, and rendered for another kind of provider
+        attempt.size_bytes = size_bytes
+        self.size_bytes += size_bytes
+        self.held_bytes += size_bytes
+
+    def add_next(self, attempt: Attempt) -> None:
+        """Queue a request that goes before those that were read, such as one that asks again for an answer."""
+        request = attempt.request
+        self._immediate.appendleft(attempt)
         attempt.size_bytes = size_bytes = len(request.text) + len(request.body)
         self.size_bytes += size_bytes
         self.held_bytes += size_bytes

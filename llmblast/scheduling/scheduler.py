@@ -42,6 +42,8 @@ class Scheduler:
         self.endpoints = tuple(endpoints)
         self.enabled = self.endpoints
         """Those that are not disabled."""
+        self.reserve: tuple[Endpoint, ...] = ()
+        """The endpoint that gets only lines whose answers from the others did not fit, unless it is disabled."""
         self.run_limits = run_limits
         """The limits over all endpoints."""
         self.wake_at = math.inf
@@ -196,6 +198,12 @@ class Scheduler:
         """Send nothing to this endpoint any more."""
         endpoint.health.disabled = reason
         self.enabled = tuple(e for e in self.enabled if e is not endpoint)
+        self.reserve = tuple(e for e in self.reserve if e is not endpoint)
+
+    def keep_in_reserve(self, endpoint: Endpoint) -> None:
+        """Send only escalated lines to this endpoint. It is none of those that the run as a whole depends on."""
+        self.enabled = tuple(e for e in self.enabled if e is not endpoint)
+        self.reserve = (endpoint,)
 
     def waited(self, now: float) -> Mapping[str, float]:
         """Return the seconds for which the head of the queue waited, by the name of the limit that held it, or of the
@@ -223,6 +231,8 @@ class Scheduler:
     def usable_for(self, attempt: Attempt) -> Sequence[Endpoint]:
         """Return the endpoints that speak the request's API, have not refused it and accept its model."""
         usable, model = self.enabled, attempt.request.model
+        if attempt.invalid is not None and attempt.invalid.in_reserve:
+            usable = self.reserve
         if barred := attempt.refused_by | attempt.request.closed_to:
             usable = tuple(endpoint for endpoint in usable if not barred & endpoint.bit)
         if model is not None:
@@ -303,7 +313,7 @@ class Scheduler:
         """Wait for a limit. Do not ask a pace that holds back every request before its moment: no event brings that
         forward.
         """
-        if isinstance(limit, EvenRate | RequestRate) and len(self.enabled) == 1:
+        if isinstance(limit, EvenRate | RequestRate) and len(self.enabled) == 1 and not self.reserve:
             self._paced_until_s = at
             self._hold(limit, at, now)
         else:

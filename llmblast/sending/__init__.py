@@ -8,7 +8,7 @@ from llmblast.sending.keys import EndpointKey
 from llmblast.sending.listener import NO_LISTENER, ChannelListener
 from llmblast.sending.network import connection_notes
 from llmblast.sending.proxies import NO_PROXY
-from llmblast.sending.target import Target, make_target
+from llmblast.sending.target import Target, check_model, make_target, rendering_for
 from llmblast.sending.verdict import Action, Blame, Verdict
 
 __all__ = [
@@ -23,9 +23,11 @@ __all__ = [
     "EndpointKey",
     "Target",
     "Verdict",
+    "check_model",
     "connection_notes",
     "find_key",
     "goes_unprotected",
     "judge",
     "make_target",
+    "rendering_for",
 ]

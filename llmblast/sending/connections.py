@@ -27,10 +27,16 @@ def new_connector(
     url: str,
     connect_timeout_s: float,
     max_reply_bytes: int = MAX_REPLY_BYTES,
+    *,
     proxy: Proxy | None = None,
     tls: SSLContext | None = None,
+    unix_socket: str | None = None,
 ) -> Connector:
     """Return the connector that the URL needs. Call this on the running loop."""
+    if unix_socket is not None:
+        from llmblast.sending.unix_sockets import UnixSocketConnector  # noqa: PLC0415 -- few endpoints have one
+
+        return UnixSocketConnector(unix_socket, connect_timeout_s, max_reply_bytes)
     parsed = URL(url)
     if proxy is None and can_be_direct(parsed):
         return DirectConnector(parsed, connect_timeout_s, max_reply_bytes)

@@ -35,20 +35,24 @@ def find_key(endpoint: EndpointSettings, environ: Mapping[str, str], provider: P
 
 def goes_unprotected(endpoint: EndpointSettings) -> bool:
     """Return whether requests go over plain http to another machine."""
+    if endpoint.unix_socket is not None:
+        return False
     parts = urlsplit(endpoint.url)
     return parts.scheme == "http" and parts.hostname not in _LOOPBACK
 
 
 def _default_key(endpoint: EndpointSettings, environ: Mapping[str, str], provider: Provider) -> str | None:
     parts = urlsplit(endpoint.url)
-    if parts.hostname in provider.hosts and not environ.get(provider.key_env):
+    other = getattr(provider, "other_key_env", provider.key_env)
+    name = provider.key_env if environ.get(provider.key_env) else other
+    if parts.hostname in provider.hosts and not environ.get(name):
         raise UsageError(
             f"endpoint {endpoint.name}: the API key is missing: export {provider.key_env}=..., or name another "
             f"variable with key_env=NAME"
         )
     if goes_unprotected(endpoint):
         return None
-    key = environ.get(provider.key_env)
+    key = environ.get(name)
     return _checked(key, endpoint, "") if key else None
 
 

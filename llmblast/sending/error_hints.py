@@ -46,14 +46,15 @@ class Hint(Flag):
 _STEMS: Mapping[Hint, str] = {
     Hint.RATE_LIMIT: (
         r"ratelimit|throttl|overload|toomanyrequests|toomanytokens|resourceexhausted|capacityexhausted"
-        r"|queueexceeded|queuefull|slowdown|limitrequests|limitburstrate|concurrencylimit"
+        r"|queueexceeded|queuefull|slowdown|limitrequests|limitburstrate|concurrencylimit|servicequotaexceeded"
     ),
     Hint.ACCOUNT: (
         r"insufficientquota|insufficientuserquota|insufficientbalance|insufficientfunds|insufficientcredit"
         r"|billing|budgetexceeded|exceededbudget|creditbalance|outofcredits|paymentrequired|arrearage"
         r"|accountoverdue|spendlimit|spendinglimit|keylimitexceeded|apikeyinvalid|invalidapikey"
         r"|incorrectapikey|apikeyexpired|authenticationerror|unauthenticated|unauthorized|deactivated"
-        r"|suspended|unsupportedcountry"
+        r"|suspended|unsupportedcountry|unrecognizedclient|invalidclienttoken|expiredtoken|incompletesignature"
+        r"|invalidsignature|signaturedoesnotmatch|missingauthenticationtoken"
     ),
     Hint.LINE: (
         r"contextlength|contextwindow|contextsize|contentfilter|contentpolicy|contentmanagement"

@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
 from yarl import URL
 
-from llmblast.models import Attempt, Cause, Reply
+from llmblast.models import Attempt, Cause, Reply, Signer
 from llmblast.sending.connect_errors import place_of
 from llmblast.sending.connections import new_connector
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Done, Exchange
@@ -18,6 +18,7 @@ from llmblast.sending.proxies import Proxy, forwarder
 from llmblast.sending.proxy_replies import without_proxy_refusal
 from llmblast.sending.target import Target
 
+_LENGTH: Final = "Content-Length: "
 MIN_DELAY_S: Final = 0.001
 """Smallest time between admission and sending that is reported: this process was busy."""
 
@@ -37,10 +38,16 @@ class LeanChannel:
         self._kind = target.provider.kind
         self._timeout_s = timeout_s
         connector = new_connector(
-            target.base, min(connect_timeout_s, timeout_s), max_reply_bytes, target.proxy, target.tls
+            target.base,
+            min(connect_timeout_s, timeout_s),
+            max_reply_bytes,
+            proxy=target.proxy,
+            tls=target.tls,
+            unix_socket=target.unix_socket,
         )
         self._pool = ConnectionPool(connector, timeout_s, wall_clock)
         self._forwarder = forwarder(target.proxy, target.base)
+        self._signer = target.signer
         self._heads: dict[str, bytes] = {}
         """Request line and headers up to the figure of Content-Length, by path."""
 
@@ -116,23 +123,39 @@ class LeanChannel:
         request = attempt.request
         rendering = request if request.kind == self._kind else self._target.rendering_of(request)
         start, body = self._target.parts_of(rendering)
-        head = self._heads.get(rendering.path) or self._render_head(rendering.path)
+        if request.headers is None:
+            head = self._heads.get(rendering.path) or self._render_head(rendering.path)
+        else:
+            head = self._render_head(rendering.path, request.headers)
+        if self._signer is not None:
+            head = self._add_signature(self._signer, head, rendering.path, start, body)
         head = b"%b%d\r\n\r\n%b" % (head, len(start) + len(body), start)
         if self._forwarder is not None:
             done = partial(_check_forwarded, self._forwarder, self._target.base, done)
         exchange.send(head, body, begun_s + self._timeout_s, attempt, done)
 
-    def _render_head(self, path: str) -> bytes:
-        """Return the head up to the figure of Content-Length (RFC 9112 section 3), and keep it."""
-        url = URL(self._target.url_of(path))
+    def _render_head(self, path: str, own_headers: Mapping[str, str] | None = None) -> bytes:
+        """Return the head up to the figure of Content-Length (RFC 9112 section 3), and keep it unless the line has
+        headers of its own.
+        """
+        url = URL(self._target.url_of(path), encoded=self._signer is not None)
         # RFC 9112 section 3.2.2: a proxy is given the whole URL
         place = url.raw_path_qs if self._forwarder is None else str(url)
         lines = [f"POST {place} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
         if self._forwarder is not None and self._forwarder.authorization:
             lines.append(f"Proxy-Authorization: {self._forwarder.authorization}")
-        lines += [f"{name}: {value}" for name, value in self._target.headers.items()]
-        head = self._heads[path] = "\r\n".join([*lines, "Content-Length: "]).encode("latin-1")
+        headers = self._target.headers if own_headers is None else self._target.headers_for(own_headers)
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        head = "\r\n".join([*lines, _LENGTH]).encode("latin-1")
+        if own_headers is None:
+            self._heads[path] = head
         return head
+
+    def _add_signature(self, signer: Signer, head: bytes, path: str, start: bytes, body: bytes | memoryview) -> bytes:
+        """Return the head with the headers of the signature in front of the figure of Content-Length."""
+        headers = signer.sign(self._target.url_of(path), start + body)
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        return b"%b%b" % (head.removesuffix(_LENGTH.encode()), f"{lines}{_LENGTH}".encode("latin-1"))
 
 
 def _check_forwarded(proxy: Proxy, base: str, done: Done, attempt: Attempt, reply: Reply) -> None:

@@ -62,7 +62,7 @@ class Proxy:
 
 def find_proxy(endpoint: EndpointSettings, environ: Mapping[str, str]) -> Proxy | None:
     """Return the proxy of an endpoint, None for a direct connection. Raises UsageError for one that cannot be used."""
-    if endpoint.is_mock:
+    if endpoint.is_mock or endpoint.unix_socket is not None:
         return None
     if endpoint.proxy is not None:
         is_direct = endpoint.proxy.lower() in (NO_PROXY, "")
@@ -84,7 +84,12 @@ def forwarder(proxy: Proxy | None, base: str) -> Proxy | None:
 def ignored_variable(endpoint: EndpointSettings, environ: Mapping[str, str]) -> str | None:
     """Return `HTTP_PROXY` where that variable would apply to this endpoint, and is not read."""
     parts = urlsplit(endpoint.url)
-    is_meant = not endpoint.is_mock and endpoint.proxy is None and parts.scheme == "http" and environ.get("HTTP_PROXY")
+    is_meant = (
+        not (endpoint.is_mock or endpoint.unix_socket)
+        and endpoint.proxy is None
+        and parts.scheme == "http"
+        and environ.get("HTTP_PROXY")
+    )
     if is_meant and _variable_for("http", environ) is None and not is_excluded(parts, environ):
         return "HTTP_PROXY"
     return None

@@ -81,11 +81,12 @@ class ResolvingConnector:
 
 
 class ProxyingConnector(TCPConnector):
-    """aiohttp's connector with SOCKS proxies added. `_create_direct_connection` is not a documented API."""
+    """aiohttp's connector with SOCKS proxies and unix sockets. `_create_direct_connection` is not a documented API."""
 
-    def __init__(self, socks: Proxy | None = None, **options: Any) -> None:
+    def __init__(self, socks: Proxy | None = None, unix_socket: str | None = None, **options: Any) -> None:
         super().__init__(**options)
         self._socks = socks
+        self._unix_socket = unix_socket
 
     async def _create_direct_connection(
         self,
@@ -95,6 +96,9 @@ class ProxyingConnector(TCPConnector):
         *,
         client_error: type[Exception] = ClientConnectorError,
     ) -> tuple[asyncio.Transport, ResponseHandler]:
+        if self._unix_socket is not None:
+            async with asyncio.timeout(timeout.sock_connect):
+                return await self._loop.create_unix_connection(self._factory, self._unix_socket)
         if self._socks is None:
             return await super()._create_direct_connection(req, traces, timeout, client_error=client_error)
         from llmblast.sending.socks import connect_through  # noqa: PLC0415 -- needs a package that is an extra
@@ -121,11 +125,15 @@ def headers_for_proxy(proxy: Proxy | None) -> dict[str, str] | None:
 
 
 def new_tcp_connector(
-    kind: type[ProxyingConnector] = ProxyingConnector, proxy: Proxy | None = None, tls: SSLContext | None = None
+    kind: type[ProxyingConnector] = ProxyingConnector,
+    proxy: Proxy | None = None,
+    tls: SSLContext | None = None,
+    unix_socket: str | None = None,
 ) -> ProxyingConnector:
     """Return aiohttp's connector without its limits: admission decides how many connections there are."""
     return kind(
         socks=proxy if proxy is not None and proxy.is_socks else None,
+        unix_socket=unix_socket,
         ssl=True if tls is None else tls,
         limit=0,
         ttl_dns_cache=_DNS_TTL_S,

@@ -38,6 +38,7 @@ from llmblast.sending.resolving import (
 )
 from llmblast.sending.session_connector import RequestPhase, RequestState, StaleCheckingConnector, request_state
 from llmblast.sending.target import Target
+from llmblast.sending.unix_sockets import not_sent as unix_socket_not_sent
 
 _MAX_BYTES_PAYLOAD_BYTES = 512 * 1024
 """Longer bodies go as a file: aiohttp writes that in pieces, and warns of bytes beyond 1 MiB."""
@@ -65,7 +66,7 @@ class SessionChannel:
         self._urls: dict[str, URL] = {}
         connect_s = min(connect_timeout_s, timeout_s)
         self._session = ClientSession(
-            connector=new_tcp_connector(StaleCheckingConnector, target.proxy, target.tls),
+            connector=new_tcp_connector(StaleCheckingConnector, target.proxy, target.tls, target.unix_socket),
             timeout=ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s),
             headers=target.headers if target.proxy is None else None,
             auto_decompress=False,
@@ -111,7 +112,8 @@ class SessionChannel:
         rendering = self._target.rendering_of(attempt.request)
         url = self._urls.get(rendering.path)
         if url is None:
-            url = self._urls[rendering.path] = URL(self._target.url_of(rendering.path))
+            url = URL(self._target.url_of(rendering.path), encoded=self._target.signer is not None)
+            self._urls[rendering.path] = url
         clock = asyncio.get_running_loop().time
         begun_s = clock()
         if self._waiters.waiting:
@@ -121,7 +123,7 @@ class SessionChannel:
             request_state.set(state)
             self._under_way.add(state)
             try:
-                reply = await self._post(url, self._target.body_of(rendering), state)
+                reply = await self._post(url, self._target.body_of(rendering), state, attempt.request.headers)
             except asyncio.CancelledError:
                 if not state.timed_out():
                     raise
@@ -144,9 +146,14 @@ class SessionChannel:
         """Return whether a file may become free: another request will end, or the timeout has not passed yet."""
         return len(self._under_way) > 1 or asyncio.get_running_loop().time() < begun_s + self._timeout_s
 
-    async def _post(self, url: URL, body: bytes, state: RequestState) -> Reply:
+    async def _post(self, url: URL, body: bytes, state: RequestState, own: Mapping[str, str] | None) -> Reply:
         data = BytesPayload(body) if len(body) <= _MAX_BYTES_PAYLOAD_BYTES else BytesIO(body)
         headers, proxy_headers = self._headers()
+        if own is not None:
+            names = {name.lower() for name in own}
+            headers = {**{name: value for name, value in (headers or {}).items() if name.lower() not in names}, **own}
+        if self._target.signer is not None:
+            headers = {**(headers or {}), **self._target.signer.sign(str(url), body)}
         async with self._session.post(
             url, data=data, headers=headers, allow_redirects=False, proxy_headers=proxy_headers
         ) as response:
@@ -165,6 +172,8 @@ class SessionChannel:
     def _explain(self, url: URL, error: Exception, state: RequestState) -> Reply:
         if state.is_reused and not state.has_head and _is_silent_end(error):
             return Reply(cause=Cause.STALE, detail="the server had closed the keep-alive connection")
+        if not state.was_sent and self._target.unix_socket is not None:
+            return unix_socket_not_sent(self._target.unix_socket, error)
         if not state.was_sent:
             return not_sent(url, error, self._target.proxy)
         foreign = "" if self._has_replied else state.explain_first_use()

@@ -191,8 +191,8 @@ class StaleCheckingConnector(ProxyingConnector):
     to the next request as its reply.
     """
 
-    def __init__(self, socks: Proxy | None = None, **options: Any) -> None:
-        super().__init__(socks, **options)
+    def __init__(self, socks: Proxy | None = None, unix_socket: str | None = None, **options: Any) -> None:
+        super().__init__(socks, unix_socket, **options)
         handler: type[ResponseHandler] = EofReportingHandler
         self._factory = partial(handler, loop=self._loop)
 

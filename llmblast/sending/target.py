@@ -5,18 +5,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from ssl import SSLContext
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Final, NoReturn
+from urllib.parse import quote, urlsplit
 
 import orjson
 
 from llmblast.errors import UsageError
-from llmblast.models import Provider, RawBody, Rendering, Request
-from llmblast.sending.auth import DEFAULT_KEY_HEADERS, auth_header, check_auth
+from llmblast.models import (
+    MODEL_PLACE,
+    PathProvider,
+    Provider,
+    RawBody,
+    Rendering,
+    Request,
+    Signer,
+    can_sign,
+    names_model_in_path,
+    writes_model,
+)
+from llmblast.sending.auth import BEARER_HEADER, DEFAULT_KEY_HEADERS, auth_header, check_auth
 from llmblast.sending.proxies import Proxy, find_proxy
 from llmblast.settings import EndpointSettings
 
 USER_AGENT = "llmblast/0.1"
+MOCK_MODEL = "mock"
 _RESERVED_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 _VERSION = r"/v\d+$"
 _OWN_VERSION = r"v\d+/"
@@ -41,6 +53,16 @@ class Target:
     proxy: Proxy | None = None
     tls: SSLContext | None = None
     """The certificates of an https endpoint, where they are not the default."""
+    signer: Signer | None = field(default=None, repr=False)
+    """Adds headers to each request that depend on its body."""
+    addressing: PathProvider | None = None
+    """The provider where its paths name the model, and"""
+    model: str = ""
+    """the model that they name where the line has none."""
+    takes_model: bool = True
+    """A body without a model gets one as its first member."""
+    unix_socket: str | None = None
+    """The file at which the server listens, where that is no port."""
 
     def with_key(self, key: str) -> "Target":
         """Return the same target with another API key."""
@@ -53,18 +75,7 @@ class Target:
 
     def rendering_of(self, request: Request) -> Request | Rendering:
         """Return path and body for this endpoint's provider: the request's, or rendered once for each other kind."""
-        kind, content = self.provider.kind, request.content
-        if request.kind == kind or content is None:
-            return request
-        if isinstance(content, RawBody):
-            return Rendering(self.provider.dialects[content.dialect], request.body, request.needs_model)
-        if content.renderings is None:
-            content.renderings = {}
-        rendering = content.renderings.get(kind)
-        if rendering is None:
-            path, body = self.provider.render(content)
-            rendering = content.renderings[kind] = Rendering(path, body, needs_model=True)
-        return rendering
+        return rendering_for(self.provider, request)
 
     def body_of(self, request: Request | Rendering) -> bytes:
         """Return the JSON to send: the request's, with this endpoint's model where it names none."""
@@ -73,16 +84,48 @@ class Target:
 
     def parts_of(self, request: Request | Rendering) -> tuple[bytes, bytes | memoryview]:
         """Return the JSON to send in two parts, so that a long prompt is not copied to put the model in front of it."""
-        body = request.body
-        if not request.needs_model or not self.model_prefix:
+        body, prefix = request.body, self.model_prefix
+        if not request.needs_model:
             return b"", body
-        return self.model_prefix, body[1:] if len(body) <= _MAX_COPIED_BYTES else memoryview(body)[1:]
+        if request.model is not None and self.takes_model:
+            prefix = b'{"model":' + orjson.dumps(request.model) + b","
+        if not prefix:
+            return b"", body
+        return prefix, body[1:] if len(body) <= _MAX_COPIED_BYTES else memoryview(body)[1:]
+
+    def headers_for(self, own: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the headers of a request whose line sets some itself; these replace headers of the same name."""
+        names = {name.lower() for name in own}
+        return {**{name: value for name, value in self.headers.items() if name.lower() not in names}, **own}
 
     def url_of(self, path: str) -> str:
         """Return the URL for `path`; a query in the base URL, such as `?api-version=`, stays at its end."""
         parts = urlsplit(self.base)
+        if self.addressing is not None:
+            path = self.addressing.path_for(path, self.model)
         base = re.sub(_VERSION, "", parts.path) if re.match(_OWN_VERSION, path) else parts.path
         return parts._replace(path=f"{base}/{path}").geturl()
+
+
+def rendering_for(provider: Provider, request: Request) -> Request | Rendering:
+    """Return path and body of a request for a provider: the request's, or rendered once for each other kind."""
+    kind, content = provider.kind, request.content
+    if request.kind == kind or content is None:
+        return request
+    if isinstance(content, RawBody):
+        path = provider.dialects[content.dialect]
+        if request.model is not None and names_model_in_path(provider):
+            path = provider.path_for(path, request.model)
+        return Rendering(path, request.body, request.needs_model)
+    if content.renderings is None:
+        content.renderings = {}
+    rendering = content.renderings.get(kind)
+    if rendering is None:
+        path, body = provider.render(content)
+        if content.model is not None and names_model_in_path(provider):
+            path = provider.path_for(path, content.model)
+        rendering = content.renderings[kind] = Rendering(path, body, True, content.model)
+    return rendering
 
 
 def make_target(
@@ -91,12 +134,15 @@ def make_target(
     key: str | None,
     provider: Provider,
     environ: Mapping[str, str] | None = None,
+    *,
+    is_mock: bool = False,
 ) -> Target:
     """Return the target of an endpoint. Its own model and headers replace the run's `model` and the default headers.
-    `environ` may name proxies.
+    `environ` may name proxies and credentials. The built-in mock (`is_mock`) needs neither a model nor a signature.
 
     Raises UsageError for a header that HTTP cannot carry or that the transports write themselves, for a proxy and for
-    certificates that cannot be used. Reads files.
+    certificates that cannot be used, where a URL has to name a model and there is none, and where there is no
+    credential to sign with. Reads files.
     """
     headers = {
         "User-Agent": USER_AGENT,
@@ -111,20 +157,66 @@ def make_target(
     theirs = frozenset(header.lower() for header in endpoint.headers)
     headers = {header: value for header, value in headers.items() if header.lower() not in theirs}
     headers.update(endpoint.headers)
-    name = endpoint.model or model
-    prefix = b'{"model":' + orjson.dumps(name) + b"," if name else b""
+    name = model_of(endpoint, model, provider, is_mock=is_mock)
+    prefix = b'{"model":' + orjson.dumps(name) + b"," if name and not writes_model(provider) else b""
+    addressing = provider if names_model_in_path(provider) else None
+    base = provider.base_url(endpoint.url)
+    if MODEL_PLACE in base:
+        base = base.replace(MODEL_PLACE, quote(name or _missing_model(endpoint, provider), safe=""))
     target = Target(
         endpoint.name,
-        provider.base_url(endpoint.url),
+        base,
         provider,
         headers,
-        prefix,
+        prefix if addressing is None else addressing.body_prefix,
         partial(auth_header, endpoint, provider),
         theirs,
         find_proxy(endpoint, environ or {}),
         _tls_context(endpoint),
+        None if key is not None or is_mock else _find_signer(endpoint, provider, theirs, environ or {}),
+        addressing,
+        name or "",
+        addressing is None and not writes_model(provider),
+        endpoint.unix_socket,
     )
     return target if key is None else target.with_key(key)
+
+
+def model_of(endpoint: EndpointSettings, model: str | None, provider: Provider, *, is_mock: bool = False) -> str | None:
+    """Return the model of an endpoint: by its settings, else by its URL where that names one, else the run's `model`.
+
+    Raises UsageError where the API needs one in each URL and there is none.
+    """
+    if endpoint.model or not names_model_in_path(provider):
+        return endpoint.model or model
+    name = provider.model_in(endpoint.url) or model
+    if name is None and not is_mock:
+        _missing_model(endpoint, provider)
+    return name or MOCK_MODEL
+
+
+def check_model(endpoint: EndpointSettings, model: str | None, provider: Provider) -> None:
+    """Raise UsageError where the URLs of an endpoint have to name a model and there is none."""
+    if endpoint.is_mock:
+        return
+    name = model_of(endpoint, model, provider)
+    if name is None and MODEL_PLACE in provider.base_url(endpoint.url):
+        _missing_model(endpoint, provider)
+
+
+def _missing_model(endpoint: EndpointSettings, provider: Provider) -> NoReturn:
+    raise UsageError(
+        f"endpoint {endpoint.name}: the model is missing, which the URL of each {provider.kind} request names: "
+        "add model=NAME, or --model NAME"
+    )
+
+
+def _find_signer(
+    endpoint: EndpointSettings, provider: Provider, own_headers: frozenset[str], environ: Mapping[str, str]
+) -> Signer | None:
+    if BEARER_HEADER.lower() in own_headers or not can_sign(provider):
+        return None
+    return provider.new_signer(endpoint.name, endpoint.url, environ)
 
 
 def _tls_context(endpoint: EndpointSettings) -> SSLContext | None:

@@ -68,6 +68,8 @@ class ErrorKind:
     count: int
     first_line: int
     message: str
+    first_file: str | None = None
+    """The file of that line, if there are several."""
 
 
 @dataclass(slots=True)
@@ -111,8 +113,21 @@ class Counters:
     hedged: int = 0
     """Requests that were sent to a second endpoint before the first one had answered."""
     succeeded: int = 0
+    cached: int = 0
+    """Successes for which nothing was sent: the answer to an equal request was there."""
+    repeats: int = 0
+    """Requests that `--repeat` has added to those of the lines that were read."""
     flagged: int = 0
     """Successes whose answer was cut off or filtered."""
+    invalid: int = 0
+    """Answers that did not fit what `--expect`, `--schema` and the like ask for."""
+    repairs: int = 0
+    """Requests that asked again for such an answer, with the reason."""
+    escalated: int = 0
+    """Lines that went to the endpoint or model of `--escalate`."""
+    invalid_prompt_tokens: int = 0
+    invalid_completion_tokens: int = 0
+    """Tokens of the invalid answers; they are not among the others."""
     failed: int = 0
     """Records in errors.jsonl written by this run."""
     retries: int = 0
@@ -144,6 +159,11 @@ class Counters:
         return self.last_sent_s - self.first_sent_s
 
     @property
+    def records_due(self) -> int:
+        """Records that the lines read need, of this run or an earlier one."""
+        return self.lines_read + self.repeats
+
+    @property
     def done(self) -> int:
         """Lines that have their record, from this run or an earlier one."""
         return self.skipped + self.succeeded + self.failed
@@ -151,7 +171,7 @@ class Counters:
     @property
     def pending(self) -> int:
         """Lines read that have no record yet."""
-        return max(self.lines_read - self.done, 0)
+        return max(self.records_due - self.done, 0)
 
     @property
     def has_unread_input(self) -> bool:
@@ -171,13 +191,13 @@ class Counters:
         """Prompt and completion tokens that providers reported."""
         return self.prompt_tokens + self.completion_tokens
 
-    def count_error(self, code: str, line: int, message: str) -> None:
+    def count_error(self, code: str, line: int, message: str, file: str | None = None) -> None:
         """Count the final error of a line under its code. Kinds beyond the maximum share one entry."""
         kind = self.error_kinds.get(code)
         if kind is None and len(self.error_kinds) >= MAX_ERROR_KINDS:
             code, message = "other", "other errors"
             kind = self.error_kinds.get(code)
         if kind is None:
-            self.error_kinds[code] = ErrorKind(1, line, message)
+            self.error_kinds[code] = ErrorKind(1, line, message, file)
         else:
             kind.count += 1

@@ -24,11 +24,12 @@ class TotalLines(NamedTuple):
 def total_lines(counters: Counters) -> TotalLines | None:
     """Return the exact number once the input has ended, before that lines read x size / bytes read, or None."""
     if counters.input_ended:
-        return TotalLines(counters.lines_read, True)
+        return TotalLines(counters.records_due, True)
     if not counters.input_bytes or not counters.bytes_read or not counters.lines_read:
         return None
     estimate = max(round(counters.lines_read * counters.input_bytes / counters.bytes_read), counters.lines_read)
-    return TotalLines(estimate if counters.lines_limit is None else min(estimate, counters.lines_limit), False)
+    lines = estimate if counters.lines_limit is None else min(estimate, counters.lines_limit)
+    return TotalLines(round(lines * counters.records_due / counters.lines_read), False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,5 +89,5 @@ class Pace:
             return 0.0 if total.is_exact else None
         if counters.lines_read >= _MIN_LINES_READ and not counters.skipped:
             finished_before = 0  # of another input, which has the same outputs
-        to_skip = min(finished_before, total.lines - counters.lines_read)
+        to_skip = min(finished_before, total.lines - counters.records_due)
         return self._time_left.seconds(total.lines - counters.done - to_skip)

@@ -82,7 +82,9 @@ class Summary:
                 "read": counters.lines_read,
                 "skipped": counters.skipped,
                 "skipped_failed": counters.skipped_failed,
+                "repeats": counters.repeats,
                 "answered": counters.succeeded,
+                "cached": counters.cached,
                 "flagged": counters.flagged,
                 "failed": counters.failed,
                 "malformed": counters.malformed,
@@ -96,6 +98,13 @@ class Summary:
                 "maybe_billed": counters.maybe_billed,
                 "abandoned": counters.abandoned,
                 "per_second": _rounded(self._requests_per_s, 3),
+            },
+            "answers": {
+                "invalid": counters.invalid,
+                "repairs": counters.repairs,
+                "escalated": counters.escalated,
+                "invalid_prompt_tokens": counters.invalid_prompt_tokens,
+                "invalid_completion_tokens": counters.invalid_completion_tokens,
             },
             "tokens": {
                 "prompt": counters.prompt_tokens,
@@ -139,6 +148,8 @@ class Summary:
 
     def _facts(self) -> list[tuple[str, list[str]]]:
         facts = [("requests", self._request_facts()), ("time", self._time_facts())]
+        if self.counters.invalid:
+            facts.insert(1, ("repairs", self._repair_facts()))
         if self.counters.tokens:
             facts.append(("tokens", self._token_facts()))
         if self.counters.latency.count:
@@ -154,7 +165,10 @@ class Summary:
         facts = [f"{count(counters.lines_read)} read"]
         if counters.skipped:
             facts.append(f"{count(counters.skipped)} skipped ({self._skipped_how})")
-        facts.append(f"{count(counters.succeeded)} answered")
+        if counters.repeats:
+            facts.append(_plural(counters.repeats, "repeat", "repeats"))
+        cached = f" ({count(counters.cached)} without a request)" if counters.cached else ""
+        facts.append(f"{count(counters.succeeded)} answered{cached}")
         malformed = f" ({_plural(counters.malformed, 'bad line', 'bad lines')})" if counters.malformed else ""
         facts.append(f"{count(counters.failed)} failed{malformed}")
         return facts + self._pending_facts()
@@ -208,6 +222,16 @@ class Summary:
             facts.append(f"{count(counters.abandoned)} dropped, maybe billed")
         return facts
 
+    def _repair_facts(self) -> list[str]:
+        """Return the facts about answers that did not fit: they were paid for, too."""
+        counters = self.counters
+        facts = [_plural(counters.repairs, "repair", "repairs")]
+        if counters.escalated:
+            facts.append(f"{count(counters.escalated)} escalated")
+        facts.append(_plural(counters.invalid, "invalid answer", "invalid answers"))
+        prompt, completion = counters.invalid_prompt_tokens, counters.invalid_completion_tokens
+        return facts + ([f"{count(prompt)} + {count(completion)} tokens for these"] if prompt or completion else [])
+
     def _time_facts(self) -> list[str]:
         per_s = self._requests_per_s
         return [duration(self.duration_s)] + ([f"{rate(per_s)} requests/s"] if per_s is not None else [])
@@ -236,7 +260,7 @@ class Summary:
         heads_width = max(map(cell_width, heads))
         lines = ["errors"]
         for head, (code, kind) in zip(heads, top, strict=True):
-            message, where = _message(code, kind), f"first at line {count(kind.first_line)}:"
+            message, where = _message(code, kind), f"first at {_place(kind)}:"
             line = f"  {head}{' ' * (heads_width - cell_width(head))}  {where} {message}"
             if cell_width(line) <= width:
                 lines.append(line)
@@ -253,6 +277,11 @@ def _endpoint_lines(endpoints: Sequence[EndpointCounters], width: int) -> list[s
     told = [endpoint for endpoint in shown if endpoint.state]
     states = [(sanitize_text(endpoint.name), sanitize_text(endpoint.state)) for endpoint in told]
     return table + [f"{name}: {state}" for name, state in states if not any(row.endswith(state) for row in table)]
+
+
+def _place(kind: ErrorKind) -> str:
+    line = f"line {count(kind.first_line)}"
+    return line if kind.first_file is None else f"{line} of {_path(kind.first_file)}"
 
 
 def _message(code: str, kind: ErrorKind) -> str:

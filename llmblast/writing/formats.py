@@ -1,16 +1,19 @@
 """Formats: render outcomes as records, one line of JSON each. `key` is the first member, so recovery need not parse.
 
 A record format is one function and one line in `FORMATS`. The user's own fields follow ours; those with names that any
-of our records uses are members of `fields`. No function raises an error, whatever an answer contains.
+of our records uses are members of `fields`. Where a run has several inputs, `file` behind `line` names that of the
+line; in other runs, `file` may be the name of an own field. No function raises an error, whatever an answer contains.
 """
 
 import base64
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from llmblast.models import Failure, Line, Outcome, Reply, Request, Success
+from llmblast.models import Failure, InvalidAnswers, Line, Outcome, Reply, Request, Success
 from llmblast.writing.safe_json import dump_line, embed, load_object
 
+AUTO: Final = "auto"
+"""The format of a record is that of its line."""
 _REQUEST_ID_HEADERS: Final = (
     b"x-request-id",
     b"request-id",
@@ -19,8 +22,22 @@ _REQUEST_ID_HEADERS: Final = (
     b"x-goog-request-id",
 )
 """Of OpenAI and most servers, Anthropic, Azure, Amazon, Google; the first in a reply counts."""
+ANTHROPIC_ERRORS: Final[Mapping[int, str]] = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+"""The types of errors that its clients know. Source: docs.anthropic.com/en/api/errors."""
 _CUSTOM_ID: Final = b'"custom_id"'
-_OUR_NAMES: Final = frozenset(
+OUR_NAMES: Final = frozenset(
     {
         "key",
         "line",
@@ -35,18 +52,27 @@ _OUR_NAMES: Final = frozenset(
         "attempts",
         "latency",
         "maybe_billed",
+        "parsed",
+        "repairs",
+        "invalid_usage",
+        "cached",
+        "repeat",
         "error",
         "body",
         "fields",
     }
 )
+_OUR_NAMES_WITH_FILE: Final = OUR_NAMES | {"file"}
 
 
-def render(outcome: Outcome, echo: bool = True, body: str = "auto") -> bytes:
-    """Return the record with its newline. `echo` keeps the input, `body` (always, auto, never) the raw reply."""
+def render(outcome: Outcome, echo: bool = True, body: str = "auto", output_format: str | None = None) -> bytes:
+    """Return the record with its newline. `echo` keeps the input, `body` (always, auto, never) the raw reply.
+
+    `output_format` is a name in `FORMATS`; None stands for that of the line.
+    """
     if isinstance(outcome, Success):
-        return FORMATS.get(outcome.request.output_format, llmblast_record)(outcome, echo, body)
-    return error_record(outcome, echo)
+        return FORMATS.get(output_format or outcome.request.output_format, llmblast_record)(outcome, echo, body)
+    return error_record(outcome, echo, output_format)
 
 
 def llmblast_record(success: Success, echo: bool, body: str) -> bytes:
@@ -61,16 +87,18 @@ def llmblast_record(success: Success, echo: bool, body: str) -> bytes:
         "finish_reason": answer.finish_reason,
         "usage": answer.usage,
         "model": answer.model,
-        "endpoint": success.endpoint,
+        "endpoint": success.endpoint or None,
         "attempts": success.attempts,
         "latency": (reply.latency_s * 1e6 + 0.5) // 1 / 1e6,  # `round` takes four times as long
     }
+    if request.repeat:
+        record = _with_repeat(record, request)
     if not echo:
         del record["input"]
     _add_billing_and_fields(record, success)
     if body == "always" or (body == "auto" and answer.says_more):
         record["body"] = embed(reply.body)
-    return dump_line(record)
+    return _dump(record, success.request)
 
 
 def openai_batch_record(success: Success, echo: bool, body: str) -> bytes:
@@ -81,19 +109,20 @@ def openai_batch_record(success: Success, echo: bool, body: str) -> bytes:
     record = _batch_members(success.request, success.reply)
     record["error"] = None
     _add_billing_and_fields(record, success)
-    return dump_line(record)
+    return _dump(record, success.request)
 
 
-def error_record(failure: Failure, echo: bool = True) -> bytes:
+def error_record(failure: Failure, echo: bool = True, output_format: str | None = None) -> bytes:
     """Return a record of errors.jsonl. `request` is the original line: JSON if it is JSON, else text.
 
     If the line is not UTF-8, `request_base64` has its exact bytes. A raw reply is always kept: it may have been billed.
     """
     line = failure.line
-    if isinstance(line, Request) and line.output_format in _ERROR_FORMATS:
-        return _ERROR_FORMATS[line.output_format](failure)
-    record: dict[str, object] = {"key": line.key, "line": line.number, "id": line.id}
-    if not isinstance(line, Request) and (custom_id := _custom_id_in(line.text)) is not None:
+    wanted = output_format or (line.output_format if isinstance(line, Request) else "")
+    if wanted in _ERROR_FORMATS:
+        return _ERROR_FORMATS[wanted](failure)
+    record = _with_repeat({"key": line.key, "line": line.number, "id": line.id}, line)
+    if output_format is None and not isinstance(line, Request) and (custom_id := _custom_id_in(line.text)) is not None:
         record["custom_id"] = custom_id
         record["response"] = None
     if echo:
@@ -120,20 +149,24 @@ def anthropic_batch_record(success: Success, echo: bool, body: str) -> bytes:
     Source: docs.anthropic.com/en/api/retrieving-message-batch-results.
     """
     request = success.request
-    record: dict[str, object] = {"key": request.key, "line": request.number, "custom_id": request.id}
+    record = _with_repeat({"key": request.key, "line": request.number, "custom_id": _custom_id_of(request)}, request)
     record["result"] = {"type": "succeeded", "message": embed(success.reply.body)}
     _add_billing_and_fields(record, success)
-    return dump_line(record)
+    return _dump(record, success.request)
 
 
 def _anthropic_batch_error(failure: Failure) -> bytes:
-    """Return a line of the results of an Anthropic batch, followed by the members of other error records."""
+    """Return a line of the results of an Anthropic batch, followed by the members of other error records.
+
+    Without an error of that API, the type is the one that its documentation has for the status.
+    """
     line, reply = failure.line, failure.reply
-    error: object = {"type": "error", "error": {"type": failure.code, "message": failure.error}}
+    kind = ANTHROPIC_ERRORS.get(failure.status, "api_error" if failure.attempts else "invalid_request_error")
+    error: object = {"type": "error", "error": {"type": kind, "message": failure.error}}
     has_error = reply is not None and load_object(reply.body).get("type") == "error"
     if reply is not None and has_error:
         error = embed(reply.body)
-    record: dict[str, object] = {"key": line.key, "line": line.number, "custom_id": line.id}
+    record = _with_repeat({"key": line.key, "line": line.number, "custom_id": _custom_id_of(line)}, line)
     record["result"] = {"type": "errored", "error": error}
     record["error"] = {"code": failure.code, "message": failure.error}
     return _dump_failure(record, failure, keep_body=not has_error)
@@ -154,18 +187,34 @@ def _batch_members(line: Line, reply: Reply | None) -> dict[str, object]:
     """Return the first members of an OpenAI batch record. Without an HTTP reply `response` is null."""
     response = None
     if reply is not None and reply.status:
-        response = {"status_code": reply.status, "request_id": _request_id_of(reply), "body": embed(reply.body)}
-    return {
+        request_id = _request_id_of(reply) or f"req_{line.key}_{line.number}"
+        response = {"status_code": reply.status, "request_id": request_id, "body": embed(reply.body)}
+    record: dict[str, object] = {
         "key": line.key,
         "line": line.number,
         "id": f"batch_req_{line.key}_{line.number}",
-        "custom_id": line.id,
+        "custom_id": _custom_id_of(line),
         "response": response,
     }
+    return _with_repeat(record, line)
+
+
+def _with_repeat(record: dict[str, object], line: Line) -> dict[str, object]:
+    """Return the record with `repeat` behind key and line: later runs read it there (`reading.completed_keys`)."""
+    if not isinstance(line, Request) or not line.repeat:
+        return record
+    return {"key": line.key, "line": line.number, "repeat": line.repeat, **record}
+
+
+def _custom_id_of(line: Line) -> str | int:
+    """Return the id of a line, a text; only a batch line whose own `custom_id` is a number keeps that."""
+    if isinstance(line.id, str) or (isinstance(line, Request) and line.output_format == "openai-batch"):
+        return line.id
+    return str(line.id)
 
 
 def _request_id_of(reply: Reply) -> str | None:
-    """Return the id that the provider, or a gateway before it, gave to the request."""
+    """Return the id that the provider, or a gateway before it, gave to the request, if it names one."""
     for name in _REQUEST_ID_HEADERS:
         if value := reply.header(name):
             return value.decode("utf-8", "replace")
@@ -190,27 +239,57 @@ def _dump_failure(record: dict[str, object], failure: Failure, *, keep_body: boo
     record["endpoint"] = failure.endpoint
     if failure.maybe_billed:
         record["maybe_billed"] = failure.maybe_billed
+    if failure.invalid is not None:
+        _add_repairs(record, failure.invalid)
     if failure.body and keep_body:
         record["body"] = embed(failure.body)
     record["request"] = embed(text)
     if not _is_utf8(text):
         record["request_base64"] = base64.b64encode(text).decode()
+    return _dump(record, failure.line)
+
+
+def _dump(record: dict[str, object], line: Line) -> bytes:
+    """Return the record as a line; `file` stands behind `key`, `line` and `repeat`."""
+    if line.file is not None:
+        start: dict[str, object] = {"key": line.key, "line": line.number}
+        if "repeat" in record and isinstance(line, Request) and line.repeat:
+            start["repeat"] = line.repeat
+        start["file"] = line.file
+        return dump_line({**start, **record})
     return dump_line(record)
 
 
 def _add_billing_and_fields(record: dict[str, object], success: Success) -> None:
     if success.maybe_billed:
         record["maybe_billed"] = success.maybe_billed
+    if success.cached:
+        record["cached"] = True
+    if success.parsed is not None:
+        record["parsed"] = embed(success.parsed)
+    if success.invalid is not None:
+        _add_repairs(record, success.invalid)
     if extra := success.request.extra:
-        _add_fields(record, extra)
+        _add_fields(record, extra, OUR_NAMES if success.request.file is None else _OUR_NAMES_WITH_FILE)
 
 
-def _add_fields(record: dict[str, object], extra: Mapping[str, object]) -> None:
-    if _OUR_NAMES.isdisjoint(extra):
+def _add_repairs(record: dict[str, object], invalid: InvalidAnswers) -> None:
+    """Add how often the line was asked again, and the tokens of the answers that did not fit: `usage` has none of
+    these.
+    """
+    record["repairs"] = invalid.repairs
+    record["invalid_usage"] = {
+        "prompt_tokens": invalid.prompt_tokens,
+        "completion_tokens": invalid.completion_tokens,
+    }
+
+
+def _add_fields(record: dict[str, object], extra: Mapping[str, object], our_names: frozenset[str]) -> None:
+    if our_names.isdisjoint(extra):
         record.update(extra)
         return
-    record.update({name: value for name, value in extra.items() if name not in _OUR_NAMES})
-    record["fields"] = {name: value for name, value in extra.items() if name in _OUR_NAMES}
+    record.update({name: value for name, value in extra.items() if name not in our_names})
+    record["fields"] = {name: value for name, value in extra.items() if name in our_names}
 
 
 def _is_utf8(data: bytes) -> bool:

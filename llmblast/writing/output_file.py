@@ -11,6 +11,8 @@ import fcntl
 import os
 import select
 import stat
+import sys
+import termios
 from collections.abc import Callable, Iterator, Mapping
 
 from llmblast.errors import OutputBlockedError, OutputFailedError
@@ -26,6 +28,9 @@ _FIXES: Mapping[type[OSError], str] = {
     IsADirectoryError: "is a directory: name a file in it",
     PermissionError: "permission denied: allow it, or choose another file",
 }
+_GET_PIPE_SIZE: int | None = getattr(fcntl, "F_GETPIPE_SZ", None)  # Linux only
+_USUAL_PIPE_BYTES = 64 * 1024
+_LINE_BLOCK_BYTES = 16 * 1024
 _sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
@@ -129,6 +134,26 @@ class OutputFile:
         """Size of a regular file."""
         return os.fstat(self._fd).st_size
 
+    @property
+    def pipe_bytes(self) -> int:
+        """Bytes that a pipe holds for its reader; 0 for all else."""
+        if not self._is_shared_pipe:
+            return 0
+        try:
+            return fcntl.fcntl(self._fd, _GET_PIPE_SIZE) if _GET_PIPE_SIZE is not None else _USUAL_PIPE_BYTES
+        except OSError:
+            return _USUAL_PIPE_BYTES
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes in a pipe that its reader has not read, also if it is gone; 0 where the system does not tell."""
+        if not self._is_shared_pipe:
+            return 0
+        try:
+            return int.from_bytes(fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+        except OSError:
+            return 0
+
     def take_back(self, size_bytes: int) -> None:
         """Remove the last bytes, which are safe elsewhere, if the device allows that."""
         if self.is_resumable and size_bytes:
@@ -149,6 +174,17 @@ class OutputFile:
                 if left_bytes < 0:
                     return
                 yield line
+
+    def read_line(self, offset: int) -> bytes:
+        """Return the line that starts at `offset`, with its newline. Blocks. Raises OSError."""
+        parts: list[bytes] = []
+        while block := os.pread(self._fd, _LINE_BLOCK_BYTES, offset):
+            end = block.find(b"\n") + 1
+            parts.append(block[: end or None])
+            if end:
+                break
+            offset += len(block)
+        return b"".join(parts)
 
     def empty(self) -> None:
         """Remove all records."""

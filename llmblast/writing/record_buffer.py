@@ -69,9 +69,20 @@ class RecordBuffer:
         """Forget the records that were synced."""
         self._syncing = []
 
-    def forget_whole_records(self) -> None:
-        """Forget the written records of a pipe, where nothing can be synced."""
-        self._take_whole_records()
+    def forget_read_records(self, unread_bytes: int, *, is_exact: bool = False) -> None:
+        """Forget the written records of a pipe, where nothing can be synced, but for the last `unread_bytes` of them:
+        its reader may not have read these. They are cut `is_exact`-ly only at the end, since that copies them.
+        """
+        if not unread_bytes:
+            self._take_whole_records()
+            return
+        pieces = self._unsynced
+        while len(pieces) > 1 and self.unsynced_bytes - len(pieces[0]) >= unread_bytes and pieces[0].endswith(b"\n"):
+            self.unsynced_bytes -= len(pieces.pop(0))
+        if is_exact:
+            data = b"".join(pieces)
+            start = data.rfind(b"\n", 0, max(0, len(data) - unread_bytes)) + 1
+            self._unsynced, self.unsynced_bytes = [data[start:]], len(data) - start
 
     def forget_moved(self) -> None:
         """Forget all records but the gathered ones: another place has them."""

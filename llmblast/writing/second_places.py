@@ -84,7 +84,8 @@ class SecondPlaces:
         if missing:
             sentence += f"; {_number(missing)} lost: they could not be written anywhere else"
         if self.is_reader_gone:
-            return ReaderGoneError(f"{sentence} (only a run with --save FILE can be resumed)")
+            go_on = f"; to go on from there: --save {self.names[-1]}" if self.count else ""
+            return ReaderGoneError(f"{sentence} (only a run with --save FILE can be resumed{go_on})")
         return OutputFailedError(f"{sentence}: {self._advice()}")
 
     def _advice(self) -> str:

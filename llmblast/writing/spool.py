@@ -19,15 +19,13 @@ from itertools import chain
 
 from llmblast.errors import OutputBlockedError
 from llmblast.pipes import STDOUT
+from llmblast.writing.merging import append, append_missing, batches_of
 from llmblast.writing.output_file import OutputFile
-from llmblast.writing.recovery import RECORD_START
 from llmblast.writing.rewriting import sync_directory_of
 
 SUFFIX = ".spool.jsonl"
 POINTER = ".spool"
 _MAX_POINTERS = 9
-_AFTER_KEY = len(RECORD_START) + 16 + len(b'",')
-_BATCH_BYTES = 256 * 1024
 
 
 class Spool:
@@ -92,7 +90,7 @@ class Spool:
                 output.repaired.append(f"{output.name}: records of an earlier run were not added: {error}")
                 continue
             try:
-                count = _append_new(output, spool)
+                count = append_missing(output, [spool])
             finally:
                 spool.close()
             os.unlink(path)
@@ -112,8 +110,8 @@ class Spool:
             file = _open(path)
             undo.callback(file.close)
             count = 0
-            for batch in chain(_batches(lost.lines(leave_out_bytes) if lost else ()), [records]):
-                _append(file, batch)
+            for batch in chain(batches_of(lost.lines(leave_out_bytes) if lost else ()), [records]):
+                append(file, batch)
                 count += batch.count(b"\n")
             file.sync()
             sync_directory_of(path)
@@ -192,54 +190,3 @@ def _is_ours(path: str) -> bool:
     """Return whether a path is a file of this user: others may write to a temporary directory, too."""
     status = os.lstat(path)
     return os.path.isfile(path) and not os.path.islink(path) and status.st_uid == os.geteuid()
-
-
-def _append_new(output: OutputFile, spool: OutputFile) -> int:
-    """Append the records that the output does not have. Return their number."""
-    missing = {_identity(record) for record in spool.lines()}
-    missing.difference_update(_identity(record) for record in output.lines())
-    wanted = (record for record in spool.lines() if _take(missing, _identity(record)))
-    size_before = output.size_bytes
-    count = 0
-    try:
-        for batch in _batches(wanted):
-            _append(output, batch)
-            count += batch.count(b"\n")
-        output.sync()
-    except OSError as error:
-        output.take_back(output.size_bytes - size_before)
-        raise OutputBlockedError(
-            f"{output.name}: cannot add the records that wait in {spool.name}: {error.strerror}: "
-            "free some space or solve that, and run the same command again"
-        ) from None
-    return count
-
-
-def _append(file: OutputFile, data: bytes) -> None:
-    _, error = file.append(data)
-    if error is not None:
-        raise error
-
-
-def _batches(lines: Iterable[bytes]) -> Iterator[bytes]:
-    batch: list[bytes] = []
-    size_bytes = 0
-    for line in lines:
-        batch.append(line)
-        size_bytes += len(line)
-        if size_bytes >= _BATCH_BYTES:
-            yield b"".join(batch)
-            batch, size_bytes = [], 0
-    yield b"".join(batch)
-
-
-def _identity(record: bytes) -> bytes:
-    """Return the start of a record, its key and line number: each line has one record, whichever run wrote it."""
-    return record[: record.find(b",", _AFTER_KEY)]
-
-
-def _take(wanted: set[bytes], identity: bytes) -> bool:
-    if identity not in wanted:
-        return False
-    wanted.remove(identity)
-    return True

@@ -211,7 +211,7 @@ class Stream:
         size_bytes, error = await asyncio.to_thread(self._append, data)
         self._places.record_write(self._buffer.record_write(size_bytes))
         if not is_resumable:
-            self._buffer.forget_whole_records()
+            self._buffer.forget_read_records(self._places.current.pipe_bytes)
         self._listener.on_write(size_bytes)
         return error
 
@@ -245,7 +245,13 @@ class Stream:
         return now < trouble.wait_until_s
 
     async def _fail_over(self, error: OSError) -> bool:
-        """Move all records that are not durable to a second place, and go on there. Return False without a place."""
+        """Move all records that are not durable to a second place, and go on there. Return False without a place.
+
+        From a pipe whose reader is gone, also those that it has not read.
+        """
+        if not self._places.current.is_resumable:
+            unread_bytes = self._places.current.unread_bytes if isinstance(error, BrokenPipeError) else 0
+            self._buffer.forget_read_records(unread_bytes, is_exact=True)
         if not await self._places.move(self._buffer, error):
             return False
         self._listener.on_write(len(self._buffer.unwritten))

@@ -103,6 +103,36 @@ async def test_a_path_is_read_as_a_file(start_mock: StartMock, tmp_path: Path) -
         assert sorted(str(result.id) for result in results) == [f"row-{n}" for n in range(5)]
 
 
+async def test_several_files_are_read_in_their_order(start_mock: StartMock, tmp_path: Path) -> None:
+    """As texts, as Paths, or as a pattern; each result has the name of its file and its place in that."""
+    a, b = (write_prompts(tmp_path / name, 2, start) for name, start in (("b.jsonl", 0), ("a.jsonl", 2)))
+    options: dict[str, Any] = {"endpoints": start_mock().url, "model": "m"}
+
+    given: list[Sequence[str | Path]] = [[a, b], [str(a), str(b)], (str(a), b)]
+    for prompts in given:
+        summary = await llmblast.run_async(prompts, **options)
+        assert [(r.file, r.index, r.id) for r in summary.results] == [
+            *((str(a), index, f"row-{index}") for index in (0, 1)),
+            *((str(b), index, f"row-{index + 2}") for index in (0, 1)),
+        ]
+    assert [r.id for r in (await llmblast.run_async(str(tmp_path / "*.jsonl"), **options)).results] == [
+        "row-2",
+        "row-3",
+        "row-0",
+        "row-1",
+    ]
+
+
+async def test_texts_that_are_no_names_of_files_are_prompts(start_mock: StartMock) -> None:
+    """One of them is enough."""
+    prompts = ["a.jsonl", "What is in b.jsonl"]
+
+    results = await collect(prompts, endpoints=start_mock().url, model="m")
+
+    assert sorted(result.input for result in results) == sorted(prompts)
+    assert {result.file for result in results} == {None}
+
+
 async def test_a_failed_prompt_is_a_result_with_its_error(start_mock: StartMock) -> None:
     """What the server rejects, and what no request can be made of; the iteration goes on."""
     server = start_mock(

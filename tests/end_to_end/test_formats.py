@@ -119,7 +119,7 @@ def test_raw_lines_of_several_apis(tmp_path: Path, server: Server, llmblast: Run
     assert (first["id"], first["source"], first["response"], first["input"]) == ("a1", "wiki", "fine", CHAT)
     assert (second["response"], "body" in second) == ("fine", False)
     assert (third["response"], third["finish_reason"], third["usage"]["output_tokens"]) == ("Hi", "stop", 5)
-    assert (fourth["response"], fourth["body"]) == (None, REPLIES["/v1/rerank"])
+    assert {"results": fourth["response"]} == REPLIES["/v1/rerank"]
     assert "7 in, 5 out" in done.stderr
 
 

@@ -1,8 +1,8 @@
 """Inputs that nobody would write on purpose, and some that somebody would: every line one record, bounded memory."""
 
-import gzip
 import os
 import subprocess
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +16,7 @@ from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records
 from tests.processes import run_measured, start_run, wait_for_requests
 
 MIB = 1024 * 1024
+PNG = b"\x89PNG\r\n\x1a\n"
 GOOD = b'{"input":"good %d"}'
 MALFORMED = (
     b"no JSON %d",
@@ -109,7 +110,7 @@ def test_lines_that_name_large_images_cost_bounded_memory(
 ) -> None:
     """They are short, and what they become is not: one after the other is made, as there is room for it."""
     server = start_mock()
-    (tmp_path / "a.png").write_bytes(bytes(4 * MIB))
+    (tmp_path / "a.png").write_bytes(PNG + bytes(4 * MIB))
     (tmp_path / "prompts.jsonl").write_bytes(b'{"input":"What is it?","images":["a.png"]}\n' * 60)
 
     arguments = ("-j", "1", "--media-root", ".")
@@ -122,7 +123,7 @@ def test_lines_that_name_large_images_cost_bounded_memory(
 
 def test_large_requests_in_flight_cost_bounded_memory(tmp_path: Path, environment: dict[str, str]) -> None:
     """However many may be in flight: lines are read as others come to their end."""
-    (tmp_path / "a.png").write_bytes(bytes(4 * MIB))
+    (tmp_path / "a.png").write_bytes(PNG + bytes(4 * MIB))
     (tmp_path / "prompts.jsonl").write_bytes(b'{"input":"What is it?","images":["a.png"]}\n' * 200)
     arguments = ("-j", "256", "--media-root", ".", "-m", "m")
 
@@ -217,8 +218,8 @@ def test_images_out_of_bounds_are_not_sent(tmp_path: Path, start_mock: StartMock
     server = start_mock()
     root = tmp_path / "images"
     root.mkdir()
-    (root / "good.png").write_bytes(b"good")
-    (tmp_path / "secret.png").write_bytes(b"secret")
+    (root / "good.png").write_bytes(PNG)
+    (tmp_path / "secret.png").write_bytes(PNG + b"secret")
     (root / "link.png").symlink_to("../secret.png")
     (root / "folder").symlink_to(tmp_path)
     images = [
@@ -238,7 +239,7 @@ def test_images_out_of_bounds_are_not_sent(tmp_path: Path, start_mock: StartMock
     assert done.returncode == 3
     assert [record["line"] for record in records(tmp_path / "save.jsonl")] == [2]
     assert all("outside --media-root" in str(record["error"]) for record in records(tmp_path / "errors.jsonl"))
-    assert b"c2VjcmV0" not in b"".join(arrival.body for arrival in server.ledger)
+    assert b64encode(PNG + b"secret") not in b"".join(arrival.body for arrival in server.ledger)
 
 
 @pytest.mark.parametrize("way", ["file", "pipe"])
@@ -246,7 +247,7 @@ def test_images_out_of_bounds_are_not_sent(tmp_path: Path, start_mock: StartMock
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
-        ("gzip", "is gzip-compressed: decompress it: zcat FILE | llmblast run -"),
+        ("lz4", "is lz4-compressed: decompress it: lz4cat FILE | llmblast run -"),
         ("UTF-16", "is UTF-16, not UTF-8: convert it: iconv -f UTF-16 -t UTF-8 FILE | llmblast run -"),
         ("UTF-32", "is UTF-32, not UTF-8: convert it: iconv -f UTF-32 -t UTF-8 FILE | llmblast run -"),
     ],
@@ -256,7 +257,7 @@ def test_an_input_of_another_kind_is_refused_as_a_whole(
 ) -> None:
     """One sentence and exit code 65 instead of a bad line for each newline among its bytes; here it is cut off, too."""
     lines = '{"input":"x"}\n' * 50_000
-    data = gzip.compress(os.urandom(500_000)) if kind == "gzip" else lines.encode(kind)
+    data = b"\x04\x22\x4d\x18" + os.urandom(500_000) if kind == "lz4" else lines.encode(kind)
     (tmp_path / "prompts").write_bytes(data[:400_001])
     arguments = [*LLMBLAST, command, "-" if way == "pipe" else "prompts", "-u", "mock:"]
 

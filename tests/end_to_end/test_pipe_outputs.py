@@ -154,3 +154,64 @@ def test_a_file_of_errors_that_a_run_holds_is_told_at_once(
     holder.communicate()
     assert done.returncode == 73
     assert "errors.jsonl: another run is writing to it" in done.stderr
+
+
+@pytest.mark.parametrize(("latency", "count"), [(0.01, 1000), (0.5, 100)])
+def test_head_has_enough(
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock, latency: float, count: int
+) -> None:
+    """Both end soon and quietly. What `head` did not read is in a file from which the same command goes on."""
+    server = start_mock(f"latency={latency}")
+    write_prompts(tmp_path / "prompts.jsonl", count)
+    command = " ".join([*LLMBLAST, "run", "prompts.jsonl", "-u", server.url, "-j", "50", "-q"])
+
+    done = subprocess.run(
+        ["bash", "-c", f"{command} -o - | head -5; exit ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path,
+        env=unmeasured(environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    sent = server.received
+    (told,) = done.stderr.splitlines()
+    saved = told.partition("to go on from there: --save ")[2].rstrip(")")
+    kept = len(records(Path(saved)))
+    again = subprocess.run(
+        ["bash", "-c", f"{command} -o {saved}"], cwd=tmp_path, env=unmeasured(environment), timeout=60, check=False
+    )
+
+    assert done.returncode == 141
+    assert len(done.stdout.splitlines()) == 5
+    assert sent < count
+    assert again.returncode == 0
+    assert server.received == sent + count - kept
+    assert len({record["key"] for record in records(Path(saved))}) == count
+
+
+def test_records_that_a_reader_left_in_the_pipe_are_kept(
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock
+) -> None:
+    """Each answer was read by it or is in the spool."""
+    server = start_mock("latency=0.01")
+    write_prompts(tmp_path / "prompts.jsonl", 400)
+    reader = "import os, sys, time; time.sleep(1.5); sys.stdout.buffer.write(os.read(0, 3000))"
+    command = " ".join(
+        [*LLMBLAST, "run", "prompts.jsonl", "-u", server.url, "-j", "5", "--rps", "100", "-q", "-o", "-"]
+    )
+
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | {LLMBLAST[0]} -c '{reader}'"],
+        cwd=tmp_path,
+        env=unmeasured(environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    saved = done.stderr.partition("to go on from there: --save ")[2].strip().rstrip(")")
+
+    read = [line for line in done.stdout.splitlines(keepends=True) if line.endswith("\n")]
+    lines = {record["line"] for record in [*map(orjson.loads, read), *records(Path(saved))]}
+    assert len(lines) >= server.received - 5

@@ -272,7 +272,7 @@ class Toy:
         return "x-toy-key", key
 
     def unsupported_in(self, prompt):
-        return "toys take no images" if prompt.images else None
+        return "toys take no images" if prompt.parts else None
 
     def render(self, prompt):
         return "echo", orjson.dumps({"say": prompt.text})

@@ -9,14 +9,14 @@ from random import Random
 
 from llmblast.errors import ExitCode
 from llmblast.fence import Fence
-from llmblast.job.decisions import Decisions, Retry, Stop
+from llmblast.job.decisions import Decisions, Retry, SendNext, Stop
 from llmblast.job.hedged_sends import HedgedSends
 from llmblast.job.key_refresh import KeyRenewal
 from llmblast.job.line_ends import LineEnds
 from llmblast.job.refused_lines import RefusedLines
 from llmblast.job.response_handler import ResponseHandler
 from llmblast.job.wait_limit import WaitLimit
-from llmblast.models import Attempt, Failure, Outcome, Reply, Request, Success
+from llmblast.models import Attempt, Failure, Line, Outcome, Reply, Request, Success
 from llmblast.providers import DEFAULT_PROVIDER
 from llmblast.scheduling import Endpoint
 from llmblast.sending import Backoff
@@ -98,6 +98,9 @@ class Run:
         self._next_tend_s = self.now + TEND_S
         self.events = 0
 
+    def leave_out(self, line: Line) -> None:
+        """Nothing waits for it."""
+
     def put(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
         self.ended_s.append(self.now)
@@ -168,5 +171,7 @@ class Run:
         for decision in decisions:
             if isinstance(decision, Retry):
                 self.scheduler.queue.add_retry(decision.attempt, decision.due_s, has_failed=decision.has_failed)
+            elif isinstance(decision, SendNext):
+                self.scheduler.queue.add_next(decision.attempt)
             elif isinstance(decision, Stop) and self.exit_code is None:
                 self.exit_code, self.reason = decision.exit_code, decision.reason

@@ -23,7 +23,7 @@ def record(line: bytes, **more: object) -> bytes:
 def paths(tmp_path: Path) -> dict[str, Any]:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_bytes(b"\n".join(LINES))
-    return {"input": str(prompts), "save": str(tmp_path / "save.jsonl"), "errors": str(tmp_path / "errors.jsonl")}
+    return {"input": (str(prompts),), "save": str(tmp_path / "save.jsonl"), "errors": str(tmp_path / "errors.jsonl")}
 
 
 def summary(capsys: pytest.CaptureFixture[str], **settings: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from tests.watching.watching_helpers import endpoint
 )
 def test_a_run_says_which_lines_are_answered(tmp_path: Path, counters: Counters, limit: int | None, said: str) -> None:
     """With --limit it is not every line, unless there are no more."""
-    settings = Settings(input="prompts.jsonl", save=str(tmp_path / "save.jsonl"), limit=limit)
+    settings = Settings(input=("prompts.jsonl",), save=str(tmp_path / "save.jsonl"), limit=limit)
 
     assert say_finished(settings, counters, 0) == (ExitCode.OK, f"finished: {said}")
 
@@ -42,7 +42,7 @@ def test_a_run_says_which_lines_are_answered(tmp_path: Path, counters: Counters,
 )
 def test_a_run_says_which_lines_have_no_answer(counters: Counters, limit: int | None, said: str) -> None:
     """Where not one line could be read, the file is to be looked at, not the lines."""
-    settings = Settings(input="bin.dat", errors="e.jsonl", limit=limit)
+    settings = Settings(input=("bin.dat",), errors="e.jsonl", limit=limit)
 
     assert say_finished(settings, counters, 0) == (ExitCode.SOME_FAILED, f"finished: {said}")
 
@@ -92,7 +92,7 @@ def test_the_same_command_is_worth_typing_once_its_endpoint_is_there(
 )
 def test_the_next_command_follows_from_the_end(exit_code: ExitCode, save: str, expected: str | None) -> None:
     """Ready to be copied."""
-    settings = Settings(input="prompts.jsonl", save=save)
+    settings = Settings(input=("prompts.jsonl",), save=save)
 
     told = next_command(
         settings, Counters(succeeded=1), exit_code, "llmblast run prompts.jsonl", can_resume=save != "-"

@@ -14,7 +14,7 @@ from llmblast.errors import ExitCode
 from llmblast.job.back_pressure import MAX_HELD_BYTES
 from llmblast.job.engine import Engine
 from llmblast.job.pipeline import make_scheduler
-from llmblast.models import Attempt, Outcome, Reply, Request, Success
+from llmblast.models import Attempt, Line, Outcome, Reply, Request, Success
 from llmblast.sending import NO_LISTENER, Backoff, ChannelListener
 from llmblast.setting_loading import load
 from llmblast.settings import Settings
@@ -68,6 +68,9 @@ class Sink:
         self.is_full = False
         self.outcomes: list[Outcome] = []
         self.has_more = asyncio.Event()
+
+    def leave_out(self, line: Line) -> None:
+        """Nothing waits for it."""
 
     def put(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)

@@ -9,7 +9,7 @@ import pytest
 from llmblast.errors import UsageError
 from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.mocking.server import ScriptedReply
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import CustomSettings, EndpointSettings, Settings
 from tests.conftest import RunLlmblast, StartMock, records, write_prompts
 
 GPU1 = EndpointSettings(url="http://gpu1/v1", name="gpu1")
@@ -19,6 +19,11 @@ ANSWER = '{"key":"0123456789abcdef","response":"yes"}\n'
 
 def endpoint(name: str, model: str | None = None) -> EndpointSettings:
     return EndpointSettings(url=f"http://{name}/v1", name=name, model=model)
+
+
+def custom(name: str, text: str) -> EndpointSettings:
+    described = CustomSettings(body={"in": text}, text="/out")
+    return EndpointSettings(url=f"http://{name}/v1", name=name, custom=described)
 
 
 def check(tmp_path: Path, **settings: Any) -> str | None:
@@ -52,6 +57,11 @@ def complaint(tmp_path: Path, before: dict[str, Any], now: dict[str, Any]) -> st
         ({"model": "a"}, {"model": "b"}, "model of gpu1 was 'a', is 'b'"),
         ({"endpoints": (endpoint("x", "a"),)}, {"endpoints": (endpoint("x"),)}, "model of x was 'a', is not set"),
         ({"model": "a"}, {"model": "b", "endpoints": (GPU2,)}, "model was 'a', is 'b'"),
+        (
+            {"endpoints": (custom("x", "{prompt}"),)},
+            {"endpoints": (custom("x", "Q: {prompt}"),)},
+            """custom body of x was '{"in":"{prompt}"}', is '{"in":"Q: {prompt}"}'""",
+        ),
         ({"system": "a", "model": "a"}, {"system": "b", "model": "b"}, "is 'b'; system was 'a', is 'b'"),
     ],
 )

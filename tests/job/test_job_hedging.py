@@ -16,7 +16,7 @@ from llmblast.job.hedging import MAX_SAVED, MIN_SAMPLES, Hedging, Send
 from llmblast.job.pipeline import make_scheduler
 from llmblast.mocking.server import MockServer
 from llmblast.mocking.settings import MockSettings
-from llmblast.models import Attempt, Cause, Failure, Outcome, Reply, Request, Success
+from llmblast.models import Attempt, Cause, Failure, Line, Outcome, Reply, Request, Success
 from llmblast.scheduling import Endpoint, Kind
 from llmblast.sending import NO_LISTENER, TRANSPORTS, Backoff, Channel, ChannelListener
 from llmblast.setting_loading import load
@@ -48,6 +48,9 @@ class Sink:
         self.outcomes: list[Outcome] = []
         self.wanted = 0
         self.on_reached: Callable[[], None] = lambda: None
+
+    def leave_out(self, line: Line) -> None:
+        """Nothing waits for it."""
 
     def put(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)

@@ -1,5 +1,6 @@
 """The Messages API of the mock, with the official client: what it shows is what a real provider would have made."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,16 @@ def test_both_apis_are_on_one_port(start_mock: StartMock) -> None:
         client.messages.create(model="claude", max_tokens=5, messages=ASKED)
 
     assert caught.value.body == {"error": {"message": "as it is"}}
+
+
+def test_an_answer_fits_the_schema_that_is_asked_for(client: anthropic.Anthropic) -> None:
+    """In the form that the API has for it; another form is refused."""
+    schema = {**TOOL["input_schema"], "additionalProperties": False}
+    wanted: Any = {"format": {"type": "json_schema", "schema": schema}}
+
+    message = client.messages.create(model="claude", max_tokens=500, messages=ASKED, output_config=wanted)
+
+    assert list(json.loads(said(message))) == ["name"]
+    wrong: Any = {"format": {"type": "text"}}
+    with pytest.raises(anthropic.BadRequestError, match="output_config"):
+        client.messages.create(model="claude", max_tokens=9, messages=ASKED, output_config=wrong)

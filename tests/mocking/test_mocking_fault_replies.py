@@ -6,6 +6,7 @@ from email.utils import parsedate_to_datetime
 import pytest
 
 from llmblast.mocking.answers import Answers
+from llmblast.mocking.fault_answers import ANSWERS as ANSWER_FAULTS
 from llmblast.mocking.fault_bodies import BODIES
 from llmblast.mocking.fault_statuses import STATUSES
 from llmblast.mocking.incident import Incident
@@ -27,11 +28,11 @@ def text_in(body: bytes) -> object:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-@pytest.mark.parametrize("kind", BODIES)
+@pytest.mark.parametrize("kind", [*BODIES, *ANSWER_FAULTS])
 @pytest.mark.parametrize("answer", [CHAT, COMPLETION], ids=["chat", "completion"])
 def test_the_text_that_a_reply_tells_is_the_one_in_its_body(kind: str, answer: object) -> None:
     """The ledger goes by it: where it tells none, no client can read any."""
-    reply = BODIES[kind](Incident(CHAT if answer is CHAT else COMPLETION, NOW_S))
+    reply = {**BODIES, **ANSWER_FAULTS}[kind](Incident(CHAT if answer is CHAT else COMPLETION, NOW_S))
 
     assert reply.status == 200
     assert text_in(reply.body) == reply.text
@@ -77,3 +78,13 @@ def test_a_date_is_not_before_the_wait_is_over() -> None:
 def test_a_fault_is_called_by_its_status(kind: str) -> None:
     """So that a person finds it."""
     assert STATUSES[kind](Incident(CHAT, NOW_S)).status == int(kind[:3])
+
+
+@pytest.mark.parametrize("kind", ANSWER_FAULTS)
+def test_an_answer_that_was_not_asked_for_comes_in_both_apis(kind: str) -> None:
+    """Anthropic's messages have their texts in blocks."""
+    message = ANSWERS.answer("messages", b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Count"}]}')
+
+    reply = ANSWER_FAULTS[kind](Incident(message, NOW_S))
+
+    assert json.loads(reply.body)["content"][0]["text"] == reply.text != message.text

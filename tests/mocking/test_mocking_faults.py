@@ -163,3 +163,11 @@ def test_the_shares_of_a_file_come_on_top_of_the_settings() -> None:
 
     assert drawn["500"] == pytest.approx(2000, abs=100)
     assert drawn["500"] + drawn["reset"] == 4000
+
+
+def test_a_rule_may_be_for_the_requests_without_a_text() -> None:
+    """Such as those that do not ask again."""
+    rules = Faults(MockSettings(), [Rule(kind="500", lacking="assistant")])
+
+    assert rules.draw(b"hello")[0] is not None
+    assert rules.draw(b"hello assistant")[0] is None

@@ -39,6 +39,18 @@ def test_an_image_counts_by_its_detail(detail: str | None, tokens: int) -> None:
 
 
 @pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+        {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA"}},
+    ],
+)
+def test_sounds_and_files_count_the_same(part: object) -> None:
+    """Beside the text."""
+    assert read_messages(parts({"type": "text", "text": "What is it?"}, part)) == ("What is it?", 2 + 1000)
+
+
+@pytest.mark.parametrize(
     ("messages", "param", "code"),
     [
         (None, "messages", "missing_required_parameter"),
@@ -57,8 +69,14 @@ def test_an_image_counts_by_its_detail(detail: str | None, tokens: int) -> None:
         (parts({"text": "x"}), "messages[0].content[0].type", "missing_required_parameter"),
         (parts({"type": "text"}), "messages[0].content[0].text", "missing_required_parameter"),
         (parts({"type": "video"}), "messages[0].content[0].type", "invalid_value"),
-        (parts({"type": "input_audio"}), "messages[0].content[0].type", "unsupported_parameter"),
-        (parts({"type": "file"}), "messages[0].content[0].type", "unsupported_parameter"),
+        (parts({"type": "input_audio"}), "messages[0].content[0].input_audio", "missing_required_parameter"),
+        (
+            parts({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "ogg"}}),
+            "messages[0].content[0].input_audio.format",
+            "invalid_value",
+        ),
+        (parts({"type": "file", "file": "x"}), "messages[0].content[0].file", "invalid_type"),
+        (parts({"type": "file", "file": {}}), "messages[0].content[0].file.filename", "missing_required_parameter"),
         (parts({"type": "image_url"}), "messages[0].content[0].image_url", "missing_required_parameter"),
         (parts({**IMAGE, "image_url": "x"}), "messages[0].content[0].image_url", "invalid_type"),
         (parts({**IMAGE, "image_url": {}}), "messages[0].content[0].image_url.url", "missing_required_parameter"),

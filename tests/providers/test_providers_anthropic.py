@@ -1,6 +1,7 @@
 """The Messages API: what is sent for a prompt, and what is read in a reply."""
 
 import json
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast import sending
-from llmblast.models import Answer, Attempt, Prompt, Reply, ReplyError, Request, UnsupportedError
+from llmblast.models import Answer, Attempt, Part, Prompt, Reply, ReplyError, Request, UnsupportedError
 from llmblast.providers.anthropic import Anthropic
 from llmblast.providers.anthropic_messages import DEFAULT_MAX_TOKENS
 from llmblast.sending import Action, Blame, Verdict
@@ -36,9 +37,9 @@ MESSAGE: dict[str, Any] = {
 
 
 def body_of(
-    text: str = "Why?", system: str | None = None, images: list[str] | None = None, **params: object
+    text: str = "Why?", system: str | None = None, parts: list[Part] | None = None, **params: object
 ) -> dict[str, Any]:
-    path, body = PROVIDER.render(Prompt(text, system, images or [], params))
+    path, body = PROVIDER.render(Prompt(text, system, parts or [], params))
     assert path == "v1/messages"
     loaded: dict[str, Any] = orjson.loads(body)
     return loaded
@@ -110,9 +111,13 @@ def test_a_parameter_that_the_api_has_nothing_like_is_named(name: str) -> None:
         PROVIDER.render(Prompt("Why?", None, (), {name: 2}))
 
 
+def image(media_type: str = "image/png", data: str = "AAAA", url: str = "") -> Part:
+    return Part("image", media_type, "" if url else data, url, "")
+
+
 def test_images_come_before_the_text() -> None:
     """As data or as a URL."""
-    content = body_of(images=["data:image/png;base64,AAAA", "https://h/a.png"])["messages"][0]["content"]
+    content = body_of(parts=[image(), image(url="https://h/a.png")])["messages"][0]["content"]
 
     assert content == [
         {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}},
@@ -121,16 +126,39 @@ def test_images_come_before_the_text() -> None:
     ]
 
 
+def test_documents_are_data_text_or_a_url() -> None:
+    """PDFs as they are, files of text as text, with their names."""
+    pdf = Part("document", "application/pdf", "AAAA", "", "a.pdf")
+    text = Part("document", "text/markdown", b64encode("# é".encode()).decode(), "", "a.md")
+    url = Part("document", "application/pdf", "", "https://h/b.pdf", "b.pdf")
+
+    content = body_of(parts=[pdf, text, url])["messages"][0]["content"]
+
+    assert content[:3] == [
+        {
+            "type": "document",
+            "source": {"type": "base64", "media_type": "application/pdf", "data": "AAAA"},
+            "title": "a.pdf",
+        },
+        {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "# é"}, "title": "a.md"},
+        {"type": "document", "source": {"type": "url", "url": "https://h/b.pdf"}, "title": "b.pdf"},
+    ]
+
+
 @pytest.mark.parametrize(
-    ("url", "words"),
+    ("part", "words"),
     [
-        ("data:image/svg+xml,<svg/>", "base64 only"),
-        ("data:image/bmp;base64,AAAA", "takes no image/bmp: convert it to image/jpeg"),
+        (image("image/svg+xml"), "takes no image/svg.xml: convert it to image/jpeg"),
+        (image("image/bmp"), "takes no image/bmp: convert it to image/jpeg"),
+        (Part("audio", "audio/wav", "AAAA", "", "a.wav"), "takes no audio"),
+        (Part("video", "video/mp4", "", "https://h/a.mp4", "a.mp4"), "takes no video"),
+        (Part("document", "application/msword", "AAAA", "", "a.doc"), "takes no application/msword: convert it to PDF"),
+        (Part("document", "text/csv", "", "https://h/a.csv", "a.csv"), "takes no URL of text/csv: name a local file"),
     ],
 )
-def test_an_image_that_cannot_be_sent_is_named(url: str, words: str) -> None:
+def test_a_part_that_cannot_be_sent_is_named(part: Part, words: str) -> None:
     with pytest.raises(UnsupportedError, match=words):
-        body_of(images=["https://h/a.png", url])
+        body_of(parts=[image(url="https://h/a.png"), part])
 
 
 def test_a_prompt_does_not_get_the_system_or_the_parameters_of_the_one_before() -> None:

@@ -102,10 +102,6 @@ def test_a_response_that_failed_is_no_answer(data: object) -> None:
     ("path", "data"),
     [
         ("moderations", {"id": "m", "results": [{"flagged": False}]}),
-        ("rerank", {"results": [{"index": 0, "relevance_score": 0.9}]}),
-        ("rerank", [{"index": 0, "score": 0.9}]),
-        ("v2/rerank", {"results": [{"index": 0, "relevance_score": 0.9}]}),
-        ("score", {"data": [{"index": 0, "object": "score", "score": 0.9}]}),
         ("images/generations", {"created": 1, "data": [{"b64_json": "AAAA"}]}),
     ],
 )

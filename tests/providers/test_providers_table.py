@@ -20,6 +20,33 @@ from llmblast.settings import EndpointSettings
         ("https://gateway.example/v1/messages/?beta=true", None, "anthropic", "anthropic"),
         ("https://gateway.example/anthropic", "anthropic", "anthropic", "anthropic"),
         ("https://api.openai.com/v1", "anthropic", "anthropic", "openai"),
+        ("https://r.openai.azure.com", None, "azure", "azure"),
+        ("https://r.openai.azure.com/openai/deployments/d/chat/completions?api-version=1", None, "azure", "azure"),
+        ("https://r.openai.azure.com/openai/v1", "openai", "openai", "openai"),
+        ("https://r.services.ai.azure.com/anthropic/v1/messages", None, "anthropic", "anthropic"),
+        ("https://generativelanguage.googleapis.com", None, "gemini", "gemini"),
+        ("https://generativelanguage.googleapis.com/v1beta", None, "gemini", "gemini"),
+        ("https://generativelanguage.googleapis.com/v1beta/models/m:generateContent", None, "gemini", "gemini"),
+        ("https://generativelanguage.googleapis.com/v1beta/openai/", None, "openai", "gemini"),
+        ("https://gw.example/v1beta/models/m:generateContent?x=1", None, "gemini", "gemini"),
+        ("https://us-central1-aiplatform.googleapis.com/v1/projects/p/locations/l", None, "vertex", "vertex"),
+        ("https://aiplatform.googleapis.com", None, "vertex", "vertex"),
+        ("https://gw.example/v1/publishers/google/models/m:generateContent", None, "vertex", "vertex"),
+        (
+            "https://gw.example/v1/projects/p/locations/l/publishers/anthropic/models/m:rawPredict",
+            None,
+            "vertex-anthropic",
+            "vertex-anthropic",
+        ),
+        (
+            "https://l-aiplatform.googleapis.com/v1/projects/p/locations/l/endpoints/openapi",
+            None,
+            "openai",
+            "openai",
+        ),
+        ("https://bedrock-runtime.us-east-1.amazonaws.com", None, "bedrock", "bedrock"),
+        ("https://bedrock-runtime.us-east-1.amazonaws.com/openai/v1", None, "openai", "openai"),
+        ("https://aiplatform.googleapis.com.evil.example", None, "openai", "openai"),
         ("mock:?rps=5", None, "openai", "openai"),
         ("mock:", "anthropic", "anthropic", "anthropic"),
     ],
@@ -33,13 +60,13 @@ def test_an_endpoint_has_the_provider_that_its_settings_show(url: str, kind: str
 
 
 def test_a_kind_that_there_is_not_names_those_that_there_are() -> None:
-    with pytest.raises(UsageError, match="endpoint e: kind 'gemini' is not known: write openai or anthropic"):
-        provider_of(EndpointSettings(url="http://h/v1", name="e", kind="gemini"))
+    with pytest.raises(UsageError, match="endpoint e: kind 'palm' is not known: write one of openai, anthropic"):
+        provider_of(EndpointSettings(url="http://h/v1", name="e", kind="palm"))
 
 
 def test_no_two_providers_share_a_key_or_a_host() -> None:
     """A key would go to the wrong one."""
-    providers = list(PROVIDERS.values())
+    providers = [provider for provider in PROVIDERS.values() if provider.kind != "openai-responses"]  # also OpenAI
 
     assert len({provider.key_env for provider in providers}) == len(providers)
     assert len({host for provider in providers for host in provider.hosts}) == sum(len(p.hosts) for p in providers)

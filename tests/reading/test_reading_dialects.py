@@ -112,7 +112,7 @@ def test_an_image_for_the_messages_api_costs_by_its_pixels(parsed: str) -> None:
         ({"custom_id": 1, "params": {"messages": [USER]}}, '"custom_id" that is a string'),
         ({"custom_id": "a", "params": {"prompt": "x"}}, '"params" must be an object with "messages"'),
         ({"custom_id": "a", "params": {"messages": [USER], "stream": True}}, '"stream": true is not supported'),
-        ({"input": "x", "images": ["data:image/svg+xml,<svg/>"]}, "base64 only"),
+        ({"input": "x", "images": ["data:image/svg+xml,<svg/>"]}, "takes no image/svg+xml"),
     ],
 )
 def test_a_line_that_cannot_be_sent_says_why(line: dict[str, Any], words: str) -> None:

@@ -10,7 +10,7 @@ from llmblast.errors import UsageError
 from llmblast.models import Failure, Request
 from llmblast.reading.formats import FORMATS
 from llmblast.setting_option import choices_of, options_of
-from llmblast.settings import Settings
+from llmblast.settings import FILE_FORMATS, Settings
 from tests.openai_provider import RequestParser
 
 
@@ -106,7 +106,7 @@ def test_a_priority_below_zero_defers_the_line() -> None:
         ({"input": "x", "priority": True}, '"priority" must be an integer'),
         ({"input": "x", "id": 1.5}, '"id" must be a string or an integer'),
         ({"input": "x", "custom_id": False}, '"custom_id" must be a string or an integer'),
-        ({"input": "x", "images": "a.png"}, '"images" must be a list'),
+        ({"input": "x", "images": {"a": 1}}, '"images" must be a list'),
     ],
 )
 def test_a_field_of_the_wrong_kind_makes_a_simple_line_bad(fields: dict[str, object], reason: str) -> None:
@@ -149,11 +149,11 @@ def test_a_template_may_name_input_which_is_then_not_echoed_twice() -> None:
     assert (request.input, request.extra) == ("French: chat", {"prompt": "p"})
 
 
-@pytest.mark.parametrize("template", ["", "Describe it.", "{{text}}"])
+@pytest.mark.parametrize("template", ["", "Describe it.", "{{'text'}}"])
 def test_a_template_without_fields_is_refused(template: str) -> None:
     """Every line would pay for the same prompt."""
     with pytest.raises(
-        UsageError, match=r"--prompt .*: it names no field: write \{text\} where the text of a line goes"
+        UsageError, match=r"--prompt .*: it names no field: write .*text.* where the text of a line goes"
     ):
         RequestParser(Settings(prompt=template))
 
@@ -180,7 +180,22 @@ def test_a_field_that_is_null_makes_the_line_bad_as_a_missing_one_does() -> None
 
 
 @pytest.mark.parametrize(
-    "template", ["{a.b}", "{a[0]}", "{}", "{a!r}", "{a:>5}", "{a", "a}", '{"json": 1}', "{a{b}}", "{a:{b}}"]
+    "template",
+    [
+        "{a.}",
+        "{a..b}",
+        "{a[]}",
+        "{a[0}",
+        "{.a}",
+        "{}",
+        "{a!r}",
+        "{a:>5}",
+        "{a",
+        "a}",
+        '{"json": 1}',
+        "{a{b}}",
+        "{a:{b}}",
+    ],
 )
 def test_a_template_that_is_more_than_field_names_is_refused(template: str) -> None:
     """With the way to write it."""
@@ -316,4 +331,4 @@ def test_each_format_can_be_forced() -> None:
     """A format in the table is also a choice of `--format`."""
     entry, _ = options_of(Settings)["format"]
 
-    assert set(choices_of(entry.type)) == {"auto", *FORMATS}
+    assert set(choices_of(entry.type)) == {"auto", *FORMATS, *FILE_FORMATS}

@@ -107,7 +107,7 @@ def test_every_result_can_be_written(fields: dict[str, object]) -> None:
         (
             b"What is the capital of France?",
             'column 1: not JSON: it looks like plain text: write one JSON object a line, such as {"input": "..."}. '
-            "To send each line as a prompt: jq -Rc '{input:.}' FILE | llmblast run -",
+            "To send each line as a prompt: --format text",
         ),
         (b'{"input": "x"}, {', "column 15: not JSON: more than one object on the line"),
         (b'{"input": "x"}\r{"input": "y"}', "column 16: not JSON: lines end with CR alone"),
@@ -124,8 +124,8 @@ def test_every_result_can_be_written(fields: dict[str, object]) -> None:
         (b'{"my text":"x"}', "It has: my text. Try --prompt '{my text}'"),
         (b'{"input":"\\ud800"}', "column 11: not JSON: a broken escape: half of a pair such as"),
         (b'{"custom_id":"a","params":{"messages":[]}}', "Anthropic batch lines need an endpoint with kind=anthropic"),
-        (b'{"key":"a","request":{"contents":[]}}', "Gemini batch lines are not supported: convert it to"),
-        (b'{"recordId":"a","modelInput":{}}', "Bedrock batch lines are not supported"),
+        (b'{"key":"a","request":{"contents":[]}}', "no endpoint takes gemini.generate requests, all speak openai"),
+        (b'{"recordId":"a","modelInput":{}}', "Bedrock InvokeModel batch lines are not supported"),
         (b'{"contents":"x"}', "Try --prompt '{contents}'"),
         (b'{"input": "x"},', "column 15: not JSON: a comma behind the object, as in a JSON array: split it"),
         ('\u00a0{"input": "x"}'.encode(), "not JSON: an invisible character (U+00A0) in front of the object"),

@@ -1,9 +1,6 @@
 """Files, FIFOs and standard input as blocks, on both event loops; standard input in real processes."""
 
 import asyncio
-import bz2
-import gzip
-import lzma
 import os
 import pty
 import re
@@ -13,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from random import Random
 from typing import Any, TypeVar
 
 import pytest
@@ -93,6 +89,14 @@ async def read_all(path: str) -> tuple[int | None, list[bytes], int]:
         await source.close()
         await source.close()
     return source.size_bytes, blocks, source.bytes_read
+
+
+async def write_slowly(writer: int, data: bytes) -> None:
+    """Writes byte by byte, and closes the pipe."""
+    for value in data:
+        os.write(writer, bytes([value]))
+        await asyncio.sleep(0)
+    os.close(writer)
 
 
 def test_a_file_is_read_in_blocks(tmp_path: Path, run: Run[tuple[int | None, list[bytes], int]]) -> None:
@@ -202,14 +206,7 @@ def test_a_read_error_names_the_byte(run: Run[object]) -> None:
 @pytest.mark.parametrize(
     ("data", "command"),
     [
-        (
-            gzip.compress(b'{"input": "x"}', mtime=0),
-            "gzip-compressed: decompress it: zcat FILE | llmblast run -",
-        ),
-        (gzip.compress(Random(1).randbytes(999), mtime=0)[:500], "zcat"),
-        (bytes.fromhex("28b52ffd 20 03 190000") + b"{}{", "zstdcat"),
-        (bz2.compress(b"{}"), "bzcat"),
-        (lzma.compress(b"{}"), "xzcat"),
+        (b"\x04\x22\x4d\x18 and so on", "lz4-compressed: decompress it: lz4cat FILE | llmblast run -"),
         (b"PK\x03\x04 and so on", "unzip -p"),
         (
             '\ufeff{"input": "x"}\n'.encode("utf-16-le"),
@@ -237,9 +234,8 @@ def test_a_file_of_another_kind_is_refused_as_a_whole(
 @pytest.mark.parametrize(
     ("data", "command"),
     [
-        (bz2.compress(b"{}"), "bzcat"),
+        (b"PK\3\4 ", "unzip"),
         ("\ufeffx".encode("utf-16-be"), "iconv -f UTF-16"),
-        (gzip.compress(b"", mtime=0), "zcat"),
     ],
 )
 def test_a_pipe_of_another_kind_is_refused_however_slowly_it_begins(
@@ -249,25 +245,17 @@ def test_a_pipe_of_another_kind_is_refused_however_slowly_it_begins(
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
 
-    async def main(delivered: list[bytes]) -> list[bytes]:
+    async def main() -> list[bytes]:
         source = await open_source(str(fifo))
-        writer = os.open(fifo, os.O_WRONLY)
-        rest = list(data)
+        writing = asyncio.create_task(write_slowly(os.open(fifo, os.O_WRONLY), data))
         try:
-            os.write(writer, bytes([rest.pop(0)]))
-            async for block in source.blocks():
-                delivered.append(block)
-                os.write(writer, bytes([rest.pop(0)]))
+            return [block async for block in source.blocks()]
         finally:
-            os.close(writer)
+            await writing
             await source.close()
-        return delivered
 
-    delivered: list[bytes] = []
     with pytest.raises(InputDamagedError, match=command):
-        run(main(delivered))
-
-    assert all(len(block) == 1 for block in delivered)
+        run(main())
 
 
 @pytest.mark.parametrize(

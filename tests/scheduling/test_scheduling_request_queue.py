@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmblast.models import Attempt
+from llmblast.models import Attempt, Prompt, Request
 from llmblast.scheduling import RequestQueue
 from tests.scheduling.scheduling_samples import drain, make_attempt
 
@@ -98,3 +98,13 @@ def test_queue_agree_with_a_plain_list(operations: list[tuple[str, float]]) -> N
 
         assert len(queue) == len(model)
         assert queue.size_bytes == sum(attempt.size_bytes for _, attempt in model)
+
+
+@pytest.mark.parametrize(("content", "size_bytes"), [(None, 110), (Prompt("x", None, (), {}), 310)])
+def test_media_that_are_kept_for_another_provider_count(content: Prompt | None, size_bytes: int) -> None:
+    """The prompt holds them, and a second rendering does."""
+    queue = RequestQueue()
+
+    queue.add(Attempt(Request(1, "k", b"t" * 10, 1, body=b"b" * 100, content=content, image_bytes=100)))
+
+    assert queue.size_bytes == queue.held_bytes == size_bytes

@@ -98,6 +98,20 @@ def test_a_line_that_has_its_record_gets_no_second_one(save: Path, place: Path) 
     assert lines_of(save) == [1, 2, 3, 4, 5]
 
 
+def test_records_of_other_repeats_and_files_are_other_records(save: Path, place: Path) -> None:
+    """The same line may be in two files, and be asked several times."""
+    head = b'{"key":"%016x","line":1' % 1
+    file = b',"file":"a, \\"b\\".jsonl"'
+    kept = head + b',"repeat":1' + file + b',"response":"x"}\n'
+    new = [head + b',"repeat":2' + file + b',"response":"x"}\n', head + b',"repeat":1,"file":"c","id":1}\n']
+    save.write_bytes(kept)
+
+    store(save, place, b"".join([kept, *new]))
+    take_in(save, place)
+
+    assert save.read_bytes() == b"".join([kept, *new])
+
+
 def test_equal_lines_each_get_their_record(save: Path, place: Path) -> None:
     """The line's number tells them apart, where the key is the same."""
     save.write_bytes(b'{"key":"00000000000000aa","line":1,"response":"x"}\n')

@@ -1,0 +1,122 @@
+"""Row reader: the lines of one source, whatever its format."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from typing import IO, Protocol
+
+from llmblast.reading.file_formats import SPLITTERS, TABLES, Splitter, detect
+from llmblast.reading.source import Source
+from llmblast.reading.table_rows import TableRows, check_installed, spool, temporary_file
+
+NumberedLines = Sequence[tuple[int, bytes]]
+
+
+class RowForm(Protocol):
+    """What a parser has to know of the rows of a file."""
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def is_typed(self) -> bool: ...
+
+    @property
+    def columns(self) -> Sequence[str]: ...
+
+
+class RowReader:
+    """Read one source. `form` is known with the first lines; `is_jsonl` tells that a line may still be written."""
+
+    def __init__(self, source: Source, file_format: str | None) -> None:
+        self._source = source
+        self._format = file_format
+        self.form: RowForm | None = None
+        self.is_jsonl = False
+        self.is_last = False
+        """The lines that were yielded last are those behind the last line end."""
+
+    async def lines(self) -> AsyncIterator[NumberedLines]:
+        """Yield lines, block by block. Raises UsageError and InputDamagedError."""
+        blocks = self._source.blocks()
+        start = b""
+        found = self._format
+        while found is None:
+            block = await anext(blocks, b"")
+            start += block
+            found = detect(self._source.name, start, is_whole=not block)
+            if not block:
+                break
+        if found in TABLES:
+            async for lines in self._table_lines(found, start, blocks):
+                yield lines
+            return
+        splitter = SPLITTERS[found or "jsonl"](self._source.name)
+        self.form, self.is_jsonl = splitter, found == "jsonl"
+        if self.is_jsonl:
+            if start:
+                yield splitter.feed(start)
+            async for block in blocks:
+                yield splitter.feed(block)
+            self.is_last = True
+            yield splitter.finish()
+            return
+        async for lines in self._split(splitter, start, blocks):
+            yield lines
+
+    async def _split(
+        self, splitter: Splitter, start: bytes, blocks: AsyncIterator[bytes]
+    ) -> AsyncIterator[NumberedLines]:
+        """Yield the lines of a format that is not JSON lines; progress counts their bytes, not those of the file."""
+        bytes_out = 0
+        if start:
+            lines = splitter.feed(start)
+            bytes_out += _size_of(lines)
+            self._source.bytes_out = bytes_out
+            yield lines
+        async for block in blocks:
+            lines = splitter.feed(block)
+            bytes_out += _size_of(lines)
+            self._source.bytes_out = bytes_out
+            yield lines
+        self.is_last = True
+        yield splitter.finish()
+
+    async def _table_lines(
+        self, found: str, start: bytes, blocks: AsyncIterator[bytes]
+    ) -> AsyncIterator[NumberedLines]:
+        source = self._source
+        await asyncio.to_thread(check_installed, source.name)
+        file = await _seekable(source, start, blocks)
+        table = await asyncio.to_thread(TableRows, source.name, file, TABLES[found])
+        self.form = table
+        bytes_out = 0
+        try:
+            while lines := await asyncio.to_thread(table.next_rows):
+                bytes_out += _size_of(lines)
+                source.bytes_out = bytes_out
+                if table.rows and source.size_bytes is not None:
+                    source.bytes_used = source.size_bytes * table.rows_read // table.rows
+                yield lines
+        finally:
+            table.close()
+
+
+def _size_of(lines: NumberedLines) -> int:
+    return sum([len(text) for _, text in lines]) + len(lines)
+
+
+async def _seekable(source: Source, start: bytes, blocks: AsyncIterator[bytes]) -> IO[bytes]:
+    """Return the file itself, or a temporary copy of what is compressed, remote or a pipe."""
+    if source.path is not None and not source.is_compressed:
+        return await asyncio.to_thread(open, source.path, "rb")
+    copy = temporary_file()
+    try:
+        await asyncio.to_thread(spool, start, copy, source.name)
+        async for block in blocks:
+            await asyncio.to_thread(spool, block, copy, source.name)
+        await asyncio.to_thread(copy.seek, 0, os.SEEK_SET)
+    except BaseException:
+        copy.close()
+        raise
+    return copy

@@ -1,0 +1,218 @@
+"""Tables: rows of Parquet and Arrow files, each as one line of JSON with the types that the file has.
+
+Both formats keep their index at the end, so what is no plain local file is copied to a temporary file first. Batches
+are decoded in a thread. Their size follows that of the rows, so that a row group of any size takes little memory.
+"""
+
+import base64
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from datetime import time, timedelta
+from decimal import Decimal
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import orjson
+
+from llmblast.errors import InputDamagedError, UsageError
+from llmblast.reading.csv_rows import check_names
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch, Table
+
+_BATCH_BYTES = 512 * 1024
+_MAX_BATCH_ROWS = 4096
+_BUFFER_BYTES = 256 * 1024
+_DUMP_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
+_FEATHER_1 = b"FEA1"
+_MESSAGES = "messages"
+_MISSING = "needs pyarrow: install it with: pip install 'llmblast[tables]'"
+
+Rows = list[tuple[int, bytes]]
+
+
+class TableRows:
+    """Read the rows of a Parquet or Arrow file that has a known end. `number` is that of the row, from 1."""
+
+    unit: Final = "row"
+    is_typed: Final = True
+
+    def __init__(self, name: str, file: IO[bytes], open_batches: "OpenBatches") -> None:
+        """Take over `file`. Raises InputDamagedError if it is no such file, UsageError for equal names of columns."""
+        self._name = name
+        self._file = file
+        self._number = 0
+        try:
+            self.columns, self.rows, self._batches = open_batches(file)
+            check_names(name, self.columns)
+        except _read_errors() as error:
+            reason = _reason(error, file)
+            file.close()
+            raise InputDamagedError(f"{name}: {reason}") from None
+        except BaseException:
+            file.close()
+            raise
+
+    def next_rows(self) -> Rows:
+        """Return the next rows; none at the end. Blocks. Raises InputDamagedError."""
+        while True:
+            try:
+                batch = next(self._batches, None)
+                if batch is None:
+                    return []
+                lines = _lines_of(batch)
+            except _read_errors() as error:
+                raise InputDamagedError(
+                    f"{self._name}: row {self._number + 1}: cannot be read: {_first_line(error)}: "
+                    "repair the file and run the same command again to go on"
+                ) from None
+            if lines:
+                first = self._number + 1
+                self._number += len(lines)
+                return list(enumerate(lines, first))
+
+    @property
+    def rows_read(self) -> int:
+        """Return the number of rows that were returned."""
+        return self._number
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+OpenBatches = Callable[[IO[bytes]], "tuple[Sequence[str], int | None, Iterator[RecordBatch]]"]
+"""Returns the names of the columns, the number of rows where that is known, and the batches of an open file."""
+
+
+def open_parquet(file: IO[bytes]) -> "tuple[Sequence[str], int | None, Iterator[RecordBatch]]":
+    """Open a Parquet file. Its pages are decoded as batches need them, not a row group at once."""
+    from pyarrow.parquet import ParquetFile  # noqa: PLC0415 -- a heavy library of an extra
+
+    parquet = ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+    metadata = parquet.metadata
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    row_bytes = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1)
+    batches = parquet.iter_batches(batch_size=_batch_rows(row_bytes), use_threads=False)
+    return parquet.schema_arrow.names, metadata.num_rows, batches
+
+
+def open_arrow(file: IO[bytes]) -> "tuple[Sequence[str], int | None, Iterator[RecordBatch]]":
+    """Open an Arrow IPC file (Feather V2), or a file with an Arrow IPC stream."""
+    from pyarrow import ipc  # noqa: PLC0415 -- a heavy library of an extra
+
+    start = file.read(6)
+    file.seek(0)
+    if start.startswith(b"ARROW1"):
+        reader = ipc.open_file(file)
+        whole = (reader.get_batch(index) for index in range(reader.num_record_batches))
+    else:
+        reader = ipc.open_stream(file)
+        whole = iter(reader)
+    return reader.schema.names, None, _slices(whole)
+
+
+def check_installed(name: str) -> None:
+    """Raise UsageError where pyarrow is missing."""
+    try:
+        import pyarrow  # noqa: PLC0415 -- a heavy library of an extra
+    except ImportError:
+        raise UsageError(f"{name}: is a Parquet or Arrow file, which {_MISSING}") from None
+    # Freed memory goes back to the system soon; allocators that keep it hold several times as much.
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())
+
+
+def temporary_file() -> IO[bytes]:
+    """Return an empty file without a name, for an input that cannot be read from its end."""
+    return tempfile.TemporaryFile(prefix="llmblast-")
+
+
+def spool(blocks: bytes, file: IO[bytes], name: str) -> None:
+    """Append bytes to a temporary file. Raises InputDamagedError without space."""
+    try:
+        file.write(blocks)
+    except OSError as error:
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+        raise InputDamagedError(
+            f"{name}: cannot be copied to a temporary file: {error.strerror} ({free} bytes are free in "
+            f"{tempfile.gettempdir()}): set TMPDIR to a directory with more space"
+        ) from None
+
+
+def _slices(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":
+    for batch in batches:
+        size = _batch_rows(batch.nbytes / max(batch.num_rows, 1))
+        for start in range(0, batch.num_rows, size):
+            yield batch.slice(start, size)
+
+
+def _batch_rows(row_bytes: float) -> int:
+    return max(1, min(_MAX_BATCH_ROWS, int(_BATCH_BYTES / max(row_bytes, 1))))
+
+
+def _lines_of(batch: "RecordBatch | Table") -> list[bytes]:
+    names = batch.schema.names
+    columns = [_values_of(column) for column in batch.columns]
+    if _MESSAGES in names:
+        at = names.index(_MESSAGES)
+        columns[at] = [_from_json(value) for value in columns[at]]
+    return [
+        orjson.dumps(dict(zip(names, row, strict=True)), default=_as_json, option=_DUMP_OPTIONS)
+        for row in zip(*columns, strict=True)
+    ]
+
+
+def _from_json(value: object) -> object:
+    """Return the messages that a text holds; what is no JSON as it is, which the parser refuses."""
+    try:
+        return orjson.loads(value) if isinstance(value, str) else value
+    except orjson.JSONDecodeError:
+        return value
+
+
+def _values_of(column: Any) -> list[object]:
+    """Return the values of a column as Python's; timestamps with nanoseconds, which Python lacks, as text."""
+    try:
+        values: list[object] = column.to_pylist(maps_as_pydicts="lossy")
+    except ValueError:
+        from pyarrow import types  # noqa: PLC0415 -- a heavy library of an extra
+
+        if not types.is_timestamp(column.type):
+            raise
+        texts = column.cast("string").to_pylist()
+        values = [None if text is None else text.replace(" ", "T", 1) for text in texts]
+    return values
+
+
+def _as_json(value: object) -> object:
+    """Return a JSON value for what orjson cannot write."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Decimal):
+        return orjson.Fragment(format(value, "f"))
+    if isinstance(value, timedelta):
+        return f"PT{Decimal(value // timedelta(microseconds=1)) / 1_000_000:f}S"
+    if isinstance(value, time):
+        return value.isoformat()
+    return str(value)
+
+
+def _read_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions that a damaged file causes."""
+    from pyarrow import ArrowException  # noqa: PLC0415 -- a heavy library of an extra
+
+    return (ArrowException, OSError, ValueError)
+
+
+def _reason(error: Exception, file: IO[bytes]) -> str:
+    file.seek(0)
+    if file.read(4) == _FEATHER_1:
+        return "is a Feather V1 file: write it again as Parquet or Feather V2"
+    if not file.seek(0, os.SEEK_END):
+        return "is empty, not a Parquet or Arrow file: write it again"
+    return f"is not a readable Parquet or Arrow file: {_first_line(error)}: write it again, or name its --format"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,98 @@
+"""`llmblast check --endpoints`: one tiny request to each endpoint."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from llmblast.mocking.server import ScriptedReply
+from tests.conftest import CANARY, RunLlmblast, StartMock
+
+
+def check(llmblast: RunLlmblast, *urls: str, **environ: str) -> tuple[int, list[dict[str, Any]]]:
+    arguments = [argument for url in urls for argument in ("-u", url)]
+    done = llmblast("check", "--endpoints", "--json", *arguments, **environ)
+    told = orjson.loads(done.stdout)
+    assert told["exit_code"] == done.returncode, done.stderr
+    return done.returncode, told["endpoints"]
+
+
+def test_an_endpoint_that_works_is_told_with_limits_and_latency(start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    mock = start_mock(f"key={CANARY}&rpm=600&latency=0")
+
+    code, (found,) = check(llmblast, f"{mock.url},model=m,name=one")
+
+    assert code == 0
+    assert (found["endpoint"], found["state"], found["kind"], found["model"]) == ("one", "ok", "openai", "m")
+    assert (found["reachable"], found["authorised"], found["model_known"]) == (True, True, True)
+    assert found["latency"] >= 0
+    assert {"kind": "requests", "limit": 600.0, "remaining": 599.0} in found["limits"]
+    assert len(mock.ledger) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "settings", "state", "status"),
+    [
+        ("key=other", "", "not authorised", 401),
+        ("models=a", "model=b", "model or path unknown", 404),
+        ("unauthorized=true", "", "not authorised", 401),
+    ],
+)
+def test_what_is_wrong_is_told_after_one_request(
+    start_mock: StartMock, llmblast: RunLlmblast, query: str, settings: str, state: str, status: int
+) -> None:
+    mock = start_mock(f"{query}&latency=0")
+
+    code, (found,) = check(llmblast, f"{mock.url},{settings}".rstrip(","))
+
+    assert (found["state"], found["status"]) == (state, status)
+    assert code == 77
+    assert len(mock.ledger) == 1
+    assert found["fix"]
+
+
+def test_some_endpoints_that_fail_do_not_hide_those_that_work(start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    mock = start_mock("latency=0")
+
+    code, found = check(
+        llmblast, mock.url, "http://127.0.0.1:9/v1", "mock:", "groq:", f"{mock.url},kind=openai-responses"
+    )
+
+    assert code == 3
+    assert [finding["state"] for finding in found] == ["ok", "not reachable", "ok", "not usable as set", "ok"]
+    assert "GROQ_API_KEY is not set" in found[3]["reason"]
+    assert len(mock.ledger) == 2
+
+
+def test_a_rate_limit_shows_that_the_endpoint_works(start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """It is not asked again."""
+    body = b'{"error":{"message":"Rate limit reached","code":"rate_limit_exceeded"}}'
+    mock = start_mock("latency=0", script=lambda index, asked: ScriptedReply(429, body))
+
+    code, (found,) = check(llmblast, mock.url)
+
+    assert (code, found["state"], found["authorised"]) == (0, "rate limited", True)
+    assert len(mock.ledger) == 1
+
+
+def test_a_person_reads_lines(start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    mock = start_mock("key=other&latency=0")
+
+    done = llmblast("check", "--endpoints", "-u", f"{mock.url},name=one", "-u", "mock:,name=three")
+
+    assert done.returncode == 3
+    first, reason, last = done.stdout.splitlines()
+    assert first.startswith("one    not authorised, ")
+    assert "HTTP 401: Incorrect API key provided: check the key" in reason
+    assert last.startswith("three  ok, ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["in.jsonl", "-u", "mock:"], "--endpoints: reads no input"), ([], "no endpoint: name one with --url")],
+)
+def test_input_and_no_endpoint_are_refused(llmblast: RunLlmblast, arguments: list[str], message: str) -> None:
+    done = llmblast("check", "--endpoints", *arguments)
+
+    assert done.returncode == 2
+    assert message in done.stderr
