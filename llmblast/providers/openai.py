@@ -31,11 +31,6 @@ _JWT: Final = r"eyJ[\w-]+\.[\w-]+\.[\w-]*"
 """RFC 7519: the tokens of Microsoft Entra ID, which Azure accepts as bearer tokens only."""
 
 
-def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
-    """Return the answer or the error in a 2xx reply. Never raises."""
-    return read_reply(request, reply, path_of(request, _KIND, _CHAT))
-
-
 def read_reply(request: Request, reply: Reply, path: str) -> Answer | ReplyError:
     """Return the answer or the error in a 2xx reply of a path of this API. Never raises.
 
@@ -117,7 +112,7 @@ class OpenAI:
         return _CHAT, b"".join((self._head, _dumps(content), self._tail))
 
     def read_answer(self, request: Request, reply: Reply) -> Answer | ReplyError:
-        return read_answer(request, reply)
+        return read_reply(request, reply, path_of(request, _KIND, _CHAT))
 
     def read_error(self, reply: Reply) -> ReplyError:
         return read_error(reply)

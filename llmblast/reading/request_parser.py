@@ -54,37 +54,25 @@ class RequestParser:
                 if isinstance(result, Request):
                     return result
             return self._failure(Line(number, key, text, number), bad)
-        if self._field_map is not None:
-            return self._parse_renamed(self._field_map, Line(number, key, text, number), fields)
-        return self._parse_fields(number, key, text, fields)
-
-    def _parse_renamed(self, field_map: FieldMap, line: Line, fields: dict[str, object]) -> Request | Failure:
-        """Parse a line with other names; its record keeps the line as it was."""
-        number, key, text = line.number, line.key, line.text
+        original, displaced = text, None
         try:
-            renamed = field_map.rename(text, fields)
-        except BadLine as bad:
-            return self._failure(Line(number, key, text, _readable_id(fields, number)), bad)
-        result = self._parse_fields(number, key, renamed.text, renamed.fields)
-        if isinstance(result, Failure):
-            return replace(result, line=Line(number, key, text, result.line.id))
-        extra = {**(result.extra or {}), **renamed.displaced}
-        return replace(result, text=text, extra=extra or None)
-
-    def _parse_fields(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request | Failure:
-        try:
+            if self._field_map is not None:
+                text, fields, displaced = self._field_map.rename(text, fields)
             if ENDPOINT in fields or HEADERS in fields:
                 request = self._parse_with_choices(number, key, text, fields)
             else:
                 request = self._detector.format_of(fields).parse(number, key, text, fields)
         except (BadLine, UnsupportedError) as error:
             reason = error if isinstance(error, BadLine) else BadLine(str(error))
-            return self._failure(Line(number, key, text, _readable_id(fields, number)), reason)
+            return self._failure(Line(number, key, original, _readable_id(fields, number)), reason)
         if len(request.body) > MIN_BODY_BYTES and not request.image_bytes and _may_hold_images(fields):
             from llmblast.reading.image_tokens import measure  # noqa: PLC0415 -- 2 ms; most runs send no images
 
             image_bytes, image_tokens = measure(request.body, request.model or self._model)
             request = replace(request, image_bytes=image_bytes, image_tokens=image_tokens)
+        if displaced is not None:  # the record keeps the line as it was
+            extra = {**(request.extra or {}), **displaced}
+            request = replace(request, text=original, extra=extra or None)
         return request
 
     def _parse_with_choices(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:

@@ -87,7 +87,9 @@ class Simple:
                 reserved |= _PROMPT
 
         params, max_tokens, parts = self._params, self._max_tokens, _NO_PARTS
-        system = self._system_of(text, fields, asked)
+        system = self._system
+        if self._system_template is not None or "system" in asked:
+            system = self._system_of(text, fields, asked)
         if (line_params := asked.get("params")) is not None:
             params = {**params, **with_exact_integers(text, "params", _checked_params(line_params))}
             max_tokens = max_tokens_of(params)

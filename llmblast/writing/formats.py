@@ -91,14 +91,14 @@ def llmblast_record(success: Success, echo: bool, body: str) -> bytes:
         "attempts": success.attempts,
         "latency": (reply.latency_s * 1e6 + 0.5) // 1 / 1e6,  # `round` takes four times as long
     }
-    if request.repeat:
-        record = _with_repeat(record, request)
+    if request.repeat or request.file is not None:
+        record = _with_origin(record, request)
     if not echo:
         del record["input"]
     _add_billing_and_fields(record, success)
     if body == "always" or (body == "auto" and answer.says_more):
         record["body"] = embed(reply.body)
-    return _dump(record, success.request)
+    return dump_line(record)
 
 
 def openai_batch_record(success: Success, echo: bool, body: str) -> bytes:
@@ -109,7 +109,7 @@ def openai_batch_record(success: Success, echo: bool, body: str) -> bytes:
     record = _batch_members(success.request, success.reply)
     record["error"] = None
     _add_billing_and_fields(record, success)
-    return _dump(record, success.request)
+    return dump_line(record)
 
 
 def error_record(failure: Failure, echo: bool = True, output_format: str | None = None) -> bytes:
@@ -121,7 +121,7 @@ def error_record(failure: Failure, echo: bool = True, output_format: str | None 
     wanted = output_format or (line.output_format if isinstance(line, Request) else "")
     if wanted in _ERROR_FORMATS:
         return _ERROR_FORMATS[wanted](failure)
-    record = _with_repeat({"key": line.key, "line": line.number, "id": line.id}, line)
+    record = _with_origin({"key": line.key, "line": line.number, "id": line.id}, line)
     if output_format is None and not isinstance(line, Request) and (custom_id := _custom_id_in(line.text)) is not None:
         record["custom_id"] = custom_id
         record["response"] = None
@@ -149,10 +149,10 @@ def anthropic_batch_record(success: Success, echo: bool, body: str) -> bytes:
     Source: docs.anthropic.com/en/api/retrieving-message-batch-results.
     """
     request = success.request
-    record = _with_repeat({"key": request.key, "line": request.number, "custom_id": _custom_id_of(request)}, request)
+    record = _with_origin({"key": request.key, "line": request.number, "custom_id": _custom_id_of(request)}, request)
     record["result"] = {"type": "succeeded", "message": embed(success.reply.body)}
     _add_billing_and_fields(record, success)
-    return _dump(record, success.request)
+    return dump_line(record)
 
 
 def _anthropic_batch_error(failure: Failure) -> bytes:
@@ -166,7 +166,7 @@ def _anthropic_batch_error(failure: Failure) -> bytes:
     has_error = reply is not None and load_object(reply.body).get("type") == "error"
     if reply is not None and has_error:
         error = embed(reply.body)
-    record = _with_repeat({"key": line.key, "line": line.number, "custom_id": _custom_id_of(line)}, line)
+    record = _with_origin({"key": line.key, "line": line.number, "custom_id": _custom_id_of(line)}, line)
     record["result"] = {"type": "errored", "error": error}
     record["error"] = {"code": failure.code, "message": failure.error}
     return _dump_failure(record, failure, keep_body=not has_error)
@@ -196,14 +196,22 @@ def _batch_members(line: Line, reply: Reply | None) -> dict[str, object]:
         "custom_id": _custom_id_of(line),
         "response": response,
     }
-    return _with_repeat(record, line)
+    return _with_origin(record, line)
 
 
-def _with_repeat(record: dict[str, object], line: Line) -> dict[str, object]:
-    """Return the record with `repeat` behind key and line: later runs read it there (`reading.completed_keys`)."""
-    if not isinstance(line, Request) or not line.repeat:
+def _with_origin(record: dict[str, object], line: Line) -> dict[str, object]:
+    """Return the record with `repeat` and `file` behind key and line, where the line has them: later runs read `repeat`
+    there (`reading.completed_keys`).
+    """
+    repeat = line.repeat if isinstance(line, Request) else 0
+    if not repeat and line.file is None:
         return record
-    return {"key": line.key, "line": line.number, "repeat": line.repeat, **record}
+    start: dict[str, object] = {"key": line.key, "line": line.number}
+    if repeat:
+        start["repeat"] = repeat
+    if line.file is not None:
+        start["file"] = line.file
+    return {**start, **record}
 
 
 def _custom_id_of(line: Line) -> str | int:
@@ -246,17 +254,6 @@ def _dump_failure(record: dict[str, object], failure: Failure, *, keep_body: boo
     record["request"] = embed(text)
     if not _is_utf8(text):
         record["request_base64"] = base64.b64encode(text).decode()
-    return _dump(record, failure.line)
-
-
-def _dump(record: dict[str, object], line: Line) -> bytes:
-    """Return the record as a line; `file` stands behind `key`, `line` and `repeat`."""
-    if line.file is not None:
-        start: dict[str, object] = {"key": line.key, "line": line.number}
-        if "repeat" in record and isinstance(line, Request) and line.repeat:
-            start["repeat"] = line.repeat
-        start["file"] = line.file
-        return dump_line({**start, **record})
     return dump_line(record)
 
 

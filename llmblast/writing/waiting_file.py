@@ -18,6 +18,7 @@ from llmblast.writing.merging import append_missing
 from llmblast.writing.output_file import OutputFile
 from llmblast.writing.reorder_window import Place
 from llmblast.writing.rewriting import sync_directory_of
+from llmblast.writing.side_file import is_ours
 
 SUFFIX = ".waiting"
 SEGMENT_BYTES = 64 * 1024 * 1024
@@ -193,9 +194,4 @@ def _left_for(output: OutputFile) -> list[str]:
         for path in glob(f"{escape(output.path)}{SUFFIX}.*")
         if (number := re.fullmatch(r".*\.(\d{1,9})", path)) is not None
     )
-    return [path for _, path in sorted(found) if _is_ours(path)]
-
-
-def _is_ours(path: str) -> bool:
-    status = os.lstat(path)
-    return os.path.isfile(path) and not os.path.islink(path) and status.st_uid == os.geteuid()
+    return [path for _, path in sorted(found) if is_ours(path)]
