@@ -460,6 +460,12 @@ class Settings(RateSettings):
         return join(folder, "errors.jsonl" if is_usual else f"{name.removesuffix('.jsonl')}.errors.jsonl")
 
     @property
+    def judges_answers(self) -> bool:
+        """Return whether answers are checked, or bad ones end the run."""
+        checks = (self.expect, self.schema, self.expect_regex, self.expect_command)
+        return any(setting is not None for setting in (*checks, self.escalate, self.stop_if_bad))
+
+    @property
     def only_model(self) -> str | None:
         """Return the model of all endpoints, if they have one."""
         models = {endpoint.model or self.model for endpoint in self.endpoints} or {self.model}

@@ -12,10 +12,10 @@ import orjson
 
 from llmblast.errors import ExitCode
 from llmblast.input_paths import recorded_input
-from llmblast.job.answer_rules import check_answer_settings
 from llmblast.job.earlier_runs import find_finished
 from llmblast.job.input_reader import InputReader
 from llmblast.job.seen_ids import SeenIds
+from llmblast.job.start import check_answers
 from llmblast.models import Failure, Line, Provider, Request
 from llmblast.providers import DEFAULT_PROVIDER, providers_of
 from llmblast.providers.structured_outputs import schema_members
@@ -98,7 +98,7 @@ async def check(settings: Settings) -> ExitCode:
     """Writes every bad line and a summary to stdout, which with `json` is the summary's alone; with `quiet` there is
     none. SOME_FAILED when there is a bad line. Raises LlmblastError.
     """
-    settings = check_answer_settings(settings)
+    settings = check_answers(settings)
     schema = settings.schema if isinstance(settings.schema, Mapping) else None
     providers = providers_of(settings.endpoints, settings.model)
     if providers:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final
 
 from llmblast.caching import Destination, RequestKeys, StoreError, StoreThread
+from llmblast.caching.answer_store import AnswerStore
 from llmblast.checking_answers import AnswerChecks, Finding
 from llmblast.fence import Fence
 from llmblast.job.back_pressure import Sink
@@ -34,15 +35,12 @@ _LINE_BYTES: Final = 500
 _OK: Final = 200
 
 
-async def open_store(settings: Settings, say: Callable[[str], None]) -> StoreThread | None:
-    """Open the store that the settings ask for, if any; `say` gets the reason why replies are not kept any more.
+async def open_store(settings: Settings, say: Callable[[str], None]) -> StoreThread:
+    """Open the store of `--cache`, or a temporary one for `--dedupe`; `say` gets the reason why replies are not kept
+    any more.
 
     Raises UsageError for a file that cannot be used.
     """
-    if settings.cache is None and not settings.dedupe:
-        return None
-    from llmblast.caching.answer_store import AnswerStore  # noqa: PLC0415 -- sqlite3, which few runs need
-
     store = await asyncio.to_thread(AnswerStore, settings.cache)
     return StoreThread(store, on_failure=lambda why: say(f"{why}; answers are not cached any more"))
 

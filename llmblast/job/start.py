@@ -57,10 +57,9 @@ def check_answers(settings: Settings) -> Settings:
     """Return the settings with the schema in the place of its file. Raise UsageError for what answers cannot be
     checked with.
     """
-    asked = (settings.expect, settings.schema, settings.expect_regex, settings.expect_command, settings.escalate)
-    if all(setting is None for setting in asked):
+    if not settings.judges_answers:
         return settings
-    from llmblast.job.answer_rules import check_answer_settings  # noqa: PLC0415 -- most runs need no check
+    from llmblast.job.answer_rules import check_answer_settings  # noqa: PLC0415 -- most runs judge no answers
 
     return check_answer_settings(settings)
 

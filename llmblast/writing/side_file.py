@@ -31,7 +31,7 @@ def _open_only_files(path: str, flags: int) -> int:
     return os.open(path, flags | _ONLY_FILES, 0o600)
 
 
-def is_ours(path: str) -> bool:
+def is_own_file(path: str) -> bool:
     """Return whether a path is a file of this user, and no link: others may write to its directory, too."""
     status = os.lstat(path)
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()

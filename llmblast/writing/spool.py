@@ -22,7 +22,7 @@ from llmblast.pipes import STDOUT
 from llmblast.writing.merging import append, append_missing, batches_of
 from llmblast.writing.output_file import OutputFile
 from llmblast.writing.rewriting import sync_directory_of
-from llmblast.writing.side_file import is_ours
+from llmblast.writing.side_file import is_own_file
 
 SUFFIX = ".spool.jsonl"
 POINTER = ".spool"
@@ -65,7 +65,7 @@ class Spool:
         pattern = f"{escape(self._prefix)}*{SUFFIX}"
         found = [path for directory in self._directories for path in glob(os.path.join(escape(directory), pattern))]
         found += (path for _, path in self._pointers() if self._is_spool_name(path) and os.path.lexists(path))
-        ours = {os.path.realpath(path) for path in found if is_ours(path)}
+        ours = {os.path.realpath(path) for path in found if is_own_file(path)}
         return sorted(ours, key=os.path.getmtime)
 
     def discard(self) -> None:
