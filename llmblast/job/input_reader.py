@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from llmblast.errors import InputDamagedError, UsageError
 from llmblast.job.batch_parser import Batch, BatchParser
 from llmblast.reading import CompletedKeys, RequestParser, RowForm, RowReader, Source, Sources
-from llmblast.reading.sampling import Sampler
 from llmblast.watching import Counters
 from llmblast.writing import is_json
 
@@ -83,6 +82,8 @@ class InputReader:
 
     async def _sampled_lines(self, sample: tuple[int, int]) -> AsyncIterator[Lines]:
         """Yield N random lines of all inputs once all are read, in their order."""
+        from llmblast.reading.sampling import Sampler  # noqa: PLC0415 -- most runs take all lines
+
         sampler = Sampler(*sample)
         parts: list[tuple[str | None, RowForm | None, int]] = []
         try:

@@ -20,7 +20,6 @@ from llmblast.settings import Settings
 
 _KINDS = {"images": "image", "files": "", "audio": "audio", "video": "video"}
 """By field; `files` holds all kinds."""
-MEDIA_FIELDS = frozenset(_KINDS)
 _SHOWN_CHARACTERS = 200
 _DATA_URL = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")

@@ -2,18 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from llmblast.models import Failure, Line, Provider, Request, UnsupportedError
 from llmblast.reading.bad_row import BadRow
 from llmblast.reading.dialect_router import DialectRouter, SchemaMembers
-from llmblast.reading.field_map import FieldMap
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
 from llmblast.reading.line_choices import ENDPOINT, HEADERS, LineChoices
 from llmblast.reading.lines import BOM
 from llmblast.reading.oversized_line import OversizedLine
 from llmblast.settings import Settings
+
+if TYPE_CHECKING:
+    from llmblast.reading.field_map import FieldMap
 
 BAD_LINE: Final = "bad_line"
 MIN_BODY_BYTES: Final = 1024
@@ -33,7 +35,7 @@ class RequestParser:
         self.unit = "line"
         """What the numbers of lines count in the current file, for messages."""
         self._detector = Detector(settings, DialectRouter(providers, schema_members))
-        self._field_map = FieldMap(settings.map) if settings.map else None
+        self._field_map = _open_map(settings.map) if settings.map else None
         self._choices = LineChoices(settings)
         self._model = settings.only_model
 
@@ -89,6 +91,12 @@ class RequestParser:
 
     def _failure(self, line: Line, bad: BadLine) -> Failure:
         return Failure(line, f"{self.unit} {line.number}, column {bad.column}: {bad.message}", BAD_LINE)
+
+
+def _open_map(names: Mapping[str, str]) -> "FieldMap":
+    from llmblast.reading.field_map import FieldMap  # noqa: PLC0415 -- most files have the usual names
+
+    return FieldMap(names)
 
 
 def _may_hold_images(fields: dict[str, object]) -> bool:

@@ -18,9 +18,10 @@ from llmblast.errors import InputDamagedError, UsageError
 from llmblast.reading import open_source
 from llmblast.reading.bad_row import BadRow
 from llmblast.reading.csv_rows import CsvRows
-from llmblast.reading.file_formats import Splitter, detect
+from llmblast.reading.file_formats import detect
 from llmblast.reading.json_items import JsonItems
 from llmblast.reading.row_reader import RowReader
+from llmblast.reading.splitters import Splitter
 from llmblast.reading.text_lines import TextLines
 
 Rows = list[tuple[int, Any]]
