@@ -20,14 +20,13 @@ from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.job.hedging import Hedging
-from llmblast.job.input_reader import InputReader
+from llmblast.job.input_reader import InputReader, make_parser
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.job.result_queue import ResultQueue
-from llmblast.models import Provider, Success
+from llmblast.models import Success
 from llmblast.providers import provider_of_key, providers_of
-from llmblast.providers.structured_outputs import schema_members
 from llmblast.reading import CompletedKeys, RequestParser, Sources, open_sources
 from llmblast.reading.file_formats import forced_format
 from llmblast.reading.prompts import open_prompts
@@ -36,7 +35,7 @@ from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey
 from llmblast.setting_loading import parse_hedge, parse_max_errors
 from llmblast.settings import EndpointSettings, Settings
 from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, sanitize_text
-from llmblast.writing import OutputFile, Timing, Writer
+from llmblast.writing import FORMATS, OutputFile, Timing, Writer
 
 if TYPE_CHECKING:
     from llmblast.caching import StoreThread
@@ -51,9 +50,6 @@ ALLOWANCE_S = 0.5
 """How long an answer to "what do the endpoints allow now?" is reused: with hundreds of them it takes a millisecond."""
 MIN_FAILED_FOR_SHARE = 20
 """With fewer failed lines, their share means nothing: the first failure would be 100 %."""
-
-_API_OF = {"openai-batch": "openai", "anthropic-batch": "anthropic"}
-"""The kind of provider whose replies the records of a format have."""
 
 Prompts = Iterable[object] | AsyncIterable[object]
 
@@ -132,7 +128,9 @@ async def build_pipeline(
         if prompts is None:
             sources = await open_sources(settings.input, follow=settings.follow)
         elif forced_format(settings.format) is not None:
-            raise UsageError(f"format {settings.format}: is one of files, but the prompts are objects: leave it out")
+            raise UsageError(
+                f"format {settings.format}: is a format of files, but the prompts are objects of Python: leave it out"
+            )
         else:
             sources = Sources(open_prompts(prompts))
         stack.push_async_callback(sources.close)
@@ -265,12 +263,6 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
     )
 
 
-def make_parser(settings: Settings, providers: Sequence[Provider]) -> RequestParser:
-    """Return the parser of the lines. The settings have the schema itself, not the path of its file."""
-    schema = settings.schema
-    return RequestParser(settings, providers, schema_members(schema if isinstance(schema, Mapping) else None))
-
-
 def _make_answer_rules(settings: Settings) -> "AnswerRules | None":
     if not settings.judges_answers:
         return None
@@ -355,7 +347,7 @@ def _make_writer(settings: Settings, outputs: Sequence[OutputFile], defects: Def
 
 def _translation(output_format: str) -> Callable[[Success], None] | None:
     """Return what puts replies into the form that a batch format has, where another API may have answered."""
-    kind = _API_OF.get(output_format)
+    kind = FORMATS[output_format].api if output_format in FORMATS else None
     if kind is None:
         return None
     from llmblast.providers.translated_replies import translate_reply  # noqa: PLC0415 -- most runs need none

@@ -16,11 +16,11 @@ from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import MEDIA_FIELDS, STREAM_REFUSAL, BadLine, max_tokens_of, own_id, without
 from llmblast.reading.line_choices import is_record
-from llmblast.reading.template import Template, compile_prompt, compile_system
 from llmblast.settings import Settings
 
 if TYPE_CHECKING:
     from llmblast.reading.media import Media
+    from llmblast.reading.template import Template
 
 _RESERVED: Final = frozenset(("input", "system", "params", "priority", "id", "custom_id")) | MEDIA_FIELDS
 _MODEL: Final = frozenset(("model",))
@@ -55,10 +55,8 @@ class Simple:
             raise UsageError(f"--system or --params: cannot be sent as JSON: {not_json}") from None
         self._template: Template | None = None
         self._system_template: Template | None = None
-        if settings.prompt is not None:
-            self._template = compile_prompt(settings.prompt, settings.prompt_option)
-        if settings.system is not None:
-            self._system_template = compile_system(settings.system, settings.system_option)
+        if settings.prompt is not None or settings.system is not None:
+            self._template, self._system_template = _compile_templates(settings)
         self._settings = settings
         self._media: Media | None = None
         if settings.media_root is not None:
@@ -116,7 +114,7 @@ class Simple:
         if parts:
             from llmblast.reading.image_tokens import measure_parts  # noqa: PLC0415 -- 2 ms; most runs send no media
 
-            image_bytes, image_tokens = measure_parts(parts, model or self._settings.only_model, kind)
+            image_bytes, image_tokens = measure_parts(parts, model or self._settings.only_model, provider.dialects)
 
         extra = without(reserved, fields)
         return Request(
@@ -153,6 +151,17 @@ class Simple:
         if type(model) is not str:
             raise BadLine('"model" must be a string')
         return sys.intern(model)
+
+
+def _compile_templates(settings: Settings) -> "tuple[Template | None, Template | None]":
+    """Return the templates of prompts and of system messages. Raises UsageError."""
+    from llmblast.reading.template import compile_prompt, compile_system  # noqa: PLC0415 -- many runs have none
+
+    prompt, system = settings.prompt, settings.system
+    return (
+        None if prompt is None else compile_prompt(prompt, settings.prompt_option),
+        None if system is None else compile_system(system, settings.system_option),
+    )
 
 
 def _open_media(settings: Settings) -> "Media":

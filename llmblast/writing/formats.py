@@ -1,13 +1,14 @@
 """Formats: render outcomes as records, one line of JSON each. `key` is the first member, so recovery need not parse.
 
-A record format is one function and one line in `FORMATS`. The user's own fields follow ours; those with names that any
-of our records uses are members of `fields`. Where a run has several inputs, `file` behind `line` names that of the
-line; in other runs, `file` may be the name of an own field. No function raises an error, whatever an answer contains.
+A record format is one line in `FORMATS`, with a function for answers and one for errors. The user's own fields follow
+ours; those with names that any of our records uses are members of `fields`. Where a run has several inputs, `file`
+behind `line` names that of the line; in other runs, `file` may be the name of an own field. No function raises an
+error, whatever an answer contains.
 """
 
 import base64
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from llmblast.models import Failure, InvalidAnswers, Line, Outcome, Reply, Request, Success
 from llmblast.writing.safe_json import dump_line, embed, load_object
@@ -37,6 +38,7 @@ ANTHROPIC_ERRORS: Final[Mapping[int, str]] = {
 }
 """The types of errors that its clients know. Source: docs.anthropic.com/en/api/errors."""
 _CUSTOM_ID: Final = b'"custom_id"'
+_IS_CUT_OFF: Final = 'IN("stop","tool_calls",null)|not'
 OUR_NAMES: Final = frozenset(
     {
         "key",
@@ -71,7 +73,7 @@ def render(outcome: Outcome, echo: bool = True, body: str = "auto", output_forma
     `output_format` is a name in `FORMATS`; None stands for that of the line.
     """
     if isinstance(outcome, Success):
-        return FORMATS.get(output_format or outcome.request.output_format, llmblast_record)(outcome, echo, body)
+        return FORMATS.get(output_format or outcome.request.output_format, _DEFAULT).render(outcome, echo, body)
     return error_record(outcome, echo, output_format)
 
 
@@ -119,8 +121,8 @@ def error_record(failure: Failure, echo: bool = True, output_format: str | None 
     """
     line = failure.line
     wanted = output_format or (line.output_format if isinstance(line, Request) else "")
-    if wanted in _ERROR_FORMATS:
-        return _ERROR_FORMATS[wanted](failure)
+    if (render_error := FORMATS.get(wanted, _DEFAULT).render_error) is not None:
+        return render_error(failure)
     record = _with_origin({"key": line.key, "line": line.number, "id": line.id}, line)
     if output_format is None and not isinstance(line, Request) and (custom_id := _custom_id_in(line.text)) is not None:
         record["custom_id"] = custom_id
@@ -172,15 +174,42 @@ def _anthropic_batch_error(failure: Failure) -> bytes:
     return _dump_failure(record, failure, keep_body=not has_error)
 
 
-FORMATS: Final[Mapping[str, Callable[[Success, bool, str], bytes]]] = {
-    "llmblast": llmblast_record,
-    "openai-batch": openai_batch_record,
-    "anthropic-batch": anthropic_batch_record,
+class RecordFormat(NamedTuple):
+    """One format of records. `api` is the kind of provider whose replies they hold, whichever answered."""
+
+    render: Callable[[Success, bool, str], bytes]
+    answers: str
+    """Filter of jq that shows the answers."""
+    flagged: str
+    """Filter of jq that chooses the incomplete answers: any reason other than these means a limit or a filter."""
+    mark: bytes = b""
+    """What the first bytes of its records have, and no others."""
+    render_error: Callable[[Failure], bytes] | None = None
+    """Without one, errors have the default format."""
+    api: str | None = None
+
+
+FORMATS: Final[Mapping[str, RecordFormat]] = {
+    "llmblast": RecordFormat(llmblast_record, ".response", f"select(.finish_reason|{_IS_CUT_OFF})"),
+    "openai-batch": RecordFormat(
+        openai_batch_record,
+        "'.response.body.choices[0].message.content'",
+        f"select(.response.body.choices[]?.finish_reason|{_IS_CUT_OFF})",
+        b'"response":{"status_code":',
+        _openai_batch_error,
+        "openai",
+    ),
+    "anthropic-batch": RecordFormat(
+        anthropic_batch_record,
+        "'.result.message.content[]?.text'",
+        'select(.result.message.stop_reason|IN("max_tokens","refusal"))',
+        b'"result":{"type":"succeeded"',
+        _anthropic_batch_error,
+        "anthropic",
+    ),
 }
-_ERROR_FORMATS: Final[Mapping[str, Callable[[Failure], bytes]]] = {
-    "openai-batch": _openai_batch_error,
-    "anthropic-batch": _anthropic_batch_error,
-}
+"""By the values of the setting `output_format`."""
+_DEFAULT: Final = FORMATS["llmblast"]
 
 
 def _batch_members(line: Line, reply: Reply | None) -> dict[str, object]:

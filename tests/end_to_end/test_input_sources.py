@@ -173,7 +173,7 @@ def test_inputs_in_other_places(tmp_path: Path, llmblast: RunLlmblast) -> None:
     ("inputs", "save", "message"),
     [
         (["a.jsonl", "b.jsonl"], "b.jsonl", "b.jsonl: is also an input: name another file with --save"),
-        (["*.jsonl"], "new.jsonl", "new.jsonl: would be an input of the next run, by '*.jsonl'"),
+        (["*.jsonl"], "new.jsonl", "new.jsonl: '*.jsonl' would find it as an input of the next run"),
     ],
 )
 def test_an_output_among_the_inputs_is_refused(

@@ -216,7 +216,7 @@ def test_a_line_waits_for_the_only_kind_that_takes_it(
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("http://127.0.0.1:9/v1,kind=antropic", "kind 'antropic' is not known: write openai or anthropic"),
+        ("http://127.0.0.1:9/v1,kind=antropic", "kind 'antropic' is not known: write one of openai, anthropic, azure"),
         ("https://api.anthropic.com", "export ANTHROPIC_API_KEY="),
         ("https://api.anthropic.com/v1/chat/completions", "export ANTHROPIC_API_KEY="),
         ("https://api.openai.com/v1,kind=anthropic", "export OPENAI_API_KEY="),

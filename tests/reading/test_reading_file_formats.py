@@ -175,7 +175,7 @@ def test_items_that_are_no_objects_are_lines_of_their_own() -> None:
     [
         (b'[{"a": 1},\n{"b": 2', "line 2: item 2 begins here and is not complete"),
         (b'[{"a": 1},\n{"b": "2}]', "line 2: item 2 begins here and is not complete"),
-        (b'[{"a": 1}', r"the array ends without '\]' behind item 1"),
+        (b'[{"a": 1}', r"the array ends without '\]' after item 1"),
     ],
 )
 def test_a_json_file_that_ends_too_early_is_damaged(data: bytes, message: str) -> None:
