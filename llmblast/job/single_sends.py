@@ -127,8 +127,7 @@ class SingleSends:
         if not isinstance(line, Request) or not line.cache_keys:
             return
         for request in self._in_flight.pop(line.cache_keys[0], ()):
-            self._waiting -= 1
-            self._waiting_bytes -= _LINE_BYTES + len(request.text) + len(request.body)
+            self._count_waiting(request, -1)
             self._counters.left_pending += 1
             self._sink.leave_out(request)
         self._has_room.set()
@@ -187,8 +186,11 @@ class SingleSends:
 
     def _let_wait(self, request: Request, waiting: list[Request]) -> None:
         waiting.append(request)
-        self._waiting += 1
-        self._waiting_bytes += _LINE_BYTES + len(request.text) + len(request.body)
+        self._count_waiting(request, 1)
+
+    def _count_waiting(self, request: Request, sign: int) -> None:
+        self._waiting += sign
+        self._waiting_bytes += sign * (_LINE_BYTES + len(request.text) + len(request.body))
 
     async def _wait_for_room(self) -> None:
         """Wait while too many lines wait for others. A request that is left for another run gets no outcome, so once
@@ -205,8 +207,7 @@ class SingleSends:
     def _answer_waiting(self, outcome: Outcome, waiting: Sequence[Request]) -> None:
         """Give the lines the answer to the request that they waited for, or its failure."""
         for request in waiting:
-            self._waiting -= 1
-            self._waiting_bytes -= _LINE_BYTES + len(request.text) + len(request.body)
+            self._count_waiting(request, -1)
             if isinstance(outcome, Success):
                 reply = Reply(outcome.reply.status, outcome.reply.head, outcome.reply.body)
                 reply.read_head = outcome.reply.read_head

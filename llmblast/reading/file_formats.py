@@ -18,7 +18,6 @@ _BY_ENDING = {
 }
 _PACKED = (".gz", ".zst", ".bz2", ".xz")
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"FEA1": "arrow"}
-_LONGEST_MAGIC = max(map(len, _MAGIC))
 _MAX_START_BYTES = 64 * 1024
 
 

@@ -14,7 +14,7 @@ from llmblast.errors import UsageError
 from llmblast.models import Part, Prompt, Request, UnsupportedError, names_model_in_path
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
-from llmblast.reading.fields import MEDIA_FIELDS, STREAM_REFUSAL, BadLine, max_tokens_of, own_id, without
+from llmblast.reading.fields import MEDIA_KINDS, STREAM_REFUSAL, BadLine, max_tokens_of, own_id, without
 from llmblast.reading.line_choices import is_record
 from llmblast.settings import Settings
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from llmblast.reading.media import Media
     from llmblast.reading.template import Template
 
-_RESERVED: Final = frozenset(("input", "system", "params", "priority", "id", "custom_id")) | MEDIA_FIELDS
+_RESERVED: Final = frozenset(("input", "system", "params", "priority", "id", "custom_id")) | MEDIA_KINDS.keys()
 _MODEL: Final = frozenset(("model",))
 _PROMPT: Final = frozenset(("prompt",))
-_MEDIA: Final = MEDIA_FIELDS
+_MEDIA: Final = frozenset(MEDIA_KINDS)
 _NO_PARTS: Final[Sequence[Part]] = ()
 
 
