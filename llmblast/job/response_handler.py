@@ -219,7 +219,7 @@ class ResponseHandler:
         return (*decisions, *self.refused.take_out_refusing(attempt, endpoint, verdict))
 
     def _check_reachable(self, endpoint: Endpoint, verdict: Verdict) -> Decisions:
-        """An endpoint that has answered before is waited for; where none ever did, a person has to look."""
+        """Wait for endpoints that have answered before; stop the run where none ever did, so that a person looks."""
         breaker = endpoint.health.breaker
         if endpoint in self.scheduler.reserve and breaker.is_open and not breaker.has_answered:
             self.scheduler.disable(endpoint, verdict.message)  # the lines that only it can take stay pending

@@ -55,8 +55,9 @@ class Azure:
 
     def names_path(self, url: str) -> bool:
         """See `Provider`. Azure has Anthropic's API, too."""
-        is_anthropic = re.search(r"/anthropic(?:/|$)|/v1/messages/?$", urlsplit(url).path) is not None
-        return is_azure(host_of(url)) and not is_anthropic
+        if not is_azure(host_of(url)):
+            return False
+        return re.search(r"/anthropic(?:/|$)|/v1/messages/?$", urlsplit(url).path) is None
 
     def auth_header(self, url: str, key: str) -> tuple[str, str]:
         return azure_auth_header(key)
