@@ -49,7 +49,9 @@ class AnswerStore:
         try:
             with self._connection:  # commits, or rolls back
                 self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany(_INSERT, rows)
+                self._connection.executemany(
+                    "INSERT OR IGNORE INTO answers (key, body, saved_s) VALUES (?, ?, ?)", rows
+                )
         except sqlite3.Error as error:
             raise StoreError(f"{self.name}: cannot be written: {error}") from None
 

@@ -61,7 +61,7 @@ class Canary:
         counts = Counter(self._last)
         kinds = [f"{counts[kind]} {kind.value}" for kind in Quality if counts[kind] and kind is not Quality.GOOD]
         reason = (
-            f"{self._bad} of the last {len(self._last)} answers are bad ({', '.join(kinds)}), {why}; the first "
-            f"bad answer is that to line {self._first_bad}: check the model, the prompt and max_tokens"
+            f"{self._bad} of the last {len(self._last)} answers are bad ({', '.join(kinds)}), {why}; the first one is "
+            f"that to line {self._first_bad}: check the model, the prompt and max_tokens"
         )
         return (Stop(ExitCode.GAVE_UP, reason),)

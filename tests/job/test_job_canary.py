@@ -26,8 +26,8 @@ def test_a_run_of_bad_answers_ends_before_the_window_is_full() -> None:
 
     assert seen == 41
     assert reason == (
-        "41 of the last 41 answers are bad (41 empty), more than --stop-if-bad 20% of 200; the first bad answer "
-        "is that to line 1: check the model, the prompt and max_tokens"
+        "41 of the last 41 answers are bad (41 empty), more than --stop-if-bad 20% of 200; the first one is that to "
+        "line 1: check the model, the prompt and max_tokens"
     )
 
 
