@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llmblast.reading.media import Media
     from llmblast.reading.template import Template
 
-_RESERVED: Final = frozenset(("input", "system", "params", "priority", "id", "custom_id")) | MEDIA_KINDS.keys()
+_RESERVED: Final = frozenset(("input", "system", "params", "priority", "id", "custom_id", *MEDIA_KINDS))
 _MODEL: Final = frozenset(("model",))
 _PROMPT: Final = frozenset(("prompt",))
 _MEDIA: Final = frozenset(MEDIA_KINDS)
