@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from llmblast.errors import UsageError
 from llmblast.hiding import shown_url
+from llmblast.known_hosts import KNOWN_HOSTS, short_name_of, with_known_host
 from llmblast.setting_files import read_texts, without_overridden, without_variables
 from llmblast.setting_option import ENV_PREFIX, variable_of
 from llmblast.setting_places import MAX_SHOWN_VALUE, Places, without_secrets
@@ -187,8 +188,6 @@ def _endpoint(spec: object, place: str) -> object:
 
 def _with_known_hosts(endpoints: Sequence[object], environ: Mapping[str, str]) -> list[object]:
     """Return the settings of all endpoints with those that their hosts imply."""
-    from llmblast.known_hosts import with_known_host  # noqa: PLC0415 -- 2 ms, which `--help` need not wait for
-
     taken = {name for spec in endpoints if isinstance(spec, Mapping) and isinstance(name := spec.get("name"), str)}
     completed: list[object] = []
     for spec in endpoints:
@@ -226,8 +225,6 @@ def _validate(merged: Mapping[str, Any], places: Places) -> Settings:
 
 
 def _check_url(endpoint: EndpointSettings) -> None:
-    from llmblast.known_hosts import KNOWN_HOSTS, short_name_of  # noqa: PLC0415 -- see `_with_known_hosts`
-
     shown = shown_url(endpoint.url)
     if endpoint.is_mock:
         if endpoint.url != f"{MOCK_SCHEME}:" and not endpoint.url.startswith(f"{MOCK_SCHEME}:?"):
