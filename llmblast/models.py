@@ -384,7 +384,7 @@ class Reply:
         self.head = headers
 
     def header(self, name: bytes) -> bytes | None:
-        """The value of the first header of that name."""
+        """Return the value of the first header with this name; None where there is none."""
         for its_name, value in self.headers.items():
             if len(its_name) == len(name) and its_name.lower() == name:
                 return value

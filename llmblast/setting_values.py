@@ -240,13 +240,13 @@ def may_be_secret(name: str) -> bool:
     return any(part in name.lower() for part in _PARTS_OF_SECRET_NAMES)
 
 
-def did_you_mean(name: str, known: Iterable[str], prefix: str = "", suffix: str = "") -> str:
+def did_you_mean(name: str, known: Iterable[str], suffix: str = "") -> str:
     """Return `; did you mean NAME?`, or the known names where none is close."""
     from difflib import get_close_matches  # noqa: PLC0415 -- only needed for a person's typing error
 
     names = list(known)
     close = get_close_matches(name, names, n=1)
-    return f"; did you mean {prefix}{close[0]}{suffix}?" if close else f"; known are {', '.join(names)}"
+    return f"; did you mean {close[0]}{suffix}?" if close else f"; known are {', '.join(names)}"
 
 
 def explain(error: Mapping[str, Any]) -> str:

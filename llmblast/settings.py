@@ -229,7 +229,10 @@ class Settings(RateSettings):
         ("-",), "-i --input --requests_filepath", "Input", "The same as INPUT.", shown_default="-", in_check=True
     )
     follow: bool = option(
-        False, "--follow", "Input", "Read on as the last INPUT, a file, grows, like tail -F; end it with Ctrl-C."
+        False,
+        "--follow",
+        "Input",
+        "Wait for more lines at the end of the last file, like tail -F; end with Ctrl-C.",
     )
     format: Format = option("auto", "--format", "Input", "Form of the lines or of the file: {choices}.", in_check=True)
     prompt: str | None = option(
@@ -251,7 +254,7 @@ class Settings(RateSettings):
     )
     system_file: File | None = option(None, "--system-file", "Input", "File with the text of --system.", in_check=True)
     map: Annotated[Mapping[str, str], NAME_MAP] = option(
-        {}, "--map", "Input", "Fields with other names: input=question,id=row.", in_check=True
+        {}, "--map", "Input", "Names that fields have in your file: input=question,id=row.", in_check=True
     )
     params: Annotated[Mapping[str, Any], JSON_OBJECT] = option(
         {}, "--params", "Input", "Sampling parameters, such as '{\"temperature\": 0}'.", in_check=True
@@ -365,7 +368,7 @@ class Settings(RateSettings):
         None,
         "--escalate",
         "Answers",
-        "Endpoint or model to ask once if repairs did not help; such an endpoint gets no other lines.",
+        "Endpoint or model to ask once when repairs did not help; this endpoint gets no other lines.",
         in_check=True,
     )
     stop_if_bad: Annotated[str | None, TEXT_OR_NUMBER] = option(
@@ -458,6 +461,12 @@ class Settings(RateSettings):
         folder, name = split(self.save)
         is_usual = name in ("save.jsonl", "-")
         return join(folder, "errors.jsonl" if is_usual else f"{name.removesuffix('.jsonl')}.errors.jsonl")
+
+    @property
+    def judges_answers(self) -> bool:
+        """Return whether answers are checked, or bad ones end the run."""
+        checks = (self.expect, self.schema, self.expect_regex, self.expect_command)
+        return any(setting is not None for setting in (*checks, self.escalate, self.stop_if_bad))
 
     @property
     def only_model(self) -> str | None:

@@ -26,7 +26,7 @@ COMPILED = {
         suspects wait_limit wake_up
     """,
     "providers": """
-        anthropic anthropic_messages choices finish_reasons on_demand openai rate_limit_headers usage
+        anthropic anthropic_messages choices finish_reasons on_demand openai rate_limit_headers rendering usage
     """,
     "reading": """
         anthropic_batch completed_keys dialect_router exact_numbers fields formats lines members openai_batch raw

@@ -35,7 +35,9 @@ class ExpectSchema:
         except self._error as error:
             raise UsageError(f"{_FLAG}: is not a valid JSON Schema: {_shown(error)}: correct the schema") from None
         except (ValueError, OverflowError) as error:
-            raise UsageError(f"{_FLAG}: cannot be read: {str(error)[:MAX_PROBLEM_CHARACTERS]}") from None
+            raise UsageError(
+                f"{_FLAG}: cannot be read: {str(error)[:MAX_PROBLEM_CHARACTERS]}: correct the schema"
+            ) from None
 
     @classmethod
     def of(cls, settings: Settings) -> "ExpectSchema | None":

@@ -56,7 +56,7 @@ class BatchParser:
             lines_read += 1
             bytes_read += len(text) + 1
             key = key_of(text)
-            if has_completed and self._is_completed(key):
+            if has_completed and skip_completed(key, self._answered, self._failed, self._counters):
                 continue
             item = parse(number, key, text)
             if file is not None:
@@ -72,17 +72,16 @@ class BatchParser:
         if batch:
             yield batch
 
-    def _is_completed(self, key: str) -> bool:
-        """Return whether an earlier run completed a line with this key, and consume one occurrence of the key."""
-        if self._answered and self._answered.consume(key):
-            self._counters.skipped += 1
-            return True
-        if self._failed and self._failed.consume(key):
-            self._counters.skipped += 1
-            self._counters.skipped_failed += 1
-            return True
-        return False
-
     def _count(self, lines_read: int, bytes_read: int) -> None:
         self._counters.lines_read += lines_read
         self._counters.bytes_read += bytes_read
+
+
+def skip_completed(key: str, answered: CompletedKeys | None, failed: CompletedKeys | None, counters: Counters) -> bool:
+    """Return whether an earlier run completed a line with this key. Consume one occurrence of the key, and count it."""
+    is_answered = answered is not None and answered.consume(key)
+    if not is_answered and not (failed is not None and failed.consume(key)):
+        return False
+    counters.skipped += 1
+    counters.skipped_failed += not is_answered
+    return True

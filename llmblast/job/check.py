@@ -2,7 +2,7 @@
 
 import sys
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
@@ -12,14 +12,13 @@ import orjson
 
 from llmblast.errors import ExitCode
 from llmblast.input_paths import recorded_input
-from llmblast.job.answer_rules import check_answer_settings
 from llmblast.job.earlier_runs import find_finished
-from llmblast.job.input_reader import InputReader
+from llmblast.job.input_reader import InputReader, make_parser
 from llmblast.job.seen_ids import SeenIds
+from llmblast.job.start import check_answers
 from llmblast.models import Failure, Line, Provider, Request
 from llmblast.providers import DEFAULT_PROVIDER, providers_of
-from llmblast.providers.structured_outputs import schema_members
-from llmblast.reading import RequestParser, key_of_repeat, open_sources
+from llmblast.reading import key_of_repeat, open_sources
 from llmblast.reading.file_formats import forced_format
 from llmblast.scheduling import TokenEstimator
 from llmblast.settings import Settings
@@ -98,12 +97,11 @@ async def check(settings: Settings) -> ExitCode:
     """Writes every bad line and a summary to stdout, which with `json` is the summary's alone; with `quiet` there is
     none. SOME_FAILED when there is a bad line. Raises LlmblastError.
     """
-    settings = check_answer_settings(settings)
-    schema = settings.schema if isinstance(settings.schema, Mapping) else None
+    settings = check_answers(settings)
     providers = providers_of(settings.endpoints, settings.model)
     if providers:
         _check_models(settings, providers)
-    parser = RequestParser(settings, providers or [DEFAULT_PROVIDER], schema_members(schema))
+    parser = make_parser(settings, providers or [DEFAULT_PROVIDER])
     sources = await open_sources(settings.input)
     estimate = Estimate()
     answered, failed = find_finished(settings)

@@ -11,21 +11,8 @@ from llmblast.providers import provider_of_key
 from llmblast.sending import goes_unprotected
 from llmblast.settings import Settings
 from llmblast.watching import Counters, OutputFiles
+from llmblast.writing import FORMATS, RecordFormat
 
-_IS_CUT_OFF = 'IN("stop","tool_calls",null)|not'
-"""Any other reason means a limit or a filter; providers have many names for these."""
-_FLAGGED = f"jq -c 'select(.finish_reason|{_IS_CUT_OFF})'"
-_FLAGGED_IN_BATCH = f"jq -c 'select(.response.body.choices[]?.finish_reason|{_IS_CUT_OFF})'"
-_FLAGGED_IN_ANTHROPIC_BATCH = 'jq -c \'select(.result.message.stop_reason|IN("max_tokens","refusal"))\''
-_ANSWERS = ".response"
-_ANSWERS_IN_BATCH = "'.response.body.choices[0].message.content'"
-_ANSWERS_IN_ANTHROPIC_BATCH = "'.result.message.content[]?.text'"
-_PLAIN = _ANSWERS, _FLAGGED
-_BATCHES = {
-    b'"response":{"status_code":': (_ANSWERS_IN_BATCH, _FLAGGED_IN_BATCH),
-    b'"result":{"type":"succeeded"': (_ANSWERS_IN_ANTHROPIC_BATCH, _FLAGGED_IN_ANTHROPIC_BATCH),
-}
-"""Commands that show the answers, and the incomplete answers, by a member of the records of a batch format."""
 _HEAD_BYTES = 4096
 _ERROR_FILTER = '"line \\(.line): \\(.error.message? // .error)"'
 """The error of a batch line is an object."""
@@ -64,8 +51,7 @@ def next_command(
     if exit_code is ExitCode.OK:
         if not can_resume or not counters.done:
             return None
-        answers, _ = _filters_for(settings.save)
-        return f"jq -r {answers} {shlex.quote(settings.save)}"
+        return f"jq -r {_format_of(settings.save).answers} {shlex.quote(settings.save)}"
     if exit_code is ExitCode.INPUT_DAMAGED and not counters.lines_read:
         return None  # the verdict says what to do with an input of another kind
     if exit_code is not ExitCode.SOME_FAILED:
@@ -100,23 +86,26 @@ def say_missing_keys(settings: Settings, keys: Sequence[str | None], counters: C
 def output_files(settings: Settings, answers_before: int, errors_before: int) -> OutputFiles:
     """Return the paths of answers and errors, and the command that shows the incomplete answers."""
     is_file = not is_pipe(settings.save)
-    _, flagged = _filters_for(settings.save) if is_file else _PLAIN
     return OutputFiles(
         answers=settings.save if is_file else None,
         errors=None if is_pipe(settings.errors_path) else settings.errors_path,
         answers_before=answers_before,
         errors_before=errors_before,
-        flagged_command=f"{flagged} {shlex.quote(settings.save)}" if is_file else None,
+        flagged_command=f"jq -c '{_format_of(settings.save).flagged}' {shlex.quote(settings.save)}"
+        if is_file
+        else None,
     )
 
 
-def _filters_for(path: str) -> tuple[str, str]:
+def _format_of(path: str) -> RecordFormat:
+    """Return the format of the first records in a file."""
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD_BYTES)
     except OSError:
-        return _PLAIN
-    return next((commands for mark, commands in _BATCHES.items() if mark in head), _PLAIN)
+        head = b""
+    found = (record_format for record_format in FORMATS.values() if record_format.mark and record_format.mark in head)
+    return next(found, FORMATS["llmblast"])
 
 
 def _lines_meant(settings: Settings, counters: Counters) -> str:

@@ -43,7 +43,7 @@ class State(Enum):
     UNAUTHORISED = "not authorised"
     UNREACHABLE = "not reachable"
     NO_ANSWER = "no usable answer"
-    BAD_SETTINGS = "not usable as set"
+    BAD_SETTINGS = "invalid settings"
 
 
 _FIXES = {

@@ -7,10 +7,10 @@ before the queue.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from llmblast.errors import ExitCode
 from llmblast.fence import Fence
-from llmblast.job.answer_review import AnswerReview, AnswerRules
 from llmblast.job.back_pressure import BackPressure, Sink
 from llmblast.job.decisions import Decisions, RenewKey, Retry, SendNext, Stop
 from llmblast.job.departures import Departures
@@ -29,6 +29,9 @@ from llmblast.providers import DEFAULT_PROVIDER
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.sending import Backoff, Channel, EndpointKey
 from llmblast.watching import Counters
+
+if TYPE_CHECKING:
+    from llmblast.job.answer_review import AnswerRules
 
 DEFAULT_MAX_WAIT_S = 900.0
 
@@ -59,7 +62,7 @@ class Engine:
         hedging: Hedging | None = None,
         fence: Fence | None = None,
         report_defect: Callable[[BaseException], str] = repr,
-        answer_rules: AnswerRules | None = None,
+        answer_rules: "AnswerRules | None" = None,
     ) -> None:
         fence = fence or Fence()
         self.end = RunEnd(report_defect)
@@ -98,6 +101,8 @@ class Engine:
             on_task_end=self._on_task_end,
         )
         if answer_rules is not None:
+            from llmblast.job.answer_review import AnswerReview  # noqa: PLC0415 -- most runs judge no answers
+
             self._handler.review = AnswerReview(
                 answer_rules, scheduler, line_ends, counters, self._sender.run_task, self._on_late_decisions
             )

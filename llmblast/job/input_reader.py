@@ -1,16 +1,26 @@
 """Input reader: turn the bytes of all inputs into batches of requests and refused lines (steps 1 to 3 of the flow)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from llmblast.errors import InputDamagedError, UsageError
 from llmblast.job.batch_parser import Batch, BatchParser
+from llmblast.models import Provider
 from llmblast.reading import CompletedKeys, RequestParser, RowForm, RowReader, Source, Sources
-from llmblast.reading.sampling import Sampler
+from llmblast.settings import Settings
 from llmblast.watching import Counters
 from llmblast.writing import is_json
 
 Lines = Sequence[tuple[int, bytes]]
+
+
+def make_parser(settings: Settings, providers: Sequence[Provider]) -> RequestParser:
+    """Return the parser of the lines. The settings have the schema itself, not the path of its file."""
+    if not isinstance(settings.schema, Mapping):
+        return RequestParser(settings, providers)
+    from llmblast.providers.structured_outputs import schema_members  # noqa: PLC0415 -- most runs have no schema
+
+    return RequestParser(settings, providers, schema_members(settings.schema))
 
 
 class InputReader:
@@ -83,6 +93,8 @@ class InputReader:
 
     async def _sampled_lines(self, sample: tuple[int, int]) -> AsyncIterator[Lines]:
         """Yield N random lines of all inputs once all are read, in their order."""
+        from llmblast.reading.sampling import Sampler  # noqa: PLC0415 -- most runs take all lines
+
         sampler = Sampler(*sample)
         parts: list[tuple[str | None, RowForm | None, int]] = []
         try:

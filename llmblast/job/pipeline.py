@@ -8,30 +8,25 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from random import Random
+from typing import TYPE_CHECKING
 
-from llmblast.caching import StoreThread
 from llmblast.errors import ExitCode, LlmblastError, UsageError
 from llmblast.fence import Fence
 from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.allowance import allowance_of, kept_for
-from llmblast.job.announcing_reader import announced
-from llmblast.job.answer_review import AnswerRules, CheckedSink
-from llmblast.job.answer_rules import make_answer_rules
+from llmblast.job.back_pressure import Sink
 from llmblast.job.batch_parser import Batch
 from llmblast.job.defects import Defects
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.job.hedging import Hedging
-from llmblast.job.input_reader import InputReader
+from llmblast.job.input_reader import InputReader, make_parser
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
-from llmblast.job.repeats import Repeats
 from llmblast.job.result_queue import ResultQueue
-from llmblast.job.single_sends import SingleSends, open_store, request_keys
-from llmblast.models import Provider, Success
+from llmblast.models import Success
 from llmblast.providers import provider_of_key, providers_of
-from llmblast.providers.structured_outputs import schema_members
 from llmblast.reading import CompletedKeys, RequestParser, Sources, open_sources
 from llmblast.reading.file_formats import forced_format
 from llmblast.reading.prompts import open_prompts
@@ -40,7 +35,13 @@ from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey
 from llmblast.setting_loading import parse_hedge, parse_max_errors
 from llmblast.settings import EndpointSettings, Settings
 from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, sanitize_text
-from llmblast.writing import OrderedWriter, OutputFile, Timing, WaitingFile, Writer
+from llmblast.writing import FORMATS, OutputFile, Timing, Writer
+
+if TYPE_CHECKING:
+    from llmblast.caching import StoreThread
+    from llmblast.job.answer_review import AnswerRules
+    from llmblast.job.single_sends import SingleSends
+    from llmblast.writing.ordered_writer import OrderedWriter
 
 PREOPENED_S = 0.1
 """Connections for the requests of so many seconds are opened before the first request."""
@@ -49,9 +50,6 @@ ALLOWANCE_S = 0.5
 """How long an answer to "what do the endpoints allow now?" is reused: with hundreds of them it takes a millisecond."""
 MIN_FAILED_FOR_SHARE = 20
 """With fewer failed lines, their share means nothing: the first failure would be 100 %."""
-
-_API_OF = {"openai-batch": "openai", "anthropic-batch": "anthropic"}
-"""The kind of provider whose replies the records of a format have."""
 
 Prompts = Iterable[object] | AsyncIterable[object]
 
@@ -64,7 +62,7 @@ class Pipeline:
     batches: Callable[[], AsyncIterator[Batch]]
     """Read the input: requests to send, and bad lines."""
     engine: Engine
-    writer: Writer | OrderedWriter | ResultQueue
+    writer: "Writer | OrderedWriter | ResultQueue"
     channels: Sequence[Channel]
     keys: Sequence[EndpointKey]
     """One for each channel; `renew_key` replaces both."""
@@ -97,7 +95,7 @@ class _Opened:
     """The files of answers and of errors; empty if the outcomes go to `results`."""
     answered: CompletedKeys
     failed: CompletedKeys
-    store: StoreThread | None
+    store: "StoreThread | None"
     """Answers to earlier requests; None where each line is sent."""
     channels: Sequence[Channel]
     keys: Sequence[EndpointKey]
@@ -124,13 +122,15 @@ async def build_pipeline(
     Raise UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
     keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e, settings.model)) for e in settings.endpoints]
-    rules = make_answer_rules(settings)
+    rules = _make_answer_rules(settings)
     parser = make_parser(settings, providers_of(settings.endpoints, settings.model))
     async with AsyncExitStack() as stack:
         if prompts is None:
             sources = await open_sources(settings.input, follow=settings.follow)
         elif forced_format(settings.format) is not None:
-            raise UsageError(f"format {settings.format}: is one of files, but the prompts are objects: leave it out")
+            raise UsageError(
+                f"format {settings.format}: is a format of files, but the prompts are objects of Python: leave it out"
+            )
         else:
             sources = Sources(open_prompts(prompts))
         stack.push_async_callback(sources.close)
@@ -144,7 +144,7 @@ async def build_pipeline(
         if outputs:
             answered, failed = await asyncio.to_thread(find_finished_in, settings, *outputs)
             known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
-        store = await open_store(settings, partial(_say, defects))
+        store = await _open_store(settings, defects)
         if store is not None:
             stack.push_async_callback(store.close)
         endpoints = await start_mocks(settings.endpoints, stack)
@@ -179,7 +179,7 @@ def _secrets_in(channels: Sequence[Channel]) -> Iterator[bytes]:
             yield from channel.secrets
 
 
-def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules: AnswerRules | None) -> Pipeline:
+def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules: "AnswerRules | None") -> Pipeline:
     counters = opened.counters
     fence = opened.defects.fence
     say = partial(_say, opened.defects)
@@ -188,25 +188,16 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
     writer: Writer | OrderedWriter | ResultQueue = opened.results or _make_writer(
         settings, opened.outputs, opened.defects
     )
-    sends: SingleSends | None = None
-    if opened.store is not None:
-        opened.store.on_room = writer.changed.set
-        sends = SingleSends(
-            request_keys(settings),
-            opened.store,
-            writer,
-            counters,
-            providers=providers_of(settings.endpoints, settings.model),
-            names=[endpoint.name for endpoint in settings.endpoints],
-            on_unreadable=lambda reason: engine.stop(ExitCode.OUTPUT_FAILED, reason),
-            fence=fence,
-            checks=None if rules is None else rules.checks,
-        )
-    sink = sends or writer
+    sends = _make_sends(settings, opened, writer, rules, lambda why: engine.stop(ExitCode.OUTPUT_FAILED, why))
+    sink: Sink = sends or writer
+    if rules is not None and rules.command is not None:
+        from llmblast.job.answer_review import CheckedSink  # noqa: PLC0415 -- most runs check no answers
+
+        sink = CheckedSink(sink, rules.command)
     engine = Engine(
         scheduler,
         opened.channels,
-        sink if rules is None or rules.command is None else CheckedSink(sink, rules.command),
+        sink,
         Backoff(settings.max_attempts, Random()),
         counters,
         clock=time.monotonic,
@@ -243,9 +234,13 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
         )
         found = reader.batches()
         if not is_once:
+            from llmblast.job.repeats import Repeats  # noqa: PLC0415 -- most lines are answered once
+
             found = Repeats(settings.repeat, counters, answered, failed).batches(found)
-        if isinstance(writer, OrderedWriter):
-            found = announced(found, writer.expect)
+        if settings.ordered:
+            from llmblast.job.announcing_reader import announced  # noqa: PLC0415 -- most runs keep no order
+
+            found = announced(found, writer)
         return found if sends is None else sends.batches(found)
 
     return Pipeline(
@@ -268,10 +263,46 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
     )
 
 
-def make_parser(settings: Settings, providers: Sequence[Provider]) -> RequestParser:
-    """Return the parser of the lines. The settings have the schema itself, not the path of its file."""
-    schema = settings.schema
-    return RequestParser(settings, providers, schema_members(schema if isinstance(schema, Mapping) else None))
+def _make_answer_rules(settings: Settings) -> "AnswerRules | None":
+    if not settings.judges_answers:
+        return None
+    from llmblast.job.answer_rules import make_answer_rules  # noqa: PLC0415 -- most runs judge no answers
+
+    return make_answer_rules(settings)
+
+
+async def _open_store(settings: Settings, defects: Defects) -> "StoreThread | None":
+    if settings.cache is None and not settings.dedupe:
+        return None
+    from llmblast.job.single_sends import open_store  # noqa: PLC0415 -- sqlite3, which few runs need
+
+    return await open_store(settings, partial(_say, defects))
+
+
+def _make_sends(
+    settings: Settings,
+    opened: _Opened,
+    writer: "Writer | OrderedWriter | ResultQueue",
+    rules: "AnswerRules | None",
+    on_unreadable: Callable[[str], None],
+) -> "SingleSends | None":
+    """Return what looks for answers to earlier requests; None without a store."""
+    if opened.store is None:
+        return None
+    from llmblast.job.single_sends import SingleSends, request_keys  # noqa: PLC0415 -- most runs have no store
+
+    opened.store.on_room = writer.changed.set
+    return SingleSends(
+        request_keys(settings),
+        opened.store,
+        writer,
+        opened.counters,
+        providers=providers_of(settings.endpoints, settings.model),
+        names=[endpoint.name for endpoint in settings.endpoints],
+        on_unreadable=on_unreadable,
+        fence=opened.defects.fence,
+        checks=None if rules is None else rules.checks,
+    )
 
 
 def _view_limits(settings: Settings, scheduler: Scheduler, engine: Engine, opened: _Opened) -> LimitsView:
@@ -291,7 +322,7 @@ def _view_limits(settings: Settings, scheduler: Scheduler, engine: Engine, opene
     )
 
 
-def _make_writer(settings: Settings, outputs: Sequence[OutputFile], defects: Defects) -> Writer | OrderedWriter:
+def _make_writer(settings: Settings, outputs: Sequence[OutputFile], defects: Defects) -> "Writer | OrderedWriter":
     save, errors = outputs
     timing = Timing(disk_wait_s=settings.disk_wait)
     writer = Writer(
@@ -308,12 +339,15 @@ def _make_writer(settings: Settings, outputs: Sequence[OutputFile], defects: Def
     )
     if not settings.ordered:
         return writer
+    from llmblast.writing.ordered_writer import OrderedWriter  # noqa: PLC0415 -- most runs keep no order
+    from llmblast.writing.waiting_file import WaitingFile  # noqa: PLC0415
+
     return OrderedWriter(writer, WaitingFile(save, settings.spool), notice=partial(_say, defects), timing=timing)
 
 
 def _translation(output_format: str) -> Callable[[Success], None] | None:
     """Return what puts replies into the form that a batch format has, where another API may have answered."""
-    kind = _API_OF.get(output_format)
+    kind = FORMATS[output_format].api if output_format in FORMATS else None
     if kind is None:
         return None
     from llmblast.providers.translated_replies import translate_reply  # noqa: PLC0415 -- most runs need none

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import orjson
 
-from llmblast.job.batch_parser import MAX_BATCH_LINES, Batch
+from llmblast.job.batch_parser import MAX_BATCH_LINES, Batch, skip_completed
 from llmblast.models import Failure, Request
 from llmblast.providers import seed_member
 from llmblast.reading import CompletedKeys, key_of_repeat
@@ -53,15 +53,7 @@ class Repeats:
     def _is_completed(self, key: str, repeat: int) -> bool:
         if not (self._answered or self._failed):
             return False
-        repeat_key = key_of_repeat(key, repeat)
-        if self._answered.consume(repeat_key):
-            self._counters.skipped += 1
-            return True
-        if self._failed.consume(repeat_key):
-            self._counters.skipped += 1
-            self._counters.skipped_failed += 1
-            return True
-        return False
+        return skip_completed(key_of_repeat(key, repeat), self._answered, self._failed, self._counters)
 
 
 def with_seed(body: bytes, member: str, repeat: int) -> bytes:

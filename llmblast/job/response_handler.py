@@ -8,12 +8,11 @@ endpoint. Nothing here waits, and nothing is sent: what follows for the run is r
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from llmblast.errors import ExitCode
 from llmblast.fence import Fence
 from llmblast.hiding import hide_user
-from llmblast.job.answer_review import AnswerReview
 from llmblast.job.decisions import DONE, Decisions, RenewKey, Retry, Stop
 from llmblast.job.hedged_sends import HedgedSends
 from llmblast.job.key_refresh import KeyRenewal
@@ -24,6 +23,9 @@ from llmblast.models import NO_TOKENS, Attempt, Provider, Reply
 from llmblast.scheduling import ANSWERED, Endpoint, Finding, Kind, Scheduler, SendOutcome
 from llmblast.sending import Action, Backoff, Blame, Verdict, judge
 from llmblast.watching import Counters, duration
+
+if TYPE_CHECKING:
+    from llmblast.job.answer_review import AnswerReview
 
 _UNAUTHORIZED: Final = 401
 _TOO_MANY_REQUESTS: Final = 429
@@ -60,7 +62,7 @@ class ResponseHandler:
     fence: Fence
     reported_limits: set[Endpoint] = field(default_factory=set)
     """Endpoints whose reported limits were already logged."""
-    review: AnswerReview | None = None
+    review: "AnswerReview | None" = None
     """Checks the answers, where anything is asked of them."""
 
     def on_reply(self, attempt: Attempt, endpoint: Endpoint, reply: Reply, now: float) -> Decisions:
@@ -217,7 +219,7 @@ class ResponseHandler:
         return (*decisions, *self.refused.take_out_refusing(attempt, endpoint, verdict))
 
     def _check_reachable(self, endpoint: Endpoint, verdict: Verdict) -> Decisions:
-        """An endpoint that has answered before is waited for; where none ever did, a person has to look."""
+        """Wait for endpoints that have answered before; stop the run where none ever did, so that a person looks."""
         breaker = endpoint.health.breaker
         if endpoint in self.scheduler.reserve and breaker.is_open and not breaker.has_answered:
             self.scheduler.disable(endpoint, verdict.message)  # the lines that only it can take stay pending

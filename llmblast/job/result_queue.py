@@ -155,7 +155,7 @@ def _tokens_of(invalid: InvalidAnswers | None) -> int:
 
 
 def _fields_of(line: Line) -> Mapping[str, Any]:
-    """The prompt's own fields; numbers that records keep digit by digit are read anew."""
+    """Return the prompt's own fields; numbers that records keep digit by digit are read anew."""
     extra = line.extra or {}
     if not any(_has_fragment(value) for value in extra.values()):
         return extra

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final
 
 from llmblast.caching import Destination, RequestKeys, StoreError, StoreThread
+from llmblast.caching.answer_store import AnswerStore
 from llmblast.checking_answers import AnswerChecks, Finding
 from llmblast.fence import Fence
 from llmblast.job.back_pressure import Sink
@@ -34,15 +35,12 @@ _LINE_BYTES: Final = 500
 _OK: Final = 200
 
 
-async def open_store(settings: Settings, say: Callable[[str], None]) -> StoreThread | None:
-    """Open the store that the settings ask for, if any; `say` gets the reason why replies are not kept any more.
+async def open_store(settings: Settings, say: Callable[[str], None]) -> StoreThread:
+    """Open the store of `--cache`, or a temporary one for `--dedupe`; `say` gets the reason why replies are not kept
+    any more.
 
     Raises UsageError for a file that cannot be used.
     """
-    if settings.cache is None and not settings.dedupe:
-        return None
-    from llmblast.caching.answer_store import AnswerStore  # noqa: PLC0415 -- sqlite3, which few runs need
-
     store = await asyncio.to_thread(AnswerStore, settings.cache)
     return StoreThread(store, on_failure=lambda why: say(f"{why}; answers are not cached any more"))
 
@@ -129,8 +127,7 @@ class SingleSends:
         if not isinstance(line, Request) or not line.cache_keys:
             return
         for request in self._in_flight.pop(line.cache_keys[0], ()):
-            self._waiting -= 1
-            self._waiting_bytes -= _LINE_BYTES + len(request.text) + len(request.body)
+            self._count_waiting(request, -1)
             self._counters.left_pending += 1
             self._sink.leave_out(request)
         self._has_room.set()
@@ -189,8 +186,11 @@ class SingleSends:
 
     def _let_wait(self, request: Request, waiting: list[Request]) -> None:
         waiting.append(request)
-        self._waiting += 1
-        self._waiting_bytes += _LINE_BYTES + len(request.text) + len(request.body)
+        self._count_waiting(request, 1)
+
+    def _count_waiting(self, request: Request, sign: int) -> None:
+        self._waiting += sign
+        self._waiting_bytes += sign * (_LINE_BYTES + len(request.text) + len(request.body))
 
     async def _wait_for_room(self) -> None:
         """Wait while too many lines wait for others. A request that is left for another run gets no outcome, so once
@@ -207,8 +207,7 @@ class SingleSends:
     def _answer_waiting(self, outcome: Outcome, waiting: Sequence[Request]) -> None:
         """Give the lines the answer to the request that they waited for, or its failure."""
         for request in waiting:
-            self._waiting -= 1
-            self._waiting_bytes -= _LINE_BYTES + len(request.text) + len(request.body)
+            self._count_waiting(request, -1)
             if isinstance(outcome, Success):
                 reply = Reply(outcome.reply.status, outcome.reply.head, outcome.reply.body)
                 reply.read_head = outcome.reply.read_head

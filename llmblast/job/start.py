@@ -31,9 +31,7 @@ def run_preflight_checks(settings: Settings) -> Settings:
     if settings.force and not settings.overwrite:
         raise UsageError("--force: has no effect without --overwrite: add --overwrite, or leave --force out")
     if settings.sample is not None and settings.follow:
-        raise UsageError(
-            "--sample: needs the end of the input, which --follow waits for forever: leave one of them out"
-        )
+        raise UsageError("--sample: needs the end of the input, which never comes with --follow: leave one of them out")
     check_endpoints(settings)
     outputs = {"--save": settings.save, "--errors": settings.errors_path}
     for flag, path in outputs.items():
@@ -57,10 +55,9 @@ def check_answers(settings: Settings) -> Settings:
     """Return the settings with the schema in the place of its file. Raise UsageError for what answers cannot be
     checked with.
     """
-    asked = (settings.expect, settings.schema, settings.expect_regex, settings.expect_command, settings.escalate)
-    if all(setting is None for setting in asked):
+    if not settings.judges_answers:
         return settings
-    from llmblast.job.answer_rules import check_answer_settings  # noqa: PLC0415 -- most runs need no check
+    from llmblast.job.answer_rules import check_answer_settings  # noqa: PLC0415 -- most runs judge no answers
 
     return check_answer_settings(settings)
 
@@ -72,7 +69,9 @@ def _check_is_no_input(settings: Settings, flag: str, path: str) -> None:
         what = "the input" if len(paths) == 1 else "an input"
         raise UsageError(f"{_shown(path)}: is also {what}: name another file with {flag}")
     if path != STDOUT and (pattern := next((name for name in settings.input if matches(name, path)), None)):
-        raise UsageError(f"{path}: would be an input of the next run, by {pattern!r}: name another file with {flag}")
+        raise UsageError(
+            f"{path}: {pattern!r} would find it as an input of the next run: name another file with {flag}"
+        )
 
 
 def check_endpoints(settings: Settings) -> None:

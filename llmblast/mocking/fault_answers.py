@@ -14,23 +14,23 @@ def _saying(text: str, incident: Incident) -> ScriptedReply:
 
 
 def _broken_json(incident: Incident) -> ScriptedReply:
-    """The first half of the right text, with a bracket open."""
+    """Return the first half of the right text, with a bracket open."""
     text = incident.answer.text or ""
     return _saying(f"{{{text[: len(text) // 2]}", incident)
 
 
 def _other_json(incident: Incident) -> ScriptedReply:
-    """JSON that no schema asks for."""
+    """Return JSON that no schema asks for."""
     return _saying('[{"unexpected": null}]', incident)
 
 
 def _fenced(incident: Incident) -> ScriptedReply:
-    """The right text, in a block of code, with a sentence before it."""
+    """Return the right text in a block of code, with a sentence before it."""
     return _saying(f"Here it is:\n\n```json\n{incident.answer.text or ''}\n```\n", incident)
 
 
 def _blank(incident: Incident) -> ScriptedReply:
-    """No text, though tokens were generated."""
+    """Return no text, though tokens were generated."""
     return _saying("", incident)
 
 

@@ -11,6 +11,7 @@ import orjson
 
 from llmblast.models import Answer, Part, Prompt, Reply, ReplyError, UnsupportedError
 from llmblast.providers.chat_parts import is_text
+from llmblast.providers.rendering import SharedTail, unsupported_param
 from llmblast.providers.structured_outputs import schema_in_messages
 from llmblast.providers.usage import has_usage
 
@@ -49,48 +50,44 @@ class Messages:
     """Renders prompts as requests of the Messages API, and reads its replies."""
 
     def __init__(self) -> None:
-        self._system: str | None = None
-        self._params: Mapping[str, object] | None = None
-        self._schema: Mapping[str, object] | None = None
-        self._tail = b""
+        self._tail = SharedTail(_tail)
 
     def unsupported_in(self, prompt: Prompt) -> str | None:
         """Return the part of the prompt that the API cannot express, if there is one."""
-        for name in _UNSUPPORTED:
-            if prompt.params.get(name) is not None and not (name == "n" and prompt.params[name] == 1):
-                return f'the Messages API has no parameter like "{name}": take it out'
+        if (reason := unsupported_param(prompt.params, _UNSUPPORTED, _API)) is not None:
+            return reason
         return next((reason for part in prompt.parts if (reason := _reason_against(part)) is not None), None)
 
     def render(self, prompt: Prompt) -> bytes:
         """Return a body without a model. Parts that the next prompt shares with the last one are not encoded again."""
-        is_other = prompt.params is not self._params or prompt.system is not self._system
-        if is_other or prompt.schema is not self._schema:
-            self._tail = _tail(prompt.system, prompt.params, prompt.schema)
-            self._system, self._params, self._schema = prompt.system, prompt.params, prompt.schema
+        tail = self._tail.of(prompt)
         if (reason := self.unsupported_in(prompt)) is not None:
             raise UnsupportedError(reason)
         content: object = prompt.text
         if prompt.parts:
             content = [*map(_block, prompt.parts), {"type": "text", "text": prompt.text}]
-        return b"".join((b'{"messages":[{"role":"user","content":', orjson.dumps(content), self._tail))
+        return b"".join((b'{"messages":[{"role":"user","content":', orjson.dumps(content), tail))
 
     def read_answer(self, reply: Reply) -> Answer | ReplyError:
         """Return the answer in a 2xx reply, or its error. An unrequested stream is joined, and becomes the body."""
         try:
             data = orjson.loads(reply.body)
         except orjson.JSONDecodeError:
-            return _read_repaired(reply)
+            from llmblast.providers.anthropic_streams import join_events  # noqa: PLC0415 -- at the first such reply
+            from llmblast.providers.lenient_json import read_repaired_answer  # noqa: PLC0415
+
+            return read_repaired_answer(reply, _read_data, join_events)
         return _read_data(reply.status, data)
 
 
-def _tail(system: str | None, params: Mapping[str, object], schema: Mapping[str, object] | None) -> bytes:
+def _tail(prompt: Prompt) -> bytes:
     """Return a body from the content of the user message on. A form of the answer among the parameters counts more than
     the schema.
     """
-    members: dict[str, object] = {"system": system} if system else {}
-    members.update(_translated(params))
-    if schema is not None:
-        name, value = schema_in_messages(schema)
+    members: dict[str, object] = {"system": prompt.system} if prompt.system else {}
+    members.update(_translated(prompt.params))
+    if prompt.schema is not None:
+        name, value = schema_in_messages(prompt.schema)
         members.setdefault(name, value)
     return b"}]," + orjson.dumps(members)[1:]
 
@@ -167,20 +164,6 @@ def _block(part: Part) -> Mapping[str, object]:
         source = {"type": "text", "media_type": "text/plain", "data": text}
     title = {"title": part.name} if part.kind == "document" and part.name else {}
     return {"type": part.kind, "source": source, **title}
-
-
-def _read_repaired(reply: Reply) -> Answer | ReplyError:
-    from llmblast.providers.anthropic_streams import join_events  # noqa: PLC0415 -- at the first reply like this
-    from llmblast.providers.lenient_json import read_repaired  # noqa: PLC0415 -- at the first reply like this
-
-    repaired = read_repaired(reply, join_events)
-    if isinstance(repaired, ReplyError):
-        return repaired
-    data, body = repaired
-    answer = _read_data(reply.status, data)
-    if isinstance(answer, Answer):
-        reply.body = body
-    return answer
 
 
 def _read_data(status: int, data: object) -> Answer | ReplyError:

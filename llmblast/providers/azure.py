@@ -14,13 +14,10 @@ from collections.abc import Collection, Mapping
 from urllib.parse import parse_qs, urlsplit
 
 from llmblast.models import MODEL_PLACE
-from llmblast.providers.openai import OpenAI
+from llmblast.providers.openai import OpenAI, azure_auth_header
 from llmblast.settings import API_PATHS
 from llmblast.urls import base_of, host_of, is_azure
 
-_HEADER = "api-key"
-_JWT = r"eyJ[\w-]+\.[\w-]+\.[\w-]*"
-"""RFC 7519: the tokens of Microsoft Entra ID, which Azure accepts as bearer tokens only."""
 _OPENAI = "/openai"
 _WITH_DEPLOYMENT = f"/openai/deployments/{MODEL_PLACE}"
 _VERSION = "api-version"
@@ -58,8 +55,9 @@ class Azure:
 
     def names_path(self, url: str) -> bool:
         """See `Provider`. Azure has Anthropic's API, too."""
-        is_anthropic = re.search(r"/anthropic(?:/|$)|/v1/messages/?$", urlsplit(url).path) is not None
-        return is_azure(host_of(url)) and not is_anthropic
+        if not is_azure(host_of(url)):
+            return False
+        return re.search(r"/anthropic(?:/|$)|/v1/messages/?$", urlsplit(url).path) is None
 
     def auth_header(self, url: str, key: str) -> tuple[str, str]:
-        return ("Authorization", f"Bearer {key}") if re.fullmatch(_JWT, key) else (_HEADER, key)
+        return azure_auth_header(key)

@@ -50,7 +50,7 @@ class Bedrock:
     def names_path(self, url: str) -> bool:
         path = urlsplit(url).path.rstrip("/")
         is_bare = not path and re.fullmatch(_HOST, host_of(url) or "") is not None
-        return is_bare or re.search(f"{_IN_URL}$", path) is not None
+        return is_bare or ("/model/" in path and re.search(f"{_IN_URL}$", path) is not None)
 
     def model_in(self, url: str) -> str | None:
         return base_and_model(url, _IN_URL)[1]

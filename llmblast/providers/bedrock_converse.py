@@ -10,6 +10,7 @@ import orjson
 
 from llmblast.models import Answer, Part, Prompt, Reply, ReplyError, UnsupportedError
 from llmblast.providers.finish_reasons import failure_in
+from llmblast.providers.rendering import SharedTail
 from llmblast.providers.structured_outputs import with_schema
 from llmblast.providers.usage import count_of, has_usage
 
@@ -79,10 +80,7 @@ class Converse:
     """Renders prompts as requests of the Converse API, and reads its replies."""
 
     def __init__(self) -> None:
-        self._system: str | None = None
-        self._params: Mapping[str, object] | None = None
-        self._schema: Mapping[str, object] | None = None
-        self._tail = b""
+        self._tail = SharedTail(_tail)
 
     def unsupported_in(self, prompt: Prompt) -> str | None:
         """Return the part of the prompt that the API cannot express, if there is one."""
@@ -97,28 +95,28 @@ class Converse:
 
     def render(self, prompt: Prompt) -> bytes:
         """Return a body. Parts that the next prompt shares with the last one are not encoded again."""
-        is_other = prompt.params is not self._params or prompt.system is not self._system
-        if is_other or prompt.schema is not self._schema:
-            self._tail = _tail(prompt.system, with_schema(prompt.params, prompt.schema))
-            self._system, self._params, self._schema = prompt.system, prompt.params, prompt.schema
+        tail = self._tail.of(prompt)
         if (reason := self.unsupported_in(prompt)) is not None:
             raise UnsupportedError(reason)
         text = b'{"text":%b}' % orjson.dumps(prompt.text)
         media = (orjson.dumps(_media_part(index, part)) for index, part in enumerate(prompt.parts, 1))
-        return b'{"messages":[{"role":"user","content":[%b]}]%b' % (b",".join([*media, text]), self._tail)
+        return b'{"messages":[{"role":"user","content":[%b]}]%b' % (b",".join([*media, text]), tail)
 
     def read_answer(self, reply: Reply) -> Answer | ReplyError:
         """Return the answer in a 2xx reply, or its error."""
         try:
             data = orjson.loads(reply.body)
         except orjson.JSONDecodeError:
-            return _read_repaired(reply)
+            from llmblast.providers.lenient_json import read_repaired_answer  # noqa: PLC0415 -- at the first such reply
+
+            return read_repaired_answer(reply, _read_data)
         return _read_data(reply.status, data)
 
 
-def _tail(system: str | None, params: Mapping[str, object]) -> bytes:
+def _tail(prompt: Prompt) -> bytes:
     """Return a body from the end of its messages on."""
-    members: dict[str, object] = {"system": [{"text": system}]} if system else {}
+    params = with_schema(prompt.params, prompt.schema)
+    members: dict[str, object] = {"system": [{"text": prompt.system}]} if prompt.system else {}
     config: dict[str, object] = {}
     additional: dict[str, object] = {}
     for name, value in params.items():
@@ -213,19 +211,6 @@ def _media_part(index: int, part: Part) -> Mapping[str, object]:
     kind, its_format = _FORMATS[part.media_type]
     name = {"name": f"document {index}"} if kind == "document" else {}
     return {kind: {"format": its_format, **name, "source": {"bytes": part.data}}}
-
-
-def _read_repaired(reply: Reply) -> Answer | ReplyError:
-    from llmblast.providers.lenient_json import read_repaired  # noqa: PLC0415 -- at the first reply like this
-
-    repaired = read_repaired(reply)
-    if isinstance(repaired, ReplyError):
-        return repaired
-    data, body = repaired
-    answer = _read_data(reply.status, data)
-    if isinstance(answer, Answer):
-        reply.body = body
-    return answer
 
 
 def _read_data(status: int, data: object) -> Answer | ReplyError:

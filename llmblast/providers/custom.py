@@ -179,7 +179,7 @@ class Custom:
             raise UsageError(f"endpoint {endpoint.name}: {MODEL_PLACE} is only allowed in the path of the URL")
         if self._model is None and (MODEL_PLACE in self._path or "model" in self._template.names):
             raise UsageError(
-                f"endpoint {endpoint.name}: the model is missing, which its requests name: add model=NAME, or "
+                f"endpoint {endpoint.name}: the model is missing, which its requests need: add model=NAME, or "
                 "--model NAME"
             )
 

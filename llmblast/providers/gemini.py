@@ -54,7 +54,9 @@ class Gemini:
     def names_path(self, url: str) -> bool:
         path = urlsplit(url).path.rstrip("/")
         is_bare = host_of(url) == _HOST and path in _BASES
-        return is_bare or ("/publishers/" not in path and re.search(f"{_IN_URL}$", path) is not None)
+        if is_bare or ":" not in path or "/publishers/" in path:
+            return is_bare
+        return re.search(f"{_IN_URL}$", path) is not None
 
     def model_in(self, url: str) -> str | None:
         return base_and_model(url, _IN_URL)[1]

@@ -12,6 +12,7 @@ import orjson
 
 from llmblast.models import Answer, Part, Prompt, Reply, ReplyError, UnsupportedError
 from llmblast.providers.finish_reasons import failure_in
+from llmblast.providers.rendering import SharedTail, unsupported_param
 from llmblast.providers.structured_outputs import with_schema
 from llmblast.providers.usage import count_of
 from llmblast.urls import host_of
@@ -55,44 +56,41 @@ class Contents:
     """Renders prompts as requests of generateContent, and reads its replies."""
 
     def __init__(self) -> None:
-        self._system: str | None = None
-        self._params: Mapping[str, object] | None = None
-        self._schema: Mapping[str, object] | None = None
-        self._tail = b""
+        self._tail = SharedTail(_tail)
 
     def unsupported_in(self, prompt: Prompt) -> str | None:
         """Return the part of the prompt that the API cannot express, if there is one."""
-        for name in _UNSUPPORTED:
-            if prompt.params.get(name) is not None:
-                return f'generateContent has no parameter like "{name}": take it out'
+        if (reason := unsupported_param(prompt.params, _UNSUPPORTED, "generateContent")) is not None:
+            return reason
         return next((reason for part in prompt.parts if (reason := _unsupported_media(part)) is not None), None)
 
     def render(self, prompt: Prompt) -> bytes:
         """Return a body. Parts that the next prompt shares with the last one are not encoded again."""
-        is_other = prompt.params is not self._params or prompt.system is not self._system
-        if is_other or prompt.schema is not self._schema:
-            self._tail = _tail(prompt.system, with_schema(prompt.params, prompt.schema))
-            self._system, self._params, self._schema = prompt.system, prompt.params, prompt.schema
+        tail = self._tail.of(prompt)
         if (reason := self.unsupported_in(prompt)) is not None:
             raise UnsupportedError(reason)
         text = b'{"text":%b}' % orjson.dumps(prompt.text)
         parts = b",".join([*(orjson.dumps(_media_part(part)) for part in prompt.parts), text])
-        return b'{"contents":[{"role":"user","parts":[%b]}]%b' % (parts, self._tail)
+        return b'{"contents":[{"role":"user","parts":[%b]}]%b' % (parts, tail)
 
     def read_answer(self, reply: Reply) -> Answer | ReplyError:
         """Return the answer in a 2xx reply, or its error."""
         try:
             data = orjson.loads(reply.body)
         except orjson.JSONDecodeError:
-            return _read_repaired(reply)
+            from llmblast.providers.gemini_streams import join_contents  # noqa: PLC0415 -- at the first such reply
+            from llmblast.providers.lenient_json import read_repaired_answer  # noqa: PLC0415
+
+            return read_repaired_answer(reply, read_data, join_contents)
         return read_data(reply.status, data)
 
 
-def _tail(system: str | None, params: Mapping[str, object]) -> bytes:
+def _tail(prompt: Prompt) -> bytes:
     """Return a body from the end of its contents on."""
+    system = prompt.system
     members: dict[str, object] = {"systemInstruction": {"parts": [{"text": system}]}} if system else {}
     config: dict[str, object] = {}
-    for name, value in params.items():
+    for name, value in with_schema(prompt.params, prompt.schema).items():
         if value is None or name in _UNSUPPORTED:
             continue
         if (translate := _TRANSLATIONS.get(name)) is not None:
@@ -179,7 +177,7 @@ def _unsupported_media(part: Part) -> str | None:
     if _media_type_of(part.url) is not None or host_of(part.url) in _WITH_KNOWN_TYPE:
         return None
     known = ", ".join(_MEDIA_TYPES)
-    return f"generateContent has to be told the type of a file, and the URL does not end in one of {known}"
+    return f"generateContent needs the type of a file, and the URL ends in none of {known}: name a local file"
 
 
 def _media_type_of(url: str) -> str | None:
@@ -193,20 +191,6 @@ def _media_part(part: Part) -> Mapping[str, object]:
         media_type = _media_type_of(part.url)
         return {"fileData": {**({"mimeType": media_type} if media_type else {}), "fileUri": part.url}}
     return {"inlineData": {"mimeType": part.media_type, "data": part.data}}
-
-
-def _read_repaired(reply: Reply) -> Answer | ReplyError:
-    from llmblast.providers.gemini_streams import join_contents  # noqa: PLC0415 -- at the first reply like this
-    from llmblast.providers.lenient_json import read_repaired  # noqa: PLC0415 -- at the first reply like this
-
-    repaired = read_repaired(reply, join_contents)
-    if isinstance(repaired, ReplyError):
-        return repaired
-    data, body = repaired
-    answer = read_data(reply.status, data)
-    if isinstance(answer, Answer):
-        reply.body = body
-    return answer
 
 
 def read_data(status: int, data: object) -> Answer | ReplyError:

@@ -15,13 +15,13 @@ Only bodies that orjson refuses come here, so that other replies cost nothing.
 import codecs
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import Protocol
 
 import orjson
 
-from llmblast.models import Reply, ReplyError
+from llmblast.models import Answer, Reply, ReplyError
 from llmblast.providers.plain_text import words_of
 from llmblast.providers.streams import UnreadableStreamError, join_chunks
 
@@ -74,6 +74,20 @@ def repaired_json(reply: Reply, join: Join = join_chunks) -> bytes:
         raise UnreadableReplyError(str(error)) from None
     except (ValueError, RecursionError):
         raise UnreadableReplyError("a body that is not JSON") from None
+
+
+def read_repaired_answer(
+    reply: Reply, read: Callable[[int, object], Answer | ReplyError], join: Join = join_chunks
+) -> Answer | ReplyError:
+    """Return what `read` finds in the status and the parsed reply. An answer's strict JSON becomes the body."""
+    repaired = read_repaired(reply, join)
+    if isinstance(repaired, ReplyError):
+        return repaired
+    data, body = repaired
+    answer = read(reply.status, data)
+    if isinstance(answer, Answer):
+        reply.body = body
+    return answer
 
 
 def read_repaired(reply: Reply, join: Join = join_chunks) -> tuple[object, bytes] | ReplyError:

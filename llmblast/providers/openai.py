@@ -13,7 +13,6 @@ from llmblast.models import Answer, Prompt, RateLimitInfo, RawBody, Reply, Reply
 from llmblast.providers.choices import add_usage, read_first_choice
 from llmblast.providers.on_demand import named_wait_s, read_error
 from llmblast.providers.rate_limit_headers import read_rate_limits
-from llmblast.providers.structured_outputs import schema_in_chat
 from llmblast.settings import API_PATHS, base_url
 from llmblast.urls import host_of, is_azure
 
@@ -26,14 +25,8 @@ _WITH_CHOICES: Final = (_CHAT, "completions")
 """Paths whose plain replies are read here; `odd_replies` reads all others."""
 _DIALECTS: Final = {f"openai.{'chat' if path == _CHAT else path}": path for path in API_PATHS}
 _BASES: Final = ("openai", "openai/v1", "openapi")
-_AZURE_HEADER: Final = "api-key"
 _JWT: Final = r"eyJ[\w-]+\.[\w-]+\.[\w-]*"
 """RFC 7519: the tokens of Microsoft Entra ID, which Azure accepts as bearer tokens only."""
-
-
-def read_answer(request: Request, reply: Reply) -> Answer | ReplyError:
-    """Return the answer or the error in a 2xx reply. Never raises."""
-    return read_reply(request, reply, path_of(request, _KIND, _CHAT))
 
 
 def read_reply(request: Request, reply: Reply, path: str) -> Answer | ReplyError:
@@ -64,6 +57,11 @@ def path_of(request: Request, kind: str, path_of_prompts: str) -> str:
     return _DIALECTS[request.content.dialect] if isinstance(request.content, RawBody) else path_of_prompts
 
 
+def azure_auth_header(key: str) -> tuple[str, str]:
+    """Return name and value of the header that brings a key to Azure OpenAI: a token is no API key there."""
+    return ("Authorization", f"Bearer {key}") if re.fullmatch(_JWT, key) else ("api-key", key)
+
+
 class OpenAI:
     """The provider of the OpenAI API."""
 
@@ -91,9 +89,7 @@ class OpenAI:
         return is_known and not is_azure(host_of(url))
 
     def auth_header(self, url: str, key: str) -> tuple[str, str]:
-        if is_azure(host_of(url)) and not re.fullmatch(_JWT, key):
-            return _AZURE_HEADER, key
-        return "Authorization", f"Bearer {key}"
+        return azure_auth_header(key) if is_azure(host_of(url)) else ("Authorization", f"Bearer {key}")
 
     def unsupported_in(self, prompt: Prompt) -> str | None:
         if not prompt.parts:
@@ -117,7 +113,7 @@ class OpenAI:
         return _CHAT, b"".join((self._head, _dumps(content), self._tail))
 
     def read_answer(self, request: Request, reply: Reply) -> Answer | ReplyError:
-        return read_answer(request, reply)
+        return read_reply(request, reply, path_of(request, _KIND, _CHAT))
 
     def read_error(self, reply: Reply) -> ReplyError:
         return read_error(reply)
@@ -141,6 +137,8 @@ def _tail(params: Mapping[str, object], schema: Mapping[str, object] | None) -> 
     """
     members = dict(params)
     if schema is not None:
+        from llmblast.providers.structured_outputs import schema_in_chat  # noqa: PLC0415 -- most runs have no schema
+
         name, value = schema_in_chat(schema)
         members.setdefault(name, value)
     return b"}]," + orjson.dumps(members)[1:] if members else b"}]}"

@@ -60,10 +60,8 @@ SCHEMA_MEMBERS: Final[Mapping[str, Callable[[Schema], tuple[str, object]]]] = {
 """By dialect of the request."""
 
 
-def schema_members(schema: Schema | None) -> Mapping[str, tuple[str, bytes]]:
+def schema_members(schema: Schema) -> Mapping[str, tuple[str, bytes]]:
     """Return by dialect the name of the member that raw bodies need for the schema, and the whole member as JSON."""
-    if schema is None:
-        return {}
     made = {dialect: make(schema) for dialect, make in SCHEMA_MEMBERS.items()}
     return {dialect: (name, orjson.dumps({name: value})[1:-1]) for dialect, (name, value) in made.items()}
 

@@ -17,6 +17,7 @@ from llmblast.providers.rate_limit_headers import read_rate_limits
 from llmblast.urls import base_and_model, host_of
 
 ANTHROPIC_VERSION = "vertex-2023-10-16"
+_DOMAIN = ".googleapis.com"
 _HOST = r"(?:[a-z0-9-]+-)?aiplatform(?:\.[a-z0-9-]+\.rep)?\.googleapis\.com"
 _PATH = f"publishers/google/models/{MODEL_PLACE}:generateContent"
 _CLAUDE_PATH = f"publishers/anthropic/models/{MODEL_PLACE}:rawPredict"
@@ -50,10 +51,10 @@ class Vertex:
 
     def names_path(self, url: str) -> bool:
         """See `Provider`. A URL that ends in a location is one for Google's models."""
-        path = urlsplit(url).path.rstrip("/")
-        is_place = re.fullmatch(_HOST, host_of(url) or "") is not None
+        path, host = urlsplit(url).path.rstrip("/"), host_of(url) or ""
+        is_place = host.endswith(_DOMAIN) and re.fullmatch(_HOST, host) is not None
         is_bare = is_place and re.search(rf"(?:{_LOCATION}|^(?:/v1(?:beta1)?)?)$", path) is not None
-        return is_bare or re.search(f"{_IN_URL}$", path) is not None
+        return is_bare or _names_model(path, _IN_URL)
 
     def model_in(self, url: str) -> str | None:
         return base_and_model(url, _IN_URL)[1]
@@ -90,7 +91,7 @@ class VertexAnthropic:
         return _base_url(url, _CLAUDE_IN_URL)
 
     def names_path(self, url: str) -> bool:
-        return re.search(f"{_CLAUDE_IN_URL}$", urlsplit(url).path.rstrip("/")) is not None
+        return _names_model(urlsplit(url).path.rstrip("/"), _CLAUDE_IN_URL)
 
     def model_in(self, url: str) -> str | None:
         return base_and_model(url, _CLAUDE_IN_URL)[1]
@@ -111,6 +112,11 @@ class VertexAnthropic:
         from llmblast.providers.google_errors import google_wait_s  # noqa: PLC0415 -- at the first error
 
         return google_wait_s(error, reply, wall_now_s)
+
+
+def _names_model(path: str, in_url: str) -> bool:
+    """Return whether a path ends with a model. The search in it first saves most runs the pattern."""
+    return "/publishers/" in path and re.search(f"{in_url}$", path) is not None
 
 
 def _base_url(url: str, in_url: str) -> str:

@@ -6,7 +6,8 @@
 4. `RequestParser.parse` returns the Request that a line asks for, or a Failure that says what is wrong with the line.
 
 A new format is one class in one file plus one line in `formats.FORMATS`, and one word in the setting `format` if users
-may force it. A new format of files is one class in one file plus one line in `file_formats`.
+may force it. A new format of files is one class in one file plus one line in `splitters`, with its endings and
+first bytes in `file_formats`.
 `DialectRouter.raw_request` makes the request of a format whose lines contain a body.
 """
 
@@ -14,7 +15,8 @@ from llmblast.reading.completed_keys import CompletedKeys, key_of_repeat
 from llmblast.reading.lines import LineSplitter, key_of
 from llmblast.reading.oversized_line import OversizedLine
 from llmblast.reading.request_parser import RequestParser
-from llmblast.reading.row_reader import RowForm, RowReader
+from llmblast.reading.row_form import RowForm
+from llmblast.reading.row_reader import RowReader
 from llmblast.reading.source import Source
 from llmblast.reading.sources import Sources, open_source, open_sources
 

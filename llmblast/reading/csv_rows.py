@@ -18,7 +18,7 @@ from llmblast.reading.bad_row import bad_row
 from llmblast.reading.block_buffer import BlockBuffer
 from llmblast.reading.lines import BOM, MAX_LINE_BYTES
 
-_MARK: Final = "\x00end of the block\x00"
+_MARK: Final = "\x00END\x00"
 _QUOTED = re.compile(r'"[^"]*"')
 _DELIMITERS = (",", ";", "\t", "|")
 """In the order in which a header is searched for them."""

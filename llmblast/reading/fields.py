@@ -12,6 +12,8 @@ _loads: Final = orjson.loads
 MAX_DEPTH: Final = 240
 """Levels of nesting. orjson reads 1,024 and writes 254; records nest a line's fields a few levels deeper."""
 
+MEDIA_KINDS: Final = {"images": "image", "files": "", "audio": "audio", "video": "video"}
+"""Fields of simple lines that name media (see `media`), and the kind of each; `files` holds all kinds."""
 STREAM_REFUSAL: Final = '"stream": true is not supported, replies are read whole: remove it'
 
 

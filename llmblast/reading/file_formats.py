@@ -1,62 +1,10 @@
-"""File formats: how the bytes of an input become lines, by its name, its first bytes, or the setting `format`."""
+"""File formats: find that of an input by its name, its first bytes, or the setting `format` (`splitters` reads it)."""
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol
 
-from llmblast.reading.csv_rows import CsvRows
-from llmblast.reading.json_items import JsonItems
-from llmblast.reading.lines import BOM, LineSplitter
-from llmblast.reading.table_rows import OpenBatches, open_arrow, open_parquet
-from llmblast.reading.text_lines import TextLines
+from llmblast.reading.lines import BOM
 from llmblast.settings import FILE_FORMATS
 
-
-class Splitter(Protocol):
-    """Makes numbered lines of JSON of the blocks of one file. A row that cannot become one is a BadRow."""
-
-    @property
-    def unit(self) -> str:
-        """What its numbers count, for messages: line, row or item."""
-
-    @property
-    def is_typed(self) -> bool:
-        """Whether values have types; in CSV all are texts."""
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """Names of the columns, once they are read; empty where each line has its own names."""
-
-    def feed(self, block: bytes) -> list[tuple[int, bytes]]:
-        """Return the lines that end in a block. Raises UsageError and InputDamagedError."""
-
-    def finish(self) -> list[tuple[int, bytes]]:
-        """Return the last line. Raises InputDamagedError where the file ends too early."""
-
-
-class JsonLines:
-    """One JSON object a line: the usual format. It has a LineSplitter: nothing may inherit from a compiled class."""
-
-    unit: Final = "line"
-    is_typed: Final = True
-    columns: Final[Sequence[str]] = ()
-
-    def __init__(self, name: str) -> None:
-        splitter = LineSplitter()
-        self.feed = splitter.feed
-        self.finish = splitter.finish
-
-
-SPLITTERS: dict[str, Callable[[str], Splitter]] = {
-    "jsonl": JsonLines,
-    "csv": CsvRows,
-    "tsv": lambda name: CsvRows(name, "\t"),
-    "json": JsonItems,
-    "text": TextLines,
-}
-"""Formats that are read from the first byte to the last."""
-TABLES: dict[str, OpenBatches] = {"parquet": open_parquet, "arrow": open_arrow}
-"""Formats that need the end of the file first."""
 _BY_ENDING = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -70,7 +18,6 @@ _BY_ENDING = {
 }
 _PACKED = (".gz", ".zst", ".bz2", ".xz")
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"FEA1": "arrow"}
-_LONGEST_MAGIC = max(map(len, _MAGIC))
 _MAX_START_BYTES = 64 * 1024
 
 

@@ -7,11 +7,12 @@ get a flat number of tokens, a medium of what providers count for a photograph.
 
 import re
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 
 from llmblast.models import Part
+from llmblast.reading.raw_dialects import MESSAGES
 
 FLAT_TOKENS = 1000.0
 _DATA_URL = re.compile(rb"data:[\w.+-]+\\?/[\w.+-]+;base64,([A-Za-z0-9+/=_\\-]*)")
@@ -80,7 +81,6 @@ class Pixels:
 
 
 _CLAUDE = Pixels(750.0)
-_MESSAGES = "anthropic"
 _BY_NAME: Mapping[str, Tiles | Patches | Pixels] = {
     "claude": _CLAUDE,
     "gpt-4.1-mini": Patches(1.62),
@@ -119,10 +119,12 @@ def measure(body: bytes, model: str | None) -> tuple[int, float]:
     return data_bytes, tokens
 
 
-def measure_parts(parts: Sequence[Part], model: str | None, kind: str) -> tuple[int, float]:
-    """Return the same for the media of a prompt and the kind of its provider. Texts count like the rest of a body."""
+def measure_parts(parts: Sequence[Part], model: str | None, dialects: Container[str]) -> tuple[int, float]:
+    """Return the same for the media of a prompt; `dialects` of its provider count where the model is unknown. Texts
+    count like the rest of a body.
+    """
     data_bytes, tokens = 0, 0.0
-    price = _price_of(model) or (_CLAUDE if kind == _MESSAGES else None)
+    price = _price_of(model) or (_CLAUDE if MESSAGES in dialects else None)
     for part in parts:
         if not part.data or part.media_type.startswith("text/"):
             continue

@@ -56,7 +56,7 @@ class JsonItems:
             raise self._damage("begins here and is not complete")
         if self._is_in_array:
             raise InputDamagedError(
-                f"{self._name}: line {self._lines_before + 1}: the array ends without ']' behind item {self._number}: "
+                f"{self._name}: line {self._lines_before + 1}: the array ends without ']' after item {self._number}: "
                 "complete the file and run the same command again"
             )
         return items

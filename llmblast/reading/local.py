@@ -15,7 +15,6 @@ import aiofiles
 
 from llmblast.errors import InputMissingError
 from llmblast.input_paths import STDIN, shown_input
-from llmblast.reading.following import Follower
 from llmblast.reading.source import BLOCK_BYTES, Source
 
 _STDIN_DESCRIPTOR = 0
@@ -46,6 +45,8 @@ async def open_local(path: str, *, follow: bool = False) -> Source:
         os.close(descriptor)
         raise InputMissingError(f"{name}: cannot be followed: it is neither a file nor a FIFO: leave --follow out")
     if follow and stat.S_ISREG(mode):
+        from llmblast.reading.following import Follower  # noqa: PLC0415 -- few inputs are followed
+
         follower = Follower(path, await aiofiles.open(descriptor, "rb", buffering=0))
         return Source(name, None, follower.read, follower.close)
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor):

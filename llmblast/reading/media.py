@@ -14,13 +14,10 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from llmblast.errors import UsageError
 from llmblast.models import Part
-from llmblast.reading.fields import BadLine
+from llmblast.reading.fields import MEDIA_KINDS, BadLine
 from llmblast.reading.media_types import as_kind, kind_of, type_of_content, type_of_name
 from llmblast.settings import Settings
 
-_KINDS = {"images": "image", "files": "", "audio": "audio", "video": "video"}
-"""By field; `files` holds all kinds."""
-MEDIA_FIELDS = frozenset(_KINDS)
 _SHOWN_CHARACTERS = 200
 _DATA_URL = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
@@ -47,7 +44,7 @@ class Media:
         """Return one part for each name in the fields of media, in their order. Raises BadLine."""
         parts: list[Part] = []
         room_bytes = self._max_bytes
-        for field in _KINDS:
+        for field in MEDIA_KINDS:
             names = fields.get(field)
             if names is None or names == "":
                 continue
@@ -76,7 +73,7 @@ class Media:
                 raise BadLine("its content is of no known type: convert it to a common one")
             media_type = _checked_type(field, media_type)
         except BadLine as bad:
-            shown = _KINDS[field] or "file"
+            shown = MEDIA_KINDS[field] or "file"
             raise BadLine(f"{shown} {name[:_SHOWN_CHARACTERS]!r}: {bad.message}") from None
         part = Part(kind_of(media_type), media_type, b64encode(data).decode(), "", os.path.basename(name))
         return part, len(data)
@@ -111,7 +108,7 @@ def _of_url(field: str, url: str) -> Part:
     except ValueError:
         raise BadLine("not a URL") from None
     media_type = type_of_name(path)
-    kind = _KINDS[field] or kind_of(media_type)
+    kind = MEDIA_KINDS[field] or kind_of(media_type)
     if media_type:
         media_type = as_kind(media_type, kind)
         if kind_of(media_type) != kind:
@@ -135,7 +132,7 @@ def _of_data_url(field: str, url: str) -> Part:
 
 def _checked_type(field: str, media_type: str) -> str:
     """Return the media type for a field. Raises BadLine where the field is for another kind."""
-    wanted = _KINDS[field]
+    wanted = MEDIA_KINDS[field]
     media_type = as_kind(media_type, wanted)
     if wanted and kind_of(media_type) != wanted:
         article = "a" if wanted == "video" else "an"

@@ -48,10 +48,6 @@ class Place:
             name, value = f"{name}.{step}", found
         return value
 
-    def root_in(self, fields: Mapping[str, object]) -> str:
-        """Return the name of the field that holds the value."""
-        return self.text if self.text in fields else self.field
-
 
 def _inside(value: object, step: str) -> object:
     """Return a member of an object, or an item of a list; None where there is none."""

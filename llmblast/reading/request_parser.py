@@ -2,18 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from llmblast.models import Failure, Line, Provider, Request, UnsupportedError
 from llmblast.reading.bad_row import BadRow
 from llmblast.reading.dialect_router import DialectRouter, SchemaMembers
-from llmblast.reading.field_map import FieldMap
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
 from llmblast.reading.line_choices import ENDPOINT, HEADERS, LineChoices
 from llmblast.reading.lines import BOM
 from llmblast.reading.oversized_line import OversizedLine
 from llmblast.settings import Settings
+
+if TYPE_CHECKING:
+    from llmblast.reading.field_map import FieldMap
 
 BAD_LINE: Final = "bad_line"
 MIN_BODY_BYTES: Final = 1024
@@ -33,7 +35,7 @@ class RequestParser:
         self.unit = "line"
         """What the numbers of lines count in the current file, for messages."""
         self._detector = Detector(settings, DialectRouter(providers, schema_members))
-        self._field_map = FieldMap(settings.map) if settings.map else None
+        self._field_map = _open_map(settings.map) if settings.map else None
         self._choices = LineChoices(settings)
         self._model = settings.only_model
 
@@ -54,37 +56,25 @@ class RequestParser:
                 if isinstance(result, Request):
                     return result
             return self._failure(Line(number, key, text, number), bad)
-        if self._field_map is not None:
-            return self._parse_renamed(self._field_map, Line(number, key, text, number), fields)
-        return self._parse_fields(number, key, text, fields)
-
-    def _parse_renamed(self, field_map: FieldMap, line: Line, fields: dict[str, object]) -> Request | Failure:
-        """Parse a line with other names; its record keeps the line as it was."""
-        number, key, text = line.number, line.key, line.text
+        original, displaced = text, None
         try:
-            renamed = field_map.rename(text, fields)
-        except BadLine as bad:
-            return self._failure(Line(number, key, text, _readable_id(fields, number)), bad)
-        result = self._parse_fields(number, key, renamed.text, renamed.fields)
-        if isinstance(result, Failure):
-            return replace(result, line=Line(number, key, text, result.line.id))
-        extra = {**(result.extra or {}), **renamed.displaced}
-        return replace(result, text=text, extra=extra or None)
-
-    def _parse_fields(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request | Failure:
-        try:
+            if self._field_map is not None:
+                text, fields, displaced = self._field_map.rename(text, fields)
             if ENDPOINT in fields or HEADERS in fields:
                 request = self._parse_with_choices(number, key, text, fields)
             else:
                 request = self._detector.format_of(fields).parse(number, key, text, fields)
         except (BadLine, UnsupportedError) as error:
             reason = error if isinstance(error, BadLine) else BadLine(str(error))
-            return self._failure(Line(number, key, text, _readable_id(fields, number)), reason)
+            return self._failure(Line(number, key, original, _readable_id(fields, number)), reason)
         if len(request.body) > MIN_BODY_BYTES and not request.image_bytes and _may_hold_images(fields):
             from llmblast.reading.image_tokens import measure  # noqa: PLC0415 -- 2 ms; most runs send no images
 
             image_bytes, image_tokens = measure(request.body, request.model or self._model)
             request = replace(request, image_bytes=image_bytes, image_tokens=image_tokens)
+        if displaced is not None:  # the record keeps the line as it was
+            extra = {**(request.extra or {}), **displaced}
+            request = replace(request, text=original, extra=extra or None)
         return request
 
     def _parse_with_choices(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
@@ -101,6 +91,12 @@ class RequestParser:
 
     def _failure(self, line: Line, bad: BadLine) -> Failure:
         return Failure(line, f"{self.unit} {line.number}, column {bad.column}: {bad.message}", BAD_LINE)
+
+
+def _open_map(names: Mapping[str, str]) -> "FieldMap":
+    from llmblast.reading.field_map import FieldMap  # noqa: PLC0415 -- most files have the usual names
+
+    return FieldMap(names)
 
 
 def _may_hold_images(fields: dict[str, object]) -> bool:

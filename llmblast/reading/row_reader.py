@@ -3,26 +3,18 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING
 
-from llmblast.reading.file_formats import SPLITTERS, TABLES, Splitter, detect
+from llmblast.reading.file_formats import detect
+from llmblast.reading.lines import LineSplitter
+from llmblast.reading.row_form import JsonLines, RowForm
 from llmblast.reading.source import Source
-from llmblast.reading.table_rows import TableRows, check_installed, spool, temporary_file
+
+if TYPE_CHECKING:
+    from llmblast.reading.splitters import Splitter
+    from llmblast.reading.table_rows import OpenBatches
 
 NumberedLines = Sequence[tuple[int, bytes]]
-
-
-class RowForm(Protocol):
-    """What a parser has to know of the rows of a file."""
-
-    @property
-    def unit(self) -> str: ...
-
-    @property
-    def is_typed(self) -> bool: ...
-
-    @property
-    def columns(self) -> Sequence[str]: ...
 
 
 class RowReader:
@@ -47,25 +39,30 @@ class RowReader:
             found = detect(self._source.name, start, is_whole=not block)
             if not block:
                 break
-        if found in TABLES:
-            async for lines in self._table_lines(found, start, blocks):
+        if found not in (None, "jsonl"):
+            async for lines in self._lines_of(found, start, blocks):
                 yield lines
             return
-        splitter = SPLITTERS[found or "jsonl"](self._source.name)
-        self.form, self.is_jsonl = splitter, found == "jsonl"
-        if self.is_jsonl:
-            if start:
-                yield splitter.feed(start)
-            async for block in blocks:
-                yield splitter.feed(block)
-            self.is_last = True
-            yield splitter.finish()
-            return
-        async for lines in self._split(splitter, start, blocks):
-            yield lines
+        splitter = LineSplitter()
+        self.form, self.is_jsonl = JsonLines(), True
+        if start:
+            yield splitter.feed(start)
+        async for block in blocks:
+            yield splitter.feed(block)
+        self.is_last = True
+        yield splitter.finish()
+
+    def _lines_of(self, found: str, start: bytes, blocks: AsyncIterator[bytes]) -> AsyncIterator[NumberedLines]:
+        """Return the lines of a format other than JSON lines."""
+        from llmblast.reading.splitters import SPLITTERS, TABLES  # noqa: PLC0415 -- most inputs are JSON lines
+
+        if found in TABLES:
+            return self._table_lines(TABLES[found], start, blocks)
+        self.form = splitter = SPLITTERS[found](self._source.name)
+        return self._split(splitter, start, blocks)
 
     async def _split(
-        self, splitter: Splitter, start: bytes, blocks: AsyncIterator[bytes]
+        self, splitter: "Splitter", start: bytes, blocks: AsyncIterator[bytes]
     ) -> AsyncIterator[NumberedLines]:
         """Yield the lines of a format that is not JSON lines; progress counts their bytes, not those of the file."""
         bytes_out = 0
@@ -83,12 +80,14 @@ class RowReader:
         yield splitter.finish()
 
     async def _table_lines(
-        self, found: str, start: bytes, blocks: AsyncIterator[bytes]
+        self, open_batches: "OpenBatches", start: bytes, blocks: AsyncIterator[bytes]
     ) -> AsyncIterator[NumberedLines]:
+        from llmblast.reading.table_rows import TableRows, check_installed  # noqa: PLC0415 -- see above
+
         source = self._source
         await asyncio.to_thread(check_installed, source.name)
         file = await _seekable(source, start, blocks)
-        table = await asyncio.to_thread(TableRows, source.name, file, TABLES[found])
+        table = await asyncio.to_thread(TableRows, source.name, file, open_batches)
         self.form = table
         bytes_out = 0
         try:
@@ -110,6 +109,8 @@ async def _seekable(source: Source, start: bytes, blocks: AsyncIterator[bytes]) 
     """Return the file itself, or a temporary copy of what is compressed, remote or a pipe."""
     if source.path is not None and not source.is_compressed:
         return await asyncio.to_thread(open, source.path, "rb")
+    from llmblast.reading.table_rows import spool, temporary_file  # noqa: PLC0415 -- see above
+
     copy = temporary_file()
     try:
         await asyncio.to_thread(spool, start, copy, source.name)

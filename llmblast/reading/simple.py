@@ -6,7 +6,7 @@ encodes them once: a plain line costs one encoded text.
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -14,16 +14,18 @@ from llmblast.errors import UsageError
 from llmblast.models import Part, Prompt, Request, UnsupportedError, names_model_in_path
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
-from llmblast.reading.fields import STREAM_REFUSAL, BadLine, max_tokens_of, own_id, without
+from llmblast.reading.fields import MEDIA_KINDS, STREAM_REFUSAL, BadLine, max_tokens_of, own_id, without
 from llmblast.reading.line_choices import is_record
-from llmblast.reading.media import MEDIA_FIELDS, Media
-from llmblast.reading.template import Template, compile_prompt, compile_system
 from llmblast.settings import Settings
 
-_RESERVED: Final = frozenset(("input", "system", "params", "priority", "id", "custom_id")) | MEDIA_FIELDS
+if TYPE_CHECKING:
+    from llmblast.reading.media import Media
+    from llmblast.reading.template import Template
+
+_RESERVED: Final = frozenset(("input", "system", "params", "priority", "id", "custom_id", *MEDIA_KINDS))
 _MODEL: Final = frozenset(("model",))
 _PROMPT: Final = frozenset(("prompt",))
-_MEDIA: Final = MEDIA_FIELDS
+_MEDIA: Final = frozenset(MEDIA_KINDS)
 _NO_PARTS: Final[Sequence[Part]] = ()
 
 
@@ -53,12 +55,12 @@ class Simple:
             raise UsageError(f"--system or --params: cannot be sent as JSON: {not_json}") from None
         self._template: Template | None = None
         self._system_template: Template | None = None
-        if settings.prompt is not None:
-            self._template = compile_prompt(settings.prompt, settings.prompt_option)
-        if settings.system is not None:
-            self._system_template = compile_system(settings.system, settings.system_option)
-        self._media = Media(settings)
-        self._model = settings.only_model
+        if settings.prompt is not None or settings.system is not None:
+            self._template, self._system_template = _compile_templates(settings)
+        self._settings = settings
+        self._media: Media | None = None
+        if settings.media_root is not None:
+            self._media = _open_media(settings)
         self._never_sent = frozenset(settings.own_fields) - {"id", "custom_id"}
 
     def claims(self, fields: dict[str, object]) -> bool:
@@ -87,11 +89,14 @@ class Simple:
                 reserved |= _PROMPT
 
         params, max_tokens, parts = self._params, self._max_tokens, _NO_PARTS
-        system = self._system_of(text, fields, asked)
+        system = self._system
+        if self._system_template is not None or "system" in asked:
+            system = self._system_of(text, fields, asked)
         if (line_params := asked.get("params")) is not None:
             params = {**params, **with_exact_integers(text, "params", _checked_params(line_params))}
             max_tokens = max_tokens_of(params)
         if not _MEDIA.isdisjoint(asked):
+            self._media = self._media or _open_media(self._settings)
             parts = self._media.parts(asked)
         model = self._model_of(asked) if "model" in asked else None
         if model is not None:
@@ -109,7 +114,7 @@ class Simple:
         if parts:
             from llmblast.reading.image_tokens import measure_parts  # noqa: PLC0415 -- 2 ms; most runs send no media
 
-            image_bytes, image_tokens = measure_parts(parts, model or self._model, kind)
+            image_bytes, image_tokens = measure_parts(parts, model or self._settings.only_model, provider.dialects)
 
         extra = without(reserved, fields)
         return Request(
@@ -146,6 +151,23 @@ class Simple:
         if type(model) is not str:
             raise BadLine('"model" must be a string')
         return sys.intern(model)
+
+
+def _compile_templates(settings: Settings) -> "tuple[Template | None, Template | None]":
+    """Return the templates of prompts and of system messages. Raises UsageError."""
+    from llmblast.reading.template import compile_prompt, compile_system  # noqa: PLC0415 -- many runs have none
+
+    prompt, system = settings.prompt, settings.system
+    return (
+        None if prompt is None else compile_prompt(prompt, settings.prompt_option),
+        None if system is None else compile_system(system, settings.system_option),
+    )
+
+
+def _open_media(settings: Settings) -> "Media":
+    from llmblast.reading.media import Media  # noqa: PLC0415 -- 3 ms; most runs send no media
+
+    return Media(settings)
 
 
 def _refusal(params: Mapping[str, object]) -> str | None:

@@ -5,10 +5,13 @@ those of compressed inputs are in `compression`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from llmblast.errors import InputDamagedError
 from llmblast.reading.compression import START_BYTES, codec_of, is_undecided
-from llmblast.reading.unpacking import Unpacker
+
+if TYPE_CHECKING:
+    from llmblast.reading.unpacking import Unpacker
 
 BLOCK_BYTES = 256 * 1024
 
@@ -72,6 +75,8 @@ class Source:
         start = await self._read_start()
         codec = codec_of(start)
         if codec is not None:
+            from llmblast.reading.unpacking import Unpacker  # noqa: PLC0415 -- most inputs are plain
+
             self._unpacker = Unpacker(codec, self.name, start, self._read_stored)
         block = start if codec is None else await self._next()
         start = b""

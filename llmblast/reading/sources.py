@@ -8,15 +8,17 @@ from contextlib import suppress
 
 from llmblast.errors import InputDamagedError, InputMissingError
 from llmblast.input_paths import STDIN, expand_inputs, recorded_input, scheme_of, shown_input
-from llmblast.reading.following import POLL_INTERVAL_S
 from llmblast.reading.local import open_local
-from llmblast.reading.remote import open_remote
 from llmblast.reading.source import Source
 
 
 async def open_source(path: str, *, follow: bool = False) -> Source:
     """Open a file, FIFO or device by its path, standard input for `-`, or a URL. Raises InputMissingError."""
-    return await (open_remote(path) if scheme_of(path) else open_local(path, follow=follow))
+    if not scheme_of(path):
+        return await open_local(path, follow=follow)
+    from llmblast.reading.remote import open_remote  # noqa: PLC0415 -- most inputs are local
+
+    return await open_remote(path)
 
 
 async def open_sources(given: Sequence[str], *, follow: bool = False) -> "Sources":
@@ -99,6 +101,8 @@ class Sources:
         source.bytes_used = source.bytes_out = 0
 
     async def _open_next_of(self, path: str) -> Source:
+        from llmblast.reading.following import POLL_INTERVAL_S  # noqa: PLC0415 -- few inputs are followed
+
         self.notes.append(f"{path}: was truncated or replaced: reading it from its start")
         while True:
             with suppress(InputMissingError):

@@ -21,6 +21,8 @@ from llmblast.reading.csv_rows import check_names
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Table
 
+    Opened = tuple[Sequence[str], int | None, Iterator[RecordBatch]]
+
 _BATCH_BYTES = 512 * 1024
 _MAX_BATCH_ROWS = 4096
 _BUFFER_BYTES = 256 * 1024
@@ -82,11 +84,11 @@ class TableRows:
         self._file.close()
 
 
-OpenBatches = Callable[[IO[bytes]], "tuple[Sequence[str], int | None, Iterator[RecordBatch]]"]
+OpenBatches = Callable[[IO[bytes]], "Opened"]
 """Returns the names of the columns, the number of rows where that is known, and the batches of an open file."""
 
 
-def open_parquet(file: IO[bytes]) -> "tuple[Sequence[str], int | None, Iterator[RecordBatch]]":
+def open_parquet(file: IO[bytes]) -> "Opened":
     """Open a Parquet file. Its pages are decoded as batches need them, not a row group at once."""
     from pyarrow.parquet import ParquetFile  # noqa: PLC0415 -- a heavy library of an extra
 
@@ -98,7 +100,7 @@ def open_parquet(file: IO[bytes]) -> "tuple[Sequence[str], int | None, Iterator[
     return parquet.schema_arrow.names, metadata.num_rows, batches
 
 
-def open_arrow(file: IO[bytes]) -> "tuple[Sequence[str], int | None, Iterator[RecordBatch]]":
+def open_arrow(file: IO[bytes]) -> "Opened":
     """Open an Arrow IPC file (Feather V2), or a file with an Arrow IPC stream."""
     from pyarrow import ipc  # noqa: PLC0415 -- a heavy library of an extra
 

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from llmblast.errors import InputDamagedError
-from llmblast.reading.compression import Codec, DamagedError, MemberReader
+from llmblast.reading.compression import Codec
+from llmblast.reading.decompression import DamagedError, MemberReader
 
 _MIN_PIECE_BYTES, _MAX_PIECE_BYTES = 16 * 1024, 64 * 1024
 """Compressed bytes that a decompressor gets at a time: a quarter of what it has had, within these bounds.
@@ -74,7 +75,7 @@ class Unpacker:
                     return block, self._bytes_fed
         except DamagedError as error:
             raise InputDamagedError(
-                f"{self._name}: {error}, at about byte {self._bytes_fed}, behind {self._bytes_out} decompressed bytes: "
+                f"{self._name}: {error}, at about byte {self._bytes_fed}, after {self._bytes_out} decompressed bytes: "
                 f"{error.fix}"
             ) from None
 

@@ -206,7 +206,7 @@ def check_model(endpoint: EndpointSettings, model: str | None, provider: Provide
 
 def _missing_model(endpoint: EndpointSettings, provider: Provider) -> NoReturn:
     raise UsageError(
-        f"endpoint {endpoint.name}: the model is missing, which the URL of each {provider.kind} request names: "
+        f"endpoint {endpoint.name}: the model is missing, which the URL of each {provider.kind} request needs: "
         "add model=NAME, or --model NAME"
     )
 

@@ -1,13 +1,14 @@
 """Formats: render outcomes as records, one line of JSON each. `key` is the first member, so recovery need not parse.
 
-A record format is one function and one line in `FORMATS`. The user's own fields follow ours; those with names that any
-of our records uses are members of `fields`. Where a run has several inputs, `file` behind `line` names that of the
-line; in other runs, `file` may be the name of an own field. No function raises an error, whatever an answer contains.
+A record format is one line in `FORMATS`, with a function for answers and one for errors. The user's own fields follow
+ours; those with names that any of our records uses are members of `fields`. Where a run has several inputs, `file`
+behind `line` names that of the line; in other runs, `file` may be the name of an own field. No function raises an
+error, whatever an answer contains.
 """
 
 import base64
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from llmblast.models import Failure, InvalidAnswers, Line, Outcome, Reply, Request, Success
 from llmblast.writing.safe_json import dump_line, embed, load_object
@@ -37,6 +38,7 @@ ANTHROPIC_ERRORS: Final[Mapping[int, str]] = {
 }
 """The types of errors that its clients know. Source: docs.anthropic.com/en/api/errors."""
 _CUSTOM_ID: Final = b'"custom_id"'
+_IS_CUT_OFF: Final = 'IN("stop","tool_calls",null)|not'
 OUR_NAMES: Final = frozenset(
     {
         "key",
@@ -71,7 +73,7 @@ def render(outcome: Outcome, echo: bool = True, body: str = "auto", output_forma
     `output_format` is a name in `FORMATS`; None stands for that of the line.
     """
     if isinstance(outcome, Success):
-        return FORMATS.get(output_format or outcome.request.output_format, llmblast_record)(outcome, echo, body)
+        return FORMATS.get(output_format or outcome.request.output_format, _DEFAULT).render(outcome, echo, body)
     return error_record(outcome, echo, output_format)
 
 
@@ -91,14 +93,14 @@ def llmblast_record(success: Success, echo: bool, body: str) -> bytes:
         "attempts": success.attempts,
         "latency": (reply.latency_s * 1e6 + 0.5) // 1 / 1e6,  # `round` takes four times as long
     }
-    if request.repeat:
-        record = _with_repeat(record, request)
+    if request.repeat or request.file is not None:
+        record = _with_origin(record, request)
     if not echo:
         del record["input"]
     _add_billing_and_fields(record, success)
     if body == "always" or (body == "auto" and answer.says_more):
         record["body"] = embed(reply.body)
-    return _dump(record, success.request)
+    return dump_line(record)
 
 
 def openai_batch_record(success: Success, echo: bool, body: str) -> bytes:
@@ -109,7 +111,7 @@ def openai_batch_record(success: Success, echo: bool, body: str) -> bytes:
     record = _batch_members(success.request, success.reply)
     record["error"] = None
     _add_billing_and_fields(record, success)
-    return _dump(record, success.request)
+    return dump_line(record)
 
 
 def error_record(failure: Failure, echo: bool = True, output_format: str | None = None) -> bytes:
@@ -119,9 +121,9 @@ def error_record(failure: Failure, echo: bool = True, output_format: str | None 
     """
     line = failure.line
     wanted = output_format or (line.output_format if isinstance(line, Request) else "")
-    if wanted in _ERROR_FORMATS:
-        return _ERROR_FORMATS[wanted](failure)
-    record = _with_repeat({"key": line.key, "line": line.number, "id": line.id}, line)
+    if (render_error := FORMATS.get(wanted, _DEFAULT).render_error) is not None:
+        return render_error(failure)
+    record = _with_origin({"key": line.key, "line": line.number, "id": line.id}, line)
     if output_format is None and not isinstance(line, Request) and (custom_id := _custom_id_in(line.text)) is not None:
         record["custom_id"] = custom_id
         record["response"] = None
@@ -149,10 +151,10 @@ def anthropic_batch_record(success: Success, echo: bool, body: str) -> bytes:
     Source: docs.anthropic.com/en/api/retrieving-message-batch-results.
     """
     request = success.request
-    record = _with_repeat({"key": request.key, "line": request.number, "custom_id": _custom_id_of(request)}, request)
+    record = _with_origin({"key": request.key, "line": request.number, "custom_id": _custom_id_of(request)}, request)
     record["result"] = {"type": "succeeded", "message": embed(success.reply.body)}
     _add_billing_and_fields(record, success)
-    return _dump(record, success.request)
+    return dump_line(record)
 
 
 def _anthropic_batch_error(failure: Failure) -> bytes:
@@ -166,21 +168,48 @@ def _anthropic_batch_error(failure: Failure) -> bytes:
     has_error = reply is not None and load_object(reply.body).get("type") == "error"
     if reply is not None and has_error:
         error = embed(reply.body)
-    record = _with_repeat({"key": line.key, "line": line.number, "custom_id": _custom_id_of(line)}, line)
+    record = _with_origin({"key": line.key, "line": line.number, "custom_id": _custom_id_of(line)}, line)
     record["result"] = {"type": "errored", "error": error}
     record["error"] = {"code": failure.code, "message": failure.error}
     return _dump_failure(record, failure, keep_body=not has_error)
 
 
-FORMATS: Final[Mapping[str, Callable[[Success, bool, str], bytes]]] = {
-    "llmblast": llmblast_record,
-    "openai-batch": openai_batch_record,
-    "anthropic-batch": anthropic_batch_record,
+class RecordFormat(NamedTuple):
+    """One format of records. `api` is the kind of provider whose replies they hold, whichever answered."""
+
+    render: Callable[[Success, bool, str], bytes]
+    answers: str
+    """Filter of jq that shows the answers."""
+    flagged: str
+    """Filter of jq that chooses the incomplete answers: any reason other than these means a limit or a filter."""
+    mark: bytes = b""
+    """What the first bytes of its records have, and no others."""
+    render_error: Callable[[Failure], bytes] | None = None
+    """Without one, errors have the default format."""
+    api: str | None = None
+
+
+FORMATS: Final[Mapping[str, RecordFormat]] = {
+    "llmblast": RecordFormat(llmblast_record, ".response", f"select(.finish_reason|{_IS_CUT_OFF})"),
+    "openai-batch": RecordFormat(
+        openai_batch_record,
+        "'.response.body.choices[0].message.content'",
+        f"select(.response.body.choices[]?.finish_reason|{_IS_CUT_OFF})",
+        b'"response":{"status_code":',
+        _openai_batch_error,
+        "openai",
+    ),
+    "anthropic-batch": RecordFormat(
+        anthropic_batch_record,
+        "'.result.message.content[]?.text'",
+        'select(.result.message.stop_reason|IN("max_tokens","refusal"))',
+        b'"result":{"type":"succeeded"',
+        _anthropic_batch_error,
+        "anthropic",
+    ),
 }
-_ERROR_FORMATS: Final[Mapping[str, Callable[[Failure], bytes]]] = {
-    "openai-batch": _openai_batch_error,
-    "anthropic-batch": _anthropic_batch_error,
-}
+"""By the values of the setting `output_format`."""
+_DEFAULT: Final = FORMATS["llmblast"]
 
 
 def _batch_members(line: Line, reply: Reply | None) -> dict[str, object]:
@@ -196,14 +225,22 @@ def _batch_members(line: Line, reply: Reply | None) -> dict[str, object]:
         "custom_id": _custom_id_of(line),
         "response": response,
     }
-    return _with_repeat(record, line)
+    return _with_origin(record, line)
 
 
-def _with_repeat(record: dict[str, object], line: Line) -> dict[str, object]:
-    """Return the record with `repeat` behind key and line: later runs read it there (`reading.completed_keys`)."""
-    if not isinstance(line, Request) or not line.repeat:
+def _with_origin(record: dict[str, object], line: Line) -> dict[str, object]:
+    """Return the record with `repeat` and `file` behind key and line, where the line has them: later runs read `repeat`
+    there (`reading.completed_keys`).
+    """
+    repeat = line.repeat if isinstance(line, Request) else 0
+    if not repeat and line.file is None:
         return record
-    return {"key": line.key, "line": line.number, "repeat": line.repeat, **record}
+    start: dict[str, object] = {"key": line.key, "line": line.number}
+    if repeat:
+        start["repeat"] = repeat
+    if line.file is not None:
+        start["file"] = line.file
+    return {**start, **record}
 
 
 def _custom_id_of(line: Line) -> str | int:
@@ -246,17 +283,6 @@ def _dump_failure(record: dict[str, object], failure: Failure, *, keep_body: boo
     record["request"] = embed(text)
     if not _is_utf8(text):
         record["request_base64"] = base64.b64encode(text).decode()
-    return _dump(record, failure.line)
-
-
-def _dump(record: dict[str, object], line: Line) -> bytes:
-    """Return the record as a line; `file` stands behind `key`, `line` and `repeat`."""
-    if line.file is not None:
-        start: dict[str, object] = {"key": line.key, "line": line.number}
-        if "repeat" in record and isinstance(line, Request) and line.repeat:
-            start["repeat"] = line.repeat
-        start["file"] = line.file
-        return dump_line({**start, **record})
     return dump_line(record)
 
 

@@ -31,6 +31,12 @@ def _open_only_files(path: str, flags: int) -> int:
     return os.open(path, flags | _ONLY_FILES, 0o600)
 
 
+def is_own_file(path: str) -> bool:
+    """Return whether a path is a file of this user, and no link: others may write to its directory, too."""
+    status = os.lstat(path)
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+
+
 def check_side_file(path: str) -> None:
     """Raise OutputBlockedError if a pipe, a socket or a device has the name of a side file."""
     with contextlib.suppress(OSError):

@@ -22,6 +22,7 @@ from llmblast.pipes import STDOUT
 from llmblast.writing.merging import append, append_missing, batches_of
 from llmblast.writing.output_file import OutputFile
 from llmblast.writing.rewriting import sync_directory_of
+from llmblast.writing.side_file import is_own_file
 
 SUFFIX = ".spool.jsonl"
 POINTER = ".spool"
@@ -64,7 +65,7 @@ class Spool:
         pattern = f"{escape(self._prefix)}*{SUFFIX}"
         found = [path for directory in self._directories for path in glob(os.path.join(escape(directory), pattern))]
         found += (path for _, path in self._pointers() if self._is_spool_name(path) and os.path.lexists(path))
-        ours = {os.path.realpath(path) for path in found if _is_ours(path)}
+        ours = {os.path.realpath(path) for path in found if is_own_file(path)}
         return sorted(ours, key=os.path.getmtime)
 
     def discard(self) -> None:
@@ -184,9 +185,3 @@ def _open(path: str) -> OutputFile:
 def _remove(path: str) -> None:
     with contextlib.suppress(OSError):
         os.unlink(path)
-
-
-def _is_ours(path: str) -> bool:
-    """Return whether a path is a file of this user: others may write to a temporary directory, too."""
-    status = os.lstat(path)
-    return os.path.isfile(path) and not os.path.islink(path) and status.st_uid == os.geteuid()

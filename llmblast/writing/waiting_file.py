@@ -1,25 +1,21 @@
 """Waiting file: keep records on disk that wait for those of earlier lines, so that no crash loses a paid answer.
 
 It is a row of segments beside the output, `OUTPUT.waiting.1` and so on, only for its owner. The lock of the output
-guards them, too. A segment is removed once all its records are in the output and synced there. What a killed run has
-left is added to the output by the next run. Records for a pipe wait in a temporary file without a name.
+guards them, too. A segment is removed once all its records are in the output and synced there. The next run
+adds what a killed run has left (`left_waiting`). Records for a pipe wait in a temporary file without a name.
 """
 
 import contextlib
 import errno
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Sequence
-from glob import escape, glob
 
-from llmblast.errors import OutputBlockedError
-from llmblast.writing.merging import append_missing
+from llmblast.writing.left_waiting import SUFFIX
 from llmblast.writing.output_file import OutputFile
 from llmblast.writing.reorder_window import Place
 from llmblast.writing.rewriting import sync_directory_of
 
-SUFFIX = ".waiting"
 SEGMENT_BYTES = 64 * 1024 * 1024
 _OFFSET_BITS = 40
 _OFFSET_MASK = (1 << _OFFSET_BITS) - 1
@@ -152,50 +148,3 @@ class WaitingFile:
         segment = self._segments[number] = _Segment(path, self._directory)
         self._last = number
         return segment
-
-
-def take_in_waiting(output: OutputFile) -> None:
-    """Append the records that a killed run has left waiting, in the order of their lines, and note that in `repaired`.
-
-    Blocks. Raises OutputBlockedError, and changes nothing then.
-    """
-    paths = _left_for(output)
-    if not paths:
-        return
-    with contextlib.ExitStack() as stack:
-        files: list[OutputFile] = []
-        for path in paths:
-            try:
-                files.append(OutputFile(path))
-            except OutputBlockedError as error:
-                output.repaired.append(f"{output.name}: records of an earlier run were not added: {error}")
-            else:
-                stack.callback(files[-1].close)
-        count = append_missing(output, files, by_line=True)
-    for file in files:
-        os.unlink(file.path)
-    if count:
-        output.repaired.append(f"{output.name}: {count:,} records of an earlier run that waited for others were added")
-
-
-def discard_waiting(output: OutputFile) -> None:
-    """Remove what a killed run has left waiting, since the output is started anew."""
-    for path in _left_for(output):
-        os.unlink(path)
-
-
-def _left_for(output: OutputFile) -> list[str]:
-    """Return the segments of this output, oldest first; never links, or files of other users."""
-    if not output.is_resumable:
-        return []
-    found = (
-        (int(number[1]), path)
-        for path in glob(f"{escape(output.path)}{SUFFIX}.*")
-        if (number := re.fullmatch(r".*\.(\d{1,9})", path)) is not None
-    )
-    return [path for _, path in sorted(found) if _is_ours(path)]
-
-
-def _is_ours(path: str) -> bool:
-    status = os.lstat(path)
-    return os.path.isfile(path) and not os.path.islink(path) and status.st_uid == os.geteuid()

@@ -59,7 +59,7 @@ def test_some_endpoints_that_fail_do_not_hide_those_that_work(start_mock: StartM
     )
 
     assert code == 3
-    assert [finding["state"] for finding in found] == ["ok", "not reachable", "ok", "not usable as set", "ok"]
+    assert [finding["state"] for finding in found] == ["ok", "not reachable", "ok", "invalid settings", "ok"]
     assert "GROQ_API_KEY is not set" in found[3]["reason"]
     assert len(mock.ledger) == 2
 

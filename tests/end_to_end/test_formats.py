@@ -1,9 +1,6 @@
 """Lines of several formats and APIs in one run: where they go, what is sent, and what their records hold."""
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +8,7 @@ import orjson
 import pytest
 
 from tests.conftest import RunLlmblast, records
+from tests.path_server import PathServer, serving
 
 REPLIES: dict[str, object] = {
     "/v1/responses": {
@@ -25,40 +23,10 @@ REPLIES: dict[str, object] = {
 }
 
 
-class Server(ThreadingHTTPServer):
-    """Answers each path in its way and keeps what came."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.received: list[tuple[str, dict[str, Any]]] = []
-        self.host = f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.received.append((self.path, body))
-        reply = json.dumps(REPLIES[self.path]).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(reply)))
-        self.end_headers()
-        self.wfile.write(reply)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+def server() -> Iterator[PathServer]:
+    with serving(REPLIES) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def write_lines(path: Path, *lines: dict[str, Any]) -> None:
@@ -70,7 +38,7 @@ CHAT = {"messages": [{"role": "user", "content": "Hello"}]}
 
 @pytest.mark.parametrize("transport", ["lean", "session"])
 def test_batch_lines_go_where_they_say_or_fit(
-    tmp_path: Path, server: Server, llmblast: RunLlmblast, transport: str
+    tmp_path: Path, server: PathServer, llmblast: RunLlmblast, transport: str
 ) -> None:
     """Each record holds the whole reply."""
     write_lines(
@@ -87,7 +55,7 @@ def test_batch_lines_go_where_they_say_or_fit(
 
     assert done.returncode == 0, done.stderr
     saved = {record["custom_id"]: record["response"]["body"] for record in records(tmp_path / "save.jsonl")}
-    assert [path for path, _ in server.received] == [
+    assert [path for path, _, _ in server.received] == [
         "/v1/chat/completions",
         "/v1/chat/completions",
         "/v1/responses",
@@ -95,10 +63,10 @@ def test_batch_lines_go_where_they_say_or_fit(
         "/v1/rerank",
         "/v2/rerank",
     ]
-    assert saved == dict(zip(["a", 2, "c", "d", "e", "f"], (REPLIES[p] for p, _ in server.received), strict=True))
+    assert saved == dict(zip(["a", 2, "c", "d", "e", "f"], (REPLIES[p] for p, _, _ in server.received), strict=True))
 
 
-def test_raw_lines_of_several_apis(tmp_path: Path, server: Server, llmblast: RunLlmblast) -> None:
+def test_raw_lines_of_several_apis(tmp_path: Path, server: PathServer, llmblast: RunLlmblast) -> None:
     """Own fields stay here; a text is told where there is one, else the reply as it is."""
     write_lines(
         tmp_path / "raw.jsonl",
@@ -114,8 +82,8 @@ def test_raw_lines_of_several_apis(tmp_path: Path, server: Server, llmblast: Run
 
     assert done.returncode == 0, done.stderr
     first, second, third, fourth = records(tmp_path / "save.jsonl")
-    assert server.received[0] == ("/v1/chat/completions", {"model": "m", **CHAT})
-    assert server.received[1][1]["metadata"] == {"row": "1"}
+    assert server.received[0][::2] == ("/v1/chat/completions", {"model": "m", **CHAT})
+    assert server.received[1].body["metadata"] == {"row": "1"}
     assert (first["id"], first["source"], first["response"], first["input"]) == ("a1", "wiki", "fine", CHAT)
     assert (second["response"], "body" in second) == ("fine", False)
     assert (third["response"], third["finish_reason"], third["usage"]["output_tokens"]) == ("Hi", "stop", 5)
@@ -124,7 +92,7 @@ def test_raw_lines_of_several_apis(tmp_path: Path, server: Server, llmblast: Run
 
 
 def test_a_url_of_the_responses_api_takes_lines_with_an_input(
-    tmp_path: Path, server: Server, llmblast: RunLlmblast
+    tmp_path: Path, server: PathServer, llmblast: RunLlmblast
 ) -> None:
     """They could be for embeddings, too."""
     write_lines(tmp_path / "raw.jsonl", {"model": "m", "input": "Say hi"})
@@ -132,4 +100,4 @@ def test_a_url_of_the_responses_api_takes_lines_with_an_input(
     done = llmblast("run", "raw.jsonl", "-u", f"{server.host}/v1/responses")
 
     assert done.returncode == 0, done.stderr
-    assert [path for path, _ in server.received] == ["/v1/responses"]
+    assert [path for path, _, _ in server.received] == ["/v1/responses"]

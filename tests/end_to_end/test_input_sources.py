@@ -60,7 +60,7 @@ def test_a_damaged_file_ends_the_run_where_it_is_damaged(tmp_path: Path, llmblas
     repaired = llmblast(*command)
 
     assert broken.returncode == 65
-    assert f"prompts.jsonl.gz: its gzip data end too early, at about byte {len(data) // 2}" in broken.stderr
+    assert f"prompts.jsonl.gz: its gzip data is cut off, at about byte {len(data) // 2}" in broken.stderr
     assert 1000 < answered < 3000
     assert records(tmp_path / "errors.jsonl") == []
     assert repaired.returncode == 0
@@ -173,7 +173,7 @@ def test_inputs_in_other_places(tmp_path: Path, llmblast: RunLlmblast) -> None:
     ("inputs", "save", "message"),
     [
         (["a.jsonl", "b.jsonl"], "b.jsonl", "b.jsonl: is also an input: name another file with --save"),
-        (["*.jsonl"], "new.jsonl", "new.jsonl: would be an input of the next run, by '*.jsonl'"),
+        (["*.jsonl"], "new.jsonl", "new.jsonl: '*.jsonl' would find it as an input of the next run"),
     ],
 )
 def test_an_output_among_the_inputs_is_refused(
@@ -274,7 +274,7 @@ def test_a_producer_that_dies_behind_gzip_damages_the_input(tmp_path: Path, envi
     )
 
     assert done.returncode == 65
-    assert b"standard input: its gzip data end too early" in done.stderr
+    assert b"standard input: its gzip data is cut off" in done.stderr
     assert saved(tmp_path) == Counter(range(5))
 
 

@@ -1,9 +1,6 @@
 """Lines that name endpoint, model or headers for themselves."""
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,44 +14,18 @@ from llmblast.reading import RequestParser
 from llmblast.setting_loading import load
 from llmblast.settings import Settings
 from tests.conftest import RunLlmblast, records
+from tests.path_server import PathServer, serving
 
-
-class Server(ThreadingHTTPServer):
-    """Answers in the forms of two APIs, and keeps what came."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.received: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        self.host = f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.received.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-        reply: dict[str, object] = {"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]}
-        if self.path.endswith("/messages"):
-            reply = {"type": "message", "content": [{"type": "text", "text": "fine"}], "stop_reason": "end_turn"}
-        data = json.dumps(reply).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+REPLIES: dict[str, object] = {
+    "/chat/completions": {"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]},
+    "/messages": {"type": "message", "content": [{"type": "text", "text": "fine"}], "stop_reason": "end_turn"},
+}
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+def server() -> Iterator[PathServer]:
+    with serving(REPLIES) as server:
         yield server
-        server.shutdown()
 
 
 LINES: list[dict[str, object]] = [
@@ -67,7 +38,7 @@ LINES: list[dict[str, object]] = [
 
 @pytest.mark.parametrize("transport", ["lean", "session"])
 def test_a_line_goes_to_the_endpoint_that_it_names_with_its_headers(
-    server: Server, llmblast: RunLlmblast, tmp_path: Path, transport: str
+    server: PathServer, llmblast: RunLlmblast, tmp_path: Path, transport: str
 ) -> None:
     """In lines of every format; what it says of that is not in the body."""
     (tmp_path / "in.jsonl").write_bytes(b"\n".join(map(orjson.dumps, LINES)))
@@ -88,7 +59,7 @@ def test_a_line_goes_to_the_endpoint_that_it_names_with_its_headers(
     assert "headers" not in saved[1]
 
 
-def test_a_line_names_its_model_beside_a_template(server: Server, llmblast: RunLlmblast, tmp_path: Path) -> None:
+def test_a_line_names_its_model_beside_a_template(server: PathServer, llmblast: RunLlmblast, tmp_path: Path) -> None:
     """For each API in its own form; a record of an earlier run names the model that has answered it, which is none."""
     lines: list[dict[str, object]] = [
         {"q": "a", "model": "m-a", "endpoint": "one"},

@@ -146,7 +146,7 @@ def test_files_come_before_the_text() -> None:
     ("images", "params", "words"),
     [
         ((), {"logit_bias": {"1": 2}}, 'no parameter like "logit_bias"'),
-        (("https://h/picture",), {}, "the URL does not end in one of .png"),
+        (("https://h/picture",), {}, "the URL ends in none of .png"),
         (("data:application/msword;base64,AAAA",), {}, "takes no application/msword: convert it to PDF or text"),
     ],
 )

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast.models import Answer, Reply, ReplyError, Request
-from llmblast.providers.openai import read_answer
+from llmblast.providers import DEFAULT_PROVIDER
 from llmblast.providers.reply_errors import read_error
+
+read_answer = DEFAULT_PROVIDER.read_answer
 
 GOOD = '{"choices":[{"message":{"role":"assistant","content":"Grüße"},"finish_reason":"stop"}]}'
 PLAIN = GOOD.encode()

@@ -6,7 +6,9 @@ import orjson
 import pytest
 
 from llmblast.models import Answer, Reply, ReplyError, Request
-from llmblast.providers.openai import read_answer
+from llmblast.providers import DEFAULT_PROVIDER
+
+read_answer = DEFAULT_PROVIDER.read_answer
 
 
 def read(data: object, path: str = "chat/completions") -> Answer | ReplyError:

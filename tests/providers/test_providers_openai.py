@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from llmblast.errors import UsageError
 from llmblast.models import Answer, Reply, ReplyError, Request
-from llmblast.providers.openai import read_answer
+from llmblast.providers import DEFAULT_PROVIDER
 from llmblast.providers.reply_errors import read_error
 from llmblast.sending import Target
 from llmblast.settings import EndpointSettings
 from tests.openai_provider import make_target
+
+read_answer = DEFAULT_PROVIDER.read_answer
 
 KEY = "sk-do-not-show-me"
 

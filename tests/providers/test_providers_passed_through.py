@@ -6,9 +6,11 @@ import orjson
 import pytest
 
 from llmblast.models import Answer, Reply, ReplyError, Request
-from llmblast.providers.openai import read_answer
+from llmblast.providers import DEFAULT_PROVIDER
 from llmblast.settings import EndpointSettings
 from tests.openai_provider import make_target
+
+read_answer = DEFAULT_PROVIDER.read_answer
 
 
 def read(data: object, path: str = "responses") -> Answer | ReplyError:

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast.models import Answer, Reply, ReplyError, Request
-from llmblast.providers.openai import read_answer
+from llmblast.providers import DEFAULT_PROVIDER
 from llmblast.providers.reply_errors import read_error
 from llmblast.sending import Action, Verdict
 from tests.openai_provider import judge
+
+read_answer = DEFAULT_PROVIDER.read_answer
 
 DONE = b"data: [DONE]\n\n"
 CALL = {"id": "t1", "type": "function", "function": {"name": "add"}}

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from llmblast.reading.compression import CODECS, MAX_OUTPUT_BYTES, Codec, DamagedError, MemberReader, codec_of
+from llmblast.reading.compression import CODECS, Codec, codec_of
+from llmblast.reading.decompression import MAX_OUTPUT_BYTES, DamagedError, MemberReader
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -73,7 +74,7 @@ def test_data_that_end_too_early(codec: Codec, piece_bytes: int) -> None:
     """Wherever they were cut off."""
     data = COMPRESS[codec.name](TEXT)
     for left in (len(data) - 1, len(data) - 5, len(data) // 2, 11):
-        with pytest.raises(DamagedError, match=f"its {codec.name} data end too early"):
+        with pytest.raises(DamagedError, match=f"its {codec.name} data is cut off"):
             unpack(codec, data[:left], piece_bytes)
 
 
@@ -83,7 +84,7 @@ def test_damaged_data(codec: Codec) -> None:
     data = bytearray(COMPRESS[codec.name](TEXT))
     data[len(data) // 2] ^= 0xFF
 
-    with pytest.raises(DamagedError, match=f"its {codec.name} data are damaged"):
+    with pytest.raises(DamagedError, match=f"its {codec.name} data is damaged"):
         unpack(codec, bytes(data))
 
 
@@ -122,7 +123,7 @@ def test_data_that_need_too_much_memory_are_refused() -> None:
     compressor = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 28})
     data = compressor.compress(b"x") + compressor.flush(zstd.ZstdCompressor.FLUSH_FRAME)
 
-    with pytest.raises(DamagedError, match="need more than 128 MiB") as raised:
+    with pytest.raises(DamagedError, match="needs more than 128 MiB") as raised:
         unpack(CODECS[1], data)
 
     assert raised.value.fix == "decompress it: zstdcat --long=31 FILE | llmblast run -"

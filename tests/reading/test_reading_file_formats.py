@@ -18,9 +18,10 @@ from llmblast.errors import InputDamagedError, UsageError
 from llmblast.reading import open_source
 from llmblast.reading.bad_row import BadRow
 from llmblast.reading.csv_rows import CsvRows
-from llmblast.reading.file_formats import Splitter, detect
+from llmblast.reading.file_formats import detect
 from llmblast.reading.json_items import JsonItems
 from llmblast.reading.row_reader import RowReader
+from llmblast.reading.splitters import Splitter
 from llmblast.reading.text_lines import TextLines
 
 Rows = list[tuple[int, Any]]
@@ -174,7 +175,7 @@ def test_items_that_are_no_objects_are_lines_of_their_own() -> None:
     [
         (b'[{"a": 1},\n{"b": 2', "line 2: item 2 begins here and is not complete"),
         (b'[{"a": 1},\n{"b": "2}]', "line 2: item 2 begins here and is not complete"),
-        (b'[{"a": 1}', r"the array ends without '\]' behind item 1"),
+        (b'[{"a": 1}', r"the array ends without '\]' after item 1"),
     ],
 )
 def test_a_json_file_that_ends_too_early_is_damaged(data: bytes, message: str) -> None:

@@ -115,7 +115,7 @@ async def test_damage_names_the_place_and_what_was_read(tmp_path: Path, codec: s
     assert TEXT.startswith(received)
     assert codec == "bzip2" or len(received) > 100_000
     assert str(raised.value) == (
-        f"{path}: its {codec} data end too early, at about byte {len(data) - 10}, behind {len(received)} decompressed "
+        f"{path}: its {codec} data is cut off, at about byte {len(data) - 10}, after {len(received)} decompressed "
         "bytes: repair the input and run the same command again to go on"
     )
 
@@ -125,7 +125,7 @@ async def test_what_comes_just_before_the_damage_is_read(tmp_path: Path) -> None
     (tmp_path / "a").write_bytes(gzip.compress(b"one\n") + b"\x1f\x8b\xff" + bytes(range(100)))
     blocks: list[bytes] = []
 
-    with pytest.raises(InputDamagedError, match="its gzip data are damaged, at about byte 127, behind 4 decompressed"):
+    with pytest.raises(InputDamagedError, match="its gzip data is damaged, at about byte 127, after 4 decompressed"):
         await read(await open_source(str(tmp_path / "a")), blocks)
 
     assert blocks == [b"one\n"]

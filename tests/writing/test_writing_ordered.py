@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from llmblast.models import Line
 from llmblast.writing import (
-    OrderedWriter,
     OutputFile,
     Timing,
-    WaitingFile,
     Writer,
     discard_waiting,
     reorder_window,
     take_in_waiting,
     waiting_file,
 )
+from llmblast.writing.ordered_writer import OrderedWriter
 from llmblast.writing.reorder_window import Place, ReorderWindow
+from llmblast.writing.waiting_file import WaitingFile
 from tests.writing.writing_samples import a_failure, a_success, parsed
 
 SOON = Timing(gather_s=0.001, sync_after_s=0.01)
