@@ -42,6 +42,8 @@ _HINTS = {
 }
 """Hints for unknown settings whose name a person may expect to work."""
 _CUSTOM = "custom"
+STAGES = "stage"
+"""The tables of stages in a TOML file; see `stage_loading`."""
 _USUAL_NAMES = {"save": "save.jsonl", "errors": "errors.jsonl", "timeline": "timeline.jsonl"}
 _AMOUNT = re.compile(r"[0-9.]{1,12}[a-zA-Z/%]{0,3}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -56,19 +58,46 @@ def load(flags: Mapping[str, Any], config: str | None = None, environ: Mapping[s
     one, OPENAI_BASE_URL does. With `environ`, errors name the variable that a flag's value came from.
     Raises UsageError with one sentence that names the place and the fix.
     """
-    environ = environ or {}
+    given = read_flags(flags, environ or {})
+    in_config = read_config(config)
+    if STAGES in in_config:
+        raise UsageError(f"{config}: [[stage]]: only llmblast run, check and config show take stages: leave them out")
+    return merge(given, in_config, config, environ or {})
+
+
+def read_flags(flags: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the flags that are given. Raises UsageError for an unknown variable."""
     _check_variables(environ)
     given = {name: value for name, value in flags.items() if value is not None and value != []}
-    given = without_variables(given, environ)
+    return without_variables(given, environ)
+
+
+def read_config(config: str | None) -> dict[str, Any]:
+    """Return what the TOML file holds; nothing without one. Raises UsageError."""
     if config is not None and (not config or "\0" in config):
         raise UsageError(f"--config: {'contains a zero byte: remove it' if config else 'is empty: name a TOML file'}")
-    merged: dict[str, Any] = {**(without_overridden(_read_toml(config), given) if config else {}), **given}
+    return _read_toml(config) if config else {}
+
+
+def merge(
+    given: Mapping[str, Any],
+    in_config: Mapping[str, Any],
+    config: str | None,
+    environ: Mapping[str, str],
+    tables: Mapping[str, str] | None = None,
+) -> Settings:
+    """Merge the flags over the settings of the file over the defaults, check the result, and return it.
+
+    `tables` names the table of the file in which a setting stands, where that is not the file itself.
+    Raises UsageError.
+    """
+    merged: dict[str, Any] = {**without_overridden(in_config, given), **given}
     if not merged.get("endpoints") and environ.get("OPENAI_BASE_URL"):
         merged["endpoints"] = [environ["OPENAI_BASE_URL"]]
-    places = Places(given, config, environ, merged)
+    places = Places(given, config, environ, merged, tables)
     specs = merged.get("endpoints", [])
     if not isinstance(specs, Sequence) or isinstance(specs, str):
-        raise UsageError(f"{config}: endpoints: write one [[endpoints]] table for each endpoint")
+        raise UsageError(f"{places.of(['endpoints'])}: write one [[endpoints]] table for each endpoint")
     merged = {name: _convert(Settings, name, value, places.of([name])) for name, value in merged.items()}
     endpoints = [_endpoint(spec, places.of(["endpoints", index])) for index, spec in enumerate(specs)]
     merged["endpoints"] = _with_known_hosts(endpoints, environ)

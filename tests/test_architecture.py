@@ -23,7 +23,7 @@ GROUND = {
 }
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
-    "job": {"job", "setting_loading", "units", *STATIONS, *GROUND},
+    "job": {"job", "setting_loading", "stage_loading", "units", *STATIONS, *GROUND},
     "converting": {"converting", "reading", "providers", "writing", *GROUND},
     "cli": {
         "cli",
@@ -35,6 +35,7 @@ MAY_IMPORT = {
         "setting_loading",
         "setting_option",
         "setting_values",
+        "stage_loading",
         "units",
         *GROUND,
     },
@@ -51,6 +52,7 @@ MAY_IMPORT = {
         "units",
         "urls",
     },
+    "stage_loading": {"errors", "pipes", "settings", "setting_loading", "setting_values"},
     "api": {"api", "job", "setting_loading", "setting_option", *GROUND},
     "results": {"errors"},
     "option_types": {"settings"},

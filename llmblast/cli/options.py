@@ -5,7 +5,7 @@ An option that is not given is None, so that a TOML file can set it; defaults ar
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field
 from functools import cache
 from typing import Annotated, Any, TypeVar
@@ -17,6 +17,7 @@ from llmblast.setting_loading import load
 from llmblast.setting_option import Option, choices_of, help_of, options_of, variable_of
 from llmblast.setting_values import FileList, Switch, kind_of
 from llmblast.settings import Settings
+from llmblast.stage_loading import StageSettings, load_stages
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -78,6 +79,27 @@ def take_options(command: Command, parameters: Iterable[inspect.Parameter]) -> C
 
 def settings_of(given: Mapping[str, Any], environ: Mapping[str, str], *, needs_input: bool = True) -> Settings:
     """Return the settings that a command's options make, with those of `--config`. Raises UsageError."""
+    flags, config = _flags_of(given, environ)
+    settings = load(flags, config, environ)
+    _check_input(flags, settings, needs_input)
+    return settings
+
+
+def stages_of(
+    given: Mapping[str, Any], environ: Mapping[str, str], *, needs_input: bool = True
+) -> Sequence[StageSettings]:
+    """Return the stages that a command's options make with the file of `--config`: one without a name, if it has none.
+
+    Raises UsageError.
+    """
+    flags, config = _flags_of(given, environ)
+    stages = load_stages(flags, config, environ)
+    _check_input(flags, stages[0].settings, needs_input)
+    return stages
+
+
+def _flags_of(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[dict[str, Any], str | None]:
+    """Return the flags by the names of the settings, and the file of `--config`."""
     flags = dict(given)
     config, path = flags.pop("config"), flags.pop("path")
     if path:
@@ -87,11 +109,13 @@ def settings_of(given: Mapping[str, Any], environ: Mapping[str, str], *, needs_i
     elif not flags["input"] and (variable := environ.get(variable_of("input"))) is not None:
         flags["input"] = variable
     parse_given_params(flags)
-    settings = load(flags, config, environ)
+    return flags, config
+
+
+def _check_input(flags: Mapping[str, Any], settings: Settings, needs_input: bool) -> None:
     is_unnamed = not flags["input"] and settings.input == Settings().input
     if needs_input and is_unnamed and sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("no input: pipe a JSONL file in, or name it: llmblast run prompts.jsonl")
-    return settings
 
 
 def option_annotation(name: str) -> Any:

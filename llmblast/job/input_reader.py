@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from llmblast.errors import InputDamagedError, UsageError
 from llmblast.job.batch_parser import Batch, BatchParser
+from llmblast.job.record_keys import RecordKeys
 from llmblast.reading import CompletedKeys, RequestParser, RowForm, RowReader, Source, Sources
 from llmblast.reading.sampling import Sampler
 from llmblast.watching import Counters
@@ -32,9 +33,12 @@ class InputReader:
         notice: Callable[[str], None] | None = None,
         file_format: str | None = None,
         sample: tuple[int, int] | None = None,
+        record_keys: RecordKeys | None = None,
     ) -> None:
         self._sources = sources
         self._batches = BatchParser(parser, counters, limit, answered, failed)
+        if record_keys is not None:
+            self._batches.record_keys = record_keys
         self._counters = counters
         self._limit = limit
         self._notice = notice
@@ -68,6 +72,7 @@ class InputReader:
         async for source in self._sources.each():
             reader = RowReader(source, self._file_format)
             self._batches.file = self._sources.file
+            self._batches.record_keys.is_stream = source.is_stream
             self._tell_notes()
             try:
                 async for lines in reader.lines():
