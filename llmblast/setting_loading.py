@@ -61,7 +61,7 @@ def load(flags: Mapping[str, Any], config: str | None = None, environ: Mapping[s
     given = read_flags(flags, environ or {})
     in_config = read_config(config)
     if STAGES in in_config:
-        raise UsageError(f"{config}: [[stage]]: only llmblast run, check and config show take stages: leave them out")
+        raise UsageError(f"{config}: [[stage]]: has no meaning here: use llmblast.run_pipeline(..., config=FILE)")
     return merge(given, in_config, config, environ or {})
 
 

@@ -53,7 +53,9 @@ MAY_IMPORT = {
         "urls",
     },
     "stage_loading": {"errors", "pipes", "settings", "setting_loading", "setting_values"},
-    "api": {"api", "job", "setting_loading", "setting_option", *GROUND},
+    "api": {"api", "job", "running", "setting_loading", "setting_option", *GROUND},
+    "pipelines": {"api", "job", "option_types", "running", "stage_loading", *GROUND},
+    "running": {"errors"},
     "results": {"errors"},
     "option_types": {"settings"},
     "setting_files": {"errors", "setting_option"},
@@ -72,7 +74,7 @@ MAY_IMPORT = {
     "fence": set[str](),
     "errors": set[str](),
     "__main__": {"cli"},
-    "__init__": {"api", "errors", "results", "settings"},
+    "__init__": {"api", "errors", "pipelines", "results", "settings"},
 }
 AT_HOME = {
     "typer": {"cli"},

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from llmblast.errors import InputDamagedError, UsageError
 from llmblast.job.batch_parser import Batch, BatchParser
-from llmblast.job.record_keys import RecordKeys
+from llmblast.job.record_keys import RECORD_START, RecordKeys
 from llmblast.reading import CompletedKeys, RequestParser, RowForm, RowReader, Source, Sources
 from llmblast.reading.sampling import Sampler
 from llmblast.watching import Counters
@@ -109,13 +109,23 @@ class InputReader:
             sampler.close()
 
     def _check_last(self, source: Source, reader: RowReader, lines: Lines) -> None:
-        """Raise InputDamagedError if a last line without line end is still being written by another process."""
-        if reader.is_last and reader.is_jsonl and lines and source.has_grown and not is_json(lines[-1][1]):
-            place = "" if self._sources.file is None else f"{source.name}: "
+        """Raise InputDamagedError if a last line without line end is half a line: another process still writes it, or
+        was killed while it wrote a record.
+        """
+        if not (reader.is_last and reader.is_jsonl and lines):
+            return
+        number, text = lines[-1]
+        is_half_record = source.is_stream and text.startswith(RECORD_START)
+        if not (source.has_grown or is_half_record) or is_json(text):
+            return
+        place = "" if self._sources.file is None else f"{source.name}: "
+        if is_half_record:
             raise InputDamagedError(
-                f"{place}line {lines[-1][0]}: is still being written: "
-                "run the same command again when the input is complete"
+                f"{place}line {number}: is half a record: the run that wrote it was ended: run the same commands again"
             )
+        raise InputDamagedError(
+            f"{place}line {number}: is still being written: run the same command again when the input is complete"
+        )
 
     def _tell_notes(self) -> None:
         if self._notice is not None:

@@ -120,11 +120,13 @@ async def build_pipeline(
     prompts: Prompts | None = None,
     results: ResultQueue | None = None,
     source: Source | None = None,
+    after_stage: bool = False,
 ) -> AsyncIterator[Pipeline]:
     """Build the pipeline, and close its input, channels and files at the end; the caller closes the writer.
 
     `prompts`, or a `source` with the records of an earlier stage, replace the input that the settings name. With
-    `results`, the outcomes go there and no file is written.
+    `results`, the outcomes go there and no file is written. `after_stage` tells that the prompts, too, are the records
+    of an earlier stage.
     The settings have passed `run_preflight_checks`, or `check_endpoints` if there are no outputs.
     Raise UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
@@ -132,6 +134,7 @@ async def build_pipeline(
     rules = make_answer_rules(settings)
     parser = make_parser(settings, providers_of(settings.endpoints, settings.model))
     async with AsyncExitStack() as stack:
+        after_stage = after_stage or source is not None
         if source is not None:
             sources = Sources(source)
         elif prompts is None:
@@ -139,7 +142,9 @@ async def build_pipeline(
         elif forced_format(settings.format) is not None:
             raise UsageError(f"format {settings.format}: is one of files, but the prompts are objects: leave it out")
         else:
-            sources = Sources(open_prompts(prompts))
+            source = open_prompts(prompts)
+            source.is_stream = after_stage
+            sources = Sources(source)
         stack.push_async_callback(sources.close)
         outputs = () if results is not None else open_outputs(settings)
         for output in outputs:
@@ -175,7 +180,7 @@ async def build_pipeline(
             notes,
             known,
             defects,
-            source is not None,
+            after_stage,
         )
         yield _assemble(settings, parser, opened, rules)
 

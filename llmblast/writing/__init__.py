@@ -1,6 +1,6 @@
 """Outcomes to files: records, batches, locks, recovery."""
 
-from llmblast.writing.formats import FORMATS, render
+from llmblast.writing.formats import FORMATS, OUR_NAMES, render
 from llmblast.writing.ordered_writer import OrderedWriter
 from llmblast.writing.output_file import OutputFile
 from llmblast.writing.retries import should_retry
@@ -13,6 +13,7 @@ from llmblast.writing.writer import Writer
 
 __all__ = [
     "FORMATS",
+    "OUR_NAMES",
     "OrderedWriter",
     "OutputFile",
     "SharedFile",
