@@ -36,7 +36,7 @@ from llmblast.settings import MAX_COUNT, MOCK_SCHEME, URL_SETTINGS, CustomSettin
 from llmblast.units import UnitError, parse_count
 from llmblast.urls import is_host
 
-_HINTS = {
+HINTS = {
     "url": 'write [[endpoints]], and below it url = "http://127.0.0.1:8000/v1"',
     "api_key": "keys are not allowed here: name the variable that holds the key with key_env, or a file with key_file",
 }
@@ -97,7 +97,8 @@ def merge(
     places = Places(given, config, environ, merged, tables)
     specs = merged.get("endpoints", [])
     if not isinstance(specs, Sequence) or isinstance(specs, str):
-        raise UsageError(f"{places.of(['endpoints'])}: write one [[endpoints]] table for each endpoint")
+        table = f"{STAGES}.endpoints" if "endpoints" in (tables or {}) else "endpoints"
+        raise UsageError(f"{places.of(['endpoints'])}: write one [[{table}]] table for each endpoint")
     merged = {name: _convert(Settings, name, value, places.of([name])) for name, value in merged.items()}
     endpoints = [_endpoint(spec, places.of(["endpoints", index])) for index, spec in enumerate(specs)]
     merged["endpoints"] = _with_known_hosts(endpoints, environ)
@@ -122,8 +123,8 @@ def parse_endpoint(spec: str) -> dict[str, Any]:
         is_amount = _AMOUNT.fullmatch(value) is not None
         may_show = is_amount or (name in URL_SETTINGS and not may_be_secret(name) and len(value) <= MAX_SHOWN_VALUE)
         place = f"--url {base},{shown_name(name)}={value if may_show else '...'}"
-        if name in _HINTS and name not in URL_SETTINGS:
-            raise UsageError(f"{place}: {_HINTS[name]}")
+        if name in HINTS and name not in URL_SETTINGS:
+            raise UsageError(f"{place}: {HINTS[name]}")
         if name not in URL_SETTINGS:
             raise UsageError(f"{place}: unknown setting {shown_name(name)}{did_you_mean(name, URL_SETTINGS)}")
         if name in endpoint:
@@ -330,7 +331,7 @@ def _explain(error: Mapping[str, Any], places: Places) -> str:
     last = str(location[-1]) if location else ""
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         names = [f.name for f in fields(_owner_of(location))]
-        hint = f": {_HINTS[last]}" if last in _HINTS and last not in names else did_you_mean(last, names)
+        hint = f": {HINTS[last]}" if last in HINTS and last not in names else did_you_mean(last, names)
         return f"{places.of_owner(location)}: unknown setting {shown_name(last)}{hint}"
     place = places.of(location)
     if error["type"] in ("missing", "missing_argument"):

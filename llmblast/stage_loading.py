@@ -20,7 +20,7 @@ from typing import Any
 
 from llmblast.errors import UsageError
 from llmblast.pipes import is_pipe
-from llmblast.setting_loading import STAGES, merge, read_config, read_flags
+from llmblast.setting_loading import HINTS, STAGES, merge, read_config, read_flags
 from llmblast.setting_values import did_you_mean, shown_name
 from llmblast.settings import Settings
 
@@ -110,9 +110,15 @@ def _check_names(own: Mapping[str, Any], where: str, *, is_first: bool) -> None:
         if setting == "format" and not is_first:
             raise UsageError(f"{where}.format: its input are the records of the stage before it: leave it out")
         if setting not in known:
-            close = did_you_mean(setting, [_NAME, *known])
-            hint = close if close.startswith("; did") else ": see llmblast run --help"
-            raise UsageError(f"{where}: unknown setting {shown_name(setting)}{hint}")
+            raise UsageError(f"{where}: unknown setting {shown_name(setting)}{_hint(setting, known)}")
+
+
+def _hint(setting: str, known: Sequence[str]) -> str:
+    """Return what to write instead of an unknown setting."""
+    if setting in HINTS:
+        return f": {HINTS[setting].replace('[[endpoints]]', f'[[{STAGES}.endpoints]]')}"
+    close = did_you_mean(setting, [_NAME, *known])
+    return close if close.startswith("; did") else ": see llmblast run --help"
 
 
 def _shared(settings: Mapping[str, Any], own: Mapping[str, Any], is_first: bool, is_last: bool) -> dict[str, Any]:

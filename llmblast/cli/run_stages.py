@@ -21,11 +21,9 @@ from llmblast.input_paths import STDIN
 from llmblast.job.defects import Defects, write_to_stderr
 from llmblast.job.pipeline import shown
 from llmblast.job.run import MAX_VERDICT_CHARS, TEND_INTERVAL_S, Ending, Job
-from llmblast.job.stages import OpenStage, StageJobs, open_stages
+from llmblast.job.stages import FINISHED, OpenStage, StageJobs, open_stages
 from llmblast.stage_loading import StageSettings
 from llmblast.watching import Display, NoDisplay, StageLines, StageView, drive, make_stage_display
-
-_FINISHED = (ExitCode.OK, ExitCode.SOME_FAILED)
 
 
 def run_stages(stages: Sequence[StageSettings], environ: Mapping[str, str], command: Sequence[str]) -> ExitCode:
@@ -63,12 +61,11 @@ class _ConsoleStages:
         self._can_resume = STDIN not in first.settings.input and last.pipeline.can_resume
         self._fence = first.pipeline.defects.fence
         self._signals = ShutdownSignals(time.monotonic)
-        self._is_draining = False
         views = [StageView(stage.name, stage.pipeline.counters, stage.pipeline.limits) for stage in stages]
         self._views = views
         self._lines = StageLines(views, time.monotonic)
-        self._jobs = [Job(stage.settings, stage.pipeline) for stage in stages]
-        self._all = StageJobs(stages, self._jobs, self._on_end)
+        jobs = [Job(stage.settings, stage.pipeline) for stage in stages]
+        self._jobs = StageJobs(stages, jobs, self._tell_early_end)
 
     async def run(self) -> tuple[ExitCode, bytes]:
         """Run all stages and print their summaries; return the exit code and the bytes for standard output."""
@@ -81,7 +78,7 @@ class _ConsoleStages:
         helpers = [asyncio.create_task(helper) for helper in (self._show_progress(), self._keep_pace())]
         try:
             with handle_signals(loop, self._on_signal, self._tell_status):
-                endings = await self._all.run()
+                endings = await self._jobs.run()
         finally:
             for helper in helpers:
                 helper.cancel()
@@ -90,7 +87,7 @@ class _ConsoleStages:
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if (error := context.get("exception")) is not None and is_ours(context):
-            self._all.fail_internal(error)
+            self._jobs.fail_internal(error)
         elif loop.get_debug():
             loop.default_exception_handler(context)
 
@@ -114,13 +111,12 @@ class _ConsoleStages:
         if stage is ShutdownStage.DRAIN:
             self._drain(number)
         elif stage is ShutdownStage.ABORT_IN_FLIGHT:
-            self._all.abort_in_flight()
+            self._jobs.abort_in_flight()
         elif stage is ShutdownStage.EXIT:
             os._exit(EXIT_OF_SIGNAL[number])
 
     def _drain(self, number: signal.Signals) -> None:
-        self._is_draining = True
-        in_flight = self._all.drain(EXIT_OF_SIGNAL[number], "interrupted")
+        in_flight = self._jobs.drain(EXIT_OF_SIGNAL[number], "interrupted")
         if in_flight:
             again = "press Ctrl-C again" if number is signal.SIGINT else "send the signal again"
             grace_s = max(stage.settings.grace for stage in self._stages)
@@ -130,19 +126,17 @@ class _ConsoleStages:
             )
 
     def _tell_status(self) -> None:
-        for job in self._jobs:
-            job.refresh_counters()
+        self._jobs.refresh_counters()
         with self._fence.around("the status line"):
             write_to_stderr("\n".join(self._lines.measure()))
 
-    def _on_end(self, stage: OpenStage, ending: Ending) -> None:
+    def _tell_early_end(self, stage: OpenStage, ending: Ending) -> None:
         """Tell at once why a stage has ended before its time: the others may go on for long."""
-        is_early = ending.exit_code not in _FINISHED and not self._is_draining
-        if is_early and stage is not self._stages[-1] and not self._settings.quiet:
+        if stage is not self._stages[-1] and not self._settings.quiet:
             stage.pipeline.defects.tell(shown(ending.verdict, MAX_VERDICT_CHARS, self._fence))
 
     def _report(self, endings: Sequence[Ending]) -> tuple[ExitCode, bytes]:
-        exit_code = self._all.exit_code(endings)
+        exit_code = self._jobs.exit_code(endings)
         reports = [self._report_of(stage) for stage in self._stages]
         parts = list(zip(self._stages, reports, endings, strict=True))
         if not self._settings.quiet and exit_code is not ExitCode.READER_GONE:
@@ -151,11 +145,12 @@ class _ConsoleStages:
                     f"{self._heading(index)}\n{report.as_text(end)}" for index, (_, report, end) in enumerate(parts)
                 )
             )
-            if exit_code not in _FINISHED and self._can_resume:
+            if exit_code not in FINISHED and self._can_resume:
                 write_to_stderr(f"\nnext: {command_to_continue(self._command)}")
         else:
             for stage, report, ending in parts:
-                if ending.exit_code is not ExitCode.OK:
+                is_due_to_reader = exit_code is ExitCode.READER_GONE and stage.name in self._jobs.stopped
+                if ending.exit_code is not ExitCode.OK and not is_due_to_reader:
                     write_to_stderr(f"llmblast: {stage.name}: {report.verdict(ending)}")
         if not self._settings.json:
             return exit_code, b""
@@ -164,7 +159,7 @@ class _ConsoleStages:
 
     def _report_of(self, stage: OpenStage) -> Report:
         is_last = stage is self._stages[-1]
-        says_next = _FINISHED if is_last else (ExitCode.SOME_FAILED,)
+        says_next = FINISHED if is_last else (ExitCode.SOME_FAILED,)
         return Report(stage.settings, stage.pipeline, self._command, says_next)
 
     def _heading(self, index: int) -> str:

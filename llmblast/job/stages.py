@@ -24,7 +24,8 @@ from llmblast.settings import Settings
 from llmblast.stage_loading import StageSettings
 
 _ENDS_ALL = (ExitCode.GAVE_UP, ExitCode.DEFECT, ExitCode.READER_GONE)
-_FINISHED = (ExitCode.OK, ExitCode.SOME_FAILED)
+FINISHED = (ExitCode.OK, ExitCode.SOME_FAILED)
+"""Exit codes of stages that have read their whole input."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +46,7 @@ def prepare_stages(stages: Sequence[StageSettings]) -> Sequence[StageSettings]:
         try:
             settings = run_preflight_checks(stage.settings)
         except LlmblastError as error:
-            raise type(error)(f"stage {stage.name}: {error}") from None
+            raise _named(stage, error) from None
         checked.append(replace(stage, settings=settings))
         for flag, path in (("--save", settings.save), ("--errors", settings.errors_path)):
             check_no_input(stages[0].settings, flag, path)
@@ -77,44 +78,64 @@ async def open_stages(
             building = build_pipeline(
                 stage.settings, environ, make_defects(stage), prompts=None if opened else prompts, source=source
             )
-            pipeline = await stack.enter_async_context(building)
+            try:
+                pipeline = await stack.enter_async_context(building)
+            except LlmblastError as error:
+                raise _named(stage, error) from None
             opened.append(OpenStage(stage.name, stage.settings, pipeline, asyncio.Event()))
         yield opened
 
 
+def _named(stage: StageSettings, error: LlmblastError) -> LlmblastError:
+    """Return the error with the name of its stage."""
+    return type(error)(f"stage {stage.name}: {error}")
+
+
 class StageJobs:
-    """Run the jobs of all stages. `on_end` is called when one has ended."""
+    """Run the jobs of all stages. `on_early_end` is called when one has ended before its time by itself."""
 
     def __init__(
-        self, stages: Sequence[OpenStage], jobs: Sequence[Job], on_end: Callable[[OpenStage, Ending], None]
+        self, stages: Sequence[OpenStage], jobs: Sequence[Job], on_early_end: Callable[[OpenStage, Ending], None]
     ) -> None:
+        self.stopped: set[str] = set()
+        """Names of stages that were stopped from outside: by a person, or because of another stage."""
         self._stages = stages
-        self._jobs = jobs
-        self._on_end = on_end
+        self._jobs = dict(zip((stage.name for stage in stages), jobs, strict=True))
+        self._on_early_end = on_early_end
         self._cause: ExitCode | None = None
 
     async def run(self) -> Sequence[Ending]:
         """Run all jobs to their ends."""
-        return await asyncio.gather(
-            *[self._run(stage, job) for stage, job in zip(self._stages, self._jobs, strict=True)]
-        )
+        watching = [asyncio.create_task(self._watch(stage)) for stage in self._stages]
+        try:
+            return await asyncio.gather(*[self._run(stage) for stage in self._stages])
+        finally:
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
 
     def drain(self, exit_code: ExitCode, reason: str) -> int:
         """Send nothing more in any stage. Return the number of requests in flight."""
         self._cause = self._cause or exit_code
-        running = [job for stage, job in zip(self._stages, self._jobs, strict=True) if not stage.has_ended.is_set()]
-        return sum(job.drain(exit_code, reason) for job in running)
+        running = [stage.name for stage in self._stages if not stage.has_ended.is_set()]
+        self.stopped.update(name for name in running if not self._is_stopping(name))
+        return sum(self._jobs[name].drain(exit_code, reason) for name in running)
 
     def abort_in_flight(self) -> None:
         """Abort the requests in flight of stages that are stopping."""
-        for job in self._jobs:
+        for job in self._jobs.values():
             job.abort_in_flight()
 
     def fail_internal(self, error: BaseException) -> None:
         """End all stages because of a defect that may be of any of them."""
-        for stage, job in zip(self._stages, self._jobs, strict=True):
+        for stage in self._stages:
             if not stage.has_ended.is_set():
-                job.fail_internal(error)
+                self._jobs[stage.name].fail_internal(error)
+
+    def refresh_counters(self) -> None:
+        """Bring totals and gauges of all stages up to date."""
+        for job in self._jobs.values():
+            job.refresh_counters()
 
     def exit_code(self, endings: Sequence[Ending]) -> ExitCode:
         """Return the exit code of the whole: why all stages ended early, else why the first one of them did."""
@@ -123,15 +144,29 @@ class StageJobs:
             return ExitCode.DEFECT
         if self._cause is not None and self._cause in codes:
             return self._cause
-        early = [code for code in codes if code not in _FINISHED]
+        early = [code for code in codes if code not in FINISHED]
         return early[0] if early else max(codes)
 
-    async def _run(self, stage: OpenStage, job: Job) -> Ending:
+    async def _run(self, stage: OpenStage) -> Ending:
         try:
-            ending = await job.run()
+            ending = await self._jobs[stage.name].run()
         finally:
             stage.has_ended.set()
-        self._on_end(stage, ending)
-        if ending.exit_code in _ENDS_ALL:
-            self.drain(ending.exit_code, f"stopped, because stage {stage.name} has ended")
+        if ending.exit_code not in FINISHED and stage.name not in self.stopped:
+            self._on_early_end(stage, ending)
+        self._end_all_after(stage, ending.exit_code)
         return ending
+
+    async def _watch(self, stage: OpenStage) -> None:
+        """Stop the other stages as soon as one stops for a reason that ends all."""
+        end = stage.pipeline.engine.end
+        await end.stopping.wait()
+        self._end_all_after(stage, end.exit_code)
+
+    def _end_all_after(self, stage: OpenStage, exit_code: ExitCode | None) -> None:
+        if exit_code is not None and exit_code in _ENDS_ALL and stage.name not in self.stopped:
+            self.drain(exit_code, f"stopped, because stage {stage.name} has ended")
+
+    def _is_stopping(self, name: str) -> bool:
+        stage = next(stage for stage in self._stages if stage.name == name)
+        return stage.pipeline.engine.end.stopping.is_set()
