@@ -38,6 +38,7 @@ from llmblast.urls import is_host
 
 HINTS = {
     "url": 'write [[endpoints]], and below it url = "http://127.0.0.1:8000/v1"',
+    "stages": "write [[stage]], and below it the settings of the stage",
     "api_key": "keys are not allowed here: name the variable that holds the key with key_env, or a file with key_file",
 }
 """Hints for unknown settings whose name a person may expect to work."""
