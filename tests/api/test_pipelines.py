@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -15,7 +17,7 @@ from llmblast.errors import ExitCode, GaveUpError, RefusedError, UsageError
 from llmblast.job.result_records import record_of
 from llmblast.mocking.server import ScriptedReply
 from llmblast.results import Result
-from tests.conftest import StartMock, records
+from tests.conftest import ROOT, StartMock, records
 
 
 def stages(**judge: Any) -> list[Stage]:
@@ -224,3 +226,15 @@ def test_a_file_with_stages_is_not_for_one_run(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match=r"two\.toml: \[\[stage\]\]: .*llmblast\.run_pipeline"):
         llmblast.run(["a"], config=tmp_path / "two.toml")
+
+
+def test_the_example_of_the_readme_runs() -> None:
+    """As it stands there."""
+    example = ROOT / "tests" / "api" / "readme_pipeline.py"
+
+    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert sorted(int(line.split()[1]) for line in done.stdout.splitlines()) == list(range(100))
+    assert all(line.startswith("judge ") for line in done.stdout.splitlines())
+    assert f"```python\n{example.read_text()}```" in (ROOT / "README.md").read_text()
