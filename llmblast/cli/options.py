@@ -13,7 +13,6 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from llmblast.errors import UsageError
-from llmblast.setting_loading import load
 from llmblast.setting_option import Option, choices_of, help_of, options_of, variable_of
 from llmblast.setting_values import FileList, Switch, kind_of
 from llmblast.settings import Settings
@@ -77,14 +76,6 @@ def take_options(command: Command, parameters: Iterable[inspect.Parameter]) -> C
     return command
 
 
-def settings_of(given: Mapping[str, Any], environ: Mapping[str, str], *, needs_input: bool = True) -> Settings:
-    """Return the settings that a command's options make, with those of `--config`. Raises UsageError."""
-    flags, config = _flags_of(given, environ)
-    settings = load(flags, config, environ)
-    _check_input(flags, settings, needs_input)
-    return settings
-
-
 def stages_of(
     given: Mapping[str, Any], environ: Mapping[str, str], *, needs_input: bool = True
 ) -> Sequence[StageSettings]:
@@ -92,14 +83,6 @@ def stages_of(
 
     Raises UsageError.
     """
-    flags, config = _flags_of(given, environ)
-    stages = load_stages(flags, config, environ)
-    _check_input(flags, stages[0].settings, needs_input)
-    return stages
-
-
-def _flags_of(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[dict[str, Any], str | None]:
-    """Return the flags by the names of the settings, and the file of `--config`."""
     flags = dict(given)
     config, path = flags.pop("config"), flags.pop("path")
     if path:
@@ -109,13 +92,11 @@ def _flags_of(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[dic
     elif not flags["input"] and (variable := environ.get(variable_of("input"))) is not None:
         flags["input"] = variable
     parse_given_params(flags)
-    return flags, config
-
-
-def _check_input(flags: Mapping[str, Any], settings: Settings, needs_input: bool) -> None:
-    is_unnamed = not flags["input"] and settings.input == Settings().input
+    stages = load_stages(flags, config, environ)
+    is_unnamed = not flags["input"] and stages[0].settings.input == Settings().input
     if needs_input and is_unnamed and sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("no input: pipe a JSONL file in, or name it: llmblast run prompts.jsonl")
+    return stages
 
 
 def option_annotation(name: str) -> Any:
@@ -139,7 +120,7 @@ def _typer_option(entry: Field[Any], option: Option) -> Any:
         *option.names,
         help=help_of(entry, option),
         metavar=metavar or None,
-        # typer would split the names of files at spaces: `settings_of` reads that variable
+        # typer would split the names of files at spaces: `stages_of` reads that variable
         envvar=None if isinstance(kind, FileList) else variable_of(entry.name),
         show_default=False,
         show_envvar=False,

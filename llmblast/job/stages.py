@@ -108,7 +108,11 @@ class StageJobs:
         """Run all jobs to their ends."""
         watching = [asyncio.create_task(self._watch(stage)) for stage in self._stages]
         try:
-            return await asyncio.gather(*[self._run(stage) for stage in self._stages])
+            endings = await asyncio.gather(*[self._run(stage) for stage in self._stages], return_exceptions=True)
+            for ending in endings:
+                if isinstance(ending, BaseException):
+                    raise ending
+            return [ending for ending in endings if isinstance(ending, Ending)]
         finally:
             for task in watching:
                 task.cancel()
@@ -150,6 +154,10 @@ class StageJobs:
     async def _run(self, stage: OpenStage) -> Ending:
         try:
             ending = await self._jobs[stage.name].run()
+        except BaseException:
+            stage.has_ended.set()
+            self.drain(ExitCode.DEFECT, f"stopped, because stage {stage.name} has a defect")
+            raise
         finally:
             stage.has_ended.set()
         if ending.exit_code not in FINISHED and stage.name not in self.stopped:
