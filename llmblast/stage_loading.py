@@ -31,6 +31,8 @@ _OF_INPUT = ("follow", "limit", "sample", "seed", "format", "map", "repeat")
 _OF_OUTPUT = ("save", "errors")
 """Settings that stand above the tables for the last stage only."""
 _ONE_EACH = "timeline"
+_FOR_NEXT_STAGE = {"output_format": "llmblast"}
+"""Default of stages with a next one, whose template finds `response` then, whatever the form of the lines is."""
 _NAME = "name"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
@@ -85,7 +87,8 @@ def merge_stages(
         shared, flags = _shared(above, own, index == 0, last), _shared(given, {}, index == 0, last)
         if _ONE_EACH in shared or _ONE_EACH in flags:
             raise UsageError(f"{_ONE_EACH}: is one file for several stages: name one in each [[stage]] table instead")
-        in_config = {"save": f"{name}.jsonl", **_without_other_text(shared, own), **own}
+        defaults = {"save": f"{name}.jsonl"} if last else {"save": f"{name}.jsonl", **_FOR_NEXT_STAGE}
+        in_config = {**defaults, **_without_other_text(shared, own), **own}
         table_name = f"{STAGES}[{index}]" if config else f"stages[{index}]"
         settings = merge(flags, in_config, config, environ, dict.fromkeys(own, table_name))
         if index:

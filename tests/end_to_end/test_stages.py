@@ -173,6 +173,19 @@ def test_three_stages_with_a_schema_and_repeats(tmp_path: Path, llmblast: RunLlm
     assert [stage["requests"]["sent"] for stage in orjson.loads(again.stdout)["stages"]] == [0, 0, 0]
 
 
+def test_batch_lines_have_the_same_stages(tmp_path: Path, llmblast: RunLlmblast, start_mock: StartMock) -> None:
+    """The next stage finds `response` in their records, too; their custom_id goes along."""
+    body = {"messages": [{"role": "user", "content": "Hi"}]}
+    line = {"custom_id": "x-1", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    (tmp_path / "batch.jsonl").write_bytes(orjson.dumps(line))
+
+    done = llmblast("run", "-c", write_stages(tmp_path, start_mock().url), "batch.jsonl", "-q")
+
+    (draft,), (judged,) = records(tmp_path / "draft.jsonl"), records(tmp_path / "judge.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert (judged["id"], judged["input"]) == ("x-1", f"Judge: {draft['response']}")
+
+
 def test_answers_that_say_more_than_their_text_go_on(
     tmp_path: Path, llmblast: RunLlmblast, start_mock: StartMock
 ) -> None:

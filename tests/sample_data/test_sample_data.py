@@ -71,6 +71,7 @@ def test_the_folder_holds_the_four_sample_files_only() -> None:
     assert sorted(path.name for path in SAMPLES.iterdir()) == [
         "batch.jsonl",
         "endpoints.toml",
+        "judge.toml",
         "malformed.jsonl",
         "prompts.jsonl",
     ]
