@@ -147,8 +147,10 @@ async def test_a_stage_that_gives_up_ends_the_pipeline(start_mock: StartMock) ->
 )
 async def test_wrong_settings_are_told_at_once(plan: list[Any], options: dict[str, Any], message: str) -> None:
     """Not at the first result."""
+    keywords: dict[str, Any] = {"stages": plan, "endpoints": ["mock:"], **options}
+
     with pytest.raises(UsageError, match=message):
-        llmblast.pipeline(["a"], **{"stages": plan, "endpoints": ["mock:"], **options})
+        llmblast.pipeline(["a"], **keywords)
 
 
 async def test_with_files_the_same_call_goes_on(

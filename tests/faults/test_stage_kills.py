@@ -6,12 +6,13 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 from random import Random
+from typing import IO
 
 import pytest
 
 from llmblast.mocking.server import MockServer
 from tests.conftest import LLMBLAST, StartMock, records, unmeasured, write_prompts
-from tests.processes import let_run, start_run, wait_for_requests
+from tests.processes import Process, let_run, start_run, wait_for_requests
 
 LINES = 600
 IN_FLIGHT = 20
@@ -75,13 +76,27 @@ class Pipe:
 
     def __init__(self, tmp_path: Path, environment: dict[str, str], servers: tuple[MockServer, MockServer]) -> None:
         first, second = (server.url for server in servers)
-        options = {"cwd": tmp_path, "env": unmeasured(environment), "stderr": subprocess.DEVNULL}
-        common = ("-m", "m", "-j", str(IN_FLIGHT), "-q")
-        draft = (*LLMBLAST, "run", "a.jsonl", "-u", first, "--cache", "answers.db", "-o", "-", "--rps", "400", *common)
-        judge = (*LLMBLAST, "run", "-", "-u", second, "--prompt", "Judge: {response}", "-o", "b.jsonl", *common)
-        self.draft = subprocess.Popen(draft, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, **options)  # type: ignore[call-overload] # of the options
-        self.judge = subprocess.Popen([*judge, "--rps", "400"], stdin=self.draft.stdout, **options)  # type: ignore[call-overload]
+        common = ("-m", "m", "-j", str(IN_FLIGHT), "-q", "--rps", "400")
+        draft = ("a.jsonl", "-u", first, "--cache", "answers.db", "-o", "-", *common)
+        judge = ("-", "-u", second, "--prompt", "Judge: {response}", "-o", "b.jsonl", *common)
+        self.draft = self._start(draft, tmp_path, environment, subprocess.DEVNULL, subprocess.PIPE)
+        assert self.draft.stdout is not None
+        self.judge = self._start(judge, tmp_path, environment, self.draft.stdout, subprocess.DEVNULL)
         self.draft.stdout.close()
+
+    @staticmethod
+    def _start(
+        arguments: tuple[str, ...], tmp_path: Path, environment: dict[str, str], stdin: int | IO[str], stdout: int
+    ) -> Process:
+        return subprocess.Popen(
+            [*LLMBLAST, "run", *arguments],
+            cwd=tmp_path,
+            env=unmeasured(environment),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
 
     def end(self) -> tuple[int, int]:
         """Wait for both; return their exit codes."""
