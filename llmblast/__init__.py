@@ -1,4 +1,4 @@
-"""llmblast sends prompts to LLM endpoints as fast as their limits allow: `stream`, `run_async` and `run`.
+"""llmblast sends prompts to LLM endpoints as fast as their limits allow: `stream`, `run_async`, `run` and `pipeline`.
 
 The names are loaded when they are first used, so that `import llmblast` costs next to nothing.
 """
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
         StoppedError,
         UsageError,
     )
-    from llmblast.results import EndpointSummary, Result, RunSummary
+    from llmblast.pipelines import Stage, pipeline, run_pipeline
+    from llmblast.results import EndpointSummary, PipelineSummary, Result, RunSummary
     from llmblast.settings import EndpointSettings
 
 __all__ = [
@@ -37,25 +38,33 @@ __all__ = [
     "LlmblastError",
     "OutputBlockedError",
     "OutputFailedError",
+    "PipelineSummary",
     "RefusedError",
     "Result",
     "RunSummary",
+    "Stage",
     "StoppedError",
     "UsageError",
     "arun",
+    "pipeline",
     "run",
     "run_async",
+    "run_pipeline",
     "stream",
 ]
 
 _MODULES = {
     "EndpointSettings": "settings",
     "EndpointSummary": "results",
+    "PipelineSummary": "results",
     "Result": "results",
     "RunSummary": "results",
+    "Stage": "pipelines",
     "arun": "api",
+    "pipeline": "pipelines",
     "run": "api",
     "run_async": "api",
+    "run_pipeline": "pipelines",
     "stream": "api",
 }
 """Where the names are that are not in `errors`."""

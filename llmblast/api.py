@@ -36,13 +36,16 @@ from llmblast.errors import (
 from llmblast.input_paths import expand_inputs, recorded_input
 from llmblast.option_types import RunOptions, StreamOptions
 from llmblast.results import EndpointSummary, Result, RunSummary
+from llmblast.running import Running, Stoppable
 from llmblast.setting_loading import load
 from llmblast.setting_option import ENV_PREFIX
 from llmblast.settings import EndpointSettings, Settings
 
 if TYPE_CHECKING:
     from llmblast.job.pipeline import Pipeline
-    from llmblast.job.run import Ending, Job
+    from llmblast.job.result_queue import ResultQueue
+    from llmblast.job.run import Ending
+
 
 Prompts = (
     str
@@ -96,7 +99,7 @@ def stream(
     the run ended before its time: RefusedError, GaveUpError, StoppedError, InputDamagedError, DefectError.
     """
     plan = _make_plan(prompts, endpoints, settings, in_memory=True)
-    return _stream(plan)
+    return stream_plan(plan)
 
 
 async def run_async(prompts: Prompts, *, endpoints: Endpoints = None, **settings: Unpack[RunOptions]) -> RunSummary:
@@ -109,11 +112,11 @@ async def run_async(prompts: Prompts, *, endpoints: Endpoints = None, **settings
     """
     in_memory = settings.get("save") is None
     plan = _make_plan(prompts, endpoints, settings, in_memory=in_memory)
-    running = _Running(plan)
+    running, queue = _start(plan)
     results: list[Result] = []
     try:
-        if running.queue is not None:
-            while batch := await running.queue.take():
+        if queue is not None:
+            while batch := await queue.take():
                 results += batch
         ending, summary = await asyncio.shield(running.task)
     finally:
@@ -145,7 +148,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """A run whose settings are checked. `prompts` is None where the settings name a file."""
 
     settings: Settings
@@ -154,25 +157,29 @@ class _Plan:
     in_memory: bool
     order: Mapping[str | None, int]
     """Places of the files among the inputs."""
+    after_stage: bool = False
+    """The prompts are the answers of an earlier stage."""
+    name: str = ""
+    """The name of the stage, in a pipeline."""
 
 
-def _make_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, object], *, in_memory: bool) -> _Plan:
+def _make_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, object], *, in_memory: bool) -> Plan:
     try:
         return _check_plan(prompts, endpoints, options, in_memory=in_memory)
     except LlmblastError as error:
-        raise type(error)(_in_python(str(error))) from None
+        raise type(error)(in_python(str(error))) from None
 
 
-def _check_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, object], *, in_memory: bool) -> _Plan:
+def _check_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, object], *, in_memory: bool) -> Plan:
     from llmblast.job.start import check_answers, check_endpoints, run_preflight_checks  # noqa: PLC0415 -- only runs need it
 
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+    environ = run_environment()
     flags = {name: value for name, value in options.items() if value is not None}
-    _check_names(flags, in_memory=in_memory)
+    check_names(flags, in_memory=in_memory)
     config = flags.pop("config", None)
-    paths_of_input = _paths_in(prompts)
+    paths_of_input = paths_in(prompts)
     flags["input"] = _PROMPTS if paths_of_input is None else paths_of_input
-    flags["endpoints"] = _endpoint_specs(endpoints)
+    flags["endpoints"] = endpoint_specs(endpoints)
     paths = {name: os.fspath(value) for name, value in flags.items() if isinstance(value, os.PathLike)}
     settings = load({**flags, **paths}, None if config is None else os.fspath(config), environ)  # type: ignore[call-overload] # else a TypeError
     if not settings.endpoints:
@@ -183,13 +190,22 @@ def _check_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, obj
     else:
         settings = run_preflight_checks(settings)
     if paths_of_input is None:
-        return _Plan(settings, environ, _iterable(prompts), in_memory, {})
+        return Plan(settings, environ, as_iterable(prompts), in_memory, {})
+    return Plan(settings, environ, None, in_memory, order_of(settings))
+
+
+def run_environment() -> dict[str, str]:
+    """Return the variables that a run sees: not those with options of the command line."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+
+
+def order_of(settings: Settings) -> Mapping[str | None, int]:
+    """Return the places of the files among the inputs. Raises InputMissingError."""
     files = map(recorded_input, expand_inputs(settings.input, follow=settings.follow))
-    order: dict[str | None, int] = {file: place for place, file in reversed([*enumerate(files)])}
-    return _Plan(settings, environ, None, in_memory, order)
+    return {file: place for place, file in reversed([*enumerate(files)])}
 
 
-def _paths_in(prompts: object) -> list[str] | None:
+def paths_in(prompts: object) -> list[str] | None:
     """Return the paths in place of prompts; None where `prompts` are prompts.
 
     A list of names of files is no list of prompts, as far as one can tell: all are paths, or all end like such a file.
@@ -206,7 +222,8 @@ def _is_file_name(prompt: object) -> bool:
     return isinstance(prompt, str) and _FILE_NAME.fullmatch(prompt) is not None
 
 
-def _check_names(flags: Mapping[str, object], *, in_memory: bool) -> None:
+def check_names(flags: Mapping[str, object], *, in_memory: bool) -> None:
+    """Raise UsageError for settings that have no meaning in Python, or without files."""
     if "input" in flags:
         raise UsageError("input: the prompts, or the path of their file, are the first argument: leave input out")
     for name in _OF_TERMINALS:
@@ -221,7 +238,8 @@ def _check_names(flags: Mapping[str, object], *, in_memory: bool) -> None:
             raise UsageError(f"{name}: has no meaning without files: leave it out, or use run_async(..., save=FILE)")
 
 
-def _endpoint_specs(endpoints: object) -> Sequence[object] | None:
+def endpoint_specs(endpoints: object) -> Sequence[object] | None:
+    """Return the endpoints as settings from a file would be. Raises UsageError."""
     if endpoints is None:
         return None
     if isinstance(endpoints, str | Mapping | EndpointSettings):
@@ -246,7 +264,8 @@ def _values_of(endpoint: EndpointSettings) -> dict[str, object]:
     }
 
 
-def _iterable(prompts: object) -> Iterable[object] | AsyncIterable[object]:
+def as_iterable(prompts: object) -> Iterable[object] | AsyncIterable[object]:
+    """Return the prompts. Raises UsageError where they are no iterable of prompts."""
     if isinstance(prompts, bytes | bytearray | Mapping) or not isinstance(prompts, Iterable | AsyncIterable):
         raise UsageError(
             f"prompts: {type(prompts).__name__} is not allowed: give the path of a file, or an iterable of strings or "
@@ -255,94 +274,62 @@ def _iterable(prompts: object) -> Iterable[object] | AsyncIterable[object]:
     return prompts
 
 
-def _in_python(text: str) -> str:
+def in_python(text: str) -> str:
     """Return a message with the names of settings as they are written in Python."""
     text = text.replace("--url", "endpoints")
     return _FLAG.sub(lambda found: found[1].replace("-", "_"), text)
 
 
-def _log(text: str) -> None:
-    logger.warning("%s", _in_python(text.removeprefix("llmblast: ")))
+def log_message(text: str) -> None:
+    """Write a message to the logger."""
+    logger.warning("%s", in_python(text.removeprefix("llmblast: ")))
 
 
-class _Running:
-    """A run in a task of its own, so that its end does not hang on the caller's."""
+def _start(plan: Plan) -> "tuple[Running[tuple[Ending, RunSummary]], ResultQueue | None]":
+    """Start the run of a plan. Return it, and the queue of its results if it has no files."""
+    from llmblast.job.result_queue import ResultQueue  # noqa: PLC0415 -- with all that a run needs, 100 ms
 
-    def __init__(self, plan: _Plan) -> None:
-        from llmblast.job.result_queue import ResultQueue  # noqa: PLC0415 -- with all that a run needs, 100 ms
+    settings, queue = plan.settings, None
+    if plan.in_memory:
+        queue = ResultQueue(echo=settings.echo, body=settings.body, max_in_flight=settings.concurrency)
 
-        settings = plan.settings
-        self.queue: ResultQueue | None = None
-        if plan.in_memory:
-            self.queue = ResultQueue(echo=settings.echo, body=settings.body, max_in_flight=settings.concurrency)
-        self._plan = plan
-        self._job: Job | None = None
-        self._is_stopped = False
-        self.task = asyncio.get_running_loop().create_task(self._run(), name="llmblast")
-        self.task.add_done_callback(self._on_done)
+    async def run(running: "Running[tuple[Ending, RunSummary]]") -> "tuple[Ending, RunSummary]":
+        return await _run_plan(plan, queue, running.on_start)
 
-    async def end(self, *, at_once: bool) -> None:
-        """Wait until all is closed; of a run that is still on, send nothing more. Another cancellation abandons what is
-        in flight.
-        """
-        if not self.task.done():
-            self._stop(at_once=at_once)
-        cancelled: asyncio.CancelledError | None = None
-        while not self.task.done():
-            try:
-                await asyncio.wait([self.task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-                self._stop(at_once=True)
-        if cancelled is not None:
-            raise cancelled
-
-    def _stop(self, *, at_once: bool) -> None:
-        if self._job is not None:
-            self._job.drain(ExitCode.INTERRUPTED, "cancelled")
-            if at_once:
-                self._job.abort_in_flight()
-        elif at_once:
-            self.task.cancel()
-        else:  # a thread may be about to put the files right
-            self._is_stopped = True
-
-    def _on_done(self, task: "asyncio.Task[tuple[Ending, RunSummary]]") -> None:
-        if not task.cancelled():
-            task.exception()  # a caller that does not wait for it has left
-        if self.queue is not None:
-            self.queue.end()
-
-    async def _run(self) -> "tuple[Ending, RunSummary]":
-        from llmblast.job.defects import Defects, LoggedDefects  # noqa: PLC0415 -- see above
-        from llmblast.job.pipeline import build_pipeline  # noqa: PLC0415
-        from llmblast.job.run import Job  # noqa: PLC0415
-
-        plan = self._plan
-        make_defects = LoggedDefects if plan.in_memory else Defects
-        defects = make_defects(plan.settings, plan.environ, "run", _log)
-        try:
-            async with build_pipeline(
-                plan.settings, plan.environ, defects, prompts=plan.prompts, results=self.queue
-            ) as pipeline:
-                for note in pipeline.notes:
-                    _log(note)
-                self._job = Job(plan.settings, pipeline)
-                if self._is_stopped:
-                    self._stop(at_once=True)
-                ending = await self._job.run()
-                return ending, _summarize(ending, pipeline)
-        except LlmblastError as error:
-            raise type(error)(_in_python(str(error))) from None
-        except Exception as error:
-            raise DefectError(defects.report(error)) from error
+    return Running(run, None if queue is None else queue.end), queue
 
 
-async def _stream(plan: _Plan) -> AsyncGenerator[Result, None]:
-    running = _Running(plan)
-    assert running.queue is not None
+async def _run_plan(
+    plan: Plan, queue: "ResultQueue | None", on_start: Callable[[Stoppable], None]
+) -> "tuple[Ending, RunSummary]":
+    from llmblast.job.defects import Defects, LoggedDefects  # noqa: PLC0415 -- see above
+    from llmblast.job.pipeline import build_pipeline  # noqa: PLC0415
+    from llmblast.job.run import Job  # noqa: PLC0415
+
+    make_defects = LoggedDefects if plan.in_memory else Defects
+    defects = make_defects(plan.settings, plan.environ, "run", log_message)
     try:
-        while batch := await running.queue.take():
+        async with build_pipeline(
+            plan.settings, plan.environ, defects, prompts=plan.prompts, results=queue, after_stage=plan.after_stage
+        ) as pipeline:
+            for note in pipeline.notes:
+                log_message(note)
+            job = Job(plan.settings, pipeline)
+            on_start(job)
+            ending = await job.run()
+            return ending, summarize(ending, pipeline)
+    except LlmblastError as error:
+        raise type(error)(in_python(str(error))) from None
+    except Exception as error:
+        raise DefectError(defects.report(error)) from error
+
+
+async def stream_plan(plan: Plan) -> AsyncGenerator[Result, None]:
+    """Yield the results of a plan without files, as they finish; see `stream`."""
+    running, queue = _start(plan)
+    assert queue is not None
+    try:
+        while batch := await queue.take():
             for result in batch:
                 yield result
         ending, _ = await asyncio.shield(running.task)
@@ -355,14 +342,15 @@ async def _stream(plan: _Plan) -> AsyncGenerator[Result, None]:
 
 
 def _raise(ending: "Ending") -> NoReturn:
-    raise _ERRORS.get(ending.exit_code, LlmblastError)(_in_python(ending.verdict))
+    raise _ERRORS.get(ending.exit_code, LlmblastError)(in_python(ending.verdict))
 
 
-def _summarize(ending: "Ending", pipeline: "Pipeline") -> RunSummary:
+def summarize(ending: "Ending", pipeline: "Pipeline") -> RunSummary:
+    """Return the summary of a run."""
     counters = pipeline.counters
     return RunSummary(
         exit_code=ending.exit_code,
-        verdict=_in_python(ending.verdict),
+        verdict=in_python(ending.verdict),
         duration_s=ending.duration_s,
         read=counters.lines_read,
         skipped=counters.skipped,

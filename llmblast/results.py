@@ -57,6 +57,8 @@ class Result:
     """The prompt's own fields, which were not sent."""
     body: bytes = b""
     """The raw reply, under the rule of the setting `body`."""
+    stage: str | None = None
+    """The stage that it came from, in a pipeline: the last one, or the one that the prompt failed in."""
 
     @property
     def ok(self) -> bool:
@@ -119,4 +121,17 @@ class RunSummary:
     @property
     def ok(self) -> bool:
         """Return whether every prompt has its answer."""
+        return self.exit_code is ExitCode.OK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineSummary:
+    """How a run with stages ended: as a whole, and each stage by its name."""
+
+    exit_code: ExitCode
+    stages: Mapping[str, RunSummary]
+
+    @property
+    def ok(self) -> bool:
+        """Return whether every prompt has its answers."""
         return self.exit_code is ExitCode.OK

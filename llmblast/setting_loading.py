@@ -36,12 +36,15 @@ from llmblast.settings import MAX_COUNT, MOCK_SCHEME, URL_SETTINGS, CustomSettin
 from llmblast.units import UnitError, parse_count
 from llmblast.urls import is_host
 
-_HINTS = {
+HINTS = {
     "url": 'write [[endpoints]], and below it url = "http://127.0.0.1:8000/v1"',
+    "stages": "write [[stage]], and below it the settings of the stage",
     "api_key": "keys are not allowed here: name the variable that holds the key with key_env, or a file with key_file",
 }
 """Hints for unknown settings whose name a person may expect to work."""
 _CUSTOM = "custom"
+STAGES = "stage"
+"""The tables of stages in a TOML file; see `stage_loading`."""
 _USUAL_NAMES = {"save": "save.jsonl", "errors": "errors.jsonl", "timeline": "timeline.jsonl"}
 _AMOUNT = re.compile(r"[0-9.]{1,12}[a-zA-Z/%]{0,3}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -56,19 +59,47 @@ def load(flags: Mapping[str, Any], config: str | None = None, environ: Mapping[s
     one, OPENAI_BASE_URL does. With `environ`, errors name the variable that a flag's value came from.
     Raises UsageError with one sentence that names the place and the fix.
     """
-    environ = environ or {}
+    given = read_flags(flags, environ or {})
+    in_config = read_config(config)
+    if STAGES in in_config:
+        raise UsageError(f"{config}: [[stage]]: has no meaning here: use llmblast.run_pipeline(..., config=FILE)")
+    return merge(given, in_config, config, environ or {})
+
+
+def read_flags(flags: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the flags that are given. Raises UsageError for an unknown variable."""
     _check_variables(environ)
     given = {name: value for name, value in flags.items() if value is not None and value != []}
-    given = without_variables(given, environ)
+    return without_variables(given, environ)
+
+
+def read_config(config: str | None) -> dict[str, Any]:
+    """Return what the TOML file holds; nothing without one. Raises UsageError."""
     if config is not None and (not config or "\0" in config):
         raise UsageError(f"--config: {'contains a zero byte: remove it' if config else 'is empty: name a TOML file'}")
-    merged: dict[str, Any] = {**(without_overridden(_read_toml(config), given) if config else {}), **given}
+    return _read_toml(config) if config else {}
+
+
+def merge(
+    given: Mapping[str, Any],
+    in_config: Mapping[str, Any],
+    config: str | None,
+    environ: Mapping[str, str],
+    tables: Mapping[str, str] | None = None,
+) -> Settings:
+    """Merge the flags over the settings of the file over the defaults, check the result, and return it.
+
+    `tables` names the table of the file in which a setting stands, where that is not the file itself.
+    Raises UsageError.
+    """
+    merged: dict[str, Any] = {**without_overridden(in_config, given), **given}
     if not merged.get("endpoints") and environ.get("OPENAI_BASE_URL"):
         merged["endpoints"] = [environ["OPENAI_BASE_URL"]]
-    places = Places(given, config, environ, merged)
+    places = Places(given, config, environ, merged, tables)
     specs = merged.get("endpoints", [])
     if not isinstance(specs, Sequence) or isinstance(specs, str):
-        raise UsageError(f"{config}: endpoints: write one [[endpoints]] table for each endpoint")
+        table = f"{STAGES}.endpoints" if "endpoints" in (tables or {}) else "endpoints"
+        raise UsageError(f"{places.of(['endpoints'])}: write one [[{table}]] table for each endpoint")
     merged = {name: _convert(Settings, name, value, places.of([name])) for name, value in merged.items()}
     endpoints = [_endpoint(spec, places.of(["endpoints", index])) for index, spec in enumerate(specs)]
     merged["endpoints"] = _with_known_hosts(endpoints, environ)
@@ -93,8 +124,8 @@ def parse_endpoint(spec: str) -> dict[str, Any]:
         is_amount = _AMOUNT.fullmatch(value) is not None
         may_show = is_amount or (name in URL_SETTINGS and not may_be_secret(name) and len(value) <= MAX_SHOWN_VALUE)
         place = f"--url {base},{shown_name(name)}={value if may_show else '...'}"
-        if name in _HINTS and name not in URL_SETTINGS:
-            raise UsageError(f"{place}: {_HINTS[name]}")
+        if name in HINTS and name not in URL_SETTINGS:
+            raise UsageError(f"{place}: {HINTS[name]}")
         if name not in URL_SETTINGS:
             raise UsageError(f"{place}: unknown setting {shown_name(name)}{did_you_mean(name, URL_SETTINGS)}")
         if name in endpoint:
@@ -301,7 +332,7 @@ def _explain(error: Mapping[str, Any], places: Places) -> str:
     last = str(location[-1]) if location else ""
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         names = [f.name for f in fields(_owner_of(location))]
-        hint = f": {_HINTS[last]}" if last in _HINTS and last not in names else did_you_mean(last, names)
+        hint = f": {HINTS[last]}" if last in HINTS and last not in names else did_you_mean(last, names)
         return f"{places.of_owner(location)}: unknown setting {shown_name(last)}{hint}"
     place = places.of(location)
     if error["type"] in ("missing", "missing_argument"):

@@ -14,12 +14,19 @@ class Places:
     """Find the place of a value: a flag, a variable, or an entry of the TOML file."""
 
     def __init__(
-        self, flags: Mapping[str, Any], config: str | None, environ: Mapping[str, str], merged: Mapping[str, Any]
+        self,
+        flags: Mapping[str, Any],
+        config: str | None,
+        environ: Mapping[str, str],
+        merged: Mapping[str, Any],
+        tables: Mapping[str, str] | None = None,
     ) -> None:
         self._flags = flags
         self._config = config
         self._environ = environ
         self._merged = merged
+        self._tables = tables or {}
+        """The table of the file that a setting stands in, where that is not the file itself."""
 
     def of(self, location: Sequence[Any]) -> str:
         """Return the place of the value at `location`, such as `["endpoints", 0, "rps"]`."""
@@ -30,6 +37,8 @@ class Places:
                 return _place_in_url(spec, [str(part) for part in location[2:]])
         inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
         if name not in self._flags:
+            table = self._table_of(name)
+            inside = f"{table}.{inside}" if table else inside
             return f"{self._config}: {inside}" if self._config else inside
         variable = variable_of(name)
         if self._environ.get(variable) == self._flags[name]:
@@ -40,7 +49,14 @@ class Places:
         """Return the place of the table, or the file, that contains the value at `location`."""
         if len(location) > 1:
             return self.of(location[:-1])
-        return self._config if self._config and location[0] not in self._flags else self.of(location)
+        name = str(location[0])
+        table = self._table_of(name)
+        if table and name not in self._flags:
+            return f"{self._config}: {table}" if self._config else table
+        return self._config if self._config and name not in self._flags else self.of(location)
+
+    def _table_of(self, name: str) -> str:
+        return self._tables.get(name, "")
 
 
 def _place_in_url(spec: str, location: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ GROUND = {
 }
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
-    "job": {"job", "setting_loading", "units", *STATIONS, *GROUND},
+    "job": {"job", "setting_loading", "stage_loading", "units", *STATIONS, *GROUND},
     "converting": {"converting", "reading", "providers", "writing", *GROUND},
     "cli": {
         "cli",
@@ -41,6 +41,7 @@ MAY_IMPORT = {
         "setting_loading",
         "setting_option",
         "setting_values",
+        "stage_loading",
         "units",
         *GROUND,
     },
@@ -57,7 +58,10 @@ MAY_IMPORT = {
         "units",
         "urls",
     },
-    "api": {"api", "job", "setting_loading", "setting_option", *GROUND},
+    "stage_loading": {"errors", "pipes", "settings", "setting_loading", "setting_values"},
+    "api": {"api", "job", "running", "setting_loading", "setting_option", *GROUND},
+    "pipelines": {"api", "job", "option_types", "running", "stage_loading", *GROUND},
+    "running": {"errors"},
     "results": {"errors"},
     "option_types": {"settings"},
     "setting_files": {"errors", "setting_option"},
@@ -76,7 +80,7 @@ MAY_IMPORT = {
     "fence": set[str](),
     "errors": set[str](),
     "__main__": {"cli"},
-    "__init__": {"api", "errors", "results", "settings"},
+    "__init__": {"api", "errors", "pipelines", "results", "settings"},
 }
 AT_HOME = {
     "typer": {"cli"},

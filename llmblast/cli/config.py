@@ -1,19 +1,20 @@
 """`llmblast config`: print the settings that a run would have."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
 import typer
 
 from llmblast.cli.help_panels import PanelCommand
-from llmblast.cli.options import settings_of, takes_settings
+from llmblast.cli.options import stages_of, takes_settings
 from llmblast.cli.run import DryRun
 from llmblast.hiding import HIDDEN, hide_query, shown_file, shown_url, shown_variable
 from llmblast.input_paths import scheme_of
 from llmblast.setting_files import IN_FILES
-from llmblast.settings import EndpointSettings
+from llmblast.settings import EndpointSettings, Settings
+from llmblast.stage_loading import RUN_ONLY
 
 config = typer.Typer(help="Show the settings.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -27,17 +28,33 @@ def _group() -> None:
 @takes_settings()
 def show(*, dry_run: DryRun = False, **given: Any) -> None:
     """Print the settings that a run would have, as TOML. What may hold keys or passwords is hidden."""
-    settings = settings_of(given, os.environ, needs_input=False)
+    stages = stages_of(given, os.environ, needs_input=False)
+    if not stages[0].name:
+        lines = list(_lines_of(stages[0].settings, "endpoints"))
+    else:
+        lines = list(_table({name: value for name, value in _values(stages[0].settings).items() if name in RUN_ONLY}))
+    for index, stage in enumerate(stages if stages[0].name else ()):
+        lines += ["", "[[stage]]", *_table({"name": stage.name})]
+        lines += _lines_of(stage.settings, "stage.endpoints", without=(*RUN_ONLY, "format") if index else RUN_ONLY)
+    typer.echo("\n".join(lines))
+
+
+def _lines_of(settings: Settings, endpoint_table: str, without: Collection[str] = ()) -> Iterator[str]:
+    """Yield the lines of TOML that show the settings."""
+    yield from _table({name: value for name, value in _values(settings).items() if name not in without})
+    for endpoint in settings.endpoints:
+        yield from ("", f"[[{endpoint_table}]]", *_table(_shown(endpoint)))
+
+
+def _values(settings: Settings) -> dict[str, Any]:
+    """Return the settings that can be shown, without the endpoints."""
     values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
     values["input"] = [hide_query(shown_url(name)) if scheme_of(name) else name for name in settings.input]
-    endpoints = values.pop("endpoints")
+    del values["endpoints"]
     for name in IN_FILES:
         if values[f"{name}_file"] is not None:
             del values[name]
-    lines = list(_table(values))
-    for endpoint in endpoints:
-        lines += ["", "[[endpoints]]", *_table(_shown(endpoint))]
-    typer.echo("\n".join(lines))
+    return values
 
 
 def _shown(endpoint: EndpointSettings) -> dict[str, Any]:

@@ -5,7 +5,7 @@ An option that is not given is None, so that a TOML file can set it; defaults ar
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field
 from functools import cache
 from typing import Annotated, Any, TypeVar
@@ -13,10 +13,10 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from llmblast.errors import UsageError
-from llmblast.setting_loading import load
 from llmblast.setting_option import Option, choices_of, help_of, options_of, variable_of
 from llmblast.setting_values import FileList, Switch, kind_of
 from llmblast.settings import Settings
+from llmblast.stage_loading import StageSettings, load_stages
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -76,8 +76,13 @@ def take_options(command: Command, parameters: Iterable[inspect.Parameter]) -> C
     return command
 
 
-def settings_of(given: Mapping[str, Any], environ: Mapping[str, str], *, needs_input: bool = True) -> Settings:
-    """Return the settings that a command's options make, with those of `--config`. Raises UsageError."""
+def stages_of(
+    given: Mapping[str, Any], environ: Mapping[str, str], *, needs_input: bool = True
+) -> Sequence[StageSettings]:
+    """Return the stages that a command's options make with the file of `--config`: one without a name, if it has none.
+
+    Raises UsageError.
+    """
     flags = dict(given)
     config, path = flags.pop("config"), flags.pop("path")
     if path:
@@ -87,11 +92,11 @@ def settings_of(given: Mapping[str, Any], environ: Mapping[str, str], *, needs_i
     elif not flags["input"] and (variable := environ.get(variable_of("input"))) is not None:
         flags["input"] = variable
     parse_given_params(flags)
-    settings = load(flags, config, environ)
-    is_unnamed = not flags["input"] and settings.input == Settings().input
+    stages = load_stages(flags, config, environ)
+    is_unnamed = not flags["input"] and stages[0].settings.input == Settings().input
     if needs_input and is_unnamed and sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("no input: pipe a JSONL file in, or name it: llmblast run prompts.jsonl")
-    return settings
+    return stages
 
 
 def option_annotation(name: str) -> Any:
@@ -115,7 +120,7 @@ def _typer_option(entry: Field[Any], option: Option) -> Any:
         *option.names,
         help=help_of(entry, option),
         metavar=metavar or None,
-        # typer would split the names of files at spaces: `settings_of` reads that variable
+        # typer would split the names of files at spaces: `stages_of` reads that variable
         envvar=None if isinstance(kind, FileList) else variable_of(entry.name),
         show_default=False,
         show_envvar=False,

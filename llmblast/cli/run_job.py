@@ -2,31 +2,24 @@
 
 import asyncio
 import os
-import shlex
 import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from llmblast.cli.loop import run_loop, tune_collector
 from llmblast.cli.progress_mode import progress_mode
+from llmblast.cli.report import Report
 from llmblast.cli.signals import EXIT_OF_SIGNAL, ShutdownSignals, ShutdownStage, handle_signals
 from llmblast.errors import DefectError, ExitCode, LlmblastError
-from llmblast.hiding import shown_command
-from llmblast.job.closing_words import next_command, next_when, output_files
 from llmblast.job.defects import Defects
 from llmblast.job.pipeline import Pipeline, build_pipeline, shown
-from llmblast.job.run import MAX_VERDICT_CHARS, TEND_INTERVAL_S, Ending, Job
+from llmblast.job.run import MAX_VERDICT_CHARS, TEND_INTERVAL_S, Job
 from llmblast.settings import Settings
-from llmblast.watching import Display, NoDisplay, Summary, drive, make_display
+from llmblast.watching import Display, NoDisplay, drive, make_display
 from llmblast.watching.rates import Pace
 from llmblast.watching.status_line import status_line
-
-_LOG_COLUMNS = 120
-_START_OVER = ("--overwrite", "--force")
 
 
 def run_job(settings: Settings, environ: Mapping[str, str], command: Sequence[str]) -> ExitCode:
@@ -61,8 +54,7 @@ class _ConsoleRun:
         self._pipeline = pipeline
         self._tell = pipeline.defects.tell
         self._fence = pipeline.defects.fence
-        words = [word for word in command if word not in _START_OVER]  # the command that continues this run
-        self._command = shlex.join(shown_command(words))
+        self._report = Report(settings, pipeline, command)
         self._signals = ShutdownSignals(time.monotonic)
         self._pace = Pace(pipeline.counters, time.monotonic, pipeline.limits.allowance)
         self._job = Job(settings, pipeline, (self._show_progress, self._keep_pace))
@@ -76,11 +68,11 @@ class _ConsoleRun:
         loop.set_exception_handler(self._on_loop_error)
         with handle_signals(loop, self._on_signal, self._tell_status):
             ending = await self._job.run()
-        return self._report(ending)
+        return self._report.tell(ending)
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """End the run after a failed callback of a timer, a signal or a connection; asyncio would print a traceback."""
-        if (error := context.get("exception")) is not None and _is_ours(context):
+        if (error := context.get("exception")) is not None and is_ours(context):
             self._job.fail_internal(error)
         elif loop.get_debug():
             loop.default_exception_handler(context)
@@ -130,46 +122,7 @@ class _ConsoleRun:
         with self._fence.around("the status line"):
             self._tell(status_line(self._pace.snapshot(), self._pipeline.counters, self._pipeline.limits))
 
-    def _report(self, ending: Ending) -> tuple[ExitCode, bytes]:
-        exit_code, verdict, counters = ending.exit_code, ending.verdict, self._pipeline.counters
-        summary = Summary(
-            counters,
-            ending.duration_s,
-            self._pipeline.limits,
-            verdict,
-            next_command(self._settings, counters, exit_code, self._command, can_resume=self._pipeline.can_resume),
-            next_when(counters, exit_code, has_endpoints=self._pipeline.engine.has_endpoints),
-            output_files(self._settings, *self._pipeline.records_before),
-        )
-        if not self._settings.quiet and exit_code is not ExitCode.READER_GONE:
-            self._tell(self._text_of(summary))
-        elif exit_code is not ExitCode.OK:
-            self._tell(f"llmblast: {shown(verdict, MAX_VERDICT_CHARS, self._fence)}")
-        if not self._settings.json:
-            return exit_code, b""
-        return exit_code, orjson.dumps({"exit_code": int(exit_code), **self._values_of(summary)}) + b"\n"
 
-    def _text_of(self, summary: Summary) -> str:
-        with self._fence.around("the summary"):
-            return summary.as_text(_width())
-        return shown(summary.verdict, MAX_VERDICT_CHARS, self._fence)
-
-    def _values_of(self, summary: Summary) -> dict[str, object]:
-        with self._fence.around("the summary"):
-            return summary.as_json()
-        return {"verdict": shown(summary.verdict, MAX_VERDICT_CHARS, self._fence)}
-
-
-def _is_ours(context: Mapping[str, Any]) -> bool:
+def is_ours(context: Mapping[str, Any]) -> bool:
     """Return whether a failed callback ends the run; asyncio tries a failed `accept` of the mock server again."""
     return not str(context.get("message", "")).startswith("socket.accept()")
-
-
-def _width() -> int:
-    """Return the columns of the terminal for the summary; elsewhere, as in a log or a mail, lines may be longer."""
-    wanted = os.environ.get("COLUMNS", "")
-    try:
-        columns = int(wanted) if wanted.isdecimal() else os.get_terminal_size(sys.stderr.fileno()).columns
-    except (OSError, ValueError):
-        columns = 0
-    return columns or _LOG_COLUMNS

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from llmblast.job.record_keys import RECORD_START, RecordKeys
 from llmblast.models import Failure, Line, Request
 from llmblast.reading import CompletedKeys, RequestParser, RowForm, key_of
 from llmblast.watching import Counters
@@ -31,6 +32,7 @@ class BatchParser:
         self._limit = limit
         self._answered = answered
         self._failed = failed
+        self.record_keys = RecordKeys()
         self.file: str | None = None
         """The input of the lines, if there are several."""
         self.form: RowForm | None = None
@@ -56,7 +58,10 @@ class BatchParser:
             lines_read += 1
             bytes_read += len(text) + 1
             key = key_of(text)
-            if has_completed and skip_completed(key, self._answered, self._failed, self._counters):
+            other_key = ""
+            if text.startswith(RECORD_START):
+                number, key, other_key = self.record_keys.find(number, key, text)  # noqa: PLW2901 -- of its origin
+            if has_completed and (self._is_completed(key) or (other_key and self._is_completed(other_key))):
                 continue
             item = parse(number, key, text)
             if file is not None:
@@ -71,6 +76,9 @@ class BatchParser:
         self._count(lines_read, bytes_read)
         if batch:
             yield batch
+
+    def _is_completed(self, key: str) -> bool:
+        return skip_completed(key, self._answered, self._failed, self._counters)
 
     def _count(self, lines_read: int, bytes_read: int) -> None:
         self._counters.lines_read += lines_read

@@ -2,7 +2,7 @@
 
 import sys
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
@@ -93,61 +93,104 @@ class Estimate:
         return f'line {request.number}: custom_id "{request.id}" is also on {place}: give each line its own'
 
 
+Tell = Callable[[str | None, str], None]
+"""Write a finding about a line, of a file if there are several."""
+
+
+class LineChecker:
+    """Check the lines of one run, and add up what it would send. Raises LlmblastError for invalid settings."""
+
+    def __init__(self, settings: Settings, tell: Tell) -> None:
+        self.settings = check_answers(settings)
+        self.providers = providers_of(settings.endpoints, settings.model)
+        if self.providers:
+            _check_models(settings, self.providers)
+        self.parser = make_parser(self.settings, self.providers or [DEFAULT_PROVIDER])
+        self.estimate = Estimate()
+        self._answered, self._failed = find_finished(settings)
+        self._tell = tell
+
+    def add(self, item: Request | Failure) -> Iterator[int]:
+        """Count a line; tell what is wrong with it. Yield the number of each repeat that has an answer or gets one."""
+        estimate = self.estimate
+        if isinstance(item, Failure):
+            estimate.malformed += 1
+            self._tell(item.line.file, item.error)
+            return
+        estimate.good += 1
+        if (double := estimate.find_double(item)) is not None:
+            self._tell(item.file, double)
+        for repeat in range(1, self.settings.repeat + 1):
+            key = key_of_repeat(item.key, repeat)
+            estimate.wanted += 1
+            if self._answered.consume(key):
+                estimate.answered += 1
+            elif self._failed.consume(key):
+                estimate.failed += 1
+                continue
+            else:
+                estimate.add(item)
+            yield repeat
+
+    def summary(self) -> list[str]:
+        """Return the totals as lines of text."""
+        return _summary(self.settings, self.estimate)
+
+    def as_values(self) -> dict[str, object]:
+        """Return the totals as values for JSON."""
+        return _summary_json(self.settings, self.estimate)
+
+
 async def check(settings: Settings) -> ExitCode:
-    """Writes every bad line and a summary to stdout, which with `json` is the summary's alone; with `quiet` there is
-    none. SOME_FAILED when there is a bad line. Raises LlmblastError.
+    """Write every bad line and a summary to stdout, which with `json` is the summary's alone; with `quiet` there is
+    none. Return SOME_FAILED when there is a bad line. Raises LlmblastError.
     """
-    settings = check_answers(settings)
-    providers = providers_of(settings.endpoints, settings.model)
-    if providers:
-        _check_models(settings, providers)
-    parser = make_parser(settings, providers or [DEFAULT_PROVIDER])
+    checker = LineChecker(settings, teller_of(settings))
+    async for item in items_of(checker):
+        for _ in checker.add(item):
+            pass
+    exit_code = ExitCode.SOME_FAILED if checker.estimate.malformed else ExitCode.OK
+    if settings.json:
+        told = orjson.dumps({"exit_code": int(exit_code), **checker.as_values()}).decode()
+        sys.stdout.write(f"{told}\n")
+    elif not settings.quiet:
+        sys.stdout.writelines(f"{line}\n" for line in checker.summary())
+    return exit_code
+
+
+async def items_of(checker: LineChecker) -> AsyncIterator[Request | Failure]:
+    """Yield the lines of the input, parsed."""
+    settings = checker.settings
     sources = await open_sources(settings.input)
-    estimate = Estimate()
-    answered, failed = find_finished(settings)
-    name = recorded_input(settings.input[0])
-    findings = sys.stderr if settings.json else sys.stdout
-
-    def tell(file: str | None, finding: str) -> None:
-        findings.write(f"{sanitize_text(file or name, 500)}: {sanitize_text(finding, 500)}\n")
-
     try:
         reader = InputReader(
             sources,
-            parser,
+            checker.parser,
             Counters(),
             settings.limit,
-            notice=partial(_write_note, findings),
+            notice=partial(_write_note, _findings(settings)),
             file_format=forced_format(settings.format),
             sample=None if settings.sample is None else (settings.sample, settings.seed),
         )
         async for batch in reader.batches():
             for item in batch:
-                if isinstance(item, Failure):
-                    estimate.malformed += 1
-                    tell(item.line.file, item.error)
-                    continue
-                estimate.good += 1
-                if (double := estimate.find_double(item)) is not None:
-                    tell(item.file, double)
-                for repeat in range(1, settings.repeat + 1):
-                    key = key_of_repeat(item.key, repeat)
-                    estimate.wanted += 1
-                    if answered.consume(key):
-                        estimate.answered += 1
-                    elif failed.consume(key):
-                        estimate.failed += 1
-                    else:
-                        estimate.add(item)
+                yield item
     finally:
         await sources.close()
-    exit_code = ExitCode.SOME_FAILED if estimate.malformed else ExitCode.OK
-    if settings.json:
-        told = orjson.dumps({"exit_code": int(exit_code), **_summary_json(settings, estimate)}).decode()
-        sys.stdout.write(f"{told}\n")
-    elif not settings.quiet:
-        sys.stdout.writelines(f"{line}\n" for line in _summary(settings, estimate))
-    return exit_code
+
+
+def teller_of(settings: Settings, name: str | None = None) -> Tell:
+    """Return what writes a finding behind the name of the input, or behind `name`."""
+    place, findings = name or recorded_input(settings.input[0]), _findings(settings)
+
+    def tell(file: str | None, finding: str) -> None:
+        findings.write(f"{sanitize_text(file or place, 500)}: {sanitize_text(finding, 500)}\n")
+
+    return tell
+
+
+def _findings(settings: Settings) -> TextIO:
+    return sys.stderr if settings.json else sys.stdout
 
 
 def _write_note(findings: TextIO, note: str) -> None:

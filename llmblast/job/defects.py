@@ -49,7 +49,7 @@ class Defects:
         tell: Callable[[str], None] | None = None,
     ) -> None:
         self.fence = Fence(self.report_advice)
-        self.tell = tell or _write_to_stderr
+        self.tell = tell or write_to_stderr
         self._secrets: Callable[[], Iterable[bytes]] = tuple
         self._progress: Callable[[], Mapping[str, object]] = dict
         self._settings = settings
@@ -128,7 +128,8 @@ class LoggedDefects(Defects):
         return "the log has the details"
 
 
-def _write_to_stderr(text: str) -> None:
+def write_to_stderr(text: str) -> None:
+    """Write a message for the user, if there is a standard error."""
     with suppress(OSError):  # the terminal may be closed; the run goes on
         sys.stderr.write(text + "\n")
         sys.stderr.flush()

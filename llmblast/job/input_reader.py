@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from llmblast.errors import InputDamagedError, UsageError
 from llmblast.job.batch_parser import Batch, BatchParser
+from llmblast.job.record_keys import RECORD_START, RecordKeys
 from llmblast.models import Provider
 from llmblast.reading import CompletedKeys, RequestParser, RowForm, RowReader, Source, Sources
 from llmblast.settings import Settings
@@ -42,9 +43,12 @@ class InputReader:
         notice: Callable[[str], None] | None = None,
         file_format: str | None = None,
         sample: tuple[int, int] | None = None,
+        record_keys: RecordKeys | None = None,
     ) -> None:
         self._sources = sources
         self._batches = BatchParser(parser, counters, limit, answered, failed)
+        if record_keys is not None:
+            self._batches.record_keys = record_keys
         self._counters = counters
         self._limit = limit
         self._notice = notice
@@ -78,6 +82,7 @@ class InputReader:
         async for source in self._sources.each():
             reader = RowReader(source, self._file_format)
             self._batches.file = self._sources.file
+            self._batches.record_keys.is_stream = source.is_stream
             self._tell_notes()
             try:
                 async for lines in reader.lines():
@@ -116,13 +121,23 @@ class InputReader:
             sampler.close()
 
     def _check_last(self, source: Source, reader: RowReader, lines: Lines) -> None:
-        """Raise InputDamagedError if a last line without line end is still being written by another process."""
-        if reader.is_last and reader.is_jsonl and lines and source.has_grown and not is_json(lines[-1][1]):
-            place = "" if self._sources.file is None else f"{source.name}: "
+        """Raise InputDamagedError if a last line without line end is half a line: another process still writes it, or
+        was killed while it wrote a record.
+        """
+        if not (reader.is_last and reader.is_jsonl and lines):
+            return
+        number, text = lines[-1]
+        is_half_record = source.is_stream and text.startswith(RECORD_START)
+        if not (source.has_grown or is_half_record) or is_json(text):
+            return
+        place = "" if self._sources.file is None else f"{source.name}: "
+        if is_half_record:
             raise InputDamagedError(
-                f"{place}line {lines[-1][0]}: is still being written: "
-                "run the same command again when the input is complete"
+                f"{place}line {number}: is half a record: the run that wrote it was ended: run the same commands again"
             )
+        raise InputDamagedError(
+            f"{place}line {number}: is still being written: run the same command again when the input is complete"
+        )
 
     def _tell_notes(self) -> None:
         if self._notice is not None:

@@ -23,11 +23,12 @@ from llmblast.job.hedging import Hedging
 from llmblast.job.input_reader import InputReader, make_parser
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.outputs import find_finished_in, open_outputs
+from llmblast.job.record_keys import RecordKeys
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.job.result_queue import ResultQueue
 from llmblast.models import Success
 from llmblast.providers import provider_of_key, providers_of
-from llmblast.reading import CompletedKeys, RequestParser, Sources, open_sources
+from llmblast.reading import CompletedKeys, RequestParser, Source, Sources, open_sources
 from llmblast.reading.file_formats import forced_format
 from llmblast.reading.prompts import open_prompts
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
@@ -104,6 +105,8 @@ class _Opened:
     notes: Sequence[str]
     known: Sequence[KnownLimits]
     defects: Defects
+    has_stage_before: bool
+    """The input are the records of one other run."""
 
 
 @asynccontextmanager
@@ -114,10 +117,14 @@ async def build_pipeline(
     *,
     prompts: Prompts | None = None,
     results: ResultQueue | None = None,
+    source: Source | None = None,
+    after_stage: bool = False,
 ) -> AsyncIterator[Pipeline]:
     """Build the pipeline, and close its input, channels and files at the end; the caller closes the writer.
 
-    `prompts` replace the input that the settings name. With `results`, the outcomes go there and no file is written.
+    `prompts`, or a `source` with the records of an earlier stage, replace the input that the settings name. With
+    `results`, the outcomes go there and no file is written. `after_stage` tells that the prompts, too, are the records
+    of an earlier stage.
     The settings have passed `run_preflight_checks`, or `check_endpoints` if there are no outputs.
     Raise UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
@@ -125,14 +132,19 @@ async def build_pipeline(
     rules = _make_answer_rules(settings)
     parser = make_parser(settings, providers_of(settings.endpoints, settings.model))
     async with AsyncExitStack() as stack:
-        if prompts is None:
+        after_stage = after_stage or source is not None
+        if source is not None:
+            sources = Sources(source)
+        elif prompts is None:
             sources = await open_sources(settings.input, follow=settings.follow)
         elif forced_format(settings.format) is not None:
             raise UsageError(
                 f"format {settings.format}: is a format of files, but the prompts are objects of Python: leave it out"
             )
         else:
-            sources = Sources(open_prompts(prompts))
+            source = open_prompts(prompts)
+            source.is_stream = after_stage
+            sources = Sources(source)
         stack.push_async_callback(sources.close)
         outputs = () if results is not None else open_outputs(settings)
         for output in outputs:
@@ -168,6 +180,7 @@ async def build_pipeline(
             notes,
             known,
             defects,
+            after_stage,
         )
         yield _assemble(settings, parser, opened, rules)
 
@@ -231,6 +244,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
             notice=say,
             file_format=forced_format(settings.format),
             sample=None if settings.sample is None else (settings.sample, settings.seed),
+            record_keys=RecordKeys(may_mix=not opened.has_stage_before),
         )
         found = reader.batches()
         if not is_once:

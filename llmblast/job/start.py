@@ -35,7 +35,7 @@ def run_preflight_checks(settings: Settings) -> Settings:
     check_endpoints(settings)
     outputs = {"--save": settings.save, "--errors": settings.errors_path}
     for flag, path in outputs.items():
-        _check_is_no_input(settings, flag, path)
+        check_no_input(settings, flag, path)
     if _is_same(settings.save, settings.errors_path):
         raise UsageError(f"{_shown(settings.save)}: is named by --save and by --errors: name two files")
     if not is_pipe(settings.save) and settings.errors_path in {settings.save + suffix for suffix in KEPT_BESIDE}:
@@ -62,7 +62,7 @@ def check_answers(settings: Settings) -> Settings:
     return check_answer_settings(settings)
 
 
-def _check_is_no_input(settings: Settings, flag: str, path: str) -> None:
+def check_no_input(settings: Settings, flag: str, path: str) -> None:
     """Raise UsageError for an output that is an input, or that would be one in the next run."""
     paths = [path for path in expand_inputs(settings.input, follow=settings.follow) if not scheme_of(path)]
     if any(_is_same(path, name, reads=True) for name in paths):

@@ -93,7 +93,9 @@ async def _open_pipe(name: str, descriptor: int, writer: int | None, is_stdin: b
             # The loop has set O_NONBLOCK, perhaps on a description that other processes share.
             os.set_blocking(_STDIN_DESCRIPTOR, True)
 
-    return Source(name, None, read, close)
+    source = Source(name, None, read, close)
+    source.is_stream = True
+    return source
 
 
 class _PipeProtocol(asyncio.StreamReaderProtocol):

@@ -66,7 +66,9 @@ class Simple:
     def claims(self, fields: dict[str, object]) -> bool:
         if "input" in fields or "prompt" in fields:
             return True
-        return self._template is not None and "body" not in fields and not _is_anthropic_batch(fields)
+        if self._template is None or _is_anthropic_batch(fields):
+            return False
+        return "body" not in fields or is_record(fields)
 
     def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request for the prompt of a line. Raises BadLine.

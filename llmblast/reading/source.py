@@ -50,6 +50,8 @@ class Source:
         """Bytes of the blocks so far."""
         self.path: str | None = None
         """Its path if it is a regular file, which may be opened again."""
+        self.is_stream = False
+        """It is written while it is read, by another run perhaps: its lines are not the same each time."""
         self.notes: list[str] = []
         """Messages for a person; whoever shows them removes them."""
         self._read = read

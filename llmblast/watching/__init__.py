@@ -7,6 +7,7 @@ from llmblast.watching.limit_names import limit_in_words
 from llmblast.watching.limits_view import LimitsView
 from llmblast.watching.progress import Mode, drive, make_display
 from llmblast.watching.sanitize import sanitize_text
+from llmblast.watching.stage_display import StageLines, StageView, make_stage_display
 from llmblast.watching.summary import OutputFiles, Summary
 from llmblast.watching.time_left import Allowance
 from llmblast.watching.timeline import Timeline
@@ -20,11 +21,14 @@ __all__ = [
     "Mode",
     "NoDisplay",
     "OutputFiles",
+    "StageLines",
+    "StageView",
     "Summary",
     "Timeline",
     "drive",
     "duration",
     "limit_in_words",
     "make_display",
+    "make_stage_display",
     "sanitize_text",
 ]

@@ -44,7 +44,7 @@ class PlainDisplay:
         self._pace = Pace(counters, clock, limits.allowance)
         self._stream = stream
         self._wall_clock = wall_clock
-        self._due_s = _next_line_s(0.0)
+        self._due_s = next_line_s(0.0)
 
     def start(self) -> None:
         """Do nothing: the first line comes when it is due."""
@@ -54,7 +54,7 @@ class PlainDisplay:
         snapshot = self._pace.snapshot()
         if snapshot.elapsed_s < self._due_s:
             return
-        self._due_s = _next_line_s(snapshot.elapsed_s)
+        self._due_s = next_line_s(snapshot.elapsed_s)
         moment = datetime.fromtimestamp(self._wall_clock()).astimezone().isoformat(timespec="seconds")
         self._stream.write(f"{moment}  {status_line(snapshot, self._counters, self._limits)}\n")
         self._stream.flush()
@@ -76,7 +76,7 @@ def make_display(
 ) -> Display:
     """Return the display for the settings `progress` and `quiet` on `stream`. The run's time counts from here."""
     if mode == "auto":
-        mode = "bar" if _is_watched(stream, environ) else "plain"
+        mode = "bar" if is_watched(stream, environ) else "plain"
     if quiet or mode == "none":
         return NoDisplay()
     if mode == "plain":
@@ -111,11 +111,12 @@ async def drive(display: Display, fence: Fence | None = None, stream: TextIO | N
             (fence or Fence()).switch_off("the progress display", error)
 
 
-def _next_line_s(elapsed_s: float) -> float:
+def next_line_s(elapsed_s: float) -> float:
     """Return when the next plain line is due, in seconds since the start: at multiples, so no delay adds up."""
     since_s, interval_s = next(step for step in reversed(PLAIN_INTERVALS_S) if elapsed_s >= step[0])
     return since_s + (elapsed_s - since_s) // interval_s * interval_s + interval_s
 
 
-def _is_watched(stream: TextIO, environ: Mapping[str, str]) -> bool:
+def is_watched(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Return whether the stream is a terminal that a person looks at."""
     return stream.isatty() and environ.get("TERM") != "dumb" and not environ.get("CI")

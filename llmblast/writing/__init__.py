@@ -1,6 +1,6 @@
 """Outcomes to files: records, batches, locks, recovery."""
 
-from llmblast.writing.formats import FORMATS, RecordFormat, render
+from llmblast.writing.formats import FORMATS, OUR_NAMES, RecordFormat, render
 from llmblast.writing.left_waiting import discard_waiting, take_in_waiting
 from llmblast.writing.output_file import OutputFile
 from llmblast.writing.retries import should_retry
@@ -12,6 +12,7 @@ from llmblast.writing.writer import Writer
 
 __all__ = [
     "FORMATS",
+    "OUR_NAMES",
     "OutputFile",
     "RecordFormat",
     "SharedFile",

@@ -66,11 +66,12 @@ def mock_of(endpoint: EndpointSettings) -> MockSettings:
     return MockSettings.from_query(endpoint.url.removeprefix("mock:?"))
 
 
-def test_the_folder_holds_the_four_sample_files_only() -> None:
+def test_the_folder_holds_the_sample_files_only() -> None:
     """Outputs of a run that somebody tried out here do not slip in."""
     assert sorted(path.name for path in SAMPLES.iterdir()) == [
         "batch.jsonl",
         "endpoints.toml",
+        "judge.toml",
         "malformed.jsonl",
         "prompts.jsonl",
     ]
