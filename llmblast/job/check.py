@@ -11,7 +11,7 @@ from typing import Literal, TextIO
 import orjson
 
 from llmblast.errors import ExitCode
-from llmblast.input_paths import recorded_input
+from llmblast.input_paths import shown_input
 from llmblast.job.answer_rules import check_answer_settings
 from llmblast.job.earlier_runs import find_finished
 from llmblast.job.input_reader import InputReader
@@ -43,11 +43,10 @@ class Files:
         self._last = self._starts[-1] + line.number
         return self._last
 
-    def place_of(self, position: int, file: str | None) -> str:
-        """Return the line at a position in words, for a message about a line of `file`."""
+    def place_of(self, position: int, only_file: str) -> str:
+        """Return the place of the line at a position; `only_file` is the input where there is one alone."""
         index = bisect_left(self._starts, position) - 1
-        where = "" if self._names[index] == file else f" of {self._names[index]}"
-        return f"line {position - self._starts[index]}{where}"
+        return f"{self._names[index] or only_file}:{position - self._starts[index]}"
 
 
 @dataclass(slots=True)
@@ -81,7 +80,7 @@ class Estimate:
         self.answer_tokens += answer
         self.longest_bytes = max(self.longest_bytes, len(request.body))
 
-    def find_double(self, request: Request) -> str | None:
+    def find_double(self, request: Request, only_file: str) -> str | None:
         """Return a message if a batch line repeats the custom_id of an earlier line."""
         position = self.files.position_of(request)
         if request.output_format == "llmblast":
@@ -90,8 +89,8 @@ class Estimate:
         if first is None:
             return None
         self.doubled += 1
-        place = self.files.place_of(first, request.file)
-        return f'line {request.number}: custom_id "{request.id}" is also on {place}: give each line its own'
+        place, other = (self.files.place_of(each, only_file) for each in (position, first))
+        return f'{place}: custom_id "{request.id}" is also at {other}: give each line its own'
 
 
 async def check(settings: Settings) -> ExitCode:
@@ -107,11 +106,11 @@ async def check(settings: Settings) -> ExitCode:
     sources = await open_sources(settings.input)
     estimate = Estimate()
     answered, failed = find_finished(settings)
-    name = recorded_input(settings.input[0])
+    name = shown_input(settings.input[0])
     findings = sys.stderr if settings.json else sys.stdout
 
-    def tell(file: str | None, finding: str) -> None:
-        findings.write(f"{sanitize_text(file or name, 500)}: {sanitize_text(finding, 500)}\n")
+    def tell(finding: str) -> None:
+        findings.write(f"{sanitize_text(finding, 1000)}\n")
 
     try:
         reader = InputReader(
@@ -127,11 +126,11 @@ async def check(settings: Settings) -> ExitCode:
             for item in batch:
                 if isinstance(item, Failure):
                     estimate.malformed += 1
-                    tell(item.line.file, item.error)
+                    tell(item.error)
                     continue
                 estimate.good += 1
-                if (double := estimate.find_double(item)) is not None:
-                    tell(item.file, double)
+                if (double := estimate.find_double(item, name)) is not None:
+                    tell(double)
                 for repeat in range(1, settings.repeat + 1):
                     key = key_of_repeat(item.key, repeat)
                     estimate.wanted += 1

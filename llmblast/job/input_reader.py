@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from llmblast.errors import InputDamagedError, UsageError
 from llmblast.job.batch_parser import Batch, BatchParser
 from llmblast.reading import CompletedKeys, RequestParser, RowForm, RowReader, Source, Sources
+from llmblast.reading.input_places import LINE, input_place
 from llmblast.reading.sampling import Sampler
 from llmblast.watching import Counters
 from llmblast.writing import is_json
@@ -106,9 +107,8 @@ class InputReader:
     def _check_last(self, source: Source, reader: RowReader, lines: Lines) -> None:
         """Raise InputDamagedError if a last line without line end is still being written by another process."""
         if reader.is_last and reader.is_jsonl and lines and source.has_grown and not is_json(lines[-1][1]):
-            place = "" if self._sources.file is None else f"{source.name}: "
             raise InputDamagedError(
-                f"{place}line {lines[-1][0]}: is still being written: "
+                f"{input_place(source.name, LINE, lines[-1][0])}: is still being written: "
                 "run the same command again when the input is complete"
             )
 

@@ -16,6 +16,10 @@ class Splitter(Protocol):
     """Makes numbered lines of JSON of the blocks of one file. A row that cannot become one is a BadRow."""
 
     @property
+    def name(self) -> str:
+        """Name of the file, for messages."""
+
+    @property
     def unit(self) -> str:
         """What its numbers count, for messages: line, row or item."""
 
@@ -42,6 +46,7 @@ class JsonLines:
     columns: Final[Sequence[str]] = ()
 
     def __init__(self, name: str) -> None:
+        self.name = name
         splitter = LineSplitter()
         self.feed = splitter.feed
         self.finish = splitter.finish
@@ -69,7 +74,7 @@ _BY_ENDING = {
     ".ipc": "arrow",
 }
 _PACKED = (".gz", ".zst", ".bz2", ".xz")
-_MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"FEA1": "arrow"}
+_MAGIC = {b"PAR1": "parquet", b"PARE": "parquet", b"ARROW1": "arrow", b"FEA1": "arrow"}
 _LONGEST_MAGIC = max(map(len, _MAGIC))
 _MAX_START_BYTES = 64 * 1024
 

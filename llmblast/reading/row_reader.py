@@ -3,8 +3,10 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Protocol
 
+from llmblast.errors import UsageError
 from llmblast.reading.file_formats import SPLITTERS, TABLES, Splitter, detect
 from llmblast.reading.source import Source
 from llmblast.reading.table_rows import TableRows, check_installed, spool, temporary_file
@@ -14,6 +16,9 @@ NumberedLines = Sequence[tuple[int, bytes]]
 
 class RowForm(Protocol):
     """What a parser has to know of the rows of a file."""
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def unit(self) -> str: ...
@@ -86,20 +91,26 @@ class RowReader:
         self, found: str, start: bytes, blocks: AsyncIterator[bytes]
     ) -> AsyncIterator[NumberedLines]:
         source = self._source
+        if source.is_followed:
+            raise UsageError(
+                f"{source.name}: a Parquet or Arrow file is complete once it can be read: leave --follow out"
+            )
         await asyncio.to_thread(check_installed, source.name)
         file = await _seekable(source, start, blocks)
-        table = await asyncio.to_thread(TableRows, source.name, file, TABLES[found])
-        self.form = table
-        bytes_out = 0
-        try:
-            while lines := await asyncio.to_thread(table.next_rows):
-                bytes_out += _size_of(lines)
-                source.bytes_out = bytes_out
-                if table.rows and source.size_bytes is not None:
-                    source.bytes_used = source.size_bytes * table.rows_read // table.rows
-                yield lines
-        finally:
-            table.close()
+        run, bytes_out = asyncio.get_running_loop().run_in_executor, 0
+        # With a thread of its own, memory that batches free is used again; each thread keeps some of what it had.
+        with ThreadPoolExecutor(1, "llmblast-table") as thread:
+            table = await run(thread, TableRows, source.name, file, TABLES[found])
+            self.form = table
+            try:
+                while lines := await run(thread, table.next_rows):
+                    bytes_out += _size_of(lines)
+                    source.bytes_out = bytes_out
+                    if table.rows and source.size_bytes is not None:
+                        source.bytes_used = source.size_bytes * table.rows_read // table.rows
+                    yield lines
+            finally:
+                await run(thread, table.close)
 
 
 def _size_of(lines: NumberedLines) -> int:

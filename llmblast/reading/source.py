@@ -47,6 +47,8 @@ class Source:
         """Bytes of the blocks so far."""
         self.path: str | None = None
         """Its path if it is a regular file, which may be opened again."""
+        self.is_followed = False
+        """It is read on as it grows, and has no end."""
         self.notes: list[str] = []
         """Messages for a person; whoever shows them removes them."""
         self._read = read

@@ -18,6 +18,7 @@ class TextLines:
     columns: Final = ()
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self._splitter = LineSplitter()
 
     def feed(self, block: bytes) -> list[tuple[int, bytes]]:
