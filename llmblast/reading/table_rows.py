@@ -7,8 +7,10 @@ are decoded in a thread. Their size follows that of the rows, so that a row grou
 import mmap
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Final
 
 from llmblast.errors import InputDamagedError, UsageError
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 512 * 1024
 _MAX_BATCH_ROWS = 4096
-_BUFFER_BYTES = 256 * 1024
+_M_MMAP_THRESHOLD = -3
+"""Parameter of mallopt(3)."""
+_MMAP_THRESHOLD_BYTES = 64 * 1024
 _UNREADABLE = {
     b"FEA1": "is a Feather V1 file: write it again as Parquet or Feather V2",
     b"PARE": "is an encrypted Parquet file: write it again without encryption",
@@ -90,25 +94,27 @@ OpenBatches = Callable[[IO[bytes]], "tuple[Schema, int | None, Iterator[RecordBa
 
 def open_parquet(file: IO[bytes]) -> "tuple[Schema, int | None, Iterator[RecordBatch]]":
     """Open a Parquet file. Its pages are decoded as batches need them, not a row group at once."""
-    from pyarrow.parquet import ParquetFile  # noqa: PLC0415 -- a heavy library of an extra
+    from pyarrow import BufferReader, py_buffer  # noqa: PLC0415 -- a heavy library of an extra
+    from pyarrow.parquet import ParquetFile  # noqa: PLC0415
 
-    parquet = ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+    mapped = _map(file)
+    parquet = ParquetFile(BufferReader(py_buffer(mapped)), pre_buffer=False)
     metadata = parquet.metadata
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     row_bytes = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1)
     batches = parquet.iter_batches(batch_size=_batch_rows(row_bytes), use_threads=False)
-    return parquet.schema_arrow, metadata.num_rows, batches
+    return parquet.schema_arrow, metadata.num_rows, _forgetting(batches, mapped)
 
 
 def open_arrow(file: IO[bytes]) -> "tuple[Schema, int | None, Iterator[RecordBatch]]":
     """Open an Arrow IPC file (Feather V2), or a file with an Arrow IPC stream.
 
-    A record batch may be as large as the file. So the file is mapped: only what is looked at comes into memory, and
-    leaves it again. What is compressed inside of the file is decompressed a record batch at a time.
+    A record batch may be as large as the file: only what is looked at comes into memory. What is compressed inside of
+    the file is decompressed a record batch at a time.
     """
     from pyarrow import BufferReader, ipc, py_buffer  # noqa: PLC0415 -- a heavy library of an extra
 
-    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    mapped = _map(file)
     source = BufferReader(py_buffer(mapped))
     if mapped[:6] == b"ARROW1":
         reader = ipc.open_file(source)
@@ -116,7 +122,7 @@ def open_arrow(file: IO[bytes]) -> "tuple[Schema, int | None, Iterator[RecordBat
     else:
         reader = ipc.open_stream(source)
         whole = iter(reader)
-    return reader.schema, None, _slices(whole, mapped)
+    return reader.schema, None, _forgetting(_slices(whole), mapped)
 
 
 def check_installed(name: str) -> None:
@@ -125,8 +131,13 @@ def check_installed(name: str) -> None:
         import pyarrow  # noqa: PLC0415 -- a heavy library of an extra
     except ImportError:
         raise UsageError(f"{name}: is a Parquet or Arrow file, which {_MISSING}") from None
-    # Freed memory goes back to the system soon; allocators that keep it hold several times as much.
+    # Freed memory goes back to the system at once; allocators that keep it hold several times as much.
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())
+    if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415 -- 4 ms
+
+        with suppress(AttributeError, OSError):  # a libc other than glibc
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
 
 
 def temporary_file() -> IO[bytes]:
@@ -146,18 +157,24 @@ def spool(blocks: bytes, file: IO[bytes], name: str) -> None:
         ) from None
 
 
-def _slices(batches: "Iterator[RecordBatch]", mapped: mmap.mmap) -> "Iterator[RecordBatch]":
+def _slices(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":
     for batch in batches:
         size = _batch_rows(batch.nbytes / max(batch.num_rows, 1))
         for start in range(0, batch.num_rows, size):
             yield batch.slice(start, size)
-            _forget(mapped)
 
 
-def _forget(mapped: mmap.mmap) -> None:
-    """Drop the pages of a mapped file from the memory of this process; the next access reads them again."""
-    if hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
+def _map(file: IO[bytes]) -> mmap.mmap:
+    """Map a file: it is read without buffers of its own, which are as large as a page of Parquet. Raises ValueError."""
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _forgetting(batches: "Iterator[RecordBatch]", mapped: mmap.mmap) -> "Iterator[RecordBatch]":
+    """Yield the batches; drop what is mapped from memory behind each. The next access reads it from the disk cache."""
+    for batch in batches:
+        yield batch
+        if hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _batch_rows(row_bytes: float) -> int:

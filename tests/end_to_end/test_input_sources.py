@@ -119,7 +119,7 @@ def test_several_files_and_patterns_are_one_input(tmp_path: Path, llmblast: RunL
     assert mine["fields"] == {"file": "mine"}
     (bad,) = records(tmp_path / "errors.jsonl")
     assert (bad["file"], bad["line"]) == ("data/b.jsonl", 3)
-    assert "first at line 3 of data/b.jsonl:" in done.stderr
+    assert "first at data/b.jsonl:3:" in done.stderr
     assert checked.stdout.startswith("data/b.jsonl:3:")
     assert "7 read, 6 good, 1 bad" in checked.stdout
 
