@@ -9,12 +9,15 @@ from typing import Any, BinaryIO
 from llmblast.converting.columns import Column, Kind
 from llmblast.converting.rows import Row
 from llmblast.errors import UsageError
+from llmblast.reading.table_rows import free_at_once
 from llmblast.reading.table_values import ABSENT as MISSING
 from llmblast.reading.table_values import EMPTY, JSON_TEXT
 from llmblast.writing.safe_json import dump_line
 
 MAX_BATCH_ROWS = 10_000
 MAX_BATCH_BYTES = 4 * 1024 * 1024
+_MAX_PAGE_ROWS = 128
+"""The size of a page is looked at so often: with long texts, a page is no larger than its 1 MiB."""
 
 
 def _pyarrow() -> Any:
@@ -22,7 +25,7 @@ def _pyarrow() -> Any:
         import pyarrow  # noqa: PLC0415 -- an extra, 100 ms
     except ImportError:
         raise UsageError("Parquet and Arrow need one more package: pip install 'llmblast[tables]'") from None
-    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # the others keep much of what is freed
+    free_at_once()
     return pyarrow
 
 
@@ -79,7 +82,7 @@ class ParquetWriter(_Writer):
     def _open(self, file: BinaryIO) -> Any:
         from pyarrow import parquet  # noqa: PLC0415
 
-        return parquet.ParquetWriter(file, self._schema, compression="zstd")
+        return parquet.ParquetWriter(file, self._schema, compression="zstd", write_batch_size=_MAX_PAGE_ROWS)
 
 
 def _cell(value: Any, kind: Kind | None) -> Any:

@@ -21,7 +21,7 @@ from llmblast.reading.table_values import RowWriter
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Schema
 
-_BATCH_BYTES = 512 * 1024
+_BATCH_BYTES = 256 * 1024
 _MAX_BATCH_ROWS = 4096
 _M_MMAP_THRESHOLD = -3
 """Parameter of mallopt(3)."""
@@ -128,10 +128,16 @@ def open_arrow(file: IO[bytes]) -> "tuple[Schema, int | None, Iterator[RecordBat
 def check_installed(name: str) -> None:
     """Raise UsageError where pyarrow is missing."""
     try:
-        import pyarrow  # noqa: PLC0415 -- a heavy library of an extra
+        import pyarrow  # noqa: F401, PLC0415 -- a heavy library of an extra
     except ImportError:
         raise UsageError(f"{name}: is a Parquet or Arrow file, which {_MISSING}") from None
-    # Freed memory goes back to the system at once; allocators that keep it hold several times as much.
+    free_at_once()
+
+
+def free_at_once() -> None:
+    """Let pyarrow give freed memory back to the system; allocators that keep it hold several times as much."""
+    import pyarrow  # noqa: PLC0415 -- a heavy library of an extra
+
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     if sys.platform == "linux":
         import ctypes  # noqa: PLC0415 -- 4 ms
