@@ -16,6 +16,7 @@ import orjson
 from llmblast.errors import InputDamagedError, UsageError
 from llmblast.reading.bad_row import bad_row
 from llmblast.reading.block_buffer import BlockBuffer
+from llmblast.reading.fields import compact_json
 from llmblast.reading.input_places import input_place
 from llmblast.reading.lines import BOM, MAX_LINE_BYTES
 
@@ -26,6 +27,8 @@ _DELIMITERS = (",", ";", "\t", "|")
 _SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n?$")
 """First line of files that Excel writes."""
 _MESSAGES: Final = "messages"
+_APPEND_NEWLINE: Final = orjson.OPT_APPEND_NEWLINE
+"""Cutting the newline makes a copy: what orjson returns keeps a buffer many times as large while the line is queued."""
 _OPTIONAL: Final = frozenset({_MESSAGES, "model", "system"})
 """Columns of what is sent whose empty cells mean that the row does not give it."""
 
@@ -123,7 +126,7 @@ class CsvRows:
                 continue
             if len(row) == len(header) and is_plain:
                 try:
-                    rows.append((before + line, dumps(dict(zip(header, row, strict=True)))))
+                    rows.append((before + line, dumps(dict(zip(header, row, strict=True)), None, _APPEND_NEWLINE)[:-1]))
                     continue
                 except orjson.JSONEncodeError:
                     pass  # not UTF-8
@@ -147,7 +150,7 @@ class CsvRows:
         try:
             if (messages := fields.get(_MESSAGES)) is not None:
                 fields[_MESSAGES] = orjson.loads(str(messages))
-            return orjson.dumps(fields)
+            return compact_json(fields)
         except orjson.JSONDecodeError:
             return bad_row(raw, 'the column "messages" is not JSON: write a list such as [{"role": "user", ...}]')
         except orjson.JSONEncodeError:

@@ -24,7 +24,8 @@ JSON_TEXT: Final = b"llmblast.json"
 EMPTY: Final = b"llmblast.empty"
 """Key in the metadata of a column: what its empty cells mean, ABSENT or null."""
 ABSENT: Final = b"absent"
-_DUMP_OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
+_DUMP_OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
+"""Cutting the newline makes a copy: what orjson returns keeps a buffer many times as large while the line is queued."""
 _MESSAGES: Final = "messages"
 _SENT: Final = SENT_COLUMNS | {"params", "body"}
 
@@ -68,7 +69,7 @@ class RowWriter:
 
 def _line(row: dict[str, object]) -> bytes:
     try:
-        return orjson.dumps(row, default=_as_json, option=_DUMP_OPTIONS)
+        return orjson.dumps(row, default=_as_json, option=_DUMP_OPTIONS)[:-1]
     except orjson.JSONEncodeError as error:
         text = repr(row).encode(errors="backslashreplace")
         return bad_row(text, f"the row cannot be written as JSON: {error}: write texts in UTF-8, and names as texts")
