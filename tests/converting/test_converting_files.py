@@ -304,6 +304,19 @@ def test_a_batch_of_rows_is_a_row_group(tmp_path: Path, monkeypatch: pytest.Monk
     assert [orjson.loads(line) for line in (tmp_path / "c.jsonl").read_bytes().splitlines()] == rows
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@given(st.lists(st.fixed_dictionaries({"a": VALUES, "b": TEXTS}), min_size=1, max_size=5))
+def test_any_values_come_back_through_parquet_and_csv(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    """JSONL, Parquet, CSV, JSONL: values and types, but for whole numbers in a column of floats."""
+    names = ["a.jsonl", "b.parquet", "c.csv", "d.jsonl"]
+    write_rows(tmp_path / names[0], rows)
+
+    for source, target in pairwise(names):
+        convert_file(tmp_path / source, tmp_path / target, settings=Settings(overwrite=True))
+
+    assert read_rows(tmp_path / "d.jsonl") == rows
+
+
 @pytest.mark.parametrize("kind", ["jsonl.gz", "jsonl.zst", "jsonl.bz2", "jsonl.xz", "json"])
 def test_what_a_run_reads_is_converted(tmp_path: Path, kind: str) -> None:
     """Compressed files by their content, and JSON arrays."""
