@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from llmblast.errors import InputMissingError, UsageError
 
 STDIN = "-"
+STDIN_NAME = "standard input"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
@@ -21,7 +22,7 @@ def scheme_of(path: str) -> str:
 def shown_input(path: str) -> str:
     """Return the name of an input for messages; a URL without user, query and fragment, which may hold a key."""
     if path == STDIN:
-        return "standard input"
+        return STDIN_NAME
     return recorded_input(path)
 
 

@@ -1,4 +1,4 @@
-"""`llmblast convert`: rewrite a file of requests or of results in another form or kind of file. Nothing is sent."""
+"""`llmblast convert`: rewrite files of requests or of results in another form or kind of file. Nothing is sent."""
 
 import inspect
 import os
@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from llmblast.cli.options import option_annotation, parse_given_params, take_options
+from llmblast.errors import ExitCode, UsageError
 from llmblast.setting_loading import load
+from llmblast.watching import sanitize_text
 
 _SETTINGS = (
     "format",
@@ -22,14 +24,21 @@ _SETTINGS = (
     "media_root",
     "media_max_bytes",
     "limit",
+    "errors",
     "model",
     "overwrite",
     "quiet",
 )
 """The settings of `run` that shape a request or name what to do with files."""
 
-Source = Annotated[str, typer.Argument(metavar="INPUT", help="File to read; - reads standard input.")]
-Target = Annotated[str, typer.Argument(metavar="OUTPUT", help="File to write; - writes standard output.")]
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT... OUTPUT",
+        help="Files, patterns or URLs to read, as run reads them; - reads standard input. The last one is the file to "
+        "write; - writes standard output.",
+    ),
+]
 To = Annotated[
     list[str] | None,
     typer.Option(
@@ -45,7 +54,8 @@ From = Annotated[
     str | None,
     typer.Option(
         "--from",
-        help="Kind of the input, where its ending does not say it: jsonl, csv, tsv, parquet or arrow.",
+        help="Kind of the input, where neither its ending nor its content says it: jsonl, csv, tsv, json, text, "
+        "parquet or arrow.",
         metavar="KIND",
         show_default=False,
         rich_help_panel="Input",
@@ -73,24 +83,29 @@ def _takes_settings(command: Any) -> Any:
 
 @_takes_settings
 def convert(
-    source: Source,
-    target: Target,
+    files: Files,
     *,
     to: To = None,
     from_kind: From = None,
     fields: Fields = None,
     **given: Any,
 ) -> None:
-    """Rewrite INPUT as OUTPUT: requests and results in other forms, JSONL, CSV and Parquet. Send nothing."""
+    """Rewrite INPUTs as OUTPUT: requests and results in other forms, JSONL, CSV and Parquet. Send nothing."""
     from llmblast.converting import Conversion  # noqa: PLC0415 -- `--help` need not wait for it
     from llmblast.converting import convert as run  # noqa: PLC0415
+    from llmblast.converting.file_kinds import INPUT_KINDS  # noqa: PLC0415
     from llmblast.converting.naming import chosen_fields, form_and_kind  # noqa: PLC0415
 
+    *sources, target = files
+    if not sources:
+        raise UsageError("name an input and an output: llmblast convert INPUT OUTPUT")
+    if from_kind is not None and from_kind not in INPUT_KINDS:
+        raise UsageError(f"--from {from_kind}: is no kind of file: write one of {', '.join(INPUT_KINDS)}")
     parse_given_params(given)
     settings = load(given, None, os.environ)
     form, to_kind = form_and_kind(to or [])
     conversion = Conversion(
-        input=source,
+        inputs=sources,
         output=target,
         form=form,
         from_kind=from_kind,
@@ -98,7 +113,12 @@ def convert(
         fields=chosen_fields(fields),
         settings=settings,
     )
-    count = run(conversion)
+    outcome = run(conversion)
     if not settings.quiet:
         place = "standard output" if target == "-" else target
-        sys.stderr.write(f"{count:,} {'row' if count == 1 else 'rows'} written to {place}\n")
+        sys.stderr.writelines(f"{sanitize_text(note)}\n" for note in outcome.notes)
+        sys.stderr.write(f"{outcome.rows:,} {'row' if outcome.rows == 1 else 'rows'} written to {place}\n")
+    if outcome.bad_rows:
+        rows = "1 bad row is" if outcome.bad_rows == 1 else f"{outcome.bad_rows:,} bad rows are"
+        sys.stderr.write(f"{rows} in {outcome.errors}\n")
+        raise typer.Exit(int(ExitCode.SOME_FAILED))

@@ -69,10 +69,11 @@ class Column:
         if value is None:
             self.has_null = True
             return
-        kind = _kind_of(value)
+        kind = _KINDS.get(type(value)) or _kind_of(value)
         if kind == "int" and abs(value) > _MAX_EXACT_INT:
             self.has_large_int = True
-        self.widen(kind)
+        if kind != self.kind:
+            self.widen(kind)
 
     def widen(self, kind: Kind) -> None:
         """Widen the type so that it holds values of a type."""
@@ -119,14 +120,12 @@ class Schema:
         yield from self._columns.values()
 
 
+_KINDS: Final[Mapping[type, Kind]] = {bool: "bool", str: "text", float: "float"}
+
+
 def _kind_of(value: Any) -> Kind:
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int):
-        return "int" if -(2**63) <= value < 2**63 else "json"
-    if isinstance(value, float):
-        return "float"
-    return "text" if isinstance(value, str) else "json"
+    """Return the kind of a value that is not among `_KINDS`."""
+    return "int" if isinstance(value, int) and -(2**63) <= value < 2**63 else "json"
 
 
 def flatten(row: Row) -> Row:
@@ -143,10 +142,15 @@ def flatten(row: Row) -> Row:
     return flat
 
 
+def is_flat(columns: Iterable[str]) -> bool:
+    """Return whether a table has columns that `flatten` made."""
+    return any(name.startswith(f"{USAGE}.") for name in columns)
+
+
 def unflatten(row: Row) -> Row:
     """Undo `flatten`."""
     start = f"{USAGE}."
-    if USAGE in row or not any(name.startswith(start) for name in row):
+    if USAGE in row:
         return row
     nested: Row = {}
     for name, value in row.items():

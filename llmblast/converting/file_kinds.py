@@ -1,7 +1,4 @@
-"""Table of the kinds of files: how rows are read from each, and written to it.
-
-The readers take an open file and its name for messages. Here other readers of rows can be put in.
-"""
+"""Table of the kinds of files: how rows are written to each. `reading` reads them."""
 
 from collections.abc import Callable, Mapping
 from os.path import splitext
@@ -9,8 +6,9 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from llmblast.converting import arrow_file, csv_file, jsonl_file
 from llmblast.converting.columns import Column
-from llmblast.converting.rows import Row, Rows
+from llmblast.converting.rows import Row
 from llmblast.errors import UsageError
+from llmblast.settings import FILE_FORMATS
 
 
 class RowWriter(Protocol):
@@ -25,18 +23,19 @@ class RowWriter(Protocol):
 class FileKind(NamedTuple):
     """`is_table`: all rows have the same columns, so that a schema is needed before the first one is written."""
 
-    read: Callable[[BinaryIO, str], Rows]
     make_writer: Callable[[BinaryIO, list[Column]], RowWriter]
     is_table: bool
 
 
 FILE_KINDS: Mapping[str, FileKind] = {
-    "jsonl": FileKind(jsonl_file.read, jsonl_file.Writer, is_table=False),
-    "csv": FileKind(csv_file.read, csv_file.Writer, is_table=True),
-    "tsv": FileKind(csv_file.read_tsv, csv_file.TsvWriter, is_table=True),
-    "parquet": FileKind(arrow_file.read_parquet, arrow_file.ParquetWriter, is_table=True),
-    "arrow": FileKind(arrow_file.read_arrow, arrow_file.ArrowWriter, is_table=True),
+    "jsonl": FileKind(jsonl_file.Writer, is_table=False),
+    "csv": FileKind(csv_file.Writer, is_table=True),
+    "tsv": FileKind(csv_file.TsvWriter, is_table=True),
+    "parquet": FileKind(arrow_file.ParquetWriter, is_table=True),
+    "arrow": FileKind(arrow_file.ArrowWriter, is_table=True),
 }
+INPUT_KINDS = ("jsonl", *FILE_FORMATS)
+"""Kinds of files that can be read."""
 _ENDINGS = {"ndjson": "jsonl", "tab": "tsv", "pq": "parquet", "feather": "arrow", "ipc": "arrow"}
 
 

@@ -11,7 +11,7 @@ from llmblast.providers.anthropic import Anthropic
 from llmblast.providers.chat_parts import data_url
 from llmblast.providers.openai import OpenAI
 from llmblast.providers.translated_requests import CHAT, MESSAGES, prompt_in, translate_request
-from llmblast.reading import RequestParser
+from llmblast.reading import RequestParser, RowForm
 from llmblast.settings import Settings
 
 _WITH_VERSION = "v2/"
@@ -25,8 +25,9 @@ class RequestForms:
         self._openai, self._anthropic = OpenAI(), Anthropic()
         self._parser = RequestParser(settings, [self._openai, self._anthropic])
 
-    def parse(self, number: int, text: bytes) -> Request | Failure:
-        """Return the request that a line of JSON asks for, or what is wrong with it."""
+    def parse(self, number: int, text: bytes, form: RowForm) -> Request | Failure:
+        """Return the request that a line of a file in this form asks for, or what is wrong with it."""
+        self._parser.take_rows_of(form.name, form.unit, form.columns, is_typed=True)
         return self._parser.parse(number, "", text.strip())
 
     def write(self, form: str, request: Request) -> Row:

@@ -44,10 +44,10 @@ class BatchParser:
         if form is not None and form is not self.form:
             self.form = form
             self._columns = ()
-            self._parser.take_rows_of(form.unit, (), is_typed=form.is_typed)
+            self._parser.take_rows_of(form.name, form.unit, (), is_typed=form.is_typed)
         if form is not None and len(form.columns) != len(self._columns):
             self._columns = tuple(form.columns)
-            self._parser.take_rows_of(form.unit, self._columns, is_typed=form.is_typed)
+            self._parser.take_rows_of(form.name, form.unit, self._columns, is_typed=form.is_typed)
 
     def parse(self, lines: Sequence[tuple[int, bytes]]) -> Iterator[Batch]:
         """Yield the requests and failures of these lines, up to 64 at a time, and count what was read."""

@@ -11,7 +11,7 @@ from typing import Literal, TextIO
 import orjson
 
 from llmblast.errors import ExitCode
-from llmblast.input_paths import recorded_input
+from llmblast.input_paths import shown_input
 from llmblast.job.earlier_runs import find_finished
 from llmblast.job.input_reader import InputReader, make_parser
 from llmblast.job.seen_ids import SeenIds
@@ -42,11 +42,10 @@ class Files:
         self._last = self._starts[-1] + line.number
         return self._last
 
-    def place_of(self, position: int, file: str | None) -> str:
-        """Return the line at a position in words, for a message about a line of `file`."""
+    def place_of(self, position: int, only_file: str) -> str:
+        """Return the place of the line at a position; `only_file` is the input where there is one alone."""
         index = bisect_left(self._starts, position) - 1
-        where = "" if self._names[index] == file else f" of {self._names[index]}"
-        return f"line {position - self._starts[index]}{where}"
+        return f"{self._names[index] or only_file}:{position - self._starts[index]}"
 
 
 @dataclass(slots=True)
@@ -80,7 +79,7 @@ class Estimate:
         self.answer_tokens += answer
         self.longest_bytes = max(self.longest_bytes, len(request.body))
 
-    def find_double(self, request: Request) -> str | None:
+    def find_double(self, request: Request, only_file: str) -> str | None:
         """Return a message if a batch line repeats the custom_id of an earlier line."""
         position = self.files.position_of(request)
         if request.output_format == "llmblast":
@@ -89,12 +88,12 @@ class Estimate:
         if first is None:
             return None
         self.doubled += 1
-        place = self.files.place_of(first, request.file)
-        return f'line {request.number}: custom_id "{request.id}" is also on {place}: give each line its own'
+        place, other = (self.files.place_of(each, only_file) for each in (position, first))
+        return f'{place}: custom_id "{request.id}" is also at {other}: give each line its own'
 
 
-Tell = Callable[[str | None, str], None]
-"""Write a finding about a line, of a file if there are several."""
+Tell = Callable[[str], None]
+"""Write a finding about a line, which names its place."""
 
 
 class LineChecker:
@@ -115,11 +114,11 @@ class LineChecker:
         estimate = self.estimate
         if isinstance(item, Failure):
             estimate.malformed += 1
-            self._tell(item.line.file, item.error)
+            self._tell(item.error)
             return
         estimate.good += 1
-        if (double := estimate.find_double(item)) is not None:
-            self._tell(item.file, double)
+        if (double := estimate.find_double(item, shown_input(self.settings.input[0]))) is not None:
+            self._tell(double)
         for repeat in range(1, self.settings.repeat + 1):
             key = key_of_repeat(item.key, repeat)
             estimate.wanted += 1
@@ -179,12 +178,12 @@ async def items_of(checker: LineChecker) -> AsyncIterator[Request | Failure]:
         await sources.close()
 
 
-def teller_of(settings: Settings, name: str | None = None) -> Tell:
-    """Return what writes a finding behind the name of the input, or behind `name`."""
-    place, findings = name or recorded_input(settings.input[0]), _findings(settings)
+def teller_of(settings: Settings) -> Tell:
+    """Return what writes a finding."""
+    findings = _findings(settings)
 
-    def tell(file: str | None, finding: str) -> None:
-        findings.write(f"{sanitize_text(file or place, 500)}: {sanitize_text(finding, 500)}\n")
+    def tell(finding: str) -> None:
+        findings.write(f"{sanitize_text(finding, 1000)}\n")
 
     return tell
 

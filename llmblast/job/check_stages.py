@@ -12,10 +12,12 @@ from dataclasses import replace
 import orjson
 
 from llmblast.errors import ExitCode, LlmblastError
+from llmblast.input_paths import shown_input
 from llmblast.job.check import LineChecker, items_of, teller_of
 from llmblast.job.record_keys import RecordKeys
 from llmblast.models import Answer, Failure, Reply, Request, Success
 from llmblast.reading import key_of
+from llmblast.reading.input_places import LINE
 from llmblast.settings import EndpointSettings
 from llmblast.stage_loading import StageSettings
 from llmblast.writing import render
@@ -27,7 +29,8 @@ _DEPENDS_ON_ANSWER = re.compile(r"\b(?:parsed|body)\b|\b(?:response|result)\s*[\
 
 async def check_stages(stages: Sequence[StageSettings]) -> ExitCode:
     """Write bad lines and a summary for each stage; see `job.check`. Raises LlmblastError."""
-    checkers = [_Stage(stage, is_first=index == 0) for index, stage in enumerate(stages)]
+    origin = shown_input(stages[0].settings.input[0])
+    checkers = [_Stage(stage, origin, is_first=index == 0) for index, stage in enumerate(stages)]
     async for item in items_of(checkers[0].checker):
         _check(checkers, 0, item)
     has_bad = any(stage.checker.estimate.malformed for stage in checkers)
@@ -52,9 +55,9 @@ def endpoints_of(stages: Sequence[StageSettings]) -> tuple[EndpointSettings, ...
 
 
 class _Stage:
-    """The checker of one stage."""
+    """The checker of one stage; `origin` names the input that the lines come from."""
 
-    def __init__(self, stage: StageSettings, *, is_first: bool) -> None:
+    def __init__(self, stage: StageSettings, origin: str, *, is_first: bool) -> None:
         settings = stage.settings
         self.name = stage.name
         self.record_keys = RecordKeys(may_mix=False)
@@ -62,9 +65,12 @@ class _Stage:
         texts = f"{settings.prompt} {settings.system}"
         self.is_certain = is_first or _DEPENDS_ON_ANSWER.search(texts) is None
         try:
-            self.checker = LineChecker(settings, teller_of(settings, None if is_first else f"stage {stage.name}"))
+            self.checker = LineChecker(settings, teller_of(settings))
         except LlmblastError as error:
             raise type(error)(f"stage {stage.name}: {error}") from None
+        if not is_first:
+            place = f"stage {stage.name}: {origin}"
+            self.checker.parser.take_rows_of(place, LINE, (), is_typed=True)
 
     def record_of(self, request: Request) -> bytes:
         """Return the record that a line would have with some answer."""

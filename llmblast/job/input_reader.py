@@ -8,6 +8,7 @@ from llmblast.job.batch_parser import Batch, BatchParser
 from llmblast.job.record_keys import RECORD_START, RecordKeys
 from llmblast.models import Provider
 from llmblast.reading import CompletedKeys, RequestParser, RowForm, RowReader, Source, Sources
+from llmblast.reading.input_places import LINE, input_place
 from llmblast.settings import Settings
 from llmblast.watching import Counters
 from llmblast.writing import is_json
@@ -130,13 +131,13 @@ class InputReader:
         is_half_record = source.is_stream and text.startswith(RECORD_START)
         if not (source.has_grown or is_half_record) or is_json(text):
             return
-        place = "" if self._sources.file is None else f"{source.name}: "
+        place = input_place(source.name, LINE, number)
         if is_half_record:
             raise InputDamagedError(
-                f"{place}line {number}: is half a record: the run that wrote it was ended: run the same commands again"
+                f"{place}: is half a record: the run that wrote it was ended: run the same commands again"
             )
         raise InputDamagedError(
-            f"{place}line {number}: is still being written: run the same command again when the input is complete"
+            f"{place}: is still being written: run the same command again when the input is complete"
         )
 
     def _tell_notes(self) -> None:

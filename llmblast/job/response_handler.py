@@ -130,9 +130,8 @@ class ResponseHandler:
         attempt.failed_on |= endpoint.bit
         self._count(attempt, endpoint, reply, verdict)
         if self.notice is not None:
-            place = f"line {attempt.request.number}"
-            if attempt.request.file is not None:
-                place = f"{attempt.request.file}: {place}"
+            request = attempt.request
+            place = f"line {request.number}" if request.file is None else f"{request.file}:{request.number}"
             self.notice(f"{place}: {endpoint.name}: {_in_words(verdict)}: {verdict.message}")
         if verdict.action is Action.REFUSED:
             return self._on_refusal(Suspect(attempt, endpoint, reply, verdict, now), outcome)

@@ -16,6 +16,8 @@ import orjson
 from llmblast.errors import InputDamagedError, UsageError
 from llmblast.reading.bad_row import bad_row
 from llmblast.reading.block_buffer import BlockBuffer
+from llmblast.reading.fields import compact_json
+from llmblast.reading.input_places import input_place
 from llmblast.reading.lines import BOM, MAX_LINE_BYTES
 
 _MARK: Final = "\x00END\x00"
@@ -25,6 +27,10 @@ _DELIMITERS = (",", ";", "\t", "|")
 _SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n?$")
 """First line of files that Excel writes."""
 _MESSAGES: Final = "messages"
+_APPEND_NEWLINE: Final = orjson.OPT_APPEND_NEWLINE
+"""Cutting the newline makes a copy: what orjson returns keeps a buffer many times as large while the line is queued."""
+_OPTIONAL: Final = frozenset({_MESSAGES, "model", "system"})
+"""Columns of what is sent whose empty cells mean that the row does not give it."""
 
 
 class CsvRows:
@@ -34,7 +40,7 @@ class CsvRows:
     is_typed: Final = False
 
     def __init__(self, name: str, delimiter: str | None = None) -> None:
-        self._name = name
+        self.name = name
         self._delimiter = delimiter
         self._buffer = BlockBuffer()
         self._lines_before = 0
@@ -73,9 +79,8 @@ class CsvRows:
         return rows
 
     def _damage(self, what: str) -> InputDamagedError:
-        return InputDamagedError(
-            f"{self._name}: line {self._lines_before + 1}: {what}: close the quote and run the same command again"
-        )
+        place = input_place(self.name, self.unit, self._lines_before + 1)
+        return InputDamagedError(f"{place}: {what}: close the quote and run the same command again")
 
     def _split(self, data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
         """Return the complete rows in `data`, which ends with a line end, and the rest."""
@@ -111,15 +116,17 @@ class CsvRows:
         rows: list[tuple[int, bytes]] = []
         before = self._lines_before + 1
         dumps, header = orjson.dumps, self._header
+        is_plain = header is not None and _OPTIONAL.isdisjoint(header)
         for line, row in found:
             if not row:
                 continue
             if header is None:
                 header = self._header = self._checked(row, before + line)
+                is_plain = _OPTIONAL.isdisjoint(header)
                 continue
-            if len(row) == len(header) and _MESSAGES not in header:
+            if len(row) == len(header) and is_plain:
                 try:
-                    rows.append((before + line, dumps(dict(zip(header, row, strict=True)))))
+                    rows.append((before + line, dumps(dict(zip(header, row, strict=True)), None, _APPEND_NEWLINE)[:-1]))
                     continue
                 except orjson.JSONEncodeError:
                     pass  # not UTF-8
@@ -137,11 +144,13 @@ class CsvRows:
                 f"the row has {len(row)} values, the header names {len(header)}: correct it, and put values with a "
                 f"{_name_of(self._delimiter)} or a line end in double quotes",
             )
-        fields: dict[str, object] = dict(zip(header, row, strict=True))
+        fields: dict[str, object] = {
+            name: value for name, value in zip(header, row, strict=True) if value or name not in _OPTIONAL
+        }
         try:
             if (messages := fields.get(_MESSAGES)) is not None:
                 fields[_MESSAGES] = orjson.loads(str(messages))
-            return orjson.dumps(fields)
+            return compact_json(fields)
         except orjson.JSONDecodeError:
             return bad_row(raw, 'the column "messages" is not JSON: write a list such as [{"role": "user", ...}]')
         except orjson.JSONEncodeError:
@@ -150,11 +159,12 @@ class CsvRows:
     def _checked(self, row: Sequence[str], line: int) -> list[str]:
         """Return the names of the columns. Raises UsageError where two are equal or one cannot be written."""
         names = [name.strip() for name in row]
+        place = input_place(self.name, self.unit, line)
         try:
             orjson.dumps(names)
         except orjson.JSONEncodeError:
-            raise UsageError(f"{self._name}: line {line}: the header is not UTF-8: save the file as UTF-8") from None
-        check_names(f"{self._name}: line {line}", names)
+            raise UsageError(f"{place}: the header is not UTF-8: save the file as UTF-8") from None
+        check_names(place, names)
         return names
 
 

@@ -72,7 +72,7 @@ def move_own_fields(body: dict[str, object], own: frozenset[str], extra: dict[st
     return without(own, body)
 
 
-def compact_json(body: dict[str, object]) -> bytes:
+def compact_json(body: Mapping[str, object]) -> bytes:
     """Return a body as JSON. The copy frees the buffer of orjson, many times as large, while the line is queued."""
     return bytes(memoryview(orjson.dumps(body)))
 

@@ -17,7 +17,7 @@ _BY_ENDING = {
     ".ipc": "arrow",
 }
 _PACKED = (".gz", ".zst", ".bz2", ".xz")
-_MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"FEA1": "arrow"}
+_MAGIC = {b"PAR1": "parquet", b"PARE": "parquet", b"ARROW1": "arrow", b"FEA1": "arrow"}
 _MAX_START_BYTES = 64 * 1024
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from llmblast.errors import InputDamagedError
 from llmblast.reading.block_buffer import BlockBuffer
+from llmblast.reading.input_places import LINE, input_place
 from llmblast.reading.lines import BOM, MAX_LINE_BYTES
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -26,7 +27,7 @@ class JsonItems:
     columns: Final = ()
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self._buffer = BlockBuffer()
         self._number = 0
         self._lines_before = 0
@@ -56,14 +57,14 @@ class JsonItems:
             raise self._damage("begins here and is not complete")
         if self._is_in_array:
             raise InputDamagedError(
-                f"{self._name}: line {self._lines_before + 1}: the array ends without ']' after item {self._number}: "
-                "complete the file and run the same command again"
+                f"{input_place(self.name, LINE, self._lines_before + 1)}: the array ends without ']' after item "
+                f"{self._number}: complete the file and run the same command again"
             )
         return items
 
     def _damage(self, what: str) -> InputDamagedError:
         return InputDamagedError(
-            f"{self._name}: line {self._lines_before + 1}: item {self._number + 1} {what}: "
+            f"{input_place(self.name, LINE, self._lines_before + 1)}: item {self._number + 1} {what}: "
             "repair the file (a quote or a bracket is not closed) and run the same command again"
         )
 

@@ -48,14 +48,20 @@ async def open_local(path: str, *, follow: bool = False) -> Source:
         from llmblast.reading.following import Follower  # noqa: PLC0415 -- few inputs are followed
 
         follower = Follower(path, await aiofiles.open(descriptor, "rb", buffering=0))
-        return Source(name, None, follower.read, follower.close)
+        return _followed(Source(name, None, follower.read, follower.close))
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor):
         # With a writer of our own, a FIFO does not end when the others have closed it.
         is_held = follow and stat.S_ISFIFO(mode)
         writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC) if is_held else None
-        return await _open_pipe(name, descriptor, writer, is_stdin=path == STDIN)
+        pipe = await _open_pipe(name, descriptor, writer, is_stdin=path == STDIN)
+        return _followed(pipe) if is_held else pipe
     source = await _open_file(name, descriptor, has_size=stat.S_ISREG(mode))
     source.path = path if path != STDIN and stat.S_ISREG(mode) else None
+    return source
+
+
+def _followed(source: Source) -> Source:
+    source.is_followed = True
     return source
 
 

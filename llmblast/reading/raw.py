@@ -19,7 +19,7 @@ from llmblast.settings import Settings
 
 _IDS = frozenset({"id", "custom_id"})
 _SENT_TEXTS = frozenset({"model", "messages", "input", "prompt", "system"})
-_SENT_VALUES = _SENT_TEXTS.union(
+SENT_COLUMNS = _SENT_TEXTS.union(
     ("max_tokens", "max_completion_tokens", "max_output_tokens", "temperature", "top_p", "top_k", "n", "seed", "stop"),
     ("stop_sequences", "tools", "tool_choice", "response_format", "frequency_penalty", "presence_penalty"),
     ("reasoning_effort", "logprobs", "top_logprobs", "stream"),
@@ -44,7 +44,7 @@ class Raw:
 
     def take_columns(self, columns: Sequence[str], *, is_typed: bool) -> None:
         """Parse rows of a table with these columns from now on; none for lines that have names of their own."""
-        sent = _SENT_VALUES if is_typed else _SENT_TEXTS
+        sent = SENT_COLUMNS if is_typed else _SENT_TEXTS
         self._own_fields = self._named_fields.union(name for name in columns if name not in sent)
 
     def claims(self, fields: dict[str, object]) -> bool:

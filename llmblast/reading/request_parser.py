@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from llmblast.input_paths import STDIN_NAME
 from llmblast.models import Failure, Line, Provider, Request, UnsupportedError
 from llmblast.reading.bad_row import BadRow
 from llmblast.reading.dialect_router import DialectRouter, SchemaMembers
 from llmblast.reading.fields import BadLine, parse_fields
 from llmblast.reading.formats import Detector
+from llmblast.reading.input_places import LINE, input_place
 from llmblast.reading.line_choices import ENDPOINT, HEADERS, LineChoices
 from llmblast.reading.lines import BOM
 from llmblast.reading.oversized_line import OversizedLine
@@ -32,8 +34,7 @@ class RequestParser:
     def __init__(
         self, settings: Settings, providers: Sequence[Provider], schema_members: SchemaMembers | None = None
     ) -> None:
-        self.unit = "line"
-        """What the numbers of lines count in the current file, for messages."""
+        self._name, self._unit = STDIN_NAME, LINE
         self._detector = Detector(settings, DialectRouter(providers, schema_members))
         self._field_map = _open_map(settings.map) if settings.map else None
         self._choices = LineChoices(settings)
@@ -43,7 +44,7 @@ class RequestParser:
         """Return the request of a line, or a Failure with the code `bad_line`; no line raises an exception."""
         if type(text) is BadRow:
             bad_line = Line(number, key, bytes(text), number)
-            return Failure(bad_line, f"{self.unit} {number}: {text.reason}", BAD_LINE)
+            return Failure(bad_line, f"{input_place(self._name, self._unit, number)}: {text.reason}", BAD_LINE)
         if type(text) is OversizedLine:
             excerpt = bytes(text)
             message = f"the line has {text.size_bytes} bytes, more than 64 MiB: split it; only its start is kept"
@@ -84,13 +85,14 @@ class RequestParser:
         fmt = self._detector.format_of(choices.fields)
         return self._choices.apply(fmt.parse(number, key, choices.text, choices.fields), choices, text)
 
-    def take_rows_of(self, unit: str, columns: Sequence[str], *, is_typed: bool) -> None:
-        """Parse lines of a file with such rows from now on. Columns that no provider knows are never sent."""
-        self.unit = unit
+    def take_rows_of(self, name: str, unit: str, columns: Sequence[str], *, is_typed: bool) -> None:
+        """Parse lines of the file `name` from now on. Columns that no provider knows are never sent."""
+        self._name, self._unit = name, unit
         self._detector.take_columns(columns, is_typed=is_typed)
 
     def _failure(self, line: Line, bad: BadLine) -> Failure:
-        return Failure(line, f"{self.unit} {line.number}, column {bad.column}: {bad.message}", BAD_LINE)
+        place = input_place(self._name, self._unit, line.number, bad.column)
+        return Failure(line, f"{place}: {bad.message}", BAD_LINE)
 
 
 def _open_map(names: Mapping[str, str]) -> "FieldMap":

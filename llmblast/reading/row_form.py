@@ -8,6 +8,10 @@ class RowForm(Protocol):
     """Form of the rows of one file."""
 
     @property
+    def name(self) -> str:
+        """Name of the file, for messages."""
+
+    @property
     def unit(self) -> str:
         """What the numbers of the rows count, for messages: line, row or item."""
 
@@ -26,3 +30,6 @@ class JsonLines:
     unit: Final = "line"
     is_typed: Final = True
     columns: Final[Sequence[str]] = ()
+
+    def __init__(self, name: str) -> None:
+        self.name = name

@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from typing import IO, TYPE_CHECKING
 
+from llmblast.errors import UsageError
 from llmblast.reading.file_formats import detect
 from llmblast.reading.lines import LineSplitter
 from llmblast.reading.row_form import JsonLines, RowForm
@@ -44,7 +45,7 @@ class RowReader:
                 yield lines
             return
         splitter = LineSplitter()
-        self.form, self.is_jsonl = JsonLines(), True
+        self.form, self.is_jsonl = JsonLines(self._source.name), True
         if start:
             yield splitter.feed(start)
         async for block in blocks:
@@ -82,23 +83,31 @@ class RowReader:
     async def _table_lines(
         self, open_batches: "OpenBatches", start: bytes, blocks: AsyncIterator[bytes]
     ) -> AsyncIterator[NumberedLines]:
-        from llmblast.reading.table_rows import TableRows, check_installed  # noqa: PLC0415 -- see above
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 -- see above
+
+        from llmblast.reading.table_rows import TableRows, check_installed  # noqa: PLC0415
 
         source = self._source
+        if source.is_followed:
+            raise UsageError(
+                f"{source.name}: a Parquet or Arrow file is complete once it can be read: leave --follow out"
+            )
         await asyncio.to_thread(check_installed, source.name)
         file = await _seekable(source, start, blocks)
-        table = await asyncio.to_thread(TableRows, source.name, file, open_batches)
-        self.form = table
-        bytes_out = 0
-        try:
-            while lines := await asyncio.to_thread(table.next_rows):
-                bytes_out += _size_of(lines)
-                source.bytes_out = bytes_out
-                if table.rows and source.size_bytes is not None:
-                    source.bytes_used = source.size_bytes * table.rows_read // table.rows
-                yield lines
-        finally:
-            table.close()
+        run, bytes_out = asyncio.get_running_loop().run_in_executor, 0
+        # With a thread of its own, memory that batches free is used again; each thread keeps some of what it had.
+        with ThreadPoolExecutor(1, "llmblast-table") as thread:
+            table = await run(thread, TableRows, source.name, file, open_batches)
+            self.form = table
+            try:
+                while lines := await run(thread, table.next_rows):
+                    bytes_out += _size_of(lines)
+                    source.bytes_out = bytes_out
+                    if table.rows and source.size_bytes is not None:
+                        source.bytes_used = source.size_bytes * table.rows_read // table.rows
+                    yield lines
+            finally:
+                await run(thread, table.close)
 
 
 def _size_of(lines: NumberedLines) -> int:

@@ -52,6 +52,8 @@ class Source:
         """Its path if it is a regular file, which may be opened again."""
         self.is_stream = False
         """It is written while it is read, by another run perhaps: its lines are not the same each time."""
+        self.is_followed = False
+        """It is read on as it grows, and has no end."""
         self.notes: list[str] = []
         """Messages for a person; whoever shows them removes them."""
         self._read = read

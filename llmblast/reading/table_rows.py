@@ -4,31 +4,33 @@ Both formats keep their index at the end, so what is no plain local file is copi
 are decoded in a thread. Their size follows that of the rows, so that a row group of any size takes little memory.
 """
 
-import base64
+import mmap
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from datetime import time, timedelta
-from decimal import Decimal
-from typing import IO, TYPE_CHECKING, Any, Final
-
-import orjson
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Final
 
 from llmblast.errors import InputDamagedError, UsageError
 from llmblast.reading.csv_rows import check_names
+from llmblast.reading.input_places import input_place
+from llmblast.reading.table_values import RowWriter
 
 if TYPE_CHECKING:
-    from pyarrow import RecordBatch, Table
+    from pyarrow import RecordBatch, Schema
 
-    Opened = tuple[Sequence[str], int | None, Iterator[RecordBatch]]
-
-_BATCH_BYTES = 512 * 1024
+_BATCH_BYTES = 256 * 1024
 _MAX_BATCH_ROWS = 4096
-_BUFFER_BYTES = 256 * 1024
-_DUMP_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
-_FEATHER_1 = b"FEA1"
-_MESSAGES = "messages"
+_M_MMAP_THRESHOLD = -3
+"""Parameter of mallopt(3)."""
+_MMAP_THRESHOLD_BYTES = 64 * 1024
+_UNREADABLE = {
+    b"FEA1": "is a Feather V1 file: write it again as Parquet or Feather V2",
+    b"PARE": "is an encrypted Parquet file: write it again without encryption",
+}
+"""By the first bytes of a file: what it is, and what to do."""
 _MISSING = "needs pyarrow: install it with: pip install 'llmblast[tables]'"
 
 Rows = list[tuple[int, bytes]]
@@ -42,12 +44,14 @@ class TableRows:
 
     def __init__(self, name: str, file: IO[bytes], open_batches: "OpenBatches") -> None:
         """Take over `file`. Raises InputDamagedError if it is no such file, UsageError for equal names of columns."""
-        self._name = name
+        self.name = name
         self._file = file
         self._number = 0
         try:
-            self.columns, self.rows, self._batches = open_batches(file)
+            schema, self.rows, self._batches = open_batches(file)
+            self.columns: Sequence[str] = schema.names
             check_names(name, self.columns)
+            self._writer = RowWriter(schema)
         except _read_errors() as error:
             reason = _reason(error, file)
             file.close()
@@ -63,10 +67,10 @@ class TableRows:
                 batch = next(self._batches, None)
                 if batch is None:
                     return []
-                lines = _lines_of(batch)
+                lines = self._writer.lines_of(batch)
             except _read_errors() as error:
                 raise InputDamagedError(
-                    f"{self._name}: row {self._number + 1}: cannot be read: {_first_line(error)}: "
+                    f"{input_place(self.name, self.unit, self._number + 1)}: cannot be read: {_first_line(error)}: "
                     "repair the file and run the same command again to go on"
                 ) from None
             if lines:
@@ -84,45 +88,62 @@ class TableRows:
         self._file.close()
 
 
-OpenBatches = Callable[[IO[bytes]], "Opened"]
-"""Returns the names of the columns, the number of rows where that is known, and the batches of an open file."""
+OpenBatches = Callable[[IO[bytes]], "tuple[Schema, int | None, Iterator[RecordBatch]]"]
+"""Returns the schema, the number of rows where that is known, and the batches of an open file."""
 
 
-def open_parquet(file: IO[bytes]) -> "Opened":
+def open_parquet(file: IO[bytes]) -> "tuple[Schema, int | None, Iterator[RecordBatch]]":
     """Open a Parquet file. Its pages are decoded as batches need them, not a row group at once."""
-    from pyarrow.parquet import ParquetFile  # noqa: PLC0415 -- a heavy library of an extra
+    from pyarrow import BufferReader, py_buffer  # noqa: PLC0415 -- a heavy library of an extra
+    from pyarrow.parquet import ParquetFile  # noqa: PLC0415
 
-    parquet = ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+    mapped = _map(file)
+    parquet = ParquetFile(BufferReader(py_buffer(mapped)), pre_buffer=False)
     metadata = parquet.metadata
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     row_bytes = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1)
     batches = parquet.iter_batches(batch_size=_batch_rows(row_bytes), use_threads=False)
-    return parquet.schema_arrow.names, metadata.num_rows, batches
+    return parquet.schema_arrow, metadata.num_rows, _forgetting(batches, mapped)
 
 
-def open_arrow(file: IO[bytes]) -> "Opened":
-    """Open an Arrow IPC file (Feather V2), or a file with an Arrow IPC stream."""
-    from pyarrow import ipc  # noqa: PLC0415 -- a heavy library of an extra
+def open_arrow(file: IO[bytes]) -> "tuple[Schema, int | None, Iterator[RecordBatch]]":
+    """Open an Arrow IPC file (Feather V2), or a file with an Arrow IPC stream.
 
-    start = file.read(6)
-    file.seek(0)
-    if start.startswith(b"ARROW1"):
-        reader = ipc.open_file(file)
+    A record batch may be as large as the file: only what is looked at comes into memory. What is compressed inside of
+    the file is decompressed a record batch at a time.
+    """
+    from pyarrow import BufferReader, ipc, py_buffer  # noqa: PLC0415 -- a heavy library of an extra
+
+    mapped = _map(file)
+    source = BufferReader(py_buffer(mapped))
+    if mapped[:6] == b"ARROW1":
+        reader = ipc.open_file(source)
         whole = (reader.get_batch(index) for index in range(reader.num_record_batches))
     else:
-        reader = ipc.open_stream(file)
+        reader = ipc.open_stream(source)
         whole = iter(reader)
-    return reader.schema.names, None, _slices(whole)
+    return reader.schema, None, _forgetting(_slices(whole), mapped)
 
 
 def check_installed(name: str) -> None:
     """Raise UsageError where pyarrow is missing."""
     try:
-        import pyarrow  # noqa: PLC0415 -- a heavy library of an extra
+        import pyarrow  # noqa: F401, PLC0415 -- a heavy library of an extra
     except ImportError:
         raise UsageError(f"{name}: is a Parquet or Arrow file, which {_MISSING}") from None
-    # Freed memory goes back to the system soon; allocators that keep it hold several times as much.
+    free_at_once()
+
+
+def free_at_once() -> None:
+    """Let pyarrow give freed memory back to the system; allocators that keep it hold several times as much."""
+    import pyarrow  # noqa: PLC0415 -- a heavy library of an extra
+
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())
+    if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415 -- 4 ms
+
+        with suppress(AttributeError, OSError):  # a libc other than glibc
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
 
 
 def temporary_file() -> IO[bytes]:
@@ -149,55 +170,21 @@ def _slices(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":
             yield batch.slice(start, size)
 
 
+def _map(file: IO[bytes]) -> mmap.mmap:
+    """Map a file: it is read without buffers of its own, which are as large as a page of Parquet. Raises ValueError."""
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _forgetting(batches: "Iterator[RecordBatch]", mapped: mmap.mmap) -> "Iterator[RecordBatch]":
+    """Yield the batches; drop what is mapped from memory behind each. The next access reads it from the disk cache."""
+    for batch in batches:
+        yield batch
+        if hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
 def _batch_rows(row_bytes: float) -> int:
     return max(1, min(_MAX_BATCH_ROWS, int(_BATCH_BYTES / max(row_bytes, 1))))
-
-
-def _lines_of(batch: "RecordBatch | Table") -> list[bytes]:
-    names = batch.schema.names
-    columns = [_values_of(column) for column in batch.columns]
-    if _MESSAGES in names:
-        at = names.index(_MESSAGES)
-        columns[at] = [_from_json(value) for value in columns[at]]
-    return [
-        orjson.dumps(dict(zip(names, row, strict=True)), default=_as_json, option=_DUMP_OPTIONS)
-        for row in zip(*columns, strict=True)
-    ]
-
-
-def _from_json(value: object) -> object:
-    """Return the messages that a text holds; what is no JSON as it is, which the parser refuses."""
-    try:
-        return orjson.loads(value) if isinstance(value, str) else value
-    except orjson.JSONDecodeError:
-        return value
-
-
-def _values_of(column: Any) -> list[object]:
-    """Return the values of a column as Python's; timestamps with nanoseconds, which Python lacks, as text."""
-    try:
-        values: list[object] = column.to_pylist(maps_as_pydicts="lossy")
-    except ValueError:
-        from pyarrow import types  # noqa: PLC0415 -- a heavy library of an extra
-
-        if not types.is_timestamp(column.type):
-            raise
-        texts = column.cast("string").to_pylist()
-        values = [None if text is None else text.replace(" ", "T", 1) for text in texts]
-    return values
-
-
-def _as_json(value: object) -> object:
-    """Return a JSON value for what orjson cannot write."""
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, Decimal):
-        return orjson.Fragment(format(value, "f"))
-    if isinstance(value, timedelta):
-        return f"PT{Decimal(value // timedelta(microseconds=1)) / 1_000_000:f}S"
-    if isinstance(value, time):
-        return value.isoformat()
-    return str(value)
 
 
 def _read_errors() -> tuple[type[Exception], ...]:
@@ -209,8 +196,8 @@ def _read_errors() -> tuple[type[Exception], ...]:
 
 def _reason(error: Exception, file: IO[bytes]) -> str:
     file.seek(0)
-    if file.read(4) == _FEATHER_1:
-        return "is a Feather V1 file: write it again as Parquet or Feather V2"
+    if (reason := _UNREADABLE.get(file.read(4))) is not None:
+        return reason
     if not file.seek(0, os.SEEK_END):
         return "is empty, not a Parquet or Arrow file: write it again"
     return f"is not a readable Parquet or Arrow file: {_first_line(error)}: write it again, or name its --format"

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
-import orjson
-
 from llmblast.reading.bad_row import bad_row
+from llmblast.reading.fields import compact_json
 from llmblast.reading.lines import LineSplitter
 from llmblast.reading.oversized_line import OversizedLine
 
@@ -18,6 +17,7 @@ class TextLines:
     columns: Final = ()
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self._splitter = LineSplitter()
 
     def feed(self, block: bytes) -> list[tuple[int, bytes]]:
@@ -37,6 +37,6 @@ def _prompt(text: bytes) -> bytes:
     if type(text) is OversizedLine:
         return text
     try:
-        return orjson.dumps({"input": text.decode()})
+        return compact_json({"input": text.decode()})
     except UnicodeDecodeError:
         return bad_row(text, "invalid UTF-8: save the file as UTF-8")

@@ -22,7 +22,7 @@ _LABEL_WIDTH = 10
 _MAX_TEXT_LENGTH = 4000
 _MESSAGE_INDENT = " " * 6
 _BAD_LINE = "bad_line"
-_PLACE = re.compile(r"^line \d+, column \d+: ")
+_PLACE = re.compile(r"^.+?:(?:[a-z]+ )?(\d+)(?::\d+)?: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,14 +280,16 @@ def _endpoint_lines(endpoints: Sequence[EndpointCounters], width: int) -> list[s
 
 
 def _place(kind: ErrorKind) -> str:
-    line = f"line {count(kind.first_line)}"
-    return line if kind.first_file is None else f"{line} of {_path(kind.first_file)}"
+    if kind.first_file is None:
+        return f"line {count(kind.first_line)}"
+    return f"{_path(kind.first_file)}:{kind.first_line}"
 
 
 def _message(code: str, kind: ErrorKind) -> str:
     """Return the message in one line, without the place of a bad line, which the summary shows anyway."""
     message = " ".join(sanitize_text(kind.message).split())
-    return _PLACE.sub("", message) if code == _BAD_LINE else message
+    place = _PLACE.match(message) if code == _BAD_LINE else None
+    return message[place.end() :] if place is not None and int(place[1]) == kind.first_line else message
 
 
 def _endpoint_json(endpoint: EndpointCounters, sent_in_all: int) -> dict[str, object]:

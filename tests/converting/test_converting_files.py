@@ -1,9 +1,14 @@
 """Rows go through every kind of file and come back with the same values and types, where the kind has them."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
 import stat
+import sys
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,11 +18,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmblast.converting import Conversion, convert
+from llmblast.converting import Conversion, Outcome, convert
 from llmblast.converting.columns import MAX_COLUMNS, Column
-from llmblast.converting.csv_file import Writer, read
+from llmblast.converting.csv_file import Writer, values_of_cells
+from llmblast.converting.rows import load_row
 from llmblast.errors import InputDamagedError, InputMissingError, LlmblastError, OutputBlockedError, UsageError
+from llmblast.reading.csv_rows import CsvRows
 from llmblast.settings import Settings
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 TABLES = ["csv", "tsv", "parquet", "arrow"]
 ROWS: list[dict[str, Any]] = [
@@ -36,8 +48,15 @@ VALUES = st.recursive(
 
 
 def convert_file(source: Path, target: Path, **options: Any) -> int:
+    """Return the number of rows."""
+    return convert_all([source], target, **options).rows
+
+
+def convert_all(sources: Sequence[Path], target: Path, **options: Any) -> Outcome:
     chosen = options.pop("settings", Settings())
-    return convert(Conversion(input=str(source), output=str(target), settings=chosen, **options))
+    return convert(
+        Conversion(inputs=[str(source) for source in sources], output=str(target), settings=chosen, **options)
+    )
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -79,9 +98,10 @@ def test_any_value_survives_a_cell(values: list[Any]) -> None:
     for value in values:
         writer.write({"id": 1, "v": value})
     writer.close()
-    file.seek(0)
+    reader = CsvRows("a.csv")
+    lines = reader.feed(file.getvalue()) + reader.finish()
 
-    found = [row.row["v"] for row in read(file, "a.csv")]
+    found = [values_of_cells(load_row(text))["v"] for _, text in lines]
 
     assert json.dumps(found) == json.dumps(values)
 
@@ -168,23 +188,25 @@ def test_a_field_that_no_row_has_is_an_error(tmp_path: Path, target: str) -> Non
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"a":1}\n\n{"a"\n', r"a\.jsonl:3:5: not JSON"),
-        ("a.jsonl", b"[1]\n", r"a\.jsonl:1: not a JSON object"),
-        ("a.csv", b"a,b\n1,2\n\n1\n", r"a\.csv:4: 1 cells, but the header names 2 columns"),
-        ("a.csv", b'a,b\n"x\ny",2\n1,2,3\n', r"a\.csv:4: 3 cells, but the header names 2 columns"),
-        ("a.csv", b"a,a\n1,2\n", r"a\.csv:1: two columns have the name 'a': rename one"),
-        ("a.csv", b"a,b\n1,\xff\n", r"a\.csv:\d: not UTF-8"),
-        ("a.csv", b'a,b\n1,"x"y\n', r"a\.csv:2: no valid CSV"),
-        ("a.parquet", b"no", r"a\.parquet: no readable Parquet file"),
-        ("a.arrow", b"no", r"a\.arrow: no readable Arrow file"),
+        ("a.jsonl", b'\n{"a"\n', r"a\.jsonl:2:5: not JSON"),
+        ("a.jsonl", b"[1]\n", r"a\.jsonl:1:1: not a JSON object"),
+        ("a.csv", b"a,b\n\n1\n", r"a\.csv:3: the row has 1 values, the header names 2"),
+        ("a.csv", b"a,a\n1,2\n", r'a\.csv:1: two columns are named "a"'),
+        ("a.csv", b"a,b\n1,\xff\n", r"a\.csv:2: invalid UTF-8"),
+        ("a.csv", b'a,b\n1,2\n"x\n', r"a\.csv:3: .* quote that is not closed"),
+        ("a.json", b'[{"a": 1}', r"a\.json:1: the array ends without ']'"),
+        ("a.parquet", b"no", r"a\.parquet: is not a readable Parquet"),
+        ("a.arrow", b"no", r"a\.arrow: is not a readable Parquet or Arrow file"),
     ],
 )
-def test_a_bad_row_is_named_and_nothing_is_written(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_what_has_no_good_row_is_an_error_and_nothing_is_written(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
     """With its file and its line, or its row."""
     (tmp_path / name).write_bytes(content)
 
     for target in ("b.tsv", "b.jsonl"):
-        with pytest.raises(InputDamagedError, match=message):
+        with pytest.raises((InputDamagedError, UsageError), match=message):
             convert_file(tmp_path / name, tmp_path / target, fields=["a"])
 
     assert os.listdir(tmp_path) == [name]
@@ -199,7 +221,7 @@ def test_two_columns_of_a_parquet_file_with_one_name_are_an_error(tmp_path: Path
         arrow.Table.from_arrays([arrow.array([1]), arrow.array([2])], ["a", "a"]), tmp_path / "a.parquet"
     )
 
-    with pytest.raises(InputDamagedError, match="two columns have the same name"):
+    with pytest.raises(UsageError, match='two columns are named "a"'):
         convert_file(tmp_path / "a.parquet", tmp_path / "b.jsonl")
 
 
@@ -224,7 +246,7 @@ def test_an_output_that_exists_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "target", "options", "error", "message"),
     [
-        ("missing.jsonl", "b.csv", {}, InputMissingError, "missing.jsonl: cannot be opened"),
+        ("missing.jsonl", "b.csv", {}, InputMissingError, "missing.jsonl: no such file"),
         ("a.jsonl", "b.xyz", {}, UsageError, "its ending names no kind of file: add --to jsonl"),
         ("a.jsonl", "b.jsonl", {}, UsageError, "both files are JSONL: name the form"),
         ("a.jsonl", "no/b.csv", {}, OutputBlockedError, "its directory does not exist"),
@@ -280,3 +302,81 @@ def test_a_batch_of_rows_is_a_row_group(tmp_path: Path, monkeypatch: pytest.Monk
 
     assert parquet.ParquetFile(tmp_path / "b.parquet").num_row_groups == 10
     assert [orjson.loads(line) for line in (tmp_path / "c.jsonl").read_bytes().splitlines()] == rows
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@given(st.lists(st.fixed_dictionaries({"a": VALUES, "b": TEXTS}), min_size=1, max_size=5))
+def test_any_values_come_back_through_parquet_and_csv(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    """JSONL, Parquet, CSV, JSONL: values and types, but for whole numbers in a column of floats."""
+    names = ["a.jsonl", "b.parquet", "c.csv", "d.jsonl"]
+    write_rows(tmp_path / names[0], rows)
+
+    for source, target in pairwise(names):
+        convert_file(tmp_path / source, tmp_path / target, settings=Settings(overwrite=True))
+
+    assert read_rows(tmp_path / "d.jsonl") == rows
+
+
+@pytest.mark.parametrize("kind", ["jsonl.gz", "jsonl.zst", "jsonl.bz2", "jsonl.xz", "json"])
+def test_what_a_run_reads_is_converted(tmp_path: Path, kind: str) -> None:
+    """Compressed files by their content, and JSON arrays."""
+    plain = write_rows(tmp_path / "a.jsonl", ROWS).read_bytes()
+    packed: dict[str, Callable[[], bytes]] = {
+        "jsonl.gz": lambda: gzip.compress(plain),
+        "jsonl.zst": lambda: zstd.compress(plain),
+        "jsonl.bz2": lambda: bz2.compress(plain),
+        "jsonl.xz": lambda: lzma.compress(plain),
+        "json": lambda: json.dumps(ROWS, indent=1).encode(),
+    }
+    source = tmp_path / f"b.{kind}"
+    source.write_bytes(packed[kind]())
+
+    convert_file(source, tmp_path / "c.parquet")
+    convert_file(tmp_path / "c.parquet", tmp_path / "d.jsonl")
+
+    assert read_rows(tmp_path / "d.jsonl") == ROWS
+
+
+def test_texts_and_several_files_are_converted(tmp_path: Path) -> None:
+    """In their order; a pattern stands for the files that match it."""
+    (tmp_path / "a.jsonl").write_text('{"input": "one"}\n')
+    (tmp_path / "b.csv").write_text("input;n\ntwo;2\n")
+    (tmp_path / "c.txt").write_text("three\n\nfour\n")
+
+    convert_file(tmp_path / "c.txt", tmp_path / "d.jsonl", from_kind="text")
+    outcome = convert_all([tmp_path / "[ab].*", tmp_path / "d.jsonl"], tmp_path / "e.jsonl")
+
+    assert outcome.rows == 4
+    assert read_rows(tmp_path / "e.jsonl") == [
+        {"input": "one"},
+        {"input": "two", "n": 2},
+        {"input": "three"},
+        {"input": "four"},
+    ]
+
+
+@pytest.mark.parametrize("target", ["b.jsonl", "b.csv", "b.parquet"])
+def test_a_bad_row_is_one_record_beside_the_output(tmp_path: Path, target: str) -> None:
+    """With its place and its text; all other rows are written."""
+    (tmp_path / "a.csv").write_bytes(b'id,n\n"x\ny",1\n3\n4,5\n')
+
+    outcome = convert_all([tmp_path / "a.csv"], tmp_path / target)
+
+    [error] = read_rows(tmp_path / "b.errors.jsonl")
+    assert (outcome.rows, outcome.bad_rows, outcome.errors) == (2, 1, str(tmp_path / "b.errors.jsonl"))
+    assert (error["line"], error["code"], error["request"]) == (4, "bad_line", 3)
+    assert error["error"].startswith(f"{tmp_path / 'a.csv'}:4: the row has 1 values")
+
+
+def test_a_request_that_has_no_words_in_a_form_is_a_record(tmp_path: Path) -> None:
+    """The same as any other bad row."""
+    rows: list[dict[str, Any]] = [
+        {"input": "x"},
+        {"url": "/v1/embeddings", "custom_id": "e", "body": {"model": "m", "input": "y"}},
+    ]
+    source = write_rows(tmp_path / "a.jsonl", rows)
+
+    outcome = convert_all([source], tmp_path / "b.jsonl", form="anthropic-batch")
+
+    [error] = read_rows(tmp_path / "b.errors.jsonl")
+    assert (outcome.rows, error["line"], error["custom_id"]) == (1, 2, "e")

@@ -1,6 +1,7 @@
 """Requests and results in the forms of llmblast, OpenAI's and Anthropic's batches, to each other."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from pydantic import TypeAdapter
 
 from llmblast.converting import Conversion, convert
 from llmblast.converting.columns import RESULT_COLUMNS
-from llmblast.errors import InputDamagedError
 from llmblast.models import Outcome
 from llmblast.settings import Settings
 from llmblast.writing import render
@@ -126,8 +126,10 @@ def test_requests_that_the_simple_form_cannot_say_stay_raw(tmp_path: Path) -> No
 )
 def test_a_row_that_has_no_such_form_is_named(tmp_path: Path, row: dict[str, Any], form: str, message: str) -> None:
     """With its line and the reason."""
-    with pytest.raises(InputDamagedError, match=rf"0\.jsonl:2: .*{message}"):
-        through(tmp_path, [SIMPLE[0] if form != "llmblast" else {"key": "", "line": 1, "error": "x"}, row], form)
+    through(tmp_path, [SIMPLE[0] if form != "llmblast" else {"key": "", "line": 1, "error": "x"}, row], form)
+
+    [errors] = tmp_path.glob("*.errors.jsonl")
+    assert re.search(rf"0\.jsonl:2:(\d+:)? .*{message}", orjson.loads(errors.read_bytes())["error"])
 
 
 def llmblast_records() -> list[dict[str, Any]]:
@@ -281,11 +283,11 @@ def test_the_result_of_a_batch_is_a_table_of_results_too(tmp_path: Path) -> None
     source = write_rows(tmp_path / "a.jsonl", [row])
 
     conversion = Conversion(
-        input=str(source),
+        inputs=[str(source)],
         output=str(tmp_path / "b.csv"),
         fields=["id", "response", "usage.prompt_tokens"],
         settings=Settings(),
     )
 
-    assert convert(conversion) == 1
+    assert convert(conversion).rows == 1
     assert (tmp_path / "b.csv").read_text() == 'id,response,usage.prompt_tokens\na,"""4""",3\n'

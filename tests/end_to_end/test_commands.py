@@ -31,8 +31,8 @@ def test_check_names_a_custom_id_that_stands_twice(tmp_path: Path, llmblast: Run
 
     assert done.returncode == 0
     assert [text for text in done.stdout.splitlines() if 'custom_id "' in text] == [
-        'batch.jsonl: line 3: custom_id "a" is also on line 1: give each line its own',
-        'batch.jsonl: line 6: custom_id "b" is also on line 2: give each line its own',
+        'batch.jsonl:3: custom_id "a" is also at batch.jsonl:1: give each line its own',
+        'batch.jsonl:6: custom_id "b" is also at batch.jsonl:2: give each line its own',
     ]
     assert "2 repeat the custom_id of an earlier line" in done.stdout
     assert orjson.loads(for_machines.stdout)["doubled_custom_ids"] == 2

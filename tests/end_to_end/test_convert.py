@@ -83,8 +83,8 @@ def test_a_reader_that_has_enough_ends_it_quietly(tmp_path: Path, environment: d
         (["prompts.jsonl", "b.jsonl", "--to", "raw", "--to", "simple"], 2, "one form and one kind of file are enough"),
         (["prompts.jsonl", "b.csv", "--fields", "id,id"], 2, "--fields id: stands there twice"),
         (["prompts.jsonl", "b.csv", "--fields", ","], 2, "--fields: names no field"),
-        (["missing.jsonl", "b.csv"], 66, "missing.jsonl: cannot be opened"),
-        (["prompts.jsonl"], 2, "OUTPUT: is missing"),
+        (["missing.jsonl", "b.csv"], 66, "missing.jsonl: no such file"),
+        (["prompts.jsonl"], 2, "name an input and an output: llmblast convert INPUT OUTPUT"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(
@@ -92,7 +92,7 @@ def test_what_is_wrong_is_said_in_one_sentence(
 ) -> None:
     """With place, cause and fix; nothing is written."""
     write_prompts(tmp_path / "prompts.jsonl", 2)
-    (tmp_path / "bad.jsonl").write_text('{"a":1}\n{a\n')
+    (tmp_path / "bad.jsonl").write_text("\n{a\n")
 
     done = llmblast("convert", *arguments)
 
@@ -115,3 +115,17 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, llmblast: RunLlmblas
     assert fine.returncode == 0, fine.stderr
     assert done.returncode == 2
     assert "pip install 'llmblast[tables]'" in done.stderr
+
+
+def test_bad_rows_are_records_and_the_exit_code_says_so(tmp_path: Path, llmblast: RunLlmblast) -> None:
+    """As in a run; several inputs are told apart."""
+    (tmp_path / "a.jsonl").write_text('{"input":"a"}\n{a\n')
+    (tmp_path / "b.csv").write_text("input\nb\n")
+
+    done = llmblast("convert", "[ab].*", "c.parquet", "--errors", "bad.jsonl")
+    back = llmblast("convert", "c.parquet", "-", "-q")
+
+    assert (done.returncode, done.stderr) == (3, "2 rows written to c.parquet\n1 bad row is in bad.jsonl\n")
+    [error] = records(tmp_path / "bad.jsonl")
+    assert (error["file"], error["line"], error["error"][:18]) == ("a.jsonl", 2, "a.jsonl:2:2: not J")
+    assert back.stdout == '{"input":"a"}\n{"input":"b"}\n'

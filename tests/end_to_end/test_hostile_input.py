@@ -317,7 +317,7 @@ def test_a_line_that_is_still_being_written_is_left_for_later(
     done = llmblast("run", "prompts.jsonl", "-u", server.url)
 
     assert process.returncode == 65, stderr
-    assert "line 302: is still being written" in stderr
+    assert ":302: is still being written" in stderr
     assert done.returncode == 0, done.stderr
     assert len(records(tmp_path / "save.jsonl")) == 302
 
@@ -390,5 +390,5 @@ def test_files_that_are_there_may_have_any_name(tmp_path: Path, llmblast: RunLlm
 
     told = done.stdout + done.stderr
     assert done.returncode == 3, told
-    assert ("red.jsonl: line 1, column 1: not JSON" if command == "check" else "red.errors.jsonl") in told
+    assert ("red.jsonl:1:1: not JSON" if command == "check" else "red.errors.jsonl") in told
     assert told.replace("\n", "").isprintable()

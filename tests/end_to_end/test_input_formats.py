@@ -52,7 +52,7 @@ def test_a_bad_row_is_one_error_with_its_line(tmp_path: Path, llmblast: RunLlmbl
     again = llmblast("run", "data.csv", *MOCK)
 
     assert (checked.returncode, done.returncode, again.returncode) == (3, 3, 3)
-    assert "data.csv: line 5: the row has 1 values, the header names 3" in checked.stdout
+    assert "data.csv:5: the row has 1 values, the header names 3" in checked.stdout
     assert [(r["line"], r["code"]) for r in records(tmp_path / "errors.jsonl")] == [(5, "bad_line")]
     assert sorted(record["line"] for record in records(tmp_path / "save.jsonl")) == [2, 3, 6]
     assert "none sent" in again.stderr
@@ -61,9 +61,9 @@ def test_a_bad_row_is_one_error_with_its_line(tmp_path: Path, llmblast: RunLlmbl
 @pytest.mark.parametrize(
     ("name", "content", "code", "message"),
     [
-        ("a.csv", b"a,prompt,a\n1,2,3\n", 2, 'line 1: two columns are named "a"'),
+        ("a.csv", b"a,prompt,a\n1,2,3\n", 2, ':1: two columns are named "a"'),
         ("a.parquet", b"nothing", 65, "is not a readable Parquet or Arrow file"),
-        ("a.csv", b'prompt\n"open\n', 65, "line 2: the row that begins here has a quote that is not closed"),
+        ("a.csv", b'prompt\n"open\n', 65, ":2: the row that begins here has a quote that is not closed"),
         ("a.json", b'[{"prompt": "x"', 65, "item 1 begins here and is not complete"),
     ],
 )

@@ -119,8 +119,8 @@ def test_several_files_and_patterns_are_one_input(tmp_path: Path, llmblast: RunL
     assert mine["fields"] == {"file": "mine"}
     (bad,) = records(tmp_path / "errors.jsonl")
     assert (bad["file"], bad["line"]) == ("data/b.jsonl", 3)
-    assert "first at line 3 of data/b.jsonl:" in done.stderr
-    assert checked.stdout.startswith("data/b.jsonl: line 3, column")
+    assert "first at data/b.jsonl:3:" in done.stderr
+    assert checked.stdout.startswith("data/b.jsonl:3:")
     assert "7 read, 6 good, 1 bad" in checked.stdout
 
 
@@ -197,8 +197,8 @@ def test_a_custom_id_in_two_files_is_found(tmp_path: Path, llmblast: RunLlmblast
 
     findings = llmblast("check", "a.jsonl", "b.jsonl").stdout.splitlines()
 
-    assert findings[0].startswith('a.jsonl: line 4: custom_id "x" is also on line 3: ')
-    assert findings[1].startswith('b.jsonl: line 1: custom_id "x" is also on line 3 of a.jsonl: ')
+    assert findings[0].startswith('a.jsonl:4: custom_id "x" is also at a.jsonl:3: ')
+    assert findings[1].startswith('b.jsonl:1: custom_id "x" is also at a.jsonl:3: ')
 
 
 def feed(stdin: int, data: bytes, server: MockServer, expected: int, process: "subprocess.Popen[str]") -> None:

@@ -43,8 +43,8 @@ def test_files_of_templates_and_other_names_make_the_requests(
     missing = '"meta.tags" has no [0]: it is a list of 0, which --prompt-file prompt.txt names as meta.tags[0]'
     unmapped = 'it has no field "question", which --map names: it has: row, query, meta'
     assert check.returncode == done.returncode == ExitCode.SOME_FAILED, done.stderr
-    assert f"line 2, column 1: {missing}\n" in check.stdout
-    assert f"line 3, column 1: {unmapped}\n" in check.stdout
+    assert f":2:1: {missing}\n" in check.stdout
+    assert f":3:1: {unmapped}\n" in check.stdout
     assert [body["messages"] for body in bodies(server)] == [
         [{"role": "system", "content": "Fly."}, {"role": "user", "content": "sky: why?"}]
     ]

@@ -280,5 +280,5 @@ def test_a_reader_that_goes_away_is_no_news(tmp_path: Path, environment: dict[st
     )
 
     assert done.returncode == 141
-    assert done.stdout.startswith("prompts.jsonl: line 1, column 1: not JSON")
+    assert done.stdout.startswith("prompts.jsonl:1:1: not JSON")
     assert done.stderr == ""

@@ -94,7 +94,7 @@ def test_a_row_that_is_not_utf8_is_bad() -> None:
 
 
 def test_equal_names_of_columns_are_an_error() -> None:
-    with pytest.raises(UsageError, match=r'a\.csv: line 1: two columns are named "b"'):
+    with pytest.raises(UsageError, match=r'a\.csv:1: two columns are named "b"'):
         split(CsvRows("a.csv"), b"a,b,b\n1,2,3\n")
 
 
@@ -106,7 +106,7 @@ def test_messages_are_json() -> None:
 
 
 def test_a_quote_that_is_not_closed_is_damage_with_its_place() -> None:
-    with pytest.raises(InputDamagedError, match=r"a.csv: line 3: .* quote that is not closed"):
+    with pytest.raises(InputDamagedError, match=r"a.csv:3: .* quote that is not closed"):
         split(CsvRows("a.csv"), b'a,b\n1,2\n3,"4\n5,6\n')
 
 
@@ -115,7 +115,7 @@ def test_a_huge_row_is_damage_before_it_fills_the_memory() -> None:
     rows.feed(b'a,b\n1,"')
     for _ in range(1023):
         rows.feed(b"x" * 65536)
-    with pytest.raises(InputDamagedError, match="line 2: a row of more than 64 MiB"):
+    with pytest.raises(InputDamagedError, match=":2: a row of more than 64 MiB"):
         rows.feed(b"x" * 65536)
 
 
@@ -173,8 +173,8 @@ def test_items_that_are_no_objects_are_lines_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b'[{"a": 1},\n{"b": 2', "line 2: item 2 begins here and is not complete"),
-        (b'[{"a": 1},\n{"b": "2}]', "line 2: item 2 begins here and is not complete"),
+        (b'[{"a": 1},\n{"b": 2', ":2: item 2 begins here and is not complete"),
+        (b'[{"a": 1},\n{"b": "2}]', ":2: item 2 begins here and is not complete"),
         (b'[{"a": 1}', r"the array ends without '\]' after item 1"),
     ],
 )
@@ -289,3 +289,34 @@ async def test_equal_names_in_a_table_are_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match='two columns are named "a"'):
         await read(tmp_path / "a.parquet")
+
+
+async def test_an_encrypted_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"PARE" + bytes(100) + b"PARE")
+
+    with pytest.raises(InputDamagedError, match="is an encrypted Parquet file: write it again without"):
+        await read(tmp_path / "a")
+
+
+async def test_a_table_cannot_be_followed(tmp_path: Path) -> None:
+    """Its end is its index: a run would wait for ever."""
+    write_table(tmp_path, "a.parquet")
+    source = await open_source(str(tmp_path / "a.parquet"), follow=True)
+
+    with pytest.raises(UsageError, match="leave --follow out"):
+        [lines async for lines in RowReader(source, None).lines()]
+
+    await source.close()
+
+
+async def test_a_record_batch_of_any_size_comes_in_parts(tmp_path: Path) -> None:
+    """So that memory holds little of it."""
+    table = pa.table({"prompt": ["x" * 1000] * 5000})
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    source = await open_source(str(tmp_path / "a.arrow"))
+
+    sizes = [len(lines) async for lines in RowReader(source, None).lines()]
+
+    assert (sum(sizes), max(sizes) < 1000) == (5000, True)
+    await source.close()

@@ -48,7 +48,7 @@ def assert_usable(result: Request | Failure, text: bytes) -> None:
     record = json.loads(written, parse_int=str)  # orjson reads no number that is larger than any float
     assert (line.number, line.key, line.text) == (17, KEY, text)
     if isinstance(result, Failure):
-        assert result.error.startswith("line 17, column ")
+        assert result.error.startswith("standard input:17:")
         assert (result.code, result.transient) == ("bad_line", False)
         return
     body = result.body if not result.needs_model else b'{"model":"m",' + result.body[1:]
@@ -87,47 +87,47 @@ def test_every_result_can_be_written(fields: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("text", "place_and_reason"),
     [
-        (b"<html>", "column 1: not JSON: the line starts with '<'"),
-        (b'{"input": "hel', "column 15: not JSON: it ends too early"),
+        (b"<html>", ":1: not JSON: the line starts with '<'"),
+        (b'{"input": "hel', ":15: not JSON: it ends too early"),
         (b"{", "spread over several lines"),
-        ('{"é": "'.encode() + b'\xff"}', "column 8: not JSON: invalid UTF-8"),
-        (b'{"input": "x\0y"}', "column 13: not JSON: a zero byte: the file is damaged or not text"),
-        ('{"é": "'.encode() + bytes(9), "column 8: not JSON: a zero byte"),
-        ("\ufeff中文".encode("utf-16-le"), "column 1: not JSON: it looks like UTF-16"),
-        ("\ufeff中文".encode("utf-16-be"), "column 1: not JSON: it looks like UTF-16"),
-        (bytes(4096), "column 1: not JSON: a zero byte"),
-        ('{"é": x}'.encode(), "column 7: not JSON: unexpected character"),
-        (b"{'input': 1}", "column 2: not JSON: unexpected character, expected a string key"),
-        (b'{"input": NaN}', "column 11: not JSON: NaN and Infinity are not JSON: write null or remove them"),
+        ('{"é": "'.encode() + b'\xff"}', ":8: not JSON: invalid UTF-8"),
+        (b'{"input": "x\0y"}', ":13: not JSON: a zero byte: the file is damaged or not text"),
+        ('{"é": "'.encode() + bytes(9), ":8: not JSON: a zero byte"),
+        ("\ufeff中文".encode("utf-16-le"), ":1: not JSON: it looks like UTF-16"),
+        ("\ufeff中文".encode("utf-16-be"), ":1: not JSON: it looks like UTF-16"),
+        (bytes(4096), ":1: not JSON: a zero byte"),
+        ('{"é": x}'.encode(), ":7: not JSON: unexpected character"),
+        (b"{'input': 1}", ":2: not JSON: unexpected character, expected a string key"),
+        (b'{"input": NaN}', ":11: not JSON: NaN and Infinity are not JSON: write null or remove them"),
         ('{"é": [-Infinity]}'.encode(), "NaN and Infinity are not JSON"),
-        (b'{"input": Nothing}', "column 11: not JSON: unexpected character"),
-        (b'text,"label"', 'column 1: not JSON: it looks like CSV: write one JSON object a line, such as {"input": '),
+        (b'{"input": Nothing}', ":11: not JSON: unexpected character"),
+        (b'text,"label"', ':1: not JSON: it looks like CSV: write one JSON object a line, such as {"input": '),
         (b'"say ""hi""";5', "it looks like CSV"),
         (b"1\tNaN", "it looks like CSV"),
         (
             b"What is the capital of France?",
-            'column 1: not JSON: it looks like plain text: write one JSON object a line, such as {"input": "..."}. '
+            ':1: not JSON: it looks like plain text: write one JSON object a line, such as {"input": "..."}. '
             "To send each line as a prompt: --format text",
         ),
-        (b'{"input": "x"}, {', "column 15: not JSON: more than one object on the line"),
-        (b'{"input": "x"}\r{"input": "y"}', "column 16: not JSON: lines end with CR alone"),
-        (b'"input": "x",', "column 1: not JSON: one object is spread over several lines: join them"),
+        (b'{"input": "x"}, {', ":15: not JSON: more than one object on the line"),
+        (b'{"input": "x"}\r{"input": "y"}', ":16: not JSON: lines end with CR alone"),
+        (b'"input": "x",', ":1: not JSON: one object is spread over several lines: join them"),
         (b"},", "one object is spread over several lines"),
-        (b"[", "column 1: a JSON array instead of one object a line: split it: jq -c"),
-        (b"[{", "column 1: a JSON array"),
-        (b'"text"', "column 1: not a JSON object: write one object a line"),
+        (b"[", ":1: a JSON array instead of one object a line: split it: jq -c"),
+        (b"[{", ":1: a JSON array"),
+        (b'"text"', ":1: not a JSON object: write one object a line"),
         (b'{"input":"x","y":' + b"[" * 240 + b"]" * 240 + b"}", "nested more than 240 levels deep"),
-        (b"[" * 2000, "column 1026: not JSON: nested too deep"),
+        (b"[" * 2000, ":1026: not JSON: nested too deep"),
         (b"{}", 'nothing to send: write {"input": "..."}'),
         (b'{"text":"x"}', "the line has no \"input\". It has: text. Try --prompt '{text}'"),
         (b'{"q":"why?","id":"abcdefghi","n":1}', "It has: q, id, n. Try --prompt '{q}'"),
         (b'{"my text":"x"}', "It has: my text. Try --prompt '{my text}'"),
-        (b'{"input":"\\ud800"}', "column 11: not JSON: a broken escape: half of a pair such as"),
+        (b'{"input":"\\ud800"}', ":11: not JSON: a broken escape: half of a pair such as"),
         (b'{"custom_id":"a","params":{"messages":[]}}', "Anthropic batch lines need an endpoint with kind=anthropic"),
         (b'{"key":"a","request":{"contents":[]}}', "no endpoint takes gemini.generate requests, all speak openai"),
         (b'{"recordId":"a","modelInput":{}}', "Bedrock InvokeModel batch lines are not supported"),
         (b'{"contents":"x"}', "Try --prompt '{contents}'"),
-        (b'{"input": "x"},', "column 15: not JSON: a comma behind the object, as in a JSON array: split it"),
+        (b'{"input": "x"},', ":15: not JSON: a comma behind the object, as in a JSON array: split it"),
         ('\u00a0{"input": "x"}'.encode(), "not JSON: an invisible character (U+00A0) in front of the object"),
         (b'\x1e{"input": "x"}', "not JSON: an invisible character (U+001E) in front of the object"),
     ],
@@ -136,7 +136,7 @@ def test_a_bad_line_says_where_and_why(text: bytes, place_and_reason: str) -> No
     """In words that a person can act on."""
     result = failure(text)
 
-    assert result.error.startswith("line 17, column ")
+    assert result.error.startswith("standard input:17:")
     assert place_and_reason in result.error
 
 
@@ -146,7 +146,7 @@ def test_a_byte_order_mark_may_stand_before_any_line() -> None:
 
     assert isinstance(request, Request)
     assert (request.input, request.number, request.key) == ("x", 17, KEY)
-    assert failure(b"\xef\xbb\xbf").error.startswith("line 17, column 1: not JSON")
+    assert failure(b"\xef\xbb\xbf").error.startswith("standard input:17:1: not JSON")
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
@@ -160,7 +160,7 @@ def test_utf16_is_recognised_on_every_line(encoding: str, line_end: str) -> None
     errors = {failure(text).error for _, text in lines}
 
     assert len(lines) >= 4
-    assert errors == {"line 17, column 1: not JSON: it looks like UTF-16: save the file as UTF-8"}
+    assert errors == {"standard input:17:1: not JSON: it looks like UTF-16: save the file as UTF-8"}
 
 
 @settings(deadline=None)
@@ -262,6 +262,6 @@ def test_an_oversized_line_is_a_bad_one() -> None:
     result = RequestParser(Settings()).parse(number, key_of(line), line)
 
     assert isinstance(result, Failure)
-    assert result.error.startswith("line 1, column 1: the line has 6012 bytes")
+    assert result.error.startswith("standard input:1:1: the line has 6012 bytes")
     assert (result.line.key, result.line.text, result.code) == (key_of(text), text[:1024], "bad_line")
     assert type(result.line.text) is bytes

@@ -336,9 +336,10 @@ def test_a_message_stays_on_its_line_as_long_as_it_fits(width: int, lines_of_it:
 @pytest.mark.parametrize(
     ("code", "message", "told"),
     [
-        ("bad_line", "line 3, column 9: not JSON", "not JSON"),
-        ("bad_line", "unlike line 2, column 1: a number", "unlike line 2, column 1: a number"),
-        ("other", "line 3, column 9: not JSON", "line 3, column 9: not JSON"),
+        ("bad_line", "a.jsonl:3:9: not JSON", "not JSON"),
+        ("bad_line", "a b.parquet:row 3: not JSON", "not JSON"),
+        ("bad_line", "unlike a.jsonl:2:1: a number", "unlike a.jsonl:2:1: a number"),
+        ("other", "a.jsonl:3:9: not JSON", "a.jsonl:3:9: not JSON"),
     ],
 )
 def test_the_place_of_a_bad_line_is_told_once(code: str, message: str, told: str) -> None:
