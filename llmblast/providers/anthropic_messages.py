@@ -11,7 +11,7 @@ import orjson
 
 from llmblast.models import Answer, Part, Prompt, Reply, ReplyError, UnsupportedError
 from llmblast.providers.chat_parts import is_text
-from llmblast.providers.structured_outputs import schema_in_messages
+from llmblast.providers.structured_outputs import with_schema
 from llmblast.providers.usage import has_usage
 
 DEFAULT_MAX_TOKENS = 4096
@@ -88,10 +88,7 @@ def _tail(system: str | None, params: Mapping[str, object], schema: Mapping[str,
     the schema.
     """
     members: dict[str, object] = {"system": system} if system else {}
-    members.update(_translated(params))
-    if schema is not None:
-        name, value = schema_in_messages(schema)
-        members.setdefault(name, value)
+    members.update(_translated(with_schema(params, schema, "anthropic.messages")))
     return b"}]," + orjson.dumps(members)[1:]
 
 

@@ -99,7 +99,7 @@ class Converse:
         """Return a body. Parts that the next prompt shares with the last one are not encoded again."""
         is_other = prompt.params is not self._params or prompt.system is not self._system
         if is_other or prompt.schema is not self._schema:
-            self._tail = _tail(prompt.system, with_schema(prompt.params, prompt.schema))
+            self._tail = _tail(prompt.system, with_schema(prompt.params, prompt.schema, "bedrock.converse"))
             self._system, self._params, self._schema = prompt.system, prompt.params, prompt.schema
         if (reason := self.unsupported_in(prompt)) is not None:
             raise UnsupportedError(reason)

@@ -13,7 +13,7 @@ from llmblast.models import Answer, Prompt, RateLimitInfo, RawBody, Reply, Reply
 from llmblast.providers.choices import add_usage, read_first_choice
 from llmblast.providers.on_demand import named_wait_s, read_error
 from llmblast.providers.rate_limit_headers import read_rate_limits
-from llmblast.providers.structured_outputs import schema_in_chat
+from llmblast.providers.structured_outputs import with_schema
 from llmblast.settings import API_PATHS, base_url
 from llmblast.urls import host_of, is_azure
 
@@ -21,6 +21,7 @@ _loads: Final = orjson.loads
 _dumps: Final = orjson.dumps
 _KIND: Final = "openai"
 _CHAT: Final = "chat/completions"
+_DIALECT: Final = "openai.chat"
 RESPONSES: Final = "responses"
 _WITH_CHOICES: Final = (_CHAT, "completions")
 """Paths whose plain replies are read here; `odd_replies` reads all others."""
@@ -139,8 +140,5 @@ def _tail(params: Mapping[str, object], schema: Mapping[str, object] | None) -> 
     """Return a body from the content of the user message on. A form of the answer among the parameters counts more than
     the schema.
     """
-    members = dict(params)
-    if schema is not None:
-        name, value = schema_in_chat(schema)
-        members.setdefault(name, value)
+    members = with_schema(params, schema, _DIALECT)
     return b"}]," + orjson.dumps(members)[1:] if members else b"}]}"

@@ -246,6 +246,114 @@ def test_lines_for_an_endpoint_in_reserve_that_cannot_be_reached_stay_pending(
     assert records(tmp_path / "errors.jsonl") == []
 
 
+def test_a_line_that_names_the_endpoint_in_reserve_goes_there(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """It is the wish of the line. An answer of that endpoint that does not fit is repaired, but not escalated to it."""
+    small, large = Script(lambda body: reply(GOOD)), Script(lambda body: reply(GOOD if b"easy" in body else "no"))
+    servers = start_mock(script=small), start_mock(script=large)
+    lines = [{"input": "easy"}, {"input": "easy", "endpoint": "large"}, {"input": "hard", "endpoint": "large"}]
+    (tmp_path / "prompts.jsonl").write_bytes(b"\n".join(map(orjson.dumps, lines)))
+
+    done = llmblast(
+        *("run", "prompts.jsonl", "-u", f"{servers[0].url},name=small", "-u", f"{servers[1].url},name=large"),
+        *("--expect", "json", "--repair", "1", "--escalate", "large"),
+    )
+
+    assert done.returncode == 3, done.stderr
+    assert {record["line"]: record["endpoint"] for record in records(tmp_path / "save.jsonl")} == {
+        1: "small",
+        2: "large",
+    }
+    (failed,) = records(tmp_path / "errors.jsonl")
+    assert (failed["line"], failed["endpoint"], failed["attempts"], failed["repairs"]) == (3, "large", 2, 1)
+    assert (len(small.bodies), len(large.bodies)) == (1, 3)
+
+
+APIS = {
+    "openai": "/v1,kind=openai",
+    "anthropic": ",kind=anthropic",
+    "openai-responses": "/v1/responses,kind=openai-responses",
+    "azure": "/openai?api-version=2024-10-21,kind=azure",
+    "gemini": ",kind=gemini",
+    "vertex": "/v1/projects/p/locations/l,kind=vertex",
+    "vertex-anthropic": "/v1/projects/p/locations/l,kind=vertex-anthropic",
+    "bedrock": ",kind=bedrock",
+}
+
+
+@pytest.mark.parametrize("kind", APIS)
+def test_each_api_repairs_and_goes_to_another_model(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, kind: str
+) -> None:
+    """The model in the URL or in the body; the schema and the turns in the form of the API."""
+    server = start_mock("latency=0&invalid=1")
+    write_prompts(tmp_path / "prompts.jsonl", 4)
+    write_schema(tmp_path)
+    url = f"{server.url.removesuffix('/v1')}{APIS[kind]}"
+    command = ("run", "prompts.jsonl", "-u", url, "-m", "small", "--schema", "schema.json")
+
+    repaired = llmblast(*command, "-o", "repaired.jsonl", AWS_BEARER_TOKEN_BEDROCK="k")
+    asked = len(server.ledger)
+    failed = llmblast(
+        *(*command, "-o", "failed.jsonl", "--repair", "0", "--escalate", "large"), AWS_BEARER_TOKEN_BEDROCK="k"
+    )
+
+    assert repaired.returncode == 0, repaired.stderr
+    assert [record["repairs"] for record in records(tmp_path / "repaired.jsonl")] == [1] * 4
+    assert failed.returncode == 3, failed.stderr
+    assert asked == 8
+    named = [f"{arrival.path} {arrival.body.decode()}" for arrival in server.ledger[asked:]]
+    assert sorted("large" in request for request in named) == [False] * 4 + [True] * 4
+    assert sorted("small" in request for request in named) == [False] * 4 + [True] * 4
+
+
+def test_an_api_of_ones_own_is_told_in_the_prompt(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """It has no turns that anybody knows of; another model goes where its template has the model."""
+    script = Script(
+        lambda body: ScriptedReply(body=b'{"said":"{}"}' if b"cannot be used" in body else b'{"said":"no"}')
+    )
+    server = start_mock(script=script)
+    write_requests(tmp_path / "prompts.jsonl", [])
+    (tmp_path / "prompts.jsonl").write_text('{"input":"Why?"}\n')
+    (tmp_path / "llmblast.toml").write_text(f"""
+        [[endpoints]]
+        url = "{server.url}/ask"
+        model = "small"
+        custom.body = {{q = "{{prompt}}", m = "{{model}}"}}
+        custom.text = "/said"
+    """)
+
+    done = llmblast("run", "prompts.jsonl", "--expect", "json", "-o", "a.jsonl")
+    llmblast("run", "prompts.jsonl", "--expect", "json", "--repair", "0", "--escalate", "large", "-o", "b.jsonl")
+
+    assert done.returncode == 0, done.stderr
+    first, again, unrepaired, escalated = script.bodies
+    assert first == unrepaired == {"q": "Why?", "m": "small"}
+    assert again["q"].startswith("Why?\n\nYour last answer to this was:\nno\n\nYour answer cannot be used: ")
+    assert escalated == {"q": "Why?", "m": "large"}
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://r.openai.azure.com/openai/deployments/d?api-version=2024-10-21", "its URL names the deployment"),
+    ],
+)
+def test_a_model_that_no_endpoint_can_be_asked_for_is_a_usage_error(
+    tmp_path: Path, llmblast: RunLlmblast, url: str, reason: str
+) -> None:
+    """Before anything is sent."""
+    write_prompts(tmp_path / "prompts.jsonl", 1)
+
+    done = llmblast("check", "prompts.jsonl", "-u", f"{url},name=e", "--expect", "json", "--escalate", "large")
+
+    assert done.returncode == 2
+    assert f"--escalate large: is no endpoint, and no endpoint can be asked for a model of that name: e: {reason}" in (
+        done.stderr
+    )
+
+
 def test_a_line_goes_to_the_model_of_escalate(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
     """Where that does not help, it fails: nothing more is sent."""
     script = Script(lambda body: reply(GOOD if b'"model":"large"' in body and b"easy" in body else "no"))
