@@ -10,7 +10,7 @@ from math import inf
 from random import Random
 
 from llmblast.caching import StoreThread
-from llmblast.errors import ExitCode, LlmblastError, UsageError
+from llmblast.errors import LlmblastError, UsageError
 from llmblast.fence import Fence
 from llmblast.hiding import hide_user, secrets_in_query
 from llmblast.job.allowance import allowance_of, kept_for
@@ -39,6 +39,7 @@ from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Schedul
 from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey, connection_notes, make_target
 from llmblast.setting_loading import parse_hedge, parse_max_errors
 from llmblast.settings import EndpointSettings, Settings
+from llmblast.urls import host_of
 from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, sanitize_text
 from llmblast.writing import OrderedWriter, OutputFile, Timing, WaitingFile, Writer
 
@@ -198,7 +199,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
             counters,
             providers=providers_of(settings.endpoints, settings.model),
             names=[endpoint.name for endpoint in settings.endpoints],
-            on_unreadable=lambda reason: engine.stop(ExitCode.OUTPUT_FAILED, reason),
+            stop=lambda code, reason: engine.stop(code, reason),  # noqa: PLW0108 -- the engine is made below
             fence=fence,
             checks=None if rules is None else rules.checks,
         )
@@ -243,7 +244,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
         )
         found = reader.batches()
         if not is_once:
-            found = Repeats(settings.repeat, counters, answered, failed).batches(found)
+            found = Repeats(settings.repeat, _hosts_of(settings), counters, answered, failed).batches(found)
         if isinstance(writer, OrderedWriter):
             found = announced(found, writer.expect)
         return found if sends is None else sends.batches(found)
@@ -266,6 +267,14 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
         has_files=bool(opened.outputs),
         failed_elsewhere=lambda: len(opened.failed),
     )
+
+
+def _hosts_of(settings: Settings) -> Mapping[str, set[str]]:
+    """Return the hosts of the endpoints by the kinds of their providers."""
+    hosts: dict[str, set[str]] = {}
+    for endpoint, provider in zip(settings.endpoints, providers_of(settings.endpoints, settings.model), strict=True):
+        hosts.setdefault(provider.kind, set()).add(host_of(endpoint.url) or "")
+    return hosts
 
 
 def make_parser(settings: Settings, providers: Sequence[Provider]) -> RequestParser:

@@ -13,6 +13,7 @@ from llmblast.reading.formats import Detector
 from llmblast.reading.line_choices import ENDPOINT, HEADERS, LineChoices
 from llmblast.reading.lines import BOM
 from llmblast.reading.oversized_line import OversizedLine
+from llmblast.reading.paths import WITHOUT_TEXT
 from llmblast.settings import Settings
 
 BAD_LINE: Final = "bad_line"
@@ -36,6 +37,9 @@ class RequestParser:
         self._field_map = FieldMap(settings.map) if settings.map else None
         self._choices = LineChoices(settings)
         self._model = settings.only_model
+        self._texts_are_checked = any(
+            (settings.expect, settings.schema, settings.expect_regex, settings.expect_command)
+        )
 
     def parse(self, number: int, key: str, text: bytes) -> Request | Failure:
         """Return the request of a line, or a Failure with the code `bad_line`; no line raises an exception."""
@@ -80,6 +84,11 @@ class RequestParser:
         except (BadLine, UnsupportedError) as error:
             reason = error if isinstance(error, BadLine) else BadLine(str(error))
             return self._failure(Line(number, key, text, _readable_id(fields, number)), reason)
+        if self._texts_are_checked and request.path in WITHOUT_TEXT:
+            reason = BadLine(
+                f"answers of {request.path} have no text to check: send such lines in a run without checks"
+            )
+            return self._failure(Line(number, key, text, request.id), reason)
         if len(request.body) > MIN_BODY_BYTES and not request.image_bytes and _may_hold_images(fields):
             from llmblast.reading.image_tokens import measure  # noqa: PLC0415 -- 2 ms; most runs send no images
 

@@ -203,8 +203,8 @@ class Scheduler:
         self.reserve = tuple(e for e in self.reserve if e is not endpoint)
 
     def keep_in_reserve(self, endpoint: Endpoint) -> None:
-        """Send only escalated lines to this endpoint, and those that no other can take. It is none of those that the run
-        as a whole depends on.
+        """Send only escalated lines to this endpoint, and those that no other can take. The run as a whole does not
+        depend on it.
         """
         self.enabled = tuple(e for e in self.enabled if e is not endpoint)
         self.reserve = (endpoint,)
@@ -235,9 +235,8 @@ class Scheduler:
     def usable_for(self, attempt: Attempt) -> Sequence[Endpoint]:
         """Return the endpoints that speak the request's API, have not refused it and accept its model."""
         usable, model = self.enabled, attempt.request.model
-        if attempt.invalid is not None and attempt.invalid.in_reserve:
-            usable = self.reserve
-        elif self.reserve and self._only_reserve_takes(attempt.request):
+        is_escalated = attempt.invalid is not None and attempt.invalid.in_reserve
+        if is_escalated or (self.reserve and self._only_reserve_takes(attempt.request)):
             usable = self.reserve
         if barred := attempt.refused_by | attempt.request.closed_to:
             usable = tuple(endpoint for endpoint in usable if not barred & endpoint.bit)

@@ -63,8 +63,7 @@ def test_answers_that_do_not_fit_are_repaired(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, kind: str
 ) -> None:
     """One in five is broken: in the end all are valid, and the repairs are counted apart."""
-    (tmp_path / "faults.toml").write_text(FAULT)
-    server = start_mock(f"latency=0&faults={tmp_path / 'faults.toml'}")
+    server = start_mock("latency=0&invalid=0.2")
     write_prompts(tmp_path / "prompts.jsonl", 1000)
     write_schema(tmp_path)
 
@@ -78,7 +77,7 @@ def test_answers_that_do_not_fit_are_repaired(
     repaired = [record for record in saved if "repairs" in record]
     assert all((record["repairs"], record["attempts"]) == (1, 2) for record in repaired)
     assert all(record["invalid_usage"]["completion_tokens"] > 0 for record in repaired)
-    assert 150 < len(repaired) <= 250
+    assert len(repaired) == 200
     answers = summary["answers"]
     assert (answers["invalid"], answers["repairs"], answers["escalated"]) == (len(repaired), len(repaired), 0)
     assert answers["invalid_prompt_tokens"] == sum(record["invalid_usage"]["prompt_tokens"] for record in repaired)
@@ -90,8 +89,7 @@ def test_without_repairs_each_answer_that_does_not_fit_is_an_error(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
 ) -> None:
     """With its body; the next run does not ask again unless told to."""
-    (tmp_path / "faults.toml").write_text(FAULT)
-    server = start_mock(f"latency=0&faults={tmp_path / 'faults.toml'}")
+    server = start_mock("latency=0&invalid=0.2")
     write_prompts(tmp_path / "prompts.jsonl", 1000)
     write_schema(tmp_path)
     command = ("run", "prompts.jsonl", "-u", server.url, "--schema", "schema.json", "--repair", "0")
@@ -106,6 +104,41 @@ def test_without_repairs_each_answer_that_does_not_fit_is_an_error(
     }
     assert all(record["body"]["choices"][0]["message"]["content"] for record in failed)
     assert all("not JSON" in record["error"] for record in failed)
+
+
+def test_answers_without_a_text_are_a_mistake_before_anything_is_sent(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """No check could pass: `check` says so, and a run pays for none of them."""
+    server = start_mock()
+    lines = [{"custom_id": "a", "url": "/v1/embeddings", "body": {"input": "Hi"}}, {"input": "Hi"}]
+    (tmp_path / "prompts.jsonl").write_bytes(b"\n".join(map(orjson.dumps, lines)))
+    options = ("prompts.jsonl", "-u", server.url, "-m", "m", "--expect-regex", "")
+
+    checked, done = llmblast("check", *options), llmblast("run", *options)
+
+    reason = "line 1, column 1: answers of embeddings have no text to check: send such lines in a run without checks"
+    assert reason in checked.stdout + checked.stderr
+    assert (done.returncode, server.received) == (3, 1), done.stderr
+    (failed,) = records(tmp_path / "errors.jsonl")
+    assert (failed["code"], failed["id"], failed["error"]) == ("bad_line", "a", reason)
+
+
+def test_answers_that_are_broken_at_random_need_more_repairs(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """Where a repair is as likely to be broken as a first answer, two leave 0.2^3 of the lines, and six leave none."""
+    (tmp_path / "faults.toml").write_text('[[fault]]\nkind = "broken-json"\nshare = 0.2\n')
+    server = start_mock(f"latency=0&faults={tmp_path / 'faults.toml'}")
+    write_prompts(tmp_path / "prompts.jsonl", 1000)
+    write_schema(tmp_path)
+    command = ("run", "prompts.jsonl", "-u", server.url, "--schema", "schema.json")
+
+    two, six = llmblast(*command, "-o", "two.jsonl"), llmblast(*command, "-o", "six.jsonl", "--repair", "6")
+
+    assert (two.returncode, six.returncode) == (3, 0), two.stderr + six.stderr
+    assert 0 < len(records(tmp_path / "two.errors.jsonl")) <= 20
+    assert len(records(tmp_path / "six.jsonl")) == 1000
 
 
 def test_a_repair_has_the_answer_and_the_reason_in_it(
@@ -314,18 +347,18 @@ def test_an_api_of_ones_own_is_told_in_the_prompt(tmp_path: Path, start_mock: St
         lambda body: ScriptedReply(body=b'{"said":"{}"}' if b"cannot be used" in body else b'{"said":"no"}')
     )
     server = start_mock(script=script)
-    write_requests(tmp_path / "prompts.jsonl", [])
     (tmp_path / "prompts.jsonl").write_text('{"input":"Why?"}\n')
     (tmp_path / "llmblast.toml").write_text(f"""
+        model = "small"
         [[endpoints]]
         url = "{server.url}/ask"
-        model = "small"
         custom.body = {{q = "{{prompt}}", m = "{{model}}"}}
         custom.text = "/said"
     """)
 
-    done = llmblast("run", "prompts.jsonl", "--expect", "json", "-o", "a.jsonl")
-    llmblast("run", "prompts.jsonl", "--expect", "json", "--repair", "0", "--escalate", "large", "-o", "b.jsonl")
+    command = ("run", "prompts.jsonl", "-c", "llmblast.toml", "--expect", "json", "-o")
+    done = llmblast(*command, "a.jsonl")
+    llmblast(*command, "b.jsonl", "--repair", "0", "--escalate", "large")
 
     assert done.returncode == 0, done.stderr
     first, again, unrepaired, escalated = script.bodies
