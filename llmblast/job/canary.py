@@ -63,8 +63,9 @@ class Canary:
         counts = Counter(quality for quality, _ in self._last)
         kinds = [f"{counts[kind]} {kind.value}" for kind in Quality if counts[kind] and kind is not Quality.GOOD]
         reason = (
-            f"{self._bad} of the last {len(self._last)} answers are bad ({', '.join(kinds)}), {why}{self._by_endpoint()}; "
-            f"the first one is that to line {self._first_bad}: check the model, the prompt and max_tokens"
+            f"{self._bad} of the last {len(self._last)} answers are bad ({', '.join(kinds)}), {why}"
+            f"{self._by_endpoint()}; the first one is that to line {self._first_bad}: "
+            "check the model, the prompt and max_tokens"
         )
         return (Stop(ExitCode.GAVE_UP, reason),)
 

@@ -37,9 +37,8 @@ class RequestParser:
         self._field_map = FieldMap(settings.map) if settings.map else None
         self._choices = LineChoices(settings)
         self._model = settings.only_model
-        self._texts_are_checked = any(
-            (settings.expect, settings.schema, settings.expect_regex, settings.expect_command)
-        )
+        checks = (settings.expect, settings.schema, settings.expect_regex, settings.expect_command)
+        self._texts_are_checked = any(check is not None for check in checks)
 
     def parse(self, number: int, key: str, text: bytes) -> Request | Failure:
         """Return the request of a line, or a Failure with the code `bad_line`; no line raises an exception."""

@@ -24,12 +24,6 @@ SCHEMA = {
 }
 GOOD = '{"name": "Rome", "size": 3}'
 ASSISTANT = b'"role":"assistant"'
-FAULT = """[[fault]]
-kind = "broken-json"
-every = 5
-lacking = '"role":"assistant"'
-"""
-"""One first answer in five; a model that is told what was wrong does better."""
 
 
 def reply(text: str | None, finish_reason: str = "stop", **message: object) -> ScriptedReply:
