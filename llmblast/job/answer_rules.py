@@ -59,7 +59,7 @@ def _to_model(name: str, settings: Settings, providers: Sequence[Provider]) -> E
     reasons = [reason_against_model(name, provider, endpoint.url) for endpoint, provider in pairs]
     if reasons and all(reason is not None for reason in reasons):
         raise UsageError(
-            f"--escalate {name}: is no endpoint, and no endpoint can be asked for a model of that name: "
+            f"--escalate {name}: names no endpoint, and no endpoint can be asked for a model of that name: "
             f"{settings.endpoints[0].name}: {reasons[0]}: add an endpoint with --url ...,name={name}"
         )
     return Escalation(sum(1 << index for index, reason in enumerate(reasons) if reason is not None), name)

@@ -157,7 +157,7 @@ class SingleSends:
             else:
                 unknown.append(item)
                 wanted += keys
-        found = await self._store.find(wanted) if wanted else {}
+        found: Mapping[bytes, bytes] = await self._store.find(wanted) if wanted else {}
         if found and self._checks is not None and self._checks.command is not None:
             found = await self._accepted(self._checks.command, unknown, found)
         for item in unknown:

@@ -72,7 +72,7 @@ def _in_contents(members: Members, turns: Turns) -> Members:
 
 
 def _in_converse(members: Members, turns: Turns) -> Members:
-    added = [{"role": role, "content": [{"text": text}]} for role, text in turns]
+    added: list[Members] = [{"role": role, "content": [{"text": text}]} for role, text in turns]
     return _added(members, "messages", added, "content")
 
 
@@ -98,10 +98,11 @@ def _joined(before: object, more: object, *, is_user: bool) -> object | None:
         return f"{before}\n\n{more}" if is_user else f"{before}{more}"
     if not isinstance(before, list):
         return None
-    return [
-        *before,
-        *([{"type": "text", "text": more}] if isinstance(more, str) else more if isinstance(more, list) else []),
-    ]
+    return [*before, {"type": "text", "text": more}] if isinstance(more, str) else [*before, *_list(more)]
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 CONVERSATIONS: Final[Mapping[str, Callable[[Members, Turns], Members]]] = {
