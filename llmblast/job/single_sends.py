@@ -31,6 +31,8 @@ from llmblast.watching import Counters
 MAX_WAITING: Final = 10_000
 MAX_WAITING_BYTES: Final = 8 * 1024 * 1024
 """Bounds of the lines that wait for the answer to an equal request; beyond them the reader waits."""
+MAX_ACCEPTED: Final = 100_000
+"""Answers that the command is known to accept, so that equal lines do not run it again."""
 LEFT_PENDING_INTERVAL_S: Final = 0.25
 _LINE_BYTES: Final = 500
 """What a waiting line takes beside its text, roughly."""
@@ -97,6 +99,8 @@ class SingleSends:
         """The lines that wait for each request under way, by its first key."""
         self._waiting = self._waiting_bytes = 0
         self._has_room = asyncio.Event()
+        self._accepted: dict[bytes, None] = {}
+        """Keys of answers that the command has accepted in this run, oldest first."""
 
     @property
     def is_full(self) -> bool:
@@ -159,7 +163,7 @@ class SingleSends:
                 wanted += keys
         found: Mapping[bytes, bytes] = await self._store.find(wanted) if wanted else {}
         if found and self._checks is not None and self._checks.command is not None:
-            found = await self._accepted(self._checks.command, unknown, found)
+            found = await self._accepted_by(self._checks.command, unknown, found)
         for item in unknown:
             keys = item.cache_keys
             if (waiting := self._in_flight.get(keys[0])) is not None:  # an equal line of this batch
@@ -192,7 +196,7 @@ class SingleSends:
                 if finding.problem is None:
                     yield key, reply, answer, finding
 
-    async def _accepted(
+    async def _accepted_by(
         self, command: AnswerCommand, requests: Sequence[Request], found: Mapping[bytes, bytes]
     ) -> Mapping[bytes, bytes]:
         """Return those of the replies that the command accepts, too. Raises CommandBrokenError."""
@@ -201,9 +205,18 @@ class SingleSends:
             key: str(answer.text)
             for request in first_of.values()
             for key, _, answer, _ in self._answers_in(found, request)
+            if key not in self._accepted
         }
         problems = await asyncio.gather(*map(command.find_problem, texts.values()))
-        return {key: found[key] for key, problem in zip(texts, problems, strict=True) if problem is None}
+        refused = {key for key, problem in zip(texts, problems, strict=True) if problem is not None}
+        for key in texts.keys() - refused:
+            self._accept(key)
+        return {key: body for key, body in found.items() if key not in refused}
+
+    def _accept(self, key: bytes) -> None:
+        if len(self._accepted) >= MAX_ACCEPTED:
+            del self._accepted[next(iter(self._accepted))]
+        self._accepted[key] = None
 
     def _keep(self, success: Success, request: Request) -> None:
         if success.invalid is not None:
@@ -216,6 +229,8 @@ class SingleSends:
         key = self._keys.at(endpoint, request)
         if key is not None:
             self._store.keep(key, success.reply.body)
+            if self._checks is not None and self._checks.command is not None:
+                self._accept(key)
 
     def _let_wait(self, request: Request, waiting: list[Request]) -> None:
         waiting.append(request)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import orjson
 import pytest
@@ -314,4 +315,19 @@ async def test_a_command_that_cannot_run_ends_the_run_before_anything_is_sent() 
     ((code, reason),) = world.stopped
     assert code is ExitCode.GAVE_UP
     assert "--expect-command: cannot be run (exit code 127)" in reason
+    await world.store.close()
+
+
+async def test_the_command_reads_equal_answers_once(tmp_path: Path) -> None:
+    """Ten thousand equal lines do not run it ten thousand times."""
+    store = AnswerStore(None)
+    before = World(store)
+    world = World(store, open_checks(Settings(expect_command=f"echo >> {tmp_path / 'runs'}")))
+    before.sends._store = world.store
+    for asked, of in ((ask(1), world), (ask(2, "else"), before)):
+        await of.sent([asked])
+        of.sends.put(success(asked))
+
+    assert await world.sent(*([ask(n), ask(n + 1, "else")] for n in range(3, 9))) == []
+    assert (tmp_path / "runs").read_text() == "\n"
     await world.store.close()
