@@ -525,6 +525,20 @@ class Failure:
 Outcome = Success | Failure
 
 
+@dataclass(frozen=True, slots=True)
+class SchemaMember:
+    """The member by which raw bodies of one dialect ask for answers that fit a schema.
+
+    `names` are its spellings, the usual one first; `value` is a JSON object. A body that has one of the members `own`,
+    or one of the members `own_inside` in a member of that name, has a form of its own and stays as it is.
+    """
+
+    names: tuple[str, ...]
+    value: bytes
+    own: frozenset[str] = frozenset()
+    own_inside: frozenset[str] = frozenset()
+
+
 class UnsupportedError(Exception):
     """A provider's API has no words for a part of a prompt; the text says which."""
 

@@ -24,7 +24,10 @@ MAX_CHECKED_BYTES = 64 * 1024 * 1024
 """A file up to this size is checked whole when it is opened, in some 0.1 s; of a larger one, damage is found later."""
 _CACHE_KIB = 16 * 1024
 _TABLE = "CREATE TABLE answers (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, body BLOB NOT NULL, saved_s INTEGER)"
-_INSERT = "INSERT OR IGNORE INTO answers (key, body, saved_s) VALUES (?, ?, ?)"
+_UPSERT = (
+    "INSERT INTO answers (key, body, saved_s) VALUES (?, ?, ?) "
+    "ON CONFLICT (key) DO UPDATE SET body = excluded.body, saved_s = excluded.saved_s"
+)
 _TEMPORARY = ""
 """SQLite's name for a database without a name: in memory, then in a file that ends with this process."""
 
@@ -43,15 +46,15 @@ class AnswerStore:
         self._connection = self._connect()
 
     def add(self, replies: Mapping[bytes, bytes]) -> None:
-        """Keep the replies under their keys; of several under one key the first counts. Raises StoreError."""
+        """Keep the replies under their keys; of several under one key the last counts: an earlier one did
+        not fit any more, or came to another process. Raises StoreError.
+        """
         now_s = int(time.time())
         rows = [(key, body, now_s) for key, body in replies.items()]
         try:
             with self._connection:  # commits, or rolls back
                 self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany(
-                    "INSERT OR IGNORE INTO answers (key, body, saved_s) VALUES (?, ?, ?)", rows
-                )
+                self._connection.executemany(_UPSERT, rows)
         except sqlite3.Error as error:
             raise StoreError(f"{self.name}: cannot be written: {error}") from None
 

@@ -58,7 +58,7 @@ class StoreThread:
     async def find(self, keys: Sequence[bytes]) -> Replies:
         """Return the replies that are known, by their keys, all that were kept before among them. Raises StoreError."""
         unsaved: Replies = {}
-        for replies in (self._collected, self._being_saved):
+        for replies in (self._being_saved, self._collected):
             if replies:
                 unsaved.update({key: replies[key] for key in keys if key in replies})
         wanted = [key for key in keys if key not in unsaved] if unsaved else keys

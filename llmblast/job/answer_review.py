@@ -69,11 +69,11 @@ class AnswerReview:
             return DONE
         return self._conclude(answered, finding)
 
-    def on_verdict(self, attempt: Attempt, reply: Reply, verdict: Verdict) -> Decisions:
+    def on_verdict(self, attempt: Attempt, endpoint: Endpoint, reply: Reply, verdict: Verdict) -> Decisions:
         """Count a reply without an answer that was paid for, as an empty one."""
         if self.rules.canary is None or reply.cause is not None or not verdict.was_used:
             return DONE
-        stop = self.rules.canary.add(Quality.EMPTY, attempt.request.number)
+        stop = self.rules.canary.add(Quality.EMPTY, attempt.request.number, endpoint.name)
         return stop or (self.rules.canary.on_outage() if self.scheduler.queue.is_outage else DONE)
 
     async def _ask_command(self, command: AnswerCommand, answered: _Answered, finding: Finding) -> None:
@@ -88,7 +88,8 @@ class AnswerReview:
         attempt, endpoint, reply, answer = answered
         stop: Decisions = DONE
         if self.rules.canary is not None:
-            stop = self.rules.canary.add(_quality_of(answer, reply, finding), attempt.request.number)
+            quality = _quality_of(answer, reply, finding)
+            stop = self.rules.canary.add(quality, attempt.request.number, endpoint.name)
         if finding.problem is None:
             self.line_ends.succeed(attempt, endpoint, reply, answer, finding.parsed)
             return stop

@@ -13,6 +13,8 @@ from llmblast.job.decisions import DONE, Decisions, Stop
 
 WINDOW = 200
 """The last answers that are looked at."""
+MAX_NAMED = 5
+"""Endpoints that the reason names."""
 MIN_ROW = 10
 """Bad answers in a row that are enough where all endpoints count as failing."""
 
@@ -33,16 +35,16 @@ class Canary:
     def __init__(self, share: float, flag: str) -> None:
         self._max_bad = share * WINDOW
         self._flag = flag
-        self._last: deque[Quality] = deque(maxlen=WINDOW)
+        self._last: deque[tuple[Quality, str]] = deque(maxlen=WINDOW)
         self._first_bad = 0
         self._bad = 0
         self._row = 0
 
-    def add(self, quality: Quality, line: int) -> Decisions:
-        """Count an answer to a line; stop the run where too many of the last ones are bad."""
-        if len(self._last) == WINDOW and self._last[0] is not Quality.GOOD:
+    def add(self, quality: Quality, line: int, endpoint: str) -> Decisions:
+        """Count an answer of an endpoint to a line; stop the run where too many of the last ones are bad."""
+        if len(self._last) == WINDOW and self._last[0][0] is not Quality.GOOD:
             self._bad -= 1
-        self._last.append(quality)
+        self._last.append((quality, endpoint))
         if quality is Quality.GOOD:
             self._row = 0
             return DONE
@@ -58,10 +60,20 @@ class Canary:
         return self._stop(f"the last {self._row} in a row, from all endpoints") if self._row >= MIN_ROW else DONE
 
     def _stop(self, why: str) -> Decisions:
-        counts = Counter(self._last)
+        counts = Counter(quality for quality, _ in self._last)
         kinds = [f"{counts[kind]} {kind.value}" for kind in Quality if counts[kind] and kind is not Quality.GOOD]
         reason = (
-            f"{self._bad} of the last {len(self._last)} answers are bad ({', '.join(kinds)}), {why}; the first one is "
-            f"that to line {self._first_bad}: check the model, the prompt and max_tokens"
+            f"{self._bad} of the last {len(self._last)} answers are bad ({', '.join(kinds)}), {why}"
+            f"{self._by_endpoint()}; the first one is that to line {self._first_bad}: "
+            "check the model, the prompt and max_tokens"
         )
         return (Stop(ExitCode.GAVE_UP, reason),)
+
+    def _by_endpoint(self) -> str:
+        """Return how many answers of each endpoint are bad, where several have answered: only one may be to blame."""
+        answered = Counter(endpoint for _, endpoint in self._last)
+        if len(answered) < 2:
+            return ""
+        bad = Counter(endpoint for quality, endpoint in self._last if quality is not Quality.GOOD)
+        worst_first = sorted(answered, key=lambda endpoint: bad[endpoint] / answered[endpoint], reverse=True)
+        return "".join(f"; {endpoint}: {bad[endpoint]} of {answered[endpoint]}" for endpoint in worst_first[:MAX_NAMED])

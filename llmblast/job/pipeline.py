@@ -35,6 +35,7 @@ from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Schedul
 from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey, connection_notes, make_target
 from llmblast.setting_loading import parse_hedge, parse_max_errors
 from llmblast.settings import EndpointSettings, Settings
+from llmblast.urls import host_of
 from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, sanitize_text
 from llmblast.writing import FORMATS, OutputFile, Timing, Writer
 
@@ -201,7 +202,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
     writer: Writer | OrderedWriter | ResultQueue = opened.results or _make_writer(
         settings, opened.outputs, opened.defects
     )
-    sends = _make_sends(settings, opened, writer, rules, lambda why: engine.stop(ExitCode.OUTPUT_FAILED, why))
+    sends = _make_sends(settings, opened, writer, rules, lambda code, why: engine.stop(code, why))  # noqa: PLW0108 -- the engine is made below
     sink: Sink = sends or writer
     if rules is not None and rules.command is not None:
         from llmblast.job.answer_review import CheckedSink  # noqa: PLC0415 -- most runs check no answers
@@ -250,7 +251,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
         if not is_once:
             from llmblast.job.repeats import Repeats  # noqa: PLC0415 -- most lines are answered once
 
-            found = Repeats(settings.repeat, counters, answered, failed).batches(found)
+            found = Repeats(settings.repeat, _hosts_of(settings), counters, answered, failed).batches(found)
         if settings.ordered:
             from llmblast.job.announcing_reader import announced  # noqa: PLC0415 -- most runs keep no order
 
@@ -298,7 +299,7 @@ def _make_sends(
     opened: _Opened,
     writer: "Writer | OrderedWriter | ResultQueue",
     rules: "AnswerRules | None",
-    on_unreadable: Callable[[str], None],
+    stop: Callable[[ExitCode, str], None],
 ) -> "SingleSends | None":
     """Return what looks for answers to earlier requests; None without a store."""
     if opened.store is None:
@@ -313,10 +314,18 @@ def _make_sends(
         opened.counters,
         providers=providers_of(settings.endpoints, settings.model),
         names=[endpoint.name for endpoint in settings.endpoints],
-        on_unreadable=on_unreadable,
+        stop=stop,
         fence=opened.defects.fence,
         checks=None if rules is None else rules.checks,
     )
+
+
+def _hosts_of(settings: Settings) -> Mapping[str, set[str]]:
+    """Return the hosts of the endpoints by the kinds of their providers."""
+    hosts: dict[str, set[str]] = {}
+    for endpoint, provider in zip(settings.endpoints, providers_of(settings.endpoints, settings.model), strict=True):
+        hosts.setdefault(provider.kind, set()).add(host_of(endpoint.url) or "")
+    return hosts
 
 
 def _view_limits(settings: Settings, scheduler: Scheduler, engine: Engine, opened: _Opened) -> LimitsView:

@@ -7,25 +7,27 @@ original request to another endpoint or model. Each is a new send, which waits f
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from llmblast.models import Answer, Attempt, InvalidAnswers, RawBody, Request
-from llmblast.providers.conversations import ask_again, with_model
+from llmblast.models import Answer, Attempt, InvalidAnswers, Prompt, Provider, Request, writes_model
+from llmblast.providers.conversations import ask_again, prompt_again
+from llmblast.providers.other_models import with_model
 from llmblast.scheduling import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Escalation:
-    """Where a line goes after its repairs: an endpoint, by the bits of all others, or a model."""
+    """Where a line goes after its repairs: an endpoint, or a model."""
 
     closed_to: int = 0
+    """Bits of all other endpoints, or of those that cannot name the model."""
     model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Repairs:
-    """`kinds` are those of the endpoints' providers, in their order."""
+    """`providers` are those of the endpoints, in their order."""
 
     max_repairs: int
-    kinds: Sequence[str]
+    providers: Sequence[Provider]
     escalation: Escalation | None = None
 
     def next_attempt(self, attempt: Attempt, endpoint: Endpoint, answer: Answer, reason: str) -> Attempt | None:
@@ -36,7 +38,7 @@ class Repairs:
         if past.repairs < self.max_repairs:
             request = self._asking_again(past.original, endpoint, answer, reason)
             past = replace(past, repairs=past.repairs + 1)
-        elif self.escalation is not None:
+        elif self.escalation is not None and not self._is_goal(endpoint, self.escalation):
             request = self._escalated(past.original, self.escalation)
             past = replace(past, is_escalated=True, in_reserve=self.escalation.model is None)
         else:
@@ -63,36 +65,41 @@ class Repairs:
 
         Where that is another form than the line's first one, only endpoints of the same kind can take it.
         """
-        kind, content = self.kinds[endpoint.index], original.content
-        if content is None or isinstance(content, RawBody):
-            body = ask_again(original.kind, original.path, original.body, answer.text, reason)
-            return replace(original, body=body)
+        provider, content = self.providers[endpoint.index], original.content
+        if not isinstance(content, Prompt):
+            provider = self._first_of(original.kind)
+            return replace(original, body=ask_again(provider, original.path, original.body, answer.text, reason))
         path, body, needs_model = original.path, original.body, original.needs_model
-        if kind != original.kind and content.renderings:
-            rendering = content.renderings[kind]
+        if provider.kind != original.kind and content.renderings:
+            rendering = content.renderings[provider.kind]
             path, body, needs_model = rendering.path, rendering.body, rendering.needs_model
+        if writes_model(provider):
+            path, body = provider.render(prompt_again(content, answer.text, reason))
+        else:
+            body = ask_again(provider, path, body, answer.text, reason)
         return replace(
             original,
             path=path,
-            body=ask_again(kind, path, body, answer.text, reason),
-            kind=kind,
+            body=body,
+            kind=provider.kind,
             content=None,
             needs_model=needs_model,
-            closed_to=original.closed_to | self._all_but(kind),
+            closed_to=original.closed_to | self._all_but(provider.kind),
         )
 
     def _escalated(self, original: Request, escalation: Escalation) -> Request:
+        request = replace(original, closed_to=original.closed_to | escalation.closed_to)
         if escalation.model is None:
-            return replace(original, closed_to=original.closed_to | escalation.closed_to)
-        is_raw = original.content is None or isinstance(original.content, RawBody)
-        return replace(
-            original,
-            body=with_model(original.body, escalation.model),
-            content=original.content if is_raw else None,
-            model=escalation.model,
-            needs_model=False,
-            closed_to=original.closed_to if is_raw else original.closed_to | self._all_but(original.kind),
-        )
+            return request
+        return with_model(request, escalation.model, self._first_of(original.kind))
+
+    @staticmethod
+    def _is_goal(endpoint: Endpoint, escalation: Escalation) -> bool:
+        """Return whether lines that are escalated go to the endpoint, and nowhere else."""
+        return escalation.model is None and not escalation.closed_to & endpoint.bit
+
+    def _first_of(self, kind: str) -> Provider:
+        return next(provider for provider in self.providers if provider.kind == kind)
 
     def _all_but(self, kind: str) -> int:
-        return sum(1 << index for index, other in enumerate(self.kinds) if other != kind)
+        return sum(1 << index for index, other in enumerate(self.providers) if other.kind != kind)

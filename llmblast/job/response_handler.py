@@ -74,7 +74,9 @@ class ResponseHandler:
         answer = judge(attempt, reply, wall_now_s, self.providers[endpoint.index])
         if isinstance(answer, Verdict):
             decisions = self._on_failure(attempt, endpoint, reply, answer, now)
-            return decisions if self.review is None else (*decisions, *self.review.on_verdict(attempt, reply, answer))
+            if self.review is not None:
+                decisions = (*decisions, *self.review.on_verdict(attempt, endpoint, reply, answer))
+            return decisions
         if self.hedges.is_on:
             self.hedges.on_answer(attempt, reply, now)
         decisions = DONE

@@ -8,7 +8,7 @@ are not kept, nor are answers that a filter has stopped: both may be different t
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -16,8 +16,11 @@ from typing import Final
 
 from llmblast.caching import Destination, RequestKeys, StoreError, StoreThread
 from llmblast.caching.answer_store import AnswerStore
-from llmblast.checking_answers import AnswerChecks, Finding
+from llmblast.checking_answers import AnswerChecks, AnswerCommand, Finding
+from llmblast.checking_answers.command import CommandBrokenError
+from llmblast.errors import ExitCode
 from llmblast.fence import Fence
+from llmblast.hiding import hide_user
 from llmblast.job.back_pressure import Sink
 from llmblast.job.batch_parser import Batch
 from llmblast.models import Answer, Failure, Line, Outcome, Provider, Reply, Request, Success
@@ -29,6 +32,8 @@ from llmblast.watching import Counters
 MAX_WAITING: Final = 10_000
 MAX_WAITING_BYTES: Final = 8 * 1024 * 1024
 """Bounds of the lines that wait for the answer to an equal request; beyond them the reader waits."""
+MAX_ACCEPTED: Final = 100_000
+"""Answers that the command is known to accept, so that equal lines do not run it again."""
 LEFT_PENDING_INTERVAL_S: Final = 0.25
 _LINE_BYTES: Final = 500
 """What a waiting line takes beside its text, roughly."""
@@ -62,8 +67,8 @@ def request_keys(settings: Settings) -> RequestKeys:
 
 
 class SingleSends:
-    """`providers` and `names` are those of the endpoints, in their order. `on_unreadable` ends the run with a reason
-    when the store cannot be read any more.
+    """`providers` and `names` are those of the endpoints, in their order. `stop` ends the run with a reason when the
+    store cannot be read any more, or the command that checks answers cannot be run.
     """
 
     def __init__(
@@ -75,7 +80,7 @@ class SingleSends:
         *,
         providers: Sequence[Provider],
         names: Sequence[str],
-        on_unreadable: Callable[[str], None],
+        stop: Callable[[ExitCode, str], None],
         fence: Fence,
         checks: AnswerChecks | None = None,
     ) -> None:
@@ -85,13 +90,15 @@ class SingleSends:
         self._counters = counters
         self._readers = {provider.kind: provider.read_answer for provider in reversed(providers)}
         self._index_of = {name: index for index, name in enumerate(names)}
-        self._on_unreadable = on_unreadable
+        self._stop = stop
         self._fence = fence
         self._checks = checks
         self._in_flight: dict[bytes, list[Request]] = {}
         """The lines that wait for each request under way, by its first key."""
         self._waiting = self._waiting_bytes = 0
         self._has_room = asyncio.Event()
+        self._accepted: dict[bytes, None] = {}
+        """Keys of answers that the command has accepted in this run, oldest first."""
 
     @property
     def is_full(self) -> bool:
@@ -104,7 +111,10 @@ class SingleSends:
             try:
                 to_send = await self._without_known(batch)
             except StoreError as error:
-                self._on_unreadable(str(error))
+                self._stop(ExitCode.OUTPUT_FAILED, str(error))
+                return
+            except CommandBrokenError as error:
+                self._stop(ExitCode.GAVE_UP, hide_user(str(error)))
                 return
             yield to_send  # even an empty one: the run looks after its sink and its signals between batches
             await self._wait_for_room()
@@ -148,7 +158,9 @@ class SingleSends:
             else:
                 unknown.append(item)
                 wanted += keys
-        found = await self._store.find(wanted) if wanted else {}
+        found: Mapping[bytes, bytes] = await self._store.find(wanted) if wanted else {}
+        if found and self._checks is not None and self._checks.command is not None:
+            found = await self._accepted_by(self._checks.command, unknown, found)
         for item in unknown:
             keys = item.cache_keys
             if (waiting := self._in_flight.get(keys[0])) is not None:  # an equal line of this batch
@@ -159,7 +171,18 @@ class SingleSends:
         return to_send
 
     def _answer_from(self, found: Mapping[bytes, bytes], request: Request) -> bool:
-        """Answer a line if the store has a reply to its request; return whether it did."""
+        """Answer a line if the store has a reply to its request that passes the checks; return whether it did."""
+        for _, reply, answer, finding in self._answers_in(found, request):
+            self._succeed(request, answer, reply, finding.parsed)
+            return True
+        return False
+
+    def _answers_in(
+        self, found: Mapping[bytes, bytes], request: Request
+    ) -> Iterator[tuple[bytes, Reply, Answer, Finding]]:
+        """Yield key and answer of the replies to a request that pass the checks of this run, which may be others than
+        when they came.
+        """
         for index, key in enumerate(request.cache_keys):
             if (body := found.get(key)) is None:
                 continue
@@ -168,9 +191,29 @@ class SingleSends:
             if isinstance(answer, Answer):
                 finding = Finding() if self._checks is None else self._checks.find(answer.text)
                 if finding.problem is None:
-                    self._succeed(request, answer, reply, finding.parsed)
-                    return True
-        return False
+                    yield key, reply, answer, finding
+
+    async def _accepted_by(
+        self, command: AnswerCommand, requests: Sequence[Request], found: Mapping[bytes, bytes]
+    ) -> Mapping[bytes, bytes]:
+        """Return those of the replies that the command accepts, too. Raises CommandBrokenError."""
+        first_of = {request.cache_keys: request for request in requests}
+        texts = {
+            key: str(answer.text)
+            for request in first_of.values()
+            for key, _, answer, _ in self._answers_in(found, request)
+            if key not in self._accepted
+        }
+        problems = await asyncio.gather(*map(command.find_problem, texts.values()))
+        refused = {key for key, problem in zip(texts, problems, strict=True) if problem is not None}
+        for key in texts.keys() - refused:
+            self._accept(key)
+        return {key: body for key, body in found.items() if key not in refused}
+
+    def _accept(self, key: bytes) -> None:
+        if len(self._accepted) >= MAX_ACCEPTED:
+            del self._accepted[next(iter(self._accepted))]
+        self._accepted[key] = None
 
     def _keep(self, success: Success, request: Request) -> None:
         if success.invalid is not None:
@@ -183,6 +226,8 @@ class SingleSends:
         key = self._keys.at(endpoint, request)
         if key is not None:
             self._store.keep(key, success.reply.body)
+            if self._checks is not None and self._checks.command is not None:
+                self._accept(key)
 
     def _let_wait(self, request: Request, waiting: list[Request]) -> None:
         waiting.append(request)

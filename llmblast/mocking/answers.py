@@ -18,10 +18,10 @@ import orjson
 from llmblast.mocking import anthropic_messages, rankings, responses
 from llmblast.mocking.bedrock_converse import ConverseRequest
 from llmblast.mocking.chat import ChatRequest, check_chat
-from llmblast.mocking.cloud_calls import CONVERSE, GENERATE, RAW_PREDICT
+from llmblast.mocking.cloud_calls import CONVERSE, GENERATE, RAW_PREDICT, STREAM_GENERATE
 from llmblast.mocking.completions import CompletionRequest
 from llmblast.mocking.error_replies import BadRequestError, error_body
-from llmblast.mocking.gemini_contents import ContentsRequest
+from llmblast.mocking.gemini_contents import ContentsRequest, events_of
 from llmblast.mocking.messages import read_messages
 from llmblast.mocking.models import Models
 from llmblast.mocking.parameters import CHAT, COMPLETIONS, EMBEDDINGS, check_parameters
@@ -76,6 +76,7 @@ class Answers:
             anthropic_messages.OPERATION: self._messages,
             RAW_PREDICT: self._messages_without_model,
             GENERATE: self._contents,
+            STREAM_GENERATE: self._streamed_contents,
             CONVERSE: self._converse,
             responses.OPERATION: self._response,
             rankings.RERANK: self._ranking,
@@ -211,6 +212,12 @@ class Answers:
         most = len(request.choices) * self._most(request.cap)
         body = request.whole(model, self._identifier("resp-"))
         return Answer(body, 200, request.prompt_tokens, request.answer_tokens, most, request.text)
+
+    def _streamed_contents(self, asked: dict[str, Any]) -> Answer:
+        answer = self._contents(asked)
+        answer.events = events_of(answer.body)
+        answer.body = b"".join(answer.events)
+        return answer
 
     def _converse(self, asked: dict[str, Any]) -> Answer:
         self.models.name_of(asked)

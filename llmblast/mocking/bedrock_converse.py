@@ -12,6 +12,8 @@ from llmblast.mocking.checks import Check, decimal, integer, texts
 from llmblast.mocking.choices import Maker
 from llmblast.mocking.error_replies import BadRequestError
 from llmblast.mocking.messages import BYTES_PER_TOKEN
+from llmblast.mocking.response_format import Format
+from llmblast.mocking.structured import Place
 from llmblast.mocking.tools import Demand, read_demand
 from llmblast.mocking.wording import Writer
 
@@ -45,8 +47,11 @@ class ConverseRequest:
         self.cap: int | None = config.get("maxTokens")
         prompt, self.prompt_tokens = _read_messages(asked)
         maker = Maker(writer, prompt, config.get("stopSequences") or [], self.cap)
-        demand = _demand(asked)
-        self.choice = maker.say(b"") if demand is None else maker.call(demand, make_id("tooluse_"), b"")
+        demand, wanted = _demand(asked), _format(asked.get("outputConfig"))
+        if demand is not None:
+            self.choice = maker.call(demand, make_id("tooluse_"), b"")
+        else:
+            self.choice = maker.say(b"") if wanted is None else maker.say_json(wanted, b"")
 
     @property
     def text(self) -> str | None:
@@ -79,6 +84,15 @@ class ConverseRequest:
         except orjson.JSONDecodeError:  # cut short by maxTokens
             arguments = {}
         return {"toolUse": {"toolUseId": call.call_id, "name": call.name, "input": arguments}}
+
+
+def _format(given: Any) -> Format | None:
+    """Return the form that `outputConfig` asks for; its schema is a text with JSON."""
+    try:
+        schema = orjson.loads(given["textFormat"]["structure"]["jsonSchema"]["schema"])
+    except (KeyError, TypeError, orjson.JSONDecodeError):
+        return None
+    return Format(schema, Place("outputConfig", "outputConfig"))
 
 
 def _check(asked: Mapping[str, Any]) -> None:

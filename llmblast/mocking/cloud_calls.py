@@ -9,12 +9,14 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 GENERATE, CONVERSE, RAW_PREDICT = "generateContent", "converse", "rawPredict"
+STREAM_GENERATE = "streamGenerateContent"
 GEMINI, BEDROCK, VERTEX_ANTHROPIC, AZURE = "gemini", "bedrock", "vertex-anthropic", "azure"
 _PLACE = r"(?:/projects/[^/]+/locations/[^/]+)?"
+_GENERATES = f"{GENERATE}|{STREAM_GENERATE}"
 _OPENAI = "chat/completions|completions|embeddings"
 
 CALLS = (
-    (GEMINI, rf"/v1(?:beta|beta1|alpha)?{_PLACE}(?:/publishers/google)?/(?:tuned)?[mM]odels/([^/]+):({GENERATE})"),
+    (GEMINI, rf"/v1(?:beta|beta1|alpha)?{_PLACE}(?:/publishers/google)?/(?:tuned)?[mM]odels/([^/]+):({_GENERATES})"),
     (VERTEX_ANTHROPIC, rf"/v1(?:beta1)?{_PLACE}/publishers/anthropic/models/([^/]+):({RAW_PREDICT})"),
     (BEDROCK, rf"(?:/v1)?/model/([^/]+)/({CONVERSE})"),
     (AZURE, rf"/openai/deployments/([^/]+)/({_OPENAI})"),

@@ -4,6 +4,7 @@ The answer's text is exchanged in JSON, so that what no JSON writer lets through
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import orjson
 
@@ -30,10 +31,17 @@ def with_text(answer: Answer, text: bytes) -> bytes:
             choice["message"]["content"] = _PLACEHOLDER
         else:
             choice["text"] = _PLACEHOLDER
-    for block in reply.get("content", ()):
-        if "text" in block:
-            block["text"] = _PLACEHOLDER
+    reply = _without_text(reply, answer.text)
     return orjson.dumps(reply).replace(orjson.dumps(_PLACEHOLDER), text)
+
+
+def _without_text(value: Any, text: str | None) -> Any:
+    """Return a reply of any API with the placeholder in the place of its text."""
+    if isinstance(value, dict):
+        return {name: _without_text(member, text) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_without_text(item, text) for item in value]
+    return _PLACEHOLDER if value == text and text is not None else value
 
 
 def _body(body: bytes, content_type: str | None = None) -> Fault:

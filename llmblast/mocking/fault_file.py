@@ -78,6 +78,10 @@ def _are_counts(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_is_count, value))
 
 
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
@@ -87,10 +91,12 @@ _SECONDS = (_is_number(0, 1e9), "seconds, such as 2.5")
 _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "kind": (lambda value: _is_text(value) or _is_count(value), 'the name of a fault, such as "500"'),
     "share": (_is_number(0, 1), "a number from 0 to 1"),
+    "even": (_is_flag, "true or false"),
     "requests": (_are_counts, "a list of whole numbers above 0, such as [1, 7]"),
     "every": _COUNT,
     "containing": (_is_text, "a text in the bodies of these requests"),
     "lacking": (_is_text, "a text that the bodies of these requests do not have"),
+    "first_answers": (_is_flag, "true or false"),
     "sends": _COUNT,
     "from_s": _SECONDS,
     "to_s": (_is_number(0, math.inf), "seconds, such as 2.5"),

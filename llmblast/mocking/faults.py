@@ -1,11 +1,12 @@
 """Draw the fault and the latency of each request from the seed and the body, not from the order of arrival.
 
 Two runs that send the same bodies meet the same faults, however many connections they use and whatever comes first. A
-body that is sent again has a new draw, so that a retry can succeed. Only rules that name requests, moments or a number
-of times look at the order of arrival.
+body that is sent again has a new draw, so that a retry can succeed. Only rules that name requests, moments, a number of
+times or an even share look at the order of arrival.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -20,6 +21,8 @@ from llmblast.mocking.settings import MockSettings
 FAULTS: Mapping[str, Fault] = {**STATUSES, **BODIES, **ANSWERS, **WIRES}
 """All faults by the name that a rule's `kind` has for them."""
 MAX_BODIES_REMEMBERED = 100_000
+_ROUNDING = 1e-9
+_ANSWER = re.compile(rb'"role"\s*:\s*"(?:assistant|model)"')
 _HALF_BITS = 64
 _HALF_RANGE = float(2**_HALF_BITS)
 
@@ -28,18 +31,21 @@ _HALF_RANGE = float(2**_HALF_BITS)
 class Rule:
     """Select requests that meet a fault, among those that the limits admit: all conditions have to hold.
 
-    `share` of them, drawn; `requests` by their number in order of arrival, from 1; every n-th; those whose body has
-    `containing` in it, or does not have `lacking` in it; the first so many `sends` of a body; from second `from_s` to
-    `to_s` after the server's first request; so many `times` in all. `seconds` is how long the fault lasts or asks to
-    wait for.
+    `share` of them, drawn, or `even`, so that 0.2 is each fifth one; `requests` by their number in order of arrival,
+    from 1; every n-th; those whose body has `containing` in it, or does not have `lacking` in it; the first so many
+    `sends` of a body; from second `from_s` to `to_s` after the server's first request; so many `times` in all.
+    `first_answers` leaves out requests with an answer of the model in them. `seconds` is how long the fault lasts or
+    asks to wait for.
     """
 
     kind: str
     share: float | None = None
+    even: bool = False
     requests: Sequence[int] | None = None
     every: int | None = None
     containing: str | None = None
     lacking: str | None = None
+    first_answers: bool = False
     sends: int | None = None
     from_s: float = 0.0
     to_s: float = math.inf
@@ -55,6 +61,7 @@ class Rule:
             and self.from_s <= since_first_s < self.to_s
             and (self.containing is None or self.containing.encode() in body)
             and (self.lacking is None or self.lacking.encode() not in body)
+            and not (self.first_answers and _ANSWER.search(body))
         )
 
 
@@ -66,6 +73,7 @@ def rules_of(settings: MockSettings) -> list[Rule]:
         Rule(kind=too_many, share=settings.rate_limited, seconds=settings.retry_after),
         Rule(kind="closed", share=settings.broken),
         Rule(kind="half", share=settings.malformed),
+        Rule(kind="broken-json", share=settings.invalid, even=True, first_answers=True),
     )
     return [rule for rule in rules if rule.share]
 
@@ -83,6 +91,7 @@ class Faults:
         self._key = settings.seed.to_bytes(8, "big")
         self._times_seen: dict[int, int] = {}
         self._times_met = dict.fromkeys(self._rules, 0)
+        self._times_covered = dict.fromkeys(self._rules, 0)
         self._first_s = math.inf
 
     @property
@@ -106,6 +115,10 @@ class Faults:
     def _rule_at(self, point: float, covering: Sequence[Rule]) -> Rule | None:
         for rule in covering:
             share = 1.0 if rule.share is None else rule.share
+            if rule.even:
+                before = self._times_covered[rule]
+                self._times_covered[rule] += 1
+                share = float(int((before + 1) * share + _ROUNDING) > int(before * share + _ROUNDING))
             if point >= share:
                 point -= share
             elif rule.times is None or self._times_met[rule] < rule.times:

@@ -14,6 +14,7 @@ from llmblast.mocking.choices import Choice, Maker
 from llmblast.mocking.error_replies import BadRequestError
 from llmblast.mocking.messages import BYTES_PER_TOKEN
 from llmblast.mocking.response_format import Format
+from llmblast.mocking.streaming import event
 from llmblast.mocking.structured import Place
 from llmblast.mocking.tools import Demand, read_demand
 from llmblast.mocking.wording import Writer, salt_of
@@ -101,6 +102,25 @@ class ContentsRequest:
         thoughts = [{"text": _THOUGHT, "thought": True}] if self._shows_thoughts else []
         reason = _FINISH_REASONS.get(choice.finish_reason, "STOP")
         return {"content": {"parts": [*thoughts, part], "role": "model"}, "finishReason": reason, "index": index}
+
+
+def events_of(body: bytes) -> tuple[bytes, ...]:
+    """Return a reply as a stream, `?alt=sse`: each word of the texts comes alone, and the end with the last one.
+
+    Source: https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent
+    """
+    reply = orjson.loads(body)
+    parts = [
+        (candidate["index"], {**part, **({"text": piece} if piece else {})})
+        for candidate in reply["candidates"]
+        for part in candidate["content"]["parts"]
+        for piece in re.findall(r"\S+\s*|\s+", part.get("text") or "") or [""]
+    ]
+    told = [{"candidates": [{"content": {"parts": [part], "role": "model"}, "index": at}]} for at, part in parts]
+    ends = [
+        {"finishReason": candidate["finishReason"], "index": candidate["index"]} for candidate in reply["candidates"]
+    ]
+    return tuple(event({**reply, "candidates": ends, **more}) for more in (*told, {}))
 
 
 def _arguments(text: str) -> object:

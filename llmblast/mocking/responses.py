@@ -11,6 +11,8 @@ from llmblast.mocking.choices import Maker
 from llmblast.mocking.error_replies import invalid_type, missing
 from llmblast.mocking.messages import BYTES_PER_TOKEN
 from llmblast.mocking.parameters import check_parameters
+from llmblast.mocking.response_format import Format
+from llmblast.mocking.structured import Place
 from llmblast.mocking.wording import Writer
 
 OPERATION = "responses"
@@ -47,7 +49,8 @@ class ResponsesRequest:
         prompt, letters, images = _read_input(asked.get("input"))
         letters += len(asked.get("instructions") or "")
         self.prompt_tokens = max(1, letters // BYTES_PER_TOKEN + images * _IMAGE_TOKENS)
-        self.choice = Maker(writer, prompt, (), self.cap).say(b"")
+        maker, wanted = Maker(writer, prompt, (), self.cap), _format(asked.get("text"))
+        self.choice = maker.say(b"") if wanted is None else maker.say_json(wanted, b"")
 
     def whole(self, model: str, created_s: int, make_id: Callable[[str], str]) -> dict[str, object]:
         """Return the reply, with all members that the API documents as required."""
@@ -81,6 +84,14 @@ class ResponsesRequest:
                 "total_tokens": self.prompt_tokens + said,
             },
         }
+
+
+def _format(given: object) -> Format | None:
+    """Return the form that `text.format` asks for; None for a plain text."""
+    wanted = given.get("format") if isinstance(given, dict) else None
+    if not isinstance(wanted, dict) or wanted.get("type") not in ("json_object", "json_schema"):
+        return None
+    return Format(wanted.get("schema"), Place("text.format", "text.format"))
 
 
 def _number(given: float | None) -> float:

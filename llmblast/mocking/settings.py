@@ -37,6 +37,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "rate_limited": _SHARE,
     "broken": _SHARE,
     "malformed": _SHARE,
+    "invalid": _SHARE,
     "retry_after": (0, 1e6),
     "tokens": (1, 1e5),
     "sigma": (0, 3),
@@ -96,6 +97,9 @@ class MockSettings:
     rate_limited: float = _setting(0.0, "Share of requests that get a 429 without any limit.")
     broken: float = _setting(0.0, "Share of requests whose connection is closed without an answer.")
     malformed: float = _setting(0.0, "Share of requests that get a 200 whose body is not JSON.")
+    invalid: float = _setting(
+        0.0, "Share of answers whose text is broken JSON; a model that is told what was wrong does better."
+    )
     unauthorized: bool = _setting(False, "Answer every request with a 401.")
     retry_after: float = _setting(1.0, "Seconds to wait that the 429s of --rate-limited name.")
     tokens: int = _setting(32, "Mean completion tokens.")

@@ -15,7 +15,7 @@ from llmblast.providers.finish_reasons import is_filtered, is_flagged
 from llmblast.providers.gemini import Gemini
 from llmblast.providers.openai import OpenAI
 from llmblast.providers.openai_responses import OpenAIResponses
-from llmblast.providers.seeds import seed_member
+from llmblast.providers.seeds import seed_place
 from llmblast.providers.vertex import Vertex, VertexAnthropic
 from llmblast.settings import EndpointSettings
 from llmblast.urls import host_of
@@ -28,7 +28,7 @@ __all__ = [
     "provider_of",
     "provider_of_key",
     "providers_of",
-    "seed_member",
+    "seed_place",
 ]
 
 _CUSTOM = "custom"

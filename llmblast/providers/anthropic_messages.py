@@ -12,7 +12,7 @@ import orjson
 from llmblast.models import Answer, Part, Prompt, Reply, ReplyError, UnsupportedError
 from llmblast.providers.chat_parts import is_text
 from llmblast.providers.rendering import SharedTail, unsupported_param
-from llmblast.providers.structured_outputs import schema_in_messages
+from llmblast.providers.structured_outputs import with_schema
 from llmblast.providers.usage import has_usage
 
 DEFAULT_MAX_TOKENS = 4096
@@ -85,10 +85,7 @@ def _tail(prompt: Prompt) -> bytes:
     the schema.
     """
     members: dict[str, object] = {"system": prompt.system} if prompt.system else {}
-    members.update(_translated(prompt.params))
-    if prompt.schema is not None:
-        name, value = schema_in_messages(prompt.schema)
-        members.setdefault(name, value)
+    members.update(_translated(with_schema(prompt.params, prompt.schema, "anthropic.messages")))
     return b"}]," + orjson.dumps(members)[1:]
 
 

@@ -115,7 +115,7 @@ class Converse:
 
 def _tail(prompt: Prompt) -> bytes:
     """Return a body from the end of its messages on."""
-    params = with_schema(prompt.params, prompt.schema)
+    params = with_schema(prompt.params, prompt.schema, "bedrock.converse")
     members: dict[str, object] = {"system": [{"text": prompt.system}]} if prompt.system else {}
     config: dict[str, object] = {}
     additional: dict[str, object] = {}

@@ -90,7 +90,7 @@ def _tail(prompt: Prompt) -> bytes:
     system = prompt.system
     members: dict[str, object] = {"systemInstruction": {"parts": [{"text": system}]}} if system else {}
     config: dict[str, object] = {}
-    for name, value in with_schema(prompt.params, prompt.schema).items():
+    for name, value in with_schema(prompt.params, prompt.schema, "gemini.generate").items():
         if value is None or name in _UNSUPPORTED:
             continue
         if (translate := _TRANSLATIONS.get(name)) is not None:

@@ -20,6 +20,7 @@ _loads: Final = orjson.loads
 _dumps: Final = orjson.dumps
 _KIND: Final = "openai"
 _CHAT: Final = "chat/completions"
+_DIALECT: Final = "openai.chat"
 RESPONSES: Final = "responses"
 _WITH_CHOICES: Final = (_CHAT, "completions")
 """Paths whose plain replies are read here; `odd_replies` reads all others."""
@@ -135,10 +136,9 @@ def _tail(params: Mapping[str, object], schema: Mapping[str, object] | None) -> 
     """Return a body from the content of the user message on. A form of the answer among the parameters counts more than
     the schema.
     """
-    members = dict(params)
+    members = params
     if schema is not None:
-        from llmblast.providers.structured_outputs import schema_in_chat  # noqa: PLC0415 -- most runs have no schema
+        from llmblast.providers.structured_outputs import with_schema  # noqa: PLC0415 -- most runs have no schema
 
-        name, value = schema_in_chat(schema)
-        members.setdefault(name, value)
+        members = with_schema(params, schema, _DIALECT)
     return b"}]," + orjson.dumps(members)[1:] if members else b"}]}"

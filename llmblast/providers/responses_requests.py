@@ -65,7 +65,7 @@ def _media_part(part: Part) -> Mapping[str, object]:
 def _tail(prompt: Prompt) -> bytes:
     """Return a body from the end of the input on."""
     members: dict[str, object] = {"instructions": prompt.system} if prompt.system else {}
-    for name, value in with_schema(prompt.params, prompt.schema).items():
+    for name, value in with_schema(prompt.params, prompt.schema, "openai.responses").items():
         if name in _UNSUPPORTED:
             continue
         translate = _TRANSLATIONS.get(name)

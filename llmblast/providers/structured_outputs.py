@@ -1,17 +1,22 @@
 """Structured outputs: how each API is asked for an answer that fits a JSON Schema.
 
-An API that has a form for it is one function and one line in `SCHEMA_MEMBERS`. The others get the prompt alone; answers
-are checked here in any case.
+An API that has a form for it is one line in `SCHEMA_FORMS`. The others get the prompt alone; answers are checked here
+in any case. A request that has a form of its own keeps it.
 
 Sources: https://platform.openai.com/docs/guides/structured-outputs (chat: `response_format`, Responses: `text.format`),
-https://platform.claude.com/docs/en/build-with-claude/structured-outputs (`output_config.format`), and
+https://platform.claude.com/docs/en/build-with-claude/structured-outputs (`output_config.format`),
+https://ai.google.dev/api/generate-content (`generationConfig`),
+https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html (`outputConfig.textFormat`),
+https://docs.vllm.ai/en/latest/features/structured_outputs.html, and
 `transform_schema` in https://github.com/anthropics/anthropic-sdk-python/blob/main/src/anthropic/lib/_parse/_transform.py
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
+
+from llmblast.models import SchemaMember
 
 Schema = Mapping[str, object]
 _NAME: Final = "answer"
@@ -32,38 +37,91 @@ _MAPS: Final = ("properties", "$defs")
 _LISTS: Final = ("anyOf", "allOf")
 
 
-def schema_in_chat(schema: Schema) -> tuple[str, object]:
-    """Return name and value of the member of a chat request."""
-    return "response_format", {"type": "json_schema", "json_schema": _openai_form(schema)}
+class _Form(NamedTuple):
+    """Form of one dialect: spellings of the member, what makes its value, and members that are forms of their own, in
+    the body and inside that member.
+    """
+
+    names: tuple[str, ...]
+    make: Callable[[Schema], Schema]
+    own: frozenset[str] = frozenset()
+    own_inside: frozenset[str] = frozenset()
 
 
-def schema_in_responses(schema: Schema) -> tuple[str, object]:
-    """Return name and value of the member of a request of the Responses API."""
-    return "text", {"format": {"type": "json_schema", **_openai_form(schema)}}
+def _in_chat(schema: Schema) -> Schema:
+    return {"type": "json_schema", "json_schema": _openai_form(schema)}
 
 
-def schema_in_messages(schema: Schema) -> tuple[str, object]:
-    """Return name and value of the member of a request of Anthropic's Messages API."""
-    return "output_config", {"format": {"type": "json_schema", "schema": _anthropic_form(schema)}}
+def _in_responses(schema: Schema) -> Schema:
+    return {"format": {"type": "json_schema", **_openai_form(schema)}}
 
 
-def with_schema(params: Schema, schema: Schema | None) -> Schema:
-    """Return parameters that ask for the schema as chat requests do, for providers that translate these."""
-    return params if schema is None else dict([schema_in_chat(schema), *params.items()])
+def _in_messages(schema: Schema) -> Schema:
+    return {"format": {"type": "json_schema", "schema": _anthropic_form(schema)}}
 
 
-SCHEMA_MEMBERS: Final[Mapping[str, Callable[[Schema], tuple[str, object]]]] = {
-    "openai.chat": schema_in_chat,
-    "openai.responses": schema_in_responses,
-    "anthropic.messages": schema_in_messages,
+def _in_contents(schema: Schema) -> Schema:
+    return {"responseMimeType": "application/json", "responseJsonSchema": schema}
+
+
+def _in_converse(schema: Schema) -> Schema:
+    named = {"schema": orjson.dumps(_anthropic_form(schema)).decode(), "name": _NAME}
+    return {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": named}}}
+
+
+_OWN_IN_CHAT: Final = frozenset(
+    (
+        *("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+        *("grammar", "json_schema", "regex", "ebnf"),
+    )
+)
+"""Also the parameters of vLLM, llama.cpp and SGLang."""
+_OWN_IN_CONFIG: Final = frozenset(
+    (
+        *("responseSchema", "responseJsonSchema", "responseMimeType", "responseFormat"),
+        *("response_schema", "response_json_schema", "response_mime_type", "response_format"),
+    )
+)
+_FORMAT: Final = frozenset(("format",))
+SCHEMA_FORMS: Final[Mapping[str, _Form]] = {
+    "openai.chat": _Form(("response_format",), _in_chat, _OWN_IN_CHAT),
+    "openai.responses": _Form(("text",), _in_responses, own_inside=_FORMAT),
+    "anthropic.messages": _Form(("output_config",), _in_messages, frozenset(("output_format",)), _FORMAT),
+    "gemini.generate": _Form(("generationConfig", "generation_config"), _in_contents, own_inside=_OWN_IN_CONFIG),
+    "bedrock.converse": _Form(("outputConfig",), _in_converse, own_inside=frozenset(("textFormat",))),
 }
 """By dialect of the request."""
 
 
-def schema_members(schema: Schema) -> Mapping[str, tuple[str, bytes]]:
-    """Return by dialect the name of the member that raw bodies need for the schema, and the whole member as JSON."""
-    made = {dialect: make(schema) for dialect, make in SCHEMA_MEMBERS.items()}
-    return {dialect: (name, orjson.dumps({name: value})[1:-1]) for dialect, (name, value) in made.items()}
+def with_schema(params: Schema, schema: Schema | None, dialect: str) -> Schema:
+    """Return the parameters of a prompt, which may be those of chat requests, with the dialect's member for the schema.
+
+    They stay as they are where they ask for a form of the answer themselves, by the names of either API.
+    """
+    if schema is None:
+        return params
+    form = SCHEMA_FORMS[dialect]
+    name = next((name for name in form.names if name in params), form.names[0])
+    inside = params.get(name)
+    if _has(params, form.own | form.own_inside | _OWN_IN_CHAT):
+        return params
+    if inside is None:
+        return {**params, name: form.make(schema)}
+    if not isinstance(inside, Mapping) or _has(inside, form.own_inside):
+        return params
+    return {**params, name: {**inside, **form.make(schema)}}
+
+
+def schema_members(schema: Schema) -> Mapping[str, SchemaMember]:
+    """Return by dialect the member that raw bodies need for the schema."""
+    return {
+        dialect: SchemaMember(form.names, orjson.dumps(form.make(schema)), form.own, form.own_inside)
+        for dialect, form in SCHEMA_FORMS.items()
+    }
+
+
+def _has(members: Schema, names: frozenset[str]) -> bool:
+    return any(members[name] is not None for name in names.intersection(members))
 
 
 def _openai_form(schema: Schema) -> dict[str, object]:

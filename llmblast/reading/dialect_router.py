@@ -5,14 +5,22 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from llmblast.models import PathProvider, Prompt, Provider, RawBody, Request, names_model_in_path
+from llmblast.models import (
+    PathProvider,
+    Prompt,
+    Provider,
+    RawBody,
+    Request,
+    SchemaMember,
+    names_model_in_path,
+)
 from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model
 from llmblast.reading.members import take_out
 
 _MODEL: Final = ("model",)
 
-SchemaMembers = Mapping[str, tuple[str, bytes]]
-"""By dialect: a name, and the whole member of that name as JSON."""
+SchemaMembers = Mapping[str, SchemaMember]
+"""By dialect."""
 
 
 class Route(NamedTuple):
@@ -75,8 +83,8 @@ class DialectRouter:
             if route.addressing is not None:
                 path, body = route.addressing.path_for(path, model), take_out(body, _MODEL)[0]
         sent = body
-        if self._schema_members and (member := self._schema_members.get(dialect)) and member[0] not in members:
-            sent = b"{%b,%b" % (member[1], body[1:])
+        if self._schema_members and (member := self._schema_members.get(dialect)) is not None:
+            sent = _with_schema(member, body, members)
         return Request(
             number,
             key,
@@ -89,7 +97,7 @@ class DialectRouter:
             kind=route.kind,
             content=route.content,
             closed_to=closed_to,
-            needs_model=needs_model(members),
+            needs_model=needs_model(members) or (model is not None and route.addressing is not None),
             model=model,
             max_tokens=max_tokens_of(members),
             output_format=output_format,
@@ -129,6 +137,28 @@ class DialectRouter:
                 return route
         kinds = " and ".join(self._by_kind)
         raise BadLine(f"no endpoint takes {dialect} requests, all speak {kinds}: add one that does with --url")
+
+
+def _with_schema(member: SchemaMember, body: bytes, members: Mapping[str, object]) -> bytes:
+    """Return a body that asks for the schema, unless it has a form of its own. The bytes of its members stay."""
+    if _any_set(member.own, members):
+        return body
+    name = next((name for name in member.names if name in members), None)
+    inside = None if name is None else members[name]
+    value = member.value
+    if name is not None and inside is not None:
+        if type(inside) is not dict or _any_set(member.own_inside, inside):
+            return body
+        body, taken = take_out(body, (name,))
+        rest, _ = take_out(orjson.dumps(taken[name]), member.own_inside)
+        value = value if rest == b"{}" else b"%b,%b" % (value[:-1], rest[1:])
+    elif name is not None:
+        body, _ = take_out(body, (name,))
+    return b'{"%b":%b,%b' % ((name or member.names[0]).encode(), value, body[1:])
+
+
+def _any_set(names: Iterable[str], members: Mapping[str, object]) -> bool:
+    return any(members.get(name) is not None for name in names)
 
 
 def _bits(flags: Iterable[bool]) -> int:

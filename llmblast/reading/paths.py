@@ -42,6 +42,12 @@ _ONLY_IN_RESPONSES = frozenset(
 DIALECTS: Mapping[str, str] = {path: f"openai.{path}" for path in API_PATHS} | {"chat/completions": "openai.chat"}
 """The name of each API by its path."""
 
+WITHOUT_TEXT = frozenset(API_PATHS) - {
+    *("chat/completions", "completions", "responses", "audio/transcriptions", "audio/translations"),
+    *("fim/completions", "agents/completions"),
+}
+"""Paths whose answers are vectors, scores or files."""
+
 
 @lru_cache(maxsize=256)
 def path_of_url(url: str) -> str | None:

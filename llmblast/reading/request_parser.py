@@ -14,6 +14,7 @@ from llmblast.reading.input_places import LINE, input_place
 from llmblast.reading.line_choices import ENDPOINT, HEADERS, LineChoices
 from llmblast.reading.lines import BOM
 from llmblast.reading.oversized_line import OversizedLine
+from llmblast.reading.paths import WITHOUT_TEXT
 from llmblast.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class RequestParser:
         self._field_map = _open_map(settings.map) if settings.map else None
         self._choices = LineChoices(settings)
         self._model = settings.only_model
+        checks = (settings.expect, settings.schema, settings.expect_regex, settings.expect_command)
+        self._texts_are_checked = any(check is not None for check in checks)
 
     def parse(self, number: int, key: str, text: bytes) -> Request | Failure:
         """Return the request of a line, or a Failure with the code `bad_line`; no line raises an exception."""
@@ -65,6 +68,10 @@ class RequestParser:
                 request = self._parse_with_choices(number, key, text, fields)
             else:
                 request = self._detector.format_of(fields).parse(number, key, text, fields)
+            if self._texts_are_checked and request.path in WITHOUT_TEXT:
+                raise BadLine(
+                    f"answers of {request.path} have no text to check: send such lines in a run without checks"
+                )
         except (BadLine, UnsupportedError) as error:
             reason = error if isinstance(error, BadLine) else BadLine(str(error))
             return self._failure(Line(number, key, original, _readable_id(fields, number)), reason)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from llmblast.errors import UsageError
-from llmblast.models import Part, Prompt, Request, UnsupportedError, names_model_in_path
+from llmblast.models import Part, Prompt, Request, UnsupportedError, names_model_in_path, writes_model
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import MEDIA_KINDS, STREAM_REFUSAL, BadLine, max_tokens_of, own_id, without
@@ -45,8 +45,9 @@ class Simple:
         self._max_tokens = max_tokens_of(settings.params)
         self._takes_model = settings.prompt is not None and settings.format == "auto"
         self._router = router if router.is_mixed else None
+        self._keeps_prompt = router.is_mixed or writes_model(router.first)
         self._first = router.first
-        self._render, self._kind = router.first.render, router.first.kind
+        self._render = router.first.render
         try:
             router.render_first(Prompt("", settings.system, (), settings.params))
         except (BadLine, UnsupportedError) as error:
@@ -104,7 +105,7 @@ class Simple:
         if model is not None:
             reserved |= _MODEL
         asks, render = Prompt(prompt, system, parts, params, model, self._schema), self._render
-        kind, closed_to = self._kind, 0
+        kind, closed_to = self._first.kind, 0
         provider = self._first
         if self._router is not None:
             provider, closed_to = self._router.choose(asks)
@@ -129,7 +130,7 @@ class Simple:
             path=path,
             body=body,
             kind=kind,
-            content=asks if self._router is not None else None,
+            content=asks if self._keeps_prompt else None,
             closed_to=closed_to,
             needs_model=True,
             model=model,

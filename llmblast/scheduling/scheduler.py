@@ -43,7 +43,9 @@ class Scheduler:
         self.enabled = self.endpoints
         """Those that are not disabled."""
         self.reserve: tuple[Endpoint, ...] = ()
-        """The endpoint that gets only lines whose answers from the others did not fit, unless it is disabled."""
+        """The endpoint that gets only lines whose answers from the others did not fit, and those that only it can take,
+        unless it is disabled.
+        """
         self.run_limits = run_limits
         """The limits over all endpoints."""
         self.wake_at = math.inf
@@ -201,7 +203,9 @@ class Scheduler:
         self.reserve = tuple(e for e in self.reserve if e is not endpoint)
 
     def keep_in_reserve(self, endpoint: Endpoint) -> None:
-        """Send only escalated lines to this endpoint. It is none of those that the run as a whole depends on."""
+        """Send only escalated lines to this endpoint, and those that no other can take. The run as a whole does not
+        depend on it.
+        """
         self.enabled = tuple(e for e in self.enabled if e is not endpoint)
         self.reserve = (endpoint,)
 
@@ -231,13 +235,19 @@ class Scheduler:
     def usable_for(self, attempt: Attempt) -> Sequence[Endpoint]:
         """Return the endpoints that speak the request's API, have not refused it and accept its model."""
         usable, model = self.enabled, attempt.request.model
-        if attempt.invalid is not None and attempt.invalid.in_reserve:
+        is_escalated = attempt.invalid is not None and attempt.invalid.in_reserve
+        if is_escalated or (self.reserve and self._only_reserve_takes(attempt.request)):
             usable = self.reserve
         if barred := attempt.refused_by | attempt.request.closed_to:
             usable = tuple(endpoint for endpoint in usable if not barred & endpoint.bit)
         if model is not None:
             usable = tuple(endpoint for endpoint in usable if not endpoint.has_lost(model))
         return usable
+
+    def _only_reserve_takes(self, request: Request) -> bool:
+        """Return whether a line is closed to all other endpoints: it may name that one."""
+        closed_to = request.closed_to
+        return closed_to != 0 and all(closed_to & e.bit for e in self.endpoints if e not in self.reserve)
 
     def _pay(self, attempt: Attempt, endpoint: Endpoint, tokens: Tokens, now: float) -> None:
         self.run_limits.acquire(tokens, now)

@@ -35,7 +35,7 @@ class LeanChannel:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._target = target
-        self._kind = target.provider.kind
+        self._kind = "" if target.model_directory else target.provider.kind
         self._timeout_s = timeout_s
         connector = new_connector(
             target.base,

@@ -63,6 +63,10 @@ class Target:
     """A body without a model gets one as its first member."""
     unix_socket: str | None = None
     """The file at which the server listens, where that is no port."""
+    model_directory: str = ""
+    """Last segments of the base URL, with `{model}`, where they name the model: those of a line with a model of its own
+    name that.
+    """
 
     def with_key(self, key: str) -> "Target":
         """Return the same target with another API key."""
@@ -75,7 +79,12 @@ class Target:
 
     def rendering_of(self, request: Request) -> Request | Rendering:
         """Return path and body for this endpoint's provider: the request's, or rendered once for each other kind."""
-        return rendering_for(self.provider, request)
+        rendering = rendering_for(self.provider, request)
+        model = rendering.model
+        if not self.model_directory or model is None:
+            return rendering
+        path = f"{_with_model(self.model_directory, model)}/{rendering.path}"
+        return Rendering(path, rendering.body, rendering.needs_model, model)
 
     def body_of(self, request: Request | Rendering) -> bytes:
         """Return the JSON to send: the request's, with this endpoint's model where it names none."""
@@ -101,6 +110,8 @@ class Target:
     def url_of(self, path: str) -> str:
         """Return the URL for `path`; a query in the base URL, such as `?api-version=`, stays at its end."""
         parts = urlsplit(self.base)
+        if self.model_directory and not path.startswith(self.model_directory.partition(MODEL_PLACE)[0]):
+            path = f"{_with_model(self.model_directory, self.model)}/{path}"
         if self.addressing is not None:
             path = self.addressing.path_for(path, self.model)
         base = re.sub(_VERSION, "", parts.path) if re.match(_OWN_VERSION, path) else parts.path
@@ -116,7 +127,7 @@ def rendering_for(provider: Provider, request: Request) -> Request | Rendering:
         path = provider.dialects[content.dialect]
         if request.model is not None and names_model_in_path(provider):
             path = provider.path_for(path, request.model)
-        return Rendering(path, request.body, request.needs_model)
+        return Rendering(path, request.body, request.needs_model, request.model)
     if content.renderings is None:
         content.renderings = {}
     rendering = content.renderings.get(kind)
@@ -160,9 +171,9 @@ def make_target(
     name = model_of(endpoint, model, provider, is_mock=is_mock)
     prefix = b'{"model":' + orjson.dumps(name) + b"," if name and not writes_model(provider) else b""
     addressing = provider if names_model_in_path(provider) else None
-    base = provider.base_url(endpoint.url)
-    if MODEL_PLACE in base:
-        base = base.replace(MODEL_PLACE, quote(name or _missing_model(endpoint, provider), safe=""))
+    base, directory = _split_at_model(provider.base_url(endpoint.url))
+    if directory and name is None:
+        _missing_model(endpoint, provider)
     target = Target(
         endpoint.name,
         base,
@@ -178,6 +189,7 @@ def make_target(
         name or "",
         addressing is None and not writes_model(provider),
         endpoint.unix_socket,
+        directory,
     )
     return target if key is None else target.with_key(key)
 
@@ -202,6 +214,19 @@ def check_model(endpoint: EndpointSettings, model: str | None, provider: Provide
     name = model_of(endpoint, model, provider)
     if name is None and MODEL_PLACE in provider.base_url(endpoint.url):
         _missing_model(endpoint, provider)
+
+
+def _split_at_model(base: str) -> tuple[str, str]:
+    """Return a base URL without the segments that name the model, and these: `deployments/{model}`."""
+    parts = urlsplit(base)
+    if MODEL_PLACE not in parts.path:
+        return base, ""
+    path, name, place = parts.path.rsplit("/", 2)
+    return parts._replace(path=path).geturl(), f"{name}/{place}"
+
+
+def _with_model(directory: str, model: str) -> str:
+    return directory.replace(MODEL_PLACE, quote(model, safe=""))
 
 
 def _missing_model(endpoint: EndpointSettings, provider: Provider) -> NoReturn:

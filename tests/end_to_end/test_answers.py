@@ -24,12 +24,6 @@ SCHEMA = {
 }
 GOOD = '{"name": "Rome", "size": 3}'
 ASSISTANT = b'"role":"assistant"'
-FAULT = """[[fault]]
-kind = "broken-json"
-every = 5
-lacking = '"role":"assistant"'
-"""
-"""One first answer in five; a model that is told what was wrong does better."""
 
 
 def reply(text: str | None, finish_reason: str = "stop", **message: object) -> ScriptedReply:
@@ -63,8 +57,7 @@ def test_answers_that_do_not_fit_are_repaired(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, kind: str
 ) -> None:
     """One in five is broken: in the end all are valid, and the repairs are counted apart."""
-    (tmp_path / "faults.toml").write_text(FAULT)
-    server = start_mock(f"latency=0&faults={tmp_path / 'faults.toml'}")
+    server = start_mock("latency=0&invalid=0.2")
     write_prompts(tmp_path / "prompts.jsonl", 1000)
     write_schema(tmp_path)
 
@@ -78,7 +71,7 @@ def test_answers_that_do_not_fit_are_repaired(
     repaired = [record for record in saved if "repairs" in record]
     assert all((record["repairs"], record["attempts"]) == (1, 2) for record in repaired)
     assert all(record["invalid_usage"]["completion_tokens"] > 0 for record in repaired)
-    assert 150 < len(repaired) <= 250
+    assert len(repaired) == 200
     answers = summary["answers"]
     assert (answers["invalid"], answers["repairs"], answers["escalated"]) == (len(repaired), len(repaired), 0)
     assert answers["invalid_prompt_tokens"] == sum(record["invalid_usage"]["prompt_tokens"] for record in repaired)
@@ -90,8 +83,7 @@ def test_without_repairs_each_answer_that_does_not_fit_is_an_error(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
 ) -> None:
     """With its body; the next run does not ask again unless told to."""
-    (tmp_path / "faults.toml").write_text(FAULT)
-    server = start_mock(f"latency=0&faults={tmp_path / 'faults.toml'}")
+    server = start_mock("latency=0&invalid=0.2")
     write_prompts(tmp_path / "prompts.jsonl", 1000)
     write_schema(tmp_path)
     command = ("run", "prompts.jsonl", "-u", server.url, "--schema", "schema.json", "--repair", "0")
@@ -106,6 +98,41 @@ def test_without_repairs_each_answer_that_does_not_fit_is_an_error(
     }
     assert all(record["body"]["choices"][0]["message"]["content"] for record in failed)
     assert all("not JSON" in record["error"] for record in failed)
+
+
+def test_answers_without_a_text_are_a_mistake_before_anything_is_sent(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """No check could pass: `check` says so, and a run pays for none of them."""
+    server = start_mock()
+    lines = [{"custom_id": "a", "url": "/v1/embeddings", "body": {"input": "Hi"}}, {"input": "Hi"}]
+    (tmp_path / "prompts.jsonl").write_bytes(b"\n".join(map(orjson.dumps, lines)))
+    options = ("prompts.jsonl", "-u", server.url, "-m", "m", "--expect-regex", "")
+
+    checked, done = llmblast("check", *options), llmblast("run", *options)
+
+    reason = "line 1, column 1: answers of embeddings have no text to check: send such lines in a run without checks"
+    assert reason in checked.stdout + checked.stderr
+    assert (done.returncode, server.received) == (3, 1), done.stderr
+    (failed,) = records(tmp_path / "errors.jsonl")
+    assert (failed["code"], failed["id"], failed["error"]) == ("bad_line", "a", reason)
+
+
+def test_answers_that_are_broken_at_random_need_more_repairs(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """Where a repair is as likely to be broken as a first answer, two leave 0.2^3 of the lines, and six leave none."""
+    (tmp_path / "faults.toml").write_text('[[fault]]\nkind = "broken-json"\nshare = 0.2\n')
+    server = start_mock(f"latency=0&faults={tmp_path / 'faults.toml'}")
+    write_prompts(tmp_path / "prompts.jsonl", 1000)
+    write_schema(tmp_path)
+    command = ("run", "prompts.jsonl", "-u", server.url, "--schema", "schema.json")
+
+    two, six = llmblast(*command, "-o", "two.jsonl"), llmblast(*command, "-o", "six.jsonl", "--repair", "6")
+
+    assert (two.returncode, six.returncode) == (3, 0), two.stderr + six.stderr
+    assert 0 < len(records(tmp_path / "two.errors.jsonl")) <= 20
+    assert len(records(tmp_path / "six.jsonl")) == 1000
 
 
 def test_a_repair_has_the_answer_and_the_reason_in_it(
@@ -244,6 +271,113 @@ def test_lines_for_an_endpoint_in_reserve_that_cannot_be_reached_stay_pending(
     assert "large is off: " in done.stderr
     assert len(records(tmp_path / "save.jsonl")) == 50
     assert records(tmp_path / "errors.jsonl") == []
+
+
+def test_a_line_that_names_the_endpoint_in_reserve_goes_there(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """It is the wish of the line. An answer of that endpoint that does not fit is repaired, but not escalated to it."""
+    small, large = Script(lambda body: reply(GOOD)), Script(lambda body: reply(GOOD if b"easy" in body else "no"))
+    servers = start_mock(script=small), start_mock(script=large)
+    lines = [{"input": "easy"}, {"input": "easy", "endpoint": "large"}, {"input": "hard", "endpoint": "large"}]
+    (tmp_path / "prompts.jsonl").write_bytes(b"\n".join(map(orjson.dumps, lines)))
+
+    done = llmblast(
+        *("run", "prompts.jsonl", "-u", f"{servers[0].url},name=small", "-u", f"{servers[1].url},name=large"),
+        *("--expect", "json", "--repair", "1", "--escalate", "large"),
+    )
+
+    assert done.returncode == 3, done.stderr
+    assert {record["line"]: record["endpoint"] for record in records(tmp_path / "save.jsonl")} == {
+        1: "small",
+        2: "large",
+    }
+    (failed,) = records(tmp_path / "errors.jsonl")
+    assert (failed["line"], failed["endpoint"], failed["attempts"], failed["repairs"]) == (3, "large", 2, 1)
+    assert (len(small.bodies), len(large.bodies)) == (1, 3)
+
+
+APIS = {
+    "openai": "/v1,kind=openai",
+    "anthropic": ",kind=anthropic",
+    "openai-responses": "/v1/responses,kind=openai-responses",
+    "azure": "/openai?api-version=2024-10-21,kind=azure",
+    "gemini": ",kind=gemini",
+    "vertex": "/v1/projects/p/locations/l,kind=vertex",
+    "vertex-anthropic": "/v1/projects/p/locations/l,kind=vertex-anthropic",
+    "bedrock": ",kind=bedrock",
+}
+
+
+@pytest.mark.parametrize("kind", APIS)
+def test_each_api_repairs_and_goes_to_another_model(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, kind: str
+) -> None:
+    """The model in the URL or in the body; the schema and the turns in the form of the API."""
+    server = start_mock("latency=0&invalid=1")
+    write_prompts(tmp_path / "prompts.jsonl", 4)
+    write_schema(tmp_path)
+    url = f"{server.url.removesuffix('/v1')}{APIS[kind]}"
+    command = ("run", "prompts.jsonl", "-u", url, "-m", "small", "--schema", "schema.json")
+
+    repaired = llmblast(*command, "-o", "repaired.jsonl", AWS_BEARER_TOKEN_BEDROCK="k")
+    asked = len(server.ledger)
+    failed = llmblast(
+        *(*command, "-o", "failed.jsonl", "--repair", "0", "--escalate", "large"), AWS_BEARER_TOKEN_BEDROCK="k"
+    )
+
+    assert repaired.returncode == 0, repaired.stderr
+    assert [record["repairs"] for record in records(tmp_path / "repaired.jsonl")] == [1] * 4
+    assert failed.returncode == 3, failed.stderr
+    assert asked == 8
+    named = [f"{arrival.path} {arrival.body.decode()}" for arrival in server.ledger[asked:]]
+    assert sorted("large" in request for request in named) == [False] * 4 + [True] * 4
+    assert sorted("small" in request for request in named) == [False] * 4 + [True] * 4
+
+
+def test_an_api_of_ones_own_is_told_in_the_prompt(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """It has no turns that anybody knows of; another model goes where its template has the model."""
+    script = Script(
+        lambda body: ScriptedReply(body=b'{"said":"{}"}' if b"cannot be used" in body else b'{"said":"no"}')
+    )
+    server = start_mock(script=script)
+    (tmp_path / "prompts.jsonl").write_text('{"input":"Why?"}\n')
+    (tmp_path / "llmblast.toml").write_text(f"""
+        model = "small"
+        [[endpoints]]
+        url = "{server.url}/ask"
+        custom.body = {{q = "{{prompt}}", m = "{{model}}"}}
+        custom.text = "/said"
+    """)
+
+    command = ("run", "prompts.jsonl", "-c", "llmblast.toml", "--expect", "json", "-o")
+    done = llmblast(*command, "a.jsonl")
+    llmblast(*command, "b.jsonl", "--repair", "0", "--escalate", "large")
+
+    assert done.returncode == 0, done.stderr
+    first, again, unrepaired, escalated = script.bodies
+    assert first == unrepaired == {"q": "Why?", "m": "small"}
+    assert again["q"].startswith("Why?\n\nYour last answer to this was:\nno\n\nYour answer cannot be used: ")
+    assert escalated == {"q": "Why?", "m": "large"}
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://r.openai.azure.com/openai/deployments/d?api-version=2024-10-21", "its URL names the deployment"),
+    ],
+)
+def test_a_model_that_no_endpoint_can_be_asked_for_is_a_usage_error(
+    tmp_path: Path, llmblast: RunLlmblast, url: str, reason: str
+) -> None:
+    """Before anything is sent."""
+    write_prompts(tmp_path / "prompts.jsonl", 1)
+
+    done = llmblast("check", "prompts.jsonl", "-u", f"{url},name=e", "--expect", "json", "--escalate", "large")
+
+    assert done.returncode == 2
+    said = "--escalate large: names no endpoint, and no endpoint can be asked for a model of that name"
+    assert f"{said}: e: {reason}" in done.stderr
 
 
 def test_a_line_goes_to_the_model_of_escalate(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:

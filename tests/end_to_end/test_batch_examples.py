@@ -12,8 +12,9 @@ from typing import Any
 import orjson
 import pytest
 from anthropic.types.messages import MessageBatchIndividualResponse
-from openai.types import CreateEmbeddingResponse
+from openai.types import Completion, CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion
+from openai.types.responses import Response
 from pydantic import TypeAdapter
 
 from llmblast.mocking.server import ScriptedReply
@@ -21,7 +22,13 @@ from tests.conftest import ROOT, RunLlmblast, StartMock, records
 
 OUTPUT: Mapping[str, type] = {"id": str, "custom_id": str, "response": dict, "error": type(None)}
 RESPONSE: Mapping[str, type] = {"status_code": int, "request_id": str, "body": dict}
-BODIES: Mapping[str, type] = {"chat.completion": ChatCompletion, "list": CreateEmbeddingResponse}
+BODIES: Mapping[str, type] = {
+    "chat.completion": ChatCompletion,
+    "text_completion": Completion,
+    "list": CreateEmbeddingResponse,
+    "response": Response,
+}
+"""By `object`. https://platform.openai.com/docs/api-reference/batch names the APIs that batches go to."""
 POOLED = {
     "/v1/score": {
         "id": "score-1",
@@ -78,7 +85,9 @@ def test_vllms_pooling_lines_keep_their_replies(tmp_path: Path, llmblast: RunLlm
     done = llmblast("run", "batch.jsonl", "-u", start_mock(script=reply).url, "-o", "out.jsonl", "--ordered")
 
     assert done.returncode == 0, done.stderr
-    for answer in records(tmp_path / "out.jsonl"):
+    answers = records(tmp_path / "out.jsonl")
+    assert [answer["response"]["body"]["id"] for answer in answers] == ["score-1", "rerank-1", "rerank-2"]
+    for answer in answers:
         assert_types(answer, OUTPUT)
         assert_types(answer["response"], RESPONSE)
 
@@ -94,9 +103,58 @@ def test_a_rejected_batch_line_has_every_member_too(
     done = llmblast("run", "batch.jsonl", "-u", server.url, "-o", "out.jsonl")
 
     assert done.returncode == 3, done.stderr
-    for error in records(tmp_path / "out.errors.jsonl"):
+    errors = records(tmp_path / "out.errors.jsonl")
+    assert len(errors) == 3
+    for error in errors:
+        assert error["response"]["status_code"] == 400
+        assert error["error"]["code"] == "context_length_exceeded"
+        assert "too long" in error["error"]["message"]
         assert_types(error, {"id": str, "custom_id": str, "response": dict, "error": dict})
         assert_types(error["response"], RESPONSE)
+        assert_types(error["error"], {"code": str, "message": str})
+
+
+def test_all_apis_of_text_and_vectors_go_in(tmp_path: Path, llmblast: RunLlmblast, start_mock: StartMock) -> None:
+    """By `url`: a body alone does not tell a response from embeddings."""
+    bodies: dict[str, dict[str, object]] = {
+        "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}]},
+        "/v1/completions": {"prompt": "Hi"},
+        "/v1/embeddings": {"input": "Hi"},
+        "/v1/responses": {"input": "Hi"},
+    }
+    lines = [
+        {"custom_id": url, "method": "POST", "url": url, "body": {"model": "m", **body}} for url, body in bodies.items()
+    ]
+    (tmp_path / "batch.jsonl").write_bytes(b"\n".join(map(orjson.dumps, lines)))
+
+    done = llmblast("run", "batch.jsonl", "-u", start_mock().url, "-o", "out.jsonl", "--ordered")
+
+    assert done.returncode == 0, done.stderr
+    answers = records(tmp_path / "out.jsonl")
+    assert [answer["custom_id"] for answer in answers] == list(bodies)
+    assert [answer["response"]["body"]["object"] for answer in answers] == [
+        *("chat.completion", "text_completion", "list", "response"),
+    ]
+    for answer in answers:
+        assert_types(answer, OUTPUT)
+        assert_types(answer["response"], RESPONSE)
+        assert_body(answer["response"]["body"])
+
+
+def test_a_batch_line_without_a_reply_has_no_response(
+    tmp_path: Path, llmblast: RunLlmblast, start_mock: StartMock
+) -> None:
+    """As one that expires: `response` is null, and `error` has code and message."""
+    take_example(tmp_path, "openai")
+    server = start_mock(script=lambda index, body: ScriptedReply(break_connection=True))
+
+    done = llmblast("run", "batch.jsonl", "-u", server.url, "-a", "1", "-o", "out.jsonl")
+
+    assert done.returncode == 3, done.stderr
+    errors = records(tmp_path / "out.errors.jsonl")
+    assert {error["custom_id"] for error in errors} == {"request-1", "request-2", "request-3"}
+    for error in errors:
+        assert_types(error, {"id": str, "custom_id": str, "response": type(None), "error": dict})
         assert_types(error["error"], {"code": str, "message": str})
 
 
@@ -124,7 +182,9 @@ def test_anthropics_failed_lines_have_a_type_that_its_client_knows(
 
     llmblast("run", "batch.jsonl", "-u", f"{server.url},kind=anthropic", "-o", "out.jsonl", "-a", "1")
 
-    for record in records(tmp_path / "out.errors.jsonl"):
+    failed = records(tmp_path / "out.errors.jsonl")
+    assert len(failed) == 2
+    for record in failed:
         result = as_result(record).result
         assert result.type == "errored"
         assert result.error.error.type == kind

@@ -342,3 +342,89 @@ def test_an_equal_line_waits_for_the_one_in_flight(
     assert done.returncode == 0, done.stderr
     assert server.received == 2
     assert sorted(record["line"] for record in records(tmp_path / "save.jsonl")) == list(range(1, 3001))
+
+
+SUBMARINE = ScriptedReply(
+    body=b'{"model":"m","choices":[{"message":{"content":"a submarine"},"finish_reason":"stop"}]}'
+)
+
+
+def test_three_equal_lines_of_many_are_one_request(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """And three records."""
+    server = start_mock("latency=0")
+    lines = [f"Question {n}?" for n in range(10_000)]
+    lines[5000] = lines[9999] = lines[17]
+    write_lines(tmp_path / "prompts.jsonl", lines)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, *MODEL, "--dedupe")
+
+    assert done.returncode == 0, done.stderr
+    assert server.received == 9998
+    saved = {record["line"]: record["response"] for record in records(tmp_path / "save.jsonl")}
+    assert len(saved) == 10_000
+    assert saved[18] == saved[5001] == saved[10_000]
+
+
+def test_equal_lines_share_a_failure_and_are_tried_again_together(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """None is lost, none is sent by itself, with repeats neither; the next run sends one request for all."""
+    failing = start_mock(script=lambda index, body: ScriptedReply(400, b"{}") if b"bad" in body else None)
+    healthy = start_mock("latency=0")
+    write_lines(tmp_path / "prompts.jsonl", ["bad", "good", "bad", "bad", "good"] * 20)
+    command = ("run", "prompts.jsonl", *MODEL, "--dedupe", "--repeat", "2", "-a", "3", "-u")
+
+    first = llmblast(*command, failing.url)
+    failed = records(tmp_path / "errors.jsonl")
+    done = llmblast(*command, healthy.url, "--retry-errors", "all")
+
+    assert (first.returncode, done.returncode) == (3, 0), first.stderr + done.stderr
+    assert failing.received == 4
+    assert Counter((record["line"], record["repeat"]) for record in failed) == Counter(
+        {(line, repeat): 1 for line in range(1, 101) if line % 5 not in (2, 0) for repeat in (1, 2)}
+    )
+    assert healthy.received == 2
+    counted = Counter((record["line"], record["repeat"]) for record in records(tmp_path / "save.jsonl"))
+    assert counted == Counter({(line, repeat): 1 for line in range(1, 101) for repeat in (1, 2)})
+
+
+def test_a_run_that_sends_equal_lines_once_goes_on_after_kill(
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """Lines that waited for an answer when the run was killed have theirs in the end, and each has one."""
+    server = start_mock("latency=0.02")
+    write_lines(tmp_path / "prompts.jsonl", [f"Question {n % 300}?" for n in range(3000)])
+    arguments = ("-u", server.url, *MODEL, "-j", "20", "--dedupe")
+    for seen in (40, 120, 200):
+        process = start_run(tmp_path, environment, "prompts.jsonl", *arguments)
+        wait_for_requests(server, seen, process)
+        process.kill()
+        process.communicate()
+
+    done = llmblast("run", "prompts.jsonl", *arguments)
+
+    assert done.returncode == 0, done.stderr
+    assert Counter(record["line"] for record in records(tmp_path / "save.jsonl")) == Counter(range(1, 3001))
+    assert server.received <= 200 + 3 * 20 + 300
+
+
+@pytest.mark.parametrize(
+    ("check", "fits"), [(("--expect-regex", "ship"), True), (("--expect-command", "grep -q submarine"), False)]
+)
+def test_answers_of_the_cache_are_checked_again(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, check: tuple[str, str], fits: bool
+) -> None:
+    """What does not fit is a miss: the fresh answer is kept instead."""
+    old, new = start_mock("latency=0"), start_mock(script=lambda index, body: SUBMARINE)
+    write_lines(tmp_path / "prompts.jsonl", [f"Count the ships of fleet {n}" for n in range(20)])
+    command = ("run", "prompts.jsonl", *MODEL, "--cache", "c.db", "-u")
+    llmblast(*command, old.url, "-o", "1.jsonl")
+
+    second = llmblast(*command, new.url, "-o", "2.jsonl", *check)
+    third = llmblast(*command, new.url, "-o", "3.jsonl", *check)
+
+    assert (second.returncode, third.returncode) == (0, 0), second.stderr + third.stderr
+    assert new.received == (0 if fits else 20)
+    assert len(records(tmp_path / "3.jsonl")) == 20

@@ -13,7 +13,7 @@ from llmblast.job.decisions import Stop
 def answers_until_stop(canary: Canary, qualities: Sequence[Quality]) -> tuple[int, str]:
     """How many answers were seen when the run stopped, and the reason; 0 where it did not stop."""
     for number, quality in enumerate(qualities, 1):
-        for decision in canary.add(quality, number):
+        for decision in canary.add(quality, number, "gpu1"):
             assert isinstance(decision, Stop)
             assert decision.exit_code is ExitCode.GAVE_UP
             return number, decision.reason
@@ -74,7 +74,7 @@ def test_the_count_is_that_of_the_last_answers(seed: int) -> None:
     while True:
         seen.append(Quality.EMPTY if random.random() < 0.27 else Quality.GOOD)
         is_over = sum(quality is not Quality.GOOD for quality in seen[-WINDOW:]) > 0.3 * WINDOW
-        assert bool(canary.add(seen[-1], 1)) == is_over
+        assert bool(canary.add(seen[-1], 1, "gpu1")) == is_over
         if is_over or len(seen) == 20_000:
             return
 
@@ -85,8 +85,20 @@ def test_an_outage_of_bad_answers_ends_the_run() -> None:
     answers_until_stop(canary, [Quality.GOOD] * 100 + [Quality.EMPTY] * 9)
     assert not canary.on_outage()
 
-    canary.add(Quality.EMPTY, 110)
+    canary.add(Quality.EMPTY, 110, "gpu1")
 
     (stop,) = canary.on_outage()
     assert isinstance(stop, Stop)
     assert stop.reason.startswith("10 of the last 110 answers are bad (10 empty), the last 10 in a row, from all endp")
+
+
+def test_the_reason_names_the_endpoint_whose_answers_are_bad() -> None:
+    """Where there are several, one may be to blame."""
+    canary = Canary(0.2, "20%")
+    endpoints = [("large", Quality.GOOD), ("small", Quality.EMPTY)] * 41
+
+    (stop,) = [stop for n, (name, quality) in enumerate(endpoints) for stop in canary.add(quality, n, name)]
+
+    assert isinstance(stop, Stop)
+    assert "41 of the last 82 answers are bad (41 empty), " in stop.reason
+    assert "of 200; small: 41 of 41; large: 0 of 41; the first one is that to line 1: " in stop.reason

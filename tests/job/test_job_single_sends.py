@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import orjson
 import pytest
 
 from llmblast.caching import StoreError, StoreThread
 from llmblast.caching.answer_store import AnswerStore
+from llmblast.checking_answers import AnswerChecks, open_checks
+from llmblast.errors import ExitCode
 from llmblast.fence import Fence
 from llmblast.job import single_sends
 from llmblast.job.batch_parser import Batch
@@ -45,9 +48,9 @@ class Sink:
 class World:
     """Everything around the object under test."""
 
-    def __init__(self, store: AnswerStore | None = None) -> None:
+    def __init__(self, store: AnswerStore | None = None, checks: AnswerChecks | None = None) -> None:
         self.sink, self.counters = Sink(), Counters()
-        self.stopped: list[str] = []
+        self.stopped: list[tuple[ExitCode, str]] = []
         self.store = StoreThread(store or AnswerStore(None), pytest.fail)
         self.sends = SingleSends(
             request_keys(SETTINGS),
@@ -56,8 +59,9 @@ class World:
             self.counters,
             providers=providers_of(SETTINGS.endpoints),
             names=["gpu1"],
-            on_unreadable=self.stopped.append,
+            stop=lambda code, reason: self.stopped.append((code, reason)),
             fence=Fence(),
+            checks=checks,
         )
 
     async def sent(self, *batches: Iterable[Request | Failure]) -> list[Request | Failure]:
@@ -222,7 +226,7 @@ async def test_a_store_that_cannot_be_read_ends_the_run() -> None:
     world = World(Unreadable(None))
 
     assert await world.sent([ask(1)]) == []
-    assert world.stopped == ["c.db: is damaged: remove it or name another file"]
+    assert world.stopped == [(ExitCode.OUTPUT_FAILED, "c.db: is damaged: remove it or name another file")]
     await world.store.close()
 
 
@@ -233,4 +237,97 @@ async def test_the_run_is_held_back_by_sink_and_store() -> None:
     world.sink.is_full = True
 
     assert [*seen, world.sends.is_full] == [False, True]
+    await world.store.close()
+
+
+async def test_lines_that_wait_for_one_that_is_left_out_are_left_out_with_it() -> None:
+    """They are pending together: the next run sends the request, and answers all of them."""
+    world = World()
+    first = ask(1)
+    await world.sent([first, ask(2)], [ask(3), ask(4, "else")])
+
+    world.sends.leave_out(first)
+
+    assert [line.number for line in world.sink.left_out] == [1, 2, 3]
+    assert world.counters.left_pending == 2
+    assert world.sink.outcomes == []
+    assert [item.line.number if isinstance(item, Failure) else item.number for item in await world.sent([ask(5)])] == [
+        5
+    ]
+    await world.store.close()
+
+
+async def test_a_failure_counts_for_each_line_that_waits_and_nothing_is_kept() -> None:
+    """None is lost and none is sent by itself; another line later tries again."""
+    world = World()
+    first, later = ask(1), ask(4)
+    await world.sent([first, ask(2), ask(3)])
+
+    world.sends.put(Failure(first, "no", "http_500", 500, attempts=3, transient=True, endpoint="gpu1"))
+
+    assert await world.sent([later]) == [later]
+    assert world.sink.told == [(1, "no", False), (2, "no", False), (3, "no", False)]
+    copies = [outcome for outcome in world.sink.outcomes[1:] if isinstance(outcome, Failure)]
+    assert {(copy.attempts, copy.maybe_billed, copy.transient, copy.code) for copy in copies} == {
+        (0, 0, True, "http_500")
+    }
+    await world.store.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "fits"),
+    [
+        (Settings(expect="json"), False),
+        (Settings(expect_regex="^ye"), True),
+        (Settings(expect_regex="^no"), False),
+        (Settings(expect_command="grep -q yes"), True),
+        (Settings(expect_command="grep -q no"), False),
+    ],
+)
+async def test_a_known_answer_is_checked_as_any_other(settings: Settings, fits: bool) -> None:
+    """The checks may be others than when it came; one that does not fit is asked for again, and replaced."""
+    store = AnswerStore(None)
+    before = World(store)
+    first, again, last = ask(1), ask(2), ask(3)
+    await before.sent([first])
+    before.sends.put(success(first))
+    world = World(store, open_checks(settings))
+    world.store = before.store
+    world.sends._store = before.store
+
+    assert await world.sent([again]) == ([] if fits else [again])
+    if not fits:
+        world.sends.put(success(again, "new"))
+        assert await before.sent([last]) == []
+        assert before.sink.told[-1] == (3, "new", True)
+    await before.store.close()
+
+
+async def test_a_command_that_cannot_run_ends_the_run_before_anything_is_sent() -> None:
+    """No answer is to blame."""
+    world = World()
+    first = ask(1)
+    await world.sent([first])
+    world.sends.put(success(first))
+    world.sends._checks = open_checks(Settings(expect_command="/no/such/program '{}'"))
+
+    assert await world.sent([ask(2)]) == []
+    ((code, reason),) = world.stopped
+    assert code is ExitCode.GAVE_UP
+    assert "--expect-command: cannot be run (exit code 127)" in reason
+    await world.store.close()
+
+
+async def test_the_command_reads_equal_answers_once(tmp_path: Path) -> None:
+    """Ten thousand equal lines do not run it ten thousand times."""
+    store = AnswerStore(None)
+    before = World(store)
+    world = World(store, open_checks(Settings(expect_command=f"echo >> {tmp_path / 'runs'}")))
+    before.sends._store = world.store
+    for asked, of in ((ask(1), world), (ask(2, "else"), before)):
+        await of.sent([asked])
+        of.sends.put(success(asked))
+
+    assert await world.sent(*([ask(n), ask(n + 1, "else")] for n in range(3, 9))) == []
+    assert (tmp_path / "runs").read_text() == "\n"
     await world.store.close()

@@ -55,6 +55,20 @@ def test_gemini_answers_its_client(gemini: genai.Client) -> None:
     assert (reply.usage_metadata.prompt_token_count or 0) > 5
 
 
+def test_gemini_streams_what_a_whole_reply_says(gemini: genai.Client) -> None:
+    """Word by word; the last event has the reason of the end."""
+    asked: dict[str, Any] = {"model": "gemini-2.5-flash", "contents": "Count the ships in the fog"}
+    whole = gemini.models.generate_content(**asked)
+
+    events = list(gemini.models.generate_content_stream(**asked))
+
+    assert len(events) > 5
+    assert "".join(event.text or "" for event in events) == whole.text
+    assert events[-1].candidates is not None
+    assert events[-1].candidates[0].finish_reason is types.FinishReason.STOP
+    assert events[-1].usage_metadata == whole.usage_metadata
+
+
 def test_gemini_thinks_calls_and_fills_schemas(gemini: genai.Client) -> None:
     """In the parts and the JSON of its client."""
 

@@ -1,4 +1,4 @@
-"""Structured outputs and conversations: the form of each API for a schema, and for asking again."""
+"""Structured outputs: the form of each API for a schema."""
 
 from typing import Any
 
@@ -7,8 +7,7 @@ import pytest
 
 from llmblast.models import Prompt
 from llmblast.providers import PROVIDERS
-from llmblast.providers.conversations import ask_again, with_model
-from llmblast.providers.structured_outputs import schema_in_chat, schema_in_messages, schema_members
+from llmblast.providers.structured_outputs import SCHEMA_FORMS, schema_members
 
 CLOSED: dict[str, Any] = {
     "type": "object",
@@ -53,7 +52,35 @@ def test_a_form_among_the_parameters_counts_more() -> None:
     wanted = {"type": "json_object"}
 
     assert rendered("openai", {"response_format": wanted}, CLOSED)["response_format"] == wanted
-    assert rendered("anthropic", {"output_config": {"effort": "low"}}, CLOSED)["output_config"] == {"effort": "low"}
+    assert "response_format" not in rendered("openai", {"guided_json": {}}, CLOSED)
+    own = {"format": {"type": "json_schema", "schema": OPEN}}
+    assert rendered("anthropic", {"output_config": own}, CLOSED)["output_config"] == own
+    for params in ({"responseSchema": OPEN}, {"generationConfig": {"response_schema": OPEN}}):
+        assert "responseJsonSchema" not in rendered("gemini", params, CLOSED)["generationConfig"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "setting"),
+    [
+        ("anthropic", "output_config", {"effort": "low"}),
+        ("openai-responses", "text", {"verbosity": "low"}),
+        ("gemini", "generationConfig", {"topK": 3}),
+    ],
+)
+def test_other_settings_in_the_member_stay(kind: str, name: str, setting: dict[str, Any]) -> None:
+    """The schema stands beside them."""
+    alone = rendered(kind, {}, CLOSED)[name]
+
+    assert rendered(kind, {name: setting}, CLOSED)[name] == {**setting, **alone}
+
+
+def test_bedrock_gets_the_keywords_that_it_knows() -> None:
+    """It answers 400 to others, and to objects that are open."""
+    bedrock = rendered("bedrock", {}, OPEN)
+
+    schema = orjson.loads(bedrock["outputConfig"]["textFormat"]["structure"]["jsonSchema"]["schema"])
+    assert schema["properties"] == {"a": {"type": "string"}}
+    assert schema["additionalProperties"] is False
 
 
 def test_a_schema_that_changes_is_rendered_again() -> None:
@@ -80,7 +107,7 @@ def test_a_schema_that_changes_is_rendered_again() -> None:
 )
 def test_strict_is_asked_for_where_the_api_allows_it(change: dict[str, Any], strict: bool) -> None:
     """Elsewhere it would be a 400."""
-    _, value = schema_in_chat({**CLOSED, **change})
+    value = SCHEMA_FORMS["openai.chat"].make({**CLOSED, **change})
 
     assert isinstance(value, dict)
     assert value["json_schema"]["strict"] is strict
@@ -99,7 +126,7 @@ def test_anthropic_gets_what_it_knows_of_a_schema() -> None:
     }
     before = orjson.dumps(schema)
 
-    _, value = schema_in_messages(schema)
+    value = SCHEMA_FORMS["anthropic.messages"].make(schema)
 
     assert value == {
         "format": {
@@ -130,56 +157,10 @@ def test_members_for_raw_bodies_are_json() -> None:
     """By dialect."""
     members = schema_members(CLOSED)
 
-    assert {name: list(orjson.loads(b"{%b}" % member)) for name, (_, member) in members.items()} == {
-        "openai.chat": ["response_format"],
-        "openai.responses": ["text"],
-        "anthropic.messages": ["output_config"],
+    assert {name: (member.names[0], *orjson.loads(member.value)) for name, member in members.items()} == {
+        "openai.chat": ("response_format", "type", "json_schema"),
+        "openai.responses": ("text", "format"),
+        "anthropic.messages": ("output_config", "format"),
+        "gemini.generate": ("generationConfig", "responseMimeType", "responseJsonSchema"),
+        "bedrock.converse": ("outputConfig", "textFormat"),
     }
-
-
-REASON = "Your answer cannot be used: not JSON. Answer again, with a corrected answer and nothing else."
-
-
-@pytest.mark.parametrize(("kind", "path"), [("openai", "chat/completions"), ("anthropic", "v1/messages")])
-def test_asking_again_adds_the_answer_and_the_reason(kind: str, path: str) -> None:
-    """Behind the messages of the line; all else stays."""
-    body = b'{"messages":[{"role":"user","content":"Why?"}],"temperature":0}'
-
-    again = orjson.loads(ask_again(kind, path, body, "because", "not JSON."))
-
-    assert again == {
-        "messages": [
-            {"role": "user", "content": "Why?"},
-            {"role": "assistant", "content": "because"},
-            {"role": "user", "content": REASON},
-        ],
-        "temperature": 0,
-    }
-
-
-@pytest.mark.parametrize("answer", ["", " \n", None])
-def test_an_empty_answer_is_no_turn(answer: object) -> None:
-    """Anthropic's API rejects an empty one."""
-    again = orjson.loads(ask_again("openai", "chat/completions", b'{"messages":[]}', answer, "not JSON"))
-
-    assert again["messages"] == [{"role": "user", "content": REASON}]
-
-
-@pytest.mark.parametrize("given", ['"Why?"', '[{"role":"user","content":"Why?"}]'])
-def test_asking_again_in_the_responses_api(given: str) -> None:
-    """Its input is a text or a list."""
-    again = orjson.loads(ask_again("openai", "responses", b'{"input":%b}' % given.encode(), "because", "not JSON"))
-
-    assert [item["role"] for item in again["input"]] == ["user", "assistant", "user"]
-    assert again["input"][0]["content"] == "Why?"
-
-
-def test_an_api_without_turns_gets_the_same_request() -> None:
-    """Another draw may fit."""
-    assert ask_again("openai", "completions", b'{"prompt":"x"}', "y", "not JSON") == b'{"prompt":"x"}'
-
-
-@pytest.mark.parametrize("body", [b'{"messages":[]}', b'{"model":"small","messages":[]}'])
-def test_a_request_gets_another_model(body: bytes) -> None:
-    """Whether it names one or not."""
-    assert orjson.loads(with_model(body, "large")) == {"model": "large", "messages": []}

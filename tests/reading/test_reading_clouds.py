@@ -59,7 +59,7 @@ def test_lines_of_gemini(
     request = a_request(line, *kinds)
 
     assert (request.path, orjson.loads(request.body), request.id) == (path, body, line_id)
-    assert (request.model, request.kind, request.needs_model) == (model, "gemini", model is None)
+    assert (request.model, request.kind, request.needs_model) == (model, "gemini", True)
 
 
 @pytest.mark.parametrize("kinds", [("bedrock",), ("openai", "bedrock"), ("anthropic", "openai", "bedrock")])
