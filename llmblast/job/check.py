@@ -16,6 +16,7 @@ from llmblast.job.answer_rules import check_answer_settings
 from llmblast.job.earlier_runs import find_finished
 from llmblast.job.input_reader import InputReader
 from llmblast.job.seen_ids import SeenIds
+from llmblast.job.unused_settings import UnusedSettings
 from llmblast.models import Failure, Line, Provider, Request
 from llmblast.providers import DEFAULT_PROVIDER, providers_of
 from llmblast.providers.structured_outputs import schema_members
@@ -122,6 +123,7 @@ async def check(settings: Settings) -> ExitCode:
             notice=partial(_write_note, findings),
             file_format=forced_format(settings.format),
             sample=None if settings.sample is None else (settings.sample, settings.seed),
+            unused=UnusedSettings(settings),
         )
         async for batch in reader.batches():
             for item in batch:

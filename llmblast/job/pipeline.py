@@ -29,6 +29,7 @@ from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.job.repeats import Repeats
 from llmblast.job.result_queue import ResultQueue
 from llmblast.job.single_sends import SingleSends, open_store, request_keys
+from llmblast.job.unused_settings import UnusedSettings
 from llmblast.models import Provider, Success
 from llmblast.providers import provider_of_key, providers_of
 from llmblast.providers.structured_outputs import schema_members
@@ -240,6 +241,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
             notice=say,
             file_format=forced_format(settings.format),
             sample=None if settings.sample is None else (settings.sample, settings.seed),
+            unused=UnusedSettings(settings),
         )
         found = reader.batches()
         if not is_once:
