@@ -181,4 +181,4 @@ def test_a_line_without_the_field_of_the_system_message_is_bad() -> None:
 
 def test_braces_of_json_in_a_prompt_are_told_with_both_ways_to_write_them() -> None:
     with pytest.raises(UsageError, match=r"literal brace as \{\{ or \}\}; or write fields as \{\{ text \}\}"):
-        compile_prompt('Answer as {"label": "x"}: {text}', "--prompt")
+        RequestParser(Settings(prompt='Answer as {"label": "x"}: {text}'))
