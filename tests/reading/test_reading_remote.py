@@ -187,13 +187,11 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Callable[[FileServer], None]:
     def use(server: FileServer) -> None:
         for name, value in {
             "AWS_ENDPOINT": server.url,
-            "AWS_ALLOW_HTTP": "true",
             "AWS_ACCESS_KEY_ID": "id",
             "AWS_SECRET_ACCESS_KEY": "secret-access-key",
             "AZURE_STORAGE_ACCOUNT_NAME": "account",
             "AZURE_STORAGE_ACCOUNT_KEY": "c2VjcmV0",
             "AZURE_STORAGE_ENDPOINT": server.url,
-            "AZURE_ALLOW_HTTP": "true",
         }.items():
             monkeypatch.setenv(name, value)
 
