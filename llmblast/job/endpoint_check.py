@@ -78,7 +78,7 @@ async def _check(
         await channel.close()
     finding = Finding(own.name, State.OK, provider.kind, own.model or settings.model, status=reply.status)
     if reply.cause is not None:
-        on_no_reply(finding, reply)
+        on_no_reply(finding, reply, own)
         return finding
     finding.reachable, finding.latency_s = True, reply.latency_s or time.monotonic() - attempt.sent_s
     finding.limits = provider.read_limits(reply.headers.items(), time.time())

@@ -48,6 +48,7 @@ _FIXES_WITHOUT_REPLY = {
     Cause.TIMED_OUT: "look into the log of the server; a proxy in between may hold the request, too",
     Cause.BROKEN: "check that an LLM API listens there; if it speaks TLS, write https://",
 }
+_BROKEN_WITH_TLS = "check that an LLM API listens there; if it asks for a client certificate, name it with client_cert"
 _STATUSES = {
     401: State.UNAUTHORISED,
     402: State.NO_CREDIT,
@@ -121,12 +122,15 @@ def unusable(endpoint: EndpointSettings, error: Exception) -> Finding:
     return Finding(endpoint.name, State.BAD_SETTINGS, endpoint.kind or "", reason=reason)
 
 
-def on_no_reply(finding: Finding, reply: Reply) -> None:
+def on_no_reply(finding: Finding, reply: Reply, endpoint: EndpointSettings) -> None:
     """Fill in a finding for an endpoint that sent no whole reply."""
     finding.state, finding.reason = State.UNREACHABLE, _cleaned(reply.detail)
     finding.reachable = reply.cause is not Cause.NOT_SENT
-    if ": " not in finding.reason:  # with a colon, it tells what to do
-        finding.fix = _FIXES_WITHOUT_REPLY.get(reply.cause, _FIXES[State.UNREACHABLE]) if reply.cause else ""
+    if ": " in finding.reason or reply.cause is None:  # with a colon, it tells what to do
+        return
+    finding.fix = _FIXES_WITHOUT_REPLY.get(reply.cause, _FIXES[State.UNREACHABLE])
+    if reply.cause is Cause.BROKEN and endpoint.url.startswith("https:"):
+        finding.fix = _BROKEN_WITH_TLS
 
 
 def on_refusal(finding: Finding, reply: Reply, verdict: Verdict, endpoint: EndpointSettings, *, has_key: bool) -> None:
