@@ -20,12 +20,14 @@ BROKE = "the connection broke before a reply came"
 )
 def test_a_reason_without_a_fix_gets_one(url: str, cause: Cause, detail: str, fix: str) -> None:
     finding = Finding("h", State.OK)
-    on_no_reply(finding, Reply(cause=cause, detail=detail), EndpointSettings(url))
+    on_no_reply(finding, Reply(cause=cause, detail=detail), EndpointSettings(url=url))
     assert (finding.state, finding.reason) == (State.UNREACHABLE, detail)
     assert fix in finding.fix
 
 
 def test_a_reason_that_has_a_fix_stands_alone() -> None:
     finding = Finding("h", State.OK)
-    on_no_reply(finding, Reply(cause=Cause.NOT_SENT, detail="refused: is it running?"), EndpointSettings("http://h/v1"))
+    on_no_reply(
+        finding, Reply(cause=Cause.NOT_SENT, detail="refused: is it running?"), EndpointSettings(url="http://h/v1")
+    )
     assert finding.as_lines(1)[1] == "   refused: is it running?"
