@@ -318,10 +318,10 @@ def _translation(output_format: str) -> Callable[[Success], None] | None:
     kind = _API_OF.get(output_format)
     if kind is None:
         return None
-    from llmblast.providers.translated_replies import translate_reply  # noqa: PLC0415 -- most runs need none
+    from llmblast.providers.answers_as_chats import translate_answer  # noqa: PLC0415 -- most runs need none
 
     def translate(success: Success) -> None:
-        success.reply.body = translate_reply(success.reply.body, kind)
+        success.reply.body = translate_answer(success.reply.body, success.answer, kind)
 
     return translate
 
