@@ -336,7 +336,10 @@ def _explain(error: Mapping[str, Any], places: Places) -> str:
         return f"{places.of_owner(location)}: unknown setting {shown_name(last)}{hint}"
     place = places.of(location)
     if error["type"] in ("missing", "missing_argument"):
-        return f"{place}: is missing: add it"
+        given = error.get("input")
+        name = given.get("name") if last == "url" and isinstance(given, Mapping) else None
+        hint = did_you_mean(name, list(KNOWN_HOSTS)) if isinstance(name, str) else ""
+        return f"{place}: is missing: add it{f', or name a known host{hint}' if hint else ''}"
     return f"{place}: {explain({**error, 'loc': location})}"
 
 

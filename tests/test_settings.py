@@ -141,6 +141,10 @@ def test_endpoints_get_names_of_their_own() -> None:
         ({"endpoints": ["http://a/v1,key_refresh=9"]}, "add key_command=COMMAND or key_file=FILE"),
         ({"endpoints": ["http://a/v1,key_refresh=9,key_file=f,key_env=K"]}, "remove key_env, which overrides"),
         ({"endpoints": [{"weight": 1}]}, "endpoints[0].url: is missing: add it"),
+        (
+            {"endpoints": [{"name": "grok"}]},
+            "endpoints[0].url: is missing: add it, or name a known host; did you mean groq?",
+        ),
         ({"timeout": 0}, "--timeout: 0 is not allowed: it must be greater than 0"),
         ({"concurrency": 0}, "--concurrency: 0 is not allowed: it must be at least 1"),
         ({"max_errors": "101%"}, "--max-errors '101%'"),

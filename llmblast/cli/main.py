@@ -56,7 +56,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="llmblast",
     cls=_Commands,
-    help=f"Send a JSONL file of prompts to LLM endpoints as fast as their limits allow.{_EXAMPLES}",
+    help=f"Send files of prompts to LLM endpoints as fast as their limits allow.{_EXAMPLES}",
     no_args_is_help=True,
     rich_markup_mode=None,  # rich takes 60 ms, more than all else that --help does
     pretty_exceptions_enable=False,
@@ -73,7 +73,7 @@ app.add_typer(config, name="config")
 def version(
     show: bool = typer.Option(False, "--version", "-V", help="Print the version and exit."),
 ) -> None:
-    """Send a JSONL file of prompts to LLM endpoints as fast as their limits allow."""
+    """Send files of prompts to LLM endpoints as fast as their limits allow."""
     if show:
         from importlib.metadata import version as installed  # noqa: PLC0415 -- reads the file system
 

@@ -24,7 +24,8 @@ INPUT = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUT...",
-        help="JSONL files of prompts, also compressed; patterns such as 'data/*.jsonl'; URLs; - reads standard input.",
+        help="Files of prompts: JSONL, CSV, Parquet, JSON or text, also compressed; patterns such as 'data/*.jsonl'; "
+        "URLs; - reads standard input.",
         show_default=False,
     ),
 ]

@@ -16,6 +16,7 @@ from llmblast.job.earlier_runs import find_finished
 from llmblast.job.input_reader import InputReader, make_parser
 from llmblast.job.seen_ids import SeenIds
 from llmblast.job.start import check_answers
+from llmblast.job.unused_settings import UnusedSettings
 from llmblast.models import Failure, Line, Provider, Request
 from llmblast.providers import DEFAULT_PROVIDER, providers_of
 from llmblast.reading import key_of_repeat, open_sources
@@ -170,6 +171,7 @@ async def items_of(checker: LineChecker) -> AsyncIterator[Request | Failure]:
             notice=partial(_write_note, _findings(settings)),
             file_format=forced_format(settings.format),
             sample=None if settings.sample is None else (settings.sample, settings.seed),
+            unused=UnusedSettings(settings),
         )
         async for batch in reader.batches():
             for item in batch:

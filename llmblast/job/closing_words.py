@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from llmblast.errors import ExitCode
 from llmblast.hiding import may_hold_key
 from llmblast.input_paths import STDIN, is_pattern, shown_input
+from llmblast.job.endpoint_findings import how_to_name_key
 from llmblast.pipes import is_pipe
-from llmblast.providers import provider_of_key
-from llmblast.sending import goes_unprotected
 from llmblast.settings import Settings
 from llmblast.watching import Counters, OutputFiles
 from llmblast.writing import FORMATS, RecordFormat
@@ -26,7 +25,10 @@ def say_finished(settings: Settings, counters: Counters, failed_elsewhere: int) 
     """
     what, others = _lines_meant(settings, counters), _other_records(settings, failed_elsewhere)
     if counters.malformed and counters.malformed == counters.lines_read:
-        return ExitCode.SOME_FAILED, f"finished: no line could be used: is {_input(settings)} JSONL?{others}"
+        return (
+            ExitCode.SOME_FAILED,
+            f"finished: no line of {_input(settings)} could be used, see {settings.errors_path}{others}",
+        )
     if counters.failed or counters.skipped_failed:
         some = f"some of {what}" if what else "some lines"
         return ExitCode.SOME_FAILED, f"finished: {some} have no answer, see {settings.errors_path}{others}"
@@ -76,10 +78,7 @@ def say_missing_keys(settings: Settings, keys: Sequence[str | None], counters: C
     hints = []
     for endpoint, key, seen in zip(settings.endpoints, keys, counters.endpoints, strict=True):
         if key is None and "HTTP 401" in seen.state and not any(map(may_hold_key, endpoint.headers)):
-            is_unsafe = goes_unprotected(endpoint)
-            variable = provider_of_key(endpoint).key_env
-            fix = f"name it with key_env={variable}" if is_unsafe else f"export {variable}=..."
-            hints.append(f"; {endpoint.name}: no API key was sent: {fix}")
+            hints.append(f"; {endpoint.name}: no API key was sent: {how_to_name_key(endpoint)}")
     return "".join(hints)
 
 

@@ -7,107 +7,27 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from enum import Enum
 
 import orjson
 
 from llmblast.errors import ExitCode, UsageError
-from llmblast.hiding import hide_user, secrets_in_query
+from llmblast.hiding import may_hold_key, secrets_in_query
+from llmblast.job.endpoint_findings import Finding, State, on_no_reply, on_refusal, unusable
 from llmblast.job.pipeline import start_mocks
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.job.start import NO_ENDPOINT
-from llmblast.models import Answer, Attempt, Cause, Prompt, Provider, RateLimitInfo, Reply, Request, UnsupportedError
+from llmblast.models import Answer, Attempt, Prompt, Provider, Request, UnsupportedError
 from llmblast.providers import provider_of, provider_of_key
-from llmblast.sending import TRANSPORTS, Blame, EndpointKey, Verdict, judge, make_target
+from llmblast.sending import TRANSPORTS, EndpointKey, judge, make_target
 from llmblast.settings import EndpointSettings, Settings
-from llmblast.watching import sanitize_text
 
 PROMPT = "Say ok."
 MAX_TOKENS = 16
 """The Responses API takes no less."""
 MAX_WAIT_S = 60.0
 _MAX_TOKENS_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-_MAX_SHOWN = 300
-
-
-class State(Enum):
-    """Result of the check of one endpoint."""
-
-    OK = "ok"
-    BUSY = "rate limited"
-    REFUSED = "refused the request"
-    NO_MODEL = "model or path unknown"
-    UNAUTHORISED = "not authorised"
-    UNREACHABLE = "not reachable"
-    NO_ANSWER = "no usable answer"
-    BAD_SETTINGS = "invalid settings"
-
-
-_FIXES = {
-    State.BUSY: "wait, or ask the provider for more quota",
-    State.REFUSED: "change the model, or the parameters with --params",
-    State.NO_MODEL: "correct model=NAME, and the path of the URL",
-    State.UNAUTHORISED: "check the key, and what it may be used for; key_env=NAME names its variable",
-    State.UNREACHABLE: "correct the URL, start the server, or check proxy and certificates",
-    State.NO_ANSWER: "check that the URL and kind=NAME are those of an LLM API",
-    State.BAD_SETTINGS: "correct the settings of the endpoint",
-}
-
-
-@dataclass(slots=True)
-class Finding:
-    """What is known about one endpoint; None where the reply does not show it."""
-
-    name: str
-    state: State
-    kind: str = ""
-    model: str | None = None
-    reachable: bool | None = None
-    authorised: bool | None = None
-    model_known: bool | None = None
-    status: int = 0
-    latency_s: float | None = None
-    limits: Sequence[RateLimitInfo] = field(default_factory=tuple)
-    reason: str = ""
-    """The reason in words, where the state is not OK."""
-
-    @property
-    def fix(self) -> str:
-        """Return what to do."""
-        return _FIXES.get(self.state, "")
-
-    def as_json(self) -> dict[str, object]:
-        """Return the members of a JSON object."""
-        limits = [{"kind": info.kind, "limit": info.limit, "remaining": info.remaining} for info in self.limits]
-        return {
-            "endpoint": self.name,
-            "state": self.state.value,
-            "kind": self.kind,
-            "model": self.model,
-            "reachable": self.reachable,
-            "authorised": self.authorised,
-            "model_known": self.model_known,
-            "status": self.status,
-            "latency": None if self.latency_s is None else round(self.latency_s, 3),
-            "limits": limits,
-            "reason": self.reason,
-            "fix": self.fix,
-        }
-
-    def as_lines(self, width: int) -> list[str]:
-        """Return lines for a person."""
-        latency = "" if self.latency_s is None else f", {self.latency_s:.2f} s"
-        model = f", model {self.model}" if self.model else ""
-        lines = [f"{self.name:<{width}}  {self.state.value}{latency}{model}"]
-        told = [_limit_as_text(info) for info in self.limits if info.limit is not None]
-        if told:
-            lines.append(f"{'':<{width}}  reports limits: {', '.join(told)}")
-        if self.reason:
-            lines.append(f"{'':<{width}}  {self.reason}: {self.fix}")
-        return [sanitize_text(line, _MAX_SHOWN * 2) for line in lines]
 
 
 async def check_endpoints(settings: Settings) -> ExitCode:
@@ -120,7 +40,7 @@ async def check_endpoints(settings: Settings) -> ExitCode:
         endpoints = await start_mocks(settings.endpoints, stack)
         pairs = zip(settings.endpoints, endpoints, strict=True)
         findings = await asyncio.gather(*[_check(own, endpoint, settings, os.environ) for own, endpoint in pairs])
-    usable = [finding.state in (State.OK, State.BUSY) for finding in findings]
+    usable = [finding.is_usable for finding in findings]
     exit_code = ExitCode.OK if all(usable) else ExitCode.SOME_FAILED if any(usable) else ExitCode.REFUSED
     if settings.json:
         told = {"exit_code": int(exit_code), "endpoints": [finding.as_json() for finding in findings]}
@@ -142,8 +62,7 @@ async def _check(
         target = make_target(endpoint, settings.model, key.value, provider, environ, is_mock=own.is_mock)
         path, body = provider.render(_prompt(provider, settings))
     except (UsageError, UnsupportedError) as error:
-        reason = str(error).removeprefix(f"endpoint {own.name}: ")
-        return Finding(own.name, State.BAD_SETTINGS, own.kind or "", reason=reason)
+        return unusable(own, error)
     request = Request(1, "", b"", 1, path=path, body=body, kind=provider.kind, needs_model=True)
     others = (*(target.proxy.secrets if target.proxy else ()), *secrets_in_query(endpoint.url))
     secrets = secrets_of(key.value, endpoint.headers, others)
@@ -157,8 +76,18 @@ async def _check(
         reply = sending.result()
     finally:
         await channel.close()
-    finding = _read(own.name, provider, attempt, reply)
-    finding.model = own.model or settings.model
+    finding = Finding(own.name, State.OK, provider.kind, own.model or settings.model, status=reply.status)
+    if reply.cause is not None:
+        on_no_reply(finding, reply, own)
+        return finding
+    finding.reachable, finding.latency_s = True, reply.latency_s or time.monotonic() - attempt.sent_s
+    finding.limits = provider.read_limits(reply.headers.items(), time.time())
+    verdict = judge(attempt, reply, time.time(), provider)
+    if isinstance(verdict, Answer):
+        finding.authorised = finding.model_known = True
+    else:
+        has_key = key.value is not None or any(map(may_hold_key, endpoint.headers))
+        on_refusal(finding, reply, verdict, own, has_key=has_key)
     return finding
 
 
@@ -169,41 +98,3 @@ def _prompt(provider: Provider, settings: Settings) -> Prompt:
         params[_MAX_TOKENS_NAMES[0]] = MAX_TOKENS
     prompt = Prompt(PROMPT, None, (), params)
     return prompt if provider.unsupported_in(prompt) is None else Prompt(PROMPT, None, (), settings.params)
-
-
-def _read(name: str, provider: Provider, attempt: Attempt, reply: Reply) -> Finding:
-    verdict = judge(attempt, reply, time.time(), provider)
-    finding = Finding(name, State.OK, provider.kind, status=reply.status)
-    if reply.cause is not None:
-        finding.state, finding.reason = State.UNREACHABLE, _cleaned(reply.detail)
-        finding.reachable = reply.cause is not Cause.NOT_SENT
-        return finding
-    finding.reachable, finding.latency_s = True, reply.latency_s or time.monotonic() - attempt.sent_s
-    finding.limits = provider.read_limits(reply.headers.items(), time.time())
-    if isinstance(verdict, Answer):
-        finding.authorised = finding.model_known = True
-        return finding
-    finding.reason = _cleaned(f"HTTP {reply.status}: {verdict.message}" if verdict.message else f"HTTP {reply.status}")
-    finding.state = _state_of(reply.status, verdict)
-    finding.authorised = finding.state is not State.UNAUTHORISED
-    finding.model_known = {State.NO_MODEL: False, State.REFUSED: None}.get(finding.state)
-    return finding
-
-
-def _state_of(status: int, verdict: Verdict) -> State:
-    if status in (401, 402, 403) or (verdict.blame is Blame.ENDPOINT and not verdict.is_not_found and status < 500):
-        return State.UNAUTHORISED
-    if verdict.is_not_found:
-        return State.NO_MODEL
-    if status in (429, 529, 503):
-        return State.BUSY
-    return State.REFUSED if 400 <= status < 500 else State.NO_ANSWER
-
-
-def _limit_as_text(info: RateLimitInfo) -> str:
-    left = "" if info.remaining is None else f" ({info.remaining:,.0f} left)"
-    return f"{info.limit or 0:,.0f} {info.kind.replace('_', ' ')}{left}"
-
-
-def _cleaned(text: str) -> str:
-    return sanitize_text(hide_user(text), _MAX_SHOWN).rstrip(". ")

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from llmblast.errors import InputDamagedError, UsageError
 from llmblast.job.batch_parser import Batch, BatchParser
 from llmblast.job.record_keys import RECORD_START, RecordKeys
+from llmblast.job.unused_settings import UnusedSettings
 from llmblast.models import Provider
 from llmblast.reading import CompletedKeys, RequestParser, RowForm, RowReader, Source, Sources
 from llmblast.reading.input_places import LINE, input_place
@@ -29,7 +30,7 @@ class InputReader:
     """Read all inputs to their end, or to `limit` lines; leave out lines that earlier runs completed.
 
     `notice` shows messages about an input that do not end the run. `file_format` is that of all inputs if it was named.
-    `sample` is the number of random lines to take, and the seed.
+    `sample` is the number of random lines to take, and the seed. `unused` tells of settings that lines do not get.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class InputReader:
         file_format: str | None = None,
         sample: tuple[int, int] | None = None,
         record_keys: RecordKeys | None = None,
+        unused: UnusedSettings | None = None,
     ) -> None:
         self._sources = sources
         self._batches = BatchParser(parser, counters, limit, answered, failed)
@@ -55,6 +57,7 @@ class InputReader:
         self._notice = notice
         self._file_format = file_format
         self._sample = sample
+        self._unused = unused
 
     async def batches(self) -> AsyncIterator[Batch]:
         """Yield requests and failures, up to 64 at a time.
@@ -70,6 +73,7 @@ class InputReader:
             if self._sample is None:
                 counters.input_bytes = sources.expected_bytes
             for batch in self._batches.parse(lines):
+                self._tell_unused(batch)
                 yield batch
             if self._limit is not None and counters.lines_read >= self._limit:
                 counters.input_ended = True
@@ -144,3 +148,10 @@ class InputReader:
         if self._notice is not None:
             for note in self._sources.take_notes():
                 self._notice(note)
+
+    def _tell_unused(self, batch: Batch) -> None:
+        if self._unused is None or self._notice is None:
+            return
+        if (note := self._unused.note_on(batch)) is not None:
+            self._notice(note)
+            self._unused = None

@@ -26,6 +26,7 @@ from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.record_keys import RecordKeys
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.job.result_queue import ResultQueue
+from llmblast.job.unused_settings import UnusedSettings
 from llmblast.models import Success
 from llmblast.providers import provider_of_key, providers_of
 from llmblast.reading import CompletedKeys, RequestParser, Source, Sources, open_sources
@@ -246,6 +247,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
             file_format=forced_format(settings.format),
             sample=None if settings.sample is None else (settings.sample, settings.seed),
             record_keys=RecordKeys(may_mix=not opened.has_stage_before),
+            unused=UnusedSettings(settings),
         )
         found = reader.batches()
         if not is_once:
@@ -373,10 +375,10 @@ def _translation(output_format: str) -> Callable[[Success], None] | None:
     kind = FORMATS[output_format].api if output_format in FORMATS else None
     if kind is None:
         return None
-    from llmblast.providers.translated_replies import translate_reply  # noqa: PLC0415 -- most runs need none
+    from llmblast.providers.answers_as_chats import translate_answer  # noqa: PLC0415 -- most runs need none
 
     def translate(success: Success) -> None:
-        success.reply.body = translate_reply(success.reply.body, kind)
+        success.reply.body = translate_answer(success.reply.body, success.answer, kind)
 
     return translate
 

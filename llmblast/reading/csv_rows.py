@@ -29,8 +29,10 @@ _SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n?$")
 _MESSAGES: Final = "messages"
 _APPEND_NEWLINE: Final = orjson.OPT_APPEND_NEWLINE
 """Cutting the newline makes a copy: what orjson returns keeps a buffer many times as large while the line is queued."""
-_OPTIONAL: Final = frozenset({_MESSAGES, "model", "system"})
-"""Columns of what is sent whose empty cells mean that the row does not give it."""
+_JSON: Final = (_MESSAGES, "params", "headers", "priority")
+"""Columns that hold JSON."""
+_OPTIONAL: Final = (*_JSON, "id", "custom_id", "system", "model", "endpoint")
+"""Columns in which an empty cell means that the row has no such field."""
 
 
 class CsvRows:
@@ -45,6 +47,9 @@ class CsvRows:
         self._buffer = BlockBuffer()
         self._lines_before = 0
         self._header: list[str] | None = None
+        self._optional: Sequence[str] = ()
+        """Columns of `_OPTIONAL` that the file has."""
+        self._has_json = False
         self._has_started = False
         csv.field_size_limit(MAX_LINE_BYTES)
 
@@ -115,18 +120,22 @@ class CsvRows:
     def _rows(self, found: Sequence[tuple[int, list[str]]]) -> list[tuple[int, bytes]]:
         rows: list[tuple[int, bytes]] = []
         before = self._lines_before + 1
-        dumps, header = orjson.dumps, self._header
-        is_plain = header is not None and _OPTIONAL.isdisjoint(header)
+        dumps, header, optional = orjson.dumps, self._header, self._optional
         for line, row in found:
             if not row:
                 continue
             if header is None:
                 header = self._header = self._checked(row, before + line)
-                is_plain = _OPTIONAL.isdisjoint(header)
+                optional = self._optional = [name for name in _OPTIONAL if name in header]
+                self._has_json = any(name in header for name in _JSON)
                 continue
-            if len(row) == len(header) and is_plain:
+            if len(row) == len(header) and not self._has_json:
+                fields = dict(zip(header, row, strict=True))
+                for name in optional:
+                    if not fields[name]:
+                        del fields[name]
                 try:
-                    rows.append((before + line, dumps(dict(zip(header, row, strict=True)), None, _APPEND_NEWLINE)[:-1]))
+                    rows.append((before + line, dumps(fields, None, _APPEND_NEWLINE)[:-1]))
                     continue
                 except orjson.JSONEncodeError:
                     pass  # not UTF-8
@@ -136,7 +145,7 @@ class CsvRows:
         return rows
 
     def _unusual(self, header: Sequence[str], row: Sequence[str]) -> bytes:
-        """Return the line for a row with messages, or that does not fit the header, or is not UTF-8."""
+        """Return the line for a row with JSON in it, or that does not fit the header, or is not UTF-8."""
         raw = (self._delimiter or ",").join(row).encode(errors="surrogateescape")
         if len(row) != len(header):
             return bad_row(
@@ -144,12 +153,12 @@ class CsvRows:
                 f"the row has {len(row)} values, the header names {len(header)}: correct it, and put values with a "
                 f"{_name_of(self._delimiter)} or a line end in double quotes",
             )
-        fields: dict[str, object] = {
-            name: value for name, value in zip(header, row, strict=True) if value or name not in _OPTIONAL
-        }
+        texts = dict(zip(header, row, strict=True))
+        fields: dict[str, object] = {name: text for name, text in texts.items() if text or name not in _OPTIONAL}
         try:
-            if (messages := fields.get(_MESSAGES)) is not None:
-                fields[_MESSAGES] = orjson.loads(str(messages))
+            for name in _JSON:
+                if text := texts.get(name):
+                    fields[name] = orjson.loads(text) if name == _MESSAGES else _json_or_text(text)
             return compact_json(fields)
         except orjson.JSONDecodeError:
             return bad_row(raw, 'the column "messages" is not JSON: write a list such as [{"role": "user", ...}]')
@@ -166,6 +175,14 @@ class CsvRows:
             raise UsageError(f"{place}: the header is not UTF-8: save the file as UTF-8") from None
         check_names(place, names)
         return names
+
+
+def _json_or_text(text: str) -> object:
+    """Return the value of a cell with JSON; another text as it is: the format of the line tells what it should be."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
 
 
 def check_names(place: str, names: Sequence[str]) -> None:

@@ -48,6 +48,7 @@ _FOREIGN = {
 }
 """Names of formats that are not supported, by the members of their lines; the last member is an object or a list."""
 _BATCH_LINE = '{"custom_id": "...", "method": "POST", "url": "/v1/chat/completions", "body": {...}}'
+_POSSIBLE = 'write {"input": "..."}, a request body with "messages", or "custom_id" with "body"'
 _NOT_IN_A_PLACE = frozenset(".[]{}!:'")
 """Characters with a meaning in a shell or a template."""
 _SHOWN_FIELDS = 8
@@ -98,10 +99,11 @@ def _is_unheard_of(router: DialectRouter, candidate: Format) -> bool:
 
 def _nothing_to_send(fields: dict[str, object]) -> str:
     """Return the advice for a line of an unknown format, with the names of its fields."""
+    names = ", ".join(name[:_SHOWN_CHARACTERS] for name in list(fields)[:_SHOWN_FIELDS])
     texts = [name for name, value in fields.items() if type(value) is str and name not in ("id", "custom_id")]
     if not texts:
-        return 'nothing to send: write {"input": "..."}, a request body with "messages", or "custom_id" with "body"'
+        there = f". It has: {names}" if names else ""
+        return f"nothing to send: {_POSSIBLE}{there}"
     longest = max(texts, key=lambda name: len(str(fields[name])))
     place = f"{{{longest}}}" if _NOT_IN_A_PLACE.isdisjoint(longest) else "{FIELD}"
-    names = ", ".join(name[:_SHOWN_CHARACTERS] for name in list(fields)[:_SHOWN_FIELDS])
     return f"nothing to send: the line has no \"input\". It has: {names}. Try --prompt '{place}'"

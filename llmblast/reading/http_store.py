@@ -4,6 +4,7 @@ A server without range requests sends the whole file again: its start is skipped
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
@@ -19,11 +20,19 @@ _READ_TIMEOUT_S = 60.0
 _PASSING = (408, 425, 429)
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "llmblast"}
 _FIXES = {
-    401: "it asks for a user and a password: https://USER:PASSWORD@HOST/...",
+    401: "it needs a user and a password, or others than these: write them and @ before the host, or use .netrc",
     403: "it is not allowed: the link may have expired",
     404: "correct the URL; an endpoint is named with --url",
     405: "this URL names an API, not a file; an endpoint is named with --url",
 }
+_CAUSES: tuple[tuple[type[BaseException], str], ...] = (
+    (ConnectionRefusedError, "connection refused"),
+    (socket.gaierror, "the host name cannot be resolved"),
+    (aiohttp.ClientPayloadError, "the connection broke"),
+    (aiohttp.ServerDisconnectedError, "the server closed the connection"),
+    (aiohttp.ClientResponseError, "the server does not speak HTTP"),
+)
+_CA_FIX = "name its CA in SSL_CERT_FILE if you trust it"
 
 
 class HttpStore:
@@ -39,10 +48,14 @@ class HttpStore:
         headers = {"Range": f"bytes={offset}-", **({"If-Range": tag} if tag else {})} if offset else {}
         try:
             response = await self._session.get(self._url, headers=headers)
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise RemovedError(f"its certificate cannot be verified: {_cause_of(error)}: {_CA_FIX}") from None
         except (aiohttp.ClientSSLError, ssl.SSLError) as error:
-            raise RemovedError(f"no secure connection: {_cause_of(error)}") from None
-        except (aiohttp.InvalidURL, aiohttp.TooManyRedirects, ValueError) as error:
-            raise RemovedError(f"{type(error).__name__}: correct the URL") from None
+            raise RemovedError(f"no TLS connection: {_cause_of(error)}: is it a server of http://?") from None
+        except aiohttp.TooManyRedirects:
+            raise RemovedError("it redirects too often: write the URL that it should end at") from None
+        except (aiohttp.InvalidURL, ValueError):
+            raise RemovedError("it is not a URL of a file: write https://HOST/PATH") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise BrokenError(_cause_of(error)) from None
         try:
@@ -99,9 +112,9 @@ def _cause_of(error: BaseException) -> str:
     """Return what went wrong, without the URL, which the messages of aiohttp may repeat."""
     if isinstance(error, TimeoutError):
         return "no reply in time"
-    cause = getattr(error, "os_error", None) or error
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return "the connection broke"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the server closed the connection"
-    return getattr(cause, "strerror", None) or getattr(cause, "reason", None) or type(error).__name__
+    cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+    for kind, words in _CAUSES:
+        if isinstance(cause, kind):
+            return words
+    words = getattr(cause, "verify_message", None) or getattr(cause, "reason", None) or ""
+    return str(words or getattr(cause, "strerror", None) or "the connection broke").replace("_", " ").lower()

@@ -40,7 +40,7 @@ async def open_local(path: str, *, follow: bool = False) -> Source:
     if stat.S_ISDIR(mode):
         os.close(descriptor)
         example = shlex.quote(os.path.join(path, "*.jsonl"))
-        raise InputMissingError(f"{name}: is a directory: name a JSONL file in it, or several: {example}")
+        raise InputMissingError(f"{name}: is a directory: name a file in it, or several: {example}")
     if follow and not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
         os.close(descriptor)
         raise InputMissingError(f"{name}: cannot be followed: it is neither a file nor a FIFO: leave --follow out")

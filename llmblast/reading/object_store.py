@@ -4,8 +4,9 @@ obstore tries again, goes on where a connection broke, and takes credentials fro
 and AZURE_STORAGE_... Its messages may repeat requests, so only their first line is shown, without queries.
 """
 
+import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from llmblast.reading.stores import Part, RemovedError
 
 if TYPE_CHECKING:  # these two are only for type checkers
     from obstore import GetResult
-    from obstore.store import RetryConfig
+    from obstore.store import ClientConfig, RetryConfig
 
 CHUNK_BYTES = 64 * 1024
 _RETRIES: "RetryConfig" = {"max_retries": 6, "retry_timeout": timedelta(minutes=2)}
@@ -45,7 +46,8 @@ class ObjectStore:
         if not self._key:
             raise RemovedError("it names a bucket: name an object in it")
         try:
-            store = from_url(self._bucket, retry_config=_RETRIES)
+            options: ClientConfig = {"allow_http": True} if _names_http(os.environ) else {}
+            store = from_url(self._bucket, retry_config=_RETRIES, client_options=options)
             result = await obstore.get_async(store, self._key)
         except (BaseError, OSError, ValueError) as error:
             raise self._explain(error) from None
@@ -69,6 +71,13 @@ class ObjectStore:
             return RemovedError(f"it is not allowed: set {self._variables}")
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return RemovedError(f"{_IN_A_REQUEST.sub('', reason)[:_MAX_SHOWN]}: credentials come from {self._variables}")
+
+
+def _names_http(environ: Mapping[str, str]) -> bool:
+    """Return whether a variable names a server of plain http, such as MinIO on this machine: obstore refuses these."""
+    return any(
+        name.startswith(("AWS_ENDPOINT", "AZURE_")) and value.startswith("http://") for name, value in environ.items()
+    )
 
 
 async def _do_nothing() -> None:

@@ -68,10 +68,11 @@ class PathFinder:
 
     def find(self, body: Mapping[str, object]) -> str | None:
         """Return the path that takes `body`, None where its members fit no path."""
-        for path in self._named:
-            if fits(path, body):
-                return path
-        return path_of_body(body)
+        return self.named_for(body) or path_of_body(body)
+
+    def named_for(self, body: Mapping[str, object]) -> str | None:
+        """Return the path in the URL of an endpoint that takes `body`, None where there is none."""
+        return next((path for path in self._named if fits(path, body)), None)
 
 
 def path_of_body(body: Mapping[str, object]) -> str | None:

@@ -41,17 +41,25 @@ class Raw:
         self._default_dialect = CHAT if router.speaks(CHAT) else MESSAGES
         self._named_fields = self._own_fields = _IDS.union(settings.own_fields)
         self._has_template = settings.prompt is not None
+        self._is_table = False
 
     def take_columns(self, columns: Sequence[str], *, is_typed: bool) -> None:
         """Parse rows of a table with these columns from now on; none for lines that have names of their own."""
+        self._is_table = bool(columns)
         sent = SENT_COLUMNS if is_typed else _SENT_TEXTS
         self._own_fields = self._named_fields.union(name for name in columns if name not in sent)
 
     def claims(self, fields: dict[str, object]) -> bool:
-        """See `Format`. With a prompt template, a model alone makes no raw request, nor does a record."""
-        if "messages" in fields:
+        """See `Format`. With a prompt template, a model alone makes no raw request, nor does a record.
+
+        Null counts as left out. In a table, a model beside a prompt is that of a simple line, unless the URL of an
+        endpoint names another API.
+        """
+        if fields.get("messages") is not None:
             return True
-        return "model" in fields and not (self._has_template and (is_record(fields) or path_of_body(fields) is None))
+        if fields.get("model") is None or (self._is_table and self._paths.named_for(fields) is None):
+            return False
+        return not (self._has_template and (is_record(fields) or path_of_body(fields) is None))
 
     def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request that sends the line. Raises BadLine."""

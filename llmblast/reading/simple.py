@@ -43,7 +43,7 @@ class Simple:
         self._system = settings.system
         self._schema = settings.schema if isinstance(settings.schema, Mapping) else None
         self._max_tokens = max_tokens_of(settings.params)
-        self._takes_model = settings.prompt is not None and settings.format == "auto"
+        self._takes_model = settings.format != "simple"
         self._router = router if router.is_mixed else None
         self._keeps_prompt = router.is_mixed or writes_model(router.first)
         self._first = router.first

@@ -20,7 +20,10 @@ from llmblast.errors import UsageError
 from llmblast.reading.exact_numbers import with_exact_numbers
 from llmblast.reading.places import Place
 
-_HOWTO: Final = "write fields as {text} or {a.b[0]}, and a literal brace as {{ or }}"
+_HOWTO: Final = (
+    "write fields as {text} or {a.b[0]}, and a literal brace as {{ or }}; or write fields as {{ text }}, "
+    "where single braces, as in JSON, are literal"
+)
 _JINJA: Final = re.compile(r"\{%|(?<!\{)\{\{-?\s*[A-Za-z_]")
 _BRACES: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _SHOWN_CHARACTERS: Final = 60

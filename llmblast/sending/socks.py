@@ -30,7 +30,7 @@ async def connect_through(proxy: Proxy, host: str, port: int, timeout_s: float |
     except (ProxyTimeoutError, TimeoutError):
         raise ProxyFailedError("did not connect within the connect timeout") from None
     except ProxyConnectionError as error:
-        raise ProxyFailedError(f"cannot be reached: {_reason_of(error)}") from None
+        raise ProxyFailedError(f"cannot be reached: {_reason_of(error)}: is it running?") from None
     except ProxyError as error:
         raise ProxyFailedError(f"refuses: {error}") from None
     except socket.gaierror:

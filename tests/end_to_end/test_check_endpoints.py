@@ -75,6 +75,57 @@ def test_a_rate_limit_shows_that_the_endpoint_works(start_mock: StartMock, llmbl
     assert len(mock.ledger) == 1
 
 
+ENDPOINT_REPLIES = [
+    (301, b"", {"Location": "https://other.example/v1?token=t"}, "redirected", 77, "write the URL"),
+    (402, b'{"error":{"message":"Insufficient credits"}}', {}, "no credit or quota", 77, "check credit"),
+    (429, b'{"error":{"code":"insufficient_quota"}}', {}, "no credit or quota", 77, "check credit"),
+    (429, b'{"error":{"message":"Slow down"}}', {}, "rate limited", 0, "wait"),
+    (503, b"upstream down", {}, "server error", 77, "try again later"),
+    (503, b"full", {"Retry-After": "5"}, "rate limited", 0, "wait"),
+    (500, b'{"error":{"message":"boom"}}', {}, "server error", 77, "try again later"),
+    (200, b"<html>Login</html>", {}, "no usable answer", 77, "check that the URL"),
+    (405, b'{"detail":"Method Not Allowed"}', {}, "model or path unknown", 77, "name a model"),
+    (403, b'{"error":{"message":"Not in your region"}}', {}, "not authorised", 77, "check the key"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "headers", "state", "exit_code", "fix"), ENDPOINT_REPLIES)
+def test_each_kind_of_reply_has_its_fix(
+    start_mock: StartMock,
+    llmblast: RunLlmblast,
+    status: int,
+    body: bytes,
+    headers: dict[str, str],
+    state: str,
+    exit_code: int,
+    fix: str,
+) -> None:
+    mock = start_mock("latency=0", script=lambda index, asked: ScriptedReply(status, body, headers))
+
+    code, (found,) = check(llmblast, mock.url)
+
+    assert (code, found["state"]) == (exit_code, state)
+    assert found["fix"].startswith(fix)
+    assert found["reason"].count("HTTP") == 1
+    assert "token=" not in found["reason"]
+    assert (found["authorised"] is True) == (state == "rate limited" or fix in ("check credit", "name a model"))
+
+
+def test_a_key_that_is_not_there_is_not_called_wrong(start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    mock = start_mock("key=other&latency=0")
+
+    _, (found,) = check(llmblast, mock.url, OPENAI_API_KEY="")
+
+    assert found["fix"] == "no API key was sent: export OPENAI_API_KEY=..."
+
+
+def test_a_reason_that_tells_what_to_do_stands_alone(llmblast: RunLlmblast) -> None:
+    done = llmblast("check", "--endpoints", "-u", "http://127.0.0.1:9/v1", "-u", "groq:,name=g")
+
+    assert "connection refused: is the server running?\n" in done.stdout
+    assert "GROQ_API_KEY=...\n" in done.stdout
+
+
 def test_a_person_reads_lines(start_mock: StartMock, llmblast: RunLlmblast) -> None:
     mock = start_mock("key=other&latency=0")
 
@@ -83,7 +134,7 @@ def test_a_person_reads_lines(start_mock: StartMock, llmblast: RunLlmblast) -> N
     assert done.returncode == 3
     first, reason, last = done.stdout.splitlines()
     assert first.startswith("one    not authorised, ")
-    assert "HTTP 401: Incorrect API key provided: check the key" in reason
+    assert reason.startswith("       HTTP 401: Incorrect API key provided: check the key")
     assert last.startswith("three  ok, ")
 
 

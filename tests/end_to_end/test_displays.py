@@ -117,7 +117,7 @@ def test_a_file_without_one_usable_line_is_named(tmp_path: Path, llmblast: RunLl
     done = llmblast("run", name, "-u", "mock:", stdin=text)
 
     what = "standard input" if name == "-" else name
-    assert f"finished: no line could be used: is {what} JSONL?\n" in done.stderr
+    assert f"finished: no line of {what} could be used, see errors.jsonl\n" in done.stderr
 
 
 def test_an_endpoint_that_is_not_there_is_named_before_the_command(tmp_path: Path, llmblast: RunLlmblast) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tests.conftest import LLMBLAST, RunLlmblast, records
+from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records
 
 CSV = 'id,prompt,topic\n1,hello,x\n2,"two\nlines",y\n3\n4,last,z\n'
 MOCK = ("-u", "mock:", "-o", "save.jsonl")
@@ -102,6 +102,51 @@ def test_messages_are_sent_and_other_columns_are_not(tmp_path: Path, llmblast: R
     [record] = records(tmp_path / "save.jsonl")
     assert record["input"] == {"messages": [{"role": "user", "content": "hi"}]}
     assert (record["id"], record["topic"]) == ("7", "x")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_a_table_may_name_the_model_of_each_row(
+    name: str, tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """Such rows are chats, also beside an empty column of messages; without a model they get that of the run."""
+    rows = [{"prompt": "one", "model": "m1", "messages": None}, {"prompt": "two", "model": None, "messages": None}]
+    (tmp_path / "a.csv").write_text("prompt,model,messages\none,m1,\ntwo,,\n")
+    schema = pa.schema({column: pa.string() for column in rows[0]})
+    parquet.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "a.parquet")
+    server = start_mock()
+
+    done = llmblast("run", name, "-u", server.url, "-m", "usual")
+
+    assert done.returncode == 0, done.stderr
+    assert {arrival.path for arrival in server.ledger} == {"/v1/chat/completions"}
+    bodies = [json.loads(arrival.body) for arrival in server.ledger]
+    assert sorted((body["messages"][0]["content"], body["model"]) for body in bodies) == [
+        ("one", "m1"),
+        ("two", "usual"),
+    ]
+
+
+@pytest.mark.parametrize("options", [[], ["--format", "csv"]])
+def test_the_model_of_a_row_counts_with_a_template_too(
+    options: list[str], tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    (tmp_path / "a.csv").write_text("text,model\none,m1\n")
+    server = start_mock()
+
+    assert llmblast("run", "a.csv", "-u", server.url, "--prompt", "Say {text}", *options).returncode == 0
+
+    assert json.loads(server.ledger[0].body)["model"] == "m1"
+
+
+def test_a_table_for_an_endpoint_of_embeddings_asks_for_embeddings(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    (tmp_path / "a.csv").write_text("input,model,own\none,m1,x\n")
+    server = start_mock()
+
+    assert llmblast("run", "a.csv", "-u", f"{server.url}/embeddings").returncode == 0
+
+    assert json.loads(server.ledger[0].body) == {"input": "one", "model": "m1"}
 
 
 def test_a_text_file_is_sent_line_by_line(tmp_path: Path, llmblast: RunLlmblast) -> None:

@@ -36,7 +36,7 @@ def test_a_run_says_which_lines_are_answered(tmp_path: Path, counters: Counters,
     [
         (Counters(lines_read=40, failed=2), None, "some lines have no answer, see e.jsonl"),
         (Counters(lines_read=10, failed=2), 10, "some of the first 10 lines have no answer, see e.jsonl"),
-        (Counters(lines_read=494, failed=494, malformed=494), None, "no line could be used: is bin.dat JSONL?"),
+        (Counters(lines_read=494, failed=494, malformed=494), None, "no line of bin.dat could be used, see e.jsonl"),
         (Counters(lines_read=494, failed=494, malformed=493), None, "some lines have no answer, see e.jsonl"),
     ],
 )

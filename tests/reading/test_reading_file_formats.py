@@ -105,6 +105,24 @@ def test_messages_are_json() -> None:
     assert isinstance(lines[1][1], BadRow)
 
 
+def test_an_empty_cell_of_an_optional_field_is_no_field() -> None:
+    """The row has its line number as id, and the system message and model of the settings."""
+    data = b"id,prompt,model,system,endpoint,own\n,a,,,,\n7,b,m,s,e,x\n"
+    assert values(split(CsvRows("a.csv"), data)) == [
+        (2, {"prompt": "a", "own": ""}),
+        (3, {"id": "7", "prompt": "b", "model": "m", "system": "s", "endpoint": "e", "own": "x"}),
+    ]
+
+
+def test_columns_of_objects_and_numbers_are_json() -> None:
+    """What is none stays a text, and the format of the line tells what it should be."""
+    data = b'prompt,params,headers,priority,messages\na,"{""n"": 1}","{""x-a"": ""b""}",-1,\nb,text,,,\n'
+    assert values(split(CsvRows("a.csv"), data)) == [
+        (2, {"prompt": "a", "params": {"n": 1}, "headers": {"x-a": "b"}, "priority": -1}),
+        (3, {"prompt": "b", "params": "text"}),
+    ]
+
+
 def test_a_quote_that_is_not_closed_is_damage_with_its_place() -> None:
     with pytest.raises(InputDamagedError, match=r"a.csv:3: .* quote that is not closed"):
         split(CsvRows("a.csv"), b'a,b\n1,2\n3,"4\n5,6\n')

@@ -132,7 +132,7 @@ async def test_a_file_that_has_changed_is_damaged(serve: Serve, has_ranges: bool
     [
         ([404], "HTTP 404 Not Found: correct the URL; an endpoint is named with --url"),
         ([403], "HTTP 403 Forbidden: it is not allowed: the link may have expired"),
-        ([401], "HTTP 401 Unauthorized: it asks for a user and a password"),
+        ([401], "HTTP 401 Unauthorized: it needs a user and a password, or others than these: write them and @"),
         ([405], "HTTP 405 Method Not Allowed: this URL names an API, not a file; an endpoint is named with --url"),
         ([503] * 6, "HTTP 503 Service Unavailable"),
     ],
@@ -155,14 +155,24 @@ async def test_a_server_that_is_not_there_is_told(serve: Serve, monkeypatch: pyt
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/a"
 
-        with pytest.raises(InputMissingError, match=r"cannot be read: .*[Cc]onnect"):
+        with pytest.raises(InputMissingError, match=r"cannot be read: connection refused$"):
             await read(url)
+
+
+async def test_a_server_without_tls_is_told(serve: Serve) -> None:
+    """With what to write instead."""
+    url = (await serve()).url.replace("http://", "https://")
+
+    with pytest.raises(
+        InputMissingError, match=r"no TLS connection: wrong version number: is it a server of http://\?"
+    ):
+        await read(url)
 
 
 @pytest.mark.parametrize("url", ["http://[", "http://", "https://host:99999/a"])
 async def test_a_url_that_is_none_is_told(url: str) -> None:
     """Without a traceback."""
-    with pytest.raises(InputMissingError, match="cannot be read: "):
+    with pytest.raises(InputMissingError, match="cannot be read: it is not a URL of a file: write https://HOST/PATH"):
         await read(url)
 
 
@@ -177,13 +187,11 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Callable[[FileServer], None]:
     def use(server: FileServer) -> None:
         for name, value in {
             "AWS_ENDPOINT": server.url,
-            "AWS_ALLOW_HTTP": "true",
             "AWS_ACCESS_KEY_ID": "id",
             "AWS_SECRET_ACCESS_KEY": "secret-access-key",
             "AZURE_STORAGE_ACCOUNT_NAME": "account",
             "AZURE_STORAGE_ACCOUNT_KEY": "c2VjcmV0",
             "AZURE_STORAGE_ENDPOINT": server.url,
-            "AZURE_ALLOW_HTTP": "true",
         }.items():
             monkeypatch.setenv(name, value)
 

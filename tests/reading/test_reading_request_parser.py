@@ -119,6 +119,7 @@ def test_every_result_can_be_written(fields: dict[str, object]) -> None:
         (b'{"input":"x","y":' + b"[" * 240 + b"]" * 240 + b"}", "nested more than 240 levels deep"),
         (b"[" * 2000, ":1026: not JSON: nested too deep"),
         (b"{}", 'nothing to send: write {"input": "..."}'),
+        (b'{"data":[{"input":"a"}],"n":1}', '"custom_id" with "body". It has: data, n'),
         (b'{"text":"x"}', "the line has no \"input\". It has: text. Try --prompt '{text}'"),
         (b'{"q":"why?","id":"abcdefghi","n":1}', "It has: q, id, n. Try --prompt '{q}'"),
         (b'{"my text":"x"}', "It has: my text. Try --prompt '{my text}'"),

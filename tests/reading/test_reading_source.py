@@ -168,7 +168,7 @@ def test_a_fifo_that_nobody_reads_from_holds_back_its_writer(tmp_path: Path, run
     ("name", "reason"),
     [
         ("missing.jsonl", "no such file: name an existing"),
-        ("", "is a directory: name a JSONL file"),
+        ("", "is a directory: name a file"),
         ("file/child", "cannot be opened: Not a directory: name a file"),
         ("socket", "cannot be opened: No such device or address: name a file"),
         ("nul\0", "cannot be opened: embedded null byte: name a file"),

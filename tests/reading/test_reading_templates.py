@@ -177,3 +177,8 @@ def test_a_line_without_the_field_of_the_system_message_is_bad() -> None:
     assert 'no field "lang", which --system names: it has: input' in refusal({"input": "x"}, system="Speak {lang}.")
     settings = {"system": "Speak {lang}.", "system_file": "s.txt"}
     assert 'no field "lang", which --system-file s.txt names' in refusal({"input": "x"}, **settings)
+
+
+def test_braces_of_json_in_a_prompt_are_told_with_both_ways_to_write_them() -> None:
+    with pytest.raises(UsageError, match=r"literal brace as \{\{ or \}\}; or write fields as \{\{ text \}\}"):
+        RequestParser(Settings(prompt='Answer as {"label": "x"}: {text}'))

@@ -178,7 +178,9 @@ async def test_a_socks_proxy_that_refuses(transport: str, free_port: int) -> Non
 
     assert (refused.cause, dead.cause) == (Cause.NOT_SENT, Cause.NOT_SENT)
     assert refused.detail.startswith(f"the proxy socks5h://127.0.0.1:{proxy.port} refuses: ")
-    assert dead.detail == (f"the proxy socks5h://127.0.0.1:{free_port} cannot be reached: connection refused")
+    assert dead.detail == (
+        f"the proxy socks5h://127.0.0.1:{free_port} cannot be reached: connection refused: is it running?"
+    )
     assert "wrong-one" not in refused.detail + dead.detail
 
 
