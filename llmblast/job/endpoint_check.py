@@ -21,7 +21,7 @@ from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.job.start import NO_ENDPOINT
 from llmblast.models import Answer, Attempt, Cause, Prompt, Provider, RateLimitInfo, Reply, Request, UnsupportedError
 from llmblast.providers import provider_of, provider_of_key
-from llmblast.sending import TRANSPORTS, Blame, EndpointKey, Verdict, judge, make_target
+from llmblast.sending import TRANSPORTS, Action, Blame, EndpointKey, Verdict, judge, make_target
 from llmblast.settings import EndpointSettings, Settings
 from llmblast.watching import sanitize_text
 
@@ -42,6 +42,7 @@ class State(Enum):
     NO_MODEL = "model or path unknown"
     UNAUTHORISED = "not authorised"
     UNREACHABLE = "not reachable"
+    FAILED = "server error"
     NO_ANSWER = "no usable answer"
     BAD_SETTINGS = "not usable as set"
 
@@ -52,6 +53,7 @@ _FIXES = {
     State.NO_MODEL: "correct model=NAME, and the path of the URL",
     State.UNAUTHORISED: "check the key, and what it may be used for; key_env=NAME names its variable",
     State.UNREACHABLE: "correct the URL, start the server, or check proxy and certificates",
+    State.FAILED: "try again later, or look for the cause at the server",
     State.NO_ANSWER: "check that the URL and kind=NAME are those of an LLM API",
     State.BAD_SETTINGS: "correct the settings of the endpoint",
 }
@@ -183,9 +185,10 @@ def _read(name: str, provider: Provider, attempt: Attempt, reply: Reply) -> Find
     if isinstance(verdict, Answer):
         finding.authorised = finding.model_known = True
         return finding
-    finding.reason = _cleaned(f"HTTP {reply.status}: {verdict.message}" if verdict.message else f"HTTP {reply.status}")
+    message = verdict.message
+    finding.reason = _cleaned(message if message.startswith("HTTP ") else f"HTTP {reply.status}: {message}")
     finding.state = _state_of(reply.status, verdict)
-    finding.authorised = finding.state is not State.UNAUTHORISED
+    finding.authorised = None if finding.state is State.FAILED else finding.state is not State.UNAUTHORISED
     finding.model_known = {State.NO_MODEL: False, State.REFUSED: None}.get(finding.state)
     return finding
 
@@ -193,11 +196,13 @@ def _read(name: str, provider: Provider, attempt: Attempt, reply: Reply) -> Find
 def _state_of(status: int, verdict: Verdict) -> State:
     if status in (401, 402, 403) or (verdict.blame is Blame.ENDPOINT and not verdict.is_not_found and status < 500):
         return State.UNAUTHORISED
-    if verdict.is_not_found:
+    if verdict.is_not_found or status in (501, 505):
         return State.NO_MODEL
     if status in (429, 529, 503):
         return State.BUSY
-    return State.REFUSED if 400 <= status < 500 else State.NO_ANSWER
+    if status >= 400:
+        return State.REFUSED if verdict.action is Action.REFUSED else State.FAILED
+    return State.NO_ANSWER
 
 
 def _limit_as_text(info: RateLimitInfo) -> str:

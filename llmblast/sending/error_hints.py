@@ -9,7 +9,8 @@ Names come from the error references of OpenAI, Anthropic, Google (google.rpc.Co
 - MiniMax: https://platform.minimax.io/docs/api-reference/errorcode
 - Zhipu: https://docs.bigmodel.cn/cn/api/api-code
 - DashScope: https://help.aliyun.com/zh/model-studio/error-code
-- LiteLLM: https://docs.litellm.ai/docs/proxy/error_reference
+- LiteLLM: https://docs.litellm.ai/docs/proxy/error_reference, and ProxyErrorTypes in its proxy/_types.py: without a
+  database it answers every wrong key with `no_db_connection`
 """
 
 import re
@@ -55,6 +56,7 @@ _STEMS: Mapping[Hint, str] = {
         r"|incorrectapikey|apikeyexpired|authenticationerror|unauthenticated|unauthorized|deactivated"
         r"|suspended|unsupportedcountry|unrecognizedclient|invalidclienttoken|expiredtoken|incompletesignature"
         r"|invalidsignature|signaturedoesnotmatch|missingauthenticationtoken"
+        r"|tokennotfoundindb|nodbconnection|expiredkey"
     ),
     Hint.LINE: (
         r"contextlength|contextwindow|contextsize|contentfilter|contentpolicy|contentmanagement"
@@ -123,6 +125,10 @@ _WORDS: Mapping[Hint, str] = {
         r"|safety (?:system|filter|polic|reason)"
         r"|(?:inappropriate|sensitive|harmful|prohibited|unsafe) (?:content|words)"
         r"|invalid image|(?:process|decode|download|load)(?: the| input)* image|unsupported image"
+    ),
+    Hint.NO_MODEL: (
+        r"\binvalid model(?: name\b|: | ['\"`])|\bmodel not exist|\bunknown model\b|\bnot a valid model\b"
+        r"|\bmodel\b[^\n]{0,120}\b(?:does not|doesn't) exist"
     ),
 }
 """Searched in the lower-case message without its links. Each alternative is bounded. `re` compiles the patterns at the
