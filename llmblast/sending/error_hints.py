@@ -140,7 +140,7 @@ _LIMIT_AND_REQUESTED = rf"\blimit(?: is| of)?:? ?{_NUMBER}\b.{{0,80}}?\brequeste
 _REQUESTED_AND_LIMIT = rf"\brequested:? ?{_NUMBER}\b.{{0,80}}?\blimit(?: is| of)?:? ?{_NUMBER}"
 _LARGER_THAN = (
     rf"\b(?:request|prompt|input)\b[^.\d]{{0,60}}{_NUMBER}\)? ?(?:tokens?)?\)?,? ?(?:which )?(?:is |are )?"
-    rf"(?:>|exceed(?:s|ing)?|(?:larger|greater|more) than)[^.\d]{{0,60}}{_NUMBER}"
+    rf"(?:(?:>|exceed(?:s|ing)?|(?:larger|greater|more) than)[^.\d]{{0,60}}|too (?:large|long)\b[^\d]{{0,90}}){_NUMBER}"
 )
 
 

@@ -11,6 +11,7 @@
 | 401, 402, 407 | REFUSED, ENDPOINT |
 | account trouble by name or in words; not 429, 5xx or 2xx that names a wait | REFUSED, ENDPOINT |
 | 400, 403, 413, 422 for what is in the line, by name or in words; 429 if it names no wait | REFUSED, LINE |
+| the same with 500, if its numbers say that it is too large; llama.cpp answers so for its batch size | REFUSED, LINE |
 | 429, 529; 503 that names a wait | PUSH_BACK; other endpoint or later, not counted as an attempt |
 | the name of a rate limit or an overload, with any status but 3xx and 413 | PUSH_BACK |
 | words of a rate limit in 403, 500, 502, 503, 2xx; of an overload or a full queue in 500, 502, 503 | PUSH_BACK |
@@ -102,7 +103,8 @@ def _read(status: int, hints: Hint, *, names_wait: bool) -> tuple[Action, Blame]
         return Action.REFUSED, Blame.LINE
     if status in _ENDPOINT_STATUSES or (Hint.ACCOUNT in hints and not (may_pass and names_wait)):
         return Action.REFUSED, Blame.ENDPOINT
-    may_be_of_the_line = status in _MAY_BE_OF_THE_LINE or Hint.STATED in hints
+    is_too_large = status == 500 and Hint.TOO_LARGE in hints
+    may_be_of_the_line = is_too_large or status in _MAY_BE_OF_THE_LINE or Hint.STATED in hints
     if Hint.LINE in hints and may_be_of_the_line and not (may_pass and names_wait):
         return Action.REFUSED, Blame.LINE
     if _pushes_back(status, hints, names_wait=names_wait):

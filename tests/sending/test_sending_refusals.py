@@ -160,6 +160,7 @@ def test_when_money_comes_back_is_told() -> None:
 
 
 AZURE_FILTER = err("The response was filtered due to the content management policy.", code="content_filter", status=400)
+LLAMA_BATCH = "input (604 tokens) is too large to process. increase the physical batch size (current batch size: 512)"
 OF_THE_LINE = {
     "413": (413, b""),
     "422, too long": (422, err("input is too long", code="context_length_exceeded")),
@@ -171,6 +172,8 @@ OF_THE_LINE = {
         err("prompt is too long: 208310 tokens > 200000 maximum", type="invalid_request_error"),
     ),
     "llama.cpp's context": (400, err("the request exceeds", type="exceed_context_size_error")),
+    "llama.cpp's batch": (500, err(LLAMA_BATCH, type="server_error", code=500)),
+    "llama.cpp's context for embeddings": (400, err("input (404 tokens) is larger than the max context size (256)")),
     "Azure's filter": (400, AZURE_FILTER),
     "DashScope's filter": (400, {"code": "DataInspectionFailed", "message": "Input data may contain it"}),
     "a long text": (400, err("expected a string with maximum length", code="string_above_max_length")),
@@ -229,6 +232,16 @@ def test_a_refusal_that_points_nowhere(status: int, body: object, is_not_found: 
 
     assert (verdict.action, verdict.blame) == (Action.REFUSED, Blame.UNKNOWN)
     assert (verdict.is_not_found, verdict.transient) == (is_not_found, transient)
+
+
+@pytest.mark.parametrize(
+    "message", ["input (100 tokens) is too large to process (current batch size: 512)", "the context size is exceeded"]
+)
+def test_a_500_is_of_the_line_by_its_numbers_only(message: str) -> None:
+    """llama.cpp's slots may share a context: there is room in it later."""
+    verdict = verdict_on(500, err(message, type="server_error"))
+
+    assert (verdict.action, verdict.transient) == (Action.RETRY, True)
 
 
 @pytest.mark.parametrize("status", [408, 409, 419, 423, 424, 425, 430, 444, 460, 498, 499, 500, 502, 504, 520, 530])

@@ -1,4 +1,6 @@
-"""Serve a tiny model of random weights with llama.cpp's own HTTP server: `python llama_server.py MODEL_FILE`.
+"""Serve a tiny model of random weights with llama.cpp's own HTTP server: `python llama_server.py MODEL_FILE chat`.
+
+With `embeddings` in the place of `chat` it answers with vectors.
 
 Runs in the environment `.work/servers`. The variable SERVER_KEY has the key that requests have to bring. Writes the
 address on standard output, and serves until standard input ends.
@@ -67,7 +69,7 @@ def write_model(path: str) -> None:
     writer.close()
 
 
-def main(path: str) -> None:
+def main(path: str, task: str) -> None:
     """Write the model, serve it on a free port of the loopback interface."""
     write_model(path)
     settings = xllamacpp.CommonParams()
@@ -77,10 +79,13 @@ def main(path: str) -> None:
     settings.n_parallel = SLOTS
     settings.api_keys = [os.environ["SERVER_KEY"]]
     settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1  # threads would wait for each other, spinning
+    settings.embedding = task == "embeddings"
+    if settings.embedding:
+        settings.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     server = xllamacpp.Server(settings)
     print(f"serving on {server.listening_address}", flush=True)
     sys.stdin.read()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -17,12 +17,16 @@ STARTED = "processing task, is_child = 0"
 PARAMS = ("--params", '{"max_tokens":8}')
 
 
+def llama_server(folder: Path, task: str) -> ForeignServer:
+    """Return the server, with four slots and a context of 256 tokens for each, to be started."""
+    command = ("python", SERVER, str(folder / "tiny.gguf"), task)
+    return ForeignServer(*command, is_up="serving", address=r"serving on (\S+)", environ={"SERVER_KEY": KEY})
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForeignServer]:
-    """The server, with four slots and a context of 256 tokens for each."""
-    model = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    command = ("python", SERVER, str(model))
-    with ForeignServer(*command, is_up="serving", address=r"serving on (\S+)", environ={"SERVER_KEY": KEY}) as server:
+    """The server that generates text."""
+    with llama_server(tmp_path_factory.mktemp("model"), "chat") as server:
         yield server
 
 
@@ -68,6 +72,19 @@ def test_what_the_server_cannot_do_fails_at_once(server: ForeignServer, run: Run
     assert [answer["custom_id"] for answer in outcome.answers] == ["chat"]
     (error,) = outcome.errors
     assert (error["custom_id"], error["attempts"], error["status"]) == ("vector", 1, 501)
+
+
+def test_embeddings_are_answered(tmp_path: Path, run: Run) -> None:
+    """Several texts in a line, and a text that is too long in one of them."""
+    lines = [{"model": "tiny", "input": [f"first {n}", "long " * 100 if n == 7 else "second"]} for n in range(LINES)]
+
+    with llama_server(tmp_path, "embeddings") as server:
+        outcome = run("-u", f"{server.url}/v1", lines=lines, OPENAI_API_KEY=KEY)
+
+    assert outcome.exit_code == 3, outcome.said
+    assert [(error["line"], error["attempts"], error["transient"]) for error in outcome.errors] == [(8, 1, False)]
+    assert len(outcome.answers) == LINES - 1
+    assert {len(answer["response"]) for answer in outcome.answers} == {2}
 
 
 def test_structured_answers_fit(server: ForeignServer, run: Run, tmp_path: Path) -> None:
