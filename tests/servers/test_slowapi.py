@@ -1,5 +1,6 @@
 """A FastAPI application whose limit slowapi keeps, as teams write them for their own models."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,5 +41,5 @@ def test_a_limit_that_was_not_set_is_learned(server: ForeignServer, run: Run) ->
     assert outcome.exit_code == 0, outcome.said
     assert {answer["response"] for answer in outcome.answers} == {f"You said: Question {n}?" for n in range(LINES)}
     statuses = server.statuses(LINES)
-    assert statuses == {"200": LINES, "429": outcome.summary["requests"]["rate_limited"]}
+    assert statuses == Counter({"200": LINES, "429": outcome.summary["requests"]["rate_limited"]})
     assert statuses["429"] < LINES
