@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
@@ -11,6 +12,8 @@ from tests.conftest import ROOT
 
 RUN_LOCK = ROOT / "scripts/requirements.txt"
 DEV_LOCK = ROOT / "scripts/requirements-dev.txt"
+SERVERS_LOCK = ROOT / "scripts/requirements-servers.txt"
+"""For scripts/servers; what it pins is not installed here."""
 LOCKS = {"run": RUN_LOCK, "dev": DEV_LOCK}
 
 Versions = dict[NormalizedName, str]
@@ -24,7 +27,12 @@ def marker_values(python: str) -> dict[str, str]:
 
 def locked_versions(packages: str, markers: Mapping[str, str] | None = None) -> Versions:
     """Return the versions that the lock of `run` or `dev` installs; without `markers`, those of this Python."""
-    text = LOCKS[packages].read_text().replace("\\\n", "")
+    return versions_in(LOCKS[packages], markers)
+
+
+def versions_in(lock: Path, markers: Mapping[str, str] | None = None) -> Versions:
+    """Return the versions that a lock installs; without `markers`, those of this Python."""
+    text = lock.read_text().replace("\\\n", "")
     requirements = [Requirement(re.split(r"\s--hash=", line)[0]) for line in text.splitlines()]
     return {
         canonicalize_name(requirement.name): str(requirement.specifier).removeprefix("==")

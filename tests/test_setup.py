@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT
-from tests.lock_files import LOCKS, locked_versions, marker_values
+from tests.lock_files import LOCKS, SERVERS_LOCK, locked_versions, marker_values, versions_in
 
 EXTRAS = {"run": ("build",), "dev": ("build", "dev")}
 SCRIPTS = [
@@ -68,6 +68,19 @@ def test_a_lock_pins_all_that_is_required_and_nothing_else(packages: str, python
         for requirement in required
         if not requirement.specifier.contains(locked[canonicalize_name(requirement.name)], prereleases=True)
     ] == []
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_the_servers_to_test_with_are_pinned(python: str) -> None:
+    """All that pyproject.toml names, each with its hashes, in a lock of their own: they need other versions."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["servers"]
+    locked = versions_in(SERVERS_LOCK, marker_values(python))
+
+    for requirement in map(Requirement, declared):
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement
+    pins = re.findall(r"^\S+==.*?(?=^\S|\Z)", SERVERS_LOCK.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(pins) >= len(locked)
+    assert [pin for pin in pins if "--hash=sha256:" not in pin] == []
 
 
 def test_what_runs_is_tested_with_the_same_versions() -> None:

@@ -49,6 +49,8 @@ _FIXES_WITHOUT_REPLY = {
     Cause.BROKEN: "check that an LLM API listens there; if it speaks TLS, write https://",
 }
 _BROKEN_WITH_TLS = "check that an LLM API listens there; if it asks for a client certificate, name it with client_cert"
+_NOT_SERVED = (501, 505)
+"""Statuses of servers that do not know the method or the path."""
 _STATUSES = {
     401: State.UNAUTHORISED,
     402: State.NO_CREDIT,
@@ -163,11 +165,11 @@ def _state_of(status: int, verdict: Verdict) -> State:
         return State.MOVED
     if verdict.blame is Blame.ENDPOINT and status not in (401, 403, 407):
         return State.NO_CREDIT if status in (402, 429) else State.UNAUTHORISED
-    if verdict.is_not_found:
+    if verdict.is_not_found or status in _NOT_SERVED:
         return State.NO_MODEL
     if verdict.action is Action.PUSH_BACK:
         return State.BUSY
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
         return State.SERVER_ERROR
     return _STATUSES.get(status, State.REFUSED if status >= HTTPStatus.BAD_REQUEST else State.NO_ANSWER)
 

@@ -118,6 +118,12 @@ class Engine:
         """Some endpoint is left that may take requests."""
         return not self._scheduler.is_exhausted
 
+    @property
+    def is_draining(self) -> bool:
+        """Return whether nothing is left to send: what is in flight is the rest of the run."""
+        is_stopped = self.end.exit_code is not None
+        return is_stopped or (self._counters.input_ended and not self._scheduler.queue)
+
     def accept(self, request: Request) -> None:
         """Queue a request. Call `dispatch_ready` after the last one of a batch."""
         self._scheduler.queue.add(Attempt(request))

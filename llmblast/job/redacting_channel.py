@@ -42,6 +42,7 @@ class RedactingChannel:
         self._secrets = self._first_secrets
         self.warm_up = channel.warm_up
         self.sweep = channel.sweep
+        self.close_idle = channel.close_idle
         self.close = channel.close
         self.abandon = channel.abandon
         self._listeners = NO_LISTENER, NO_LISTENER

@@ -190,6 +190,8 @@ class Job:
             now = time.monotonic()
             for channel in pipeline.channels:
                 channel.sweep(now)
+                if pipeline.engine.is_draining:
+                    channel.close_idle()
             self.refresh_counters()
             pipeline.engine.check_waits()
 

@@ -4,13 +4,14 @@
 |---|---|---|
 | x-ratelimit-{limit,remaining,reset}-KIND | OpenAI, Azure | https://platform.openai.com/docs/guides/rate-limits |
 | the same | Groq | https://console.groq.com/docs/rate-limits |
+| x-ratelimit-SCOPE-{limit,remaining}-KIND | LiteLLM's proxy | proxy/hooks/parallel_request_limiter_v3.py in it |
 | anthropic-ratelimit-KIND-{limit,remaining,reset} | Anthropic | https://docs.anthropic.com/en/api/rate-limits |
 | x-ratelimit-{limit,remaining,reset}: requests | OpenRouter | https://openrouter.ai/docs/api-reference/limits |
 | ratelimit-{limit,remaining,reset}: requests | gateways | IETF draft-ietf-httpapi-ratelimit-headers, up to 07 |
 
-KIND is requests, tokens, input-tokens or output-tokens. A reset is a duration (`6m0s`), seconds from now, the Unix time
-in seconds or milliseconds, a date of RFC 3339 or one of RFC 9110 section 5.6.7. A part that cannot be parsed counts as
-absent: the parser never raises.
+KIND is requests, tokens, input-tokens or output-tokens. SCOPE says whose limit it is, such as api_key or team.
+A reset is a duration (`6m0s`), seconds from now, the Unix time in seconds or milliseconds, a date of RFC 3339 or one of
+RFC 9110 section 5.6.7. A part that cannot be parsed counts as absent: the parser never raises.
 """
 
 import re
@@ -28,6 +29,7 @@ MAX_RESET_S = 24 * 3600.0
 _PARTS = ("limit", "remaining", "reset")
 _RESET = _PARTS.index("reset")
 _KINDS = ("requests", "tokens", "input-tokens", "output-tokens")
+_SCOPES = ("api_key", "model_per_key", "user", "end_user", "team", "team_member", "model_per_team", "organization")
 
 
 def _meanings() -> Iterator[tuple[bytes, tuple[tuple[str, str], int]]]:
@@ -39,6 +41,8 @@ def _meanings() -> Iterator[tuple[bytes, tuple[tuple[str, str], int]]]:
             its_name = kind.replace("-", "_")
             yield f"x-ratelimit-{part}-{kind}".encode(), (("OpenAI", its_name), index)
             yield f"anthropic-ratelimit-{kind}-{part}".encode(), (("Anthropic", its_name), index)
+            for scope in _SCOPES:
+                yield f"x-ratelimit-{scope}-{part}-{kind}".encode(), ((f"LiteLLM, {scope}", its_name), index)
 
 
 _MEANINGS = dict(_meanings())

@@ -21,7 +21,8 @@ class Channel(Protocol):
     `send` asks `listener.leave` when it has a connection, and waits for the future that it returns, if any, before it
     writes. `is_busy` says whether a request that was started has no reply yet. `abandon` ends those that were started,
     without a reply. `warm_up` may open connections ahead, and returns the Reply that says why there is none; `sweep`
-    ends requests that have run out of time, some times a second.
+    ends requests that have run out of time, some times a second. `close_idle` closes the connections without a request,
+    once none is expected.
     `set_key` replaces the API key in the headers of later requests; requests under way keep theirs.
     """
 
@@ -39,6 +40,8 @@ class Channel(Protocol):
     def abandon(self) -> None: ...
 
     def sweep(self, now: float) -> None: ...
+
+    def close_idle(self) -> None: ...
 
     async def close(self) -> None: ...
 

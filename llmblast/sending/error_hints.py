@@ -9,7 +9,8 @@ Names come from the error references of OpenAI, Anthropic, Google (google.rpc.Co
 - MiniMax: https://platform.minimax.io/docs/api-reference/errorcode
 - Zhipu: https://docs.bigmodel.cn/cn/api/api-code
 - DashScope: https://help.aliyun.com/zh/model-studio/error-code
-- LiteLLM: https://docs.litellm.ai/docs/proxy/error_reference
+- LiteLLM: https://docs.litellm.ai/docs/proxy/error_reference, and ProxyErrorTypes in its proxy/_types.py: without a
+  database it answers every wrong key with `no_db_connection`
 """
 
 import re
@@ -55,6 +56,7 @@ _STEMS: Mapping[Hint, str] = {
         r"|incorrectapikey|apikeyexpired|authenticationerror|unauthenticated|unauthorized|deactivated"
         r"|suspended|unsupportedcountry|unrecognizedclient|invalidclienttoken|expiredtoken|incompletesignature"
         r"|invalidsignature|signaturedoesnotmatch|missingauthenticationtoken"
+        r"|tokennotfoundindb|nodbconnection|expiredkey"
     ),
     Hint.LINE: (
         r"contextlength|contextwindow|contextsize|contentfilter|contentpolicy|contentmanagement"
@@ -124,6 +126,10 @@ _WORDS: Mapping[Hint, str] = {
         r"|(?:inappropriate|sensitive|harmful|prohibited|unsafe) (?:content|words)"
         r"|invalid image|(?:process|decode|download|load)(?: the| input)* image|unsupported image"
     ),
+    Hint.NO_MODEL: (
+        r"\binvalid model(?: name\b|: | ['\"`])|\bmodel not exist|\bunknown model\b|\bnot a valid model\b"
+        r"|\bmodel\b[^\n]{0,120}\b(?:does not|doesn't) exist"
+    ),
 }
 """Searched in the lower-case message without its links. Each alternative is bounded. `re` compiles the patterns at the
 first error: at the start that would take 6 ms.
@@ -134,7 +140,7 @@ _LIMIT_AND_REQUESTED = rf"\blimit(?: is| of)?:? ?{_NUMBER}\b.{{0,80}}?\brequeste
 _REQUESTED_AND_LIMIT = rf"\brequested:? ?{_NUMBER}\b.{{0,80}}?\blimit(?: is| of)?:? ?{_NUMBER}"
 _LARGER_THAN = (
     rf"\b(?:request|prompt|input)\b[^.\d]{{0,60}}{_NUMBER}\)? ?(?:tokens?)?\)?,? ?(?:which )?(?:is |are )?"
-    rf"(?:>|exceed(?:s|ing)?|(?:larger|greater|more) than)[^.\d]{{0,60}}{_NUMBER}"
+    rf"(?:(?:>|exceed(?:s|ing)?|(?:larger|greater|more) than)[^.\d]{{0,60}}|too (?:large|long)\b[^\d]{{0,90}}){_NUMBER}"
 )
 
 

@@ -11,11 +11,13 @@
 | 401, 402, 407 | REFUSED, ENDPOINT |
 | account trouble by name or in words; not 429, 5xx or 2xx that names a wait | REFUSED, ENDPOINT |
 | 400, 403, 413, 422 for what is in the line, by name or in words; 429 if it names no wait | REFUSED, LINE |
+| the same with 500, if its numbers say that it is too large; llama.cpp answers so for its batch size | REFUSED, LINE |
 | 429, 529; 503 that names a wait | PUSH_BACK; other endpoint or later, not counted as an attempt |
 | the name of a rate limit or an overload, with any status but 3xx and 413 | PUSH_BACK |
 | words of a rate limit in 403, 500, 502, 503, 2xx; of an overload or a full queue in 500, 502, 503 | PUSH_BACK |
 | 413 | REFUSED, LINE |
-| 408, 409, 423, 424, 425, any 4xx that is not registered, 5xx | RETRY with backoff |
+| 501, 505 | REFUSED, UNKNOWN |
+| 408, 409, 423, 424, 425, any 4xx that is not registered, other 5xx | RETRY with backoff |
 | 3xx, 404, 405, an unknown model | REFUSED, UNKNOWN, nothing is there |
 | any other status: 400, 403, 412, 422 | REFUSED, UNKNOWN |
 | 4xx or 5xx with `x-should-retry: false` | FAIL where the rows above say RETRY, and as transient as that |
@@ -44,6 +46,8 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _PUSH_BACK_STATUSES = (429, 529)
 _MAY_BE_OVERLOAD = (500, 502, 503)
 _LATER = (408, 409, 423, 424, 425)
+_NOT_SUPPORTED = (501, 505)
+"""RFC 9110 sections 15.6.2 and 15.6.6: the server does not have what is asked for."""
 _PERMANENT = frozenset((*range(400, 418), 421, 422, 426, 428, 431, 451)) - frozenset(_LATER)
 """https://www.iana.org/assignments/http-status-codes: statuses that are not registered there, such as Groq's 498 for a
 full tier, nginx's 499 and a load balancer's 460, are not known to be permanent."""
@@ -99,13 +103,16 @@ def _read(status: int, hints: Hint, *, names_wait: bool) -> tuple[Action, Blame]
         return Action.REFUSED, Blame.LINE
     if status in _ENDPOINT_STATUSES or (Hint.ACCOUNT in hints and not (may_pass and names_wait)):
         return Action.REFUSED, Blame.ENDPOINT
-    may_be_of_the_line = status in _MAY_BE_OF_THE_LINE or Hint.STATED in hints
+    is_too_large = status == 500 and Hint.TOO_LARGE in hints
+    may_be_of_the_line = is_too_large or status in _MAY_BE_OF_THE_LINE or Hint.STATED in hints
     if Hint.LINE in hints and may_be_of_the_line and not (may_pass and names_wait):
         return Action.REFUSED, Blame.LINE
     if _pushes_back(status, hints, names_wait=names_wait):
         return Action.PUSH_BACK, Blame.UNKNOWN
     if status == 413:
         return Action.REFUSED, Blame.LINE
+    if status in _NOT_SUPPORTED:
+        return Action.REFUSED, Blame.UNKNOWN
     if status >= 500 or Hint.PASSING in hints or (status >= 400 and status not in _PERMANENT):
         return Action.RETRY, Blame.UNKNOWN
     return Action.REFUSED, Blame.UNKNOWN

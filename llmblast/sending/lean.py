@@ -115,6 +115,10 @@ class LeanChannel:
         """Cut off late requests and close old idle connections."""
         self._pool.sweep(now)
 
+    def close_idle(self) -> None:
+        """Close the connections without a request."""
+        self._pool.close_idle()
+
     async def close(self) -> None:
         """Close all connections."""
         await self._pool.close()

@@ -60,6 +60,15 @@ class ConnectionPool:
         opened = await self._open_now()
         return (opened, begun_s) if opened is not None else await self._open_in_turn()
 
+    def close_idle(self) -> None:
+        """Close the connections without a request: a server with one thread for each connection, such as llama.cpp's,
+        may read a request on another one only then.
+        """
+        idle, self._idle = self._idle, []
+        for exchange in idle:
+            if exchange.is_idle:
+                exchange.close()
+
     def abandon(self) -> None:
         """End all requests under way without their replies."""
         for exchange in list(self._open):

@@ -209,6 +209,9 @@ class SessionChannel:
             state.time_out()
         self._waiters.wake_next()
 
+    def close_idle(self) -> None:
+        """Do nothing: aiohttp closes idle connections by its own timer."""
+
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()

@@ -126,6 +126,29 @@ def test_a_reason_that_tells_what_to_do_stands_alone(llmblast: RunLlmblast) -> N
     assert "GROQ_API_KEY=...\n" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "state", "reason"),
+    [
+        (500, b'{"error":{"message":"out of memory"}}', "server error", "HTTP 500: out of memory"),
+        (408, b'{"error":{"message":"a timeout"}}', "server error", "HTTP 408: a timeout"),
+        (400, b'{"error":{"message":"no such tool"}}', "refused the request", "HTTP 400: no such tool"),
+        (501, b"", "model or path unknown", "HTTP 501"),
+        (200, b"{}", "no usable answer", "HTTP 200 without an answer"),
+    ],
+)
+def test_the_reason_has_its_status_once(
+    start_mock: StartMock, llmblast: RunLlmblast, status: int, body: bytes, state: str, reason: str
+) -> None:
+    """A fault of the server is not put down to the URL or to parameters."""
+    mock = start_mock("latency=0", script=lambda index, asked: ScriptedReply(status, body))
+
+    code, (found,) = check(llmblast, mock.url)
+
+    assert (code, found["state"]) == (77, state)
+    assert found["reason"].startswith(reason)
+    assert "HTTP" not in found["reason"].removeprefix("HTTP")
+
+
 def test_a_person_reads_lines(start_mock: StartMock, llmblast: RunLlmblast) -> None:
     mock = start_mock("key=other&latency=0")
 

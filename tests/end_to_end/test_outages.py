@@ -49,13 +49,13 @@ def test_no_line_is_lost_in_an_outage(
 
 def test_why_an_endpoint_is_out_is_told(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
     """In the summary of a run that was stopped before any line had failed."""
-    server = start_mock(script=lambda index, body: ScriptedReply(501, b'{"error":{"message":"POST is not supported"}}'))
+    server = start_mock(script=lambda index, body: ScriptedReply(500, b'{"error":{"message":"a disk is full"}}'))
     write_prompts(tmp_path / "prompts.jsonl", 20)
 
     done = llmblast("run", "prompts.jsonl", "-u", server.url, "--max-time", "1.5")
 
     assert done.returncode == 5
-    assert re.search(r"failing, (next try in \d+ s|trying now): HTTP 501: POST is not", done.stderr)
+    assert re.search(r"failing, (next try in \d+ s|trying now): HTTP 500: a disk is full", done.stderr)
 
 
 def test_a_429_without_money_is_a_429(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:

@@ -58,6 +58,22 @@ def test_anthropic_reports_four_kinds() -> None:
     ]
 
 
+def test_litellm_says_whose_limits_they_are() -> None:
+    """Each has its own info, without a reset."""
+    headers = [
+        (b"x-ratelimit-api_key-remaining-requests", b"99"),
+        (b"x-ratelimit-api_key-limit-requests", b"100"),
+        (b"x-ratelimit-model_per_key-limit-requests", b"20"),
+        (b"x-ratelimit-team-limit-tokens", b"5000"),
+    ]
+
+    assert read_rate_limits(headers, NOW_S) == [
+        RateLimitInfo("requests", 100, 99, None),
+        RateLimitInfo("requests", 20, None, None),
+        RateLimitInfo("tokens", 5000, None, None),
+    ]
+
+
 @pytest.mark.parametrize("prefix", [b"x-ratelimit-", b"ratelimit-", b"X-RateLimit-", b"RATELIMIT-"])
 def test_no_kind_means_requests(prefix: bytes) -> None:
     """The suffix-less headers of gateways, with and without an X, in any case."""

@@ -129,6 +129,8 @@ ACCOUNT_TROUBLE = {
     "Google, for a country": (400, [err("User location is not supported for the API use.", code=400)]),
     "LiteLLM": (400, err("Budget has been exceeded! Current cost: 14.2, Max budget: 10.0", type="budget_exceeded")),
     "LiteLLM's 429": (429, err("Budget exceeded: cost 10.51, maximum 10.0", type="budget_exceeded", code="429")),
+    "LiteLLM without a database": (400, err("No connected db.", type="no_db_connection", code="400")),
+    "LiteLLM's expired key": (400, err("Authentication Error - Expired Key.", type="expired_key", code="400")),
     "DeepSeek": (402, err("Insufficient Balance")),
     "MiniMax's 500": (500, err("insufficient balance (1008)", type="api_error")),
     "Zhipu": (429, err("[1113][Insufficient balance or no resource package.]", code="1113", type="rate_limit_error")),
@@ -158,6 +160,7 @@ def test_when_money_comes_back_is_told() -> None:
 
 
 AZURE_FILTER = err("The response was filtered due to the content management policy.", code="content_filter", status=400)
+LLAMA_BATCH = "input (604 tokens) is too large to process. increase the physical batch size (current batch size: 512)"
 OF_THE_LINE = {
     "413": (413, b""),
     "422, too long": (422, err("input is too long", code="context_length_exceeded")),
@@ -169,6 +172,8 @@ OF_THE_LINE = {
         err("prompt is too long: 208310 tokens > 200000 maximum", type="invalid_request_error"),
     ),
     "llama.cpp's context": (400, err("the request exceeds", type="exceed_context_size_error")),
+    "llama.cpp's batch": (500, err(LLAMA_BATCH, type="server_error", code=500)),
+    "llama.cpp's context for embeddings": (400, err("input (404 tokens) is larger than the max context size (256)")),
     "Azure's filter": (400, AZURE_FILTER),
     "DashScope's filter": (400, {"code": "DataInspectionFailed", "message": "Input data may contain it"}),
     "a long text": (400, err("expected a string with maximum length", code="string_above_max_length")),
@@ -197,12 +202,20 @@ def test_a_429_that_names_a_wait_is_never_final_on_its_wording(body: object) -> 
     assert (verdict.action, verdict.wait_s) == (Action.PUSH_BACK, 7.0)
 
 
+LITELLM_MODEL = "/chat/completions: Invalid model name passed in model=x. Call `/v1/models` to view available models."
 OTHERS = {
     "a plain 400": (400, err("unknown parameter", type="invalid_request_error"), False, False),
     "a plain 403": (403, b"Forbidden", False, True),
     "a model of somebody else": (403, err("no access to it", code="model_not_found"), True, True),
     "an unknown model": (404, err("The model `x` does not exist", code="model_not_found"), True, False),
     "an unknown model as a 400": (400, err("Invalid model: x", type="invalid_model", code="1500"), True, False),
+    "LiteLLM's unknown model": (400, err(LITELLM_MODEL, type="invalid_request_error", code="400"), True, False),
+    "DeepSeek's unknown model": (400, err("Model Not Exist", type="invalid_request_error"), True, False),
+    "OpenRouter's unknown model": (400, err("x/y-1.5 is not a valid model ID", code=400), True, False),
+    "xAI's unknown model": (400, {"error": "The model grok-2.5 does not exist or is not yours"}, True, False),
+    "a value in a line": (400, err("Invalid model output format"), False, False),
+    "501": (501, err("This server does not support embeddings.", type="not_supported_error", code=501), False, False),
+    "505": (505, b"", False, False),
     "an unknown path": (404, {"detail": "Not Found"}, True, False),
     "an upstream's 404": (404, err("Provider returned error", code=404, metadata={"raw": ""}), True, False),
     "405": (405, b"", True, False),
@@ -219,6 +232,16 @@ def test_a_refusal_that_points_nowhere(status: int, body: object, is_not_found: 
 
     assert (verdict.action, verdict.blame) == (Action.REFUSED, Blame.UNKNOWN)
     assert (verdict.is_not_found, verdict.transient) == (is_not_found, transient)
+
+
+@pytest.mark.parametrize(
+    "message", ["input (100 tokens) is too large to process (current batch size: 512)", "the context size is exceeded"]
+)
+def test_a_500_is_of_the_line_by_its_numbers_only(message: str) -> None:
+    """llama.cpp's slots may share a context: there is room in it later."""
+    verdict = verdict_on(500, err(message, type="server_error"))
+
+    assert (verdict.action, verdict.transient) == (Action.RETRY, True)
 
 
 @pytest.mark.parametrize("status", [408, 409, 419, 423, 424, 425, 430, 444, 460, 498, 499, 500, 502, 504, 520, 530])

@@ -136,6 +136,15 @@ def test_milliseconds_go_before_seconds() -> None:
     assert waited_s(b"2", milliseconds=b"nan") == 2.0
 
 
+def test_the_wait_that_a_proxy_hands_on_counts_after_its_own() -> None:
+    """LiteLLM sends its provider's headers like that, and those of a limit that it keeps itself."""
+    handed_on = {b"LLM_Provider-Retry-After": b"60"}
+
+    assert retry_after_s(Reply(429, handed_on), NOW_S) == 60.0
+    assert retry_after_s(Reply(429, {**handed_on, b"Retry-After": b"7"}), NOW_S) == 7.0
+    assert retry_after_s(Reply(429, {b"llm_provider-retry-after-ms": b"1500"}), NOW_S) == 1.5
+
+
 def test_no_header_means_that_nothing_was_said() -> None:
     """Others are not looked at."""
     assert retry_after_s(Reply(429, {b"X-Retry-After": b"7"}), NOW_S) is None
