@@ -24,7 +24,7 @@ CONTENTS: dict[str, Any] = {"contents": [{"role": "user", "parts": [{"text": PRO
 TYPES: dict[str, tuple[type[BaseModel], Callable[[Any], object]]] = {
     "openai": (ChatCompletion, lambda reply: reply.choices[0].message.content),
     "completions": (Completion, lambda reply: reply.choices[0].text),
-    "embeddings": (CreateEmbeddingResponse, lambda reply: [reply.data[0].embedding]),
+    "embeddings": (CreateEmbeddingResponse, lambda reply: reply.data[0].embedding),
     "openai-responses": (Response, lambda reply: reply.output_text),
     "anthropic": (anthropic.types.Message, lambda reply: reply.content[0].text),
     "gemini": (types.GenerateContentResponse, lambda reply: reply.text),
