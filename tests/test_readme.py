@@ -15,9 +15,9 @@ from typer.main import get_command
 from llmblast.cli.main import app
 from llmblast.errors import ExitCode
 from llmblast.models import Answer, Failure, InvalidAnswers, Reply, Request, Success
-from llmblast.setting_loading import load
 from llmblast.setting_option import Group, is_shown
 from llmblast.settings import EndpointSettings, Settings
+from llmblast.stage_loading import load_stages
 from llmblast.writing.formats import error_record, render
 from tests.conftest import LLMBLAST, ROOT, RunLlmblast, StartMock, records
 from tests.openai_provider import RequestParser
@@ -129,7 +129,7 @@ def test_the_settings_of_the_readme_are_valid(tmp_path: Path) -> None:
     examples = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     for example in examples:
         (tmp_path / "settings.toml").write_text(example)
-        load({}, str(tmp_path / "settings.toml"))
+        load_stages({}, str(tmp_path / "settings.toml"))
 
     assert examples
 
