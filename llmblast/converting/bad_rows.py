@@ -2,6 +2,7 @@
 
 import contextlib
 from os.path import splitext
+from types import TracebackType
 from typing import BinaryIO
 
 from llmblast.converting.atomic_file import STDOUT, check_free, open_atomic
@@ -26,8 +27,10 @@ class BadRows:
     def __enter__(self) -> "BadRows":
         return self
 
-    def __exit__(self, *details: object) -> None:
-        self._stack.__exit__(*details)  # type: ignore[arg-type] -- passed on as they come
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
 
     def add(self, failure: Failure) -> None:
         """Write one record. Raises OutputBlockedError and OutputFailedError."""
