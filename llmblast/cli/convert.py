@@ -100,7 +100,7 @@ def convert(
     if not sources:
         raise UsageError("name an input and an output: llmblast convert INPUT OUTPUT")
     if from_kind is not None and from_kind not in INPUT_KINDS:
-        raise UsageError(f"--from {from_kind}: is no kind of file: write one of {', '.join(INPUT_KINDS)}")
+        raise UsageError(f"--from {from_kind}: is not a kind of file: write one of {', '.join(INPUT_KINDS)}")
     parse_given_params(given)
     settings = load(given, None, os.environ)
     form, to_kind = form_and_kind(to or [])
