@@ -10,7 +10,6 @@ import typer
 from llmblast.cli.options import option_annotation, parse_given_params, take_options
 from llmblast.errors import ExitCode, UsageError
 from llmblast.setting_loading import load
-from llmblast.watching import sanitize_text
 
 _SETTINGS = (
     "format",
@@ -95,12 +94,13 @@ def convert(
     from llmblast.converting import convert as run  # noqa: PLC0415
     from llmblast.converting.file_kinds import INPUT_KINDS  # noqa: PLC0415
     from llmblast.converting.naming import chosen_fields, form_and_kind  # noqa: PLC0415
+    from llmblast.watching import sanitize_text  # noqa: PLC0415
 
     *sources, target = files
     if not sources:
         raise UsageError("name an input and an output: llmblast convert INPUT OUTPUT")
     if from_kind is not None and from_kind not in INPUT_KINDS:
-        raise UsageError(f"--from {from_kind}: is no kind of file: write one of {', '.join(INPUT_KINDS)}")
+        raise UsageError(f"--from {from_kind}: is not a kind of file: write one of {', '.join(INPUT_KINDS)}")
     parse_given_params(given)
     settings = load(given, None, os.environ)
     form, to_kind = form_and_kind(to or [])
