@@ -4,7 +4,7 @@
 |---|---|
 | empty | the row has no such member |
 | `12`, `0.5`, `true`, `null`, `{"a":1}`, `[1]` | the JSON value |
-| `"12"`, `""` (JSON, in quotes of its own) | a text that would else be read as one of these, or an empty one |
+| `"12"`, `""` (JSON, in quotes of its own) | a text that is empty, reads as one of these, or has a lone CR |
 | anything else | the text itself |
 
 Quotes, line ends and separators in a cell are quoted as RFC 4180 says.
@@ -77,8 +77,8 @@ class Writer:
 def _cell(value: Any) -> str:
     if value is ABSENT:
         return ""
-    if isinstance(value, str) and value and _value(value) is value:
-        return value
+    if isinstance(value, str) and value and _value(value) is value and ("\r" not in value or "\n" in value):
+        return value  # the csv module puts no quotes around a carriage return alone
     if type(value) is float:
         return orjson.dumps(value).decode()
     if type(value) is int and abs(value) < _MAX_PLAIN_INT:
