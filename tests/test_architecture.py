@@ -18,7 +18,7 @@ from llmblast.providers import PROVIDERS
 from llmblast.reading.formats import FORMATS as LINE_FORMATS
 from llmblast.reading.splitters import SPLITTERS, TABLES
 from llmblast.writing import FORMATS as RECORD_FORMATS
-from tests.conftest import ROOT
+from tests.conftest import ROOT, unmeasured
 
 STATIONS = {
     *("reading", "checking_answers", "caching", "scheduling", "providers", "sending", "writing", "watching", "mocking"),
@@ -207,7 +207,7 @@ class _WithoutDocstrings(ast.NodeTransformer):
 def run_and_tell_what_it_loads(
     folder: Path, environment: dict[str, str], command: list[str]
 ) -> "subprocess.CompletedProcess[str]":
-    """The last line of its standard output names the modules."""
+    """The last line of its standard output names the modules; coverage would load some of its own."""
     script = (
         "import sys\n"
         f"sys.argv = ['llmblast', *{command!r}]\n"
@@ -216,7 +216,12 @@ def run_and_tell_what_it_loads(
         "finally:\n    print('loaded', *sys.modules)\n"
     )
     return subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env=unmeasured(environment),
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

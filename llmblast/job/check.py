@@ -2,7 +2,8 @@
 
 import sys
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
@@ -146,9 +147,10 @@ async def check(settings: Settings) -> ExitCode:
     none. Return SOME_FAILED when there is a bad line. Raises LlmblastError.
     """
     checker = LineChecker(settings, teller_of(settings))
-    async for item in items_of(checker):
-        for _ in checker.add(item):
-            pass
+    async with aclosing(items_of(checker)) as items:
+        async for item in items:
+            for _ in checker.add(item):
+                pass
     exit_code = ExitCode.SOME_FAILED if checker.estimate.malformed else ExitCode.OK
     if settings.json:
         told = orjson.dumps({"exit_code": int(exit_code), **checker.as_values()}).decode()
@@ -158,8 +160,8 @@ async def check(settings: Settings) -> ExitCode:
     return exit_code
 
 
-async def items_of(checker: LineChecker) -> AsyncIterator[Request | Failure]:
-    """Yield the lines of the input, parsed."""
+async def items_of(checker: LineChecker) -> AsyncGenerator[Request | Failure, None]:
+    """Yield the lines of the input, parsed. The caller closes the generator, and so the input."""
     settings = checker.settings
     sources = await open_sources(settings.input)
     try:

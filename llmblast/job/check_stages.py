@@ -7,6 +7,7 @@ That finds a template with a field that no record will have, before the stage be
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 import orjson
@@ -31,8 +32,9 @@ async def check_stages(stages: Sequence[StageSettings]) -> ExitCode:
     """Write bad lines and a summary for each stage; see `job.check`. Raises LlmblastError."""
     origin = shown_input(stages[0].settings.input[0])
     checkers = [_Stage(stage, origin, is_first=index == 0) for index, stage in enumerate(stages)]
-    async for item in items_of(checkers[0].checker):
-        _check(checkers, 0, item)
+    async with aclosing(items_of(checkers[0].checker)) as items:
+        async for item in items:
+            _check(checkers, 0, item)
     has_bad = any(stage.checker.estimate.malformed for stage in checkers)
     exit_code = ExitCode.SOME_FAILED if has_bad else ExitCode.OK
     settings = stages[0].settings

@@ -111,7 +111,7 @@ def test_answers_without_a_text_are_a_mistake_before_anything_is_sent(
 
     checked, done = llmblast("check", *options), llmblast("run", *options)
 
-    reason = "line 1, column 1: answers of embeddings have no text to check: send such lines in a run without checks"
+    reason = "prompts.jsonl:1:1: answers of embeddings have no text to check: send such lines in a run without checks"
     assert reason in checked.stdout + checked.stderr
     assert (done.returncode, server.received) == (3, 1), done.stderr
     (failed,) = records(tmp_path / "errors.jsonl")

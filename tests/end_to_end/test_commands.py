@@ -15,7 +15,7 @@ def test_check_names_every_bad_line_and_sends_nothing(tmp_path: Path, llmblast: 
     done = llmblast("check", str(ROOT / "sample_data/malformed.jsonl"))
 
     assert done.returncode == 3
-    assert len([line for line in done.stdout.splitlines() if ": line " in line]) == 20
+    assert len([line for line in done.stdout.splitlines() if "/malformed.jsonl:" in line]) == 20
     assert "28 read, 8 good, 20 bad" in done.stdout
     assert list(tmp_path.iterdir()) == []
 

@@ -205,7 +205,7 @@ def test_a_malformed_file_stops_nothing(tmp_path: Path, start_mock: StartMock, l
     saved, failed = records(tmp_path / "save.jsonl"), records(tmp_path / "errors.jsonl")
     assert done.returncode == 3
     assert (len(saved), len(failed)) == (8, 20)
-    assert all(record["error"].startswith(f"line {record['line']}, column ") for record in failed)
+    assert all(f"malformed.jsonl:{record['line']}:" in record["error"] for record in failed)
 
 
 def test_a_model_is_put_in_per_endpoint(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:

@@ -153,7 +153,10 @@ def test_half_a_record_of_a_killed_run_is_no_bad_line(
     done = run_pipe(tmp_path, environment, f"head -c {size} draft.jsonl", judge_of(server.url))
 
     assert done.returncode == 65
-    assert "line 3: is half a record: the run that wrote it was ended: run the same commands again" in done.stderr
+    assert (
+        "standard input:3: is half a record: the run that wrote it was ended: run the same commands again"
+        in done.stderr
+    )
     assert len(records(tmp_path / "b.jsonl")) == 2
     assert records(tmp_path / "b.errors.jsonl") == []
 

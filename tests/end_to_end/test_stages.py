@@ -310,7 +310,7 @@ def test_check_finds_a_field_that_no_record_will_have(tmp_path: Path, llmblast: 
     again = llmblast("run", "-c", write_stages(tmp_path, "mock:"), "a.jsonl", "--dry-run", "--json")
 
     assert bad.returncode == 3
-    assert 'stage judge: line 3, column 1: it has no field "role", which --system names: it has: key,' in bad.stdout
+    assert 'stage judge: a.jsonl:3:1: it has no field "role", which --system names: it has: key,' in bad.stdout
     assert good.returncode == 0, good.stdout
     assert "stage judge\nlines     3 read, 3 good, 0 bad" in good.stdout
     told = [(stage["name"], stage["lines"]["to_send"]) for stage in orjson.loads(again.stdout)["stages"]]

@@ -307,7 +307,7 @@ def test_a_defect_in_the_path_of_a_record_ends_the_run_in_order(
         ("llmblast.job.check:_summary", ("check", "prompts.jsonl")),
         ("llmblast.cli.config:_table", ("config", "show")),
         ("llmblast.mocking.server:MockServer.__aenter__", ("mock", "--port", "0")),
-        ("llmblast.setting_loading:load", ("run", "prompts.jsonl", "-u", "mock:")),
+        ("llmblast.setting_loading:merge", ("run", "prompts.jsonl", "-u", "mock:")),
         ("llmblast.job.start:run_preflight_checks", ("run", "prompts.jsonl", "-u", "mock:")),
         ("llmblast.job.pipeline:make_scheduler", ("run", "prompts.jsonl", "-u", "mock:")),
     ],

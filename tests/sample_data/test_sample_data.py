@@ -166,7 +166,7 @@ def test_a_bad_line_is_refused_for_its_own_reason(number: int, reason: str) -> N
     outcome = parsed("malformed.jsonl")[number]
 
     assert isinstance(outcome, Failure)
-    assert outcome.error.startswith(f"line {number}, column ")
+    assert outcome.error.startswith(f"standard input:{number}:")
     assert reason in outcome.error
 
 
