@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from llmblast.errors import ExitCode
 from llmblast.hiding import may_hold_key
 from llmblast.input_paths import STDIN, is_pattern, shown_input
-from llmblast.job.endpoint_findings import how_to_name_key
 from llmblast.pipes import is_pipe
-from llmblast.settings import Settings
+from llmblast.providers import provider_of_key
+from llmblast.sending import goes_unprotected
+from llmblast.settings import EndpointSettings, Settings
 from llmblast.watching import Counters, OutputFiles
 from llmblast.writing import FORMATS, RecordFormat
 
@@ -126,3 +127,9 @@ def _other_records(settings: Settings, count: int) -> str:
     lines = "this input" if settings.limit is None else f"the first {settings.limit:,} lines of this input"
     records = "1 record of a line that is" if count == 1 else f"{count:,} records of lines that are"
     return f"; {settings.errors_path} also has {records} not in {lines}"
+
+
+def how_to_name_key(endpoint: EndpointSettings) -> str:
+    """Return how to send a key to an endpoint without one."""
+    variable = provider_of_key(endpoint).key_env
+    return f"name it with key_env={variable}" if goes_unprotected(endpoint) else f"export {variable}=..."

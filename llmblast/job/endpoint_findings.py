@@ -6,9 +6,9 @@ from enum import Enum
 from http import HTTPStatus
 
 from llmblast.hiding import hide_user
+from llmblast.job.closing_words import how_to_name_key
 from llmblast.models import Cause, RateLimitInfo, Reply
-from llmblast.providers import provider_of_key
-from llmblast.sending import Action, Blame, Verdict, goes_unprotected
+from llmblast.sending import Action, Blame, Verdict
 from llmblast.settings import EndpointSettings
 from llmblast.watching import sanitize_text
 
@@ -152,12 +152,6 @@ def on_refusal(finding: Finding, reply: Reply, verdict: Verdict, endpoint: Endpo
     is_told = state not in (State.UNAUTHORISED, State.MOVED, State.NO_ANSWER, State.SERVER_ERROR)
     finding.authorised = False if state is State.UNAUTHORISED else is_told or None
     finding.model_known = False if state is State.NO_MODEL and finding.model else None
-
-
-def how_to_name_key(endpoint: EndpointSettings) -> str:
-    """Return how to send a key to an endpoint without one."""
-    variable = provider_of_key(endpoint).key_env
-    return f"name it with key_env={variable}" if goes_unprotected(endpoint) else f"export {variable}=..."
 
 
 def _state_of(status: int, verdict: Verdict) -> State:
