@@ -20,7 +20,7 @@ NO_TEXT = "the answer has no text"
 
 
 class Check(Protocol):
-    """What one setting asks of each answer."""
+    """One check that every answer has to pass."""
 
     @classmethod
     def of(cls, settings: Settings) -> "Check | None":
@@ -36,7 +36,7 @@ CHECKS: tuple[type[Check], ...] = (ExpectJson, ExpectSchema, ExpectPattern)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the checks found: the problem, if there is one, and the JSON value in the answer, if it has to be one."""
+    """Result of the checks: the problem, if there is one, and the JSON value in the answer, if it has to be one."""
 
     problem: str | None = None
     parsed: bytes | None = None

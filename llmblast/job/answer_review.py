@@ -26,7 +26,7 @@ INVALID_ANSWER = "invalid_answer"
 
 @dataclass(frozen=True, slots=True)
 class AnswerRules:
-    """What is asked of the answers of a run."""
+    """The checks that answers of a run have to pass, and what follows where they do not."""
 
     checks: AnswerChecks | None
     repairs: Repairs

@@ -20,7 +20,7 @@ MIN_ROW = 10
 
 
 class Quality(Enum):
-    """What an answer is good for; the values are for messages."""
+    """Quality of an answer; the values are for messages."""
 
     GOOD = "good"
     EMPTY = "empty"

@@ -14,8 +14,8 @@ import orjson
 
 from llmblast.errors import ExitCode, UsageError
 from llmblast.hiding import may_hold_key, secrets_in_query
+from llmblast.job.endpoint_channels import start_mocks
 from llmblast.job.endpoint_findings import Finding, State, on_no_reply, on_refusal, unusable
-from llmblast.job.pipeline import start_mocks
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.job.start import NO_ENDPOINT
 from llmblast.models import Answer, Attempt, Prompt, Provider, Request, UnsupportedError

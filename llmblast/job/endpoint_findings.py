@@ -63,7 +63,7 @@ _STATUSES = {
 
 @dataclass(slots=True)
 class Finding:
-    """What is known about one endpoint; None where the reply does not show it."""
+    """Result of the check of one endpoint; None where the reply does not show it."""
 
     name: str
     state: State

@@ -2,21 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
 from random import Random
 from typing import TYPE_CHECKING
 
 from llmblast.errors import ExitCode, LlmblastError, UsageError
 from llmblast.fence import Fence
-from llmblast.hiding import hide_user, secrets_in_query
+from llmblast.hiding import hide_user
 from llmblast.job.allowance import allowance_of, kept_for
 from llmblast.job.back_pressure import Sink
 from llmblast.job.batch_parser import Batch
 from llmblast.job.defects import Defects
+from llmblast.job.endpoint_channels import connections_ahead, open_channels, secrets_in, start_mocks
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.job.hedging import Hedging
@@ -24,7 +24,6 @@ from llmblast.job.input_reader import InputReader, make_parser
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.record_keys import RecordKeys
-from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.job.result_queue import ResultQueue
 from llmblast.job.unused_settings import UnusedSettings
 from llmblast.models import Success
@@ -33,9 +32,9 @@ from llmblast.reading import CompletedKeys, RequestParser, Source, Sources, open
 from llmblast.reading.file_formats import forced_format
 from llmblast.reading.prompts import open_prompts
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
-from llmblast.sending import NO_PROXY, TRANSPORTS, Backoff, Channel, EndpointKey, connection_notes, make_target
+from llmblast.sending import Backoff, Channel, EndpointKey, connection_notes
 from llmblast.setting_loading import parse_hedge, parse_max_errors
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 from llmblast.urls import host_of
 from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, sanitize_text
 from llmblast.writing import FORMATS, OutputFile, Timing, Writer
@@ -46,9 +45,6 @@ if TYPE_CHECKING:
     from llmblast.job.single_sends import SingleSends
     from llmblast.writing.ordered_writer import OrderedWriter
 
-PREOPENED_S = 0.1
-"""Connections for the requests of so many seconds are opened before the first request."""
-MAX_PREOPENED = 1000
 ALLOWANCE_S = 0.5
 """How long an answer to "what do the endpoints allow now?" is reused: with hundreds of them it takes a millisecond."""
 MIN_FAILED_FOR_SHARE = 20
@@ -134,19 +130,7 @@ async def build_pipeline(
     rules = _make_answer_rules(settings)
     parser = make_parser(settings, providers_of(settings.endpoints, settings.model))
     async with AsyncExitStack() as stack:
-        after_stage = after_stage or source is not None
-        if source is not None:
-            sources = Sources(source)
-        elif prompts is None:
-            sources = await open_sources(settings.input, follow=settings.follow)
-        elif forced_format(settings.format) is not None:
-            raise UsageError(
-                f"format {settings.format}: is a format of files, but the prompts are objects of Python: leave it out"
-            )
-        else:
-            source = open_prompts(prompts)
-            source.is_stream = after_stage
-            sources = Sources(source)
+        sources = await _open_input(settings, prompts, source, after_stage=after_stage)
         stack.push_async_callback(sources.close)
         outputs = () if results is not None else open_outputs(settings)
         for output in outputs:
@@ -162,9 +146,9 @@ async def build_pipeline(
         if store is not None:
             stack.push_async_callback(store.close)
         endpoints = await start_mocks(settings.endpoints, stack)
-        channels = _open_channels(settings, endpoints, keys, environ, stack)
+        channels = open_channels(settings, endpoints, keys, environ, stack)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
-        defects.on_run_built(partial(_secrets_in, channels), counters.by_name)
+        defects.on_run_built(partial(secrets_in, channels), counters.by_name)
         timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
         notes = [note for output in outputs for note in output.repaired]
         notes += connection_notes(endpoints, environ, verbose=settings.verbose)
@@ -182,16 +166,26 @@ async def build_pipeline(
             notes,
             known,
             defects,
-            after_stage,
+            after_stage or source is not None,
         )
         yield _assemble(settings, parser, opened, rules)
 
 
-def _secrets_in(channels: Sequence[Channel]) -> Iterator[bytes]:
-    """Yield the present secrets of all channels."""
-    for channel in channels:
-        if isinstance(channel, RedactingChannel):
-            yield from channel.secrets
+async def _open_input(
+    settings: Settings, prompts: Prompts | None, source: Source | None, *, after_stage: bool
+) -> Sources:
+    """Open the input: the records of an earlier stage, the prompts of a caller, or what the settings name."""
+    if source is not None:
+        return Sources(source)
+    if prompts is None:
+        return await open_sources(settings.input, follow=settings.follow)
+    if forced_format(settings.format) is not None:
+        raise UsageError(
+            f"format {settings.format}: is a format of files, but the prompts are objects of Python: leave it out"
+        )
+    source = open_prompts(prompts)
+    source.is_stream = after_stage
+    return Sources(source)
 
 
 def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules: "AnswerRules | None") -> Pipeline:
@@ -233,41 +227,14 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
         if can_resume:
             keep_limits(settings, scheduler.endpoints, time.time())
 
-    def batches() -> AsyncIterator[Batch]:
-        answered, failed = opened.answered, opened.failed
-        is_once = settings.repeat == 1
-        reader = InputReader(
-            opened.sources,
-            parser,
-            counters,
-            settings.limit,
-            answered=answered if is_once else None,
-            failed=failed if is_once else None,
-            notice=say,
-            file_format=forced_format(settings.format),
-            sample=None if settings.sample is None else (settings.sample, settings.seed),
-            record_keys=RecordKeys(may_mix=not opened.has_stage_before),
-            unused=UnusedSettings(settings),
-        )
-        found = reader.batches()
-        if not is_once:
-            from llmblast.job.repeats import Repeats  # noqa: PLC0415 -- most lines are answered once
-
-            found = Repeats(settings.repeat, _hosts_of(settings), counters, answered, failed).batches(found)
-        if settings.ordered:
-            from llmblast.job.announcing_reader import announced  # noqa: PLC0415 -- most runs keep no order
-
-            found = announced(found, writer)
-        return found if sends is None else sends.batches(found)
-
     return Pipeline(
         counters=counters,
-        batches=batches,
+        batches=partial(_batches, settings, parser, opened, writer, sends),
         engine=engine,
         writer=writer,
         channels=opened.channels,
         keys=opened.keys,
-        connections_ahead=[_connections_ahead(settings, endpoint) for endpoint in settings.endpoints],
+        connections_ahead=[connections_ahead(settings, endpoint) for endpoint in settings.endpoints],
         limits=_view_limits(settings, scheduler, engine, opened),
         keep_limits=keep,
         timeline=opened.timeline,
@@ -278,6 +245,41 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
         has_files=bool(opened.outputs),
         failed_elsewhere=lambda: len(opened.failed),
     )
+
+
+def _batches(
+    settings: Settings,
+    parser: RequestParser,
+    opened: _Opened,
+    writer: "Writer | OrderedWriter | ResultQueue",
+    sends: "SingleSends | None",
+) -> AsyncIterator[Batch]:
+    """Read the input: requests to send, and bad lines."""
+    counters, answered, failed = opened.counters, opened.answered, opened.failed
+    is_once = settings.repeat == 1
+    reader = InputReader(
+        opened.sources,
+        parser,
+        counters,
+        settings.limit,
+        answered=answered if is_once else None,
+        failed=failed if is_once else None,
+        notice=partial(_say, opened.defects),
+        file_format=forced_format(settings.format),
+        sample=None if settings.sample is None else (settings.sample, settings.seed),
+        record_keys=RecordKeys(may_mix=not opened.has_stage_before),
+        unused=UnusedSettings(settings),
+    )
+    found = reader.batches()
+    if not is_once:
+        from llmblast.job.repeats import Repeats  # noqa: PLC0415 -- most lines are answered once
+
+        found = Repeats(settings.repeat, _hosts_of(settings), counters, answered, failed).batches(found)
+    if settings.ordered:
+        from llmblast.job.announcing_reader import announced  # noqa: PLC0415 -- most runs keep no order
+
+        found = announced(found, writer)
+    return found if sends is None else sends.batches(found)
 
 
 def _make_answer_rules(settings: Settings) -> "AnswerRules | None":
@@ -433,62 +435,10 @@ def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence:
     return scheduler
 
 
-def _connections_ahead(settings: Settings, endpoint: EndpointSettings) -> int:
-    """Return how many connections to open before the first request: those of the first moments at the set rate."""
-    per_s = min(settings.requests_per_s, endpoint.requests_per_s)
-    in_flight = min(settings.concurrency, endpoint.concurrency or settings.concurrency)
-    return 1 if per_s == inf else max(1, min(round(per_s * PREOPENED_S), in_flight, MAX_PREOPENED))
-
-
 def _keep_settings(settings: Settings, defects: Defects) -> None:
     with defects.fence.around("saving the settings"):
         if (problem := keep_settings(settings)) is not None:
             _say(defects, problem)
-
-
-async def start_mocks(endpoints: Sequence[EndpointSettings], stack: AsyncExitStack) -> Sequence[EndpointSettings]:
-    """Start the built-in provider for every `mock:` endpoint, and return the endpoints with its URL."""
-    if not any(endpoint.is_mock for endpoint in endpoints):
-        return endpoints
-    from llmblast.mocking.server import MockServer  # noqa: PLC0415 -- a server that real runs do not need
-    from llmblast.mocking.settings import MockSettings  # noqa: PLC0415
-
-    started = []
-    for endpoint in endpoints:
-        if not endpoint.is_mock:
-            started.append(endpoint)
-            continue
-        mock_settings = MockSettings.from_query(endpoint.url.partition("?")[2])
-        server = await stack.enter_async_context(MockServer(mock_settings))
-        started.append(replace(endpoint, url=server.url, proxy=NO_PROXY))
-    return started
-
-
-def _open_channels(
-    settings: Settings,
-    endpoints: Sequence[EndpointSettings],
-    keys: Sequence[EndpointKey],
-    environ: Mapping[str, str],
-    stack: AsyncExitStack,
-) -> Sequence[Channel]:
-    """Open a channel to each endpoint, which `stack` closes. Raise UsageError for an unusable setting."""
-    open_channel = TRANSPORTS[settings.transport]
-    channels: list[Channel] = []
-    providers = providers_of(settings.endpoints, settings.model)
-    for own, endpoint, key, provider in zip(settings.endpoints, endpoints, keys, providers, strict=True):
-        target = make_target(endpoint, settings.model, key.value, provider, environ, is_mock=own.is_mock)
-        channel = open_channel(target, settings.timeout, settings.connect_timeout)
-        stack.push_async_callback(channel.close)
-        others = (*(target.proxy.secrets if target.proxy else ()), *secrets_in_query(endpoint.url))
-        if target.signer is not None:
-            others = (*others, *target.signer.secrets)
-        secrets = secrets_of(key.value, endpoint.headers, others)
-        if secrets or key.can_refresh:
-            channel = redacting = RedactingChannel(channel, secrets)
-            if target.signer is not None:
-                target.signer.on_renewal(redacting.hide)
-        channels.append(channel)
-    return channels
 
 
 def _gives_up(max_errors: str | None) -> Callable[[Counters], bool]:

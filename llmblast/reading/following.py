@@ -22,7 +22,7 @@ class _File(Protocol):
 
 
 class _Change(Enum):
-    """What has happened to a file other than that it has grown."""
+    """A change of a file other than growth."""
 
     TRUNCATED = 1
     REPLACED = 2

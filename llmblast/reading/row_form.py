@@ -13,7 +13,7 @@ class RowForm(Protocol):
 
     @property
     def unit(self) -> str:
-        """What the numbers of the rows count, for messages: line, row or item."""
+        """Unit of the row numbers, for messages: line, row or item."""
 
     @property
     def is_typed(self) -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class StageView(NamedTuple):
-    """What a display has to know of a stage."""
+    """The numbers of one stage, for a display."""
 
     name: str
     counters: Counters
