@@ -118,6 +118,23 @@ class RawBody:
     dialect: str
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """When a line is to be sent, and for whom. Deferred lines go in what the others leave of the limits."""
+
+    is_deferred: bool = False
+    priority: int = 0
+    """Higher ones go first within the class."""
+    deadline_s: float = inf
+    """When its answer has to be there, in seconds of wall clock; infinity for no such moment."""
+    tenant: str = ""
+    """Whose line it is: tenants share the limits by their weights."""
+
+
+IMMEDIATE: Final = Terms()
+"""Terms of a line that says nothing of them."""
+
+
 @dataclass(slots=True, eq=False, init=False)
 class Request(Line):
     """A line that can be sent: only what it asks for. `Attempt` has what happens to it while it is sent.
@@ -143,7 +160,7 @@ class Request(Line):
     """Bytes of its body that are media as base64, and"""
     image_tokens: Final[float]
     """what these cost, as far as that is known."""
-    deferred: Final[bool]
+    terms: Final[Terms]
     output_format: Final[str]
     headers: Final[Mapping[str, str] | None]
     """Headers that the line itself sets, beside those of the endpoint."""
@@ -170,7 +187,7 @@ class Request(Line):
         max_tokens: int | None = None,
         image_bytes: int = 0,
         image_tokens: float = 0.0,
-        deferred: bool = False,
+        terms: Terms = IMMEDIATE,
         output_format: str = "llmblast",
         file: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -195,7 +212,7 @@ class Request(Line):
         self.max_tokens = max_tokens
         self.image_bytes = image_bytes
         self.image_tokens = image_tokens
-        self.deferred = deferred
+        self.terms = terms
         self.output_format = output_format
         self.headers = headers
         self.repeat = repeat

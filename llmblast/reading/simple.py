@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from llmblast.errors import UsageError
-from llmblast.models import Part, Prompt, Request, UnsupportedError, names_model_in_path, writes_model
+from llmblast.models import IMMEDIATE, Part, Prompt, Request, Terms, UnsupportedError, names_model_in_path, writes_model
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import MEDIA_KINDS, STREAM_REFUSAL, BadLine, max_tokens_of, own_id, without
@@ -137,7 +137,7 @@ class Simple:
             max_tokens=max_tokens,
             image_bytes=image_bytes,
             image_tokens=image_tokens,
-            deferred=_is_deferred(asked.get("priority")),
+            terms=IMMEDIATE if "priority" not in asked else _terms_of(asked["priority"]),
         )
 
     def _system_of(self, text: bytes, fields: dict[str, object], asked: dict[str, object]) -> str | None:
@@ -197,12 +197,12 @@ def _checked_params(value: object) -> dict[str, object]:
     return value
 
 
-def _is_deferred(priority: object) -> bool:
+def _terms_of(priority: object) -> Terms:
     if priority is None:
-        return False
+        return IMMEDIATE
     if type(priority) is not int:
         raise BadLine('"priority" must be an integer; below 0: sent when nothing else is left')
-    return priority < 0
+    return Terms(is_deferred=priority < 0, priority=priority)
 
 
 def _is_anthropic_batch(fields: dict[str, object]) -> bool:

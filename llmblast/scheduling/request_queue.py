@@ -58,7 +58,7 @@ class RequestQueue:
     def add(self, attempt: Attempt) -> None:
         """Queue a request that was read."""
         request = attempt.request
-        (self._deferred if request.deferred else self._immediate).append(attempt)
+        (self._deferred if request.terms.is_deferred else self._immediate).append(attempt)
         size_bytes = len(request.text) + len(request.body)
         if request.image_bytes and request.content is not None:
             size_bytes += 2 * request.image_bytes  # in the prompt, and rendered for another kind of provider

@@ -37,7 +37,7 @@ def test_a_simple_line_becomes_one_user_message(name: str) -> None:
 
     assert orjson.loads(request.body) == {"messages": [user('say "hi"\n')]}
     assert (request.path, request.needs_model, request.output_format) == ("chat/completions", True, "llmblast")
-    assert (request.input, request.extra, request.id, request.deferred) == ('say "hi"\n', None, 3, False)
+    assert (request.input, request.extra, request.id, request.terms.is_deferred) == ('say "hi"\n', None, 3, False)
 
 
 def test_system_and_params_of_the_settings_are_sent_with_every_line() -> None:
@@ -83,13 +83,13 @@ def test_other_fields_are_the_users_own() -> None:
 
     assert list((request.extra or {}).items()) == [("z", [1]), ("a", None), ("prompt", "p")]
     assert orjson.loads(request.body) == {"messages": [user("x")]}
-    assert (request.id, request.deferred) == ("c", False)
+    assert (request.id, request.terms.is_deferred) == ("c", False)
 
 
 def test_a_priority_below_zero_defers_the_line() -> None:
     """It waits until nothing else is left to send."""
-    assert parse({"input": "x", "priority": -1}).deferred
-    assert not parse({"input": "x", "priority": 0}).deferred
+    assert parse({"input": "x", "priority": -1}).terms.is_deferred
+    assert not parse({"input": "x", "priority": 0}).terms.is_deferred
 
 
 @pytest.mark.parametrize(

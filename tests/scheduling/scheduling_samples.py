@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Literal, TypedDict, Unpack
 
-from llmblast.models import NO_TOKENS, Answer, Attempt, Request, Tokens
+from llmblast.models import IMMEDIATE, NO_TOKENS, Answer, Attempt, Request, Terms, Tokens
 from llmblast.scheduling import (
     ANSWERED,
     ROUTES,
@@ -77,7 +77,7 @@ def make_request(
         id=number,
         body=body,
         max_tokens=max_tokens,
-        deferred=deferred,
+        terms=Terms(is_deferred=True) if deferred else IMMEDIATE,
         model=model,
     )
 

@@ -87,7 +87,7 @@ def test_queue_agree_with_a_plain_list(operations: list[tuple[str, float]]) -> N
             model.append(((0, moment, number), attempt))
         elif kind != "pop":
             queue.add(attempt)
-            model.append(((1 + attempt.request.deferred, 0.0, number), attempt))
+            model.append(((1 + attempt.request.terms.is_deferred, 0.0, number), attempt))
         else:
             ready = [entry for entry in model if entry[0][1] <= moment]
             expected = min(ready, key=lambda entry: entry[0], default=None)
