@@ -114,13 +114,13 @@ class RequestQueue:
     def __bool__(self) -> bool:
         return bool(self._plain) or (not self.is_plain and len(self) > 0)
 
-    def size_of(self, *, is_deferred: bool) -> tuple[int, int]:
+    def size_of(self, is_deferred: bool) -> tuple[int, int]:
         """Return the number and the bytes of the queued requests of a class, retries included."""
         if is_deferred:
             return len(self._deferred) + len(self._urgent), self._deferred_bytes
         return len(self._immediate), self.size_bytes - self._deferred_bytes
 
-    def waiting_of(self, tenant: str, *, is_deferred: bool) -> int:
+    def waiting_of(self, tenant: str, is_deferred: bool) -> int:
         """Return how many new lines of a tenant wait in a class; "" are those without a tenant."""
         if is_deferred:
             return self._deferred.waiting_of(tenant) + self._urgent.waiting_of(tenant)
