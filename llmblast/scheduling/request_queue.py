@@ -147,7 +147,9 @@ class RequestQueue:
         attempt.size_bytes = size_bytes = len(request.text) + len(request.body)
         self.size_bytes += size_bytes
         self.held_bytes += size_bytes
-        self._class_of(attempt).first.appendleft(attempt)
+        work = self._class_of(attempt)
+        work.first.appendleft(attempt)
+        self._count_deadline(work, attempt)
 
     def add_retry(self, attempt: Attempt, due_s: float, *, has_failed: bool = False) -> None:
         """Queue a request that goes again at `due_s` (monotonic seconds) or later."""
@@ -227,11 +229,14 @@ class RequestQueue:
         return self._urgent if terms.deadline_s <= self._urgent_until_s else self._deferred
 
     def _add_with_terms(self, attempt: Attempt) -> None:
-        work, deadline_s = self._class_of(attempt), attempt.request.terms.deadline_s
+        work = self._class_of(attempt)
         work.add(attempt, next(self._order))
-        if work is self._immediate:
-            self.added += 1
-        elif deadline_s < inf:
+        self.added += work is self._immediate
+        self._count_deadline(work, attempt)
+
+    def _count_deadline(self, work: WorkClass, attempt: Attempt) -> None:
+        deadline_s = attempt.request.terms.deadline_s
+        if deadline_s < inf and work is not self._immediate:
             self.deadlines.add(deadline_s, self._wall_clock())
 
     def _peek_classes(self, now: float) -> Attempt | None:

@@ -25,7 +25,7 @@ class TenantLines:
         self.plain: deque[Attempt] = deque() if plain is None else plain
         """Lines without a deadline."""
         self._dated: list[tuple[float, int, Attempt]] = []
-        self._late: deque[Attempt] = deque()
+        self._late: list[tuple[float, int, Attempt]] = []
 
     def __len__(self) -> int:
         return len(self._dated) + len(self._late) + len(self.plain)
@@ -55,13 +55,11 @@ class TenantLines:
         """Return the next line. `answered_s` is when a line that is sent now will have its answer, in wall clock."""
         dated = self._dated
         while dated and dated[0][0] < answered_s:
-            self._late.append(heapq.heappop(dated)[2])
-        if dated:
-            return dated[0][2]
-        return self._late[0] if self._late else self.plain[0]
+            heapq.heappush(self._late, heapq.heappop(dated))
+        dated = dated or self._late
+        return dated[0][2] if dated else self.plain[0]
 
     def pop(self) -> Attempt:
         """Remove and return the line that `peek` returned."""
-        if self._dated:
-            return heapq.heappop(self._dated)[2]
-        return (self._late or self.plain).popleft()
+        dated = self._dated or self._late
+        return heapq.heappop(dated)[2] if dated else self.plain.popleft()

@@ -96,10 +96,6 @@ class WorkClass:
             self._level(0).wake_plain()
         self._level(terms.priority).add(attempt, order)
 
-    def add_first(self, attempt: Attempt) -> None:
-        """Add a line that goes before those that were read."""
-        self.first.appendleft(attempt)
-
     def add_retry(self, due_s: float, order: int, attempt: Attempt, *, has_failed: bool) -> None:
         """Add a request that goes again at `due_s` or later."""
         heapq.heappush(self.failed if has_failed else self.retries, (due_s, order, attempt))
