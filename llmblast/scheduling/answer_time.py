@@ -14,9 +14,10 @@ _DEVIATIONS: Final = 4.0
 class AnswerTime:
     """Moving averages of the latency of answers and of its deviation, in seconds."""
 
-    __slots__ = ("_deviation_s", "average_s")
+    __slots__ = ("_answers", "_deviation_s", "average_s")
 
     def __init__(self) -> None:
+        self._answers = 0
         self.average_s = 0.0
         self._deviation_s = 0.0
 
@@ -27,10 +28,12 @@ class AnswerTime:
 
     def record(self, latency_s: float, in_flight: int) -> None:
         """Record the latency of an answer to a request that was sent with that many in flight."""
-        if not self.average_s:
+        self._answers += 1
+        if self._answers == 1:
             self.average_s, self._deviation_s = latency_s, latency_s / 2
             return
         error_s = latency_s - self.average_s
         share = 1.0 if in_flight <= 2 else 2.0 / in_flight
-        self._deviation_s += share * _DEVIATION_GAIN * (abs(error_s) - self._deviation_s)
-        self.average_s += share * _GAIN * error_s
+        first_gain = 1.0 / self._answers  # the first ones count alike
+        self._deviation_s += max(share * _DEVIATION_GAIN, first_gain) * (abs(error_s) - self._deviation_s)
+        self.average_s += max(share * _GAIN, first_gain) * error_s

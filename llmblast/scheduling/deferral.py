@@ -49,16 +49,19 @@ class Deferral:
     def look(self, endpoints: Sequence[Endpoint], now: float) -> None:
         """Bring up to date what depends on the clock, the arrivals and the rate."""
         self.next_look_s = now + LOOK_INTERVAL_S
-        queue, latency_s = self._queue, self.answer_time.usual_max_s
-        wall_s = self._wall_clock()
-        queue.answered_after_s = wall_s - now + latency_s
         self._measure_rate(now)
-        if queue.deadlines:
-            per_second = self._rate_for_deferred(endpoints)
-            until_s = queue.deadlines.urgent_until_s(wall_s, per_second, latency_s)
-            queue.promote(until_s, 1 + int(min(per_second * LOOK_INTERVAL_S, 1e6)))
+        self._look_at_deadlines(endpoints, now)
         if self._reserve.is_learned:
             self._learn_reserve(endpoints, now)
+
+    def _look_at_deadlines(self, endpoints: Sequence[Endpoint], now: float) -> None:
+        """Tell the queue which lines are late by now, and which are urgent."""
+        queue, wall_s, takes_s = self._queue, self._wall_clock(), self.answer_time.usual_max_s
+        queue.answered_after_s = wall_s - now + takes_s
+        if queue.deadlines:
+            per_second = self._rate_for_deferred(endpoints)
+            before_s = queue.deadlines.urgent_before_s(wall_s + takes_s, per_second)
+            queue.promote(before_s, 1 + int(min(per_second * LOOK_INTERVAL_S, 1e6)))
 
     def spare_endpoints(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
         """Return the endpoints at which a deferred line leaves the reserve; none where the run has no such slot."""

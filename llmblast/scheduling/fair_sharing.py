@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from llmblast.models import Attempt
-from llmblast.scheduling.tenant_lines import TenantLines
+from llmblast.scheduling.tenant_lines import LateCount, TenantLines
 
 MIN_KNOWN: Final = 1024
 """So many tenants are known before idle ones are looked for."""
@@ -23,10 +23,13 @@ class FairSharing:
     as soon as the others have caught up with it, or where there are too many.
     """
 
-    __slots__ = ("_heap", "_max_known", "_plain", "_pushes", "_tenants", "_virtual", "_weights")
+    __slots__ = ("_heap", "_late_count", "_max_known", "_plain", "_pushes", "_tenants", "_virtual", "_weights")
 
-    def __init__(self, weights: Mapping[str, float], plain: deque[Attempt] | None = None) -> None:
+    def __init__(
+        self, weights: Mapping[str, float], late_count: LateCount, plain: deque[Attempt] | None = None
+    ) -> None:
         self._weights = weights
+        self._late_count = late_count
         self._plain = plain
         """Where given: the lines of the tenant "" without a deadline, which the caller adds to, too."""
         self._tenants: dict[str, TenantLines] = {}
@@ -93,7 +96,7 @@ class FairSharing:
         tenant = self._tenants.get(name)
         if tenant is None:
             plain = self._plain if not name else None
-            tenant = self._tenants[name] = TenantLines(name, self._weights.get(name, 1.0), plain)
+            tenant = self._tenants[name] = TenantLines(name, self._weights.get(name, 1.0), self._late_count, plain)
             tenant.start = self._virtual
             self._pushes += 1
             heapq.heappush(self._heap, (tenant.start, self._pushes, tenant))

@@ -45,8 +45,8 @@ class RequestQueue:
         "_peeked",
         "_plain",
         "_urgent",
+        "_urgent_before_s",
         "_urgent_had_turn",
-        "_urgent_until_s",
         "_wall_clock",
         "added",
         "answered_after_s",
@@ -81,7 +81,7 @@ class RequestQueue:
         self._floor = DeferredFloor(deferred_floor)
         self._order = count()
         self._urgent_had_turn = False
-        self._urgent_until_s = -inf
+        self._urgent_before_s = -inf
         self.size_bytes = 0
         self.held_bytes = 0
         """The caller subtracts a request's bytes when it comes to its end."""
@@ -115,10 +115,13 @@ class RequestQueue:
         return bool(self._plain) or (not self.is_plain and len(self) > 0)
 
     def size_of(self, is_deferred: bool) -> tuple[int, int]:
-        """Return the number and the bytes of the queued requests of a class, retries included."""
+        """Return the number and the bytes of the queued requests of a class, retries included. Lines that are late do
+        not count in the number: those that are not read yet may still make their deadline.
+        """
         if is_deferred:
-            return len(self._deferred) + len(self._urgent), self._deferred_bytes
-        return len(self._immediate), self.size_bytes - self._deferred_bytes
+            number = len(self._deferred) - self._deferred.late_count.lines + len(self._urgent)
+            return number, self._deferred_bytes
+        return len(self._immediate) - self._immediate.late_count.lines, self.size_bytes - self._deferred_bytes
 
     def waiting_of(self, tenant: str, is_deferred: bool) -> int:
         """Return how many new lines of a tenant wait in a class; "" are those without a tenant."""
@@ -179,12 +182,12 @@ class RequestQueue:
         """Queue the request that `peek(now)` returned for `due_s`: others may go meanwhile."""
         self.add_retry(self._remove(now, 0.0), due_s)
 
-    def promote(self, until_s: float, max_lines: int) -> None:
-        """Make deferred lines urgent that have a deadline up to `until_s` (wall clock), the earliest ones first; they
-        take turns with immediate ones then. Retries of such lines are urgent, too.
+    def promote(self, before_s: float, max_lines: int) -> None:
+        """Make deferred lines urgent that have a deadline before that moment (wall clock), the earliest ones first, so
+        that `max_lines` are: they take turns with immediate ones then. Retries of such lines are urgent, too.
         """
-        self._urgent_until_s = until_s
-        for attempt in self._deferred.take_urgent(until_s, max_lines):
+        self._urgent_before_s = before_s
+        for attempt in self._deferred.take_dated(before_s, max_lines - len(self._urgent)):
             self._urgent.add(attempt, next(self._order))
 
     def recall(self, model: str, now: float) -> None:
@@ -226,7 +229,7 @@ class RequestQueue:
         if not terms.is_deferred:
             return self._immediate
         self._deferred_bytes += attempt.size_bytes
-        return self._urgent if terms.deadline_s <= self._urgent_until_s else self._deferred
+        return self._urgent if terms.deadline_s < self._urgent_before_s else self._deferred
 
     def _add_with_terms(self, attempt: Attempt) -> None:
         work = self._class_of(attempt)
@@ -241,6 +244,8 @@ class RequestQueue:
 
     def _peek_classes(self, now: float) -> Attempt | None:
         answered_s = now + self.answered_after_s
+        for late in self._urgent.take_dated(answered_s, len(self._urgent)) if self._urgent else ():
+            self._deferred.add(late, next(self._order))
         may_retry_failed = self._may_retry_failed(now)
         for is_probe in (True, False) if self.is_probing else (False,):
             for work in self._classes():

@@ -13,13 +13,23 @@ from math import inf
 from llmblast.models import Attempt
 
 
+class LateCount:
+    """The number of late lines of all tenants in a class."""
+
+    __slots__ = ("lines",)
+
+    def __init__(self) -> None:
+        self.lines = 0
+
+
 class TenantLines:
     """`start` is the virtual start tag of the tenant's next send, see `FairSharing`."""
 
-    __slots__ = ("_dated", "_late", "name", "plain", "start", "weight")
+    __slots__ = ("_dated", "_late", "_late_count", "name", "plain", "start", "weight")
 
-    def __init__(self, name: str, weight: float, plain: deque[Attempt] | None = None) -> None:
+    def __init__(self, name: str, weight: float, late_count: LateCount, plain: deque[Attempt] | None = None) -> None:
         self.name = name
+        self._late_count = late_count
         self.weight = weight
         self.start = 0.0
         self.plain: deque[Attempt] = deque() if plain is None else plain
@@ -56,10 +66,15 @@ class TenantLines:
         dated = self._dated
         while dated and dated[0][0] < answered_s:
             heapq.heappush(self._late, heapq.heappop(dated))
+            self._late_count.lines += 1
         dated = dated or self._late
         return dated[0][2] if dated else self.plain[0]
 
     def pop(self) -> Attempt:
         """Remove and return the line that `peek` returned."""
-        dated = self._dated or self._late
-        return heapq.heappop(dated)[2] if dated else self.plain.popleft()
+        if self._dated:
+            return heapq.heappop(self._dated)[2]
+        if self._late:
+            self._late_count.lines -= 1
+            return heapq.heappop(self._late)[2]
+        return self.plain.popleft()
