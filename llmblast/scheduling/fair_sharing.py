@@ -47,10 +47,10 @@ class FairSharing:
             return False
         return all(not tenant.name and not tenant.has_deadlines for tenant in self._tenants.values())
 
-    def add(self, attempt: Attempt, order: int) -> None:
-        """Add a line."""
+    def add(self, attempt: Attempt, order: int, grace_s: float = 0.0) -> None:
+        """Add a line; see `TenantLines.add`."""
         tenant = self._wake(attempt.request.terms.tenant)
-        tenant.add(attempt, order)
+        tenant.add(attempt, order, grace_s)
 
     def wake_plain(self) -> None:
         """Let the tenant "" take part: its deque has lines."""

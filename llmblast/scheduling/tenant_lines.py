@@ -3,7 +3,8 @@
 Among unit costs on one server, sending the earliest deadline that can still be met, and nothing too late before it,
 misses the fewest deadlines there are (Moore, Management Science 15, 1968). Plain earliest-deadline-first does not under
 overload: once one line is late, each line behind it is late, too. So a line that can no longer make its deadline goes
-behind those that can, and before those that have none.
+behind those that can, and before those that have none. It counts as late once its answer would probably come too late;
+one that came with little time counts as late only when that is certain.
 """
 
 import heapq
@@ -11,6 +12,9 @@ from collections import deque
 from math import inf
 
 from llmblast.models import Attempt
+
+_Dated = tuple[float, int, Attempt, float]
+"""Deadline, order, line, and the deadline with what it may exceed the usual time of an answer."""
 
 
 class LateCount:
@@ -34,8 +38,8 @@ class TenantLines:
         self.start = 0.0
         self.plain: deque[Attempt] = deque() if plain is None else plain
         """Lines without a deadline."""
-        self._dated: list[tuple[float, int, Attempt]] = []
-        self._late: list[tuple[float, int, Attempt]] = []
+        self._dated: list[_Dated] = []
+        self._late: list[_Dated] = []
 
     def __len__(self) -> int:
         return len(self._dated) + len(self._late) + len(self.plain)
@@ -53,22 +57,27 @@ class TenantLines:
         """Return the earliest deadline that can still be met; infinity where there is none."""
         return self._dated[0][0] if self._dated else inf
 
-    def add(self, attempt: Attempt, order: int) -> None:
-        """Add a line."""
+    def add(self, attempt: Attempt, order: int, grace_s: float) -> None:
+        """Add a line; it counts as late by `grace_s` later than others."""
         deadline_s = attempt.request.terms.deadline_s
         if deadline_s == inf:
             self.plain.append(attempt)
         else:
-            heapq.heappush(self._dated, (deadline_s, order, attempt))
+            heapq.heappush(self._dated, (deadline_s, order, attempt, deadline_s + grace_s))
 
     def peek(self, answered_s: float) -> Attempt:
         """Return the next line. `answered_s` is when a line that is sent now will have its answer, in wall clock."""
+        if self._dated:
+            self.sort_out_late(answered_s)
+        dated = self._dated or self._late
+        return dated[0][2] if dated else self.plain[0]
+
+    def sort_out_late(self, answered_s: float) -> None:
+        """Put lines behind the others that are late by now."""
         dated = self._dated
-        while dated and dated[0][0] < answered_s:
+        while dated and dated[0][3] < answered_s:
             heapq.heappush(self._late, heapq.heappop(dated))
             self._late_count.lines += 1
-        dated = dated or self._late
-        return dated[0][2] if dated else self.plain[0]
 
     def pop(self) -> Attempt:
         """Remove and return the line that `peek` returned."""

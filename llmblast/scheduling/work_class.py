@@ -86,8 +86,8 @@ class WorkClass:
             return 0 if tenant else len(self.plain)
         return sum(level.waiting_of(tenant) for level in self._levels.values())
 
-    def add(self, attempt: Attempt, order: int) -> None:
-        """Add a line that was read."""
+    def add(self, attempt: Attempt, order: int, grace_s: float = 0.0) -> None:
+        """Add a line that was read; see `TenantLines.add`."""
         terms = attempt.request.terms
         is_plain = is_plain_in_class(terms)
         if is_plain and not self.priorities:
@@ -96,7 +96,7 @@ class WorkClass:
         self._others += not is_plain
         if self.plain and not self.priorities:
             self._level(0).wake_plain()
-        self._level(terms.priority).add(attempt, order)
+        self._level(terms.priority).add(attempt, order, grace_s)
 
     def add_retry(self, due_s: float, order: int, attempt: Attempt, *, has_failed: bool) -> None:
         """Add a request that goes again at `due_s` or later."""
@@ -145,10 +145,14 @@ class WorkClass:
         found = self._next_tenant()
         return None if found is None else found[1].peek(-inf)
 
-    def take_dated(self, before_s: float, max_lines: int) -> list[Attempt]:
-        """Remove and return new lines with a deadline before that moment, the earliest ones first."""
+    def take_dated(self, before_s: float, max_lines: int, answered_s: float = -inf) -> list[Attempt]:
+        """Remove and return new lines with a deadline before that moment, the earliest ones first, but for late ones;
+        see `peek`.
+        """
         taken: list[Attempt] = []
         tenants = [tenant for level in self._levels.values() for tenant in level.tenants()]
+        for tenant in tenants:
+            tenant.sort_out_late(answered_s)
         while len(taken) < max_lines and tenants:
             tenant = min(tenants, key=lambda each: each.earliest_s)
             if tenant.earliest_s >= before_s:
