@@ -37,6 +37,7 @@ class BatchParser:
         """The input of the lines, if there are several."""
         self.form: RowForm | None = None
         """The form of the rows."""
+        self.lines_read = 0
         self._columns: tuple[str, ...] = ()
 
     def take_rows_of(self, form: RowForm | None) -> None:
@@ -54,7 +55,7 @@ class BatchParser:
         parse, has_completed, file = self._parser.parse, bool(self._answered or self._failed), self.file
         batch: list[Request | Failure] = []
         batch_bytes = lines_read = bytes_read = 0
-        for number, text in lines if self._limit is None else lines[: self._limit - self._counters.lines_read]:
+        for number, text in lines if self._limit is None else lines[: self._limit - self.lines_read]:
             lines_read += 1
             bytes_read += len(text) + 1
             key = key_of(text)
@@ -81,6 +82,7 @@ class BatchParser:
         return skip_completed(key, self._answered, self._failed, self._counters)
 
     def _count(self, lines_read: int, bytes_read: int) -> None:
+        self.lines_read += lines_read
         self._counters.lines_read += lines_read
         self._counters.bytes_read += bytes_read
 

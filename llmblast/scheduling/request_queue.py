@@ -20,6 +20,7 @@ class RequestQueue:
 
     __slots__ = (
         "_deferred",
+        "_deferred_bytes",
         "_failed",
         "_immediate",
         "_order",
@@ -40,6 +41,7 @@ class RequestQueue:
         self._deferred: deque[Attempt] = deque()
         self._order = count()
         self.size_bytes = 0
+        self._deferred_bytes = 0
         self.held_bytes = 0
         """The caller subtracts a request's bytes when it comes to its end."""
         self.retried = 0
@@ -55,6 +57,12 @@ class RequestQueue:
     def __bool__(self) -> bool:
         return bool(self._immediate or self._retries or self._failed or self._deferred)
 
+    def size_of(self, is_deferred: bool) -> tuple[int, int]:
+        """Return number and bytes of the requests of one class that wait; retries count with the immediate ones."""
+        if is_deferred:
+            return len(self._deferred), self._deferred_bytes
+        return len(self) - len(self._deferred), self.size_bytes - self._deferred_bytes
+
     def add(self, attempt: Attempt) -> None:
         """Queue a request that was read."""
         request = attempt.request
@@ -65,6 +73,8 @@ class RequestQueue:
         attempt.size_bytes = size_bytes
         self.size_bytes += size_bytes
         self.held_bytes += size_bytes
+        if request.terms.is_deferred:
+            self._deferred_bytes += size_bytes
 
     def add_next(self, attempt: Attempt) -> None:
         """Queue a request that goes before those that were read, such as one that asks again for an answer."""
@@ -95,7 +105,7 @@ class RequestQueue:
         """Remove and return the request that `peek(now)` returned. Raises IndexError where none is due."""
         if self.is_probing and (unsent := self._immediate or self._deferred):
             attempt = unsent.pop()
-            self.budget.earned += EARNED_PER_SEND
+            self._count_off(attempt)
         elif self._retries and self._retries[0][0] <= now:
             attempt = heapq.heappop(self._retries)[2]
             self.retried += 1
@@ -105,9 +115,14 @@ class RequestQueue:
             self.retried += 1
         else:
             attempt = (self._immediate or self._deferred).popleft()
-            self.budget.earned += EARNED_PER_SEND
+            self._count_off(attempt)
         self.size_bytes -= attempt.size_bytes
         return attempt
+
+    def _count_off(self, attempt: Attempt) -> None:
+        self.budget.earned += EARNED_PER_SEND
+        if attempt.request.terms.is_deferred:
+            self._deferred_bytes -= attempt.size_bytes
 
     def park(self, due_s: float, now: float) -> None:
         """Queue the request that `peek(now)` returned for `due_s`: others may go meanwhile."""
