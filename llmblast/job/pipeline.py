@@ -14,7 +14,7 @@ from llmblast.fence import Fence
 from llmblast.hiding import hide_user
 from llmblast.input_paths import DEFERRED_PROMPTS
 from llmblast.job.allowance import allowance_of, kept_for
-from llmblast.job.back_pressure import Sink
+from llmblast.job.back_pressure import Sink, max_queued
 from llmblast.job.batch_parser import Batch
 from llmblast.job.defects import Defects
 from llmblast.job.endpoint_channels import connections_ahead, open_channels, secrets_in, start_mocks
@@ -24,6 +24,7 @@ from llmblast.job.hedging import Hedging
 from llmblast.job.input_reader import InputReader, Inputs, make_parser
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.outputs import find_finished_in, open_outputs
+from llmblast.job.read_ahead import ReadAhead
 from llmblast.job.record_keys import RecordKeys
 from llmblast.job.result_queue import ResultQueue
 from llmblast.job.unused_settings import UnusedSettings
@@ -56,11 +57,13 @@ Prompts = Iterable[object] | AsyncIterable[object]
 
 @dataclass(slots=True, eq=False)
 class Feed:
-    """One of the inputs that are read at the same time. `batches` yields requests to send, and bad lines."""
+    """Requests to send, and bad lines: of one of the inputs that are read at the same time, or of those that wait on
+    disk, which have no reader.
+    """
 
-    reader: InputReader
     batches: AsyncIterator[Batch]
-    is_deferred: bool
+    reader: InputReader | None = None
+    is_deferred: bool = False
 
 
 @dataclass(slots=True)
@@ -68,8 +71,11 @@ class Pipeline:
     """All parts of one run, connected."""
 
     counters: Counters
-    feeds: Sequence["Feed"]
+    feeds: Sequence[Feed]
     """What is read at the same time."""
+    waiting: Feed
+    """Lines that were read ahead, when it is their turn."""
+    read_ahead: ReadAhead
     engine: Engine
     writer: "Writer | OrderedWriter | ResultQueue"
     channels: Sequence[Channel]
@@ -184,7 +190,9 @@ async def build_pipeline(
             defects,
             after_stage or source is not None,
         )
-        yield _assemble(settings, parsers, opened, rules)
+        pipeline = _assemble(settings, parsers, opened, rules)
+        stack.callback(pipeline.read_ahead.close)
+        yield pipeline
 
 
 def _make_parsers(settings: Settings, *, has_deferred: bool) -> Sequence[RequestParser]:
@@ -263,13 +271,26 @@ def _assemble(
         answer_rules=rules,
     )
 
+    inputs = Inputs(counters)
+    to_send = partial(_to_send, settings, opened, writer, sends)
+    feeds = _make_feeds(settings, parsers, opened, inputs, to_send)
+    read_ahead = ReadAhead(
+        scheduler,
+        inputs,
+        max_queued(settings.concurrency),
+        partial(make_parser, settings, providers_of(settings.endpoints, settings.model)),
+        can_take_back=settings.repeat == 1 and sends is None,
+    )
+
     def keep() -> None:
         if can_resume:
             keep_limits(settings, scheduler.endpoints, time.time())
 
     return Pipeline(
         counters=counters,
-        feeds=_make_feeds(settings, parsers, opened, writer, sends),
+        feeds=feeds,
+        waiting=Feed(to_send(read_ahead.batches())),
+        read_ahead=read_ahead,
         engine=engine,
         writer=writer,
         channels=opened.channels,
@@ -291,12 +312,11 @@ def _make_feeds(
     settings: Settings,
     parsers: Sequence[RequestParser],
     opened: _Opened,
-    writer: "Writer | OrderedWriter | ResultQueue",
-    sends: "SingleSends | None",
+    inputs: Inputs,
+    to_send: Callable[[AsyncIterator[Batch]], AsyncIterator[Batch]],
 ) -> Sequence[Feed]:
     """Return what reads the input, and the lines that may wait."""
     counters, answered, failed = opened.counters, opened.answered, opened.failed
-    inputs = Inputs(counters)
     is_once = settings.repeat == 1
     feeds: list[Feed] = []
     for sources, parser in zip((opened.sources, opened.deferred_sources), parsers, strict=False):
@@ -316,17 +336,16 @@ def _make_feeds(
             unused=UnusedSettings(settings),
             inputs=inputs,
         )
-        found = _to_send(settings, reader.batches(), opened, writer, sends)
-        feeds.append(Feed(reader, found, is_deferred=parser.terms.defaults.is_deferred))
+        feeds.append(Feed(to_send(reader.batches()), reader, is_deferred=parser.terms.defaults.is_deferred))
     return feeds
 
 
 def _to_send(
     settings: Settings,
-    found: AsyncIterator[Batch],
     opened: _Opened,
     writer: "Writer | OrderedWriter | ResultQueue",
     sends: "SingleSends | None",
+    found: AsyncIterator[Batch],
 ) -> AsyncIterator[Batch]:
     """Return the requests to send for the lines that were found, and bad lines."""
     if settings.repeat > 1:
