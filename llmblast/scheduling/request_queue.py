@@ -37,7 +37,6 @@ class RequestQueue:
     """
 
     __slots__ = (
-        "_answered_after_s",
         "_average_s",
         "_deferred",
         "_deferred_bytes",
@@ -52,6 +51,7 @@ class RequestQueue:
         "_usual_max_s",
         "_wall_clock",
         "added",
+        "answered_after_s",
         "budget",
         "deadlines",
         "held_bytes",
@@ -97,7 +97,7 @@ class RequestQueue:
         """Every endpoint is held back: new requests go first, and the one that was read last before all."""
         self.is_spare = False
         """The request that `peek` returned last is a deferred one, which leaves a reserve to immediate ones."""
-        self._answered_after_s = -inf
+        self.answered_after_s = -inf
         """What to add to `now` for the moment, in wall clock, at which a line that is sent then has its answer."""
         self._usual_max_s = 0.0
         self._average_s = 0.0
@@ -120,19 +120,34 @@ class RequestQueue:
         return bool(self._plain) or (not self.is_plain and len(self) > 0)
 
     def size_of(self, is_deferred: bool) -> tuple[int, int]:
-        """Return the number and the bytes of the queued requests of a class, retries included. Lines that are late do
-        not count in the number: those that are not read yet may still make their deadline.
-        """
+        """Return the number and the bytes of the queued requests of a class, retries included."""
         if is_deferred:
-            number = len(self._deferred) - self._deferred.late_count.lines + len(self._urgent)
-            return number, self._deferred_bytes
-        return len(self._immediate) - self._immediate.late_count.lines, self.size_bytes - self._deferred_bytes
+            return len(self._deferred) + len(self._urgent), self._deferred_bytes
+        return len(self._immediate), self.size_bytes - self._deferred_bytes
 
     def waiting_of(self, tenant: str, is_deferred: bool) -> int:
         """Return how many new lines of a tenant wait in a class; "" are those without a tenant."""
         if is_deferred:
             return self._deferred.waiting_of(tenant) + self._urgent.waiting_of(tenant)
         return self._immediate.waiting_of(tenant)
+
+    def late_of(self, tenant: str, is_deferred: bool, now: float) -> int:
+        """Return how many new lines of a tenant can no longer make their deadline: they go behind those that can."""
+        work = self._deferred if is_deferred else self._immediate
+        return work.late_of(tenant, now + self.answered_after_s)
+
+    def take_back(self, tenant: str, is_deferred: bool, count: int) -> list[Attempt]:
+        """Remove and return so many new lines of a tenant, those that would go last in their class."""
+        taken = (self._deferred if is_deferred else self._immediate).take_last(tenant, count)
+        for attempt in taken:
+            self.size_bytes -= attempt.size_bytes
+            self.held_bytes -= attempt.size_bytes
+            if is_deferred:
+                self._deferred_bytes -= attempt.size_bytes
+                if attempt.request.terms.deadline_s < inf:
+                    self.deadlines.discard(attempt.request.terms.deadline_s)
+        self.is_plain = self._immediate.is_plain and not self._deferred and not self._urgent
+        return taken
 
     def add(self, attempt: Attempt) -> None:
         """Queue a request that was read."""
@@ -190,14 +205,14 @@ class RequestQueue:
     def expect_answers(self, now: float, average_s: float, usual_max_s: float) -> None:
         """Tell how long answers take: a line whose answer would come too late goes behind those that can be in time."""
         self._average_s, self._usual_max_s = average_s, usual_max_s
-        self._answered_after_s = self._wall_clock() - now + usual_max_s
+        self.answered_after_s = self._wall_clock() - now + usual_max_s
 
     def promote(self, before_s: float, max_lines: int, now: float) -> None:
         """Make deferred lines urgent that have a deadline before that moment (wall clock), the earliest ones first, so
         that `max_lines` are: they take turns with immediate ones then. Retries of such lines are urgent, too.
         """
         self._urgent_before_s = before_s
-        answered_s = now + self._answered_after_s
+        answered_s = now + self.answered_after_s
         for attempt in self._deferred.take_dated(before_s, max_lines - len(self._urgent), answered_s):
             self._urgent.add(attempt, next(self._order), inf)
 
@@ -254,7 +269,7 @@ class RequestQueue:
             self.deadlines.add(deadline_s, self._wall_clock())
 
     def _peek_classes(self, now: float) -> Attempt | None:
-        answered_s = now + self._answered_after_s
+        answered_s = now + self.answered_after_s
         if self._urgent:
             self._give_back_hopeless(answered_s - self._usual_max_s + self._average_s)
         may_retry_failed = self._may_retry_failed(now)
