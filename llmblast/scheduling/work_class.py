@@ -13,7 +13,7 @@ from math import inf
 
 from llmblast.models import IMMEDIATE, Attempt, Terms
 from llmblast.scheduling.fair_sharing import FairSharing
-from llmblast.scheduling.tenant_lines import TenantLines
+from llmblast.scheduling.tenant_lines import LateCount, TenantLines
 
 _Retry = tuple[float, int, Attempt]
 
@@ -39,6 +39,7 @@ class WorkClass:
         "_weights",
         "failed",
         "first",
+        "late_count",
         "plain",
         "priorities",
         "retries",
@@ -47,6 +48,7 @@ class WorkClass:
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self._weights = weights
+        self.late_count = LateCount()
         self.retries: list[_Retry] = []
         self.failed: list[_Retry] = []
         """Heaps of what goes again at its due time; `failed` needs the retry budget, too."""
@@ -99,8 +101,8 @@ class WorkClass:
         self._drop_levels()
         return taken
 
-    def add(self, attempt: Attempt, order: int) -> None:
-        """Add a line that was read."""
+    def add(self, attempt: Attempt, order: int, grace_s: float = 0.0) -> None:
+        """Add a line that was read; see `TenantLines.add`."""
         terms = attempt.request.terms
         is_plain = is_plain_in_class(terms)
         if is_plain and not self.priorities:
@@ -109,11 +111,7 @@ class WorkClass:
         self._others += not is_plain
         if self.plain and not self.priorities:
             self._level(0).wake_plain()
-        self._level(terms.priority).add(attempt, order)
-
-    def add_first(self, attempt: Attempt) -> None:
-        """Add a line that goes before those that were read."""
-        self.first.appendleft(attempt)
+        self._level(terms.priority).add(attempt, order, grace_s)
 
     def add_retry(self, due_s: float, order: int, attempt: Attempt, *, has_failed: bool) -> None:
         """Add a request that goes again at `due_s` or later."""
@@ -162,13 +160,17 @@ class WorkClass:
         found = self._next_tenant()
         return None if found is None else found[1].peek(-inf)
 
-    def take_urgent(self, until_s: float, max_lines: int) -> list[Attempt]:
-        """Remove and return new lines with a deadline up to `until_s`, the earliest ones first."""
+    def take_dated(self, before_s: float, max_lines: int, answered_s: float = -inf) -> list[Attempt]:
+        """Remove and return new lines with a deadline before that moment, the earliest ones first, but for late ones;
+        see `peek`.
+        """
         taken: list[Attempt] = []
         tenants = [tenant for level in self._levels.values() for tenant in level.tenants()]
+        for tenant in tenants:
+            tenant.sort_out_late(answered_s)
         while len(taken) < max_lines and tenants:
             tenant = min(tenants, key=lambda each: each.earliest_s)
-            if tenant.earliest_s > until_s:
+            if tenant.earliest_s >= before_s:
                 break
             taken.append(tenant.pop())
         self._others -= len(taken)
@@ -200,7 +202,9 @@ class WorkClass:
     def _level(self, priority: int) -> FairSharing:
         level = self._levels.get(priority)
         if level is None:
-            level = self._levels[priority] = FairSharing(self._weights, None if priority else self.plain)
+            level = self._levels[priority] = FairSharing(
+                self._weights, self.late_count, None if priority else self.plain
+            )
             insort(self.priorities, priority)
         return level
 
