@@ -167,7 +167,7 @@ class WaitingLines:
         missing = self._missing(part) if part and self._queue.held_bytes < MAX_HELD_BYTES else 0
         if not missing:
             return ()
-        answered_s = self._clock() + self._queue.answered_after_s
+        answered_s = self._queue.lateness.answered_s(self._clock())
         lines = self._backlog.take(part, answered_s, min(missing, MAX_BATCH_LINES))
         for line in lines:
             if part.is_deferred and line.terms.deadline_s < inf:
@@ -220,8 +220,8 @@ class WaitingLines:
     def _size_of(self, part: Part) -> int:
         """Return how many lines of a part the queue should hold: its share of the number and the bytes of its class."""
         parts = max(self._backlog.parts_of(part.is_deferred), 1)
-        count, size_bytes = self._queue.size_of(part.is_deferred)
-        in_bytes = MAX_QUEUED_BYTES * count / size_bytes / parts if size_bytes else inf
+        size_bytes = self._queue.size_bytes
+        in_bytes = MAX_QUEUED_BYTES * len(self._queue) / size_bytes / parts if size_bytes else inf
         return max(int(min(max(self._max_queued / parts, MIN_PART), in_bytes)), 1)
 
 
