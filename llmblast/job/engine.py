@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from llmblast.errors import ExitCode
 from llmblast.fence import Fence
 from llmblast.job.back_pressure import BackPressure, Sink
+from llmblast.job.deadlines import Deadlines
 from llmblast.job.decisions import Decisions, RenewKey, Retry, SendNext, Stop
 from llmblast.job.departures import Departures
 from llmblast.job.hedged_sends import HedgedSends
@@ -63,6 +64,7 @@ class Engine:
         fence: Fence | None = None,
         report_defect: Callable[[BaseException], str] = repr,
         answer_rules: "AnswerRules | None" = None,
+        deadlines: Deadlines | None = None,
     ) -> None:
         fence = fence or Fence()
         self.end = RunEnd(report_defect)
@@ -74,7 +76,7 @@ class Engine:
         self._max_in_flight = max_in_flight
         self._pressure = BackPressure(sink, scheduler.queue, max_in_flight)
         self._hedges = HedgedSends(hedging, scheduler, counters, clock, fence, on_slot_free=self.dispatch_ready)
-        line_ends = LineEnds(scheduler, sink, counters, gives_up, self._hedges, fence)
+        line_ends = LineEnds(scheduler, sink, counters, gives_up, self._hedges, fence, deadlines)
         self._handler = ResponseHandler(
             scheduler,
             line_ends,

@@ -16,12 +16,13 @@ from llmblast.input_paths import DEFERRED_PROMPTS
 from llmblast.job.allowance import allowance_of, kept_for
 from llmblast.job.back_pressure import Sink, max_queued
 from llmblast.job.batch_parser import Batch
+from llmblast.job.deadlines import Deadlines, Forecast
 from llmblast.job.defects import Defects
 from llmblast.job.endpoint_channels import connections_ahead, open_channels, secrets_in, start_mocks
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.job.hedging import Hedging
-from llmblast.job.input_reader import InputReader, Inputs, make_parser
+from llmblast.job.input_reader import InputReader, Inputs, deadline_of, make_parser
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.read_ahead import ReadAhead
@@ -76,6 +77,8 @@ class Pipeline:
     waiting: Feed
     """Lines that were read ahead, when it is their turn."""
     read_ahead: ReadAhead
+    deadlines: Deadlines
+    forecast: Forecast
     engine: Engine
     writer: "Writer | OrderedWriter | ResultQueue"
     channels: Sequence[Channel]
@@ -241,11 +244,19 @@ def _assemble(
     fence = opened.defects.fence
     say = partial(_say, opened.defects)
     scheduler = make_scheduler(settings, opened.known, fence)
+    deadlines = Deadlines(counters)
     can_resume = bool(opened.outputs) and opened.outputs[0].is_resumable
     writer: Writer | OrderedWriter | ResultQueue = opened.results or _make_writer(
         settings, opened.outputs, opened.defects
     )
-    sends = _make_sends(settings, opened, writer, rules, lambda code, why: engine.stop(code, why))  # noqa: PLW0108 -- the engine is made below
+    sends = _make_sends(
+        settings,
+        opened,
+        writer,
+        rules,
+        deadlines=deadlines,
+        stop=lambda code, why: engine.stop(code, why),  # noqa: PLW0108 -- the engine is made below
+    )
     sink: Sink = sends or writer
     if rules is not None and rules.command is not None:
         from llmblast.job.answer_review import CheckedSink  # noqa: PLC0415 -- most runs check no answers
@@ -269,6 +280,7 @@ def _assemble(
         fence=fence,
         report_defect=opened.defects.report,
         answer_rules=rules,
+        deadlines=deadlines,
     )
 
     inputs = Inputs(counters)
@@ -279,8 +291,11 @@ def _assemble(
         inputs,
         max_queued(settings.concurrency),
         partial(make_parser, settings, providers_of(settings.endpoints, settings.model)),
+        partial(deadlines.on_read, lines=settings.repeat),
         can_take_back=settings.repeat == 1 and sends is None,
     )
+
+    limits = _view_limits(settings, scheduler, engine, opened)
 
     def keep() -> None:
         if can_resume:
@@ -291,12 +306,14 @@ def _assemble(
         feeds=feeds,
         waiting=Feed(to_send(read_ahead.batches())),
         read_ahead=read_ahead,
+        deadlines=deadlines,
+        forecast=Forecast(deadlines, counters, limits.allowance, deadline_of(settings, time.time()), say),
         engine=engine,
         writer=writer,
         channels=opened.channels,
         keys=opened.keys,
         connections_ahead=[connections_ahead(settings, endpoint) for endpoint in settings.endpoints],
-        limits=_view_limits(settings, scheduler, engine, opened),
+        limits=limits,
         keep_limits=keep,
         timeline=opened.timeline,
         notes=opened.notes,
@@ -381,6 +398,8 @@ def _make_sends(
     opened: _Opened,
     writer: "Writer | OrderedWriter | ResultQueue",
     rules: "AnswerRules | None",
+    *,
+    deadlines: Deadlines,
     stop: Callable[[ExitCode, str], None],
 ) -> "SingleSends | None":
     """Return what looks for answers to earlier requests; None without a store."""
@@ -399,6 +418,7 @@ def _make_sends(
         stop=stop,
         fence=opened.defects.fence,
         checks=None if rules is None else rules.checks,
+        deadlines=deadlines,
     )
 
 

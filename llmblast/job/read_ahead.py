@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from llmblast.job.batch_parser import Batch
 from llmblast.job.input_reader import Inputs
-from llmblast.models import Request
+from llmblast.models import Request, Terms
 from llmblast.reading import RequestParser, RowForm
 from llmblast.scheduling import Scheduler
 
@@ -29,7 +29,8 @@ LOOK_INTERVAL_S: Final = 0.25
 
 class ReadAhead:
     """`max_queued` bounds the number of lines of each class in the queue. `make_parser` makes the parser of lines that
-    come back. Without `can_take_back`, a line in the queue stays there, since something else waits for its answer.
+    come back. `on_read` is called for each line that is read. Without `can_take_back`, a line in the queue stays there,
+    since something else waits for its answer.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class ReadAhead:
         inputs: Inputs,
         max_queued: int,
         make_parser: Callable[[], RequestParser],
+        on_read: Callable[[Terms], None],
         *,
         can_take_back: bool = True,
     ) -> None:
@@ -45,6 +47,7 @@ class ReadAhead:
         self._inputs = inputs
         self._max_queued = max_queued
         self._make_parser = make_parser
+        self._on_read = on_read
         self._can_take_back = can_take_back
         self._lines: WaitingLines | None = None
         self._looks = asyncio.Event()
@@ -72,7 +75,13 @@ class ReadAhead:
         from llmblast.job.waiting_lines import Places, WaitingLines  # noqa: PLC0415 -- sqlite3, which few runs need
 
         places = Places(self._inputs.forms, self._make_parser())
-        self._lines = WaitingLines(self._scheduler.queue, places, self._max_queued, can_take_back=self._can_take_back)
+        self._lines = WaitingLines(
+            self._scheduler.queue,
+            places,
+            self._max_queued,
+            self._on_read,
+            can_take_back=self._can_take_back,
+        )
         self._inputs.has_backlog = True
         for reader in self._inputs.readers:
             reader.read_ahead(self._lines.keep)

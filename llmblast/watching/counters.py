@@ -115,6 +115,8 @@ class Counters:
     succeeded: int = 0
     cached: int = 0
     """Successes for which nothing was sent: the answer to an equal request was there."""
+    late: int = 0
+    """Answers that came after the deadline of their line."""
     repeats: int = 0
     """Requests that `--repeat` has added to those of the lines that were read."""
     flagged: int = 0

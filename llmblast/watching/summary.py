@@ -85,6 +85,7 @@ class Summary:
                 "repeats": counters.repeats,
                 "answered": counters.succeeded,
                 "cached": counters.cached,
+                "late": counters.late,
                 "flagged": counters.flagged,
                 "failed": counters.failed,
                 "malformed": counters.malformed,
@@ -169,6 +170,8 @@ class Summary:
             facts.append(_plural(counters.repeats, "repeat", "repeats"))
         cached = f" ({count(counters.cached)} without a request)" if counters.cached else ""
         facts.append(f"{count(counters.succeeded)} answered{cached}")
+        if counters.late:
+            facts.append(f"{count(counters.late)} of them late")
         malformed = f" ({_plural(counters.malformed, 'bad line', 'bad lines')})" if counters.malformed else ""
         facts.append(f"{count(counters.failed)} failed{malformed}")
         return facts + self._pending_facts()

@@ -34,6 +34,7 @@ class World:
             self.queue,
             Places({None: form}, RequestParser(Settings())),
             MAX_QUEUED,
+            lambda terms: None,
             can_take_back=can_take_back,
             clock=lambda: NOW_S,
             wall_clock=lambda: WALL_S,
