@@ -534,6 +534,7 @@ def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence:
         deferred_floor=settings.deferred_floor,
         reserve=settings.reserve,
         wall_clock=time.time,
+        fence=fence,
     )
     for endpoint in endpoints:
         if endpoint.name == settings.escalate:

@@ -57,10 +57,13 @@ class ClassTurns:
         return self.immediate.has_unsent or self.urgent.has_unsent or self.deferred.has_unsent
 
     def class_of(self, terms: Terms) -> WorkClass:
-        """Return the class that a request with these terms belongs to at present."""
-        if not terms.is_deferred:
-            return self.immediate
-        return self.urgent if terms.deadline_s < self._urgent_before_s else self.deferred
+        """Return the class that a new line with these terms belongs to."""
+        return self.deferred if terms.is_deferred else self.immediate
+
+    def class_of_retry(self, terms: Terms) -> WorkClass:
+        """Return the class that a request which was sent before belongs to: it is urgent as it may have been before."""
+        is_urgent = terms.is_deferred and terms.deadline_s < self._urgent_before_s
+        return self.urgent if is_urgent else self.class_of(terms)
 
     def classes(self) -> Classes:
         """Return the classes in the order of their turns."""

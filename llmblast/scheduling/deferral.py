@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import Final
 
+from llmblast.fence import Fence
 from llmblast.scheduling.answer_time import AnswerTime
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.immediate_arrivals import ImmediateArrivals
@@ -22,9 +23,10 @@ RATE_GAIN: Final = 0.3
 
 
 class Deferral:
-    """Call `look` when `next_look_s` has come, before the queue is asked."""
+    """Call `look` when `next_look_s` has come, before the queue is asked. It only advises: a defect there ends it."""
 
-    def __init__(self, queue: RequestQueue, run_limits: LimitSet, reserve: SlotReserve) -> None:
+    def __init__(self, queue: RequestQueue, run_limits: LimitSet, reserve: SlotReserve, fence: Fence) -> None:
+        self._fence = fence
         self.answer_time = AnswerTime()
         self.next_look_s = -inf
         self.expects_immediate = True
@@ -46,10 +48,14 @@ class Deferral:
     def look(self, endpoints: Sequence[Endpoint], now: float) -> None:
         """Bring up to date what depends on the clock, the arrivals and the rate."""
         self.next_look_s = now + LOOK_INTERVAL_S
-        self._measure_rate(now)
-        self._look_at_deadlines(endpoints, now)
-        if self._reserve.is_learned:
-            self._learn_reserve(endpoints, now)
+        try:
+            self._measure_rate(now)
+            self._look_at_deadlines(endpoints, now)
+            if self._reserve.is_learned:
+                self._learn_reserve(endpoints, now)
+        except Exception as error:  # noqa: BLE001 -- advice
+            self.next_look_s, self._reserve.learned = inf, 0
+            self._fence.switch_off("the reserve of slots and the promotion of deferred lines", error)
 
     def _look_at_deadlines(self, endpoints: Sequence[Endpoint], now: float) -> None:
         """Tell the queue which lines are late by now, and which are urgent."""

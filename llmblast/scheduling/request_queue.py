@@ -159,7 +159,7 @@ class RequestQueue:
     def add_retry(self, attempt: Attempt, due_s: float, *, has_failed: bool = False) -> None:
         """Queue a request that goes again at `due_s` (monotonic seconds) or later."""
         self.size_bytes += attempt.size_bytes
-        work = self._turns.class_of(attempt.request.terms)
+        work = self._turns.class_of_retry(attempt.request.terms)
         work.add_retry(due_s, next(self._order), attempt, has_failed=has_failed)
         self._count(attempt, is_new=False)
 

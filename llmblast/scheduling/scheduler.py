@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
+from llmblast.fence import Fence
 from llmblast.models import NO_TOKENS, Attempt, RateLimitInfo, Request, Tokens
 from llmblast.scheduling.deferral import Deferral
 from llmblast.scheduling.endpoints import Endpoint
@@ -54,6 +55,7 @@ class Scheduler:
         deferred_floor: float = DEFAULT_FLOOR,
         reserve: float | None = None,
         wall_clock: Callable[[], float] = time.time,
+        fence: Fence | None = None,
     ) -> None:
         self.queue = RequestQueue(shares, deferred_floor, wall_clock)
         self.endpoints = tuple(endpoints)
@@ -75,7 +77,7 @@ class Scheduler:
         self._slots = run_limits.concurrency
         self._wait = HeadWait()
         self._has_trouble = False
-        self._deferral = Deferral(self.queue, run_limits, SlotReserve(reserve))
+        self._deferral = Deferral(self.queue, run_limits, SlotReserve(reserve), fence or Fence())
 
     def __repr__(self) -> str:
         return f"Scheduler({len(self.queue)} queued, {self.in_flight} in flight, {self._wait})"

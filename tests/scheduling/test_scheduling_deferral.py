@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from llmblast.fence import Fence
 from llmblast.models import Attempt, Terms
 from llmblast.scheduling import ROUTES, Scheduler, limit_set
 from llmblast.scheduling.even_rate import MARGIN
@@ -262,6 +263,26 @@ def fewest_missed(deadlines: Sequence[tuple[float, float]]) -> int:
             met += 1
             now += 1 / (RATE * (1 - MARGIN))
     return len(todo) - met
+
+
+@pytest.mark.pure
+def test_a_defect_in_what_is_learned_holds_no_line_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is reported once; a set reserve would be kept."""
+    reported: list[str] = []
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(SlotReserve, "learn", fail)
+    limits, fence = limit_set("run", RateSettings(concurrency=10), 0.0), Fence(lambda part, _: reported.append(part))
+    scheduler = Scheduler(limits, [make_endpoint()], ROUTES["weighted"], fence=fence)
+    for number in range(20):
+        scheduler.queue.add(line(number, DEFERRED))
+
+    sent = [scheduler.next(moment / 10) for moment in range(20)]
+
+    assert sum(dispatch is not None for dispatch in sent) == 10
+    assert len(reported) == 1
 
 
 def test_a_deferred_line_that_waits_for_tokens_does_not_hold_back_an_immediate_one() -> None:

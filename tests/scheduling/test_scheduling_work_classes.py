@@ -125,6 +125,18 @@ def test_the_retry_of_an_urgent_line_is_urgent() -> None:
     assert drain(queue, 0.0) == [2, 1]
 
 
+def test_a_new_line_waits_for_its_promotion_however_near_its_deadline_is() -> None:
+    """Else lines in the order of their arrival would go before others with earlier deadlines."""
+    queue = RequestQueue(wall_clock=lambda: 0.0)
+    queue.promote(50.0, 1, 0.0)
+    for number, deadline_s in enumerate((40.0, 30.0, 20.0), start=1):
+        queue.add(line(number, Terms(is_deferred=True, deadline_s=deadline_s)))
+    queue.promote(50.0, 1, 0.0)
+    queue.add(line(4, Terms(is_deferred=True, deadline_s=10.0)))
+
+    assert drain(queue, 0.0) == [3, 4, 2, 1]
+
+
 def test_the_earliest_lines_are_promoted_whatever_their_priority_and_tenant() -> None:
     """No more of them than asked for."""
     queue = RequestQueue(wall_clock=lambda: 0.0)
