@@ -108,7 +108,7 @@ def test_limit_and_sample_hold_for_each_input(tmp_path: Path, start_mock: StartM
     assert "the first 5 of both inputs" in limited.stderr
     assert len(records(tmp_path / "save.jsonl")) == 20
     assert len(records(tmp_path / "sampled.jsonl")) == 14
-    assert 'later.jsonl:1:1: "deadline" is no time' in checked.stdout
+    assert 'later.jsonl:1:1: "deadline" is not a time' in checked.stdout
     assert "31 read, 30 good, 1 bad" in checked.stdout
     assert [record["file"] for record in records(tmp_path / "bad.errors.jsonl")] == ["later.jsonl"]
 
@@ -120,7 +120,7 @@ def test_limit_and_sample_hold_for_each_input(tmp_path: Path, start_mock: StartM
         (("-", "--deferred", "-"), "standard input is named twice"),
         (("a.jsonl", "--deferred", "b.jsonl", "-o", "b.jsonl"), "b.jsonl: is also an input"),
         (("a.jsonl", "--deferred", "none.jsonl"), "none.jsonl: no such file"),
-        (("a.jsonl", "--by", "8 o'clock"), "is no time: write seconds, a duration such as 2h"),
+        (("a.jsonl", "--by", "8 o'clock"), "is not a time: write seconds, a duration such as 2h"),
         (("a.jsonl", "--by", "08:00", "--deadline", "2h"), "--by and --deadline name the time twice"),
     ],
 )
