@@ -526,7 +526,15 @@ def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence:
         )
         for index, (endpoint, limits) in enumerate(zip(settings.endpoints, known, strict=True))
     ]
-    scheduler = Scheduler(run_limits, endpoints, ROUTES[settings.route])
+    scheduler = Scheduler(
+        run_limits,
+        endpoints,
+        ROUTES[settings.route],
+        shares=settings.share,
+        deferred_floor=settings.deferred_floor,
+        reserve=settings.reserve,
+        wall_clock=time.time,
+    )
     for endpoint in endpoints:
         if endpoint.name == settings.escalate:
             scheduler.keep_in_reserve(endpoint)

@@ -151,12 +151,17 @@ class Job:
         """Read all inputs at the same time, and what was read ahead once there is any."""
         waiting = asyncio.create_task(self._feed_from(self._pipeline.waiting))
         try:
-            await asyncio.gather(*[self._feed_from(feed) for feed in self._pipeline.feeds])
+            deferred = [self._feed_from(feed) for feed in self._pipeline.feeds if feed.is_deferred]
+            await asyncio.gather(self._feed_immediate(), *deferred)
             self._pipeline.read_ahead.end_inputs()
             await waiting
         finally:
             waiting.cancel()
             await asyncio.wait([waiting])
+
+    async def _feed_immediate(self) -> None:
+        await asyncio.gather(*[self._feed_from(feed) for feed in self._pipeline.feeds if not feed.is_deferred])
+        self._pipeline.engine.end_immediate()
 
     async def _feed_from(self, feed: Feed) -> None:
         engine = self._pipeline.engine

@@ -177,7 +177,7 @@ class WaitingLines:
         missing = self._missing(part) if part and self._queue.held_bytes < MAX_HELD_BYTES else 0
         if not missing:
             return ()
-        answered_s = self._queue.answered_s(self._clock())
+        answered_s = self._queue.lateness.answered_s(self._clock())
         lines = self._backlog.take(part, answered_s, min(missing, MAX_BATCH_LINES))
         for line in lines:
             if part.is_deferred and line.terms.deadline_s < inf:

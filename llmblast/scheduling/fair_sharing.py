@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from llmblast.models import Attempt
-from llmblast.scheduling.tenant_lines import LateCount, TenantLines
+from llmblast.scheduling.tenant_lines import TenantLines
 
 MIN_KNOWN: Final = 1024
 """So many tenants are known before idle ones are looked for."""
@@ -23,13 +23,10 @@ class FairSharing:
     as soon as the others have caught up with it, or where there are too many.
     """
 
-    __slots__ = ("_heap", "_late_count", "_max_known", "_plain", "_pushes", "_tenants", "_virtual", "_weights")
+    __slots__ = ("_heap", "_max_known", "_plain", "_pushes", "_tenants", "_virtual", "_weights")
 
-    def __init__(
-        self, weights: Mapping[str, float], late_count: LateCount, plain: deque[Attempt] | None = None
-    ) -> None:
+    def __init__(self, weights: Mapping[str, float], plain: deque[Attempt] | None = None) -> None:
         self._weights = weights
-        self._late_count = late_count
         self._plain = plain
         """Where given: the lines of the tenant "" without a deadline, which the caller adds to, too."""
         self._tenants: dict[str, TenantLines] = {}
@@ -64,7 +61,7 @@ class FairSharing:
     def late_of(self, name: str, answered_s: float) -> int:
         """Return how many lines of a tenant can no longer make their deadline."""
         tenant = self._tenants.get(name)
-        return 0 if tenant is None else tenant.late(answered_s)
+        return 0 if tenant is None else tenant.put_late_aside(answered_s)
 
     def take_last(self, name: str, count: int) -> list[Attempt]:
         """Remove and return so many lines of a tenant, those that would go last."""
@@ -106,7 +103,7 @@ class FairSharing:
         tenant = self._tenants.get(name)
         if tenant is None:
             plain = self._plain if not name else None
-            tenant = self._tenants[name] = TenantLines(name, self._weights.get(name, 1.0), self._late_count, plain)
+            tenant = self._tenants[name] = TenantLines(name, self._weights.get(name, 1.0), plain)
             tenant.start = self._virtual
             self._pushes += 1
             heapq.heappush(self._heap, (tenant.start, self._pushes, tenant))

@@ -17,23 +17,13 @@ _Dated = tuple[float, int, Attempt, float]
 """Deadline, order, line, and the deadline with what it may exceed the usual time of an answer."""
 
 
-class LateCount:
-    """The number of late lines of all tenants in a class."""
-
-    __slots__ = ("lines",)
-
-    def __init__(self) -> None:
-        self.lines = 0
-
-
 class TenantLines:
     """`start` is the virtual start tag of the tenant's next send, see `FairSharing`."""
 
-    __slots__ = ("_dated", "_late", "_late_count", "name", "plain", "start", "weight")
+    __slots__ = ("_dated", "_late", "name", "plain", "start", "weight")
 
-    def __init__(self, name: str, weight: float, late_count: LateCount, plain: deque[Attempt] | None = None) -> None:
+    def __init__(self, name: str, weight: float, plain: deque[Attempt] | None = None) -> None:
         self.name = name
-        self._late_count = late_count
         self.weight = weight
         self.start = 0.0
         self.plain: deque[Attempt] = deque() if plain is None else plain
@@ -68,42 +58,29 @@ class TenantLines:
     def peek(self, answered_s: float) -> Attempt:
         """Return the next line. `answered_s` is when a line that is sent now will have its answer, in wall clock."""
         if self._dated:
-            self.sort_out_late(answered_s)
+            self.put_late_aside(answered_s)
         dated = self._dated or self._late
         return dated[0][2] if dated else self.plain[0]
 
-    def sort_out_late(self, answered_s: float) -> None:
-        """Put lines behind the others that are late by now."""
+    def pop(self) -> Attempt:
+        """Remove and return the line that `peek` returned."""
+        dated = self._dated or self._late
+        return heapq.heappop(dated)[2] if dated else self.plain.popleft()
+
+    def put_late_aside(self, answered_s: float) -> int:
+        """Put lines behind the others that are late by now, and return how many there are."""
         dated = self._dated
         while dated and dated[0][3] < answered_s:
             heapq.heappush(self._late, heapq.heappop(dated))
-            self._late_count.lines += 1
-
-    def pop(self) -> Attempt:
-        """Remove and return the line that `peek` returned."""
-        if self._dated:
-            return heapq.heappop(self._dated)[2]
-        if self._late:
-            self._late_count.lines -= 1
-            return heapq.heappop(self._late)[2]
-        return self.plain.popleft()
-
-    def late(self, answered_s: float) -> int:
-        """Return how many lines are late."""
-        self.sort_out_late(answered_s)
         return len(self._late)
 
     def take_last(self, count: int) -> list[Attempt]:
         """Remove and return so many lines, those that would go last."""
         taken = [self.plain.pop() for _ in range(min(count, len(self.plain)))]
-        late = _take_last(self._late, count - len(taken))
-        self._late_count.lines -= len(late)
-        return taken + late + _take_last(self._dated, count - len(taken) - len(late))
-
-
-def _take_last(lines: list[_Dated], count: int) -> list[Attempt]:
-    lines.sort()  # a sorted list is a heap
-    first = max(len(lines) - count, 0)
-    taken = [line[2] for line in lines[first:]]
-    del lines[first:]
-    return taken
+        for dated in (self._late, self._dated):
+            if len(taken) < count and dated:
+                dated.sort()  # a sorted list is a heap
+                first = max(len(dated) - (count - len(taken)), 0)
+                taken += [entry[2] for entry in dated[first:]]
+                del dated[first:]
+        return taken

@@ -13,7 +13,7 @@ from math import inf
 
 from llmblast.models import IMMEDIATE, Attempt, Terms
 from llmblast.scheduling.fair_sharing import FairSharing
-from llmblast.scheduling.tenant_lines import LateCount, TenantLines
+from llmblast.scheduling.tenant_lines import TenantLines
 
 _Retry = tuple[float, int, Attempt]
 
@@ -39,7 +39,6 @@ class WorkClass:
         "_weights",
         "failed",
         "first",
-        "late_count",
         "plain",
         "priorities",
         "retries",
@@ -48,7 +47,6 @@ class WorkClass:
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self._weights = weights
-        self.late_count = LateCount()
         self.retries: list[_Retry] = []
         self.failed: list[_Retry] = []
         """Heaps of what goes again at its due time; `failed` needs the retry budget, too."""
@@ -87,7 +85,7 @@ class WorkClass:
         return sum(level.waiting_of(tenant) for level in self._levels.values())
 
     def late_of(self, tenant: str, answered_s: float) -> int:
-        """Return how many new lines of a tenant can no longer make their deadline."""
+        """Return how many new lines of a tenant are late; see `peek`."""
         return sum(level.late_of(tenant, answered_s) for level in self._levels.values())
 
     def take_last(self, tenant: str, count: int) -> list[Attempt]:
@@ -167,7 +165,7 @@ class WorkClass:
         taken: list[Attempt] = []
         tenants = [tenant for level in self._levels.values() for tenant in level.tenants()]
         for tenant in tenants:
-            tenant.sort_out_late(answered_s)
+            tenant.put_late_aside(answered_s)
         while len(taken) < max_lines and tenants:
             tenant = min(tenants, key=lambda each: each.earliest_s)
             if tenant.earliest_s >= before_s:
@@ -202,9 +200,7 @@ class WorkClass:
     def _level(self, priority: int) -> FairSharing:
         level = self._levels.get(priority)
         if level is None:
-            level = self._levels[priority] = FairSharing(
-                self._weights, self.late_count, None if priority else self.plain
-            )
+            level = self._levels[priority] = FairSharing(self._weights, None if priority else self.plain)
             insort(self.priorities, priority)
         return level
 

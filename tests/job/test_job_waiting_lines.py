@@ -119,7 +119,7 @@ def test_late_lines_make_room_for_those_that_can_make_their_deadline() -> None:
     world = World()
     world.read([{"priority": "deferred", "deadline": WALL_S + 10}] * 100)
     world.read([{"priority": "deferred", "deadline": WALL_S + 900}] * 100 + [{"priority": "deferred"}] * 100)
-    world.queue.expect_answers(NOW_S, 50.0, 60.0)
+    world.queue.lateness.expect(NOW_S, 50.0, 60.0)
     world.look()
 
     sent = [request.terms.deadline_s - WALL_S for _ in range(300) if (request := world.send()) is not None]
