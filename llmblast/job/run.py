@@ -202,7 +202,8 @@ class Job:
     async def _hold_back(self, reader: InputReader, *, is_deferred: bool) -> None:
         """Let a reader wait for room in the queue, or write what waits on disk."""
         engine, read_ahead = self._pipeline.engine, self._pipeline.read_ahead
-        if reader.has_other_terms and not read_ahead.is_open and not self._settings.ordered:
+        needs_all = reader.has_other_terms or self._settings.share
+        if needs_all and not read_ahead.is_open and not self._settings.ordered:
             read_ahead.open()
             engine.lift_pressure(read_ahead.on_sent)
         if read_ahead.is_open:

@@ -6,8 +6,8 @@ that are on disk is added to the queue; when there are too many, the last ones o
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
 from math import inf
+from random import sample
 from typing import Final, NamedTuple
 
 from llmblast.job.back_pressure import MAX_HELD_BYTES, MAX_QUEUED_BYTES
@@ -20,7 +20,7 @@ from llmblast.scheduling import RequestQueue
 MIN_PART: Final = 4
 """Lines of a part in the queue, while these are not too many bytes."""
 MAX_LOOKS: Final = 256
-"""Parts that are looked at in one go although nothing of them was sent."""
+"""Parts that are looked at in one go although nothing of them was sent: of more, random ones."""
 
 
 class Place(NamedTuple):
@@ -103,7 +103,6 @@ class WaitingLines:
         self._in_use: tuple[set[Part], set[Part]] = (set(), set())
         """Immediate and deferred parts that have lines, on disk or in the queue."""
         self._sends_until_look = 0
-        self._next_look = 0
 
     def __bool__(self) -> bool:
         return bool(self._backlog)
@@ -161,9 +160,7 @@ class WaitingLines:
     def parts_to_look_at(self) -> Iterable[Part]:
         """Return the parts with lines on disk that may have room in the queue, immediate ones first."""
         in_use = [part for parts in self._in_use for part in parts]
-        first = self._next_look % max(len(in_use), 1)
-        self._next_look = first + MAX_LOOKS
-        some = self._touched.union(islice(in_use, first, first + MAX_LOOKS))
+        some = self._touched.union(sample(in_use, min(len(in_use), MAX_LOOKS)))
         self._touched.clear()
         for part in some:
             if not part and not self._waiting_of(part):

@@ -407,7 +407,7 @@ def test_the_values_say_what_the_text_says() -> None:
     assert values["next_command"] == "llmblast report save.jsonl"
     assert values["lines"] == {
         "read": 1205, "skipped": 200, "skipped_failed": 40, "repeats": 0, "answered": 990, "cached": 0,
-        "flagged": 3, "failed": 10, "malformed": 2, "pending": 5,
+        "late": 0, "flagged": 3, "failed": 10, "malformed": 2, "pending": 5,
     }  # fmt: skip
     assert values["requests"] == {
         "sent": 1001, "retries": 1, "hedged": 5, "rate_limited": 4, "maybe_billed": 6, "abandoned": 7,
