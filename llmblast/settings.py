@@ -71,6 +71,7 @@ ChangedSettings = Literal["stop", "ok"]
 Expect = Literal["json"]
 Route = Literal["weighted", "least-loaded", "fastest"]
 Transport = Literal["lean", "session"]
+Defer = Literal["batch"]
 
 MOCK_SCHEME = "mock"
 API_PATHS: Mapping[str, tuple[str, ...]] = {
@@ -167,7 +168,7 @@ class EndpointSettings(RateSettings):
     `key_refresh` seconds. `auth` is `bearer`, or the header for the key. `proxy` is a URL, or `none` for a direct
     connection in spite of the environment. `ca_file` adds trusted certificates to the system's. `kind` is the API of
     the endpoint, `custom` describes one that llmblast does not know. `unix_socket` is the file at which a server of
-    this machine listens.
+    this machine listens. `defer` sends deferred lines through the endpoint's batch API.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "str_strip_whitespace": True}
@@ -193,6 +194,7 @@ class EndpointSettings(RateSettings):
     client_key: RawName | None = None
     custom: CustomSettings | None = None
     unix_socket: RawName | None = None
+    defer: Defer | None = None
 
     @property
     def is_adaptive(self) -> bool:
@@ -399,6 +401,17 @@ class Settings(RateSettings):
         "Endpoints",
         "Send slow requests to a second endpoint, too: those above this quantile, such as p95.",
         metavar="QUANTILE",
+    )
+
+    defer: Defer | None = option(
+        None,
+        "--defer",
+        "Endpoints",
+        "Send lines that can wait through the provider's batch API: {choices}.",
+        metavar="HOW",
+    )
+    detach: bool = option(
+        False, "--detach", "Endpoints", "With --defer: end once all is started; the same command collects the answers."
     )
 
     burst: SecondsOrZero = option(

@@ -27,7 +27,7 @@ def make_parser(settings: Settings, providers: Sequence[Provider]) -> RequestPar
 
 
 class InputReader:
-    """Read all inputs to their end, or to `limit` lines; leave out lines that earlier runs completed.
+    """Read all inputs to their end, or to `limit` lines; leave out lines that earlier runs completed or put in batches.
 
     `notice` shows messages about an input that do not end the run. `file_format` is that of all inputs if it was named.
     `sample` is the number of random lines to take, and the seed. `unused` tells of settings that lines do not get.
@@ -42,6 +42,7 @@ class InputReader:
         *,
         answered: CompletedKeys | None = None,
         failed: CompletedKeys | None = None,
+        in_batches: CompletedKeys | None = None,
         notice: Callable[[str], None] | None = None,
         file_format: str | None = None,
         sample: tuple[int, int] | None = None,
@@ -49,7 +50,7 @@ class InputReader:
         unused: UnusedSettings | None = None,
     ) -> None:
         self._sources = sources
-        self._batches = BatchParser(parser, counters, limit, answered, failed)
+        self._batches = BatchParser(parser, counters, limit, answered, failed, in_batches)
         if record_keys is not None:
             self._batches.record_keys = record_keys
         self._counters = counters
@@ -58,6 +59,11 @@ class InputReader:
         self._file_format = file_format
         self._sample = sample
         self._unused = unused
+
+    @property
+    def form(self) -> RowForm | None:
+        """Return the form of the rows that were read last."""
+        return self._batches.form
 
     async def batches(self) -> AsyncIterator[Batch]:
         """Yield requests and failures, up to 64 at a time.

@@ -15,7 +15,10 @@ from llmblast.settings import Settings
 NO_ENDPOINT = (
     "no endpoint: name one with --url, such as --url http://127.0.0.1:8000/v1, or try the built-in mock: --url mock:"
 )
-KEPT_BESIDE = (".settings", ".limits", ".spool", ".torn", ".waiting", ".quarantine", ".defect.txt", ".llmblast-rewrite")
+KEPT_BESIDE = (
+    *(".settings", ".limits", ".spool", ".torn", ".waiting", ".quarantine", ".defect.txt", ".llmblast-rewrite"),
+    ".batches",
+)
 """Endings of the side files that llmblast keeps beside an output."""
 
 
