@@ -14,7 +14,7 @@ mark. One that failed gets a new mark when its lines are tried again, or the sea
     `-- BatchGone            the provider does not know this batch (any more), or its results are deleted
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -237,8 +237,11 @@ class BatchApi(Protocol):
     async def start(self, batch: BatchFile) -> BatchStatus:
         """Start a batch; `batch.upload_id` is what `upload` returned. Sends one request. Raises MaybeStarted."""
 
-    async def find(self, batch: BatchFile, since_wall_s: float) -> Finding:
-        """Search the listing for the mark, back to an hour before the first `start`, which was at `since_wall_s`."""
+    async def find(self, batch: BatchFile, since_wall_s: float, known_ids: Collection[str] = ()) -> Finding:
+        """Search the listing for the mark, back to an hour before the first `start`, which was at `since_wall_s`.
+
+        `known_ids` are batches that are known to be others.
+        """
 
     async def status(self, batch_id: str) -> BatchStatus:
         """Return the present state of a batch. Raises BatchGone."""

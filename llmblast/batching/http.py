@@ -8,15 +8,17 @@ the server has just closed would make a start ambiguous.
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 import orjson
 
-from llmblast.batching.api import Access, BatchApiError, BatchGone, MaybeStarted, NotHere, NotNow, Rejected, Unreachable
+from llmblast.batching.api import Access, BatchApiError, MaybeStarted, NotHere, NotNow, Rejected, Unreachable
+from llmblast.batching.members import Json
 from llmblast.hiding import hide_user
 from llmblast.http_time import bounded_wait_s, unix_time_of
 
@@ -37,10 +39,11 @@ _MAX_SHOWN_CHARS = 500
 _TRY_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 _NO_RIGHTS = frozenset({401, 402, 403})
 _NOT_THERE = frozenset({404, 405, 410, 501})
-_NO_MONEY = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
-"""Waiting does not help against these."""
+_NEEDS_A_PERSON = frozenset({"insufficient_quota", "billing_hard_limit_reached", "FAILED_PRECONDITION"})
+"""Errors of OpenAI and Google that another try does not mend: no money, or a project that may not use batches."""
+QUEUE_IS_FULL = frozenset({"token_limit_exceeded", "enqueued_token_limit_exceeded", "rate_limit_exceeded"})
+"""Codes of OpenAI and Azure for a batch beyond the limit of enqueued tokens."""
 
-Json = dict[str, Any]
 Payload = Callable[[], Any]
 """Makes what aiohttp sends, anew for each try."""
 Sleep = Callable[[float], Awaitable[None]]
@@ -78,6 +81,8 @@ class HttpRequest:
     """Of the payload: long ones may take longer."""
     if_missing: type[BatchApiError] = NotHere
     """What a 404 means."""
+    needs: str = ""
+    """A member that the answer must have, as text."""
 
 
 class BatchHttp:
@@ -139,7 +144,7 @@ class BatchHttp:
                 return
 
     async def repeat(self, request: HttpRequest) -> _Answer:
-        """Return the 2xx answer to a request, after several tries if need be. Raises as `json` does."""
+        """Return the 2xx answer to a request, after several tries where the first fail. Raises as `json` does."""
         tries = 0
         while True:
             tries += 1
@@ -178,7 +183,7 @@ class BatchHttp:
         return " ".join(printable.split())[:_MAX_SHOWN_CHARS]
 
     async def _send(self, request: HttpRequest) -> _Answer:
-        async with self._open(request) as response:
+        async with self._open(request, _TIMEOUT_S + request.size_bytes / _SLOWEST_BYTES_PER_S) as response:
             body = bytearray()
             async for piece in response.content.iter_chunked(_PIECE_BYTES):
                 body += piece
@@ -187,7 +192,7 @@ class BatchHttp:
             return _Answer(response.status, response.headers, self._access.hide(bytes(body)))
 
     async def _lines_of_one_try(self, request: HttpRequest) -> AsyncIterator[bytes | TooLong]:
-        async with self._open(request) as response:
+        async with self._open(request, timeout_s=None) as response:
             if response.status in _TRY_AGAIN:
                 raise aiohttp.ClientPayloadError(f"HTTP {response.status}")
             if response.status >= 300:
@@ -196,11 +201,12 @@ class BatchHttp:
             async for line in lines_of(response.content.iter_chunked(_PIECE_BYTES)):
                 yield self._access.hide(line) if isinstance(line, bytes) else line
 
-    def _open(self, request: HttpRequest) -> Any:
+    def _open(
+        self, request: HttpRequest, timeout_s: float | None
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         access = self._access
-        is_stream = request.size_bytes or request.method == "GET"
-        session = self._session = self._session or self._new_session()
-        return session.request(
+        self._session = self._session or self._new_session()
+        return self._session.request(
             request.method,
             request.url,
             data=None if request.payload is None else request.payload(),
@@ -208,11 +214,7 @@ class BatchHttp:
             proxy=access.proxy_url,
             proxy_headers=None if access.proxy_headers is None else dict(access.proxy_headers),
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(
-                total=_upload_timeout_s(request.size_bytes) if request.payload or not is_stream else None,
-                sock_connect=_CONNECT_TIMEOUT_S,
-                sock_read=_READ_TIMEOUT_S,
-            ),
+            timeout=aiohttp.ClientTimeout(timeout_s, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_READ_TIMEOUT_S),
         )
 
     def _headers(self, request: HttpRequest) -> dict[str, str]:
@@ -242,22 +244,23 @@ class BatchHttp:
             value = None
         if not isinstance(value, dict):
             raise Unreachable(f"{self._place(request)}: the answer is not a JSON object")
+        if request.needs and not isinstance(value.get(request.needs), str):
+            raise Unreachable(f"{self._place(request)}: the answer has no {request.needs}")
         return value
 
     def _refusal(self, answer: _Answer, request: HttpRequest) -> BatchApiError:
         text = f"{self._place(request)}: {self._explain(answer)}"
-        code = str(error_in(answer.body).get("code") or "")
+        names = error_in(answer.body).names
         if answer.status in _NOT_THERE:
             return request.if_missing(text)
-        if answer.status in _NO_RIGHTS or code in _NO_MONEY:
+        if answer.status in _NO_RIGHTS or names & _NEEDS_A_PERSON:
             return NotHere(text)
-        if answer.status == 429 or is_about_a_queue(code):
+        if answer.status == 429 or names & QUEUE_IS_FULL:
             return NotNow(text, retry_after_s(answer.headers))
         return Unreachable(text) if answer.status in _TRY_AGAIN or answer.status >= 500 else Rejected(text)
 
     def _explain(self, answer: _Answer) -> str:
-        message = error_in(answer.body).get("message") or answer.body[:_MAX_SHOWN_CHARS].decode(errors="replace")
-        shown = self.shown(str(message))
+        shown = self.shown(error_in(answer.body).message)
         return f"HTTP {answer.status}: {shown}" if shown else f"HTTP {answer.status}"
 
     def _place(self, request: HttpRequest) -> str:
@@ -291,28 +294,26 @@ def url_below(base: str, *path: str, **params: str | int) -> str:
     return parts._replace(path=f"{parts.path.rstrip('/')}/{segments}", query=query).geturl()
 
 
-def error_in(body: bytes) -> Json:
-    """Return the error in a reply, as far as it has one in a usual form: an object with `message` and `code`."""
+class ErrorText(NamedTuple):
+    """What an error reply says. `names` are its codes, types and statuses."""
+
+    message: str
+    names: frozenset[str]
+
+
+def error_in(body: bytes) -> ErrorText:
+    """Return the error in a reply: `{"error": {...}}`, `{"error": "..."}`, `{"message": ...}` or a text."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return {}
+        return ErrorText(body[:_MAX_SHOWN_CHARS].decode(errors="replace"), frozenset())
     if isinstance(value, list) and value:
         value = value[0]
-    if not isinstance(value, dict):
-        return {}
-    error = value.get("error", value)
-    if isinstance(error, str):
-        return {"message": error}
+    error = value.get("error", value) if isinstance(value, dict) else value
     if not isinstance(error, dict):
-        return {}
-    message = error.get("message") or error.get("detail") or ""
-    return {"code": error.get("code") or error.get("type"), "message": message, "status": error.get("status")}
-
-
-def is_about_a_queue(code: str) -> bool:
-    """Return whether an error's code says that the queue of batches is full, as OpenAI and Azure call it."""
-    return code in ("token_limit_exceeded", "enqueued_token_limit_exceeded", "batch_queue_full", "rate_limit_exceeded")
+        return ErrorText(str(error), frozenset())
+    message = error.get("message") or error.get("detail") or orjson.dumps(error).decode()
+    return ErrorText(str(message), frozenset(str(error.get(name)) for name in ("code", "type", "status")))
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -353,16 +354,3 @@ def _joined(parts: list[bytes], size: int, end: bytes) -> bytes | TooLong:
     if size + len(end) > MAX_LINE_BYTES:
         return TooLong(b"".join((*parts, end))[:_KEPT_BYTES_OF_LONG_LINE])
     return b"".join((*parts, end)).strip()
-
-
-def _upload_timeout_s(size_bytes: int) -> float:
-    return _TIMEOUT_S + size_bytes / _SLOWEST_BYTES_PER_S
-
-
-__all__ = [
-    "BatchGone",
-    "BatchHttp",
-    "HttpRequest",
-    "Json",
-    "TooLong",
-]

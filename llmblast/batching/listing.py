@@ -7,7 +7,7 @@ enough to be in it.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Protocol
 
 from llmblast.batching.api import BatchFile, BatchStatus, Finding, Found, NotFound
@@ -21,7 +21,7 @@ _LOOK_AGAIN_S = 2.0
 class Finder(Protocol):
     """What `look_for` needs of a batch API."""
 
-    async def find(self, batch: BatchFile, since_wall_s: float) -> Finding:
+    async def find(self, batch: BatchFile, since_wall_s: float, known_ids: Collection[str] = ()) -> Finding:
         """See `BatchApi`."""
 
 
@@ -44,6 +44,7 @@ async def look_for(
     batch: BatchFile,
     first_wall_s: float,
     last_wall_s: float,
+    known_ids: Collection[str] = (),
     *,
     lag_s: float = LISTING_LAG_S,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -55,7 +56,7 @@ async def look_for(
     """
     while True:
         is_final = not 0 <= wall_clock() - last_wall_s < lag_s
-        finding = await api.find(batch, first_wall_s)
+        finding = await api.find(batch, first_wall_s, known_ids)
         if is_final or not isinstance(finding, NotFound):
             return finding
         await sleep(_LOOK_AGAIN_S)

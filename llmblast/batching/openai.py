@@ -5,8 +5,9 @@ batch's `metadata`.
 Sources: https://platform.openai.com/docs/guides/batch, https://platform.openai.com/docs/api-reference/batch
 """
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import replace
 
 from llmblast.batching.api import (
@@ -24,13 +25,14 @@ from llmblast.batching.api import (
     LineError,
     Rejected,
 )
-from llmblast.batching.http import BatchHttp, HttpRequest, Json, form_payload, is_about_a_queue, json_payload
+from llmblast.batching.http import QUEUE_IS_FULL, BatchHttp, HttpRequest, Sleep, form_payload, json_payload
 from llmblast.batching.listing import find_mark, is_within
+from llmblast.batching.members import Json, count_in, object_in, objects_in, text_in, time_in
 from llmblast.batching.rendering import one_line, without_stream
 from llmblast.batching.results import each_once, read_result
 
 PATHS = frozenset({"chat/completions", "completions", "embeddings", "responses", "moderations"})
-_MARK = "llmblast"
+MARK = "llmblast"
 """The key of the mark in `metadata`."""
 _PAGE = 100
 _FILES_FOLLOW_S = 600.0
@@ -52,9 +54,9 @@ class OpenAIBatches:
     max_wait_s = 24 * 3600.0
 
     def __init__(
-        self, access: Access, http: BatchHttp | None = None, wall_clock: Callable[[], float] = time.time
+        self, access: Access, sleep: Sleep = asyncio.sleep, wall_clock: Callable[[], float] = time.time
     ) -> None:
-        self._http = http or BatchHttp(access)
+        self._http = BatchHttp(access, sleep=sleep)
         self._wall_clock = wall_clock
 
     def group_of(self, path: str, model: str | None) -> str | None:
@@ -72,23 +74,23 @@ class OpenAIBatches:
             "upload a batch file",
             form_payload(batch.file, {"purpose": "batch"}),
             size_bytes=batch.file.stat().st_size,
+            needs="id",
         )
-        return str((await self._http.json(request))["id"])
+        return text_in(await self._http.json(request), "id")
 
     async def start(self, batch: BatchFile) -> BatchStatus:
         order = {
             "input_file_id": batch.upload_id,
             "endpoint": self._endpoint(batch.path),
             "completion_window": "24h",
-            "metadata": {_MARK: batch.mark},
+            "metadata": {MARK: batch.mark},
         }
-        request = HttpRequest(
-            "POST", self._http.url("batches"), "start a batch", json_payload(order), "application/json"
-        )
+        url = self._http.url("batches")
+        request = HttpRequest("POST", url, "start a batch", json_payload(order), "application/json", needs="id")
         status = self._read(await self._http.json_once(request))
         return status if status.mark else replace(status, mark=batch.mark)
 
-    async def find(self, batch: BatchFile, since_wall_s: float) -> Finding:
+    async def find(self, batch: BatchFile, since_wall_s: float, known_ids: Collection[str] = ()) -> Finding:
         return await find_mark(self.list(since_wall_s), batch)
 
     async def status(self, batch_id: str) -> BatchStatus:
@@ -116,7 +118,7 @@ class OpenAIBatches:
         while True:
             params = {"limit": _PAGE} if after is None else {"limit": _PAGE, "after": after}
             page = await self._http.json(HttpRequest("GET", self._http.url("batches", **params), "list the batches"))
-            batches = [self._read(batch) for batch in page.get("data") or ()]
+            batches = [self._read(batch) for batch in objects_in(page, "data")]
             for batch in batches:
                 if is_within(batch, since_wall_s):
                     yield batch
@@ -148,30 +150,30 @@ class OpenAIBatches:
                     yield result
 
     def _read(self, batch: Json) -> BatchStatus:
-        name = str(batch.get("status") or "").lower()
+        name = text_in(batch, "status").lower()
         end = _ENDS.get(name)
-        errors = tuple(self._read_error(error) for error in (batch.get("errors") or {}).get("data") or ())
-        counts = batch.get("request_counts") or {}
-        files = tuple(str(file) for file in (batch.get("output_file_id"), batch.get("error_file_id")) if file)
+        errors = tuple(self._read_error(error) for error in objects_in(object_in(batch, "errors"), "data"))
+        counts = object_in(batch, "request_counts")
+        files = tuple(file for file in (text_in(batch, name) for name in ("output_file_id", "error_file_id")) if file)
         if end is BatchEnd.COMPLETED and not files and counts.get("completed") and self._is_fresh(batch):
             end = None
         return BatchStatus(
-            id=str(batch["id"]),
+            id=text_in(batch, "id"),
             state=BatchState.ENDED if end is not None else _STATES.get(name, BatchState.RUNNING),
             end=end,
-            mark=str((batch.get("metadata") or {}).get(_MARK) or ""),
-            created_at_s=batch.get("created_at"),
-            expires_at_s=batch.get("expires_at"),
-            counts=BatchCounts(counts.get("total"), counts.get("completed"), counts.get("failed")),
+            mark=text_in(object_in(batch, "metadata"), MARK),
+            created_at_s=time_in(batch, "created_at"),
+            expires_at_s=time_in(batch, "expires_at"),
+            counts=BatchCounts(*(count_in(counts, name) for name in ("total", "completed", "failed"))),
             message="; ".join(dict.fromkeys(error.message for error in errors[:3])),
             line_errors=errors,
-            is_not_now=end is BatchEnd.FAILED and any(is_about_a_queue(error.code) for error in errors),
-            upload_id=batch.get("input_file_id"),
+            is_not_now=end is BatchEnd.FAILED and any(error.code in QUEUE_IS_FULL for error in errors),
+            upload_id=text_in(batch, "input_file_id") or None,
             result_files=files,
         )
 
     def _read_error(self, error: Json) -> LineError:
-        return LineError(error.get("line"), str(error.get("code") or ""), self._http.shown(str(error.get("message"))))
+        return LineError(count_in(error, "line"), text_in(error, "code"), self._http.shown(text_in(error, "message")))
 
     def _is_fresh(self, batch: Json) -> bool:
-        return self._wall_clock() - float(batch.get("completed_at") or 0.0) < _FILES_FOLLOW_S
+        return self._wall_clock() - (time_in(batch, "completed_at") or 0.0) < _FILES_FOLLOW_S
