@@ -482,6 +482,11 @@ class Settings(RateSettings):
         return any(setting is not None for setting in (*checks, self.escalate, self.stop_if_bad))
 
     @property
+    def sends_batches(self) -> bool:
+        """Return whether lines may go through a batch API."""
+        return "batch" in (self.defer, *(endpoint.defer for endpoint in self.endpoints))
+
+    @property
     def only_model(self) -> str | None:
         """Return the model of all endpoints, if they have one."""
         models = {endpoint.model or self.model for endpoint in self.endpoints} or {self.model}

@@ -8,14 +8,14 @@ that after a crash at any moment the last step in the journal is the one that ma
 
 Only `starting` is dangerous: whoever finds it last looks for the batch by its mark before it is started again. After
 `collected`, every line that the batch has answered has a record on disk; the others are sent directly. After `done` all
-of them have a record, and the files of the batch are gone. `packed` after `starting` says that nothing was started.
+of them have a record, and the files of the batch are gone. `uploaded` after `starting` says that nothing was started.
 """
 
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
 from os.path import isdir, isfile, join
@@ -24,11 +24,10 @@ from typing import Final
 import orjson
 
 from llmblast.errors import OutputBlockedError
+from llmblast.job.batch_folders import JOURNAL, folder_of
 from llmblast.writing.rewriting import sync_directory_of
 from llmblast.writing.side_file import open_side_file
 
-SUFFIX: Final = ".batches"
-JOURNAL: Final = "journal.jsonl"
 LINES: Final = ".lines"
 REQUESTS: Final = ".requests"
 _MARK_PREFIX: Final = "lb"
@@ -71,10 +70,15 @@ class BatchEntry:
     step: Step = Step.PACKED
     packed_s: float = 0.0
     upload_id: str | None = None
-    starting_s: float = 0.0
-    """Wall time of the first attempt to start it."""
+    first_start_s: float = 0.0
+    last_start_s: float = 0.0
+    """Wall times of the first and the last attempt to start it."""
     started_s: float = 0.0
     batch_id: str | None = None
+    earlier_ids: list[str] = field(default_factory=list)
+    """Batches of it that failed as a whole before this one."""
+    excluded: set[int] = field(default_factory=set)
+    """Indexes of lines that made such a batch fail."""
     end: str = ""
     """How it has ended, for a person."""
     finished_lines: int = 0
@@ -99,11 +103,6 @@ class BatchEntry:
 def new_mark() -> str:
     """Return the name of a new batch."""
     return f"{_MARK_PREFIX}{os.urandom(_MARK_BYTES).hex()}"
-
-
-def folder_of(save: str) -> str:
-    """Return the folder of the batches of an output."""
-    return f"{save}{SUFFIX}"
 
 
 class BatchJournal:
@@ -172,7 +171,7 @@ class BatchJournal:
             }
         )
 
-    def record(self, entry: BatchEntry, step: Step, **facts: str | None) -> None:
+    def record(self, entry: BatchEntry, step: Step, **facts: object) -> None:
         """Record a step before it is done, durably. Raises OSError."""
         self._append({"mark": entry.mark, "step": step.value, **facts})
 
@@ -246,8 +245,13 @@ class BatchJournal:
             entry.upload_id = _text(note["upload_id"])
         if "batch_id" in note:
             entry.batch_id, entry.started_s = _text(note["batch_id"]), at_s
-        if step is Step.STARTING and not entry.starting_s:
-            entry.starting_s = at_s
+        if (earlier_id := _text(note.get("earlier_id"))) is not None:
+            entry.earlier_ids.append(earlier_id)
+            entry.batch_id = None
+        excluded = note.get("excluded")
+        entry.excluded.update(excluded if isinstance(excluded, list) else ())
+        if step is Step.STARTING:
+            entry.first_start_s, entry.last_start_s = entry.first_start_s or at_s, at_s
         if "end" in note:
             entry.end = str(note["end"])
 

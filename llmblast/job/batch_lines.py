@@ -7,9 +7,8 @@ their file, once.
 
 import os
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 from typing import Any
 
 import orjson
@@ -112,23 +111,32 @@ class LinesReader:
         """Close the file."""
         self._file.close()
 
-    def request(self, index: int, batch: str) -> Request:
-        """Return the request of a line, as a part of the batch with this id.
-
-        A line that is no request any more, since a file that it names is gone, say, keeps its place all the same: an
-        answer to it may have come. Its body is empty.
+    def items(self, indexes: Sequence[int], batch: str) -> list[Request | Failure]:
+        """Return what lines of the batch with this id ask for. One may not be a request any more, since a file that
+        it names is gone, say.
         """
+        return [self._item(index, batch) for index in indexes]
+
+    def requests(self, indexes: Sequence[int], batch: str) -> list[Request]:
+        """Return lines to which an answer may have come, whether they are still requests or not."""
+        found: list[Request] = []
+        for item in self.items(indexes, batch):
+            request = item if isinstance(item, Request) else item.line
+            assert isinstance(request, Request)
+            found.append(request)
+        return found
+
+    def _item(self, index: int, batch: str) -> Request | Failure:
         self._file.seek(self._offsets[index])
         record = orjson.loads(self._file.readline())
         self._take_form(index)
         number, key, text = int(record["line"]), str(record["key"]), str(record["text"]).encode()
         item = self._parser.parse(number, key, text)
-        if isinstance(item, Failure):
-            item = Request(number, key, text, item.line.id)
-        item.file = record.get("file")
-        item.cache_keys = tuple(bytes.fromhex(digits) for digits in record.get("cache_keys", ()))
-        terms = Terms(**{"deadline_s": inf, **record["terms"]}) if "terms" in record else IMMEDIATE
-        return replace(item, batch=batch, terms=terms)
+        request = item if isinstance(item, Request) else Request(number, key, text, item.line.id)
+        terms = Terms(**record["terms"]) if "terms" in record else IMMEDIATE
+        request = replace(request, batch=batch, terms=terms, file=record.get("file"))
+        request.cache_keys = tuple(bytes.fromhex(digits) for digits in record.get("cache_keys", ()))
+        return request if isinstance(item, Request) else replace(item, line=request)
 
     def _take_form(self, index: int) -> None:
         form = next((form for first, form in reversed(self._forms) if first <= index), None)
@@ -160,10 +168,3 @@ def _record_of(request: Request) -> bytes:
         }
     record["text"] = request.text.decode()
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def requests_of(reader: LinesReader, indexes: Sequence[int], batch: str) -> Sequence[Request]:
-    """Return the requests of several lines of a batch."""
-    return [reader.request(index, batch) for index in indexes]
-
-

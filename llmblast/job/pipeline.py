@@ -16,6 +16,7 @@ from llmblast.job.allowance import allowance_of, kept_for
 from llmblast.job.back_pressure import Sink
 from llmblast.job.batch_parser import Batch
 from llmblast.job.defects import Defects
+from llmblast.job.batch_folders import has_batches
 from llmblast.job.endpoint_channels import connections_ahead, open_channels, secrets_in, start_mocks
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings, keep_settings
@@ -34,12 +35,14 @@ from llmblast.reading.prompts import open_prompts
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
 from llmblast.sending import Backoff, Channel, EndpointKey, connection_notes
 from llmblast.setting_loading import parse_hedge, parse_max_errors
-from llmblast.settings import Settings
+from llmblast.settings import EndpointSettings, Settings
 from llmblast.urls import host_of
 from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, sanitize_text
 from llmblast.writing import FORMATS, OutputFile, Timing, Writer
 
 if TYPE_CHECKING:
+    from llmblast.job.batch_building import OpenedBatches
+    from llmblast.job.batch_sends import BatchSends
     from llmblast.caching import StoreThread
     from llmblast.job.answer_review import AnswerRules
     from llmblast.job.single_sends import SingleSends
@@ -80,6 +83,8 @@ class Pipeline:
     """Whether the answers go to a file, so that the same command can go on."""
     has_files: bool
     """Whether the outcomes go to files or pipes, not to a caller in this process."""
+    batch_sends: "BatchSends | None"
+    """What goes by batch; None where nothing does."""
     failed_elsewhere: Callable[[], int]
     """Return how many records of the errors file belong to no line of this input, as far as it has been read."""
 
@@ -105,6 +110,8 @@ class _Opened:
     defects: Defects
     has_stage_before: bool
     """The input are the records of one other run."""
+    batches: "OpenedBatches | None"
+    """What goes by batch, and what earlier runs have left there."""
 
 
 @asynccontextmanager
@@ -147,6 +154,7 @@ async def build_pipeline(
             stack.push_async_callback(store.close)
         endpoints = await start_mocks(settings.endpoints, stack)
         channels = open_channels(settings, endpoints, keys, environ, stack)
+        batches = await _open_batches(settings, endpoints, keys, channels, environ, stack)
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
         defects.on_run_built(partial(secrets_in, channels), counters.by_name)
         timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
@@ -167,8 +175,12 @@ async def build_pipeline(
             known,
             defects,
             after_stage or source is not None,
+            batches,
         )
-        yield _assemble(settings, parser, opened, rules)
+        pipeline = _assemble(settings, parser, opened, rules)
+        if pipeline.batch_sends is not None:
+            stack.push_async_callback(pipeline.batch_sends.close)
+        yield pipeline
 
 
 async def _open_input(
@@ -223,19 +235,22 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
         answer_rules=rules,
     )
 
+    limits = _view_limits(settings, scheduler, engine, opened)
+    batch_sends = _make_batch_sends(settings, opened, engine, writer, sink, lambda: limits.allowance().lines_per_s)
+
     def keep() -> None:
         if can_resume:
             keep_limits(settings, scheduler.endpoints, time.time())
 
     return Pipeline(
         counters=counters,
-        batches=partial(_batches, settings, parser, opened, writer, sends),
+        batches=partial(_batches, settings, parser, opened, writer, sends, batch_sends),
         engine=engine,
         writer=writer,
         channels=opened.channels,
         keys=opened.keys,
         connections_ahead=[connections_ahead(settings, endpoint) for endpoint in settings.endpoints],
-        limits=_view_limits(settings, scheduler, engine, opened),
+        limits=limits,
         keep_limits=keep,
         timeline=opened.timeline,
         notes=opened.notes,
@@ -243,6 +258,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
         defects=opened.defects,
         can_resume=can_resume,
         has_files=bool(opened.outputs),
+        batch_sends=batch_sends,
         failed_elsewhere=lambda: len(opened.failed),
     )
 
@@ -253,6 +269,7 @@ def _batches(
     opened: _Opened,
     writer: "Writer | OrderedWriter | ResultQueue",
     sends: "SingleSends | None",
+    batch_sends: "BatchSends | None",
 ) -> AsyncIterator[Batch]:
     """Read the input: requests to send, and bad lines."""
     counters, answered, failed = opened.counters, opened.answered, opened.failed
@@ -264,6 +281,7 @@ def _batches(
         settings.limit,
         answered=answered if is_once else None,
         failed=failed if is_once else None,
+        in_batches=None if opened.batches is None else opened.batches.keys,
         notice=partial(_say, opened.defects),
         file_format=forced_format(settings.format),
         sample=None if settings.sample is None else (settings.sample, settings.seed),
@@ -279,7 +297,9 @@ def _batches(
         from llmblast.job.announcing_reader import announced  # noqa: PLC0415 -- most runs keep no order
 
         found = announced(found, writer)
-    return found if sends is None else sends.batches(found)
+    if sends is not None:
+        found = sends.batches(found)
+    return found if batch_sends is None else batch_sends.batches(found, lambda: reader.form)
 
 
 def _make_answer_rules(settings: Settings) -> "AnswerRules | None":
@@ -288,6 +308,38 @@ def _make_answer_rules(settings: Settings) -> "AnswerRules | None":
     from llmblast.job.answer_rules import make_answer_rules  # noqa: PLC0415 -- most runs judge no answers
 
     return make_answer_rules(settings)
+
+
+async def _open_batches(
+    settings: Settings,
+    endpoints: Sequence[EndpointSettings],
+    keys: Sequence[EndpointKey],
+    channels: Sequence[Channel],
+    environ: Mapping[str, str],
+    stack: AsyncExitStack,
+) -> "OpenedBatches | None":
+    """Return what goes by batch; None where no setting asks for it and no earlier run has left batches."""
+    if not (settings.sends_batches or has_batches(settings.save)):
+        return None
+    from llmblast.job.batch_building import open_batches  # noqa: PLC0415 -- most runs send no batches
+
+    return await open_batches(settings, endpoints, keys, channels, environ, stack)
+
+
+def _make_batch_sends(
+    settings: Settings,
+    opened: _Opened,
+    engine: Engine,
+    writer: "Writer | OrderedWriter | ResultQueue",
+    sink: Sink,
+    lines_per_s: Callable[[], float | None],
+) -> "BatchSends | None":
+    if opened.batches is None or isinstance(writer, ResultQueue):
+        return None
+    from llmblast.job.batch_building import make_batch_sends  # noqa: PLC0415 -- as above
+
+    say = partial(_say, opened.defects)
+    return make_batch_sends(settings, opened.batches, engine, writer, sink, opened.counters, say, lines_per_s)
 
 
 async def _open_store(settings: Settings, defects: Defects) -> "StoreThread | None":

@@ -8,6 +8,7 @@ from os.path import isdir, realpath
 
 from llmblast.errors import OutputBlockedError, ReaderGoneError, UsageError
 from llmblast.input_paths import expand_inputs, matches, scheme_of
+from llmblast.job.batch_folders import SUFFIX, check_batch_settings
 from llmblast.locks import check_unlocked
 from llmblast.pipes import STDOUT, check_place, descriptor_of, is_pipe, is_reader_gone, status_of
 from llmblast.settings import Settings
@@ -17,7 +18,7 @@ NO_ENDPOINT = (
 )
 KEPT_BESIDE = (
     *(".settings", ".limits", ".spool", ".torn", ".waiting", ".quarantine", ".defect.txt", ".llmblast-rewrite"),
-    ".batches",
+    SUFFIX,
 )
 """Endings of the side files that llmblast keeps beside an output."""
 
@@ -36,6 +37,7 @@ def run_preflight_checks(settings: Settings) -> Settings:
     if settings.sample is not None and settings.follow:
         raise UsageError("--sample: needs the end of the input, which never comes with --follow: leave one of them out")
     check_endpoints(settings)
+    check_batch_settings(settings)
     outputs = {"--save": settings.save, "--errors": settings.errors_path}
     for flag, path in outputs.items():
         check_no_input(settings, flag, path)
