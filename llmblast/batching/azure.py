@@ -3,7 +3,8 @@
 | base URL | batches | path in a line |
 |---|---|---|
 | `/openai/v1` | `/openai/v1/batches` | `/v1/chat/completions` |
-| `/openai?api-version=V`, `/openai/deployments/D?api-version=V` | `/openai/batches?api-version=V` | `/chat/completions` |
+| `/openai?api-version=V` | `/openai/batches?api-version=V` | `/chat/completions` |
+| `/openai/deployments/D?api-version=V` | the same | the same |
 
 `model` in a body names the deployment, which has to be one for batches.
 Sources: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/batch and
