@@ -14,7 +14,7 @@ mark. One that failed gets a new mark when its lines are tried again, or the sea
     `-- BatchGone            the provider does not know this batch (any more), or its results are deleted
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -246,7 +246,7 @@ class BatchApi(Protocol):
     async def status(self, batch_id: str) -> BatchStatus:
         """Return the present state of a batch. Raises BatchGone."""
 
-    def results(self, status: BatchStatus) -> AsyncIterator[BatchResult]:
+    def results(self, status: BatchStatus) -> AsyncGenerator[BatchResult, None]:
         """Yield the results of an ended batch as they arrive, in any order, each once; some lines may have none.
 
         Raises BatchGone.
@@ -255,7 +255,7 @@ class BatchApi(Protocol):
     async def cancel(self, batch_id: str) -> None:
         """Ask for the end of a batch, which takes some time; one that has ended stays as it is. Raises BatchGone."""
 
-    def list(self, since_wall_s: float) -> AsyncIterator[BatchStatus]:
+    def list(self, since_wall_s: float) -> AsyncGenerator[BatchStatus, None]:
         """Yield the batches that were created since then, mostly the newest first, also those of others."""
 
     async def delete_upload(self, upload_id: str) -> None:

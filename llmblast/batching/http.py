@@ -7,10 +7,11 @@ the server has just closed would make a start ambiguous.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -36,7 +37,7 @@ _SLOWEST_BYTES_PER_S = 50_000
 _PIECE_BYTES = 256 * 1024
 _KEPT_BYTES_OF_LONG_LINE = 4096
 _MAX_SHOWN_CHARS = 500
-_TRY_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+_TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 _NO_RIGHTS = frozenset({401, 402, 403})
 _NOT_THERE = frozenset({404, 405, 410, 501})
 _NEEDS_A_PERSON = frozenset({"insufficient_quota", "billing_hard_limit_reached", "FAILED_PRECONDITION"})
@@ -67,6 +68,17 @@ class _Answer:
         return 200 <= self.status < 300
 
 
+@dataclass(slots=True)
+class _Progress:
+    has_begun: bool = False
+    """The head of the request went out: the server may act on it."""
+
+
+async def _note_begin(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    if isinstance(context.trace_request_ctx, _Progress):
+        context.trace_request_ctx.has_begun = True
+
+
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
     """One request. `purpose` says for a person what it is for, such as `start a batch`."""
@@ -82,7 +94,7 @@ class HttpRequest:
     if_missing: type[BatchApiError] = NotHere
     """What a 404 means."""
     needs: str = ""
-    """A member that the answer must have, as text."""
+    """A member that the answer must have."""
 
 
 class BatchHttp:
@@ -109,12 +121,12 @@ class BatchHttp:
 
         Raises as `json` does, and MaybeStarted where the server may have done it all the same.
         """
-        purpose = self._place(request)
+        purpose, progress = self._place(request), _Progress()
         try:
-            answer = await self._send(request)
-        except aiohttp.ClientConnectorError as error:
-            raise Unreachable(f"{purpose}: {self.text_of(error)}") from error
+            answer = await self._send(request, progress)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if not progress.has_begun:
+                raise Unreachable(f"{purpose}: {self.text_of(error)}") from error
             raise MaybeStarted(f"{purpose}: no answer came ({self.text_of(error)})") from error
         if answer.status >= 500 or answer.status == 408:
             raise MaybeStarted(f"{purpose}: {self._explain(answer)}")
@@ -125,15 +137,16 @@ class BatchHttp:
         except Unreachable as error:
             raise MaybeStarted(str(error)) from error
 
-    async def lines(self, request: HttpRequest) -> AsyncIterator[bytes | TooLong]:
+    async def lines(self, request: HttpRequest) -> AsyncGenerator[bytes | TooLong, None]:
         """Yield the lines of a file without keeping it. After a broken download it begins anew: lines come again."""
         best, breaks = 0, 0
         while True:
             count = 0
             try:
-                async for line in self._lines_of_one_try(request):
-                    count += 1
-                    yield line
+                async with aclosing(self._lines_of_one_try(request)) as lines:
+                    async for line in lines:
+                        count += 1
+                        yield line
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 breaks = breaks + 1 if count <= best else 1
                 best = max(best, count)
@@ -182,8 +195,9 @@ class BatchHttp:
         printable = "".join(character if character.isprintable() else " " for character in hidden)
         return " ".join(printable.split())[:_MAX_SHOWN_CHARS]
 
-    async def _send(self, request: HttpRequest) -> _Answer:
-        async with self._open(request, _TIMEOUT_S + request.size_bytes / _SLOWEST_BYTES_PER_S) as response:
+    async def _send(self, request: HttpRequest, progress: _Progress | None = None) -> _Answer:
+        timeout_s = _TIMEOUT_S + request.size_bytes / _SLOWEST_BYTES_PER_S
+        async with self._open(request, timeout_s, progress) as response:
             body = bytearray()
             async for piece in response.content.iter_chunked(_PIECE_BYTES):
                 body += piece
@@ -191,18 +205,19 @@ class BatchHttp:
                     raise aiohttp.ClientPayloadError(f"the answer is longer than {MAX_JSON_BYTES} bytes")
             return _Answer(response.status, response.headers, self._access.hide(bytes(body)))
 
-    async def _lines_of_one_try(self, request: HttpRequest) -> AsyncIterator[bytes | TooLong]:
+    async def _lines_of_one_try(self, request: HttpRequest) -> AsyncGenerator[bytes | TooLong, None]:
         async with self._open(request, timeout_s=None) as response:
             if response.status in _TRY_AGAIN:
                 raise aiohttp.ClientPayloadError(f"HTTP {response.status}")
             if response.status >= 300:
                 body = await response.content.read(_PIECE_BYTES)
                 raise self._refusal(_Answer(response.status, response.headers, body), request)
-            async for line in lines_of(response.content.iter_chunked(_PIECE_BYTES)):
-                yield self._access.hide(line) if isinstance(line, bytes) else line
+            async with aclosing(lines_of(response.content.iter_chunked(_PIECE_BYTES))) as lines:
+                async for line in lines:
+                    yield self._access.hide(line) if isinstance(line, bytes) else line
 
     def _open(
-        self, request: HttpRequest, timeout_s: float | None
+        self, request: HttpRequest, timeout_s: float | None, progress: _Progress | None = None
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         access = self._access
         self._session = self._session or self._new_session()
@@ -214,6 +229,7 @@ class BatchHttp:
             proxy=access.proxy_url,
             proxy_headers=None if access.proxy_headers is None else dict(access.proxy_headers),
             allow_redirects=False,
+            trace_request_ctx=progress,
             timeout=aiohttp.ClientTimeout(timeout_s, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_READ_TIMEOUT_S),
         )
 
@@ -235,7 +251,9 @@ class BatchHttp:
             if access.new_connector is None
             else access.new_connector()
         )
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_note_begin)
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace])
 
     def _object_in(self, answer: _Answer, request: HttpRequest) -> Json:
         try:
@@ -244,7 +262,7 @@ class BatchHttp:
             value = None
         if not isinstance(value, dict):
             raise Unreachable(f"{self._place(request)}: the answer is not a JSON object")
-        if request.needs and not isinstance(value.get(request.needs), str):
+        if request.needs and not value.get(request.needs):
             raise Unreachable(f"{self._place(request)}: the answer has no {request.needs}")
         return value
 
@@ -284,6 +302,11 @@ def form_payload(file: Path, fields: Mapping[str, str]) -> Payload:
         return form
 
     return make
+
+
+def file_payload(file: Path) -> Payload:
+    """Return a payload of the bytes of a file, which is read while it is sent."""
+    return lambda: file.open("rb")
 
 
 def url_below(base: str, *path: str, **params: str | int) -> str:
@@ -330,7 +353,7 @@ def pause_s(tries: int) -> float:
     return min(0.5 * 2.0**tries, MAX_PAUSE_S) * random.uniform(0.5, 1.0)
 
 
-async def lines_of(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes | TooLong]:
+async def lines_of(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes | TooLong, None]:
     """Yield the lines of a stream of bytes, without their ends and without empty ones."""
     parts: list[bytes] = []
     size = 0

@@ -7,7 +7,8 @@ enough to be in it.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from contextlib import aclosing
 from typing import Protocol
 
 from llmblast.batching.api import BatchFile, BatchStatus, Finding, Found, NotFound
@@ -30,12 +31,13 @@ def is_within(batch: BatchStatus, since_wall_s: float) -> bool:
     return batch.created_at_s is None or batch.created_at_s >= since_wall_s - MARGIN_S
 
 
-async def find_mark(batches: AsyncIterator[BatchStatus], batch: BatchFile) -> Finding:
+async def find_mark(batches: AsyncGenerator[BatchStatus, None], batch: BatchFile) -> Finding:
     """Return the batch with the mark, or on the uploaded file, which no other batch has."""
-    async for found in batches:
-        is_on_file = batch.upload_id is not None and found.upload_id == batch.upload_id
-        if found.mark == batch.mark or is_on_file:
-            return Found(found)
+    async with aclosing(batches):
+        async for found in batches:
+            is_on_file = batch.upload_id is not None and found.upload_id == batch.upload_id
+            if found.mark == batch.mark or is_on_file:
+                return Found(found)
     return NotFound()
 
 

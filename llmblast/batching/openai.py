@@ -7,7 +7,7 @@ Sources: https://platform.openai.com/docs/guides/batch, https://platform.openai.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from dataclasses import replace
 
 from llmblast.batching.api import (
@@ -99,9 +99,11 @@ class OpenAIBatches:
             await self._http.json(HttpRequest("GET", url, f"read batch {batch_id}", if_missing=BatchGone))
         )
 
-    async def results(self, status: BatchStatus) -> AsyncIterator[BatchResult]:
-        async for result in each_once(self._result_lines(status)):
-            yield result
+    def results(self, status: BatchStatus) -> AsyncGenerator[BatchResult, None]:
+        purpose = f"read the results of batch {status.id}"
+        urls = (self._http.url("files", file, "content") for file in status.result_files)
+        requests = (HttpRequest("GET", url, purpose, if_missing=BatchGone) for url in urls)
+        return each_once(self._http, requests, read_result)
 
     async def cancel(self, batch_id: str) -> None:
         """See `BatchApi`. A batch that has ended cannot be cancelled: nothing is left to do."""
@@ -113,7 +115,7 @@ class OpenAIBatches:
             if (await self.status(batch_id)).state is not BatchState.ENDED:
                 raise
 
-    async def list(self, since_wall_s: float) -> AsyncIterator[BatchStatus]:
+    async def list(self, since_wall_s: float) -> AsyncGenerator[BatchStatus, None]:
         after: str | None = None
         while True:
             params = {"limit": _PAGE} if after is None else {"limit": _PAGE, "after": after}
@@ -140,14 +142,6 @@ class OpenAIBatches:
     def _endpoint(self, path: str) -> str:
         """Return the path as batches name it, whatever the base URL is."""
         return f"/v1/{path}"
-
-    async def _result_lines(self, status: BatchStatus) -> AsyncIterator[BatchResult]:
-        for file in status.result_files:
-            url = self._http.url("files", file, "content")
-            request = HttpRequest("GET", url, f"read the results of batch {status.id}", if_missing=BatchGone)
-            async for line in self._http.lines(request):
-                if (result := read_result(line)) is not None:
-                    yield result
 
     def _read(self, batch: Json) -> BatchStatus:
         name = text_in(batch, "status").lower()

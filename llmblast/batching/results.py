@@ -1,26 +1,32 @@
 """Read lines of results in the form of OpenAI, which Azure and Mistral have, too: each becomes a Reply."""
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import orjson
 
 from llmblast.batching.api import BatchResult, Unfinished
-from llmblast.batching.http import TooLong
+from llmblast.batching.http import BatchHttp, HttpRequest, TooLong
 from llmblast.models import Cause, Reply
 
 _CUSTOM_ID = re.compile(rb'"(?:custom_id|key)"\s*:\s*"([A-Za-z0-9_-]+)"')
 _UNFINISHED = re.compile(r"batch_(?:expired|cancelled|canceled)|(?:request_)?(?:expired|cancelled|canceled)")
 
 
-async def each_once(results: AsyncIterator[BatchResult]) -> AsyncIterator[BatchResult]:
-    """Yield the first result of each custom id: a download that broke begins anew."""
+async def each_once(
+    http: BatchHttp, requests: Iterable[HttpRequest], read: Callable[[bytes | TooLong], BatchResult | None]
+) -> AsyncGenerator[BatchResult, None]:
+    """Yield the first result of each custom id in some files of results: a download that broke begins anew."""
     seen: set[str] = set()
-    async for result in results:
-        if result.custom_id not in seen:
-            seen.add(result.custom_id)
-            yield result
+    for request in requests:
+        async with aclosing(http.lines(request)) as lines:
+            async for line in lines:
+                result = read(line)
+                if result is not None and result.custom_id not in seen:
+                    seen.add(result.custom_id)
+                    yield result
 
 
 def read_result(line: bytes | TooLong) -> BatchResult | None:
