@@ -49,6 +49,7 @@ class OpenedBatches:
 async def open_batches(
     settings: Settings,
     started: Sequence[EndpointSettings],
+    *,
     keys: Sequence[EndpointKey],
     channels: Sequence[Channel],
     environ: Mapping[str, str],
@@ -59,7 +60,7 @@ async def open_batches(
     Raises OutputBlockedError for a journal that cannot be read, and UsageError for an unusable setting.
     """
     journal = BatchJournal(folder_of(settings.save))
-    endpoints = open_batch_endpoints(settings, started, keys, channels, environ, stack)
+    endpoints = open_batch_endpoints(settings, started, keys=keys, channels=channels, environ=environ, stack=stack)
     earlier, left = await asyncio.to_thread(_find_earlier, journal, (settings.save, settings.errors_path))
     return OpenedBatches(journal, endpoints, earlier, left)
 
@@ -68,6 +69,7 @@ def make_batch_sends(
     settings: Settings,
     opened: OpenedBatches,
     engine: Engine,
+    *,
     writer: Writer | OrderedWriter,
     sink: Sink,
     counters: Counters,
@@ -79,9 +81,9 @@ def make_batch_sends(
         opened.journal,
         opened.endpoints,
         engine,
-        writer,
-        sink,
-        counters,
+        writer=writer,
+        sink=sink,
+        counters=counters,
         earlier=opened.earlier,
         new_parser=lambda: make_parser(settings, providers_of(settings.endpoints, settings.model)),
         lines_per_s=lines_per_s,

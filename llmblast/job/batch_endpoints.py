@@ -64,6 +64,7 @@ class BatchEndpoint:
 def open_batch_endpoints(
     settings: Settings,
     started: Sequence[EndpointSettings],
+    *,
     keys: Sequence[EndpointKey],
     channels: Sequence[Channel],
     environ: Mapping[str, str],

@@ -38,7 +38,10 @@ def check_batch_settings(settings: Settings) -> None:
 
 
 def discard_batches(save: str) -> None:
-    """Remove the folder of an output that starts over. Raises OutputBlockedError while a provider may work on a batch."""
+    """Remove the folder of an output that starts over.
+
+    Raises OutputBlockedError while a provider may work on one of its batches.
+    """
     if not isdir(folder_of(save)):
         return
     from llmblast.job.batch_journal import BatchJournal  # noqa: PLC0415 -- most outputs have none

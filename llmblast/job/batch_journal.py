@@ -79,6 +79,7 @@ class BatchEntry:
     """Batches of it that failed as a whole before this one."""
     excluded: set[int] = field(default_factory=set)
     """Indexes of lines that made such a batch fail."""
+    ended_s: float = 0.0
     end: str = ""
     """How it has ended, for a person."""
     finished_lines: int = 0
@@ -88,6 +89,11 @@ class BatchEntry:
     def id(self) -> str:
         """Return the name that records have for the batch: the provider's, or ours where it was never started."""
         return self.batch_id or self.mark
+
+    @property
+    def duration_s(self) -> float:
+        """Return the seconds from its start to the moment when its end was noticed."""
+        return max(self.ended_s - self.started_s, 0.0)
 
     @property
     def is_done(self) -> bool:
@@ -106,7 +112,7 @@ def new_mark() -> str:
 
 
 class BatchJournal:
-    """The journal in the folder of an output, whose lock covers it. Methods block; `record` may be called in a thread."""
+    """The journal in the folder of an output, whose lock covers it. Methods block and may be called in a thread."""
 
     def __init__(self, folder: str, wall_clock: Callable[[], float] = time.time) -> None:
         self.folder = folder
@@ -252,6 +258,8 @@ class BatchJournal:
         entry.excluded.update(excluded if isinstance(excluded, list) else ())
         if step is Step.STARTING:
             entry.first_start_s, entry.last_start_s = entry.first_start_s or at_s, at_s
+        if step is Step.ENDED:
+            entry.ended_s = at_s
         if "end" in note:
             entry.end = str(note["end"])
 

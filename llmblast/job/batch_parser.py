@@ -28,6 +28,7 @@ class BatchParser:
         limit: int | None,
         answered: CompletedKeys | None,
         failed: CompletedKeys | None,
+        *,
         in_batches: CompletedKeys | None = None,
     ) -> None:
         self._parser = parser

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from llmblast.errors import ExitCode, InputDamagedError
 from llmblast.job.back_pressure import Sink
@@ -56,10 +56,10 @@ class BatchSends:
         journal: BatchJournal,
         endpoints: list[BatchEndpoint],
         engine: Engine,
+        *,
         writer: Writer | OrderedWriter,
         sink: Sink,
         counters: Counters,
-        *,
         earlier: list[EarlierBatch],
         new_parser: Callable[[], RequestParser],
         lines_per_s: Callable[[], float | None],
@@ -148,7 +148,7 @@ class BatchSends:
         return self._engine.on_batch_reply(request, index, reply)
 
     async def wait_for_room(self) -> None:
-        while self._sink.is_full or (self._may_repair and self._engine.is_full):
+        while self._sink.is_full or (self._may_repair and self._engine.is_full):  # noqa: ASYNC110 -- rare
             await asyncio.sleep(ROOM_INTERVAL_S)
 
     async def flush(self) -> bool:
@@ -241,9 +241,7 @@ class BatchSends:
     async def _wait_for_event(self) -> None:
         """Wait until lines were read, a batch has ended or a pack is due."""
         waking = asyncio.ensure_future(self._wake.wait())
-        waits: set[asyncio.Future[object]] = {waking}
-        if self._reading is not None:
-            waits.add(self._reading)
+        waits: list[asyncio.Future[Any]] = [waking, *([] if self._reading is None else [self._reading])]
         due_s = self._packs.next_close_s()
         timeout_s = None if due_s == inf else max(due_s - time.time(), 0.0)
         try:

@@ -68,7 +68,7 @@ class Host(Protocol):
     """What a batch needs of the run."""
 
     def on_reply(self, request: Request, index: int, reply: Reply) -> bool:
-        """Handle the reply to a line from the endpoint with this index. Return False where it is to be sent directly."""
+        """Handle the reply of the endpoint with this index. Return False where the line is to be sent directly."""
 
     async def wait_for_room(self) -> None:
         """Wait until there is room for more records."""
@@ -296,6 +296,7 @@ class BatchTask:
         requests = await asyncio.to_thread(reader.requests, list(replies), self.entry.id)
         for request, (index, reply) in zip(requests, replies.items(), strict=True):
             reply.via = VIA_BATCH
+            reply.latency_s = self.entry.duration_s
             is_handled = self.host.on_reply(request, self.endpoint.index, reply)
             self.states[index] = LineState.HANDLED if is_handled else LineState.DIRECT
         await asyncio.sleep(0)
@@ -361,7 +362,7 @@ class BatchTask:
                 pause_s = await self._pause(error, pause_s)
 
     async def _pause(self, error: BatchApiError, pause_s: float, until_s: float | None = None) -> float:
-        """Wait before the next try, and return the next pause. Raises _SendDirectly where that comes after `until_s`."""
+        """Wait before the next try, and return the pause after it. Raises _SendDirectly where it is after `until_s`."""
         self._tell(f"{error}; it is tried again")
         named_s = error.retry_after_s if isinstance(error, NotNow) else None
         wait_s = max(pause_s, named_s or 0.0)

@@ -50,7 +50,7 @@ class InputReader:
         unused: UnusedSettings | None = None,
     ) -> None:
         self._sources = sources
-        self._batches = BatchParser(parser, counters, limit, answered, failed, in_batches)
+        self._batches = BatchParser(parser, counters, limit, answered, failed, in_batches=in_batches)
         if record_keys is not None:
             self._batches.record_keys = record_keys
         self._counters = counters

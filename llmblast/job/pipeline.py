@@ -14,9 +14,9 @@ from llmblast.fence import Fence
 from llmblast.hiding import hide_user
 from llmblast.job.allowance import allowance_of, kept_for
 from llmblast.job.back_pressure import Sink
+from llmblast.job.batch_folders import has_batches
 from llmblast.job.batch_parser import Batch
 from llmblast.job.defects import Defects
-from llmblast.job.batch_folders import has_batches
 from llmblast.job.endpoint_channels import connections_ahead, open_channels, secrets_in, start_mocks
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings, keep_settings
@@ -35,16 +35,16 @@ from llmblast.reading.prompts import open_prompts
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
 from llmblast.sending import Backoff, Channel, EndpointKey, connection_notes
 from llmblast.setting_loading import parse_hedge, parse_max_errors
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 from llmblast.urls import host_of
 from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, sanitize_text
 from llmblast.writing import FORMATS, OutputFile, Timing, Writer
 
 if TYPE_CHECKING:
-    from llmblast.job.batch_building import OpenedBatches
-    from llmblast.job.batch_sends import BatchSends
     from llmblast.caching import StoreThread
     from llmblast.job.answer_review import AnswerRules
+    from llmblast.job.batch_building import OpenedBatches
+    from llmblast.job.batch_sends import BatchSends
     from llmblast.job.single_sends import SingleSends
     from llmblast.writing.ordered_writer import OrderedWriter
 
@@ -154,7 +154,13 @@ async def build_pipeline(
             stack.push_async_callback(store.close)
         endpoints = await start_mocks(settings.endpoints, stack)
         channels = open_channels(settings, endpoints, keys, environ, stack)
-        batches = await _open_batches(settings, endpoints, keys, channels, environ, stack)
+        batches = None
+        if settings.sends_batches or has_batches(settings.save):
+            from llmblast.job.batch_building import open_batches  # noqa: PLC0415 -- most runs send no batches
+
+            batches = await open_batches(
+                settings, endpoints, keys=keys, channels=channels, environ=environ, stack=stack
+            )
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
         defects.on_run_built(partial(secrets_in, channels), counters.by_name)
         timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
@@ -236,7 +242,20 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
     )
 
     limits = _view_limits(settings, scheduler, engine, opened)
-    batch_sends = _make_batch_sends(settings, opened, engine, writer, sink, lambda: limits.allowance().lines_per_s)
+    batch_sends = None
+    if opened.batches is not None and not isinstance(writer, ResultQueue):
+        from llmblast.job.batch_building import make_batch_sends  # noqa: PLC0415 -- as above
+
+        batch_sends = make_batch_sends(
+            settings,
+            opened.batches,
+            engine,
+            writer=writer,
+            sink=sink,
+            counters=counters,
+            say=say,
+            lines_per_s=lambda: limits.allowance().lines_per_s,
+        )
 
     def keep() -> None:
         if can_resume:
@@ -244,7 +263,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
 
     return Pipeline(
         counters=counters,
-        batches=partial(_batches, settings, parser, opened, writer, sends, batch_sends),
+        batches=partial(_batches, settings, parser, opened, writer, sends, batch_sends=batch_sends),
         engine=engine,
         writer=writer,
         channels=opened.channels,
@@ -269,6 +288,7 @@ def _batches(
     opened: _Opened,
     writer: "Writer | OrderedWriter | ResultQueue",
     sends: "SingleSends | None",
+    *,
     batch_sends: "BatchSends | None",
 ) -> AsyncIterator[Batch]:
     """Read the input: requests to send, and bad lines."""
@@ -308,38 +328,6 @@ def _make_answer_rules(settings: Settings) -> "AnswerRules | None":
     from llmblast.job.answer_rules import make_answer_rules  # noqa: PLC0415 -- most runs judge no answers
 
     return make_answer_rules(settings)
-
-
-async def _open_batches(
-    settings: Settings,
-    endpoints: Sequence[EndpointSettings],
-    keys: Sequence[EndpointKey],
-    channels: Sequence[Channel],
-    environ: Mapping[str, str],
-    stack: AsyncExitStack,
-) -> "OpenedBatches | None":
-    """Return what goes by batch; None where no setting asks for it and no earlier run has left batches."""
-    if not (settings.sends_batches or has_batches(settings.save)):
-        return None
-    from llmblast.job.batch_building import open_batches  # noqa: PLC0415 -- most runs send no batches
-
-    return await open_batches(settings, endpoints, keys, channels, environ, stack)
-
-
-def _make_batch_sends(
-    settings: Settings,
-    opened: _Opened,
-    engine: Engine,
-    writer: "Writer | OrderedWriter | ResultQueue",
-    sink: Sink,
-    lines_per_s: Callable[[], float | None],
-) -> "BatchSends | None":
-    if opened.batches is None or isinstance(writer, ResultQueue):
-        return None
-    from llmblast.job.batch_building import make_batch_sends  # noqa: PLC0415 -- as above
-
-    say = partial(_say, opened.defects)
-    return make_batch_sends(settings, opened.batches, engine, writer, sink, opened.counters, say, lines_per_s)
 
 
 async def _open_store(settings: Settings, defects: Defects) -> "StoreThread | None":
