@@ -95,9 +95,8 @@ class OpenAIBatches:
 
     async def status(self, batch_id: str) -> BatchStatus:
         url = self._http.url("batches", batch_id)
-        return self._read(
-            await self._http.json(HttpRequest("GET", url, f"read batch {batch_id}", if_missing=BatchGone))
-        )
+        request = HttpRequest("GET", url, f"ask for batch {batch_id}", if_missing=BatchGone, needs="id")
+        return self._read(await self._http.json(request))
 
     def results(self, status: BatchStatus) -> AsyncGenerator[BatchResult, None]:
         purpose = f"read the results of batch {status.id}"
