@@ -1,8 +1,8 @@
 """Calls of the files and batches APIs: a request that a route was found for, and the parts of its reply."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
@@ -103,3 +103,22 @@ def not_found(what: str, identity: str) -> BadRequestError:
 def conflict(message: str) -> ScriptedReply:
     """Return the error for something that the state of an object does not allow."""
     return ScriptedReply(409, error_body(message, "invalid_request_error"))
+
+
+class _Identified(Protocol):
+    @property
+    def identity(self) -> str: ...
+
+
+T = TypeVar("T", bound=_Identified)
+
+
+def page_of(objects: Sequence[T], limit: int, after: str | None, before: str | None = None) -> tuple[Sequence[T], bool]:
+    """Return a page of a list behind, or else in front of, the object with an identity, and whether it has more."""
+    places = {one.identity: index for index, one in enumerate(objects)}
+    if before:
+        rest = objects[: places.get(before, 0)]
+        return rest[-limit:], len(rest) > limit
+    if after:
+        objects = objects[places.get(after, len(objects)) + 1 :]
+    return objects[:limit], len(objects) > limit

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from llmblast.mocking import openai_batches, openai_files
+from llmblast.mocking import anthropic_batches, openai_batches, openai_files
 from llmblast.mocking.batch_calls import BatchCall, Reading, Route
 from llmblast.mocking.batch_store import BatchStore
 from llmblast.mocking.error_replies import BadRequestError
@@ -14,7 +14,7 @@ from llmblast.mocking.quick import Incoming
 from llmblast.mocking.replies import ScriptedReply
 from llmblast.mocking.stored_files import StoredFile
 
-ROUTES = (*openai_files.ROUTES, *openai_batches.ROUTES)
+ROUTES = (*openai_files.ROUTES, *openai_batches.ROUTES, *anthropic_batches.ROUTES)
 
 
 class Upload(NamedTuple):
@@ -38,6 +38,11 @@ def find_route(method: str, path: str) -> Found | None:
         if route.method == method and (found := re.fullmatch(route.pattern, path)) is not None:
             return Found(route, found.groups())
     return None
+
+
+def methods_of(path: str) -> str:
+    """Return the methods of a path, with commas between; an empty text where there is no route."""
+    return ", ".join(sorted({route.method for route in ROUTES if re.fullmatch(route.pattern, path)}))
 
 
 def stores_body(method: str, path: str) -> bool:

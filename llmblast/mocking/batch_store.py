@@ -6,6 +6,7 @@ line is answered by the code that answers a direct request with the same body.
 """
 
 import asyncio
+import math
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -30,6 +31,7 @@ _SLICE_LINES = 20
 _TICK_S = 0.05
 _VALIDATION_SHARE = _FINALIZING_SHARE = 0.1
 """Shares of `batch_delay` before the first line and after the last one."""
+_MAX_CANCELLING_S = 1.0
 
 
 class Phase(Enum):
@@ -74,6 +76,8 @@ class LineForm(Protocol):
     max_lines: int
     has_error_file: bool
     """Lines without an answer go to a file of their own."""
+    rejects_at_start: bool
+    """What starts a batch has found its lines and checked them; the batch itself cannot fail."""
 
     def read(self, batch: "Batch", line: Mapping[str, Any], number: int) -> BatchLine:
         """Return the request of an input line. Raises BadRequestError where the whole batch fails for it."""
@@ -172,13 +176,6 @@ class BatchStore:
         """Store a file that is complete."""
         self.files[file.identity] = file
 
-    def delete_file(self, identity: str) -> bool:
-        """Delete a file; return whether there was one. A batch that still needs it keeps its content."""
-        file = self.files.pop(identity, None)
-        if file is not None and not any(batch.source is file for batch in self._batches.values()):
-            file.close()
-        return file is not None
-
     def start(self, batch: Batch) -> None:
         """Begin the work on a batch."""
         self._batches[batch.identity] = batch
@@ -211,7 +208,6 @@ class BatchStore:
         for file in (batch.output, batch.errors):
             if file is not None:
                 self.files.pop(file.identity, None)
-                file.close()
 
     def is_rejected(self, batch_id: str) -> bool:
         """Return whether the setting `batch_reject` hits a batch."""
@@ -230,12 +226,12 @@ class BatchStore:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for file in [*self.files.values(), *[batch.source for batch in self._batches.values()]]:
-            file.close()
+        self.files.clear()
+        self._batches.clear()
 
     async def _work(self, batch: Batch) -> None:
         await self._pause(batch, self.delay_s * _VALIDATION_SHARE)
-        if not batch.cancel_requested.is_set():
+        if not (batch.cancel_requested.is_set() or batch.form.rejects_at_start):
             await self._validate(batch)
         if batch.phase is Phase.FAILED:
             self._end(batch, Phase.FAILED)
@@ -248,7 +244,8 @@ class BatchStore:
             await self._answer_lines(batch, order, random)
         if not batch.cancel_requested.is_set():
             self._enter(batch, Phase.FINALIZING)
-        await asyncio.sleep(self.delay_s * _FINALIZING_SHARE)
+        longest_s = _MAX_CANCELLING_S if batch.cancel_requested.is_set() else math.inf
+        await asyncio.sleep(min(longest_s, self.delay_s * _FINALIZING_SHARE))
         await self._leave_rest(batch, order)
         ended = Phase.EXPIRED if batch.unfinished else Phase.COMPLETED
         self._end(batch, Phase.CANCELLED if batch.cancel_requested.is_set() else ended)

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from llmblast.mocking.answers import Answer
-from llmblast.mocking.batch_calls import BatchCall, Route, conflict, json_reply
+from llmblast.mocking.batch_calls import BatchCall, Route, conflict, json_reply, page_of
 from llmblast.mocking.batch_store import Batch, BatchLine, Phase
 from llmblast.mocking.checks import metadata
 from llmblast.mocking.cloud_calls import AZURE
@@ -54,6 +54,7 @@ class OpenAILines:
     """Lines `{"custom_id", "method", "url", "body"}`, and the same with a `response`."""
 
     has_error_file = True
+    rejects_at_start = False
 
     def __init__(self, api: str, operations: Mapping[str, str]) -> None:
         self.api = api
@@ -134,18 +135,15 @@ def create(form: OpenAILines, call: BatchCall) -> ScriptedReply:
 
 def show_all(form: OpenAILines, call: BatchCall) -> ScriptedReply:
     """`GET /batches`: list them, newest first."""
-    batches, limit, after = call.store.listed(form.api), call.limit("limit", 20, 100), call.query.get("after")
-    if after:
-        behind = [number for number, batch in enumerate(batches, 1) if batch.identity == after]
-        batches = batches[behind[0] :] if behind else []
-    page = batches[:limit]
+    limit = call.limit("limit", 20, 100)
+    page, has_more = page_of(call.store.listed(form.api), limit, call.query.get("after"))
     return json_reply(
         {
             "object": "list",
             "data": [_described(batch) for batch in page],
             "first_id": page[0].identity if page else None,
             "last_id": page[-1].identity if page else None,
-            "has_more": len(batches) > limit,
+            "has_more": has_more,
         }
     )
 

@@ -5,9 +5,9 @@ has the members of both. Azure says `pending` of a new file until it can be used
 https://learn.microsoft.com/azure/ai-foundry/openai/how-to/batch
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from llmblast.mocking.batch_calls import BatchCall, Reading, Route, content_reply, json_reply
+from llmblast.mocking.batch_calls import BatchCall, Reading, Route, content_reply, json_reply, page_of
 from llmblast.mocking.cloud_calls import AZURE
 from llmblast.mocking.error_replies import BadRequestError, missing
 from llmblast.mocking.replies import ScriptedReply
@@ -74,9 +74,9 @@ def show(call: BatchCall) -> ScriptedReply:
 
 
 def delete(call: BatchCall) -> ScriptedReply:
-    """`DELETE /files/{id}`."""
+    """`DELETE /files/{id}`; a batch of it goes on."""
     identity = call.file().identity
-    call.store.delete_file(identity)
+    del call.store.files[identity]
     return json_reply({"id": identity, "object": "file", "deleted": True})
 
 
@@ -85,16 +85,12 @@ def download(call: BatchCall) -> ScriptedReply:
     return content_reply(call.file().blocks())
 
 
-def _page(call: BatchCall, files: list[StoredFile]) -> tuple[list[StoredFile], bool]:
+def _page(call: BatchCall, files: list[StoredFile]) -> tuple[Sequence[StoredFile], bool]:
     if "page" in call.query or "page_size" in call.query:
         size = call.limit("page_size", 100, 100)
         first = int(call.query.get("page", "0")) * size
         return files[first : first + size], len(files) > first + size
-    limit, after = call.limit("limit", _MAX_PAGE, _MAX_PAGE), call.query.get("after")
-    if after:
-        behind = [number for number, file in enumerate(files, 1) if file.identity == after]
-        files = files[behind[0] :] if behind else []
-    return files[:limit], len(files) > limit
+    return page_of(files, call.limit("limit", _MAX_PAGE, _MAX_PAGE), call.query.get("after"))
 
 
 def _described(call: BatchCall, file: StoredFile) -> dict[str, object]:

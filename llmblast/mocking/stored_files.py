@@ -1,4 +1,7 @@
-"""Files of the mock provider: uploads and results of batches, on disk, without a name that could be left behind."""
+"""Files of the mock provider: uploads and results of batches, on disk, without a name that could be left behind.
+
+A file takes space for as long as anything refers to it: the list of files, a batch, a download.
+"""
 
 import tempfile
 from array import array
@@ -20,7 +23,7 @@ class StoredFile:
         self.purpose = purpose
         self.created_s = self.ready_s = created_s
         self.size_bytes = 0
-        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 -- closed by `close`
+        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 -- closed by `__del__`
 
     def append(self, data: bytes) -> None:
         """Write at the end."""
@@ -29,9 +32,9 @@ class StoredFile:
         self.size_bytes += len(data)
 
     def blocks(self) -> Iterator[bytes]:
-        """Yield the content in blocks; the file may be closed in between, which ends it."""
+        """Yield the content in blocks."""
         at = 0
-        while not self._file.closed and at < self.size_bytes:
+        while at < self.size_bytes:
             self._file.seek(at)
             block = self._file.read(_BLOCK_BYTES)
             at += len(block)
@@ -54,8 +57,7 @@ class StoredFile:
         """Yield all lines that are not blank."""
         return map(self.line_at, array("Q", self.line_starts()))
 
-    def close(self) -> None:
-        """Give the space back."""
+    def __del__(self) -> None:
         self._file.close()
 
     def _line_at(self, start: int) -> bytes:

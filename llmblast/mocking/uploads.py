@@ -49,6 +49,5 @@ async def _receive_form(request: web.BaseRequest, new_file: NewFile) -> Upload:
 
 def _append(file: StoredFile, block: bytes) -> None:
     if file.size_bytes + len(block) > MAX_UPLOAD_BYTES:
-        file.close()
         raise TooLargeError
     file.append(block)

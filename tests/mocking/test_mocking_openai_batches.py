@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import openai
@@ -15,6 +16,7 @@ from tests.conftest import StartMock
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 WAIT_S = 20.0
+Start = Callable[[str], tuple[MockServer, openai.OpenAI]]
 
 
 def chat_line(number: int, **more: Any) -> dict[str, Any]:
@@ -31,14 +33,15 @@ def connect(server: MockServer) -> openai.OpenAI:
 
 
 @pytest.fixture
-def start(start_mock: StartMock) -> Iterator[Callable[[str], tuple[MockServer, openai.OpenAI]]]:
+def start(start_mock: StartMock) -> Iterator[Start]:
     """Starts a mock with these settings and a client of it."""
+    with ExitStack() as stack:
 
-    def start(query: str) -> tuple[MockServer, openai.OpenAI]:
-        server = start_mock(f"latency=0&{query}")
-        return server, connect(server)
+        def start(query: str) -> tuple[MockServer, openai.OpenAI]:
+            server = start_mock(f"latency=0&{query}")
+            return server, stack.enter_context(connect(server))
 
-    return start
+        yield start
 
 
 def submit(client: openai.OpenAI, lines: list[Any], **more: Any) -> Batch:
@@ -63,7 +66,7 @@ def content(client: openai.OpenAI, file_id: str | None) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in client.files.content(file_id).read().splitlines()]
 
 
-def test_a_batch_has_the_answers_of_direct_requests(start: Any) -> None:
+def test_a_batch_has_the_answers_of_direct_requests(start: Start) -> None:
     """In another order, each under its custom id; the batch repeats its metadata and sums the usage."""
     _, client = start("batch_delay=0.1")
     lines = chat_lines(50)
