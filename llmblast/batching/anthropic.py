@@ -33,6 +33,7 @@ from llmblast.batching.api import (
     Rejected,
     Unfinished,
 )
+from llmblast.batching.cleanup import cancel
 from llmblast.batching.http import BatchHttp, HttpRequest, Sleep, TooLong
 from llmblast.batching.listing import is_within
 from llmblast.batching.members import Json, count_in, object_in, objects_in, text_in, time_in
@@ -123,13 +124,9 @@ class AnthropicBatches:
         return each_once(self._http, [request], read_result)
 
     async def cancel(self, batch_id: str) -> None:
-        """See `BatchApi`. A batch that has ended cannot be cancelled: nothing is left to do."""
-        request = HttpRequest("POST", self._url(batch_id, "cancel"), f"cancel batch {batch_id}", if_missing=BatchGone)
-        try:
-            await self._http.repeat(request)
-        except Rejected:
-            if (await self.status(batch_id)).state is not BatchState.ENDED:
-                raise
+        url = self._url(batch_id, "cancel")
+        request = HttpRequest("POST", url, f"cancel batch {batch_id}", if_missing=BatchGone)
+        await cancel(self._http, request, self.status, batch_id)
 
     async def list(self, since_wall_s: float) -> AsyncGenerator[BatchStatus, None]:
         params: dict[str, str | int] = {"limit": _PAGE}

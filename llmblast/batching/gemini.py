@@ -15,7 +15,6 @@ import orjson
 
 from llmblast.batching.api import (
     Access,
-    BatchApiError,
     BatchCounts,
     BatchEnd,
     BatchFile,
@@ -26,10 +25,10 @@ from llmblast.batching.api import (
     BatchStatus,
     Finding,
     LineError,
-    Rejected,
     Unfinished,
     Unreachable,
 )
+from llmblast.batching.cleanup import cancel, delete_file
 from llmblast.batching.http import BatchHttp, HttpRequest, Sleep, TooLong, file_payload, json_payload, url_below
 from llmblast.batching.listing import find_mark, is_within
 from llmblast.batching.members import Json, count_in, object_in, objects_in, text_in, time_in
@@ -142,16 +141,9 @@ class GeminiBatches:
         return each_once(self._http, requests, read_result)
 
     async def cancel(self, batch_id: str) -> None:
-        """See `BatchApi`. A batch that has ended cannot be cancelled: nothing is left to do."""
-        url = self._http.url(f"{batch_id}:cancel")
-        request = HttpRequest(
-            "POST", url, f"cancel batch {batch_id}", json_payload({}), "application/json", if_missing=BatchGone
-        )
-        try:
-            await self._http.repeat(request)
-        except Rejected:
-            if (await self.status(batch_id)).state is not BatchState.ENDED:
-                raise
+        url, purpose = self._http.url(f"{batch_id}:cancel"), f"cancel batch {batch_id}"
+        request = HttpRequest("POST", url, purpose, json_payload({}), "application/json", if_missing=BatchGone)
+        await cancel(self._http, request, self.status, batch_id)
 
     async def list(self, since_wall_s: float) -> AsyncGenerator[BatchStatus, None]:
         params: dict[str, str | int] = {"pageSize": _PAGE}
@@ -166,10 +158,7 @@ class GeminiBatches:
             params["pageToken"] = token
 
     async def delete_upload(self, upload_id: str) -> None:
-        try:
-            await self._http.repeat(HttpRequest("DELETE", self._http.url(upload_id), "delete a batch file"))
-        except BatchApiError:
-            return
+        await delete_file(self._http, self._http.url(upload_id))
 
     async def close(self) -> None:
         await self._http.close()

@@ -40,6 +40,8 @@ _MAX_SHOWN_CHARS = 500
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 _NO_RIGHTS = frozenset({401, 402, 403})
 _NOT_THERE = frozenset({404, 405, 410, 501})
+_UNKNOWN_OUTCOME = frozenset({408, *range(500, 600)}) - _NOT_THERE
+"""The server, or a gateway in front of it, may have acted all the same."""
 _NEEDS_A_PERSON = frozenset({"insufficient_quota", "billing_hard_limit_reached", "FAILED_PRECONDITION"})
 """Errors of OpenAI and Google that another try does not mend: no money, or a project that may not use batches."""
 QUEUE_IS_FULL = frozenset({"token_limit_exceeded", "enqueued_token_limit_exceeded", "rate_limit_exceeded"})
@@ -128,7 +130,7 @@ class BatchHttp:
             if not progress.has_begun:
                 raise Unreachable(f"{purpose}: {self.text_of(error)}") from error
             raise MaybeStarted(f"{purpose}: no answer came ({self.text_of(error)})") from error
-        if answer.status >= 500 or answer.status == 408:
+        if answer.status in _UNKNOWN_OUTCOME:
             raise MaybeStarted(f"{purpose}: {self._explain(answer)}")
         if not answer.is_ok:
             raise self._refusal(answer, request)

@@ -4,36 +4,18 @@ Sources: https://docs.mistral.ai/capabilities/batch, https://docs.mistral.ai/api
 https://docs.mistral.ai/resources/known-limitations
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, Collection
-from dataclasses import replace
+from collections.abc import AsyncGenerator
 
-from llmblast.batching.api import (
-    Access,
-    BatchApiError,
-    BatchCounts,
-    BatchEnd,
-    BatchFile,
-    BatchGone,
-    BatchLimits,
-    BatchResult,
-    BatchState,
-    BatchStatus,
-    Finding,
-    LineError,
-    Rejected,
-)
-from llmblast.batching.http import QUEUE_IS_FULL, BatchHttp, HttpRequest, Sleep, form_payload, json_payload
-from llmblast.batching.listing import find_mark, is_within
+from llmblast.batching.api import BatchCounts, BatchEnd, BatchFile, BatchLimits, BatchState, BatchStatus
+from llmblast.batching.http import QUEUE_IS_FULL, HttpRequest
+from llmblast.batching.listing import is_within
 from llmblast.batching.members import Json, count_in, object_in, objects_in, text_in, time_in
-from llmblast.batching.openai import MARK
+from llmblast.batching.openai import MARK, OpenAIBatches
 from llmblast.batching.rendering import one_line, without_stream
-from llmblast.batching.results import each_once, read_result
 
 PATHS = frozenset(
     {"chat/completions", "embeddings", "fim/completions", "moderations", "chat/moderations", "classifications"}
 )
-_JOBS = "batch/jobs"
 _PAGE = 100
 _HOURS = 24
 _ENDS = {
@@ -44,15 +26,12 @@ _ENDS = {
 }
 
 
-class MistralBatches:
-    """Client of Mistral's Batch API."""
+class MistralBatches(OpenAIBatches):
+    """Client of Mistral's Batch API. Its files and its results are those of OpenAI."""
 
     limits = BatchLimits(max_lines=100_000, max_bytes=512_000_000)
-    price_factor = 0.5
     max_wait_s = _HOURS * 3600.0
-
-    def __init__(self, access: Access, sleep: Sleep = asyncio.sleep) -> None:
-        self._http = BatchHttp(access, sleep=sleep)
+    _batches = "batch/jobs"
 
     def group_of(self, path: str, model: str | None) -> str | None:
         """See `BatchApi`. A job has one path and one model."""
@@ -61,57 +40,10 @@ class MistralBatches:
     def render_line(self, custom_id: str, path: str, body: bytes, model: str | None) -> bytes:
         return b'{"custom_id":"%b","body":%b}\n' % (custom_id.encode(), one_line(without_stream(body)))
 
-    async def upload(self, batch: BatchFile) -> str | None:
-        request = HttpRequest(
-            "POST",
-            self._http.url("files"),
-            "upload a batch file",
-            form_payload(batch.file, {"purpose": "batch"}),
-            size_bytes=batch.file.stat().st_size,
-            needs="id",
-        )
-        return text_in(await self._http.json(request), "id")
-
-    async def start(self, batch: BatchFile) -> BatchStatus:
-        order = {
-            "input_files": [batch.upload_id],
-            "model": batch.model,
-            "endpoint": f"/v1/{batch.path}",
-            "metadata": {MARK: batch.mark},
-            "timeout_hours": _HOURS,
-        }
-        url = self._http.url(_JOBS)
-        request = HttpRequest("POST", url, "start a batch", json_payload(order), "application/json", needs="id")
-        status = self._read(await self._http.json_once(request))
-        return status if status.mark else replace(status, mark=batch.mark)
-
-    async def find(self, batch: BatchFile, since_wall_s: float, known_ids: Collection[str] = ()) -> Finding:
-        return await find_mark(self.list(since_wall_s), batch)
-
-    async def status(self, batch_id: str) -> BatchStatus:
-        url = self._http.url(_JOBS, batch_id)
-        request = HttpRequest("GET", url, f"ask for batch {batch_id}", if_missing=BatchGone, needs="id")
-        return self._read(await self._http.json(request))
-
-    def results(self, status: BatchStatus) -> AsyncGenerator[BatchResult, None]:
-        purpose = f"read the results of batch {status.id}"
-        urls = (self._http.url("files", file, "content") for file in status.result_files)
-        requests = (HttpRequest("GET", url, purpose, if_missing=BatchGone) for url in urls)
-        return each_once(self._http, requests, read_result)
-
-    async def cancel(self, batch_id: str) -> None:
-        """See `BatchApi`. A job that has ended cannot be cancelled: nothing is left to do."""
-        url = self._http.url(_JOBS, batch_id, "cancel")
-        try:
-            await self._http.repeat(HttpRequest("POST", url, f"cancel batch {batch_id}", if_missing=BatchGone))
-        except Rejected:
-            if (await self.status(batch_id)).state is not BatchState.ENDED:
-                raise
-
     async def list(self, since_wall_s: float) -> AsyncGenerator[BatchStatus, None]:
         page = 0
         while True:
-            url = self._http.url(_JOBS, page=page, page_size=_PAGE, order_by="-created")
+            url = self._http.url(self._batches, page=page, page_size=_PAGE, order_by="-created")
             answer = await self._http.json(HttpRequest("GET", url, "list the batches"))
             batches = [self._read(job) for job in objects_in(answer, "data")]
             for batch in batches:
@@ -122,14 +54,14 @@ class MistralBatches:
             if is_last or not any(is_within(batch, since_wall_s) for batch in batches):
                 return
 
-    async def delete_upload(self, upload_id: str) -> None:
-        try:
-            await self._http.repeat(HttpRequest("DELETE", self._http.url("files", upload_id), "delete a batch file"))
-        except BatchApiError:
-            return
-
-    async def close(self) -> None:
-        await self._http.close()
+    def _order(self, batch: BatchFile) -> Json:
+        return {
+            "input_files": [batch.upload_id],
+            "model": batch.model,
+            "endpoint": self._endpoint(batch.path),
+            "metadata": {MARK: batch.mark},
+            "timeout_hours": _HOURS,
+        }
 
     def _read(self, job: Json) -> BatchStatus:
         name = text_in(job, "status").upper()
@@ -150,6 +82,3 @@ class MistralBatches:
             upload_id=str(input_files[0]) if isinstance(input_files, list) and input_files else None,
             result_files=tuple(filter(None, (text_in(job, "output_file"), text_in(job, "error_file")))),
         )
-
-    def _read_error(self, error: Json) -> LineError:
-        return LineError(count_in(error, "line"), text_in(error, "code"), self._http.shown(text_in(error, "message")))

@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from llmblast.batching.api import (
     Access,
-    BatchApiError,
     BatchCounts,
     BatchEnd,
     BatchFile,
@@ -23,8 +22,8 @@ from llmblast.batching.api import (
     BatchStatus,
     Finding,
     LineError,
-    Rejected,
 )
+from llmblast.batching.cleanup import cancel, delete_file
 from llmblast.batching.http import QUEUE_IS_FULL, BatchHttp, HttpRequest, Sleep, form_payload, json_payload
 from llmblast.batching.listing import find_mark, is_within
 from llmblast.batching.members import Json, count_in, object_in, objects_in, text_in, time_in
@@ -52,6 +51,8 @@ class OpenAIBatches:
     limits = BatchLimits(max_lines=50_000, max_bytes=200_000_000)
     price_factor = 0.5
     max_wait_s = 24 * 3600.0
+    _batches = "batches"
+    """Path of the collection of batches."""
 
     def __init__(
         self, access: Access, sleep: Sleep = asyncio.sleep, wall_clock: Callable[[], float] = time.time
@@ -79,14 +80,8 @@ class OpenAIBatches:
         return text_in(await self._http.json(request), "id")
 
     async def start(self, batch: BatchFile) -> BatchStatus:
-        order = {
-            "input_file_id": batch.upload_id,
-            "endpoint": self._endpoint(batch.path),
-            "completion_window": "24h",
-            "metadata": {MARK: batch.mark},
-        }
-        url = self._http.url("batches")
-        request = HttpRequest("POST", url, "start a batch", json_payload(order), "application/json", needs="id")
+        url, payload = self._http.url(self._batches), json_payload(self._order(batch))
+        request = HttpRequest("POST", url, "start a batch", payload, "application/json", needs="id")
         status = self._read(await self._http.json_once(request))
         return status if status.mark else replace(status, mark=batch.mark)
 
@@ -94,10 +89,9 @@ class OpenAIBatches:
         return await find_mark(self.list(since_wall_s), batch)
 
     async def status(self, batch_id: str) -> BatchStatus:
-        url = self._http.url("batches", batch_id)
-        return self._read(
-            await self._http.json(HttpRequest("GET", url, f"read batch {batch_id}", if_missing=BatchGone))
-        )
+        url = self._http.url(self._batches, batch_id)
+        request = HttpRequest("GET", url, f"ask for batch {batch_id}", if_missing=BatchGone, needs="id")
+        return self._read(await self._http.json(request))
 
     def results(self, status: BatchStatus) -> AsyncGenerator[BatchResult, None]:
         purpose = f"read the results of batch {status.id}"
@@ -106,14 +100,9 @@ class OpenAIBatches:
         return each_once(self._http, requests, read_result)
 
     async def cancel(self, batch_id: str) -> None:
-        """See `BatchApi`. A batch that has ended cannot be cancelled: nothing is left to do."""
-        url = self._http.url("batches", batch_id, "cancel")
+        url = self._http.url(self._batches, batch_id, "cancel")
         request = HttpRequest("POST", url, f"cancel batch {batch_id}", if_missing=BatchGone)
-        try:
-            await self._http.repeat(request)
-        except Rejected:
-            if (await self.status(batch_id)).state is not BatchState.ENDED:
-                raise
+        await cancel(self._http, request, self.status, batch_id)
 
     async def list(self, since_wall_s: float) -> AsyncGenerator[BatchStatus, None]:
         after: str | None = None
@@ -131,13 +120,19 @@ class OpenAIBatches:
             after = batches[-1].id
 
     async def delete_upload(self, upload_id: str) -> None:
-        try:
-            await self._http.repeat(HttpRequest("DELETE", self._http.url("files", upload_id), "delete a batch file"))
-        except BatchApiError:
-            return
+        await delete_file(self._http, self._http.url("files", upload_id))
 
     async def close(self) -> None:
         await self._http.close()
+
+    def _order(self, batch: BatchFile) -> Json:
+        """Return the body that starts a batch."""
+        return {
+            "input_file_id": batch.upload_id,
+            "endpoint": self._endpoint(batch.path),
+            "completion_window": "24h",
+            "metadata": {MARK: batch.mark},
+        }
 
     def _endpoint(self, path: str) -> str:
         """Return the path as batches name it, whatever the base URL is."""
