@@ -140,7 +140,9 @@ class BatchSends:
         """Return, for the verdict of a run that was stopped, what becomes of the batches."""
         entries = [task.entry for task in self._tasks.values() if task.entry.is_in_progress]
         lines = sum(entry.lines for entry in entries)
-        return f"; {_in_words(entries)} with {lines:,} lines go on: the same command collects them" if entries else ""
+        go = "goes" if len(entries) == 1 else "go"
+        words = f"; {_in_words(entries)} with {lines:,} lines {go} on: the same command collects the answers"
+        return words if entries else ""
 
     # What batches need of the run; see `Host`.
 
