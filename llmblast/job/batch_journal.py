@@ -131,18 +131,18 @@ class BatchJournal:
         """Return the batches with lines that have no record yet."""
         return [entry for entry in self.entries.values() if not entry.is_done]
 
-    def load(self) -> None:
-        """Read the journal; a torn last line was a step that has not begun, and is removed.
+    def load(self, *, repairs: bool = True) -> None:
+        """Read the journal. A torn last line was a step that has not begun: it is removed if this process has the lock.
 
         Raises OutputBlockedError where the journal or the lines of a batch cannot be read.
         """
         if not isfile(self.path):
             return
         try:
-            with open_side_file(self.path, "r+b") as file:
+            with open_side_file(self.path, "r+b" if repairs else "rb") as file:
                 data = file.read()
                 whole = data.rfind(b"\n") + 1
-                if whole < len(data):
+                if repairs and whole < len(data):
                     file.truncate(whole)
         except OSError as error:
             raise OutputBlockedError(f"{self.path}: cannot be read: {error.strerror}: make it readable") from None

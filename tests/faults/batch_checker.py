@@ -40,8 +40,8 @@ def complaints(folder: Path, ledger: Path, *, lost: int = 0, save: str = "save.j
         found.append(f"lines lost: {lost[:9]} ({len(lost)}), recorded twice: {twice[:9]} ({len(twice)})")
     if twice_started := {name: count for name, count in starts.items() if count > 1}:
         found.append(f"started twice: {twice_started}")
-    if twice := [key for key, count in paid.items() if count > wanted[key]]:
-        found.append(f"paid twice by batch: {len(twice)}")
+    if often := [key for key, count in paid.items() if count > wanted[key]]:
+        found.append(f"paid twice by batch: {len(often)}")
     if again := [key for key in directly if paid[key] >= wanted[key]]:
         found.append(f"sent directly, though a batch has answered: {len(again)}")
     if (more := (paid + directly - wanted).total()) > lost:

@@ -26,7 +26,7 @@ def kill_at(moment: str, number: int) -> None:
         if count == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    BatchJournal._append = append_and_die  # type: ignore[method-assign]
+    BatchJournal._append = append_and_die  # type: ignore[assignment,method-assign]
 
 
 if __name__ == "__main__":
