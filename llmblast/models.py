@@ -160,7 +160,8 @@ class Request(Line):
     """Bytes of its body that are media as base64, and"""
     image_tokens: Final[float]
     """what these cost, as far as that is known."""
-    terms: Final[Terms]
+    terms: Terms
+    """The parser of requests sets them."""
     output_format: Final[str]
     headers: Final[Mapping[str, str] | None]
     """Headers that the line itself sets, beside those of the endpoint."""

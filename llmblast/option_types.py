@@ -63,6 +63,8 @@ class StreamOptions(TypedDict, total=False):
     concurrency: Number
     route: Route | None
     hedge: str | None
+    by: str | None
+    deadline: Number
     max_attempts: Number
     timeout: Number
     connect_timeout: Number

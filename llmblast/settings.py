@@ -20,6 +20,7 @@ from llmblast.setting_values import (
     FILES,
     JSON_FILE,
     JSON_OBJECT,
+    MOMENT,
     NAME,
     NAME_MAP,
     NAMES,
@@ -230,6 +231,13 @@ class Settings(RateSettings):
     input: Annotated[tuple[str, ...], FILES] = option(
         ("-",), "-i --input --requests_filepath", "Input", "The same as INPUT.", shown_default="-", in_check=True
     )
+    deferred: Annotated[tuple[str, ...], FILES] = option(
+        (),
+        "--deferred",
+        "Input",
+        "Further file, whose lines may wait: they use what the others leave of the limits. Repeat for several.",
+        in_check=True,
+    )
     follow: bool = option(
         False,
         "--follow",
@@ -281,9 +289,11 @@ class Settings(RateSettings):
     media_max_bytes: Annotated[int, Ge(1), Lt(2**31)] = option(
         64 * 1024 * 1024, "--media-max-bytes", "Input", "Bytes of all files of one line together.", in_check=True
     )
-    limit: Count | None = option(None, "--limit", "Input", "Read only the first N lines.", in_check=True)
+    limit: Count | None = option(
+        None, "--limit", "Input", "Read only the first N lines, and the first N of --deferred.", in_check=True
+    )
     sample: Count | None = option(
-        None, "--sample", "Input", "Take N random lines of all inputs, by --seed.", in_check=True
+        None, "--sample", "Input", "Take N random lines of all inputs, by --seed, and N of --deferred.", in_check=True
     )
     seed: Annotated[int, Ge(0), Lt(2**63)] = option(
         0, "--seed", "Input", "Which random lines --sample takes; the same seed takes the same.", in_check=True
@@ -424,6 +434,13 @@ class Settings(RateSettings):
         None, "--max-time", "Limits", "Stop after this many seconds; run it again to go on."
     )
 
+    by: Annotated[str | None, MOMENT] = option(
+        None, "--by", "Limits", "Time for lines that have no deadline: 08:00, or 2026-12-01T08:00.", metavar="TIME"
+    )
+    deadline: Seconds | None = option(
+        None, "--deadline", "Limits", "The same as a duration from the start of the run, such as 6h."
+    )
+
     max_attempts: Count = option(
         5,
         "-a --max-attempts --max_attempts",
@@ -474,6 +491,11 @@ class Settings(RateSettings):
         folder, name = split(self.save)
         is_usual = name in ("save.jsonl", "-")
         return join(folder, "errors.jsonl" if is_usual else f"{name.removesuffix('.jsonl')}.errors.jsonl")
+
+    @property
+    def all_inputs(self) -> tuple[str, ...]:
+        """Return the names of the inputs, those of lines that may wait among them."""
+        return (*self.input, *self.deferred)
 
     @property
     def judges_answers(self) -> bool:

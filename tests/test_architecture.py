@@ -26,11 +26,11 @@ STATIONS = {
 }
 GROUND = {
     *("settings", "models", "errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"),
-    *("results", "option_types", "input_paths"),
+    *("results", "option_types", "input_paths", "units", "moments"),
 }
 MAY_IMPORT = {
     **{room: {room, *GROUND} for room in STATIONS},
-    "job": {"job", "setting_loading", "stage_loading", "units", *STATIONS, *GROUND},
+    "job": {"job", "setting_loading", "stage_loading", *STATIONS, *GROUND},
     "converting": {"converting", "reading", "providers", "writing", *GROUND},
     "cli": {
         "cli",
@@ -43,7 +43,6 @@ MAY_IMPORT = {
         "setting_option",
         "setting_values",
         "stage_loading",
-        "units",
         *GROUND,
     },
     "settings": {"setting_option", "setting_values", "urls"},
@@ -68,8 +67,9 @@ MAY_IMPORT = {
     "setting_files": {"errors", "setting_option"},
     "setting_option": set[str](),
     "setting_places": {"setting_option"},
-    "setting_values": {"setting_option", "units"},
+    "setting_values": {"moments", "setting_option", "units"},
     "units": set[str](),
+    "moments": {"units"},
     "hiding": set[str](),
     "http_time": {"models"},
     "urls": set[str](),

@@ -88,7 +88,6 @@ def make_batch_sends(
         new_parser=lambda: make_parser(settings, providers_of(settings.endpoints, settings.model)),
         lines_per_s=lines_per_s,
         say=say,
-        defers_plain=settings.defer is not None,
         detaches=settings.detach,
         may_repair=settings.judges_answers,
     )

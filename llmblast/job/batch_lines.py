@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from llmblast.job.batch_journal import BatchEntry, BatchJournal
-from llmblast.models import IMMEDIATE, Failure, Request, Terms
+from llmblast.models import Failure, Request, Terms
 from llmblast.reading import RequestParser, RowForm
 from llmblast.writing.rewriting import sync_directory_of
 from llmblast.writing.side_file import open_side_file
@@ -23,6 +23,8 @@ RECORD_START = b'{"key":"'
 HEAD_BYTES = len(RECORD_START) + 17
 """Bytes of a record up to the quote behind its key."""
 _CUSTOM_ID_SEPARATOR = "-"
+_PLAIN_TERMS = Terms(is_deferred=True)
+"""Terms that most lines of batches have; their records say nothing of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class LinesReader:
         number, key, text = int(record["line"]), str(record["key"]), str(record["text"]).encode()
         item = self._parser.parse(number, key, text)
         request = item if isinstance(item, Request) else Request(number, key, text, item.line.id)
-        terms = Terms(**record["terms"]) if "terms" in record else IMMEDIATE
+        terms = Terms(**{**record.get("terms", {}), "is_deferred": True})
         request = replace(request, batch=batch, terms=terms, file=record.get("file"))
         request.cache_keys = tuple(bytes.fromhex(digits) for digits in record.get("cache_keys", ()))
         return request if isinstance(item, Request) else replace(item, line=request)
@@ -162,9 +164,8 @@ def _record_of(request: Request) -> bytes:
     if request.cache_keys:
         record["cache_keys"] = [key.hex() for key in request.cache_keys]
     terms = request.terms
-    if terms is not IMMEDIATE:
-        record["terms"] = {
-            name: value for name in Terms.__slots__ if (value := getattr(terms, name)) != getattr(IMMEDIATE, name)
-        }
+    names = (name for name in Terms.__slots__ if getattr(terms, name) != getattr(_PLAIN_TERMS, name))
+    if own := {name: getattr(terms, name) for name in names}:
+        record["terms"] = own
     record["text"] = request.text.decode()
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)

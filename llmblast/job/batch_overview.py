@@ -106,9 +106,9 @@ class BatchOverview:
         """Raise UsageError where an endpoint is missing that a batch is at."""
         missing = {entry.endpoint for entry in self._in_progress} - self._endpoints.keys()
         if missing:
+            names = ", ".join(sorted(missing))
             raise UsageError(
-                f"{self._settings.save}: has batches at {', '.join(sorted(missing))}: name the endpoint as for the run, "
-                "with --url or --config"
+                f"{self._settings.save}: has batches at {names}: name the endpoint as for the run, with --url or --config"
             )
 
     def _check_no_run(self) -> None:

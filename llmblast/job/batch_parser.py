@@ -42,6 +42,7 @@ class BatchParser:
         """The input of the lines, if there are several."""
         self.form: RowForm | None = None
         """The form of the rows."""
+        self.lines_read = 0
         self._columns: tuple[str, ...] = ()
 
     def take_rows_of(self, form: RowForm | None) -> None:
@@ -60,7 +61,7 @@ class BatchParser:
         has_completed = bool(self._answered or self._failed or self._in_batches)
         batch: list[Request | Failure] = []
         batch_bytes = lines_read = bytes_read = 0
-        for number, text in lines if self._limit is None else lines[: self._limit - self._counters.lines_read]:
+        for number, text in lines if self._limit is None else lines[: self._limit - self.lines_read]:
             lines_read += 1
             bytes_read += len(text) + 1
             key = key_of(text)
@@ -89,6 +90,7 @@ class BatchParser:
         return self._in_batches is not None and self._in_batches.consume(key)
 
     def _count(self, lines_read: int, bytes_read: int) -> None:
+        self.lines_read += lines_read
         self._counters.lines_read += lines_read
         self._counters.bytes_read += bytes_read
 

@@ -1,6 +1,6 @@
 """Batch sends: lines that can wait leave the flow here, for a provider's batch API, and come back where it fails them.
 
-It stands between the parser and the queue. What leaves is packed on disk, so that memory holds a byte for each line
+It stands between the parsers and the queue. What leaves is packed on disk, so that memory holds a byte for each line
 that waits at a provider. Each batch has a task; the run waits for all of them. Lines that a batch ended without join
 the flow again, and are sent directly.
 """
@@ -8,11 +8,12 @@ the flow again, and are sent directly.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final
+from typing import Final
 
-from llmblast.errors import ExitCode, InputDamagedError
+from llmblast.errors import ExitCode
 from llmblast.job.back_pressure import Sink
 from llmblast.job.batch_endpoints import BatchEndpoint
 from llmblast.job.batch_journal import BatchEntry, BatchJournal, Step
@@ -20,7 +21,7 @@ from llmblast.job.batch_packs import BatchPacks, Closed
 from llmblast.job.batch_parser import Batch
 from llmblast.job.batch_task import CHUNK_LINES, ROOM_INTERVAL_S, BatchTask
 from llmblast.job.engine import Engine
-from llmblast.models import IMMEDIATE, Failure, Reply, Request
+from llmblast.models import Failure, Reply, Request
 from llmblast.reading import RequestParser, RowForm
 from llmblast.watching import Counters
 from llmblast.writing import Writer
@@ -45,10 +46,8 @@ class EarlierBatch:
 
 
 class BatchSends:
-    """`earlier` are the batches that earlier runs have left. `form` returns the form of the rows that were read last.
-
-    `defers_plain` sends lines that say nothing of their class by batch, too. `lines_per_s` returns the rate at which
-    direct requests can go, None while it is not known.
+    """`earlier` are the batches that earlier runs have left. `lines_per_s` returns the rate at which direct requests
+    can go, None while it is not known.
     """
 
     def __init__(
@@ -64,7 +63,6 @@ class BatchSends:
         new_parser: Callable[[], RequestParser],
         lines_per_s: Callable[[], float | None],
         say: Callable[[str], None],
-        defers_plain: bool,
         detaches: bool,
         may_repair: bool,
     ) -> None:
@@ -79,7 +77,6 @@ class BatchSends:
         self._counters = counters
         self._earlier = earlier
         self._lines_per_s = lines_per_s
-        self._defers_plain = defers_plain
         self._may_repair = may_repair
         self._packs = BatchPacks(journal, [e for e in endpoints if e.takes_lines], time.time)
         self._uploads = asyncio.Semaphore(MAX_UPLOADS)
@@ -89,39 +86,47 @@ class BatchSends:
         self._ended: list[BatchTask] = []
         self._unknown: list[BatchEntry] = []
         """Batches at endpoints that this run does not have."""
+        self._readers = 0
+        """Inputs that may bring more lines."""
+        self._packing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._finished = asyncio.Event()
-        self._reading: asyncio.Task[Batch | None] | None = None
 
-    async def batches(self, parsed: AsyncIterator[Batch], form: Callable[[], RowForm | None]) -> AsyncIterator[Batch]:
-        """Yield each batch of lines without those that go by batch, and later those that came back."""
+    def without_deferred(
+        self, parsed: AsyncIterator[Batch], form: Callable[[], RowForm | None]
+    ) -> AsyncIterator[Batch]:
+        """Return the lines of an input without those that go by batch. Call this for all inputs before `returned`.
+
+        `form` returns the form of the rows that were read last.
+        """
+        self._readers += 1
+        return self._without_deferred(parsed, form)
+
+    async def _without_deferred(
+        self, parsed: AsyncIterator[Batch], form: Callable[[], RowForm | None]
+    ) -> AsyncIterator[Batch]:
+        try:
+            async for batch in parsed:
+                yield await self._pack(batch, form())
+        finally:
+            self._readers -= 1
+            self._wake.set()
+
+    async def returned(self) -> AsyncIterator[Batch]:
+        """Yield lines that came back from batches, until all batches have ended. Start the batches of earlier runs."""
         self._engine.run_task(self._watch())
         self._take_up_earlier()
-        has_input, input_error = True, None
-        while has_input or self._tasks or self._collected:
-            if has_input and self._reading is None:
-                self._reading = asyncio.ensure_future(_next(parsed))
+        while self._readers or self._packs or self._tasks or self._collected:
             await self._wait_for_event()
             while self._collected:
-                async for returned in self._returned(self._collected.pop()):
-                    yield returned
-            if self._reading is not None and self._reading.done():
-                reading, self._reading = self._reading, None
-                try:
-                    batch = reading.result()
-                except InputDamagedError as error:
-                    batch, input_error = None, error
-                if batch is not None:
-                    yield await self._pack(batch, form())
-                else:
-                    has_input = False
-                    self._start(await asyncio.to_thread(self._packs.close_all))
+                async for lines in self._lines_of(self._collected.pop()):
+                    yield lines
+            if not self._readers:
+                await self._close_packs(self._packs.close_all)
             elif self._packs.next_close_s() <= time.time():
-                self._start(await asyncio.to_thread(self._packs.close_idle))
+                await self._close_packs(self._packs.close_idle)
         self._leave_pending()
         self._finished.set()
-        if input_error is not None:
-            raise input_error
 
     def finish(self) -> None:
         """Note that all lines have a record, at the end of a run where that is so. Blocks."""
@@ -131,9 +136,6 @@ class BatchSends:
 
     async def close(self) -> None:
         """End what still waits; the batches go on at their providers."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
         await self._cancel_tasks()
 
     def words_at_stop(self) -> str:
@@ -180,19 +182,22 @@ class BatchSends:
         to_pack: list[Request] = []
         direct: list[Request | Failure] = []
         for item in batch:
-            if isinstance(item, Request) and self._can_wait(item) and self._packs.takes(item):
+            if isinstance(item, Request) and item.terms.is_deferred and self._packs.takes(item):
                 to_pack.append(item)
             else:
                 direct.append(item)
         if to_pack:
-            closed, rest = await asyncio.to_thread(self._packs.add, to_pack, form)
+            async with self._packing:
+                closed, rest = await asyncio.to_thread(self._packs.add, to_pack, form)
             direct += rest
             self._start(closed)
+            self._wake.set()
         return direct
 
-    def _can_wait(self, request: Request) -> bool:
-        terms = request.terms
-        return terms.is_deferred or (self._defers_plain and terms is IMMEDIATE)
+    async def _close_packs(self, close: Callable[[], list[Closed]]) -> None:
+        async with self._packing:
+            closed = await asyncio.to_thread(close)
+        self._start(closed)
 
     def _take_up_earlier(self) -> None:
         for earlier in self._earlier:
@@ -230,7 +235,7 @@ class BatchSends:
         self.on_progress()
         self._wake.set()
 
-    async def _returned(self, batch: BatchTask) -> AsyncIterator[Batch]:
+    async def _lines_of(self, batch: BatchTask) -> AsyncIterator[Batch]:
         """Yield the lines that a batch ended without."""
         reader = await asyncio.to_thread(batch.open_lines)
         try:
@@ -241,15 +246,13 @@ class BatchSends:
             reader.close()
 
     async def _wait_for_event(self) -> None:
-        """Wait until lines were read, a batch has ended or a pack is due."""
-        waking = asyncio.ensure_future(self._wake.wait())
-        waits: list[asyncio.Future[Any]] = [waking, *([] if self._reading is None else [self._reading])]
+        """Wait until an input or a batch has ended, or a pack is due."""
+        if not self._readers and self._packs:
+            return
         due_s = self._packs.next_close_s()
-        timeout_s = None if due_s == inf else max(due_s - time.time(), 0.0)
-        try:
-            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waking.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if due_s == inf else max(due_s - time.time(), 0.0)):
+                await self._wake.wait()
         self._wake.clear()
 
     async def _watch(self) -> None:
@@ -280,10 +283,6 @@ class BatchSends:
             self._engine.leave_pending(
                 lines, f"batches at {names}, which is none of the endpoints: name it again to collect them"
             )
-
-
-async def _next(parsed: AsyncIterator[Batch]) -> Batch | None:
-    return await anext(parsed, None)
 
 
 def _in_words(entries: list[BatchEntry]) -> str:

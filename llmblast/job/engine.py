@@ -154,9 +154,9 @@ class Engine:
         self._counters.left_pending += lines
         self._handler.line_ends.waits_for = waits_for
 
-    async def room(self) -> None:
-        """Wait until the queue is half empty and there is memory for more, or the run stops."""
-        await self._pressure.wait_for_room()
+    async def room(self, *, is_deferred: bool = False) -> None:
+        """Wait until the queue's part for such lines is half empty and there is memory for more, or the run stops."""
+        await self._pressure.wait_for_room(is_deferred=is_deferred)
 
     async def wait_until_done(self) -> None:
         """Wait until nothing is queued or in flight any more, or the run stopped and nothing is in flight."""

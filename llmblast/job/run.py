@@ -14,7 +14,7 @@ from typing import Any
 from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError, UsageError
 from llmblast.job.closing_words import say_all_taken, say_finished, say_missing_keys
 from llmblast.job.key_refresh import refresh_regularly
-from llmblast.job.pipeline import Pipeline, shown
+from llmblast.job.pipeline import Feed, Pipeline, shown
 from llmblast.models import Request
 from llmblast.pipes import STDOUT
 from llmblast.reading.prompts import PromptsError
@@ -146,9 +146,14 @@ class Job:
             await feed
 
     async def _feed(self) -> None:
+        """Read all inputs at the same time."""
+        feeds = self._pipeline.feeds
+        await asyncio.gather(*[self._feed_from(feed) for feed in feeds])
+
+    async def _feed_from(self, feed: Feed) -> None:
         engine = self._pipeline.engine
         try:
-            async for batch in self._pipeline.batches():
+            async for batch in feed.batches:
                 for item in batch:
                     if isinstance(item, Request):
                         engine.accept(item)
@@ -156,15 +161,16 @@ class Job:
                         engine.refuse(item)
                 engine.dispatch_ready()
                 await asyncio.sleep(0)  # what was admitted leaves now, not after some thousand lines
-                await engine.room()
+                await engine.room(is_deferred=feed.is_deferred)
         except PromptsError as error:
             self._prompts_error = error.error
             engine.stop(ExitCode.INPUT_DAMAGED, str(error))
         except UsageError as error:
             engine.stop(ExitCode.USAGE, str(error))
         except InputDamagedError as error:
-            self._input_error = error
-            self._pipeline.counters.input_ended = True
+            self._input_error = self._input_error or error
+            if feed.reader is not None:
+                feed.reader.end()
         except Exception as error:  # noqa: BLE001 -- the engine reports it
             engine.fail_internal(error)
 

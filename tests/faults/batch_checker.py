@@ -36,12 +36,12 @@ def complaints(folder: Path, ledger: Path, *, lost: int = 0, save: str = "save.j
     found = []
     if numbers != Counter(range(1, len(lines) + 1)):
         lost = [n for n in range(1, len(lines) + 1) if n not in numbers]
-        twice = [n for n, count in numbers.items() if count > 1]
-        found.append(f"lines lost: {lost[:9]} ({len(lost)}), recorded twice: {twice[:9]} ({len(twice)})")
+        doubled = [n for n, count in numbers.items() if count > 1]
+        found.append(f"lines lost: {lost[:9]} ({len(lost)}), recorded twice: {doubled[:9]} ({len(doubled)})")
     if twice_started := {name: count for name, count in starts.items() if count > 1}:
         found.append(f"started twice: {twice_started}")
-    if often := [key for key, count in paid.items() if count > wanted[key]]:
-        found.append(f"paid twice by batch: {len(often)}")
+    if twice := [key for key, count in paid.items() if count > wanted[key]]:
+        found.append(f"paid twice by batch: {len(twice)}")
     if again := [key for key in directly if paid[key] >= wanted[key]]:
         found.append(f"sent directly, though a batch has answered: {len(again)}")
     if (more := (paid + directly - wanted).total()) > lost:
