@@ -14,7 +14,7 @@ MAX_UPLOADS: Final = 2
 
 
 class BatchPool:
-    """`on_change` is called when a batch has made a step, `on_not_here` when an endpoint has no batch API for a path."""
+    """`on_change` is called after each step of a batch, `on_not_here` where an endpoint has no batch API for a path."""
 
     def __init__(
         self,
