@@ -53,6 +53,16 @@ class FairSharing:
         tenant = self._tenants.get(name)
         return 0 if tenant is None else len(tenant)
 
+    def late_of(self, name: str, answered_s: float) -> int:
+        """Return how many lines of a tenant can no longer make their deadline."""
+        tenant = self._tenants.get(name)
+        return 0 if tenant is None else tenant.put_late_aside(answered_s)
+
+    def take_last(self, name: str, count: int) -> list[Attempt]:
+        """Remove and return so many lines of a tenant, those that would go last."""
+        tenant = self._tenants.get(name)
+        return [] if tenant is None else tenant.take_last(count)
+
     def tenants(self) -> list[TenantLines]:
         """Return all tenants that are known at present."""
         return list(self._tenants.values())

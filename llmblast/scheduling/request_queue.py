@@ -126,6 +126,24 @@ class RequestQueue:
             return self._deferred.waiting_of(tenant) + self._urgent.waiting_of(tenant)
         return self._immediate.waiting_of(tenant)
 
+    def late_of(self, tenant: str, is_deferred: bool, now: float) -> int:
+        """Return how many new lines of a tenant can no longer make their deadline: they go behind those that can."""
+        work = self._deferred if is_deferred else self._immediate
+        return work.late_of(tenant, now + self.answered_after_s)
+
+    def take_back(self, tenant: str, is_deferred: bool, count: int) -> list[Attempt]:
+        """Remove and return so many new lines of a tenant, those that would go last in their class."""
+        taken = (self._deferred if is_deferred else self._immediate).take_last(tenant, count)
+        for attempt in taken:
+            self.size_bytes -= attempt.size_bytes
+            self.held_bytes -= attempt.size_bytes
+            if is_deferred:
+                self._deferred_bytes -= attempt.size_bytes
+                if attempt.request.terms.deadline_s < inf:
+                    self.deadlines.discard(attempt.request.terms.deadline_s)
+        self.is_plain = self._immediate.is_plain and not self._deferred and not self._urgent
+        return taken
+
     def add(self, attempt: Attempt) -> None:
         """Queue a request that was read."""
         request = attempt.request

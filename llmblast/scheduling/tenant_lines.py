@@ -53,11 +53,9 @@ class TenantLines:
 
     def peek(self, answered_s: float) -> Attempt:
         """Return the next line. `answered_s` is when a line that is sent now will have its answer, in wall clock."""
-        dated = self._dated
-        while dated and dated[0][0] < answered_s:
-            self._late.append(heapq.heappop(dated)[2])
-        if dated:
-            return dated[0][2]
+        self.put_late_aside(answered_s)
+        if self._dated:
+            return self._dated[0][2]
         return self._late[0] if self._late else self.plain[0]
 
     def pop(self) -> Attempt:
@@ -65,3 +63,22 @@ class TenantLines:
         if self._dated:
             return heapq.heappop(self._dated)[2]
         return (self._late or self.plain).popleft()
+
+    def put_late_aside(self, answered_s: float) -> int:
+        """Put lines aside that can no longer make their deadline, and return how many there are."""
+        dated = self._dated
+        while dated and dated[0][0] < answered_s:
+            self._late.append(heapq.heappop(dated)[2])
+        return len(self._late)
+
+    def take_last(self, count: int) -> list[Attempt]:
+        """Remove and return so many lines, those that would go last."""
+        taken: list[Attempt] = []
+        for waiting in (self.plain, self._late):
+            taken += [waiting.pop() for _ in range(min(count - len(taken), len(waiting)))]
+        if len(taken) < count and self._dated:
+            self._dated.sort()  # a sorted list is a heap
+            first = max(len(self._dated) - (count - len(taken)), 0)
+            taken += [attempt for _, _, attempt in self._dated[first:]]
+            del self._dated[first:]
+        return taken

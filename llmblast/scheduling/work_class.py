@@ -84,6 +84,21 @@ class WorkClass:
             return 0 if tenant else len(self.plain)
         return sum(level.waiting_of(tenant) for level in self._levels.values())
 
+    def late_of(self, tenant: str, answered_s: float) -> int:
+        """Return how many new lines of a tenant can no longer make their deadline."""
+        return sum(level.late_of(tenant, answered_s) for level in self._levels.values())
+
+    def take_last(self, tenant: str, count: int) -> list[Attempt]:
+        """Remove and return so many new lines of a tenant, those that would go last."""
+        if not self.priorities:
+            return [] if tenant else [self.plain.pop() for _ in range(min(count, len(self.plain)))]
+        taken: list[Attempt] = []
+        for priority in list(self.priorities):
+            taken += self._levels[priority].take_last(tenant, count - len(taken))
+        self._others -= sum(not is_plain_in_class(attempt.request.terms) for attempt in taken)
+        self._drop_levels()
+        return taken
+
     def add(self, attempt: Attempt, order: int) -> None:
         """Add a line that was read."""
         terms = attempt.request.terms
