@@ -52,17 +52,16 @@ class DeadlineBook:
                 del self._counts[step]
                 return
 
-    def urgent_until_s(self, wall_s: float, per_second: float, latency_s: float) -> float:
-        """Return the deadline up to which lines have to go now, at that many sends a second; minus infinity where all
-        can wait. What is too late already is not urgent any more.
+    def urgent_before_s(self, answered_s: float, per_second: float) -> float:
+        """Return the deadline before which lines have to go now, at that many sends a second; minus infinity where all
+        can wait. `answered_s` is when a line that is sent now has its answer; what is later than that is not urgent.
         """
         urgent_s, ahead = -inf, 0
         for begin_s, end_s, count in sorted(self._steps()):
-            if end_s < wall_s + latency_s:
-                continue
-            ahead += count
-            if wall_s + latency_s + ahead / per_second * SAFETY >= begin_s:
-                urgent_s = max(urgent_s, end_s)
+            if end_s > answered_s:
+                ahead += count
+                if answered_s + ahead / per_second * SAFETY >= begin_s:
+                    urgent_s = max(urgent_s, end_s)
         return urgent_s
 
     def _steps(self) -> list[tuple[float, float, int]]:

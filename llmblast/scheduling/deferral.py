@@ -46,19 +46,22 @@ class Deferral:
         """Return whether deferred lines have to leave some slots free."""
         return self.expects_immediate and self._reserve.is_set
 
-    def look(self, endpoints: Sequence[Endpoint], in_flight: int, now: float) -> None:
+    def look(self, endpoints: Sequence[Endpoint], now: float) -> None:
         """Bring up to date what depends on the clock, the arrivals and the rate."""
         self.next_look_s = now + LOOK_INTERVAL_S
-        queue, latency_s = self._queue, self.answer_time.usual_max_s
-        wall_s = self._wall_clock()
-        queue.answered_after_s = wall_s - now + latency_s
         self._measure_rate(now)
+        self._look_at_deadlines(endpoints, now)
+        if self._reserve.is_learned:
+            self._learn_reserve(endpoints, now)
+
+    def _look_at_deadlines(self, endpoints: Sequence[Endpoint], now: float) -> None:
+        """Tell the queue which lines are late by now, and which are urgent."""
+        queue, usual_max_s = self._queue, self.answer_time.usual_max_s
+        queue.expect_answers(now, self.answer_time.average_s, usual_max_s)
         if queue.deadlines:
             per_second = self._rate_for_deferred(endpoints)
-            until_s = queue.deadlines.urgent_until_s(wall_s, per_second, latency_s)
-            queue.promote(until_s, 1 + int(min(per_second * LOOK_INTERVAL_S, 1e6)))
-        if self._reserve.is_learned:
-            self._learn_reserve(endpoints, in_flight, now)
+            before_s = queue.deadlines.urgent_before_s(self._wall_clock() + usual_max_s, per_second)
+            queue.promote(before_s, 1 + int(min(per_second * LOOK_INTERVAL_S, 1e6)), now)
 
     def spare_endpoints(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
         """Return the endpoints at which a deferred line leaves the reserve; none where the run has no such slot."""
@@ -87,15 +90,24 @@ class Deferral:
             return pace_of(self._run_limits, endpoints)
         return max(self._per_second - self._immediate_per_second, self._per_second / 2)
 
-    def _learn_reserve(self, endpoints: Sequence[Endpoint], in_flight: int, now: float) -> None:
+    def _learn_reserve(self, endpoints: Sequence[Endpoint], now: float) -> None:
         self._arrivals.record(self._queue.added, now)
-        average_s = self.answer_time.average_s
+        slots, average_s = slots_of(self._run_limits, endpoints), self.answer_time.average_s
         self._reserve.learn(
             self._arrivals.per_second(now),
             self._arrivals.largest_burst,
-            in_flight / average_s if average_s else 0.0,  # Little's law
+            slots / average_s if average_s else inf,  # Little's law
             pace_of(self._run_limits, endpoints),
         )
+
+
+def slots_of(run_limits: LimitSet, endpoints: Sequence[Endpoint]) -> float:
+    """Return how many requests may be in flight; infinity without a limit."""
+    of_run, of_endpoints = run_limits.concurrency, 0.0
+    for endpoint in endpoints:
+        slots = endpoint.limits.concurrency
+        of_endpoints += inf if slots is None else slots.slots
+    return of_endpoints if of_run is None else min(of_run.slots, of_endpoints)
 
 
 def pace_of(run_limits: LimitSet, endpoints: Sequence[Endpoint]) -> float:

@@ -9,17 +9,21 @@ Source: Goyal, Vin and Cheng, "Start-time Fair Queuing", SIGCOMM 1996.
 import heapq
 from collections import deque
 from collections.abc import Mapping
+from typing import Final
 
 from llmblast.models import Attempt
 from llmblast.scheduling.tenant_lines import TenantLines
 
+MIN_KNOWN: Final = 1024
+"""So many tenants are known before idle ones are looked for."""
+
 
 class FairSharing:
     """Tenants without a weight have 1; lines without a tenant are those of the tenant "". An idle tenant is forgotten
-    as soon as the others have caught up with it.
+    as soon as the others have caught up with it, or where there are too many.
     """
 
-    __slots__ = ("_heap", "_plain", "_pushes", "_tenants", "_virtual", "_weights")
+    __slots__ = ("_heap", "_max_known", "_plain", "_pushes", "_tenants", "_virtual", "_weights")
 
     def __init__(self, weights: Mapping[str, float], plain: deque[Attempt] | None = None) -> None:
         self._weights = weights
@@ -31,6 +35,7 @@ class FairSharing:
         self._pushes = 0
         self._virtual = 0.0
         """Start tag of the last send."""
+        self._max_known = MIN_KNOWN
 
     @property
     def is_plain(self) -> bool:
@@ -39,10 +44,10 @@ class FairSharing:
             return False
         return all(not tenant.name and not tenant.has_deadlines for tenant in self._tenants.values())
 
-    def add(self, attempt: Attempt, order: int) -> None:
-        """Add a line."""
+    def add(self, attempt: Attempt, order: int, grace_s: float = 0.0) -> None:
+        """Add a line; see `TenantLines.add`."""
         tenant = self._wake(attempt.request.terms.tenant)
-        tenant.add(attempt, order)
+        tenant.add(attempt, order, grace_s)
 
     def wake_plain(self) -> None:
         """Let the tenant "" take part: its deque has lines."""
@@ -102,6 +107,15 @@ class FairSharing:
             tenant.start = self._virtual
             self._pushes += 1
             heapq.heappush(self._heap, (tenant.start, self._pushes, tenant))
+            if len(self._tenants) > self._max_known:
+                self._forget_idle(tenant)
         elif not tenant and tenant.start < self._virtual:
             tenant.start = self._virtual
         return tenant
+
+    def _forget_idle(self, newest: TenantLines) -> None:
+        """Forget all tenants without lines: of very many that sent once, none is ahead of the others."""
+        self._heap = [entry for entry in self._heap if entry[2] or entry[2] is newest]
+        heapq.heapify(self._heap)
+        self._tenants = {tenant.name: tenant for _, _, tenant in self._heap}
+        self._max_known = max(2 * len(self._tenants), MIN_KNOWN)

@@ -37,6 +37,7 @@ class RequestQueue:
     """
 
     __slots__ = (
+        "_average_s",
         "_deferred",
         "_deferred_bytes",
         "_floor",
@@ -45,8 +46,9 @@ class RequestQueue:
         "_peeked",
         "_plain",
         "_urgent",
+        "_urgent_before_s",
         "_urgent_had_turn",
-        "_urgent_until_s",
+        "_usual_max_s",
         "_wall_clock",
         "added",
         "answered_after_s",
@@ -81,7 +83,7 @@ class RequestQueue:
         self._floor = DeferredFloor(deferred_floor)
         self._order = count()
         self._urgent_had_turn = False
-        self._urgent_until_s = -inf
+        self._urgent_before_s = -inf
         self.size_bytes = 0
         self.held_bytes = 0
         """The caller subtracts a request's bytes when it comes to its end."""
@@ -97,6 +99,9 @@ class RequestQueue:
         """The request that `peek` returned last is a deferred one, which leaves a reserve to immediate ones."""
         self.answered_after_s = -inf
         """What to add to `now` for the moment, in wall clock, at which a line that is sent then has its answer."""
+        self._usual_max_s = 0.0
+        self._average_s = 0.0
+        """How long answers take."""
         self.deadlines = DeadlineBook()
         """Those of deferred lines that were not sent yet. A reader that keeps lines elsewhere adds theirs, and discards
         each before it adds the line to the queue."""
@@ -165,7 +170,9 @@ class RequestQueue:
         attempt.size_bytes = size_bytes = len(request.text) + len(request.body)
         self.size_bytes += size_bytes
         self.held_bytes += size_bytes
-        self._class_of(attempt).first.appendleft(attempt)
+        work = self._class_of(attempt)
+        work.first.appendleft(attempt)
+        self._count_deadline(work, request.terms.deadline_s)
 
     def add_retry(self, attempt: Attempt, due_s: float, *, has_failed: bool = False) -> None:
         """Queue a request that goes again at `due_s` (monotonic seconds) or later."""
@@ -195,13 +202,19 @@ class RequestQueue:
         """Queue the request that `peek(now)` returned for `due_s`: others may go meanwhile."""
         self.add_retry(self._remove(now, 0.0), due_s)
 
-    def promote(self, until_s: float, max_lines: int) -> None:
-        """Make deferred lines urgent that have a deadline up to `until_s` (wall clock), the earliest ones first; they
-        take turns with immediate ones then. Retries of such lines are urgent, too.
+    def expect_answers(self, now: float, average_s: float, usual_max_s: float) -> None:
+        """Tell how long answers take: a line whose answer would come too late goes behind those that can be in time."""
+        self._average_s, self._usual_max_s = average_s, usual_max_s
+        self.answered_after_s = self._wall_clock() - now + usual_max_s
+
+    def promote(self, before_s: float, max_lines: int, now: float) -> None:
+        """Make deferred lines urgent that have a deadline before that moment (wall clock), the earliest ones first, so
+        that `max_lines` are: they take turns with immediate ones then. Retries of such lines are urgent, too.
         """
-        self._urgent_until_s = until_s
-        for attempt in self._deferred.take_urgent(until_s, max_lines):
-            self._urgent.add(attempt, next(self._order))
+        self._urgent_before_s = before_s
+        answered_s = now + self.answered_after_s
+        for attempt in self._deferred.take_dated(before_s, max_lines - len(self._urgent), answered_s):
+            self._urgent.add(attempt, next(self._order), inf)
 
     def recall(self, model: str, now: float) -> None:
         """Make retries for a model due at once."""
@@ -242,18 +255,23 @@ class RequestQueue:
         if not terms.is_deferred:
             return self._immediate
         self._deferred_bytes += attempt.size_bytes
-        return self._urgent if terms.deadline_s <= self._urgent_until_s else self._deferred
+        return self._urgent if terms.deadline_s < self._urgent_before_s else self._deferred
 
     def _add_with_terms(self, attempt: Attempt) -> None:
         work, deadline_s = self._class_of(attempt), attempt.request.terms.deadline_s
-        work.add(attempt, next(self._order))
-        if work is self._immediate:
-            self.added += 1
-        elif deadline_s < inf:
+        has_little_time = deadline_s < inf and deadline_s < self._wall_clock() + self._usual_max_s
+        work.add(attempt, next(self._order), self._usual_max_s - self._average_s if has_little_time else 0.0)
+        self.added += work is self._immediate
+        self._count_deadline(work, deadline_s)
+
+    def _count_deadline(self, work: WorkClass, deadline_s: float) -> None:
+        if deadline_s < inf and work is not self._immediate:
             self.deadlines.add(deadline_s, self._wall_clock())
 
     def _peek_classes(self, now: float) -> Attempt | None:
         answered_s = now + self.answered_after_s
+        if self._urgent:
+            self._give_back_hopeless(answered_s - self._usual_max_s + self._average_s)
         may_retry_failed = self._may_retry_failed(now)
         for is_probe in (True, False) if self.is_probing else (False,):
             for work in self._classes():
@@ -264,6 +282,11 @@ class RequestQueue:
                     return attempt
         self.is_spare = False
         return None
+
+    def _give_back_hopeless(self, answered_s: float) -> None:
+        """Let urgent lines wait with the deferred ones that have no chance to make their deadline any more."""
+        for attempt in self._urgent.take_dated(answered_s, len(self._urgent)):
+            self._deferred.add(attempt, next(self._order))
 
     def _remove(self, now: float, cost: float) -> Attempt:
         """Remove the request that `peek(now)` returns, and charge its tenant."""

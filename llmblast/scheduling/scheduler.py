@@ -166,7 +166,7 @@ class Scheduler:
         finding = endpoint.on_outcome(attempt, outcome, now)
         if outcome is ANSWERED:
             if not self.queue.is_plain:
-                self._deferral.answer_time.record(now - attempt.sent_s)
+                self._deferral.answer_time.record(now - attempt.sent_s, attempt.in_flight)
             self.queue.held_bytes -= attempt.size_bytes
             self.queue.budget.earned += EARNED_PER_ANSWER
             if self.queue.is_outage:
@@ -353,7 +353,7 @@ class Scheduler:
     def _look(self, now: float) -> None:
         """Bring up to date what the order in the queue depends on."""
         if not self.queue.is_plain and now >= self._deferral.next_look_s:
-            self._deferral.look(self.enabled, self.in_flight, now)
+            self._deferral.look(self.enabled, now)
         if self._has_trouble:
             self._look_at_trouble()
 

@@ -46,18 +46,18 @@ class SlotReserve:
             kept = ceil(self._fixed / parts)
         return slots.free > min(kept, slots.slots - 1)
 
-    def learn(self, per_second: float, burst: int, freed_per_s: float, pace_per_s: float) -> None:
-        """Learn from the arrivals of immediate lines, the slots that become free each second, and the rate at which
-        requests may go.
+    def learn(self, per_second: float, burst: int, turnover_per_s: float, pace_per_s: float) -> None:
+        """Learn from the arrivals of immediate lines. `turnover_per_s` are the requests that all slots serve each
+        second, `pace_per_s` those that the rates allow.
 
-        The reserve covers what arrives until the next slot is free, and of a burst as much as may go while slots become
-        free more slowly than that. Where the rate is what holds requests back, that is next to nothing.
+        The reserve covers what arrives until the next slot is free, and as much of a burst as may go before others have
+        ended. Where the rates hold requests back and not the slots, there are free ones anyway.
         """
-        if not per_second or not freed_per_s:
+        if not per_second or turnover_per_s == inf:
             self.learned = 0
             return
-        burst_part = burst if pace_per_s == inf else ceil(burst * max(0.0, 1.0 - freed_per_s / pace_per_s))
-        self.learned = max(poisson_quantile(per_second / freed_per_s), burst_part)
+        burst_part = burst * (1.0 - min(turnover_per_s / pace_per_s, 1.0))
+        self.learned = max(poisson_quantile(per_second / turnover_per_s), ceil(burst_part))
 
 
 def poisson_quantile(mean: float) -> int:

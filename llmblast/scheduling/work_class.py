@@ -85,7 +85,7 @@ class WorkClass:
         return sum(level.waiting_of(tenant) for level in self._levels.values())
 
     def late_of(self, tenant: str, answered_s: float) -> int:
-        """Return how many new lines of a tenant can no longer make their deadline."""
+        """Return how many new lines of a tenant are late; see `peek`."""
         return sum(level.late_of(tenant, answered_s) for level in self._levels.values())
 
     def take_last(self, tenant: str, count: int) -> list[Attempt]:
@@ -99,8 +99,8 @@ class WorkClass:
         self._drop_levels()
         return taken
 
-    def add(self, attempt: Attempt, order: int) -> None:
-        """Add a line that was read."""
+    def add(self, attempt: Attempt, order: int, grace_s: float = 0.0) -> None:
+        """Add a line that was read; see `TenantLines.add`."""
         terms = attempt.request.terms
         is_plain = is_plain_in_class(terms)
         if is_plain and not self.priorities:
@@ -109,11 +109,7 @@ class WorkClass:
         self._others += not is_plain
         if self.plain and not self.priorities:
             self._level(0).wake_plain()
-        self._level(terms.priority).add(attempt, order)
-
-    def add_first(self, attempt: Attempt) -> None:
-        """Add a line that goes before those that were read."""
-        self.first.appendleft(attempt)
+        self._level(terms.priority).add(attempt, order, grace_s)
 
     def add_retry(self, due_s: float, order: int, attempt: Attempt, *, has_failed: bool) -> None:
         """Add a request that goes again at `due_s` or later."""
@@ -162,13 +158,17 @@ class WorkClass:
         found = self._next_tenant()
         return None if found is None else found[1].peek(-inf)
 
-    def take_urgent(self, until_s: float, max_lines: int) -> list[Attempt]:
-        """Remove and return new lines with a deadline up to `until_s`, the earliest ones first."""
+    def take_dated(self, before_s: float, max_lines: int, answered_s: float = -inf) -> list[Attempt]:
+        """Remove and return new lines with a deadline before that moment, the earliest ones first, but for late ones;
+        see `peek`.
+        """
         taken: list[Attempt] = []
         tenants = [tenant for level in self._levels.values() for tenant in level.tenants()]
+        for tenant in tenants:
+            tenant.put_late_aside(answered_s)
         while len(taken) < max_lines and tenants:
             tenant = min(tenants, key=lambda each: each.earliest_s)
-            if tenant.earliest_s > until_s:
+            if tenant.earliest_s >= before_s:
                 break
             taken.append(tenant.pop())
         self._others -= len(taken)
