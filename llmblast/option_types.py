@@ -53,6 +53,7 @@ class StreamOptions(TypedDict, total=False):
     concurrency: Number
     route: Route | None
     hedge: str | None
+    warm_prefix: str | None
     max_attempts: Number
     timeout: Number
     connect_timeout: Number

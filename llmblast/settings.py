@@ -401,6 +401,15 @@ class Settings(RateSettings):
         metavar="QUANTILE",
     )
 
+    warm_prefix: Name = option(
+        "auto",
+        "--warm-prefix",
+        "Endpoints",
+        "Of lines with the same long start, or with the same FIELD, send one ahead and the others to the same "
+        "endpoint, whose cache has it then: auto, off or FIELD.",
+        metavar="auto|off|FIELD",
+    )
+
     burst: SecondsOrZero = option(
         0.0, "--burst", "Limits", "Seconds of unused rate that may be used later; 0 spaces requests evenly."
     )

@@ -22,6 +22,7 @@ from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.job.hedging import Hedging
 from llmblast.job.input_reader import InputReader, make_parser
 from llmblast.job.learned_limits import keep_limits, known_limits
+from llmblast.job.line_prefixes import make_prefix_finder
 from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.record_keys import RecordKeys
 from llmblast.job.result_queue import ResultQueue
@@ -221,6 +222,7 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
         fence=fence,
         report_defect=opened.defects.report,
         answer_rules=rules,
+        prefixes=make_prefix_finder(settings.warm_prefix),
     )
 
     def keep() -> None:

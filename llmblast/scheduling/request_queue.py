@@ -25,6 +25,7 @@ class RequestQueue:
         "_order",
         "_retries",
         "budget",
+        "held",
         "held_bytes",
         "is_outage",
         "is_probing",
@@ -42,6 +43,8 @@ class RequestQueue:
         self.size_bytes = 0
         self.held_bytes = 0
         """The caller subtracts a request's bytes when it comes to its end."""
+        self.held = 0
+        """Requests that wait for a reply to another one, outside of the queue; see `hold`."""
         self.retried = 0
         """Requests that were sent again."""
         self.is_outage = False
@@ -50,9 +53,10 @@ class RequestQueue:
         """Every endpoint is held back: new requests go first, and the one that was read last before all."""
 
     def __len__(self) -> int:
-        return len(self._retries) + len(self._failed) + len(self._immediate) + len(self._deferred)
+        return self.held + len(self._retries) + len(self._failed) + len(self._immediate) + len(self._deferred)
 
     def __bool__(self) -> bool:
+        """Return whether anything may be sent, now or later; requests that are held do not count."""
         return bool(self._immediate or self._retries or self._failed or self._deferred)
 
     def add(self, attempt: Attempt) -> None:
@@ -69,10 +73,25 @@ class RequestQueue:
     def add_next(self, attempt: Attempt) -> None:
         """Queue a request that goes before those that were read, such as one that asks again for an answer."""
         request = attempt.request
-        self._immediate.appendleft(attempt)
+        (self._deferred if request.terms.is_deferred else self._immediate).appendleft(attempt)
         attempt.size_bytes = size_bytes = len(request.text) + len(request.body)
         self.size_bytes += size_bytes
         self.held_bytes += size_bytes
+
+    def hold(self, attempt: Attempt) -> None:
+        """Count a request that waits outside of the queue as queued, until `add_held` brings it back."""
+        request = attempt.request
+        attempt.size_bytes = size_bytes = len(request.text) + len(request.body)
+        self.held += 1
+        self.size_bytes += size_bytes
+        self.held_bytes += size_bytes
+
+    def add_held(self, attempt: Attempt) -> None:
+        """Queue a request that was held: it goes before those of its class that were read."""
+        self.held -= 1
+        self.size_bytes -= attempt.size_bytes
+        self.held_bytes -= attempt.size_bytes
+        self.add_next(attempt)
 
     def add_retry(self, attempt: Attempt, due_s: float, *, has_failed: bool = False) -> None:
         """Queue a request that goes again at `due_s` (monotonic seconds) or later."""
