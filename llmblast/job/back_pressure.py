@@ -34,6 +34,7 @@ class BackPressure:
     def __init__(self, sink: Sink, queue: RequestQueue, max_in_flight: int) -> None:
         self._sink = sink
         self._queue = queue
+        self.max_in_flight = max_in_flight
         self._max_queued = max(max_in_flight * QUEUED_PER_SLOT, MIN_QUEUED)
         self._has_room = asyncio.Event()
         self.reader_waiting = False

@@ -73,7 +73,6 @@ class Engine:
         self._sink = sink
         self._counters = counters
         self._clock = clock
-        self._max_in_flight = max_in_flight
         self._pressure = BackPressure(sink, scheduler.queue, max_in_flight)
         self._warm = None if prefixes is None else WarmPrefixes(prefixes, scheduler.queue, clock, max_in_flight)
         self._hedges = HedgedSends(hedging, scheduler, counters, clock, fence, on_slot_free=self.dispatch_ready)
@@ -290,7 +289,7 @@ class Engine:
             return None
         next_attempt, next_endpoint = dispatch
         is_sent = self._sender.try_send(next_attempt, next_endpoint)
-        if self._scheduler.in_flight < self._max_in_flight and self._scheduler.queue:
+        if self._scheduler.in_flight < self._pressure.max_in_flight and self._scheduler.queue:
             self.dispatch_ready()
         return None if is_sent else dispatch
 

@@ -17,7 +17,9 @@ class Recent:
         self._young: dict[object, Prefix] = {}
         self._old: dict[object, Prefix] = {}
 
-    def __len__(self) -> int:
+    @property
+    def known(self) -> int:
+        """Return how many keys are known."""
         return len(self._young) + len(self._old)
 
     def get(self, key: object) -> Prefix | None:
