@@ -74,7 +74,9 @@ class Engine:
         self._counters = counters
         self._clock = clock
         self._pressure = BackPressure(sink, scheduler.queue, max_in_flight)
-        self._warm = None if prefixes is None else WarmPrefixes(prefixes, scheduler.queue, clock, max_in_flight)
+        self._warm = (
+            None if prefixes is None else WarmPrefixes(prefixes, scheduler.queue, clock, wall_clock, max_in_flight)
+        )
         self._hedges = HedgedSends(hedging, scheduler, counters, clock, fence, on_slot_free=self.dispatch_ready)
         line_ends = LineEnds(scheduler, sink, counters, gives_up, self._hedges, fence)
         self._handler = ResponseHandler(

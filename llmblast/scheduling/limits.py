@@ -196,6 +196,16 @@ class Concurrency(Limit):
         """Return whether every slot is taken."""
         return self._taken >= self._slots
 
+    @property
+    def slots(self) -> int:
+        """Return how many requests may be in flight at present."""
+        return self._slots
+
+    @property
+    def free(self) -> float:
+        """Return the slots that are not taken."""
+        return self._slots - self._taken
+
     def to_fixed(self, in_flight: int) -> "Concurrency":
         """Return a plain limit at the configured number, with that many slots taken."""
         plain = Concurrency(self.name, self.max_slots)

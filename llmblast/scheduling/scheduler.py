@@ -6,21 +6,24 @@ until `wake_at`, or until a slot, a settlement or new work changes the answer.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from llmblast.models import NO_TOKENS, Attempt, RateLimitInfo, Request, Tokens
 from llmblast.scheduling.affinity import choose_for, record_send
+from llmblast.scheduling.deferral import Deferral
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.even_rate import EvenRate
 from llmblast.scheduling.head_wait import HeadWait, Holder
 from llmblast.scheduling.limit_set import LimitSet
 from llmblast.scheduling.limits import Limit
 from llmblast.scheduling.outcomes import ANSWERED, Finding, Kind, SendOutcome
-from llmblast.scheduling.request_queue import RequestQueue
+from llmblast.scheduling.request_queue import DEFAULT_FLOOR, NO_SHARES, RequestQueue
 from llmblast.scheduling.request_rate import RequestRate
 from llmblast.scheduling.retry_budget import EARNED_PER_ANSWER
 from llmblast.scheduling.routes import Route
+from llmblast.scheduling.slot_reserve import SlotReserve
 from llmblast.scheduling.tokens import max_tokens_of
 
 RECALLED_S = 0.05
@@ -36,10 +39,24 @@ come too close to it.
 
 
 class Scheduler:
-    """Takes requests from the queue, returns (attempt, endpoint). `now` is always monotonic seconds."""
+    """Takes requests from the queue, returns (attempt, endpoint). `now` is always monotonic seconds.
 
-    def __init__(self, run_limits: LimitSet, endpoints: Sequence[Endpoint], route: Route) -> None:
-        self.queue = RequestQueue()
+    `shares` are the weights of tenants; `deferred_floor` is the share of all sends that deferred lines get at least.
+    `reserve` are the slots that these leave to immediate ones: a share below 1, or a number; None learns it.
+    """
+
+    def __init__(
+        self,
+        run_limits: LimitSet,
+        endpoints: Sequence[Endpoint],
+        route: Route,
+        *,
+        shares: Mapping[str, float] = NO_SHARES,
+        deferred_floor: float = DEFAULT_FLOOR,
+        reserve: float | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.queue = RequestQueue(shares, deferred_floor, wall_clock)
         self.endpoints = tuple(endpoints)
         self.enabled = self.endpoints
         """Those that are not disabled."""
@@ -60,6 +77,7 @@ class Scheduler:
         self._wait = HeadWait()
         self._paced_until_s = -math.inf
         self._has_trouble = False
+        self._deferral = Deferral(self.queue, run_limits, SlotReserve(reserve), wall_clock)
 
     def __repr__(self) -> str:
         return f"Scheduler({len(self.queue)} queued, {self.in_flight} in flight, {self._wait})"
@@ -75,8 +93,8 @@ class Scheduler:
         """
         if now < self._paced_until_s:
             return None
-        if self._has_trouble:
-            self._look_at_trouble()
+        if self._has_trouble or not self.queue.is_plain:
+            self._look(now)
         while True:
             attempt = self.queue.peek(now)
             if attempt is None:
@@ -85,6 +103,8 @@ class Scheduler:
             tokens = self._estimate(attempt.request) if self.counts_tokens else NO_TOKENS
             if not self.run_limits.is_ready(tokens, now):
                 self._wait_for(*self.run_limits.last_ready(tokens, now), now)
+                return None
+            if self.queue.is_spare and self._waits_for_spare_slot(attempt, now):
                 return None
             endpoint = self._find_endpoint(attempt, tokens, now)
             if endpoint is not None:
@@ -100,7 +120,7 @@ class Scheduler:
             return None
         if self._wait.holder is not None:
             self._hold(None, now, now)
-        self.queue.pop(now)
+        self.queue.pop(now, tokens[0] if self.counts_tokens else 1.0)
         self._pay(attempt, endpoint, tokens, now)
         if self._slots is not None and self._slots.is_full and self.queue:
             self._wait.hold(self._slots, now)  # at full load nothing asks before a slot is free again
@@ -119,6 +139,8 @@ class Scheduler:
             return None
         tried = attempt.failed_on | endpoint.bit
         usable = [other for other in self.usable_for(attempt) if not tried & other.bit]
+        if attempt.request.terms.is_deferred:
+            usable = list(self._deferral.spare_endpoints(usable))
         ready = [other for other in usable if _is_ready(other, attempt, tokens, now)]
         if not ready:
             return None
@@ -144,6 +166,8 @@ class Scheduler:
         """Record how a send ended; see `Endpoint.on_outcome`."""
         finding = endpoint.on_outcome(attempt, outcome, now)
         if outcome is ANSWERED:
+            if not self.queue.is_plain:
+                self._deferral.answer_time.record(now - attempt.sent_s, attempt.in_flight)
             self.queue.held_bytes -= attempt.size_bytes
             self.queue.budget.earned += EARNED_PER_ANSWER
             if self.queue.is_outage:
@@ -196,6 +220,10 @@ class Scheduler:
         if self.queue and self._wait.holder is not self._wait.output:
             self._paced_until_s = -math.inf
             self._wait.hold(self._wait.output, now)
+
+    def end_immediate(self) -> None:
+        """Keep no slots for immediate lines any more: all of them were read."""
+        self._deferral.expects_immediate = False
 
     def disable(self, endpoint: Endpoint, reason: str) -> None:
         """Send nothing to this endpoint any more."""
@@ -281,7 +309,7 @@ class Scheduler:
     def _find_endpoint(self, attempt: Attempt, tokens: Tokens, now: float) -> Endpoint | None:
         request = attempt.request
         is_plain = not (attempt.refused_by or request.closed_to) and request.model is None
-        usable = self.enabled if is_plain else self.usable_for(attempt)
+        usable = self.enabled if is_plain and not self.queue.is_spare else self._candidates(attempt)
         if len(usable) == 1:
             (endpoint,) = usable
             return endpoint if _is_ready(endpoint, attempt, tokens, now) else None
@@ -294,6 +322,25 @@ class Scheduler:
             return choose_for(attempt.prefix, request, ready, self.enabled, self._route)
         return self._route(ready, attempt.request, self.enabled)
 
+    def _candidates(self, attempt: Attempt) -> Sequence[Endpoint]:
+        """Return the endpoints that may take the head of the queue; it leaves a reserve of slots if it can wait."""
+        usable = self.usable_for(attempt)
+        return self._deferral.spare_endpoints(usable) if self.queue.is_spare else usable
+
+    def _waits_for_spare_slot(self, attempt: Attempt, now: float) -> bool:
+        """Return whether a deferred line has to wait until more slots are free than the reserve. An immediate one that
+        arrives meanwhile is the head at once.
+        """
+        if not self._deferral.keeps_slots:
+            return False
+        usable = self.usable_for(attempt)
+        if not usable or self._deferral.spare_endpoints(usable):
+            return False
+        due_s = self.queue.next_due_s(now)
+        wake_at = self._deferral.next_look_s
+        self._hold(self._slots or usable[0].limits.concurrency, min(wake_at, due_s) if due_s > now else wake_at, now)
+        return True
+
     def _park(self, attempt: Attempt, tokens: Tokens, now: float) -> bool:
         """Put a line aside that waits for its model, or for the endpoints that have not refused it, where others may go
         at this moment. Return whether that was so.
@@ -302,11 +349,18 @@ class Scheduler:
             return False
         moments = (
             max(endpoint.limits.last_ready(tokens, now)[0], endpoint.model_ready_at(attempt.request.model, now))
-            for endpoint in self.usable_for(attempt)
+            for endpoint in self._candidates(attempt)
         )
         due_s = min(moments, default=now)
         self.queue.park(min(max(due_s, now + PARKED_S), now + MAX_PARKED_S), now)
         return True
+
+    def _look(self, now: float) -> None:
+        """Bring up to date what the order in the queue depends on."""
+        if not self.queue.is_plain and now >= self._deferral.next_look_s:
+            self._deferral.look(self.enabled, now)
+        if self._has_trouble:
+            self._look_at_trouble()
 
     def _look_at_trouble(self) -> None:
         held = [endpoint.is_held for endpoint in self.enabled]
@@ -314,13 +368,14 @@ class Scheduler:
         self.queue.is_probing = bool(held) and all(held)
 
     def _wait_for_an_endpoint(self, attempt: Attempt, tokens: Tokens, now: float) -> None:
-        waits = [endpoint.limits.last_ready(tokens, now) for endpoint in self.usable_for(attempt)]
+        usable = self._candidates(attempt)
+        waits = [endpoint.limits.last_ready(tokens, now) for endpoint in usable]
         if not waits:
             self._hold(None, math.inf, now)
             return
         at, limit = min(waits, key=lambda wait: wait[0])
         if at <= now:  # the line's own model is held back
-            at = min(endpoint.model_ready_at(attempt.request.model, now) for endpoint in self.usable_for(attempt))
+            at = min(endpoint.model_ready_at(attempt.request.model, now) for endpoint in usable)
             at = min(at, now + MAX_PARKED_S)
         self._wait_for(at, limit, now)
 

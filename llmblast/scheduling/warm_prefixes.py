@@ -34,12 +34,18 @@ class WarmPrefixes:
     """Stands before the queue: holds the lines that follow others. `max_in_flight` is that of the run."""
 
     def __init__(
-        self, finder: PrefixFinder, queue: RequestQueue, clock: Callable[[], float], max_in_flight: int
+        self,
+        finder: PrefixFinder,
+        queue: RequestQueue,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        max_in_flight: int,
     ) -> None:
         self._finder = finder
         self._least_bytes = finder.least_bytes
         self._queue = queue
         self._clock = clock
+        self._wall_clock = wall_clock
         self._max_in_flight = max_in_flight
         self._budget = IdleBudget(max_in_flight)
         self._due: deque[tuple[float, Prefix]] = deque()
@@ -115,7 +121,10 @@ class WarmPrefixes:
         return not prefix.is_ahead and leader.sent_s == 0.0 and going > self._max_in_flight
 
     def _may_hold(self, attempt: Attempt) -> bool:
-        if attempt.request.terms.is_deferred:
+        terms = attempt.request.terms
+        if terms.deadline_s < inf and terms.deadline_s < self._wall_clock() + MAX_HOLD_S:
+            return False
+        if terms.is_deferred:
             if not self._has_deferred:
                 self._has_deferred = True
                 self.release_all()
@@ -124,7 +133,7 @@ class WarmPrefixes:
 
     def _lead(self, prefix: Prefix, attempt: Attempt) -> None:
         prefix.leader, prefix.is_ahead = attempt, True
-        self._queue.add_next(attempt)
+        self._queue.add_ahead(attempt)
 
     def _hold(self, prefix: Prefix, attempt: Attempt, now: float) -> None:
         self._queue.hold(attempt)

@@ -42,7 +42,7 @@ class Run:
     def __init__(self, max_in_flight: int = 8) -> None:
         self.now = 1000.0
         self.queue = RequestQueue()
-        self.warm = WarmPrefixes(make_finder(), self.queue, lambda: self.now, max_in_flight)
+        self.warm = WarmPrefixes(make_finder(), self.queue, lambda: self.now, lambda: self.now, max_in_flight)
         self.sent: dict[int, Attempt] = {}
 
     def add(self, *attempts: Attempt) -> "Run":
