@@ -7,7 +7,8 @@
 `prompts` is the path of a JSONL file, a pattern such as `data/*.jsonl`, a URL, or a list of these: of Path objects,
 or of strings that all end like a file of prompts, such as `a.jsonl` and `b.jsonl.gz`. Else `prompts` is any iterable
 or asynchronous iterable of strings (one user message each) and dicts (what a line of such a file may hold). A plain
-iterable is read on the event loop: one that waits, for a database say, should be asynchronous. `endpoints` are URLs
+iterable is read on the event loop: one that waits, for a database say, should be asynchronous. `deferred` are further
+prompts of any of these forms, which use what the others leave of the limits. `endpoints` are URLs
 as `--url` takes them, dicts, or EndpointSettings. All other keywords are settings of the run by their names, and
 `config` is a file of them; the variables LLMBLAST_... are not read.
 
@@ -33,7 +34,7 @@ from llmblast.errors import (
     StoppedError,
     UsageError,
 )
-from llmblast.input_paths import expand_inputs, recorded_input
+from llmblast.input_paths import DEFERRED_PROMPTS, expand_inputs, recorded_input
 from llmblast.option_types import RunOptions, StreamOptions
 from llmblast.results import EndpointSummary, Result, RunSummary
 from llmblast.running import Running, Stoppable
@@ -88,7 +89,11 @@ _ERRORS: Mapping[ExitCode, type[LlmblastError]] = {
 
 
 def stream(
-    prompts: Prompts, *, endpoints: Endpoints = None, **settings: Unpack[StreamOptions]
+    prompts: Prompts,
+    *,
+    endpoints: Endpoints = None,
+    deferred: Prompts | None = None,
+    **settings: Unpack[StreamOptions],
 ) -> AsyncGenerator[Result, None]:
     """Return an asynchronous iterator over the results, as they finish. No file is written.
 
@@ -98,11 +103,17 @@ def stream(
     Raises UsageError at once. The iterator raises, behind the results, what `prompts` raises, and a LlmblastError where
     the run ended before its time: RefusedError, GaveUpError, StoppedError, InputDamagedError, DefectError.
     """
-    plan = _make_plan(prompts, endpoints, settings, in_memory=True)
+    plan = _make_plan(prompts, deferred, endpoints, settings, in_memory=True)
     return stream_plan(plan)
 
 
-async def run_async(prompts: Prompts, *, endpoints: Endpoints = None, **settings: Unpack[RunOptions]) -> RunSummary:
+async def run_async(
+    prompts: Prompts,
+    *,
+    endpoints: Endpoints = None,
+    deferred: Prompts | None = None,
+    **settings: Unpack[RunOptions],
+) -> RunSummary:
     """Run a whole job, and return how it ended.
 
     With `save=FILE` the records go to files, as on the command line: what they hold already is not sent again. Without,
@@ -111,7 +122,7 @@ async def run_async(prompts: Prompts, *, endpoints: Endpoints = None, **settings
     Raises UsageError, InputMissingError and OutputBlockedError before anything is sent, and what `prompts` raises.
     """
     in_memory = settings.get("save") is None
-    plan = _make_plan(prompts, endpoints, settings, in_memory=in_memory)
+    plan = _make_plan(prompts, deferred, endpoints, settings, in_memory=in_memory)
     running, queue = _start(plan)
     results: list[Result] = []
     try:
@@ -127,7 +138,13 @@ async def run_async(prompts: Prompts, *, endpoints: Endpoints = None, **settings
     return replace(summary, results=tuple(results))
 
 
-def run(prompts: Prompts, *, endpoints: Endpoints = None, **settings: Unpack[RunOptions]) -> RunSummary:
+def run(
+    prompts: Prompts,
+    *,
+    endpoints: Endpoints = None,
+    deferred: Prompts | None = None,
+    **settings: Unpack[RunOptions],
+) -> RunSummary:
     """Do what `run_async` does, on an event loop of its own. Raises UsageError where a loop runs in this thread."""
     with suppress(RuntimeError):
         asyncio.get_running_loop()
@@ -136,7 +153,7 @@ def run(prompts: Prompts, *, endpoints: Endpoints = None, **settings: Unpack[Run
             "write await llmblast.run_async(...)"
         )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(run_async(prompts, endpoints=endpoints, **settings))
+        return runner.run(run_async(prompts, endpoints=endpoints, deferred=deferred, **settings))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -161,16 +178,22 @@ class Plan:
     """The prompts are the answers of an earlier stage."""
     name: str = ""
     """The name of the stage, in a pipeline."""
+    deferred: Iterable[object] | AsyncIterable[object] | None = None
+    """Prompts that may wait, unless the settings name a file of them."""
 
 
-def _make_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, object], *, in_memory: bool) -> Plan:
+def _make_plan(
+    prompts: object, deferred: object, endpoints: Endpoints, options: Mapping[str, object], *, in_memory: bool
+) -> Plan:
     try:
-        return _check_plan(prompts, endpoints, options, in_memory=in_memory)
+        return _check_plan(prompts, deferred, endpoints, options, in_memory=in_memory)
     except LlmblastError as error:
         raise type(error)(in_python(str(error))) from None
 
 
-def _check_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, object], *, in_memory: bool) -> Plan:
+def _check_plan(
+    prompts: object, deferred: object, endpoints: Endpoints, options: Mapping[str, object], *, in_memory: bool
+) -> Plan:
     from llmblast.job.start import check_answers, check_endpoints, run_preflight_checks  # noqa: PLC0415 -- only runs need it
 
     environ = run_environment()
@@ -179,6 +202,9 @@ def _check_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, obj
     config = flags.pop("config", None)
     paths_of_input = paths_in(prompts)
     flags["input"] = _PROMPTS if paths_of_input is None else paths_of_input
+    deferred_paths = paths_in(deferred)
+    if deferred is not None:
+        flags["deferred"] = DEFERRED_PROMPTS if deferred_paths is None else deferred_paths
     flags["endpoints"] = endpoint_specs(endpoints)
     paths = {name: os.fspath(value) for name, value in flags.items() if isinstance(value, os.PathLike)}
     settings = load({**flags, **paths}, None if config is None else os.fspath(config), environ)  # type: ignore[call-overload] # else a TypeError
@@ -189,9 +215,14 @@ def _check_plan(prompts: object, endpoints: Endpoints, options: Mapping[str, obj
         settings = check_answers(settings)
     else:
         settings = run_preflight_checks(settings)
-    if paths_of_input is None:
-        return Plan(settings, environ, as_iterable(prompts), in_memory, {})
-    return Plan(settings, environ, None, in_memory, order_of(settings))
+    return Plan(
+        settings,
+        environ,
+        as_iterable(prompts) if paths_of_input is None else None,
+        in_memory,
+        order_of(settings),
+        deferred=None if deferred is None or deferred_paths is not None else as_iterable(deferred),
+    )
 
 
 def run_environment() -> dict[str, str]:
@@ -201,8 +232,8 @@ def run_environment() -> dict[str, str]:
 
 def order_of(settings: Settings) -> Mapping[str | None, int]:
     """Return the places of the files among the inputs. Raises InputMissingError."""
-    files = map(recorded_input, expand_inputs(settings.input, follow=settings.follow))
-    return {file: place for place, file in reversed([*enumerate(files)])}
+    paths = expand_inputs(settings.input, follow=settings.follow) + expand_inputs(settings.deferred)
+    return {file: place for place, file in reversed([*enumerate(map(recorded_input, paths))])}
 
 
 def paths_in(prompts: object) -> list[str] | None:
@@ -310,7 +341,13 @@ async def _run_plan(
     defects = make_defects(plan.settings, plan.environ, "run", log_message)
     try:
         async with build_pipeline(
-            plan.settings, plan.environ, defects, prompts=plan.prompts, results=queue, after_stage=plan.after_stage
+            plan.settings,
+            plan.environ,
+            defects,
+            prompts=plan.prompts,
+            deferred=plan.deferred,
+            results=queue,
+            after_stage=plan.after_stage,
         ) as pipeline:
             for note in pipeline.notes:
                 log_message(note)

@@ -10,6 +10,8 @@ from llmblast.errors import InputMissingError, UsageError
 
 STDIN = "-"
 STDIN_NAME = "standard input"
+DEFERRED_PROMPTS = "the deferred prompts"
+"""The name of prompts of the Python API that may wait, in results, too."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
@@ -40,6 +42,8 @@ def expand_inputs(given: Sequence[str], *, follow: bool = False) -> list[str]:
     A name with `*`, `?` or `[` is a pattern, unless a file has that very name. With `follow`, the last input must be a
     file. Raises InputMissingError for a pattern without a match, and UsageError.
     """
+    if follow and not given:
+        raise UsageError("--follow: no input is named that could grow: name a file, or leave --follow out")
     paths: list[str] = []
     for name in given:
         paths += _files_of(name) if is_pattern(name) else [name]

@@ -160,7 +160,8 @@ class Request(Line):
     """Bytes of its body that are media as base64, and"""
     image_tokens: Final[float]
     """what these cost, as far as that is known."""
-    terms: Final[Terms]
+    terms: Terms
+    """The parser of requests sets them."""
     output_format: Final[str]
     headers: Final[Mapping[str, str] | None]
     """Headers that the line itself sets, beside those of the endpoint."""
@@ -168,6 +169,8 @@ class Request(Line):
     """Which of several answers to its line it asks for, from 1; 0 where the line needs one."""
     cache_keys: tuple[bytes, ...]
     """Keys of this request in the cache of answers, by the endpoints that may take it; empty without a cache."""
+    batch: Final[str]
+    """The provider's batch that its line was in, also where the answer does not come from there; empty without one."""
 
     def __init__(
         self,
@@ -193,6 +196,7 @@ class Request(Line):
         headers: Mapping[str, str] | None = None,
         repeat: int = 0,
         cache_keys: tuple[bytes, ...] = (),
+        batch: str = "",
     ) -> None:
         # Not by Line.__init__, which would take 0.3 us more.
         self.number = number  # type: ignore[misc]
@@ -217,6 +221,7 @@ class Request(Line):
         self.headers = headers
         self.repeat = repeat
         self.cache_keys = cache_keys
+        self.batch = batch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -417,6 +422,8 @@ class Reply:
     hide: Callable[[bytes], bytes] | None
     """Takes secrets out of a body that was decoded, or joined of pieces, after the search of the bytes received."""
     read_head: Callable[[bytes], Mapping[bytes, bytes]] | None
+    via: str
+    """How it came, for the record: `batch` through the provider's batch API; empty for a direct reply."""
 
     def __init__(
         self,
@@ -437,6 +444,7 @@ class Reply:
         self.latency_s = latency_s
         self.hide = hide
         self.read_head = read_head
+        self.via = ""
 
     @property
     def headers(self) -> Mapping[bytes, bytes]:

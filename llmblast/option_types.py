@@ -7,7 +7,17 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from llmblast.settings import BodyMode, ChangedSettings, Expect, Format, OutputFormat, RetryErrors, Route, Transport
+from llmblast.settings import (
+    BodyMode,
+    ChangedSettings,
+    Defer,
+    Expect,
+    Format,
+    OutputFormat,
+    RetryErrors,
+    Route,
+    Transport,
+)
 
 Number = float | str | None
 Path = str | os.PathLike[str] | None
@@ -54,6 +64,8 @@ class StreamOptions(TypedDict, total=False):
     route: Route | None
     hedge: str | None
     warm_prefix: str | None
+    by: str | None
+    deadline: Number
     max_attempts: Number
     timeout: Number
     connect_timeout: Number
@@ -82,3 +94,5 @@ class RunOptions(StreamOptions, total=False):
     changed_settings: ChangedSettings | None
     overwrite: bool | None
     force: bool | None
+    defer: Defer | None
+    detach: bool | None

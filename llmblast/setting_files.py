@@ -11,6 +11,7 @@ from llmblast.setting_option import variable_of
 IN_FILES = ("prompt", "system")
 """The settings that a file may hold; `NAME_file` names it."""
 _PAIRS = [pair for name in IN_FILES for pair in ((name, f"{name}_file"), (f"{name}_file", name))]
+_PAIRS += [("by", "deadline"), ("deadline", "by")]
 MAX_BYTES = 16 * 1024 * 1024
 
 

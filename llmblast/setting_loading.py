@@ -237,8 +237,10 @@ def _validate(merged: Mapping[str, Any], places: Places) -> Settings:
     except ValidationError as error:
         raise UsageError(_explain(error.errors()[0], places)) from None
     _check_paths(settings)
-    if not settings.input:
+    if not settings.input and not settings.deferred:
         raise UsageError(f"{places.of(['input'])}: names no file: name one, or leave it out")
+    if settings.by is not None and settings.deadline is not None:
+        raise UsageError("--by and --deadline name the time twice: leave one out")
     if settings.max_errors is not None:
         parse_max_errors(settings.max_errors)
     if settings.stop_if_bad is not None:

@@ -7,10 +7,12 @@ for values that are not allowed, so that no library's wording reaches a person.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, time
 from functools import partial
 from math import isfinite
 from typing import Any
 
+from llmblast.moments import parse_moment
 from llmblast.setting_option import parts_of
 from llmblast.units import DAY_S, parse_count, parse_duration, parse_rate, parse_whole
 
@@ -122,6 +124,17 @@ class TextOrNumber(Text):
         return str(value) if is_number else super().convert(value)
 
 
+class MomentText(Text):
+    """A time, also as TOML has it. The text stays: what it means depends on when the run starts."""
+
+    def convert(self, value: object) -> object:
+        """Return the text of a time. Raises UnitError."""
+        text = str(value) if isinstance(value, datetime | time | int) and not isinstance(value, bool) else value
+        if isinstance(text, str):
+            parse_moment(text, 0.0)
+        return super().convert(text)
+
+
 class NameList(Text):
     """Names, with commas between them in a text."""
 
@@ -204,6 +217,7 @@ RAW_NAME = Text("NAME", is_raw=True, may_be_empty=False)
 NAMES = NameList("NAME[,NAME...]")
 NAME_MAP = NameMap("NAME=FIELD[,...]")
 TEXT_OR_NUMBER = TextOrNumber()
+MOMENT = MomentText("TIME")
 JSON_OBJECT = JsonObject("JSON")
 JSON_FILE = FileOrObject("FILE", is_raw=True, may_be_empty=False)
 COMMAND = Text("COMMAND", is_raw=True, may_be_empty=False)

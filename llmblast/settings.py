@@ -20,6 +20,7 @@ from llmblast.setting_values import (
     FILES,
     JSON_FILE,
     JSON_OBJECT,
+    MOMENT,
     NAME,
     NAME_MAP,
     NAMES,
@@ -71,6 +72,7 @@ ChangedSettings = Literal["stop", "ok"]
 Expect = Literal["json"]
 Route = Literal["weighted", "least-loaded", "fastest"]
 Transport = Literal["lean", "session"]
+Defer = Literal["batch"]
 
 MOCK_SCHEME = "mock"
 API_PATHS: Mapping[str, tuple[str, ...]] = {
@@ -167,7 +169,7 @@ class EndpointSettings(RateSettings):
     `key_refresh` seconds. `auth` is `bearer`, or the header for the key. `proxy` is a URL, or `none` for a direct
     connection in spite of the environment. `ca_file` adds trusted certificates to the system's. `kind` is the API of
     the endpoint, `custom` describes one that llmblast does not know. `unix_socket` is the file at which a server of
-    this machine listens.
+    this machine listens. `defer` sends deferred lines through the endpoint's batch API.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "str_strip_whitespace": True}
@@ -193,6 +195,7 @@ class EndpointSettings(RateSettings):
     client_key: RawName | None = None
     custom: CustomSettings | None = None
     unix_socket: RawName | None = None
+    defer: Defer | None = None
 
     @property
     def is_adaptive(self) -> bool:
@@ -227,6 +230,13 @@ class Settings(RateSettings):
 
     input: Annotated[tuple[str, ...], FILES] = option(
         ("-",), "-i --input --requests_filepath", "Input", "The same as INPUT.", shown_default="-", in_check=True
+    )
+    deferred: Annotated[tuple[str, ...], FILES] = option(
+        (),
+        "--deferred",
+        "Input",
+        "Further file, whose lines may wait: they use what the others leave of the limits. Repeat for several.",
+        in_check=True,
     )
     follow: bool = option(
         False,
@@ -279,9 +289,11 @@ class Settings(RateSettings):
     media_max_bytes: Annotated[int, Ge(1), Lt(2**31)] = option(
         64 * 1024 * 1024, "--media-max-bytes", "Input", "Bytes of all files of one line together.", in_check=True
     )
-    limit: Count | None = option(None, "--limit", "Input", "Read only the first N lines.", in_check=True)
+    limit: Count | None = option(
+        None, "--limit", "Input", "Read only the first N lines, and the first N of --deferred.", in_check=True
+    )
     sample: Count | None = option(
-        None, "--sample", "Input", "Take N random lines of all inputs, by --seed.", in_check=True
+        None, "--sample", "Input", "Take N random lines of all inputs, by --seed, and N of --deferred.", in_check=True
     )
     seed: Annotated[int, Ge(0), Lt(2**63)] = option(
         0, "--seed", "Input", "Which random lines --sample takes; the same seed takes the same.", in_check=True
@@ -409,6 +421,16 @@ class Settings(RateSettings):
         "endpoint, whose cache has it then: auto, off or FIELD.",
         metavar="auto|off|FIELD",
     )
+    defer: Defer | None = option(
+        None,
+        "--defer",
+        "Endpoints",
+        "Send lines that can wait through the provider's batch API: {choices}.",
+        metavar="HOW",
+    )
+    detach: bool = option(
+        False, "--detach", "Endpoints", "With --defer: end once all is started; the same command collects the answers."
+    )
 
     burst: SecondsOrZero = option(
         0.0, "--burst", "Limits", "Seconds of unused rate that may be used later; 0 spaces requests evenly."
@@ -418,6 +440,13 @@ class Settings(RateSettings):
     )
     max_time: Seconds | None = option(
         None, "--max-time", "Limits", "Stop after this many seconds; run it again to go on."
+    )
+
+    by: Annotated[str | None, MOMENT] = option(
+        None, "--by", "Limits", "Time for lines that have no deadline: 08:00, or 2026-12-01T08:00.", metavar="TIME"
+    )
+    deadline: Seconds | None = option(
+        None, "--deadline", "Limits", "The same as a duration from the start of the run, such as 6h."
     )
 
     max_attempts: Count = option(
@@ -472,10 +501,20 @@ class Settings(RateSettings):
         return join(folder, "errors.jsonl" if is_usual else f"{name.removesuffix('.jsonl')}.errors.jsonl")
 
     @property
+    def all_inputs(self) -> tuple[str, ...]:
+        """Return the names of the inputs, those of lines that may wait among them."""
+        return (*self.input, *self.deferred)
+
+    @property
     def judges_answers(self) -> bool:
         """Return whether answers are checked, or bad ones end the run."""
         checks = (self.expect, self.schema, self.expect_regex, self.expect_command)
         return any(setting is not None for setting in (*checks, self.escalate, self.stop_if_bad))
+
+    @property
+    def sends_batches(self) -> bool:
+        """Return whether lines may go through a batch API."""
+        return "batch" in (self.defer, *(endpoint.defer for endpoint in self.endpoints))
 
     @property
     def only_model(self) -> str | None:

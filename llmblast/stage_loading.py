@@ -24,9 +24,21 @@ from llmblast.setting_loading import HINTS, STAGES, merge, read_config, read_fla
 from llmblast.setting_values import did_you_mean, shown_name
 from llmblast.settings import Settings
 
-RUN_ONLY = ("input", "follow", "limit", "sample", "seed", "progress", "json", "quiet", "verbose", "processes")
+RUN_ONLY = (
+    "input",
+    "deferred",
+    "follow",
+    "limit",
+    "sample",
+    "seed",
+    "progress",
+    "json",
+    "quiet",
+    "verbose",
+    "processes",
+)
 """Settings of the whole run, which no table of a stage may have."""
-_OF_INPUT = ("follow", "limit", "sample", "seed", "format", "map", "repeat")
+_OF_INPUT = ("deferred", "follow", "limit", "sample", "seed", "format", "map", "repeat")
 """Settings that stand above the tables for the first stage only."""
 _OF_OUTPUT = ("save", "errors")
 """Settings that stand above the tables for the last stage only."""

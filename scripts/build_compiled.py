@@ -30,7 +30,7 @@ COMPILED = {
     """,
     "reading": """
         anthropic_batch completed_keys dialect_router exact_numbers fields formats lines members openai_batch raw
-        request_parser simple
+        request_parser simple terms
     """,
     "scheduling": """
         adaptive_concurrency advertised_rate affinity answer_time breakers deadline_book deferral deferred_floor

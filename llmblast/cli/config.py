@@ -49,7 +49,8 @@ def _lines_of(settings: Settings, endpoint_table: str, without: Collection[str] 
 def _values(settings: Settings) -> dict[str, Any]:
     """Return the settings that can be shown, without the endpoints."""
     values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
-    values["input"] = [hide_query(shown_url(name)) if scheme_of(name) else name for name in settings.input]
+    for inputs in ("input", "deferred"):
+        values[inputs] = [hide_query(shown_url(name)) if scheme_of(name) else name for name in values[inputs]]
     del values["endpoints"]
     for name in IN_FILES:
         if values[f"{name}_file"] is not None:

@@ -6,7 +6,7 @@ An option that is not given is None, so that a TOML file can set it; defaults ar
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import Field
+from dataclasses import Field, replace
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
@@ -92,12 +92,17 @@ def stages_of(
         flags["input"] = path
     elif not flags["input"] and (variable := environ.get(variable_of("input"))) is not None:
         flags["input"] = variable
+    if not flags["deferred"] and (variable := environ.get(variable_of("deferred"))) is not None:
+        flags["deferred"] = variable
     parse_given_params(flags)
     stages = load_stages(flags, config, environ)
-    is_unnamed = not flags["input"] and stages[0].settings.input == Settings().input
-    if needs_input and is_unnamed and sys.stdin is not None and sys.stdin.isatty():
+    first = stages[0].settings
+    is_unnamed = not flags["input"] and first.input == Settings().input
+    if not (needs_input and is_unnamed and sys.stdin is not None and sys.stdin.isatty()):
+        return stages
+    if not first.deferred:
         raise UsageError("no input: pipe a JSONL file in, or name it: llmblast run prompts.jsonl")
-    return stages
+    return [replace(stages[0], settings=replace(first, input=())), *stages[1:]]
 
 
 def option_annotation(name: str) -> Any:

@@ -58,7 +58,7 @@ class _ConsoleStages:
         self._command = command
         first, last = stages[0], stages[-1]
         self._settings = last.settings
-        self._can_resume = STDIN not in first.settings.input and last.pipeline.can_resume
+        self._can_resume = STDIN not in first.settings.all_inputs and last.pipeline.can_resume
         self._fence = first.pipeline.defects.fence
         self._signals = ShutdownSignals(time.monotonic)
         views = [StageView(stage.name, stage.pipeline.counters, stage.pipeline.limits) for stage in stages]

@@ -9,7 +9,8 @@ from llmblast.scheduling import RequestQueue
 MAX_QUEUED_BYTES: Final = 8 * 1024 * 1024
 MAX_HELD_BYTES: Final = 256 * 1024 * 1024
 """Of all requests that were read and have no record yet. Those in flight are bounded here, where lines come in, since
-that costs the sends nothing: with so much under way none is read, and none goes, until another one ends.
+that costs the sends nothing: with so much under way none is read, and none goes, until another one ends. Deferred lines
+may use half of it.
 """
 QUEUED_PER_SLOT: Final = 4
 MIN_QUEUED: Final = 64
@@ -29,7 +30,10 @@ class Sink(Protocol):
 
 
 class BackPressure:
-    """Holds the reader back while the sink is full, the queue is long or memory is short."""
+    """Holds readers back while the sink is full, the queue is long or memory is short.
+
+    Immediate and deferred lines have a part of the queue each, so that none is read later because of the others.
+    """
 
     def __init__(self, sink: Sink, queue: RequestQueue, max_in_flight: int) -> None:
         self._sink = sink
@@ -37,34 +41,48 @@ class BackPressure:
         self.max_in_flight = max_in_flight
         self._max_queued = max(max_in_flight * QUEUED_PER_SLOT, MIN_QUEUED)
         self._has_room = asyncio.Event()
+        self._has_room_deferred = asyncio.Event()
+        self._has_room.set()
+        self._has_room_deferred.set()
         self.reader_waiting = False
-        """The reader waits for `wake_reader`; asked for each request."""
+        """Some reader waits for `wake_reader`; asked for each request."""
         self._is_lifted = False
 
     @property
     def is_full(self) -> bool:
-        """The reader should wait."""
-        return self._sink.is_full or len(self._queue) >= self._max_queued or self._over_memory_budget()
+        """The reader of immediate lines should wait."""
+        return self._is_full(is_deferred=False)
 
-    async def wait_for_room(self) -> None:
+    async def wait_for_room(self, *, is_deferred: bool = False) -> None:
         """Wait until the queue is half empty and there is memory for more, or the pressure is lifted."""
-        while self.is_full and not self._is_lifted:
-            self._has_room.clear()
+        has_room = self._has_room_deferred if is_deferred else self._has_room
+        while self._is_full(is_deferred=is_deferred) and not self._is_lifted:
+            has_room.clear()
             self.reader_waiting = True
-            await self._has_room.wait()
-        self.reader_waiting = False
+            await has_room.wait()
 
     def wake_reader(self) -> None:
-        """Let the reader go on where there is room."""
-        queue = self._queue
-        is_half_empty = len(queue) * 2 <= self._max_queued and queue.size_bytes * 2 <= MAX_QUEUED_BYTES
-        if is_half_empty and queue.held_bytes < MAX_HELD_BYTES:
+        """Let the readers go on where there is room."""
+        if not self._has_room.is_set() and self._is_half_empty(is_deferred=False):
             self._has_room.set()
+        if not self._has_room_deferred.is_set() and self._is_half_empty(is_deferred=True):
+            self._has_room_deferred.set()
+        self.reader_waiting = not (self._has_room.is_set() and self._has_room_deferred.is_set())
 
     def lift(self) -> None:
-        """Hold the reader back no more: the run stops."""
+        """Hold the readers back no more: the run stops."""
         self._is_lifted = True
         self._has_room.set()
+        self._has_room_deferred.set()
 
-    def _over_memory_budget(self) -> bool:
-        return self._queue.size_bytes >= MAX_QUEUED_BYTES or self._queue.held_bytes >= MAX_HELD_BYTES
+    def _is_full(self, *, is_deferred: bool) -> bool:
+        count, size_bytes = self._queue.size_of(is_deferred)
+        if self._sink.is_full or count >= self._max_queued or size_bytes >= MAX_QUEUED_BYTES:
+            return True
+        return self._queue.held_bytes >= (MAX_HELD_BYTES // 2 if is_deferred else MAX_HELD_BYTES)
+
+    def _is_half_empty(self, *, is_deferred: bool) -> bool:
+        count, size_bytes = self._queue.size_of(is_deferred)
+        if count * 2 > self._max_queued or size_bytes * 2 > MAX_QUEUED_BYTES:
+            return False
+        return self._queue.held_bytes < (MAX_HELD_BYTES // 2 if is_deferred else MAX_HELD_BYTES)

@@ -17,7 +17,9 @@ Batch = Sequence[Request | Failure]
 
 
 class BatchParser:
-    """Parse lines up to the `limit`, and leave out those that earlier runs completed."""
+    """Parse lines up to the `limit`, and leave out those that earlier runs completed, or put `in_batches` whose files
+    still hold them.
+    """
 
     def __init__(
         self,
@@ -26,17 +28,21 @@ class BatchParser:
         limit: int | None,
         answered: CompletedKeys | None,
         failed: CompletedKeys | None,
+        *,
+        in_batches: CompletedKeys | None = None,
     ) -> None:
         self._parser = parser
         self._counters = counters
         self._limit = limit
         self._answered = answered
         self._failed = failed
+        self._in_batches = in_batches
         self.record_keys = RecordKeys()
         self.file: str | None = None
         """The input of the lines, if there are several."""
         self.form: RowForm | None = None
         """The form of the rows."""
+        self.lines_read = 0
         self._columns: tuple[str, ...] = ()
 
     def take_rows_of(self, form: RowForm | None) -> None:
@@ -51,10 +57,11 @@ class BatchParser:
 
     def parse(self, lines: Sequence[tuple[int, bytes]]) -> Iterator[Batch]:
         """Yield the requests and failures of these lines, up to 64 at a time, and count what was read."""
-        parse, has_completed, file = self._parser.parse, bool(self._answered or self._failed), self.file
+        parse, file = self._parser.parse, self.file
+        has_completed = bool(self._answered or self._failed or self._in_batches)
         batch: list[Request | Failure] = []
         batch_bytes = lines_read = bytes_read = 0
-        for number, text in lines if self._limit is None else lines[: self._limit - self._counters.lines_read]:
+        for number, text in lines if self._limit is None else lines[: self._limit - self.lines_read]:
             lines_read += 1
             bytes_read += len(text) + 1
             key = key_of(text)
@@ -78,9 +85,12 @@ class BatchParser:
             yield batch
 
     def _is_completed(self, key: str) -> bool:
-        return skip_completed(key, self._answered, self._failed, self._counters)
+        if skip_completed(key, self._answered, self._failed, self._counters):
+            return True
+        return self._in_batches is not None and self._in_batches.consume(key)
 
     def _count(self, lines_read: int, bytes_read: int) -> None:
+        self.lines_read += lines_read
         self._counters.lines_read += lines_read
         self._counters.bytes_read += bytes_read
 

@@ -16,11 +16,11 @@ from llmblast.input_paths import shown_input
 from llmblast.job.earlier_runs import find_finished
 from llmblast.job.input_reader import InputReader, make_parser
 from llmblast.job.seen_ids import SeenIds
-from llmblast.job.start import check_answers
+from llmblast.job.start import check_answers, check_deferred
 from llmblast.job.unused_settings import UnusedSettings
 from llmblast.models import Failure, Line, Provider, Request
 from llmblast.providers import DEFAULT_PROVIDER, providers_of
-from llmblast.reading import key_of_repeat, open_sources
+from llmblast.reading import Sources, key_of_repeat, open_sources
 from llmblast.reading.file_formats import forced_format
 from llmblast.scheduling import TokenEstimator
 from llmblast.settings import Settings
@@ -102,6 +102,7 @@ class LineChecker:
     """Check the lines of one run, and add up what it would send. Raises LlmblastError for invalid settings."""
 
     def __init__(self, settings: Settings, tell: Tell) -> None:
+        check_deferred(settings)
         self.settings = check_answers(settings)
         self.providers = providers_of(settings.endpoints, settings.model)
         if self.providers:
@@ -119,7 +120,7 @@ class LineChecker:
             self._tell(item.error)
             return
         estimate.good += 1
-        if (double := estimate.find_double(item, shown_input(self.settings.input[0]))) is not None:
+        if (double := estimate.find_double(item, shown_input(self.settings.all_inputs[0]))) is not None:
             self._tell(double)
         for repeat in range(1, self.settings.repeat + 1):
             key = key_of_repeat(item.key, repeat)
@@ -161,25 +162,33 @@ async def check(settings: Settings) -> ExitCode:
 
 
 async def items_of(checker: LineChecker) -> AsyncGenerator[Request | Failure, None]:
-    """Yield the lines of the input, parsed. The caller closes the generator, and so the input."""
+    """Yield the lines of the inputs, parsed. The caller closes the generator, and so the input."""
     settings = checker.settings
-    sources = await open_sources(settings.input)
-    try:
-        reader = InputReader(
-            sources,
-            checker.parser,
-            Counters(),
-            settings.limit,
-            notice=partial(_write_note, _findings(settings)),
-            file_format=forced_format(settings.format),
-            sample=None if settings.sample is None else (settings.sample, settings.seed),
-            unused=UnusedSettings(settings),
-        )
-        async for batch in reader.batches():
-            for item in batch:
+    are_all = not (settings.input and settings.deferred)
+    for given in filter(None, (settings.input, settings.deferred)):
+        sources = await open_sources(given, are_all=are_all)
+        try:
+            async for item in _items_in(sources, checker):
                 yield item
-    finally:
-        await sources.close()
+        finally:
+            await sources.close()
+
+
+async def _items_in(sources: Sources, checker: LineChecker) -> AsyncGenerator[Request | Failure, None]:
+    settings = checker.settings
+    reader = InputReader(
+        sources,
+        checker.parser,
+        Counters(),
+        settings.limit,
+        notice=partial(_write_note, _findings(settings)),
+        file_format=forced_format(settings.format),
+        sample=None if settings.sample is None else (settings.sample, settings.seed),
+        unused=UnusedSettings(settings),
+    )
+    async for batch in reader.batches():
+        for item in batch:
+            yield item
 
 
 def teller_of(settings: Settings) -> Tell:

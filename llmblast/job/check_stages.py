@@ -30,7 +30,7 @@ _DEPENDS_ON_ANSWER = re.compile(r"\b(?:parsed|body)\b|\b(?:response|result)\s*[\
 
 async def check_stages(stages: Sequence[StageSettings]) -> ExitCode:
     """Write bad lines and a summary for each stage; see `job.check`. Raises LlmblastError."""
-    origin = shown_input(stages[0].settings.input[0])
+    origin = shown_input(stages[0].settings.all_inputs[0])
     checkers = [_Stage(stage, origin, is_first=index == 0) for index, stage in enumerate(stages)]
     async with aclosing(items_of(checkers[0].checker)) as items:
         async for item in items:

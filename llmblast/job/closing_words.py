@@ -33,7 +33,7 @@ def say_finished(settings: Settings, counters: Counters, failed_elsewhere: int) 
     if counters.failed or counters.skipped_failed:
         some = f"some of {what}" if what else "some lines"
         return ExitCode.SOME_FAILED, f"finished: {some} have no answer, see {settings.errors_path}{others}"
-    if not counters.lines_read:
+    if not counters.lines_read and not counters.batched:
         return ExitCode.OK, f"finished: there are no lines in {_input(settings)}{others}"
     if not what:
         return ExitCode.OK, f"finished: every line has its answer{others}"
@@ -58,9 +58,9 @@ def next_command(
     if exit_code is ExitCode.INPUT_DAMAGED and not counters.lines_read:
         return None  # the verdict says what to do with an input of another kind
     if exit_code is not ExitCode.SOME_FAILED:
-        return command if can_resume and STDIN not in settings.input else None
+        return command if can_resume and STDIN not in settings.all_inputs else None
     errors = settings.errors_path
-    has_files = len(settings.input) > 1 or is_pattern(settings.input[0])
+    has_files = len(settings.all_inputs) > 1 or is_pattern(settings.all_inputs[0])
     text = _ERROR_FILTER_WITH_FILE if has_files else _ERROR_FILTER
     return None if is_pipe(errors) else f"jq -r '{text}' {shlex.quote(errors)}"
 
@@ -113,11 +113,13 @@ def _lines_meant(settings: Settings, counters: Counters) -> str:
     is_rest_unread = counters.input_bytes is None or counters.bytes_read < counters.input_bytes
     if settings.limit is None or counters.lines_read < settings.limit or not is_rest_unread:
         return ""
+    if settings.deferred:
+        return f"the first {settings.limit:,} of both inputs"
     return "the first line" if counters.lines_read == 1 else f"the first {counters.lines_read:,} lines"
 
 
 def _input(settings: Settings) -> str:
-    first, *others = settings.input
+    first, *others = settings.all_inputs
     return " and ".join([shown_input(first), *([f"{len(others):,} more"] if others else [])])
 
 

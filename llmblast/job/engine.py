@@ -6,7 +6,7 @@ before the queue.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Final
 
 from llmblast.errors import ExitCode
@@ -140,9 +140,30 @@ class Engine:
         self._counters.malformed += 1
         self._carry_out(self._handler.line_ends.record_failure(failure))
 
-    async def room(self) -> None:
-        """Wait until the queue is half empty and there is memory for more, or the run stops."""
-        await self._pressure.wait_for_room()
+    def on_batch_reply(self, request: Request, index: int, reply: Reply) -> bool:
+        """Handle the reply of a batch at the endpoint with this index. Return False where the line is to be sent
+        directly.
+        """
+        decisions = self._handler.on_batch_reply(Attempt(request), self._scheduler.endpoints[index], reply)
+        if decisions is None:
+            return False
+        self._carry_out(decisions)
+        if decisions:
+            self.dispatch_ready()
+        return True
+
+    def run_task(self, work: Coroutine[None, None, None]) -> None:
+        """Run a task that the run waits for, such as one that waits for batches."""
+        self._sender.run_task(work)
+
+    def leave_pending(self, lines: int, waits_for: str) -> None:
+        """Leave lines to another run; `waits_for` is the reason, in words."""
+        self._counters.left_pending += lines
+        self._handler.line_ends.waits_for = waits_for
+
+    async def room(self, *, is_deferred: bool = False) -> None:
+        """Wait until the queue's part for such lines is half empty and there is memory for more, or the run stops."""
+        await self._pressure.wait_for_room(is_deferred=is_deferred)
 
     async def wait_until_done(self) -> None:
         """Wait until nothing is queued or in flight any more, or the run stopped and nothing is in flight."""

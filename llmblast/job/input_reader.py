@@ -1,15 +1,19 @@
 """Input reader: turn the bytes of all inputs into batches of requests and refused lines (steps 1 to 3 of the flow)."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from math import inf
 
 from llmblast.errors import InputDamagedError, UsageError
 from llmblast.job.batch_parser import Batch, BatchParser
 from llmblast.job.record_keys import RECORD_START, RecordKeys
 from llmblast.job.unused_settings import UnusedSettings
-from llmblast.models import Provider
+from llmblast.models import IMMEDIATE, Provider, Terms
+from llmblast.moments import parse_moment
 from llmblast.reading import CompletedKeys, RequestParser, RowForm, RowReader, Source, Sources
 from llmblast.reading.input_places import LINE, input_place
+from llmblast.reading.terms import LineTerms
 from llmblast.settings import Settings
 from llmblast.watching import Counters
 from llmblast.writing import is_json
@@ -17,20 +21,53 @@ from llmblast.writing import is_json
 Lines = Sequence[tuple[int, bytes]]
 
 
-def make_parser(settings: Settings, providers: Sequence[Provider]) -> RequestParser:
-    """Return the parser of the lines. The settings have the schema itself, not the path of its file."""
+def make_parser(
+    settings: Settings, providers: Sequence[Provider], *, now_s: float | None = None, is_deferred: bool = False
+) -> RequestParser:
+    """Return the parser of the lines of one input. The settings have the schema itself, not the path of its file.
+
+    Deadlines count from `now_s`, Unix seconds. With `is_deferred`, lines that say nothing of it may wait.
+    """
+    now_s = time.time() if now_s is None else now_s
+    deadline_s = deadline_of(settings, now_s)
+    defaults = Terms(is_deferred, deadline_s=deadline_s) if is_deferred or deadline_s < inf else IMMEDIATE
+    terms = LineTerms(now_s, settings.own_fields, defaults)
     if not isinstance(settings.schema, Mapping):
-        return RequestParser(settings, providers)
+        return RequestParser(settings, providers, terms=terms)
     from llmblast.providers.structured_outputs import schema_members  # noqa: PLC0415 -- most runs have no schema
 
-    return RequestParser(settings, providers, schema_members(settings.schema))
+    return RequestParser(settings, providers, schema_members(settings.schema), terms)
+
+
+def deadline_of(settings: Settings, now_s: float) -> float:
+    """Return when a run that starts at `now_s` has to be through, in Unix seconds; infinity where it need not."""
+    if settings.by is not None:
+        return parse_moment(settings.by, now_s)
+    return inf if settings.deadline is None else now_s + settings.deadline
+
+
+class Inputs:
+    """The inputs that a run reads at the same time: their sizes, limits and ends count together."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.counters = counters
+        self.readers: list[InputReader] = []
+
+    def update(self) -> None:
+        """Bring the counters up to date."""
+        sizes = [reader.size_bytes for reader in self.readers]
+        limits = [reader.limit for reader in self.readers]
+        self.counters.input_bytes = None if None in sizes else sum(filter(None, sizes))
+        self.counters.lines_limit = None if None in limits else sum(filter(None, limits))
+        self.counters.input_ended = all(reader.has_ended for reader in self.readers)
 
 
 class InputReader:
-    """Read all inputs to their end, or to `limit` lines; leave out lines that earlier runs completed.
+    """Read all inputs to their end, or to `limit` lines; leave out lines that earlier runs completed or put in batches.
 
     `notice` shows messages about an input that do not end the run. `file_format` is that of all inputs if it was named.
     `sample` is the number of random lines to take, and the seed. `unused` tells of settings that lines do not get.
+    `inputs` are those that are read at the same time.
     """
 
     def __init__(
@@ -42,22 +79,38 @@ class InputReader:
         *,
         answered: CompletedKeys | None = None,
         failed: CompletedKeys | None = None,
+        in_batches: CompletedKeys | None = None,
         notice: Callable[[str], None] | None = None,
         file_format: str | None = None,
         sample: tuple[int, int] | None = None,
         record_keys: RecordKeys | None = None,
         unused: UnusedSettings | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
         self._sources = sources
-        self._batches = BatchParser(parser, counters, limit, answered, failed)
+        self._terms = parser.terms
+        self._batches = BatchParser(parser, counters, limit, answered, failed, in_batches=in_batches)
         if record_keys is not None:
             self._batches.record_keys = record_keys
-        self._counters = counters
-        self._limit = limit
+        self.limit = limit
+        self.size_bytes: int | None = None
+        self.has_ended = False
         self._notice = notice
         self._file_format = file_format
         self._sample = sample
         self._unused = unused
+        self._inputs = inputs or Inputs(counters)
+        self._inputs.readers.append(self)
+
+    @property
+    def has_other_terms(self) -> bool:
+        """Return whether some line had other terms than those of its input."""
+        return self._terms.has_read_others
+
+    @property
+    def form(self) -> RowForm | None:
+        """Return the form of the rows that were read last."""
+        return self._batches.form
 
     async def batches(self) -> AsyncIterator[Batch]:
         """Yield requests and failures, up to 64 at a time.
@@ -65,21 +118,29 @@ class InputReader:
         Raises InputDamagedError where an input breaks off, and UsageError where the columns of the first one are
         invalid.
         """
-        counters, sources = self._counters, self._sources
-        counters.input_bytes = sources.size_bytes
-        counters.lines_limit = self._limit
+        sources = self._sources
+        self._set_size(sources.size_bytes)
         lines_of_inputs = self._lines() if self._sample is None else self._sampled_lines(self._sample)
         async for lines in lines_of_inputs:
             if self._sample is None:
-                counters.input_bytes = sources.expected_bytes
+                self._set_size(sources.expected_bytes)
             for batch in self._batches.parse(lines):
                 self._tell_unused(batch)
                 yield batch
-            if self._limit is not None and counters.lines_read >= self._limit:
-                counters.input_ended = True
-                return
-        self._tell_notes()
-        counters.input_ended = True
+            if self.limit is not None and self._batches.lines_read >= self.limit:
+                break
+        else:
+            self._tell_notes()
+        self.end()
+
+    def end(self) -> None:
+        """Expect no more lines."""
+        self.has_ended = True
+        self._inputs.update()
+
+    def _set_size(self, size_bytes: int | None) -> None:
+        self.size_bytes = size_bytes
+        self._inputs.update()
 
     async def _lines(self) -> AsyncIterator[Lines]:
         """Yield the lines of all inputs, block by block, and tell the parser what they are of."""
@@ -91,6 +152,8 @@ class InputReader:
             self._tell_notes()
             try:
                 async for lines in reader.lines():
+                    if source.is_live:
+                        self._terms.count_from(time.time())
                     self._batches.take_rows_of(reader.form)
                     self._check_last(source, reader, lines)
                     yield lines
@@ -114,7 +177,7 @@ class InputReader:
                 if parts and parts[-1][:2] == part:
                     parts.pop()
                 parts.append((*part, sampler.position))
-            self._counters.input_bytes = None
+            self._set_size(None)
             first = 1
             for file, form, last in parts:
                 self._batches.file = file

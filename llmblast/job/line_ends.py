@@ -47,10 +47,13 @@ class LineEnds:
             counters.flagged += 1
         mine = counters.endpoints[endpoint.index]
         mine.succeeded += 1
-        try:
-            mine.latency.add(reply.latency_s)
-        except Exception as error:  # noqa: BLE001 -- advice
-            self.fence.switch_off("the latency statistics", error)
+        if reply.via:
+            counters.batched += 1
+        else:
+            try:
+                mine.latency.add(reply.latency_s)
+            except Exception as error:  # noqa: BLE001 -- advice
+                self.fence.switch_off("the latency statistics", error)
         if answer.prompt_tokens is not None and answer.completion_tokens is not None:
             counters.prompt_tokens += answer.prompt_tokens
             counters.completion_tokens += answer.completion_tokens

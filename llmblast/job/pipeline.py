@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 from llmblast.errors import ExitCode, LlmblastError, UsageError
 from llmblast.fence import Fence
 from llmblast.hiding import hide_user
+from llmblast.input_paths import DEFERRED_PROMPTS
 from llmblast.job.allowance import allowance_of, kept_for
 from llmblast.job.back_pressure import Sink
+from llmblast.job.batch_folders import has_batches
 from llmblast.job.batch_parser import Batch
 from llmblast.job.defects import Defects
 from llmblast.job.endpoint_channels import connections_ahead, open_channels, secrets_in, start_mocks
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.job.hedging import Hedging
-from llmblast.job.input_reader import InputReader, make_parser
+from llmblast.job.input_reader import InputReader, Inputs, make_parser
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.line_prefixes import make_prefix_finder
 from llmblast.job.outputs import find_finished_in, open_outputs
@@ -43,6 +45,8 @@ from llmblast.writing import FORMATS, OutputFile, Timing, Writer
 if TYPE_CHECKING:
     from llmblast.caching import StoreThread
     from llmblast.job.answer_review import AnswerRules
+    from llmblast.job.batch_building import OpenedBatches
+    from llmblast.job.batch_sends import BatchSends
     from llmblast.job.single_sends import SingleSends
     from llmblast.writing.ordered_writer import OrderedWriter
 
@@ -54,13 +58,25 @@ MIN_FAILED_FOR_SHARE = 20
 Prompts = Iterable[object] | AsyncIterable[object]
 
 
+@dataclass(slots=True, eq=False)
+class Feed:
+    """One of the inputs that are read at the same time. `batches` yields requests to send, and bad lines.
+
+    Lines that came back from batches have no reader.
+    """
+
+    reader: InputReader | None
+    batches: AsyncIterator[Batch]
+    is_deferred: bool
+
+
 @dataclass(slots=True)
 class Pipeline:
     """All parts of one run, connected."""
 
     counters: Counters
-    batches: Callable[[], AsyncIterator[Batch]]
-    """Read the input: requests to send, and bad lines."""
+    feeds: Sequence["Feed"]
+    """What is read at the same time."""
     engine: Engine
     writer: "Writer | OrderedWriter | ResultQueue"
     channels: Sequence[Channel]
@@ -81,6 +97,8 @@ class Pipeline:
     """Whether the answers go to a file, so that the same command can go on."""
     has_files: bool
     """Whether the outcomes go to files or pipes, not to a caller in this process."""
+    batch_sends: "BatchSends | None"
+    """What goes by batch; None where nothing does."""
     failed_elsewhere: Callable[[], int]
     """Return how many records of the errors file belong to no line of this input, as far as it has been read."""
 
@@ -89,7 +107,8 @@ class Pipeline:
 class _Opened:
     """Parts of the pipeline that hold a file or a socket, and what was found in the files."""
 
-    sources: Sources
+    sources: Sources | None
+    deferred_sources: Sources | None
     results: ResultQueue | None
     outputs: Sequence[OutputFile]
     """The files of answers and of errors; empty if the outcomes go to `results`."""
@@ -106,6 +125,8 @@ class _Opened:
     defects: Defects
     has_stage_before: bool
     """The input are the records of one other run."""
+    batches: "OpenedBatches | None"
+    """What goes by batch, and what earlier runs have left there."""
 
 
 @asynccontextmanager
@@ -115,24 +136,28 @@ async def build_pipeline(
     defects: Defects,
     *,
     prompts: Prompts | None = None,
+    deferred: Prompts | None = None,
     results: ResultQueue | None = None,
     source: Source | None = None,
     after_stage: bool = False,
 ) -> AsyncIterator[Pipeline]:
     """Build the pipeline, and close its input, channels and files at the end; the caller closes the writer.
 
-    `prompts`, or a `source` with the records of an earlier stage, replace the input that the settings name. With
-    `results`, the outcomes go there and no file is written. `after_stage` tells that the prompts, too, are the records
-    of an earlier stage.
+    `prompts`, or a `source` with the records of an earlier stage, replace the input that the settings name, `deferred`
+    prompts the one of lines that may wait. With `results`, the outcomes go there and no file is written. `after_stage`
+    tells that the prompts, too, are the records of an earlier stage.
     The settings have passed `run_preflight_checks`, or `check_endpoints` if there are no outputs.
     Raise UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
     keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e, settings.model)) for e in settings.endpoints]
     rules = _make_answer_rules(settings)
-    parser = make_parser(settings, providers_of(settings.endpoints, settings.model))
+    has_deferred = bool(settings.deferred) or deferred is not None
+    parsers = _make_parsers(settings, has_deferred=has_deferred)
     async with AsyncExitStack() as stack:
-        sources = await _open_input(settings, prompts, source, after_stage=after_stage)
-        stack.push_async_callback(sources.close)
+        sources = await _open_input(settings, prompts, source, after_stage=after_stage, are_all=not has_deferred)
+        deferred_sources = await _open_deferred(settings, deferred) if has_deferred else None
+        for opened_sources in filter(None, (sources, deferred_sources)):
+            stack.push_async_callback(opened_sources.close)
         outputs = () if results is not None else open_outputs(settings)
         for output in outputs:
             stack.callback(output.close)
@@ -148,6 +173,13 @@ async def build_pipeline(
             stack.push_async_callback(store.close)
         endpoints = await start_mocks(settings.endpoints, stack)
         channels = open_channels(settings, endpoints, keys, environ, stack)
+        batches = None
+        if settings.sends_batches or has_batches(settings.save):
+            from llmblast.job.batch_building import open_batches  # noqa: PLC0415 -- most runs send no batches
+
+            batches = await open_batches(
+                settings, endpoints, keys=keys, channels=channels, environ=environ, stack=stack
+            )
         counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
         defects.on_run_built(partial(secrets_in, channels), counters.by_name)
         timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
@@ -155,6 +187,7 @@ async def build_pipeline(
         notes += connection_notes(endpoints, environ, verbose=settings.verbose)
         opened = _Opened(
             sources,
+            deferred_sources,
             results,
             outputs,
             answered,
@@ -168,28 +201,56 @@ async def build_pipeline(
             known,
             defects,
             after_stage or source is not None,
+            batches,
         )
-        yield _assemble(settings, parser, opened, rules)
+        pipeline = _assemble(settings, parsers, opened, rules)
+        if pipeline.batch_sends is not None:
+            stack.push_async_callback(pipeline.batch_sends.close)
+        yield pipeline
+
+
+def _make_parsers(settings: Settings, *, has_deferred: bool) -> Sequence[RequestParser]:
+    """Return the parser of the input, and that of lines that may wait: each knows the file that it reads."""
+    providers, now_s = providers_of(settings.endpoints, settings.model), time.time()
+    classes = (False, True) if has_deferred else (settings.defer is not None,)
+    return [make_parser(settings, providers, now_s=now_s, is_deferred=is_deferred) for is_deferred in classes]
 
 
 async def _open_input(
-    settings: Settings, prompts: Prompts | None, source: Source | None, *, after_stage: bool
-) -> Sources:
+    settings: Settings, prompts: Prompts | None, source: Source | None, *, after_stage: bool, are_all: bool
+) -> Sources | None:
     """Open the input: the records of an earlier stage, the prompts of a caller, or what the settings name."""
     if source is not None:
         return Sources(source)
     if prompts is None:
-        return await open_sources(settings.input, follow=settings.follow)
+        if not settings.input:
+            return None
+        return await open_sources(settings.input, follow=settings.follow, are_all=are_all)
+    return _open_prompts(settings, prompts, after_stage=after_stage)
+
+
+async def _open_deferred(settings: Settings, prompts: Prompts | None) -> Sources:
+    """Open the input of lines that may wait."""
+    if prompts is not None:
+        return _open_prompts(settings, prompts, DEFERRED_PROMPTS)
+    return await open_sources(settings.deferred, are_all=False)
+
+
+def _open_prompts(
+    settings: Settings, prompts: Prompts, name: str | None = None, *, after_stage: bool = False
+) -> Sources:
     if forced_format(settings.format) is not None:
         raise UsageError(
             f"format {settings.format}: is a format of files, but the prompts are objects of Python: leave it out"
         )
     source = open_prompts(prompts)
     source.is_stream = after_stage
-    return Sources(source)
+    return Sources(source) if name is None else Sources(source, (name,), are_named=True)
 
 
-def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules: "AnswerRules | None") -> Pipeline:
+def _assemble(
+    settings: Settings, parsers: Sequence[RequestParser], opened: _Opened, rules: "AnswerRules | None"
+) -> Pipeline:
     counters = opened.counters
     fence = opened.defects.fence
     say = partial(_say, opened.defects)
@@ -225,19 +286,35 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
         prefixes=make_prefix_finder(settings.warm_prefix),
     )
 
+    limits = _view_limits(settings, scheduler, engine, opened)
+    batch_sends = None
+    if opened.batches is not None and not isinstance(writer, ResultQueue):
+        from llmblast.job.batch_building import make_batch_sends  # noqa: PLC0415 -- as above
+
+        batch_sends = make_batch_sends(
+            settings,
+            opened.batches,
+            engine,
+            writer=writer,
+            sink=sink,
+            counters=counters,
+            say=say,
+            lines_per_s=lambda: limits.allowance().lines_per_s,
+        )
+
     def keep() -> None:
         if can_resume:
             keep_limits(settings, scheduler.endpoints, time.time())
 
     return Pipeline(
         counters=counters,
-        batches=partial(_batches, settings, parser, opened, writer, sends),
+        feeds=_make_feeds(settings, parsers, opened, writer, sends, batch_sends=batch_sends),
         engine=engine,
         writer=writer,
         channels=opened.channels,
         keys=opened.keys,
         connections_ahead=[connections_ahead(settings, endpoint) for endpoint in settings.endpoints],
-        limits=_view_limits(settings, scheduler, engine, opened),
+        limits=limits,
         keep_limits=keep,
         timeline=opened.timeline,
         notes=opened.notes,
@@ -245,38 +322,65 @@ def _assemble(settings: Settings, parser: RequestParser, opened: _Opened, rules:
         defects=opened.defects,
         can_resume=can_resume,
         has_files=bool(opened.outputs),
+        batch_sends=batch_sends,
         failed_elsewhere=lambda: len(opened.failed),
     )
 
 
-def _batches(
+def _make_feeds(
     settings: Settings,
-    parser: RequestParser,
+    parsers: Sequence[RequestParser],
+    opened: _Opened,
+    writer: "Writer | OrderedWriter | ResultQueue",
+    sends: "SingleSends | None",
+    *,
+    batch_sends: "BatchSends | None",
+) -> Sequence[Feed]:
+    """Return what reads the input, and the lines that may wait."""
+    counters, answered, failed = opened.counters, opened.answered, opened.failed
+    inputs = Inputs(counters)
+    is_once = settings.repeat == 1
+    feeds: list[Feed] = []
+    for sources, parser in zip((opened.sources, opened.deferred_sources), parsers, strict=False):
+        if sources is None:
+            continue
+        reader = InputReader(
+            sources,
+            parser,
+            counters,
+            settings.limit,
+            answered=answered if is_once else None,
+            failed=failed if is_once else None,
+            in_batches=None if opened.batches is None else opened.batches.keys,
+            notice=partial(_say, opened.defects),
+            file_format=forced_format(settings.format),
+            sample=None if settings.sample is None else (settings.sample, settings.seed),
+            record_keys=RecordKeys(may_mix=not opened.has_stage_before),
+            unused=UnusedSettings(settings),
+            inputs=inputs,
+        )
+        found = _to_send(settings, reader.batches(), opened, writer, sends)
+        if batch_sends is not None:
+            found = batch_sends.without_deferred(found, partial(getattr, reader, "form"))
+        feeds.append(Feed(reader, found, is_deferred=parser.terms.defaults.is_deferred))
+    if batch_sends is not None:
+        feeds.append(Feed(None, batch_sends.returned(), is_deferred=True))
+    return feeds
+
+
+def _to_send(
+    settings: Settings,
+    found: AsyncIterator[Batch],
     opened: _Opened,
     writer: "Writer | OrderedWriter | ResultQueue",
     sends: "SingleSends | None",
 ) -> AsyncIterator[Batch]:
-    """Read the input: requests to send, and bad lines."""
-    counters, answered, failed = opened.counters, opened.answered, opened.failed
-    is_once = settings.repeat == 1
-    reader = InputReader(
-        opened.sources,
-        parser,
-        counters,
-        settings.limit,
-        answered=answered if is_once else None,
-        failed=failed if is_once else None,
-        notice=partial(_say, opened.defects),
-        file_format=forced_format(settings.format),
-        sample=None if settings.sample is None else (settings.sample, settings.seed),
-        record_keys=RecordKeys(may_mix=not opened.has_stage_before),
-        unused=UnusedSettings(settings),
-    )
-    found = reader.batches()
-    if not is_once:
+    """Return the requests to send for the lines that were found, and bad lines."""
+    if settings.repeat > 1:
         from llmblast.job.repeats import Repeats  # noqa: PLC0415 -- most lines are answered once
 
-        found = Repeats(settings.repeat, _hosts_of(settings), counters, answered, failed).batches(found)
+        repeats = Repeats(settings.repeat, _hosts_of(settings), opened.counters, opened.answered, opened.failed)
+        found = repeats.batches(found)
     if settings.ordered:
         from llmblast.job.announcing_reader import announced  # noqa: PLC0415 -- most runs keep no order
 

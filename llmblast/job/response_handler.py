@@ -92,6 +92,29 @@ class ResponseHandler:
         self.scheduler.release(attempt, endpoint, used, now)
         return decisions if finding is None else (*decisions, *self.refused.on_answer(attempt, endpoint))
 
+    def on_batch_reply(self, attempt: Attempt, endpoint: Endpoint, reply: Reply) -> Decisions | None:
+        """Handle the reply that a batch brought to a line; None where the line is to be sent directly instead.
+
+        No limit was paid for it, and it says nothing of how the endpoint answers direct requests. So only a reply that
+        blames the line is taken for final, and only where no other endpoint may take the line.
+        """
+        answer = judge(attempt, reply, self.wall_clock(), self.providers[endpoint.index])
+        if not isinstance(answer, Verdict):
+            if self.review is not None:
+                return self.review.on_answer(attempt, endpoint, reply, answer)
+            self.line_ends.succeed(attempt, endpoint, reply, answer)
+            return DONE
+        answer.message = hide_user(answer.message)
+        self.counters.endpoints[endpoint.index].errors += 1
+        self.counters.maybe_billed += answer.was_used
+        attempt.unusable_replies += answer.was_used
+        is_of_line = answer.action is Action.REFUSED and answer.blame is not Blame.ENDPOINT and not answer.is_not_found
+        others = [other for other in self.scheduler.usable_for(attempt) if other is not endpoint]
+        if answer.action is not Action.FAIL and (not is_of_line or others):
+            return None
+        attempt.attempts += 1
+        return self.line_ends.fail(attempt, endpoint, reply, answer)
+
     def _on_rate_limit_headers(
         self, attempt: Attempt, endpoint: Endpoint, reply: Reply, wall_now_s: float, now: float
     ) -> None:

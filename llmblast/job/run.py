@@ -14,7 +14,7 @@ from typing import Any
 from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError, UsageError
 from llmblast.job.closing_words import say_all_taken, say_finished, say_missing_keys
 from llmblast.job.key_refresh import refresh_regularly
-from llmblast.job.pipeline import Pipeline, shown
+from llmblast.job.pipeline import Feed, Pipeline, shown
 from llmblast.models import Request
 from llmblast.pipes import STDOUT
 from llmblast.reading.prompts import PromptsError
@@ -70,6 +70,7 @@ class Job:
             await self._close_writer()
             await asyncio.wait([writing])
             await asyncio.to_thread(self._pipeline.keep_limits)
+            await self._finish_batches()
         return self._end()
 
     def drain(self, exit_code: ExitCode, reason: str) -> int:
@@ -145,9 +146,14 @@ class Job:
             await feed
 
     async def _feed(self) -> None:
+        """Read all inputs at the same time."""
+        feeds = self._pipeline.feeds
+        await asyncio.gather(*[self._feed_from(feed) for feed in feeds])
+
+    async def _feed_from(self, feed: Feed) -> None:
         engine = self._pipeline.engine
         try:
-            async for batch in self._pipeline.batches():
+            async for batch in feed.batches:
                 for item in batch:
                     if isinstance(item, Request):
                         engine.accept(item)
@@ -155,15 +161,16 @@ class Job:
                         engine.refuse(item)
                 engine.dispatch_ready()
                 await asyncio.sleep(0)  # what was admitted leaves now, not after some thousand lines
-                await engine.room()
+                await engine.room(is_deferred=feed.is_deferred)
         except PromptsError as error:
             self._prompts_error = error.error
             engine.stop(ExitCode.INPUT_DAMAGED, str(error))
         except UsageError as error:
             engine.stop(ExitCode.USAGE, str(error))
         except InputDamagedError as error:
-            self._input_error = error
-            self._pipeline.counters.input_ended = True
+            self._input_error = self._input_error or error
+            if feed.reader is not None:
+                feed.reader.end()
         except Exception as error:  # noqa: BLE001 -- the engine reports it
             engine.fail_internal(error)
 
@@ -223,6 +230,15 @@ class Job:
                 await self._abort_asked.wait()
         await engine.abort_in_flight()
 
+    async def _finish_batches(self) -> None:
+        """Forget the batches of a run in which every line got its record."""
+        sends, engine = self._pipeline.batch_sends, self._pipeline.engine
+        if sends is not None and engine.end.exit_code is None and self._is_written:
+            try:
+                await asyncio.to_thread(sends.finish)
+            except OSError as error:
+                self._notice(f"the journal of batches cannot be written: {error.strerror}; the next run tries it again")
+
     async def _close_writer(self) -> None:
         for _ in range(MAX_CLOSINGS):
             try:
@@ -250,7 +266,9 @@ class Job:
         if self._output_error is not None:
             return self._output_error.exit_code, str(self._output_error)
         if engine.end.exit_code is not None:
-            return engine.end.exit_code, engine.end.reason + self._missing_keys() + self._cannot_resume()
+            sends = self._pipeline.batch_sends
+            batches = "" if sends is None else sends.words_at_stop()
+            return engine.end.exit_code, engine.end.reason + batches + self._missing_keys() + self._cannot_resume()
         if self._input_error is not None:
             return self._input_error.exit_code, str(self._input_error)
         if self._pipeline.has_files:

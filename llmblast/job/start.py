@@ -7,7 +7,8 @@ from dataclasses import replace
 from os.path import isdir, realpath
 
 from llmblast.errors import OutputBlockedError, ReaderGoneError, UsageError
-from llmblast.input_paths import expand_inputs, matches, scheme_of
+from llmblast.input_paths import STDIN, expand_inputs, matches, scheme_of
+from llmblast.job.batch_folders import SUFFIX, check_batch_settings
 from llmblast.locks import check_unlocked
 from llmblast.pipes import STDOUT, check_place, descriptor_of, is_pipe, is_reader_gone, status_of
 from llmblast.settings import Settings
@@ -15,7 +16,10 @@ from llmblast.settings import Settings
 NO_ENDPOINT = (
     "no endpoint: name one with --url, such as --url http://127.0.0.1:8000/v1, or try the built-in mock: --url mock:"
 )
-KEPT_BESIDE = (".settings", ".limits", ".spool", ".torn", ".waiting", ".quarantine", ".defect.txt", ".llmblast-rewrite")
+KEPT_BESIDE = (
+    *(".settings", ".limits", ".spool", ".torn", ".waiting", ".quarantine", ".defect.txt", ".llmblast-rewrite"),
+    SUFFIX,
+)
 """Endings of the side files that llmblast keeps beside an output."""
 
 
@@ -32,7 +36,9 @@ def run_preflight_checks(settings: Settings) -> Settings:
         raise UsageError("--force: has no effect without --overwrite: add --overwrite, or leave --force out")
     if settings.sample is not None and settings.follow:
         raise UsageError("--sample: needs the end of the input, which never comes with --follow: leave one of them out")
+    check_deferred(settings)
     check_endpoints(settings)
+    check_batch_settings(settings)
     outputs = {"--save": settings.save, "--errors": settings.errors_path}
     for flag, path in outputs.items():
         check_no_input(settings, flag, path)
@@ -43,8 +49,7 @@ def run_preflight_checks(settings: Settings) -> Settings:
     if settings.timeline is not None:
         _check_timeline(settings.timeline, outputs.values())
     if settings.cache is not None:
-        inputs = expand_inputs(settings.input, follow=settings.follow)
-        _check_cache(settings.cache, (*outputs.values(), *(name for name in inputs if not scheme_of(name))))
+        _check_cache(settings.cache, (*outputs.values(), *_local_inputs(settings)))
     if settings.spool is not None and not isdir(settings.spool):
         raise UsageError(f"--spool {settings.spool}: is not a directory: create it, or name another")
     _check_outputs(outputs)
@@ -64,14 +69,26 @@ def check_answers(settings: Settings) -> Settings:
 
 def check_no_input(settings: Settings, flag: str, path: str) -> None:
     """Raise UsageError for an output that is an input, or that would be one in the next run."""
-    paths = [path for path in expand_inputs(settings.input, follow=settings.follow) if not scheme_of(path)]
+    paths = _local_inputs(settings)
     if any(_is_same(path, name, reads=True) for name in paths):
         what = "the input" if len(paths) == 1 else "an input"
         raise UsageError(f"{_shown(path)}: is also {what}: name another file with {flag}")
-    if path != STDOUT and (pattern := next((name for name in settings.input if matches(name, path)), None)):
+    if path != STDOUT and (pattern := next((name for name in settings.all_inputs if matches(name, path)), None)):
         raise UsageError(
             f"{path}: {pattern!r} would find it as an input of the next run: name another file with {flag}"
         )
+
+
+def check_deferred(settings: Settings) -> None:
+    """Raise UsageError for what does not go together with `--deferred`."""
+    if not settings.deferred:
+        return
+    if settings.ordered:
+        raise UsageError(
+            "--ordered: two inputs that are read at the same time have no order: leave out --deferred or it"
+        )
+    if STDIN in settings.input and STDIN in settings.deferred:
+        raise UsageError("standard input is named twice: it can be read only once: name INPUT, or another --deferred")
 
 
 def check_endpoints(settings: Settings) -> None:
@@ -83,6 +100,12 @@ def check_endpoints(settings: Settings) -> None:
             f"--processes {settings.processes}: is not available in this version and returns with quotas that "
             "processes share: leave it out (one process uses one core)"
         )
+
+
+def _local_inputs(settings: Settings) -> list[str]:
+    """Return the paths of the inputs on this machine. Raises InputMissingError and UsageError."""
+    paths = expand_inputs(settings.input, follow=settings.follow) + expand_inputs(settings.deferred)
+    return [path for path in paths if not scheme_of(path)]
 
 
 def _check_timeline(path: str, outputs: Iterable[str]) -> None:

@@ -10,12 +10,15 @@ from secrets import token_hex
 
 from llmblast.mocking.answers import Answer, Answers
 from llmblast.mocking.anthropic_messages import OPERATION, PATH, error_in_its_form
+from llmblast.mocking.batch_routes import Found, Upload, answer_call, find_call
+from llmblast.mocking.batch_store import BatchStore
 from llmblast.mocking.capacity import slowdown
-from llmblast.mocking.cloud_calls import REQUEST_ID_HEADERS, SILENT_ABOUT_LIMITS, cloud_call
+from llmblast.mocking.cloud_calls import REQUEST_ID_HEADERS, SILENT_ABOUT_LIMITS, CloudCall, cloud_call
 from llmblast.mocking.cloud_errors import cloud_error
-from llmblast.mocking.cloud_keys import is_allowed
+from llmblast.mocking.cloud_keys import has_key, is_allowed
 from llmblast.mocking.error_replies import error_body
 from llmblast.mocking.fault_file import read_rules
+from llmblast.mocking.fault_statuses import STATUSES
 from llmblast.mocking.faults import FAULTS, Faults
 from llmblast.mocking.headers import retry_headers
 from llmblast.mocking.incident import Incident
@@ -39,12 +42,14 @@ class MockProvider:
         script: Script | None,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        record_batch_event: Callable[[Mapping[str, object]], None],
     ) -> None:
         self._settings = settings
         self._script = script
         self._clock = clock
         self._wall_clock = wall_clock
         self._answers = Answers(settings, wall_clock)
+        self.batches = BatchStore(settings, self._answers.answer, record_batch_event, wall_clock)
         self._faults = Faults(settings, read_rules(settings.faults) if settings.faults else ())
         self._quota = Quota(settings)
         self._authorization = f"Bearer {settings.key}"
@@ -60,7 +65,14 @@ class MockProvider:
         return None if reply is None else Decision(reply, is_ours=False)
 
     def decide(self, incoming: Incoming) -> Decision:
-        decision = self._decide_in_openai_form(incoming)
+        return self._in_form_of_api(incoming, self._decide_in_openai_form(incoming))
+
+    def decide_upload(self, incoming: Incoming, found: Found, upload: Upload) -> Decision:
+        """Decide about a request whose body is stored in a file."""
+        return self._in_form_of_api(incoming, self._decide_batch_call(incoming, found, upload))
+
+    def _in_form_of_api(self, incoming: Incoming, decision: Decision) -> Decision:
+        """Return the decision with an error in the form of the API that was called."""
         reply = decision.reply
         if reply.status >= 400 and reply.steps is None and _is_for_messages(incoming):
             reply = replace(reply, body=error_in_its_form(reply.status, reply.body, self._request_id(incoming)))
@@ -75,13 +87,35 @@ class MockProvider:
         if operation is None and (call := cloud_call(path)) is not None:
             incoming.cloud, operation, model = call, call.operation, call.model
         if operation is None or incoming.method != "POST":
-            return Decision(self._read_only(incoming, path))
+            found = find_call(incoming)
+            return self._decide_batch_call(incoming, found) if found else Decision(self._read_only(incoming, path))
         if not self._is_authorized(incoming, operation):
             return Decision(_UNAUTHORIZED)
         answer = self._answers.answer(operation, incoming.body, model)
         if answer.status != 200:
             return Decision(ScriptedReply(answer.status, answer.body))
         return self._reject(incoming, answer) or self._with_fault(incoming, answer)
+
+    def _decide_batch_call(self, incoming: Incoming, found: Found, upload: Upload | None = None) -> Decision:
+        """Decide about a call of a files or batches API, which no limit counts; what has no reply may be done."""
+        settings = self._settings
+        if found.route.api in REQUEST_ID_HEADERS:
+            incoming.cloud = CloudCall(found.route.api, "", "")
+        if not found.route.is_open and (settings.unauthorized or not has_key(incoming, settings.key)):
+            return Decision(_UNAUTHORIZED)
+        rule, latency_s = self._faults.draw(
+            incoming.body or incoming.path.encode(), incoming.number, incoming.arrived_s
+        )
+        kind = None if rule is None else rule.kind
+        if rule is not None and kind in STATUSES:
+            incident = Incident(Answer(b""), self._wall_clock(), incoming.is_kept, rule.seconds)
+            return _befallen(rule.kind, incident, latency_s)
+        reply = answer_call(self.batches, found, incoming, upload)
+        reply.delay_s = latency_s
+        if rule is None or reply.status != 200 or reply.events is not None:
+            return Decision(reply)
+        incident = Incident(Answer(reply.body), self._wall_clock(), incoming.is_kept, rule.seconds)
+        return _befallen(rule.kind, incident, latency_s)
 
     def _read_only(self, incoming: Incoming, path: str) -> ScriptedReply:
         reply = read_only_reply(incoming.method, path, self._answers.models)
@@ -176,7 +210,8 @@ def _streamed(reply: ScriptedReply, answer: Answer) -> ScriptedReply:
 
 
 def _is_for_messages(incoming: Incoming) -> bool:
-    return incoming.path.partition("?")[0] == PATH
+    path = incoming.path
+    return path.startswith(PATH) and path.partition("?")[0].partition("/batches")[0] == PATH
 
 
 _UNAUTHORIZED = refusal(401, "Incorrect API key provided.", "invalid_api_key")

@@ -25,6 +25,9 @@ class AnthropicBatch:
         params = fields.get("params")
         return type(params) is dict and "messages" in params and "custom_id" in fields and _OF_OTHERS.isdisjoint(fields)
 
+    def sends(self, name: str) -> bool:
+        return False
+
     def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request in `params`. Raises BadLine."""
         custom_id, params, router = fields.get("custom_id"), fields.get("params"), self._router

@@ -31,6 +31,9 @@ class ConverseBody:
     def claims(self, fields: dict[str, object]) -> bool:
         return is_converse(fields)
 
+    def sends(self, name: str) -> bool:
+        return self._bodies.sends(name)
+
     def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request that sends the line. Raises BadLine."""
         if "messages" not in fields:
@@ -49,6 +52,9 @@ class BedrockBatch:
     def claims(self, fields: dict[str, object]) -> bool:
         body = fields.get("modelInput")
         return type(body) is dict and is_converse(body)
+
+    def sends(self, name: str) -> bool:
+        return False
 
     def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request in `modelInput`. Raises BadLine."""

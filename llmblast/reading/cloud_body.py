@@ -8,6 +8,7 @@ from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import BadLine, compact_json, move_own_fields, own_id, without
 from llmblast.reading.members import take_out
+from llmblast.reading.terms import NEVER_SENT
 from llmblast.settings import Settings
 
 _IDS = frozenset({"id", "custom_id"})
@@ -35,10 +36,15 @@ class CloudBodies:
         self._model_name = model_name
         self._limit = limit
         self._own_fields = frozenset(settings.own_fields)
+        self._never_sent = self._own_fields | _IDS | NEVER_SENT
+
+    def sends(self, name: str) -> bool:
+        """Return whether a member of a line that is a body is sent."""
+        return name not in self._never_sent
 
     def raw(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request for a line that is a body, without ids and the user's own fields. Raises BadLine."""
-        taken_out = (self._own_fields | _IDS).intersection(fields)
+        taken_out = self._never_sent.intersection(fields)
         body, extra = text, {}
         if taken_out:
             body, taken = take_out(text, taken_out)

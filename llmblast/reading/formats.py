@@ -25,6 +25,9 @@ class Format(Protocol):
     def claims(self, fields: dict[str, object]) -> bool:
         """Return whether a line looks like this format; formats before this one in the table are asked first."""
 
+    def sends(self, name: str) -> bool:
+        """Return whether this member of a line would be a member of the request, as where the line is one."""
+
     def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request that a line asks for. Raises BadLine."""
 

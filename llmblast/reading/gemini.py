@@ -28,6 +28,9 @@ class GeminiBody:
     def claims(self, fields: dict[str, object]) -> bool:
         return _has_contents(fields) and "messages" not in fields
 
+    def sends(self, name: str) -> bool:
+        return self._bodies.sends(name)
+
     def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request that sends the line. Raises BadLine."""
         if not _has_contents(fields):
@@ -46,6 +49,9 @@ class GeminiBatch:
     def claims(self, fields: dict[str, object]) -> bool:
         request = fields.get("request")
         return type(request) is dict and _has_contents(request)
+
+    def sends(self, name: str) -> bool:
+        return False
 
     def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request in `request`. Raises BadLine."""

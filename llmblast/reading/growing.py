@@ -41,5 +41,5 @@ async def open_growing(path: str, has_ended: asyncio.Event) -> Source:
                         await has_ended.wait()
 
     source = Source(path, None, read, file.close)
-    source.is_stream = True
+    source.is_stream = source.is_live = True
     return source

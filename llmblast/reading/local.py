@@ -61,7 +61,7 @@ async def open_local(path: str, *, follow: bool = False) -> Source:
 
 
 def _followed(source: Source) -> Source:
-    source.is_followed = True
+    source.is_followed = source.is_live = True
     return source
 
 
@@ -100,7 +100,7 @@ async def _open_pipe(name: str, descriptor: int, writer: int | None, is_stdin: b
             os.set_blocking(_STDIN_DESCRIPTOR, True)
 
     source = Source(name, None, read, close)
-    source.is_stream = True
+    source.is_stream = source.is_live = True
     return source
 
 

@@ -29,6 +29,9 @@ class OpenAIBatch:
     def claims(self, fields: dict[str, object]) -> bool:
         return "custom_id" in fields and "body" in fields
 
+    def sends(self, name: str) -> bool:
+        return False
+
     def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request in `body`. A `method` or `url` that is null counts as left out. Raises BadLine."""
         custom_id = fields.get("custom_id")

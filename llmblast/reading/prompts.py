@@ -6,7 +6,7 @@ prompts that are ready are returned together, and a slow iterable does not delay
 
 import asyncio
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
 
 import orjson
 
@@ -30,7 +30,9 @@ class PromptsError(Exception):
 def open_prompts(prompts: Iterable[object] | AsyncIterable[object]) -> Source:
     """Return a source of lines made from prompts. Call this in the running event loop."""
     reader = _AsyncReader(aiter(prompts)) if isinstance(prompts, AsyncIterable) else _Reader(iter(prompts))
-    return Source(PROMPTS, None, reader.read, reader.close)
+    source = Source(PROMPTS, None, reader.read, reader.close)
+    source.is_live = not isinstance(prompts, Sized)
+    return source
 
 
 def line_of(index: int, prompt: object) -> bytes:

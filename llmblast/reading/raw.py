@@ -15,6 +15,7 @@ from llmblast.reading.line_choices import is_record
 from llmblast.reading.members import take_out, take_out_id
 from llmblast.reading.paths import DIALECTS, PathFinder, path_of_body
 from llmblast.reading.raw_dialects import CHAT, MESSAGES, dialect_of
+from llmblast.reading.terms import NEVER_SENT
 from llmblast.settings import Settings
 
 _IDS = frozenset({"id", "custom_id"})
@@ -30,8 +31,8 @@ SENT_COLUMNS = _SENT_TEXTS.union(
 class Raw:
     """Format of lines with `model` or `messages`.
 
-    `id` and `custom_id` identify the line and are not sent, since many providers reject requests with them; nor are the
-    fields that the setting `own_fields` names.
+    `id` and `custom_id` identify the line and are not sent, since many providers reject requests with them; nor are
+    `deadline` and `tenant`, which are ours, and the fields that the setting `own_fields` names.
     """
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
@@ -39,7 +40,7 @@ class Raw:
         self._router = router
         self._speaks_messages = router.speaks(MESSAGES)
         self._default_dialect = CHAT if router.speaks(CHAT) else MESSAGES
-        self._named_fields = self._own_fields = _IDS.union(settings.own_fields)
+        self._named_fields = self._own_fields = _IDS.union(NEVER_SENT, settings.own_fields)
         self._has_template = settings.prompt is not None
         self._is_table = False
 
@@ -60,6 +61,9 @@ class Raw:
         if fields.get("model") is None or (self._is_table and self._paths.named_for(fields) is None):
             return False
         return not (self._has_template and (is_record(fields) or path_of_body(fields) is None))
+
+    def sends(self, name: str) -> bool:
+        return name not in self._own_fields
 
     def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request that sends the line. Raises BadLine."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from llmblast.errors import UsageError
-from llmblast.models import IMMEDIATE, Part, Prompt, Request, Terms, UnsupportedError, names_model_in_path, writes_model
+from llmblast.models import Part, Prompt, Request, UnsupportedError, names_model_in_path, writes_model
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import MEDIA_KINDS, STREAM_REFUSAL, BadLine, max_tokens_of, own_id, without
@@ -70,6 +70,9 @@ class Simple:
         if self._template is None or _is_anthropic_batch(fields):
             return False
         return "body" not in fields or is_record(fields)
+
+    def sends(self, name: str) -> bool:
+        return False
 
     def parse(self, number: int, key: str, text: bytes, fields: dict[str, object]) -> Request:
         """Return the request for the prompt of a line. Raises BadLine.
@@ -137,7 +140,6 @@ class Simple:
             max_tokens=max_tokens,
             image_bytes=image_bytes,
             image_tokens=image_tokens,
-            terms=IMMEDIATE if "priority" not in asked else _terms_of(asked["priority"]),
         )
 
     def _system_of(self, text: bytes, fields: dict[str, object], asked: dict[str, object]) -> str | None:
@@ -195,14 +197,6 @@ def _checked_params(value: object) -> dict[str, object]:
     if refusal:
         raise BadLine(refusal)
     return value
-
-
-def _terms_of(priority: object) -> Terms:
-    if priority is None:
-        return IMMEDIATE
-    if type(priority) is not int:
-        raise BadLine('"priority" must be an integer; below 0: sent when nothing else is left')
-    return Terms(is_deferred=priority < 0, priority=priority)
 
 
 def _is_anthropic_batch(fields: dict[str, object]) -> bool:

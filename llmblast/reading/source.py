@@ -54,6 +54,8 @@ class Source:
         """It is written while it is read, by another run perhaps: its lines are not the same each time."""
         self.is_followed = False
         """It is read on as it grows, and has no end."""
+        self.is_live = False
+        """Its lines come while the run goes on: their deadlines count from then."""
         self.notes: list[str] = []
         """Messages for a person; whoever shows them removes them."""
         self._read = read

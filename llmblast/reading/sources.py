@@ -21,10 +21,11 @@ async def open_source(path: str, *, follow: bool = False) -> Source:
     return await open_remote(path)
 
 
-async def open_sources(given: Sequence[str], *, follow: bool = False) -> "Sources":
+async def open_sources(given: Sequence[str], *, follow: bool = False, are_all: bool = True) -> "Sources":
     """Find the inputs that were named, open the first one, and check that the others can be opened.
 
-    With `follow`, the last one is read on as it grows. Raises InputMissingError and UsageError.
+    With `follow`, the last one is read on as it grows. `are_all` tells that the run has no others, so that one alone
+    needs no name in the records. Raises InputMissingError and UsageError.
     """
     paths = expand_inputs(given, follow=follow)
     first = await open_source(paths[0], follow=follow and len(paths) == 1)
@@ -33,20 +34,31 @@ async def open_sources(given: Sequence[str], *, follow: bool = False) -> "Source
     except BaseException:
         await first.close()
         raise
-    return Sources(first, paths, None if follow else _sum([first.size_bytes, *sizes]), follow=follow)
+    size_bytes = None if follow else _sum([first.size_bytes, *sizes])
+    return Sources(first, paths, size_bytes, follow=follow, are_named=len(paths) > 1 or not are_all)
 
 
 class Sources:
-    """Inputs in their order. `size_bytes` is the sum of their sizes as they are stored, None where one is not known."""
+    """Inputs in their order. `size_bytes` is the sum of their sizes as they are stored, None where one is not known.
+
+    `are_named` tells that records name their input.
+    """
 
     def __init__(
-        self, first: Source, paths: Sequence[str] = (STDIN,), size_bytes: int | None = None, *, follow: bool = False
+        self,
+        first: Source,
+        paths: Sequence[str] = (STDIN,),
+        size_bytes: int | None = None,
+        *,
+        follow: bool = False,
+        are_named: bool = False,
     ) -> None:
         self.size_bytes = size_bytes
         self.notes: list[str] = []
         """Messages for a person; whoever shows them removes them."""
         self._paths = paths
         self._follow = follow
+        self._are_named = are_named
         self._current: Source = first
         self._index = 0
         self._bytes_used = 0
@@ -72,7 +84,7 @@ class Sources:
     @property
     def file(self) -> str | None:
         """The name of the current input for records, where there are several."""
-        return recorded_input(self._paths[self._index]) if len(self._paths) > 1 else None
+        return recorded_input(self._paths[self._index]) if self._are_named else None
 
     @property
     def expected_bytes(self) -> int | None:

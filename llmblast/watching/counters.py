@@ -115,6 +115,14 @@ class Counters:
     succeeded: int = 0
     cached: int = 0
     """Successes for which nothing was sent: the answer to an equal request was there."""
+    batched: int = 0
+    """Successes whose answer came through a provider's batch API."""
+    batches_open: int = 0
+    """Batches that are packed, or under way at a provider."""
+    batch_lines: int = 0
+    """Lines in these, and"""
+    batch_lines_done: int = 0
+    """how many of them the providers have worked off."""
     repeats: int = 0
     """Requests that `--repeat` has added to those of the lines that were read."""
     flagged: int = 0

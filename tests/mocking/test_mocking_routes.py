@@ -65,7 +65,7 @@ async def test_options_tell_the_methods_and_others_are_refused(
     assert orjson.loads(body)["error"]["code"] == "method_not_allowed"
 
 
-@pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/files", "/v1/models/", "/chat", "/v2/models", "/healthy"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/file", "/v1/models/", "/chat", "/v2/models", "/healthy"])
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 async def test_an_unknown_path_is_told_in_openais_form(session: aiohttp.ClientSession, path: str, method: str) -> None:
     """By the method and the path."""

@@ -23,7 +23,19 @@ PARSERS = [
     for prompt in (None, "Say {input}: {b}")
 ]
 
-FIELD_NAMES = ["input", "prompt", "system", "images", "params", "priority", "id", "custom_id", "b"]
+FIELD_NAMES = [
+    "input",
+    "prompt",
+    "system",
+    "images",
+    "params",
+    "priority",
+    "deadline",
+    "tenant",
+    "id",
+    "custom_id",
+    "b",
+]
 FIELD_NAMES += ["model", "messages", "body", "url", "method", "stream", "max_tokens"]
 API_URLS = st.sampled_from(["/v1/chat/completions", "https://[/v1/embeddings", "/v1/completions"])
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | API_URLS

@@ -1,0 +1,160 @@
+"""Immediate and deferred lines in one run, as real processes: no immediate line waits behind a deferred one."""
+
+import asyncio
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+import llmblast as package
+from tests.conftest import RunLlmblast, StartMock, records, write_prompts
+from tests.processes import start_run, wait_for_requests
+
+
+def write_lines(path: Path, name: str, count: int, **fields: Any) -> Path:
+    path.write_bytes(b"".join(orjson.dumps({"input": f"{name} {n}", **fields}) + b"\n" for n in range(count)))
+    return path
+
+
+def inputs_of(path: Path) -> list[str]:
+    return sorted(record["input"] for record in records(path))
+
+
+def test_lines_of_a_deferred_file_wait_for_those_of_a_pipe(
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock
+) -> None:
+    """A line that arrives while they are sent goes next, and its record names its input."""
+    server = start_mock()
+    write_lines(tmp_path / "later.jsonl", "later", 3000)
+    process = start_run(
+        tmp_path, environment, "-", "--deferred", "later.jsonl", "-u", server.url, "-r", "300", stdin=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    sent_before = []
+    for number in range(5):
+        wait_for_requests(server, 100 * (number + 1), process)
+        sent_before.append(server.received)
+        process.stdin.write(f'{{"input": "now {number}"}}\n')
+        process.stdin.flush()
+    while sum(b"now" in arrival.body for arrival in list(server.ledger)) < 5:
+        assert process.poll() is None
+    process.terminate()
+    process.communicate(timeout=30)
+
+    places = [place for place, arrival in enumerate(server.ledger) if b"now" in arrival.body]
+    assert all(place - before < 60 for place, before in zip(places, sent_before, strict=True))
+    found = {record["file"] for record in records(tmp_path / "save.jsonl")}
+    assert found == {"-", "later.jsonl"}
+
+
+def test_a_run_with_deferred_lines_goes_on_where_it_stopped(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """Whichever of both inputs a line stood in before."""
+    server = start_mock()
+    write_lines(tmp_path / "now.jsonl", "now", 30)
+    write_lines(tmp_path / "later.jsonl", "later", 50)
+    first = llmblast("run", "now.jsonl", "-u", server.url)
+    (tmp_path / "later.jsonl").write_bytes(
+        (tmp_path / "later.jsonl").read_bytes() + (tmp_path / "now.jsonl").read_bytes()
+    )
+
+    done = llmblast("run", "--deferred", "later.jsonl", "-u", server.url, stdin="")
+
+    assert (first.returncode, done.returncode) == (0, 0), done.stderr
+    assert len(server.ledger) == 80
+    assert inputs_of(tmp_path / "save.jsonl") == sorted(
+        [f"now {n}" for n in range(30)] + [f"later {n}" for n in range(50)]
+    )
+
+
+def test_both_inputs_may_be_fifos(tmp_path: Path, environment: dict[str, str], start_mock: StartMock) -> None:
+    """The run ends when both are closed."""
+    server = start_mock()
+    for name in ("now", "later"):
+        os.mkfifo(tmp_path / name)
+    process = start_run(tmp_path, environment, "now", "--deferred", "later", "-u", server.url)
+    with (tmp_path / "later").open("w") as later, (tmp_path / "now").open("w") as now:
+        for number in range(3):
+            later.write(f'{{"input": "later {number}"}}\n')
+            later.flush()
+            wait_for_requests(server, 2 * number + 1, process)
+            now.write(f'{{"input": "now {number}"}}\n')
+            now.flush()
+            wait_for_requests(server, 2 * number + 2, process)
+
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert len(records(tmp_path / "save.jsonl")) == 6
+
+
+def test_limit_and_sample_hold_for_each_input(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """As do `check`, bad lines with their places, and repeats."""
+    server = start_mock()
+    write_prompts(tmp_path / "now.jsonl", 30)
+    write_lines(tmp_path / "later.jsonl", "later", 30)
+    run = ("now.jsonl", "--deferred", "later.jsonl")
+
+    limited = llmblast("run", *run, "-u", server.url, "--limit", "5", "--repeat", "2")
+    sampled = llmblast("run", *run, "-u", server.url, "--sample", "7", "-o", "sampled.jsonl")
+    (tmp_path / "later.jsonl").write_text('{"input": "x", "deadline": "soon"}\n')
+    checked = llmblast("check", *run)
+    bad = llmblast("run", *run, "-u", server.url, "-o", "bad.jsonl")
+
+    assert (limited.returncode, sampled.returncode, checked.returncode, bad.returncode) == (0, 0, 3, 3)
+    assert "the first 5 of both inputs" in limited.stderr
+    assert len(records(tmp_path / "save.jsonl")) == 20
+    assert len(records(tmp_path / "sampled.jsonl")) == 14
+    assert 'later.jsonl:1:1: "deadline" is no time' in checked.stdout
+    assert "31 read, 30 good, 1 bad" in checked.stdout
+    assert [record["file"] for record in records(tmp_path / "bad.errors.jsonl")] == ["later.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a.jsonl", "--deferred", "b.jsonl", "--ordered"), "--ordered: two inputs that are read at the same time"),
+        (("-", "--deferred", "-"), "standard input is named twice"),
+        (("a.jsonl", "--deferred", "b.jsonl", "-o", "b.jsonl"), "b.jsonl: is also an input"),
+        (("a.jsonl", "--deferred", "none.jsonl"), "none.jsonl: no such file"),
+        (("a.jsonl", "--by", "8 o'clock"), "is no time: write seconds, a duration such as 2h"),
+        (("a.jsonl", "--by", "08:00", "--deadline", "2h"), "--by and --deadline name the time twice"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_sent(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, arguments: tuple[str, ...], message: str
+) -> None:
+    """With what to do."""
+    server = start_mock()
+    for name in ("a.jsonl", "b.jsonl"):
+        write_prompts(tmp_path / name, 3)
+
+    done = llmblast("run", *arguments, "-u", server.url, stdin="")
+
+    assert message in done.stderr
+    assert done.returncode in (2, 66)
+    assert not server.ledger
+
+
+def test_deferred_prompts_of_python(start_mock: StartMock, tmp_path: Path) -> None:
+    """Any form of prompts; results name their input, and are in the order of the inputs."""
+    server = start_mock()
+    later = write_lines(tmp_path / "later.jsonl", "later", 3)
+
+    async def run() -> list[list[tuple[str | None, int, Any]]]:
+        found = []
+        forms: list[Any] = [["a", {"input": "b", "deadline": 60}], later, (text for text in "ab")]
+        for deferred in forms:
+            summary = await package.run_async(["x", "y"], deferred=deferred, endpoints=server.url)
+            found.append([(result.file, result.index, result.input) for result in summary.results])
+        return found
+
+    first, second, third = asyncio.run(run())
+
+    own = [(None, 0, "x"), (None, 1, "y")]
+    assert first == [*own, ("the deferred prompts", 0, "a"), ("the deferred prompts", 1, "b")]
+    assert second == [*own, *((str(later), index, f"later {index}") for index in range(3))]
+    assert third == first
