@@ -64,6 +64,11 @@ class StreamOptions(TypedDict, total=False):
     route: Route | None
     hedge: str | None
     warm_prefix: str | None
+    price_in: Number
+    price_out: Number
+    price_cached: Number
+    batch_price: Number
+    flex_price: Number
     by: str | None
     deadline: Number
     max_attempts: Number

@@ -39,7 +39,7 @@ from llmblast.sending import Backoff, Channel, EndpointKey, connection_notes
 from llmblast.setting_loading import parse_hedge, parse_max_errors
 from llmblast.settings import Settings
 from llmblast.urls import host_of
-from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, sanitize_text
+from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, prices_of, sanitize_text
 from llmblast.writing import FORMATS, OutputFile, Timing, Writer
 
 if TYPE_CHECKING:
@@ -180,7 +180,9 @@ async def build_pipeline(
             batches = await open_batches(
                 settings, endpoints, keys=keys, channels=channels, environ=environ, stack=stack
             )
-        counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
+        counters = Counters(
+            endpoints=[EndpointCounters(e.name, e.weight, prices=prices_of(e, settings)) for e in settings.endpoints]
+        )
         defects.on_run_built(partial(secrets_in, channels), counters.by_name)
         timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
         notes = [note for output in outputs for note in output.repaired]
