@@ -126,16 +126,14 @@ class MockProvider:
             incoming.cloud = CloudCall(found.route.api, "", "")
         if not found.route.is_open and (settings.unauthorized or not has_key(incoming, settings.key)):
             return Decision(_UNAUTHORIZED)
-        rule, latency_s = self._faults.draw(
-            incoming.body or incoming.path.encode(), incoming.number, incoming.arrived_s
-        )
-        kind = None if rule is None else rule.kind
-        if rule is not None and kind in STATUSES:
+        drawn_from = f"{incoming.method} {incoming.path}\n".encode() + incoming.body
+        rule, latency_s = self._faults.draw(drawn_from, incoming.number, incoming.arrived_s)
+        if rule is not None and rule.kind in STATUSES:
             incident = Incident(Answer(b""), self._wall_clock(), incoming.is_kept, rule.seconds)
             return _befallen(rule.kind, incident, latency_s)
         reply = answer_call(self.batches, found, incoming, upload)
         reply.delay_s = latency_s
-        if rule is None or reply.status != 200 or reply.events is not None:
+        if rule is None or reply.status >= 300 or reply.events is not None:
             return Decision(reply)
         incident = Incident(Answer(reply.body), self._wall_clock(), incoming.is_kept, rule.seconds)
         return _befallen(rule.kind, incident, latency_s)

@@ -270,6 +270,19 @@ def test_other_endpoints_have_batches(start: Start) -> None:
     assert len(result["response"]["body"]["data"][0]["embedding"]) == 8
 
 
+def test_lines_without_a_model_have_the_default_one(start: Start) -> None:
+    """As direct requests, beside lines that name one."""
+    _, client = start("batch_delay=0")
+    nameless = [chat_line(number) for number in (0, 2)]
+    for line in nameless:
+        del line["body"]["model"]
+
+    batch = wait(client, submit(client, [nameless[0], chat_line(1), nameless[1]]))
+
+    models = {line["custom_id"]: line["response"]["body"]["model"] for line in content(client, batch.output_file_id)}
+    assert models == {"a-0": "mock", "a-1": "m", "a-2": "mock"}
+
+
 def test_a_stream_is_an_error_of_its_line(start: Start) -> None:
     """Nobody could read it."""
     _, client = start("batch_delay=0")
