@@ -18,6 +18,7 @@ from llmblast.job.batch_endpoints import BatchEndpoint, open_batch_endpoints
 from llmblast.job.batch_folders import folder_of
 from llmblast.job.batch_journal import BatchJournal, Step
 from llmblast.job.batch_lines import HEAD_BYTES, places_in
+from llmblast.job.batch_run_side import RunSide
 from llmblast.job.batch_sends import BatchSends, EarlierBatch
 from llmblast.job.batch_task import LineState
 from llmblast.job.engine import Engine
@@ -77,20 +78,18 @@ def make_batch_sends(
     lines_per_s: Callable[[], float | None],
 ) -> BatchSends:
     """Return what sends lines by batch."""
-    return BatchSends(
-        opened.journal,
-        opened.endpoints,
+    run = RunSide(
         engine,
-        writer=writer,
-        sink=sink,
-        counters=counters,
-        earlier=opened.earlier,
+        writer,
+        sink,
+        counters,
         new_parser=lambda: make_parser(settings, providers_of(settings.endpoints, settings.model)),
         lines_per_s=lines_per_s,
         say=say,
         detaches=settings.detach,
         may_repair=settings.judges_answers,
     )
+    return BatchSends(run, opened.journal, opened.endpoints, opened.earlier)
 
 
 def _find_earlier(journal: BatchJournal, outputs: Sequence[str]) -> tuple[list[EarlierBatch], CompletedKeys]:

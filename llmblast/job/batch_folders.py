@@ -1,10 +1,9 @@
 """Batch folders: whether an output has one, and what forbids batches, known before anything is opened or imported."""
 
-import os
-from os.path import isdir, isfile, join
+from os.path import isfile, join
 from typing import Final
 
-from llmblast.errors import OutputBlockedError, UsageError
+from llmblast.errors import UsageError
 from llmblast.pipes import is_pipe
 from llmblast.settings import Settings
 
@@ -35,26 +34,3 @@ def check_batch_settings(settings: Settings) -> None:
         )
     if settings.repeat > 1:
         raise UsageError("--repeat: sends each repeat directly: leave --repeat or --defer batch out")
-
-
-def discard_batches(save: str) -> None:
-    """Remove the folder of an output that starts over.
-
-    Raises OutputBlockedError while a provider may work on one of its batches.
-    """
-    if not isdir(folder_of(save)):
-        return
-    from llmblast.job.batch_journal import BatchJournal  # noqa: PLC0415 -- most outputs have none
-
-    journal = BatchJournal(folder_of(save))
-    journal.load()
-    under_way = [entry for entry in journal.open_entries if entry.is_in_progress]
-    if under_way:
-        count = "1 batch is" if len(under_way) == 1 else f"{len(under_way):,} batches are"
-        raise OutputBlockedError(
-            f"{save}: {count} under way for it: collect the answers without --overwrite, or end them first with "
-            f"llmblast batches {save} --cancel"
-        )
-    for name in os.listdir(journal.folder):
-        os.unlink(join(journal.folder, name))
-    os.rmdir(journal.folder)

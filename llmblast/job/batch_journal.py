@@ -14,7 +14,7 @@ of them have a record, and the files of the batch are gone. `uploaded` after `st
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
@@ -264,12 +264,23 @@ class BatchJournal:
             entry.end = str(note["end"])
 
 
-def open_entries_of(save: str) -> Iterator[BatchEntry]:
-    """Yield the batches of an output with lines that have no record yet. Raises OutputBlockedError."""
-    if isdir(folder_of(save)):
-        journal = BatchJournal(folder_of(save))
-        journal.load()
-        yield from journal.open_entries
+def discard_batches(save: str) -> None:
+    """Remove the folder of an output that starts over.
+
+    Raises OutputBlockedError while a provider may work on one of its batches.
+    """
+    journal = BatchJournal(folder_of(save))
+    journal.load()
+    under_way = [entry for entry in journal.open_entries if entry.is_in_progress]
+    if under_way:
+        count = "1 batch is" if len(under_way) == 1 else f"{len(under_way):,} batches are"
+        raise OutputBlockedError(
+            f"{save}: {count} under way for it: collect the answers without --overwrite, or end them first with "
+            f"llmblast batches {save} --cancel"
+        )
+    for name in os.listdir(journal.folder):
+        os.unlink(join(journal.folder, name))
+    os.rmdir(journal.folder)
 
 
 def _number(value: object) -> float:

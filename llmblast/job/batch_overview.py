@@ -108,7 +108,7 @@ class BatchOverview:
         if missing:
             names = ", ".join(sorted(missing))
             raise UsageError(
-                f"{self._settings.save}: has batches at {names}: name the endpoint as for the run, with --url or --config"
+                f"{self._settings.save}: has batches at {names}: name the endpoint as the run did, by --url or --config"
             )
 
     def _check_no_run(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from llmblast.batching.api import (
     BatchApi,
@@ -38,8 +38,8 @@ from llmblast.batching.listing import look_for
 from llmblast.job.batch_endpoints import BatchEndpoint
 from llmblast.job.batch_journal import BatchEntry, BatchJournal, Step
 from llmblast.job.batch_lines import LinesReader, custom_id_of, index_in
-from llmblast.models import Reply, Request
-from llmblast.reading import RequestParser
+from llmblast.job.batch_run_side import RunSide
+from llmblast.models import Reply
 from llmblast.writing.side_file import open_side_file
 
 T = TypeVar("T")
@@ -49,7 +49,6 @@ CHUNK_LINES: Final = 64
 FIRST_PAUSE_S: Final = 2.0
 MAX_PAUSE_S: Final = 60.0
 """Pause before the next try of what is refused for now or cannot be reached; it doubles from the first one on."""
-ROOM_INTERVAL_S: Final = 0.02
 MAX_EXCLUDED: Final = 1000
 """With more invalid lines, the file is not started without them: its lines are sent directly."""
 
@@ -64,38 +63,6 @@ class LineState:
     """The batch brought a reply that does not count: it is to be sent directly."""
 
 
-class Host(Protocol):
-    """What a batch needs of the run."""
-
-    def on_reply(self, request: Request, index: int, reply: Reply) -> bool:
-        """Handle the reply of the endpoint with this index. Return False where the line is to be sent directly."""
-
-    async def wait_for_room(self) -> None:
-        """Wait until there is room for more records."""
-
-    async def flush(self) -> bool:
-        """Wait until all records so far are durable; return whether they are."""
-
-    def latest_wait_s(self, entry: BatchEntry) -> float:
-        """Return the wall time until which the lines of a batch can wait for it and make their deadlines still."""
-
-    def new_parser(self) -> RequestParser:
-        """Return a parser of lines, for one thread."""
-
-    def say(self, text: str) -> None:
-        """Show a message."""
-
-    def on_progress(self) -> None:
-        """Show how far the batches are."""
-
-    def on_not_here(self, endpoint: BatchEndpoint, path: str) -> None:
-        """Pack no more lines with this path for the endpoint: it has no batch API for them."""
-
-    @property
-    def detaches(self) -> bool:
-        """Whether the run ends once everything is started."""
-
-
 class _SendDirectly(Exception):  # noqa: N818 -- no error: what happens to the lines
     """The batch is not worth another try: its lines are sent directly. The text is the reason."""
 
@@ -107,10 +74,14 @@ class BatchTask:
     entry: BatchEntry
     endpoint: BatchEndpoint
     journal: BatchJournal
-    host: Host
+    run_side: RunSide
     states: bytearray
     uploads: asyncio.Semaphore
     """Bounds how many are uploaded at once."""
+    on_change: Callable[[], None]
+    """Called after each step."""
+    on_not_here: Callable[[BatchEndpoint, str], None]
+    """Called where the endpoint has no batch API for the path."""
     was_under_way: bool = False
     """Some answer was handled without a record at once, or a line was sent directly: only the end of the run tells
     whether all have one.
@@ -208,7 +179,7 @@ class BatchTask:
             if entry.step is Step.CANCELLING and not is_asked:
                 await self._try_for_good(lambda: self._api.cancel(batch_id))
                 is_asked = True
-            if self.host.detaches and entry.step is Step.STARTED:
+            if self.run_side.detaches and entry.step is Step.STARTED:
                 self.is_left = True
                 return None
             wait_s = poll_interval_s(time.time() - entry.started_s)
@@ -240,12 +211,12 @@ class BatchTask:
         await self._note(Step.PACKED, excluded=sorted(wrong), earlier_id=entry.batch_id)
 
     async def _collect(self) -> None:
-        entry, host = self.entry, self.host
+        entry, run = self.entry, self.run_side
         if entry.batch_id is not None:
             await self._read_results(entry.batch_id)
         elif entry.end:
-            host.say(f"{entry.end}; its {entry.lines:,} lines are sent directly")
-        if not await host.flush():
+            run.say(f"{entry.end}; its {entry.lines:,} lines are sent directly")
+        if not await run.flush():
             self.is_left = True
             return
         await self._note(Step.COLLECTED)
@@ -271,7 +242,7 @@ class BatchTask:
             except Unreachable as error:
                 await self._pause(error, FIRST_PAUSE_S)
             except BatchGone as error:
-                self.host.say(f"{error}; its lines without an answer are sent directly")
+                self.run_side.say(f"{error}; its lines without an answer are sent directly")
                 return
             else:
                 return
@@ -297,14 +268,14 @@ class BatchTask:
         for request, (index, reply) in zip(requests, replies.items(), strict=True):
             reply.via = VIA_BATCH
             reply.latency_s = self.entry.duration_s
-            is_handled = self.host.on_reply(request, self.endpoint.index, reply)
+            is_handled = self.run_side.on_reply(request, self.endpoint.index, reply)
             self.states[index] = LineState.HANDLED if is_handled else LineState.DIRECT
         await asyncio.sleep(0)
-        await self.host.wait_for_room()
+        await self.run_side.wait_for_room()
 
     def open_lines(self) -> LinesReader:
         """Open the lines of the batch. Blocks."""
-        return LinesReader(self.journal.lines_path(self.entry), self.host.new_parser())
+        return LinesReader(self.journal.lines_path(self.entry), self.run_side.new_parser())
 
     def _restore_requests(self) -> None:
         """Write the file of requests anew where it is missing: after a part was invalid, or in a copied folder."""
@@ -328,11 +299,11 @@ class BatchTask:
     def _read_counts(self, status: BatchStatus) -> None:
         counts = status.counts
         self.entry.finished_lines = (counts.succeeded or 0) + (counts.failed or 0)
-        self.host.on_progress()
+        self.on_change()
 
     @property
     def _cutoff_s(self) -> float:
-        return self.host.latest_wait_s(self.entry)
+        return self.run_side.latest_wait_s(self.entry)
 
     async def _try(self, call: Callable[[], Awaitable[T]]) -> T:
         """Return what a call returns, in as many tries as its lines have time for. Raises _SendDirectly."""
@@ -373,18 +344,18 @@ class BatchTask:
 
     def _directly(self, error: BatchApiError) -> _SendDirectly:
         if isinstance(error, NotHere):
-            self.host.on_not_here(self.endpoint, self.entry.path)
+            self.on_not_here(self.endpoint, self.entry.path)
         return _SendDirectly(str(error))
 
     def _tell(self, text: str) -> None:
         """Show a message, but not again and again."""
         if text != self._told:
             self._told = text
-            self.host.say(text)
+            self.run_side.say(text)
 
     async def _note(self, step: Step, **facts: object) -> None:
         await asyncio.to_thread(self.journal.record, self.entry, step, **facts)
-        self.host.on_progress()
+        self.on_change()
 
 
 async def _in_chunks(results: AsyncIterator[BatchResult]) -> AsyncIterator[list[BatchResult]]:

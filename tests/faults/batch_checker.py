@@ -35,9 +35,9 @@ def complaints(folder: Path, ledger: Path, *, lost: int = 0, save: str = "save.j
     directly = _paid_directly(entries)
     found = []
     if numbers != Counter(range(1, len(lines) + 1)):
-        lost = [n for n in range(1, len(lines) + 1) if n not in numbers]
+        missing = [n for n in range(1, len(lines) + 1) if n not in numbers]
         doubled = [n for n, count in numbers.items() if count > 1]
-        found.append(f"lines lost: {lost[:9]} ({len(lost)}), recorded twice: {doubled[:9]} ({len(doubled)})")
+        found.append(f"lines lost: {missing[:9]} ({len(missing)}), recorded twice: {doubled[:9]} ({len(doubled)})")
     if twice_started := {name: count for name, count in starts.items() if count > 1}:
         found.append(f"started twice: {twice_started}")
     if twice := [key for key, count in paid.items() if count > wanted[key]]:

@@ -1,0 +1,68 @@
+"""Run side of batches: what a batch needs of the run whose lines it has."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+from llmblast.job.back_pressure import Sink
+from llmblast.job.batch_journal import BatchEntry
+from llmblast.job.engine import Engine
+from llmblast.models import Reply, Request
+from llmblast.reading import RequestParser
+from llmblast.watching import Counters
+from llmblast.writing import Writer
+from llmblast.writing.ordered_writer import OrderedWriter
+
+ROOM_INTERVAL_S: Final = 0.02
+SAFETY: Final = 1.5
+"""The rest of a batch gets so many times the time that it needs at the present rate."""
+MAX_CANCEL_S: Final = 600.0
+CANCEL_SHARE: Final = 0.1
+"""Time for a cancellation: OpenAI names up to ten minutes; at most this share of the time that the batch has."""
+USUAL_LINES_PER_S: Final = 10.0
+"""Taken for the rate of direct requests while nothing is known of it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunSide:
+    """The run, as batches see it."""
+
+    engine: Engine
+    writer: Writer | OrderedWriter
+    sink: Sink
+    counters: Counters
+    new_parser: Callable[[], RequestParser]
+    """Return a parser of lines, for one thread."""
+    lines_per_s: Callable[[], float | None]
+    """Return the rate at which direct requests can go, None while it is not known."""
+    say: Callable[[str], None]
+    detaches: bool
+    """The run ends once everything is started."""
+    may_repair: bool
+    """Answers are checked, and those that do not fit lead to more requests."""
+
+    def on_reply(self, request: Request, index: int, reply: Reply) -> bool:
+        """Handle the reply of the endpoint with this index. Return False where the line is to be sent directly."""
+        return self.engine.on_batch_reply(request, index, reply)
+
+    async def wait_for_room(self) -> None:
+        """Wait until there is room for more records."""
+        while self.sink.is_full or (self.may_repair and self.engine.is_full):  # noqa: ASYNC110 -- rare
+            await asyncio.sleep(ROOM_INTERVAL_S)
+
+    async def flush(self) -> bool:
+        """Wait until all records so far are durable; return whether they are."""
+        await self.writer.flush()
+        return self.writer.failure is None
+
+    def latest_wait_s(self, entry: BatchEntry) -> float:
+        """Return the wall time until which the lines of a batch can wait for it and make their deadlines still."""
+        if entry.deadline_s == inf:
+            return inf
+        rate = self.lines_per_s() or USUAL_LINES_PER_S
+        left = max(entry.lines - entry.finished_lines, 0)
+        since_s = entry.started_s or entry.packed_s
+        cancel_s = min(MAX_CANCEL_S, max(entry.deadline_s - since_s, 0.0) * CANCEL_SHARE)
+        return entry.deadline_s - cancel_s - SAFETY * left / rate
