@@ -280,6 +280,8 @@ class Attempt:
     """Memory that it keeps, roughly; known once it is queued."""
     invalid: InvalidAnswers | None
     """Earlier answers to the line that did not fit."""
+    prefix: "Prefix | None"
+    """The long start of its prompt, where other lines may share that."""
 
     def __init__(
         self,
@@ -307,6 +309,7 @@ class Attempt:
         self.hedged = False
         self.size_bytes = 0
         self.invalid = None
+        self.prefix = None
 
     def hedge(self) -> "Attempt":
         """Return a second attempt with the same past, which goes to another endpoint."""
@@ -324,6 +327,7 @@ class Attempt:
         hedge.hedged = self.hedged
         hedge.size_bytes = self.size_bytes
         hedge.invalid = self.invalid
+        hedge.prefix = self.prefix
         return hedge
 
     @property
@@ -335,6 +339,53 @@ class Attempt:
     def all_ambiguous_sends(self) -> int:
         """Return the ambiguous sends of its line, also those before an answer that did not fit."""
         return self.ambiguous_sends if self.invalid is None else self.ambiguous_sends + self.invalid.maybe_billed
+
+
+@dataclass(slots=True, eq=False, init=False)
+class Prefix:
+    """The long start of a prompt, which other lines may share; `scheduling.warm_prefixes` keeps its state."""
+
+    leader: Attempt | None
+    """The line that goes ahead, until its reply is there."""
+    parent: "Prefix | None"
+    """The longest start that the leader shared with earlier lines."""
+    is_shared: bool
+    """Another line has the same start."""
+    key: int
+    """A checksum of what they share."""
+    is_indexed: bool
+    """Its blocks can be found by their hashes."""
+    is_ahead: bool
+    """The leader goes before all others of its class."""
+    followers: list[Attempt] | None
+    """Lines that wait for the reply to the leader."""
+    due_s: float
+    """When they go at the latest, monotonic."""
+    failures: int
+    """Leaders in a row without an answer."""
+    warm_until_s: float
+    """Until when the providers remember it, probably; minus infinity before the first answer."""
+    home: int
+    """Index of the endpoint that its lines go to; -1 as long as there is none."""
+    sent_to: int
+    """Bit set of the endpoints that it was sent to."""
+    warm_at: int
+    """Bit set of the endpoints that have answered a line with it."""
+
+    def __init__(self, leader: Attempt) -> None:
+        self.leader = leader
+        self.parent = None
+        self.is_shared = False
+        self.key = 0
+        self.is_indexed = False
+        self.is_ahead = False
+        self.followers = None
+        self.due_s = inf
+        self.failures = 0
+        self.warm_until_s = -inf
+        self.home = -1
+        self.sent_to = 0
+        self.warm_at = 0
 
 
 class Cause(Enum):
@@ -460,6 +511,8 @@ class Answer:
     usage: Mapping[str, object] | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    cached_tokens: int
+    """Those of the prompt that the provider had in its cache; 0 where it says nothing of them."""
     model: str | None
     says_more: bool
     """The reply holds more than `text` does: tool calls, refusal, reasoning, several choices, logprobs."""
@@ -479,6 +532,7 @@ class Answer:
         self.usage = usage
         self.prompt_tokens = prompt_tokens
         self.completion_tokens = completion_tokens
+        self.cached_tokens = 0
         self.model = model
         self.says_more = says_more
 

@@ -63,6 +63,12 @@ class StreamOptions(TypedDict, total=False):
     concurrency: Number
     route: Route | None
     hedge: str | None
+    warm_prefix: str | None
+    price_in: Number
+    price_out: Number
+    price_cached: Number
+    batch_price: Number
+    flex_price: Number
     by: str | None
     deadline: Number
     max_attempts: Number

@@ -112,6 +112,10 @@ class RunSummary:
     maybe_billed: int
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    """Prompt tokens that the provider had in its cache."""
+    cost: float | None = None
+    """By the prices in the settings; None without any."""
     invalid: int = 0
     """Answers that did not fit."""
     repairs: int = 0

@@ -40,6 +40,7 @@ PerMinute = Annotated[float, Gt(0), Lt(1e12), PER_MINUTE]
 PerDay = Annotated[float, Gt(0), Lt(1e12), PER_DAY]
 Seconds = Annotated[float, Gt(0), Lt(1e9), DURATION]
 SecondsOrZero = Annotated[float, Ge(0), Lt(1e9), DURATION]
+Price = Annotated[float, Ge(0), Lt(1e9), COUNT]
 MAX_COUNT = 10**12
 Count = Annotated[int, Ge(1), Lt(MAX_COUNT)]
 File = Annotated[str, FILE]
@@ -104,9 +105,48 @@ Source: the batch APIs of OpenAI, Mistral and Voyage, vLLM's run-batch, and vLLM
 """
 
 
+DEFAULT_DISCOUNT = 0.5
+"""What OpenAI, Anthropic, Gemini and Mistral charge for a batch, and OpenAI for its flex tier, of the normal price."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RateSettings:
-    """Limits of a run or of one endpoint. Their options set those of the run."""
+class PriceSettings:
+    """Prices of an endpoint, or of those that have none of their own. `batch_price` and `flex_price` are shares."""
+
+    price_in: Price | None = option(
+        None, "--price-in", "Endpoints", "Price of a million prompt tokens, for the summary.", in_check=True
+    )
+    price_out: Price | None = option(
+        None, "--price-out", "Endpoints", "Price of a million answer tokens.", in_check=True
+    )
+    price_cached: Price | None = option(
+        None,
+        "--price-cached",
+        "Endpoints",
+        "Price of a million prompt tokens from the provider's cache.",
+        in_check=True,
+    )
+    batch_price: Price | None = option(
+        None,
+        "--batch-price",
+        "Endpoints",
+        "What the batch API costs, as a share of the price.",
+        shown_default=f"{DEFAULT_DISCOUNT:g}",
+        in_check=True,
+    )
+    flex_price: Price | None = option(
+        None,
+        "--flex-price",
+        "Endpoints",
+        "What the flex tier costs, as a share of the price.",
+        shown_default=f"{DEFAULT_DISCOUNT:g}",
+        in_check=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateSettings(PriceSettings):
+    """Limits and prices of a run or of one endpoint. Their options set those of the run."""
 
     rps: PerSecond | None = option(
         None, "-r --rps --max_requests_per_second", "Limits", "Requests per second, over all endpoints.", in_check=True
@@ -413,6 +453,14 @@ class Settings(RateSettings):
         metavar="QUANTILE",
     )
 
+    warm_prefix: Name = option(
+        "auto",
+        "--warm-prefix",
+        "Endpoints",
+        "Of lines with the same long start, or with the same FIELD, send one ahead and the others to the same "
+        "endpoint, whose cache has it then: auto, off or FIELD.",
+        metavar="auto|off|FIELD",
+    )
     defer: Defer | None = option(
         None,
         "--defer",

@@ -171,7 +171,7 @@ MAY_NAME_KINDS = {
     *("known_hosts.py", "models.py", "settings.py", "converting/batch_results.py", "writing/formats.py"),
     "batching/__init__.py",
     *("providers/conversations.py", "providers/seeds.py", "providers/translated_replies.py", "reading/formats.py"),
-    "providers/answers_as_chats.py",
+    *("providers/answers_as_chats.py", "providers/prompt_starts.py"),
     *("providers/aws_signing.py", "reading/remote.py"),
 }
 """Tables with a line for each provider or format, defaults, and two whose names are also those of services."""

@@ -44,6 +44,7 @@ class BackPressure:
     def __init__(self, sink: Sink, queue: RequestQueue, max_in_flight: int) -> None:
         self._sink = sink
         self._queue = queue
+        self.max_in_flight = max_in_flight
         self._max_queued = max_queued(max_in_flight)
         self._has_room = asyncio.Event()
         self._has_room_deferred = asyncio.Event()

@@ -7,7 +7,7 @@ before the queue.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from llmblast.errors import ExitCode
 from llmblast.fence import Fence
@@ -26,7 +26,7 @@ from llmblast.job.wait_limit import WaitLimit
 from llmblast.job.wake_up import WakeUp
 from llmblast.models import Attempt, Failure, Provider, Reply, Request
 from llmblast.providers import DEFAULT_PROVIDER
-from llmblast.scheduling import Endpoint, Scheduler
+from llmblast.scheduling import Endpoint, PrefixFinder, Scheduler, WarmPrefixes
 from llmblast.sending import Backoff, Channel, EndpointKey
 from llmblast.watching import Counters
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from llmblast.job.answer_review import AnswerRules
 
 DEFAULT_MAX_WAIT_S = 900.0
+_NOT_2XX: Final = 300
 
 
 class Engine:
@@ -63,6 +64,7 @@ class Engine:
         fence: Fence | None = None,
         report_defect: Callable[[BaseException], str] = repr,
         answer_rules: "AnswerRules | None" = None,
+        prefixes: PrefixFinder | None = None,
     ) -> None:
         fence = fence or Fence()
         self.end = RunEnd(report_defect)
@@ -71,8 +73,10 @@ class Engine:
         self._sink = sink
         self._counters = counters
         self._clock = clock
-        self._max_in_flight = max_in_flight
         self._pressure = BackPressure(sink, scheduler.queue, max_in_flight)
+        self._warm = (
+            None if prefixes is None else WarmPrefixes(prefixes, scheduler.queue, clock, wall_clock, max_in_flight)
+        )
         self._hedges = HedgedSends(hedging, scheduler, counters, clock, fence, on_slot_free=self.dispatch_ready)
         line_ends = LineEnds(scheduler, sink, counters, gives_up, self._hedges, fence)
         self._handler = ResponseHandler(
@@ -127,11 +131,14 @@ class Engine:
     def is_draining(self) -> bool:
         """Return whether nothing is left to send: what is in flight is the rest of the run."""
         is_stopped = self.end.exit_code is not None
-        return is_stopped or (self._counters.input_ended and not self._scheduler.queue)
+        return is_stopped or (self._counters.input_ended and not len(self._scheduler.queue))
 
     def accept(self, request: Request) -> None:
         """Queue a request. Call `dispatch_ready` after the last one of a batch."""
-        self._scheduler.queue.add(Attempt(request))
+        if self._warm is None:
+            self._scheduler.queue.add(Attempt(request))
+        else:
+            self._warm.add(Attempt(request), self._scheduler.in_flight)
 
     def refuse(self, failure: Failure) -> None:
         """Record a line that could not become a request."""
@@ -211,6 +218,8 @@ class Engine:
         try:
             if self._departures.next_s <= now:
                 self._departures.let_leave(now)
+            if self._warm is not None and self._scheduler.queue.held:
+                self._warm.release_due(now)
             while (dispatch := self._next(now)) is not None:
                 attempt, endpoint = dispatch  # `*dispatch` would be a slow call where this is compiled
                 if not self._sender.try_send(attempt, endpoint):
@@ -273,6 +282,8 @@ class Engine:
         unsendable, self._scheduler.unsendable = self._scheduler.unsendable, []
         for attempt in unsendable:
             self._carry_out(self._handler.line_ends.give_up_unsendable(attempt))
+            if self._warm is not None:
+                self._warm.on_unsendable(attempt)
         self._check_done()
 
     def _arm(self, now: float) -> None:
@@ -282,6 +293,8 @@ class Engine:
             wake_at = min(wake_at, self._scheduler.wake_at)
             if self._hedges.is_on:
                 wake_at = min(wake_at, self._hedges.wake_at(now))
+            if self._warm is not None and (self._scheduler.queue.held or self._warm.is_idle):
+                wake_at = min(wake_at, self._warm.wake_at(now, self._scheduler.in_flight))
         self._wake_up.set(wake_at, now)
 
     def _on_reply(self, endpoint: Endpoint, attempt: Attempt, reply: Reply) -> None:
@@ -302,7 +315,11 @@ class Engine:
         decisions = self._handler.on_reply(attempt, endpoint, reply, now)
         if decisions:
             self._carry_out(decisions)
+        if attempt.prefix is not None and self._warm is not None:
+            self._warm.on_reply(attempt, endpoint, is_answered=reply.cause is None and reply.status < _NOT_2XX)
         if not self._scheduler.queue and not self._hedges.is_on:
+            if self._scheduler.queue.held:
+                self._arm(now)
             if self._pressure.reader_waiting:
                 self._pressure.wake_reader()
             return None
@@ -311,7 +328,7 @@ class Engine:
             return None
         next_attempt, next_endpoint = dispatch
         is_sent = self._sender.try_send(next_attempt, next_endpoint)
-        if self._scheduler.in_flight < self._max_in_flight and self._scheduler.queue:
+        if self._scheduler.in_flight < self._pressure.max_in_flight and self._scheduler.queue:
             self.dispatch_ready()
         return None if is_sent else dispatch
 
@@ -353,6 +370,9 @@ class Engine:
                 self._carry_out(self._handler.refused.decide_all())
             except Exception as error:  # noqa: BLE001 -- the caller only asks whether all is done
                 self.fail_internal(error)
+            self.dispatch_ready()
+        if self._is_quiet and self._scheduler.queue.held and self._warm is not None and self.end.exit_code is None:
+            self._warm.release_all()
             self.dispatch_ready()
         if self._is_quiet or (self.end.exit_code is not None and not self._is_under_way):
             self._done.set()

@@ -16,7 +16,7 @@ from llmblast.models import Answer, Attempt, Failure, Reply, Success
 from llmblast.providers import is_flagged
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.sending import Verdict
-from llmblast.watching import Counters
+from llmblast.watching import BATCH, Counters, EndpointCounters
 
 
 @dataclass(slots=True, eq=False)
@@ -47,7 +47,7 @@ class LineEnds:
             counters.flagged += 1
         mine = counters.endpoints[endpoint.index]
         mine.succeeded += 1
-        if reply.via:
+        if reply.via == BATCH:
             counters.batched += 1
         else:
             try:
@@ -58,6 +58,21 @@ class LineEnds:
             counters.prompt_tokens += answer.prompt_tokens
             counters.completion_tokens += answer.completion_tokens
             mine.tokens += answer.prompt_tokens + answer.completion_tokens
+            used = mine.used.all
+            used.prompt += answer.prompt_tokens
+            used.completion += answer.completion_tokens
+            if answer.cached_tokens or reply.via:
+                self._count_special(mine, answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens, reply)
+
+    def _count_special(
+        self, mine: EndpointCounters, prompt_tokens: int, cached_tokens: int, completion_tokens: int, reply: Reply
+    ) -> None:
+        """Count tokens that have another price than others."""
+        cached = min(cached_tokens, prompt_tokens)
+        self.counters.cached_tokens += cached
+        mine.used.all.cached += cached
+        if reply.via:
+            mine.used.add_by_way(reply.via, prompt_tokens, cached, completion_tokens)
 
     def retry(self, attempt: Attempt, due_s: float, *, has_failed: bool = False) -> Decisions:
         """Send a line again."""

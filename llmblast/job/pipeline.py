@@ -24,6 +24,7 @@ from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.job.hedging import Hedging
 from llmblast.job.input_reader import InputReader, Inputs, make_parser
 from llmblast.job.learned_limits import keep_limits, known_limits
+from llmblast.job.line_prefixes import make_prefix_finder
 from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.read_ahead import ReadAhead
 from llmblast.job.record_keys import RecordKeys
@@ -39,7 +40,7 @@ from llmblast.sending import Backoff, Channel, EndpointKey, connection_notes
 from llmblast.setting_loading import parse_hedge, parse_max_errors
 from llmblast.settings import Settings
 from llmblast.urls import host_of
-from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, sanitize_text
+from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, prices_of, sanitize_text
 from llmblast.writing import FORMATS, OutputFile, Timing, Writer
 
 if TYPE_CHECKING:
@@ -184,7 +185,9 @@ async def build_pipeline(
             batches = await open_batches(
                 settings, endpoints, keys=keys, channels=channels, environ=environ, stack=stack
             )
-        counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
+        counters = Counters(
+            endpoints=[EndpointCounters(e.name, e.weight, prices=prices_of(e, settings)) for e in settings.endpoints]
+        )
         defects.on_run_built(partial(secrets_in, channels), counters.by_name)
         timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
         notes = [note for output in outputs for note in output.repaired]
@@ -288,6 +291,7 @@ def _assemble(
         fence=fence,
         report_defect=opened.defects.report,
         answer_rules=rules,
+        prefixes=make_prefix_finder(settings.warm_prefix),
     )
 
     limits = _view_limits(settings, scheduler, engine, opened)

@@ -79,7 +79,7 @@ class OpenAILines:
             raise BadRequestError(message, "url", "url_mismatch")
         model = str(body.get("model") or "")
         batch.model = batch.model or model
-        if model != batch.model:
+        if model not in ("", batch.model):
             message = f"The model '{model}' is not the one of the first request, '{batch.model}'."
             raise BadRequestError(message, "body.model", "model_mismatch")
         return BatchLine(custom_id, body)

@@ -41,6 +41,7 @@ class RequestQueue:
         "_deferred",
         "_deferred_bytes",
         "_floor",
+        "_held_deferred",
         "_immediate",
         "_order",
         "_peeked",
@@ -54,6 +55,7 @@ class RequestQueue:
         "answered_after_s",
         "budget",
         "deadlines",
+        "held",
         "held_bytes",
         "immediate_sent",
         "is_outage",
@@ -80,6 +82,7 @@ class RequestQueue:
         self._peeked = self._immediate
         """The class of the request that `peek` returned last."""
         self._deferred_bytes = 0
+        self._held_deferred = 0
         self._floor = DeferredFloor(deferred_floor)
         self._order = count()
         self._urgent_had_turn = False
@@ -87,6 +90,8 @@ class RequestQueue:
         self.size_bytes = 0
         self.held_bytes = 0
         """The caller subtracts a request's bytes when it comes to its end."""
+        self.held = 0
+        """Requests that wait for a reply to another one, outside of the queue; see `hold`."""
         self.retried = 0
         """Requests that were sent again."""
         self.is_plain = True
@@ -113,17 +118,18 @@ class RequestQueue:
 
     def __len__(self) -> int:
         if self.is_plain:
-            return len(self._plain)
-        return len(self._immediate) + len(self._urgent) + len(self._deferred)
+            return self.held + len(self._plain)
+        return self.held + len(self._immediate) + len(self._urgent) + len(self._deferred)
 
     def __bool__(self) -> bool:
-        return bool(self._plain) or (not self.is_plain and len(self) > 0)
+        """Return whether anything may be sent, now or later; requests that are held do not count."""
+        return bool(self._plain) or (not self.is_plain and len(self) > self.held)
 
     def size_of(self, is_deferred: bool) -> tuple[int, int]:
         """Return the number and the bytes of the queued requests of a class, retries included."""
         if is_deferred:
-            return len(self._deferred) + len(self._urgent), self._deferred_bytes
-        return len(self._immediate), self.size_bytes - self._deferred_bytes
+            return len(self._deferred) + len(self._urgent) + self._held_deferred, self._deferred_bytes
+        return self.held - self._held_deferred + len(self._immediate), self.size_bytes - self._deferred_bytes
 
     def waiting_of(self, tenant: str, is_deferred: bool) -> int:
         """Return how many new lines of a tenant wait in a class; "" are those without a tenant."""
@@ -173,6 +179,29 @@ class RequestQueue:
         work = self._class_of(attempt)
         work.first.appendleft(attempt)
         self._count_deadline(work, request.terms.deadline_s)
+
+    def hold(self, attempt: Attempt) -> None:
+        """Count a request that waits outside of the queue as queued, until `add_held` brings it back."""
+        request = attempt.request
+        attempt.size_bytes = size_bytes = len(request.text) + len(request.body)
+        self._count_held(1, size_bytes, request.terms.is_deferred)
+
+    def add_held(self, attempt: Attempt) -> None:
+        """Queue a request that was held: it goes before those of its class that were read, unless it has terms of its
+        own.
+        """
+        self._count_held(-1, -attempt.size_bytes, attempt.request.terms.is_deferred)
+        self.add_ahead(attempt)
+
+    def add_ahead(self, attempt: Attempt) -> None:
+        """Queue a request before those of its class that were read; one with a priority, a deadline or a tenant has its
+        place among them.
+        """
+        terms = attempt.request.terms
+        if terms is IMMEDIATE or not (terms.priority or terms.tenant or terms.deadline_s < inf):
+            self.add_next(attempt)
+        else:
+            self.add(attempt)
 
     def add_retry(self, attempt: Attempt, due_s: float, *, has_failed: bool = False) -> None:
         """Queue a request that goes again at `due_s` (monotonic seconds) or later."""
@@ -239,6 +268,14 @@ class RequestQueue:
         due_s = min((work.retries[0][0] for work in self._classes() if work.retries), default=inf)
         failed_s = min((work.failed[0][0] for work in self._classes() if work.failed), default=inf)
         return due_s if failed_s == inf else min(due_s, max(failed_s, self.budget.ready_at(now)))
+
+    def _count_held(self, number: int, size_bytes: int, is_deferred: bool) -> None:
+        self.held += number
+        self.size_bytes += size_bytes
+        self.held_bytes += size_bytes
+        if is_deferred:
+            self._held_deferred += number
+            self._deferred_bytes += size_bytes
 
     def _classes(self) -> tuple[WorkClass, WorkClass, WorkClass]:
         """Return all classes in the order in which they have their turns."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Final
 
+from llmblast.watching.costs import Cost, Prices, Used, sum_of
+
 MAX_ERROR_KINDS: Final = 100
 _MIN_LATENCY_S: Final = 1e-4
 _BUCKETS_PER_DOUBLING: Final = 16
@@ -85,6 +87,9 @@ class EndpointCounters:
     """Replies and broken sends that were no success, rate-limit replies not counted."""
     rate_limited: int = 0
     tokens: int = 0
+    used: Used = field(default_factory=Used)
+    """The same tokens by their kinds."""
+    prices: Prices | None = None
     state: str = ""
     """For a person: empty when all is well, else such as `paused 4 s by a rate limit` or `off: HTTP 401`."""
     latency: Histogram = field(default_factory=Histogram)
@@ -142,6 +147,8 @@ class Counters:
     rate_limited: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens that providers had in their caches."""
     maybe_billed: int = 0
     """Sends without a usable answer that may have been billed, including those that a hedge made superfluous."""
     abandoned: int = 0
@@ -198,6 +205,11 @@ class Counters:
     def tokens(self) -> int:
         """Prompt and completion tokens that providers reported."""
         return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def cost(self) -> Cost | None:
+        """What the tokens of the endpoints with known prices cost; None without any."""
+        return sum_of(e.prices.cost_of(e.used) for e in self.endpoints if e.prices is not None)
 
     def count_error(self, code: str, line: int, message: str, file: str | None = None) -> None:
         """Count the final error of a line under its code. Kinds beyond the maximum share one entry."""
