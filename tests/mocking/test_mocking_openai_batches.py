@@ -196,10 +196,12 @@ def test_a_file_has_a_limit_of_lines(start: Start) -> None:
 
 
 def test_the_queue_has_room_again_when_a_batch_has_ended(start: Start) -> None:
-    """Only lines that wait count."""
+    """Only lines that wait count, not those of a batch that was too large."""
     _, client = start("batch_delay=0&batch_queue=5")
 
-    assert [wait(client, submit(client, chat_lines(4))).status for _ in range(3)] == ["completed"] * 3
+    statuses = [wait(client, submit(client, chat_lines(count))).status for count in (4, 6, 4, 5)]
+
+    assert statuses == ["completed", "failed", "completed", "completed"]
 
 
 def test_batches_are_listed_newest_first(start: Start) -> None:
