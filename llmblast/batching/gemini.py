@@ -126,7 +126,7 @@ class GeminiBatches:
         return replace(status, mark=batch.mark, upload_id=batch.upload_id)
 
     async def find(self, batch: BatchFile, since_wall_s: float, known_ids: Collection[str] = ()) -> Finding:
-        return await find_mark(self.list(since_wall_s), batch)
+        return await find_mark(self.list(since_wall_s), batch, known_ids)
 
     async def status(self, batch_id: str) -> BatchStatus:
         request = HttpRequest(

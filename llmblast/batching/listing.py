@@ -31,12 +31,17 @@ def is_within(batch: BatchStatus, since_wall_s: float) -> bool:
     return batch.created_at_s is None or batch.created_at_s >= since_wall_s - MARGIN_S
 
 
-async def find_mark(batches: AsyncGenerator[BatchStatus, None], batch: BatchFile) -> Finding:
-    """Return the batch with the mark, or on the uploaded file, which no other batch has."""
+async def find_mark(
+    batches: AsyncGenerator[BatchStatus, None], batch: BatchFile, known_ids: Collection[str]
+) -> Finding:
+    """Return the batch with the mark, or on the uploaded file, which only batches with this mark have.
+
+    `known_ids` are left out: a batch that failed has the mark and the file of the one that was started after it.
+    """
     async with aclosing(batches):
         async for found in batches:
             is_on_file = batch.upload_id is not None and found.upload_id == batch.upload_id
-            if found.mark == batch.mark or is_on_file:
+            if found.id not in known_ids and (found.mark == batch.mark or is_on_file):
                 return Found(found)
     return NotFound()
 

@@ -86,7 +86,7 @@ class OpenAIBatches:
         return status if status.mark else replace(status, mark=batch.mark)
 
     async def find(self, batch: BatchFile, since_wall_s: float, known_ids: Collection[str] = ()) -> Finding:
-        return await find_mark(self.list(since_wall_s), batch)
+        return await find_mark(self.list(since_wall_s), batch, known_ids)
 
     async def status(self, batch_id: str) -> BatchStatus:
         url = self._http.url(self._batches, batch_id)

@@ -89,6 +89,24 @@ async def test_a_running_batch_is_found_or_may_be_the_one(
     assert isinstance(others, NotFound)
 
 
+async def test_a_batch_that_failed_is_not_the_one_after_it(
+    api: Api, mock: StartHost, client: OpenApi, tmp_path: Path
+) -> None:
+    """Both have the mark and the file: the caller knows the first one."""
+    batches, since_s = client(mock("batch_delay=0.05")), time()
+    batch, first = await start(batches, api.write(tmp_path, LINES))
+    second = await batches.start(batch)
+    await wait(batches, first)
+    await wait(batches, second)
+
+    finding = await batches.find(batch, since_s, (second.id,))
+    nothing = await batches.find(batch, since_s, (first.id, second.id))
+
+    assert isinstance(finding, Found)
+    assert finding.status.id == first.id
+    assert isinstance(nothing, NotFound)
+
+
 async def test_a_batch_that_is_not_in_the_listing_yet_is_looked_for_again(
     api: Api, mock: StartHost, client: OpenApi, tmp_path: Path
 ) -> None:
