@@ -8,14 +8,13 @@ answered; only custom ids and sizes are checked at the start.
 import re
 from array import array
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from llmblast.mocking.answers import Answer
 from llmblast.mocking.anthropic_messages import OPERATION, PATH, error_in_its_form
-from llmblast.mocking.batch_calls import BatchCall, Reading, Route, content_reply, json_reply, page_of
+from llmblast.mocking.batch_calls import BatchCall, Reading, Route, content_reply, json_reply, moment, page_of
 from llmblast.mocking.batch_store import Batch, BatchLine, Phase
 from llmblast.mocking.error_replies import BadRequestError
 from llmblast.mocking.json_items import read_items
@@ -34,8 +33,9 @@ class AnthropicLines:
 
     api = API
     max_lines = MAX_LINES
+    file_prefix = "results-"
     has_error_file = False
-    rejects_at_start = True
+    rejects_at_start = has_unique_ids = True
 
     def read(self, batch: Batch, line: Mapping[str, Any], number: int) -> BatchLine:
         """Check the custom id."""
@@ -156,17 +156,18 @@ def _check(call: BatchCall, batch: Batch) -> None:
 
 
 def _described(call: BatchCall, batch: Batch) -> dict[str, object]:
-    ended_s = next((at for phase, at in batch.entered_s.items() if batch.is_ended and phase is batch.phase), None)
+    ended_s = batch.entered_s[batch.phase] if batch.is_ended else None
+    cancelled_s = batch.entered_s.get(Phase.CANCELLING)
     place = f"http://{call.headers.get('Host', 'localhost')}{_PATH}/{batch.identity}/results"
     return {
         "id": batch.identity,
         "type": "message_batch",
         "processing_status": _status(batch),
         "request_counts": _counts(batch),
-        "created_at": _moment(batch.created_s),
-        "expires_at": _moment(batch.created_s + _WINDOW_S),
-        "cancel_initiated_at": _moment(batch.entered_s.get(Phase.CANCELLING)),
-        "ended_at": _moment(ended_s),
+        "created_at": moment(batch.created_s),
+        "expires_at": moment(batch.created_s + _WINDOW_S),
+        "cancel_initiated_at": None if cancelled_s is None else moment(cancelled_s),
+        "ended_at": None if ended_s is None else moment(ended_s),
         "archived_at": None,
         "results_url": place if batch.is_ended else None,
     }
@@ -190,10 +191,6 @@ def _counts(batch: Batch) -> dict[str, int]:
         "canceled": batch.unfinished if is_canceled else 0,
         "expired": 0 if is_canceled else batch.unfinished,
     }
-
-
-def _moment(epoch_s: float | None) -> str | None:
-    return None if epoch_s is None else datetime.fromtimestamp(epoch_s, UTC).isoformat().replace("+00:00", "Z")
 
 
 ROUTES = (

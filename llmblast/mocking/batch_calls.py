@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 import orjson
@@ -103,6 +104,11 @@ def not_found(what: str, identity: str) -> BadRequestError:
 def conflict(message: str) -> ScriptedReply:
     """Return the error for something that the state of an object does not allow."""
     return ScriptedReply(409, error_body(message, "invalid_request_error"))
+
+
+def moment(epoch_s: float) -> str:
+    """Return a time as RFC 3339 has it."""
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat().replace("+00:00", "Z")
 
 
 class _Identified(Protocol):

@@ -52,11 +52,13 @@ ENDED = frozenset({Phase.FAILED, Phase.COMPLETED, Phase.EXPIRED, Phase.CANCELLED
 
 @dataclass(frozen=True, slots=True)
 class BatchLine:
-    """One request of a batch; `model` is the one that its path would name."""
+    """One request of a batch; `model` is the one that its path would name, `place` counts from 1."""
 
     custom_id: str
     body: dict[str, Any]
     model: str = ""
+    place: int = 0
+    metadata: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,12 @@ class LineForm(Protocol):
 
     api: str
     max_lines: int
+    file_prefix: str
+    """Begin of the identities of files with results."""
     has_error_file: bool
     """Lines without an answer go to a file of their own."""
+    has_unique_ids: bool
+    """No two lines of a batch may have the same custom id."""
     rejects_at_start: bool
     """What starts a batch has found its lines and checked them; the batch itself cannot fail."""
 
@@ -147,6 +153,8 @@ class BatchStore:
     ) -> None:
         self.files: dict[str, StoredFile] = {}
         self._settings = settings
+        self.uploads: dict[str, StoredFile] = {}
+        """Files whose content has not come as a whole."""
         self._answer = answer
         self._record = record
         self._wall_clock = wall_clock
@@ -203,7 +211,7 @@ class BatchStore:
             batch.cancel_requested.set()
 
     def delete(self, batch: Batch) -> None:
-        """Forget a batch and its results."""
+        """Forget a batch and its results, which one that is under way has not shown."""
         del self._batches[batch.identity]
         for file in (batch.output, batch.errors):
             if file is not None:
@@ -227,6 +235,7 @@ class BatchStore:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.files.clear()
+        self.uploads.clear()
         self._batches.clear()
 
     async def _work(self, batch: Batch) -> None:
@@ -266,7 +275,7 @@ class BatchStore:
     def _problems_of(self, batch: Batch, text: bytes, seen: set[str]) -> Iterator[Problem]:
         try:
             line = batch.form.read(batch, _object_in(text), batch.total)
-            if line.custom_id in seen:
+            if batch.form.has_unique_ids and line.custom_id in seen:
                 message = f"The custom_id '{line.custom_id}' is not unique: another request of this batch has it."
                 raise BadRequestError(message, "custom_id", "duplicate_custom_id")
             seen.add(line.custom_id)
@@ -349,7 +358,8 @@ class BatchStore:
         batch.output.append(text + b"\n")
 
     def _result_file(self, batch: Batch, kind: str) -> StoredFile:
-        return self.new_file(f"{batch.identity}_{kind}.jsonl", "batch_output")
+        identity = self.make_id(batch.form.file_prefix)
+        return self.new_file(f"{batch.identity}_{kind}.jsonl", "batch_output", identity)
 
     def _enter(self, batch: Batch, phase: Phase) -> None:
         batch.phase = phase
@@ -358,7 +368,7 @@ class BatchStore:
     def _end(self, batch: Batch, phase: Phase) -> None:
         """Enter the last phase, and show the results."""
         for file in (batch.output, batch.errors):
-            if file is not None:
+            if file is not None and batch.identity in self._batches:
                 self.keep(file)
         self._record({"event": "batch_ended", **_named(batch), "state": phase.value, "unfinished": batch.unfinished})
         self._enter(batch, phase)

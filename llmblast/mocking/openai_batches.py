@@ -53,7 +53,8 @@ _MOMENTS = {
 class OpenAILines:
     """Lines `{"custom_id", "method", "url", "body"}`, and the same with a `response`."""
 
-    has_error_file = True
+    file_prefix = "file-"
+    has_error_file = has_unique_ids = True
     rejects_at_start = False
 
     def __init__(self, api: str, operations: Mapping[str, str]) -> None:

@@ -17,6 +17,7 @@ OPENAI = "openai"
 MAX_BATCH_FILE_BYTES = 200 * 1024 * 1024
 PREFIXES = {OPENAI: "(?:/v1)?", AZURE: "/openai(?:/v1)?"}
 _PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals", "ocr")
+_KNOWN = (*_PURPOSES, "batch_output")
 _MAX_PAGE = 10_000
 _AZURE_PENDING_SHARE = 0.1
 """Share of `batch_delay` until Azure has looked at a file."""
@@ -52,7 +53,7 @@ def upload_to_azure(call: BatchCall) -> ScriptedReply:
 def show_all(call: BatchCall) -> ScriptedReply:
     """`GET /files`: list the files, the newest first unless asked otherwise; Mistral's pages have numbers."""
     purpose = call.query.get("purpose")
-    files = [file for file in call.store.files.values() if purpose is None or file.purpose == purpose]
+    files = [file for file in call.store.files.values() if file.purpose in (_KNOWN if purpose is None else (purpose,))]
     if call.query.get("order") != "asc":
         files.reverse()
     page, has_more = _page(call, files)

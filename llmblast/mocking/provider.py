@@ -10,7 +10,7 @@ from secrets import token_hex
 
 from llmblast.mocking.answers import Answer, Answers
 from llmblast.mocking.anthropic_messages import OPERATION, PATH, error_in_its_form
-from llmblast.mocking.batch_routes import Found, Upload, answer_call, find_route
+from llmblast.mocking.batch_routes import Found, Upload, answer_call, find_call
 from llmblast.mocking.batch_store import BatchStore
 from llmblast.mocking.capacity import slowdown
 from llmblast.mocking.cloud_calls import REQUEST_ID_HEADERS, SILENT_ABOUT_LIMITS, CloudCall, cloud_call
@@ -67,10 +67,8 @@ class MockProvider:
     def decide(self, incoming: Incoming) -> Decision:
         return self._in_form_of_api(incoming, self._decide_in_openai_form(incoming))
 
-    def decide_upload(self, incoming: Incoming, upload: Upload) -> Decision:
+    def decide_upload(self, incoming: Incoming, found: Found, upload: Upload) -> Decision:
         """Decide about a request whose body is stored in a file."""
-        found = find_route(incoming.method, incoming.path.partition("?")[0])
-        assert found is not None
         return self._in_form_of_api(incoming, self._decide_batch_call(incoming, found, upload))
 
     def _in_form_of_api(self, incoming: Incoming, decision: Decision) -> Decision:
@@ -89,7 +87,7 @@ class MockProvider:
         if operation is None and (call := cloud_call(path)) is not None:
             incoming.cloud, operation, model = call, call.operation, call.model
         if operation is None or incoming.method != "POST":
-            found = find_route(incoming.method, path)
+            found = find_call(incoming)
             return self._decide_batch_call(incoming, found) if found else Decision(self._read_only(incoming, path))
         if not self._is_authorized(incoming, operation):
             return Decision(_UNAUTHORIZED)

@@ -18,7 +18,8 @@ from typing import Self
 from aiohttp import web
 
 from llmblast.errors import UsageError
-from llmblast.mocking.batch_routes import stores_body
+from llmblast.mocking.batch_calls import Reading
+from llmblast.mocking.batch_routes import Found, find_call
 from llmblast.mocking.provider import MockProvider, Script
 from llmblast.mocking.quick import Incoming, QuickConnection
 from llmblast.mocking.replies import Decision, ScriptedReply, Step
@@ -221,8 +222,9 @@ class MockServer:
     async def _decide_when_read(self, request: web.BaseRequest, incoming: Incoming) -> Decision:
         try:
             await expect_body(request)
-            if stores_body(incoming.method, incoming.path):
-                return await self._decide_when_stored(request, incoming)
+            found = find_call(incoming)
+            if found is not None and found.route.reading != Reading.WHOLE:
+                return await self._decide_when_stored(request, incoming, found)
             incoming.body = await request.read()
         except web.HTTPRequestEntityTooLarge:
             return Decision(refusal(413, f"The body exceeds {MAX_BODY_BYTES} bytes.", "request_too_large"))
@@ -232,11 +234,11 @@ class MockServer:
             return Decision(ScriptedReply(break_connection=True))
         return self._provider.scripted(incoming) or self._provider.decide(incoming)
 
-    async def _decide_when_stored(self, request: web.BaseRequest, incoming: Incoming) -> Decision:
+    async def _decide_when_stored(self, request: web.BaseRequest, incoming: Incoming, found: Found) -> Decision:
         try:
-            upload = await receive(request, incoming.path.partition("?")[0], self._provider.batches.new_file)
+            upload = await receive(request, found.route.reading, self._provider.batches.new_file)
         except TooLargeError:
             return Decision(refusal(413, f"The body exceeds {MAX_UPLOAD_BYTES} bytes.", "request_too_large"))
         except ValueError as error:
             return Decision(refusal(400, f"The body is not a form with parts: {error}.", "invalid_body"))
-        return self._provider.scripted(incoming) or self._provider.decide_upload(incoming, upload)
+        return self._provider.scripted(incoming) or self._provider.decide_upload(incoming, found, upload)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from aiohttp import BodyPartReader, web
 
 from llmblast.mocking.batch_calls import Reading
-from llmblast.mocking.batch_routes import Upload, find_route
+from llmblast.mocking.batch_routes import Upload
 from llmblast.mocking.stored_files import StoredFile
 
 MAX_UPLOAD_BYTES = 512 * 1024 * 1024
@@ -18,11 +18,9 @@ class TooLargeError(Exception):
     """The body exceeds MAX_UPLOAD_BYTES."""
 
 
-async def receive(request: web.BaseRequest, path: str, new_file: NewFile) -> Upload:
+async def receive(request: web.BaseRequest, reading: str, new_file: NewFile) -> Upload:
     """Store the body of a request. Raises TooLargeError, ValueError for a form that is none, and ConnectionError."""
-    found = find_route(request.method, path)
-    assert found is not None
-    if found.route.reading is Reading.FORM:
+    if reading == Reading.FORM:
         return await _receive_form(request, new_file)
     file = new_file("body", "")
     async for block in request.content.iter_any():
