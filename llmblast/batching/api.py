@@ -238,7 +238,7 @@ class BatchApi(Protocol):
         """Start a batch; `batch.upload_id` is what `upload` returned. Sends one request. Raises MaybeStarted."""
 
     async def find(self, batch: BatchFile, since_wall_s: float, known_ids: Collection[str] = ()) -> Finding:
-        """Search the listing for the mark, back to an hour before the first `start`, which was at `since_wall_s`.
+        """Search the listing for the batch whose first `start` was tried at `since_wall_s`.
 
         `known_ids` are batches that are not meant: others, and those of the same mark that failed before.
         """

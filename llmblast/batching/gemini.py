@@ -31,7 +31,7 @@ from llmblast.batching.api import (
 )
 from llmblast.batching.cleanup import cancel, delete_file
 from llmblast.batching.http import BatchHttp, HttpRequest, Sleep, TooLong, file_payload, json_payload, url_below
-from llmblast.batching.listing import find_mark, is_within
+from llmblast.batching.listing import SEARCH_BACK_S, find_mark, is_within
 from llmblast.batching.members import Json, count_in, object_in, objects_in, text_in, time_in
 from llmblast.batching.rendering import one_line
 from llmblast.batching.results import each_once, row_in
@@ -127,7 +127,7 @@ class GeminiBatches:
         return replace(status, mark=batch.mark, upload_id=batch.upload_id)
 
     async def find(self, batch: BatchFile, since_wall_s: float, known_ids: Collection[str] = ()) -> Finding:
-        return await find_mark(self.list(since_wall_s), batch, known_ids)
+        return await find_mark(self.list(since_wall_s - SEARCH_BACK_S), batch, known_ids)
 
     async def status(self, batch_id: str) -> BatchStatus:
         request = HttpRequest(

@@ -321,3 +321,12 @@ async def test_a_batch_counts_as_not_started_once_its_start_is_old(misses: int, 
 
     assert isinstance(finding, Found) is is_found
     assert is_found or age_s or listing.now_s >= 1000.0 + LISTING_LAG_S
+
+
+async def test_a_start_in_the_future_waits_from_now_on() -> None:
+    """The clock was set back since then."""
+    listing = Listing(3)
+
+    finding = await look_for(listing, BATCH, 9e9, 9e9, sleep=listing.sleep, wall_clock=listing.clock)
+
+    assert isinstance(finding, Found)
