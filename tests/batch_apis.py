@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from llmblast.batching import BATCH_APIS
+from llmblast.batching.anthropic import AnthropicBatches
 from llmblast.batching.api import Access, BatchApi, BatchFile, BatchResult, BatchState, BatchStatus
+from llmblast.batching.azure import AzureBatches
+from llmblast.batching.gemini import GeminiBatches
+from llmblast.batching.mistral import MistralBatches
+from llmblast.batching.openai import OpenAIBatches
 from llmblast.models import Prompt, Reply, Request
 from llmblast.providers import PROVIDERS
 
@@ -20,9 +24,10 @@ POLL_S = 0.02
 
 @dataclass(frozen=True)
 class Api:
-    """One API: its name in `BATCH_APIS`, the kind of its provider, and the base URL below a host."""
+    """One API: its client, the kind of its provider, and the base URL below a host."""
 
     name: str
+    client: Callable[..., BatchApi]
     kind: str
     base: str
 
@@ -33,8 +38,7 @@ class Api:
         provider = PROVIDERS[self.kind]
         url = f"{host}{self.base}"
         headers = {**provider.headers, **dict([provider.auth_header(url, key)])}
-        make: Callable[..., BatchApi] = BATCH_APIS[self.name]
-        return make(access(Access("e", url, lambda: headers)), sleep=no_pause)
+        return self.client(access(Access("e", url, lambda: headers)), sleep=no_pause)
 
     def write(self, folder: Path, lines: int, mark: str = "m1", *, max_tokens: int = 8) -> BatchFile:
         """Write a file of requests with a client of this API."""
@@ -63,11 +67,11 @@ class Api:
 
 
 APIS = [
-    Api("openai", "openai", "/v1"),
-    Api("azure", "azure", "/openai/v1"),
-    Api("anthropic", "anthropic", "/v1"),
-    Api("gemini", "gemini", "/v1beta"),
-    Api("mistral", "openai", "/v1"),
+    Api("openai", OpenAIBatches, "openai", "/v1"),
+    Api("azure", AzureBatches, "azure", "/openai/v1"),
+    Api("anthropic", AnthropicBatches, "anthropic", "/v1"),
+    Api("gemini", GeminiBatches, "gemini", "/v1beta"),
+    Api("mistral", MistralBatches, "openai", "/v1"),
 ]
 
 

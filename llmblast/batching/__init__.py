@@ -1,7 +1,6 @@
 """Clients of the providers' batch APIs, which answer within a day at a lower price. The contract is `api.BatchApi`."""
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from llmblast.batching.anthropic import AnthropicBatches
 from llmblast.batching.api import Access, BatchApi
@@ -9,24 +8,23 @@ from llmblast.batching.azure import AzureBatches
 from llmblast.batching.gemini import GeminiBatches
 from llmblast.batching.mistral import MistralBatches
 from llmblast.batching.openai import OpenAIBatches
+from llmblast.urls import host_of
 
-__all__ = ["BATCH_APIS", "batch_api_of"]
+__all__ = ["BATCH_APIS"]
 
-MISTRAL: Final = "mistral"
-_MISTRAL_HOSTS = ("api.mistral.ai",)
+_MISTRAL_HOSTS = ("api.mistral.ai", "codestral.mistral.ai")
+"""Hosts that take the requests of OpenAI, and batches in a form of their own."""
+
+
+def _with_requests_of_openai(access: Access) -> BatchApi:
+    return MistralBatches(access) if host_of(access.base_url) in _MISTRAL_HOSTS else OpenAIBatches(access)
+
+
 BATCH_APIS: Mapping[str, Callable[[Access], BatchApi]] = {
-    "openai": OpenAIBatches,
+    "openai": _with_requests_of_openai,
     "openai-responses": OpenAIBatches,
     "azure": AzureBatches,
     "anthropic": AnthropicBatches,
     "gemini": GeminiBatches,
-    MISTRAL: MistralBatches,
 }
-"""By the kinds of providers. Mistral's requests are OpenAI's, so that it is no kind; its batches are its own."""
-
-
-def batch_api_of(kind: str, host: str | None) -> str | None:
-    """Return the name in `BATCH_APIS` for an endpoint with this kind of provider; None where it has no batch API."""
-    if kind == "openai" and host in _MISTRAL_HOSTS:
-        return MISTRAL
-    return kind if kind in BATCH_APIS else None
+"""Makers of clients by the kinds of providers; the others have no batch API that takes uploaded files."""

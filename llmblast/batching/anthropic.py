@@ -35,7 +35,7 @@ from llmblast.batching.api import (
 )
 from llmblast.batching.cleanup import cancel
 from llmblast.batching.http import BatchHttp, HttpRequest, Sleep, TooLong
-from llmblast.batching.listing import is_within
+from llmblast.batching.listing import SEARCH_BACK_S, is_within
 from llmblast.batching.members import Json, count_in, object_in, objects_in, text_in, time_in
 from llmblast.batching.rendering import one_line, without_stream
 from llmblast.batching.results import each_once, row_in
@@ -47,7 +47,9 @@ _HEAD, _TAIL = b'{"requests":[', b"]}"
 _PIECE_BYTES = 256 * 1024
 _PAGE = 100
 _CLOCK_MARGIN_S = 600.0
-"""A batch of somebody else may have as many requests: one that is older than our start by this is not ours."""
+"""A batch of somebody else may have as many requests: one that is older than our start by this is not ours, after the
+difference of the clocks.
+"""
 _COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
 _STATUSES = {
     "invalid_request_error": 400,
@@ -104,9 +106,10 @@ class AnthropicBatches:
 
     async def find(self, batch: BatchFile, since_wall_s: float, known_ids: Collection[str] = ()) -> Finding:
         undecided = []
-        async with aclosing(self.list(since_wall_s)) as batches:
+        async with aclosing(self.list(since_wall_s - SEARCH_BACK_S)) as batches:
             async for status in batches:
-                if status.id in known_ids or not _may_be(status, batch, since_wall_s):
+                since_s = since_wall_s + self._http.clock_ahead_s - _CLOCK_MARGIN_S
+                if status.id in known_ids or status.counts.total != batch.lines or not is_within(status, since_s):
                     continue
                 if status.state is not BatchState.ENDED:
                     undecided.append(status.id)
@@ -206,11 +209,6 @@ async def _body_of(file: Path) -> AsyncIterator[bytes]:
             left -= len(piece)
             yield piece.replace(b"\n", b",")
     yield _TAIL
-
-
-def _may_be(status: BatchStatus, batch: BatchFile, since_wall_s: float) -> bool:
-    is_late_enough = status.created_at_s is None or status.created_at_s >= since_wall_s - _CLOCK_MARGIN_S
-    return is_late_enough and status.counts.total == batch.lines
 
 
 def _end_of(counts: dict[str, int]) -> BatchEnd:

@@ -3,7 +3,7 @@
 The steps of a batch: render its lines into a file (`render_line`), `upload` the file, `start` the batch, ask for its
 `status` until it has ended, read its `results`. Write each step down before it is taken: `start` is the only one that
 must not be repeated. Where its outcome is unknown it raises MaybeStarted, and `listing.look_for` finds the batch by its
-mark. One that failed gets a new mark when its lines are tried again, or the search would find the old batch.
+mark.
 
     BatchApiError            its text is for a person: what is wrong at which API, without secrets
     |-- NotHere              no batch API for this endpoint, path, model or key: send directly
@@ -238,9 +238,9 @@ class BatchApi(Protocol):
         """Start a batch; `batch.upload_id` is what `upload` returned. Sends one request. Raises MaybeStarted."""
 
     async def find(self, batch: BatchFile, since_wall_s: float, known_ids: Collection[str] = ()) -> Finding:
-        """Search the listing for the mark, back to an hour before the first `start`, which was at `since_wall_s`.
+        """Search the listing for the batch whose first `start` was tried at `since_wall_s`.
 
-        `known_ids` are batches that are known to be others.
+        `known_ids` are batches that are not meant: others, and those of the same mark that failed before.
         """
 
     async def status(self, batch_id: str) -> BatchStatus:

@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Collection
 from dataclasses import replace
+from functools import partial
 from urllib.parse import unquote, urlsplit
 
 import orjson
@@ -30,7 +31,7 @@ from llmblast.batching.api import (
 )
 from llmblast.batching.cleanup import cancel, delete_file
 from llmblast.batching.http import BatchHttp, HttpRequest, Sleep, TooLong, file_payload, json_payload, url_below
-from llmblast.batching.listing import find_mark, is_within
+from llmblast.batching.listing import SEARCH_BACK_S, find_mark, is_within
 from llmblast.batching.members import Json, count_in, object_in, objects_in, text_in, time_in
 from llmblast.batching.rendering import one_line
 from llmblast.batching.results import each_once, row_in
@@ -46,7 +47,7 @@ _ENDS = {
     "CANCELLED": BatchEnd.CANCELLED,
     "EXPIRED": BatchEnd.EXPIRED,
 }
-_CANCELLED, _RESOURCE_EXHAUSTED = 1, 8
+_CANCELLED, _DEADLINE_EXCEEDED, _RESOURCE_EXHAUSTED = 1, 4, 8
 _STATUSES = {
     1: (499, "CANCELLED"),
     2: (500, "UNKNOWN"),
@@ -126,7 +127,7 @@ class GeminiBatches:
         return replace(status, mark=batch.mark, upload_id=batch.upload_id)
 
     async def find(self, batch: BatchFile, since_wall_s: float, known_ids: Collection[str] = ()) -> Finding:
-        return await find_mark(self.list(since_wall_s), batch)
+        return await find_mark(self.list(since_wall_s - SEARCH_BACK_S), batch, known_ids)
 
     async def status(self, batch_id: str) -> BatchStatus:
         request = HttpRequest(
@@ -138,7 +139,7 @@ class GeminiBatches:
         purpose = f"read the results of batch {status.id}"
         urls = (self._beside("download", f"{file}:download", alt="media") for file in status.result_files)
         requests = (HttpRequest("GET", url, purpose, if_missing=BatchGone) for url in urls)
-        return each_once(self._http, requests, read_result)
+        return each_once(self._http, requests, partial(read_result, has_expired=status.end is BatchEnd.EXPIRED))
 
     async def cancel(self, batch_id: str) -> None:
         url, purpose = self._http.url(f"{batch_id}:cancel"), f"cancel batch {batch_id}"
@@ -177,7 +178,6 @@ class GeminiBatches:
         if end is None and operation.get("done"):
             end = BatchEnd.FAILED if error else BatchEnd.COMPLETED
         output = object_in(operation, "response") or object_in(batch, "output")
-        counts = object_in(batch, "batchStats")
         message = self._http.shown(text_in(error, "message"))
         return BatchStatus(
             id=text_in(operation, "name") or text_in(batch, "name"),
@@ -185,9 +185,7 @@ class GeminiBatches:
             end=end,
             mark=text_in(batch, "displayName"),
             created_at_s=time_in(batch, "createTime"),
-            counts=BatchCounts(
-                *(count_in(counts, f"{kind}Count") for kind in ("request", "successfulRequest", "failedRequest"))
-            ),
+            counts=_counts_in(object_in(batch, "batchStats")),
             message=message,
             line_errors=(LineError(None, text_in(error, "code"), message),) if error else (),
             is_not_now=end is BatchEnd.FAILED and error.get("code") in (_RESOURCE_EXHAUSTED, 429),
@@ -196,8 +194,8 @@ class GeminiBatches:
         )
 
 
-def read_result(line: bytes | TooLong) -> BatchResult | None:
-    """Return the result in a line; None where it names no line of the batch."""
+def read_result(line: bytes | TooLong, *, has_expired: bool = False) -> BatchResult | None:
+    """Return the result in a line of a batch that `has_expired` or not; None where it names no line of the batch."""
     row = row_in(line)
     if isinstance(row, BatchResult) or row is None:
         return row
@@ -208,11 +206,17 @@ def read_result(line: bytes | TooLong) -> BatchResult | None:
         return BatchResult(key, Reply(200, body=orjson.dumps(row["response"])))
     code = count_in(error, "code") or 2
     message = text_in(error, "message")
-    if code in (_CANCELLED, 499):
-        return BatchResult(key, Unfinished(message or "the request was cancelled in its batch"))
+    if code == _CANCELLED or (has_expired and code == _DEADLINE_EXCEEDED):
+        return BatchResult(key, Unfinished(message or "the batch ended before the request was processed"))
     status, name = _STATUSES.get(code, (code if code >= 400 else 500, text_in(error, "status") or "UNKNOWN"))
     body = {"error": {**error, "code": status, "message": message, "status": name}}
     return BatchResult(key, Reply(status, body=orjson.dumps(body)))
+
+
+def _counts_in(stats: Json) -> BatchCounts:
+    """Return the counts. Google leaves out those that are 0."""
+    names = ("requestCount", "successfulRequestCount", "failedRequestCount")
+    return BatchCounts(*(count_in(stats, name) or 0 for name in names)) if stats else BatchCounts()
 
 
 def _model_name(path: str, model: str | None) -> str | None:

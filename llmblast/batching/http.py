@@ -7,6 +7,7 @@ the server has just closed would make a start ambiguous.
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import orjson
 from llmblast.batching.api import Access, BatchApiError, MaybeStarted, NotHere, NotNow, Rejected, Unreachable
 from llmblast.batching.members import Json
 from llmblast.hiding import hide_user
-from llmblast.http_time import bounded_wait_s, unix_time_of
+from llmblast.http_time import agreed_time, bounded_wait_s, unix_time_of
 
 MAX_TRIES = 5
 MAX_PAUSE_S = 30.0
@@ -102,10 +103,15 @@ class HttpRequest:
 class BatchHttp:
     """Sends requests to one endpoint's batch API."""
 
-    def __init__(self, access: Access, *, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(
+        self, access: Access, *, sleep: Sleep = asyncio.sleep, wall_clock: Callable[[], float] = time.time
+    ) -> None:
         self._access = access
         self._sleep = sleep
+        self._wall_clock = wall_clock
         self._session: aiohttp.ClientSession | None = None
+        self.clock_ahead_s = 0.0
+        """By how much the server's clock is ahead of ours, as its last answer says."""
 
     def url(self, *path: str, **params: str | int) -> str:
         """Return the URL of a path below the base URL, with parameters behind those that the base has."""
@@ -205,6 +211,7 @@ class BatchHttp:
                 body += piece
                 if len(body) > MAX_JSON_BYTES:
                     raise aiohttp.ClientPayloadError(f"the answer is longer than {MAX_JSON_BYTES} bytes")
+            self._note_clock(response.headers)
             return _Answer(response.status, response.headers, self._access.hide(bytes(body)))
 
     async def _lines_of_one_try(self, request: HttpRequest) -> AsyncGenerator[bytes | TooLong, None]:
@@ -241,6 +248,8 @@ class BatchHttp:
         own = self._access.headers() if is_own else {}
         headers = {name: value for name, value in own.items() if name.lower() not in ("content-type", "connection")}
         headers["Connection"] = "close"
+        if urlsplit(request.url).scheme == "http" and self._access.proxy_url is not None:
+            headers.update(self._access.proxy_headers or {})  # a proxy gets them by CONNECT, and forwards this itself
         if request.content_type is not None:
             headers["Content-Type"] = request.content_type
         headers.update(request.headers or {})
@@ -256,6 +265,10 @@ class BatchHttp:
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_note_begin)
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace])
+
+    def _note_clock(self, headers: Mapping[str, str]) -> None:
+        now_s = self._wall_clock()
+        self.clock_ahead_s = agreed_time(unix_time_of(headers.get("Date", "").encode()), now_s) - now_s
 
     def _object_in(self, answer: _Answer, request: HttpRequest) -> Json:
         try:

@@ -25,7 +25,7 @@ from llmblast.batching.api import (
 )
 from llmblast.batching.cleanup import cancel, delete_file
 from llmblast.batching.http import QUEUE_IS_FULL, BatchHttp, HttpRequest, Sleep, form_payload, json_payload
-from llmblast.batching.listing import find_mark, is_within
+from llmblast.batching.listing import SEARCH_BACK_S, find_mark, is_within
 from llmblast.batching.members import Json, count_in, object_in, objects_in, text_in, time_in
 from llmblast.batching.rendering import one_line, without_stream
 from llmblast.batching.results import each_once, read_result
@@ -86,7 +86,7 @@ class OpenAIBatches:
         return status if status.mark else replace(status, mark=batch.mark)
 
     async def find(self, batch: BatchFile, since_wall_s: float, known_ids: Collection[str] = ()) -> Finding:
-        return await find_mark(self.list(since_wall_s), batch)
+        return await find_mark(self.list(since_wall_s - SEARCH_BACK_S), batch, known_ids)
 
     async def status(self, batch_id: str) -> BatchStatus:
         url = self._http.url(self._batches, batch_id)

@@ -1,9 +1,10 @@
 """Back-pressure: how much may be read ahead, by the number and the bytes of requests that are queued or in flight."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Protocol
 
-from llmblast.models import Line, Outcome
+from llmblast.models import Line, Outcome, Request
 from llmblast.scheduling import RequestQueue
 
 MAX_QUEUED_BYTES: Final = 8 * 1024 * 1024
@@ -15,6 +16,11 @@ may use half of it.
 QUEUED_PER_SLOT: Final = 4
 MIN_QUEUED: Final = 64
 """Lines read ahead for each request that may be in flight: a burst of replies must not find the queue empty."""
+
+
+def max_queued(max_in_flight: int) -> int:
+    """Return how many lines of each class are read ahead into the queue, at most."""
+    return max(max_in_flight * QUEUED_PER_SLOT, MIN_QUEUED)
 
 
 class Sink(Protocol):
@@ -39,19 +45,26 @@ class BackPressure:
         self._sink = sink
         self._queue = queue
         self.max_in_flight = max_in_flight
-        self._max_queued = max(max_in_flight * QUEUED_PER_SLOT, MIN_QUEUED)
+        self._max_queued = max_queued(max_in_flight)
         self._has_room = asyncio.Event()
         self._has_room_deferred = asyncio.Event()
         self._has_room.set()
         self._has_room_deferred.set()
         self.reader_waiting = False
         """Some reader waits for `wake_reader`; asked for each request."""
+        self.on_sent: Callable[[Request], None] | None = None
+        """Called for each request that is sent, once lines wait elsewhere."""
         self._is_lifted = False
 
     @property
     def is_full(self) -> bool:
         """The reader of immediate lines should wait."""
         return self._is_full(is_deferred=False)
+
+    @property
+    def is_full_of_deferred(self) -> bool:
+        """No more deferred lines should come, be it from a reader or from elsewhere."""
+        return self._is_full(is_deferred=True)
 
     async def wait_for_room(self, *, is_deferred: bool = False) -> None:
         """Wait until the queue is half empty and there is memory for more, or the pressure is lifted."""
@@ -70,7 +83,7 @@ class BackPressure:
         self.reader_waiting = not (self._has_room.is_set() and self._has_room_deferred.is_set())
 
     def lift(self) -> None:
-        """Hold the readers back no more: the run stops."""
+        """Hold the readers back no more: the run stops, or lines wait elsewhere."""
         self._is_lifted = True
         self._has_room.set()
         self._has_room_deferred.set()

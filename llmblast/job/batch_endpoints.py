@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from llmblast.batching import BATCH_APIS, batch_api_of
+from llmblast.batching import BATCH_APIS
 from llmblast.batching.api import Access, BatchApi
 from llmblast.job.deferred_ways import prices_of_ways
 from llmblast.job.redacting_channel import RedactingChannel
@@ -14,7 +14,6 @@ from llmblast.providers import providers_of
 from llmblast.sending import Channel, EndpointKey, Target, make_target
 from llmblast.sending.resolving import headers_for_proxy, new_tcp_connector
 from llmblast.settings import EndpointSettings, Settings
-from llmblast.urls import host_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +80,13 @@ def open_batch_endpoints(
     for index, (own, endpoint, key, provider) in enumerate(
         zip(settings.endpoints, started, keys, providers, strict=True)
     ):
-        form = batch_api_of(provider.kind, host_of(endpoint.url))
-        if form is None:
+        new_api = BATCH_APIS.get(provider.kind)
+        if new_api is None:
             continue
         target = make_target(endpoint, settings.model, key.value, provider, environ, is_mock=own.is_mock)
         channel = channels[index]
         hide = channel.hide_bytes if isinstance(channel, RedactingChannel) else bytes
-        api = BATCH_APIS[form](_access(target, key, hide))
+        api = new_api(_access(target, key, hide))
         stack.push_async_callback(api.close)
         takes_lines = "batch" in prices_of_ways(settings, own, provider) and own.name != settings.escalate
         endpoints.append(BatchEndpoint(index, own.name, own.weight, api, target, takes_lines))

@@ -46,6 +46,11 @@ class RunSide:
         while self.sink.is_full or (self.may_repair and self.engine.is_full):  # noqa: ASYNC110 -- rare
             await asyncio.sleep(ROOM_INTERVAL_S)
 
+    async def wait_for_queue(self) -> None:
+        """Wait until there is room in the queue for lines that come back."""
+        while self.engine.is_full_of_deferred:  # noqa: ASYNC110 -- rare
+            await asyncio.sleep(ROOM_INTERVAL_S)
+
     async def flush(self) -> bool:
         """Wait until all records so far are durable; return whether they are."""
         await self.writer.flush()

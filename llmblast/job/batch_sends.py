@@ -159,6 +159,7 @@ class BatchSends:
         try:
             indexes = batch.outstanding
             for start in range(0, len(indexes), CHUNK_LINES):
+                await self._run.wait_for_queue()
                 yield await asyncio.to_thread(reader.items, indexes[start : start + CHUNK_LINES], batch.entry.id)
         finally:
             reader.close()

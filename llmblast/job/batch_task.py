@@ -132,6 +132,8 @@ class BatchTask:
         await self._note(Step.UPLOADED, upload_id=upload_id)
 
     async def _start(self) -> None:
+        if time.time() >= self._cutoff_s:
+            raise _SendDirectly("there is no time for a batch before the deadline")
         await self._note(Step.STARTING)
         try:
             status = await self._api.start(self._file)
@@ -215,7 +217,8 @@ class BatchTask:
         if entry.batch_id is not None:
             await self._read_results(entry.batch_id)
         elif entry.end:
-            run.say(f"{entry.end}; its {entry.lines:,} lines are sent directly")
+            lines = "1 line is" if entry.lines == 1 else f"{entry.lines:,} lines are"
+            run.say(f"{entry.end}; {lines} sent directly")
         if not await run.flush():
             self.is_left = True
             return

@@ -121,6 +121,11 @@ class Engine:
         return self._pressure.is_full
 
     @property
+    def is_full_of_deferred(self) -> bool:
+        """No more deferred lines should come, be it from a reader or from elsewhere."""
+        return self._pressure.is_full_of_deferred
+
+    @property
     def has_endpoints(self) -> bool:
         """Some endpoint is left that may take requests."""
         return not self._scheduler.is_exhausted
@@ -170,6 +175,15 @@ class Engine:
     async def room(self, *, is_deferred: bool = False) -> None:
         """Wait until the queue's part for such lines is half empty and there is memory for more, or the run stops."""
         await self._pressure.wait_for_room(is_deferred=is_deferred)
+
+    def lift_pressure(self, on_sent: Callable[[Request], None]) -> None:
+        """Hold no reader back any more: lines wait on disk. `on_sent` is called for each request that is sent."""
+        self._pressure.on_sent = on_sent
+        self._pressure.lift()
+
+    def end_immediate(self) -> None:
+        """Expect no more immediate lines."""
+        self._scheduler.end_immediate()
 
     async def wait_until_done(self) -> None:
         """Wait until nothing is queued or in flight any more, or the run stopped and nothing is in flight."""
@@ -264,6 +278,8 @@ class Engine:
         else:
             self._counters.endpoints[dispatch[1].index].sent += 1
             self._counters.last_sent_s = now
+            if self._pressure.on_sent is not None:
+                self._pressure.on_sent(dispatch[0].request)
         if self._pressure.reader_waiting:
             self._pressure.wake_reader()
         return dispatch

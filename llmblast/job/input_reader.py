@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from math import inf
 
 from llmblast.errors import InputDamagedError, UsageError
-from llmblast.job.batch_parser import Batch, BatchParser
+from llmblast.job.batch_parser import Batch, BatchParser, Keep
 from llmblast.job.record_keys import RECORD_START, RecordKeys
 from llmblast.job.unused_settings import UnusedSettings
 from llmblast.models import IMMEDIATE, Provider, Terms
@@ -52,6 +52,15 @@ class Inputs:
     def __init__(self, counters: Counters) -> None:
         self.counters = counters
         self.readers: list[InputReader] = []
+        self.forms: dict[str | None, RowForm | None] = {}
+        """The forms of rows, by the names of their files."""
+        self.has_backlog = False
+        """Lines were read ahead and may wait."""
+
+    def end_backlog(self) -> None:
+        """Expect no more lines that were read ahead."""
+        self.has_backlog = False
+        self.update()
 
     def update(self) -> None:
         """Bring the counters up to date."""
@@ -59,7 +68,7 @@ class Inputs:
         limits = [reader.limit for reader in self.readers]
         self.counters.input_bytes = None if None in sizes else sum(filter(None, sizes))
         self.counters.lines_limit = None if None in limits else sum(filter(None, limits))
-        self.counters.input_ended = all(reader.has_ended for reader in self.readers)
+        self.counters.input_ended = not self.has_backlog and all(reader.has_ended for reader in self.readers)
 
 
 class InputReader:
@@ -107,11 +116,6 @@ class InputReader:
         """Return whether some line had other terms than those of its input."""
         return self._terms.has_read_others
 
-    @property
-    def form(self) -> RowForm | None:
-        """Return the form of the rows that were read last."""
-        return self._batches.form
-
     async def batches(self) -> AsyncIterator[Batch]:
         """Yield requests and failures, up to 64 at a time.
 
@@ -132,6 +136,15 @@ class InputReader:
         else:
             self._tell_notes()
         self.end()
+
+    @property
+    def form(self) -> RowForm | None:
+        """Return the form of the rows that were read last."""
+        return self._batches.form
+
+    def read_ahead(self, keep: Keep) -> None:
+        """Ask from now on for each line whether it waits elsewhere."""
+        self._batches.keep = keep
 
     def end(self) -> None:
         """Expect no more lines."""
@@ -155,6 +168,7 @@ class InputReader:
                     if source.is_live:
                         self._terms.count_from(time.time())
                     self._batches.take_rows_of(reader.form)
+                    self._inputs.forms[self._batches.file] = self._batches.form
                     self._check_last(source, reader, lines)
                     yield lines
             except UsageError as error:

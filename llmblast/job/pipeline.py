@@ -14,7 +14,7 @@ from llmblast.fence import Fence
 from llmblast.hiding import hide_user
 from llmblast.input_paths import DEFERRED_PROMPTS
 from llmblast.job.allowance import allowance_of, kept_for
-from llmblast.job.back_pressure import Sink
+from llmblast.job.back_pressure import Sink, max_queued
 from llmblast.job.batch_folders import has_batches
 from llmblast.job.batch_parser import Batch
 from llmblast.job.defects import Defects
@@ -28,12 +28,13 @@ from llmblast.job.input_reader import InputReader, Inputs, make_parser
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.line_prefixes import make_prefix_finder
 from llmblast.job.outputs import find_finished_in, open_outputs
+from llmblast.job.read_ahead import ReadAhead
 from llmblast.job.record_keys import RecordKeys
 from llmblast.job.result_queue import ResultQueue
 from llmblast.job.unused_settings import UnusedSettings
 from llmblast.models import Success
 from llmblast.providers import provider_of_key, providers_of
-from llmblast.reading import CompletedKeys, RequestParser, Source, Sources, open_sources
+from llmblast.reading import CompletedKeys, RequestParser, RowForm, Source, Sources, open_sources
 from llmblast.reading.file_formats import forced_format
 from llmblast.reading.prompts import open_prompts
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
@@ -62,14 +63,13 @@ Prompts = Iterable[object] | AsyncIterable[object]
 
 @dataclass(slots=True, eq=False)
 class Feed:
-    """One of the inputs that are read at the same time. `batches` yields requests to send, and bad lines.
-
-    Lines that came back from batches have no reader.
+    """Requests to send, and bad lines: of one of the inputs that are read at the same time, or of those that wait on
+    disk or came back from batches, which have no reader.
     """
 
-    reader: InputReader | None
     batches: AsyncIterator[Batch]
-    is_deferred: bool
+    reader: InputReader | None = None
+    is_deferred: bool = False
 
 
 @dataclass(slots=True)
@@ -77,8 +77,13 @@ class Pipeline:
     """All parts of one run, connected."""
 
     counters: Counters
-    feeds: Sequence["Feed"]
+    feeds: Sequence[Feed]
     """What is read at the same time."""
+    waiting: Feed
+    """Lines that were read ahead, when it is their turn."""
+    returned: Feed | None
+    """Lines that came back from batches; None where nothing goes by batch."""
+    read_ahead: ReadAhead
     engine: Engine
     writer: "Writer | OrderedWriter | ResultQueue"
     channels: Sequence[Channel]
@@ -208,6 +213,7 @@ async def build_pipeline(
             batches,
         )
         pipeline = _assemble(settings, parsers, opened, rules)
+        stack.callback(pipeline.read_ahead.close)
         if pipeline.batch_sends is not None:
             stack.push_async_callback(pipeline.batch_sends.close)
         yield pipeline
@@ -315,6 +321,17 @@ def _assemble(
             lines_per_s=lambda: limits.allowance().lines_per_s,
             ways=ways,
         )
+    inputs = Inputs(counters)
+    to_send = partial(_to_send, settings, opened, writer, sends, batch_sends=batch_sends)
+    feeds = _make_feeds(settings, parsers, opened, inputs, to_send)
+    read_ahead = ReadAhead(
+        scheduler,
+        inputs,
+        max_queued(settings.concurrency),
+        partial(make_parser, settings, providers_of(settings.endpoints, settings.model)),
+        can_take_back=settings.repeat == 1 and sends is None,
+        has_batches=settings.sends_batches,
+    )
 
     def keep() -> None:
         if can_resume:
@@ -322,7 +339,10 @@ def _assemble(
 
     return Pipeline(
         counters=counters,
-        feeds=_make_feeds(settings, parsers, opened, writer, sends, batch_sends=batch_sends),
+        feeds=feeds,
+        waiting=Feed(to_send(found=read_ahead.batches(), form=partial(getattr, read_ahead, "form"))),
+        returned=None if batch_sends is None else Feed(batch_sends.returned()),
+        read_ahead=read_ahead,
         engine=engine,
         writer=writer,
         channels=opened.channels,
@@ -345,14 +365,11 @@ def _make_feeds(
     settings: Settings,
     parsers: Sequence[RequestParser],
     opened: _Opened,
-    writer: "Writer | OrderedWriter | ResultQueue",
-    sends: "SingleSends | None",
-    *,
-    batch_sends: "BatchSends | None",
+    inputs: Inputs,
+    to_send: Callable[..., AsyncIterator[Batch]],
 ) -> Sequence[Feed]:
     """Return what reads the input, and the lines that may wait."""
     counters, answered, failed = opened.counters, opened.answered, opened.failed
-    inputs = Inputs(counters)
     is_once = settings.repeat == 1
     feeds: list[Feed] = []
     for sources, parser in zip((opened.sources, opened.deferred_sources), parsers, strict=False):
@@ -373,23 +390,25 @@ def _make_feeds(
             unused=UnusedSettings(settings),
             inputs=inputs,
         )
-        found = _to_send(settings, reader.batches(), opened, writer, sends)
-        if batch_sends is not None:
-            found = batch_sends.without_deferred(found, partial(getattr, reader, "form"))
-        feeds.append(Feed(reader, found, is_deferred=parser.terms.defaults.is_deferred))
-    if batch_sends is not None:
-        feeds.append(Feed(None, batch_sends.returned(), is_deferred=True))
+        found = to_send(found=reader.batches(), form=partial(getattr, reader, "form"))
+        feeds.append(Feed(found, reader, is_deferred=parser.terms.defaults.is_deferred))
     return feeds
 
 
 def _to_send(
     settings: Settings,
-    found: AsyncIterator[Batch],
     opened: _Opened,
     writer: "Writer | OrderedWriter | ResultQueue",
     sends: "SingleSends | None",
+    *,
+    batch_sends: "BatchSends | None",
+    found: AsyncIterator[Batch],
+    form: Callable[[], RowForm | None],
 ) -> AsyncIterator[Batch]:
-    """Return the requests to send for the lines that were found, and bad lines."""
+    """Return the requests to send for the lines that were found, and bad lines.
+
+    `form` returns the form of the rows that were found last.
+    """
     if settings.repeat > 1:
         from llmblast.job.repeats import Repeats  # noqa: PLC0415 -- most lines are answered once
 
@@ -399,7 +418,9 @@ def _to_send(
         from llmblast.job.announcing_reader import announced  # noqa: PLC0415 -- most runs keep no order
 
         found = announced(found, writer)
-    return found if sends is None else sends.batches(found)
+    if sends is not None:
+        found = sends.batches(found)
+    return found if batch_sends is None else batch_sends.without_deferred(found, form)
 
 
 def _make_answer_rules(settings: Settings) -> "AnswerRules | None":

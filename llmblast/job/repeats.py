@@ -46,7 +46,7 @@ class Repeats:
                     if len(repeated) >= MAX_BATCH_LINES:
                         yield repeated
                         repeated = []
-            if repeated:
+            if repeated or not batch:  # the run looks after the lines that wait between batches
                 yield repeated
 
     def _repeats_of(self, item: Request | Failure) -> Iterator[Request | Failure]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError, UsageError
 from llmblast.job.closing_words import say_all_taken, say_finished, say_missing_keys
+from llmblast.job.input_reader import InputReader
 from llmblast.job.key_refresh import refresh_regularly
 from llmblast.job.pipeline import Feed, Pipeline, shown
 from llmblast.models import Request
@@ -146,9 +147,17 @@ class Job:
             await feed
 
     async def _feed(self) -> None:
-        """Read all inputs at the same time."""
-        feeds = self._pipeline.feeds
-        await asyncio.gather(*[self._feed_from(feed) for feed in feeds])
+        """Read all inputs at the same time, and what was read ahead or came back, once there is any."""
+        others = [self._pipeline.waiting, *([] if self._pipeline.returned is None else [self._pipeline.returned])]
+        waiting = [asyncio.create_task(self._feed_from(feed)) for feed in others]
+        try:
+            await asyncio.gather(*[self._feed_from(feed) for feed in self._pipeline.feeds])
+            self._pipeline.read_ahead.end_inputs()
+            await asyncio.gather(*waiting)
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
 
     async def _feed_from(self, feed: Feed) -> None:
         engine = self._pipeline.engine
@@ -161,7 +170,8 @@ class Job:
                         engine.refuse(item)
                 engine.dispatch_ready()
                 await asyncio.sleep(0)  # what was admitted leaves now, not after some thousand lines
-                await engine.room(is_deferred=feed.is_deferred)
+                if feed.reader is not None:
+                    await self._hold_back(feed.reader, is_deferred=feed.is_deferred)
         except PromptsError as error:
             self._prompts_error = error.error
             engine.stop(ExitCode.INPUT_DAMAGED, str(error))
@@ -171,8 +181,23 @@ class Job:
             self._input_error = self._input_error or error
             if feed.reader is not None:
                 feed.reader.end()
+        except OutputFailedError as error:
+            engine.stop(error.exit_code, str(error))
         except Exception as error:  # noqa: BLE001 -- the engine reports it
             engine.fail_internal(error)
+
+    async def _hold_back(self, reader: InputReader, *, is_deferred: bool) -> None:
+        """Let a reader wait for room in the queue, or write what waits on disk."""
+        engine, read_ahead = self._pipeline.engine, self._pipeline.read_ahead
+        if reader.has_other_terms and not read_ahead.is_open and not self._settings.ordered:
+            read_ahead.open()
+            engine.lift_pressure(read_ahead.on_sent)
+        if read_ahead.is_open:
+            await read_ahead.settle()
+            return
+        await engine.room(is_deferred=is_deferred)
+        if reader.has_other_terms:  # in a run that keeps the order of the input
+            await engine.room(is_deferred=not is_deferred)
 
     async def _draw_timeline(self, timeline: Timeline) -> None:
         with self._fence.around("the timeline"):

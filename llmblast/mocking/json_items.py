@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 MAX_ITEM_CHARACTERS = 32 * 1024 * 1024
 _SPACE = " \t\r\n"
-_BEHIND_VALUES = tuple(",]}" + _SPACE)
+_BEHIND_VALUES = tuple(",]}:" + _SPACE)
 """A number that none of these follows may go on."""
 _DECODER = json.JSONDecoder()
 
@@ -95,5 +95,6 @@ class _Text:
             missing -= len(block)
             if missing <= 0:
                 break
-        self._text, self._at = "".join([held, *more]), 0
+        if more:
+            self._text, self._at = "".join([held, *more]), 0
         return bool(more)

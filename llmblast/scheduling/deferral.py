@@ -56,12 +56,12 @@ class Deferral:
 
     def _look_at_deadlines(self, endpoints: Sequence[Endpoint], now: float) -> None:
         """Tell the queue which lines are late by now, and which are urgent."""
-        queue, wall_s, takes_s = self._queue, self._wall_clock(), self.answer_time.usual_max_s
-        queue.answered_after_s = wall_s - now + takes_s
+        queue, usual_max_s = self._queue, self.answer_time.usual_max_s
+        queue.expect_answers(now, self.answer_time.average_s, usual_max_s)
         if queue.deadlines:
             per_second = self._rate_for_deferred(endpoints)
-            before_s = queue.deadlines.urgent_before_s(wall_s + takes_s, per_second)
-            queue.promote(before_s, 1 + int(min(per_second * LOOK_INTERVAL_S, 1e6)))
+            before_s = queue.deadlines.urgent_before_s(self._wall_clock() + usual_max_s, per_second)
+            queue.promote(before_s, 1 + int(min(per_second * LOOK_INTERVAL_S, 1e6)), now)
 
     def spare_endpoints(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
         """Return the endpoints at which a deferred line leaves the reserve; none where the run has no such slot."""

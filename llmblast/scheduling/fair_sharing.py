@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from llmblast.models import Attempt
-from llmblast.scheduling.tenant_lines import LateCount, TenantLines
+from llmblast.scheduling.tenant_lines import TenantLines
 
 MIN_KNOWN: Final = 1024
 """So many tenants are known before idle ones are looked for."""
@@ -23,13 +23,10 @@ class FairSharing:
     as soon as the others have caught up with it, or where there are too many.
     """
 
-    __slots__ = ("_heap", "_late_count", "_max_known", "_plain", "_pushes", "_tenants", "_virtual", "_weights")
+    __slots__ = ("_heap", "_max_known", "_plain", "_pushes", "_tenants", "_virtual", "_weights")
 
-    def __init__(
-        self, weights: Mapping[str, float], late_count: LateCount, plain: deque[Attempt] | None = None
-    ) -> None:
+    def __init__(self, weights: Mapping[str, float], plain: deque[Attempt] | None = None) -> None:
         self._weights = weights
-        self._late_count = late_count
         self._plain = plain
         """Where given: the lines of the tenant "" without a deadline, which the caller adds to, too."""
         self._tenants: dict[str, TenantLines] = {}
@@ -47,10 +44,10 @@ class FairSharing:
             return False
         return all(not tenant.name and not tenant.has_deadlines for tenant in self._tenants.values())
 
-    def add(self, attempt: Attempt, order: int) -> None:
-        """Add a line."""
+    def add(self, attempt: Attempt, order: int, grace_s: float = 0.0) -> None:
+        """Add a line; see `TenantLines.add`."""
         tenant = self._wake(attempt.request.terms.tenant)
-        tenant.add(attempt, order)
+        tenant.add(attempt, order, grace_s)
 
     def wake_plain(self) -> None:
         """Let the tenant "" take part: its deque has lines."""
@@ -60,6 +57,16 @@ class FairSharing:
         """Return how many lines of a tenant wait."""
         tenant = self._tenants.get(name)
         return 0 if tenant is None else len(tenant)
+
+    def late_of(self, name: str, answered_s: float) -> int:
+        """Return how many lines of a tenant can no longer make their deadline."""
+        tenant = self._tenants.get(name)
+        return 0 if tenant is None else tenant.put_late_aside(answered_s)
+
+    def take_last(self, name: str, count: int) -> list[Attempt]:
+        """Remove and return so many lines of a tenant, those that would go last."""
+        tenant = self._tenants.get(name)
+        return [] if tenant is None else tenant.take_last(count)
 
     def tenants(self) -> list[TenantLines]:
         """Return all tenants that are known at present."""
@@ -96,7 +103,7 @@ class FairSharing:
         tenant = self._tenants.get(name)
         if tenant is None:
             plain = self._plain if not name else None
-            tenant = self._tenants[name] = TenantLines(name, self._weights.get(name, 1.0), self._late_count, plain)
+            tenant = self._tenants[name] = TenantLines(name, self._weights.get(name, 1.0), plain)
             tenant.start = self._virtual
             self._pushes += 1
             heapq.heappush(self._heap, (tenant.start, self._pushes, tenant))

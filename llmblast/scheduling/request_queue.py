@@ -37,6 +37,7 @@ class RequestQueue:
     """
 
     __slots__ = (
+        "_average_s",
         "_deferred",
         "_deferred_bytes",
         "_floor",
@@ -48,6 +49,7 @@ class RequestQueue:
         "_urgent",
         "_urgent_before_s",
         "_urgent_had_turn",
+        "_usual_max_s",
         "_wall_clock",
         "added",
         "answered_after_s",
@@ -102,6 +104,9 @@ class RequestQueue:
         """The request that `peek` returned last is a deferred one, which leaves a reserve to immediate ones."""
         self.answered_after_s = -inf
         """What to add to `now` for the moment, in wall clock, at which a line that is sent then has its answer."""
+        self._usual_max_s = 0.0
+        self._average_s = 0.0
+        """How long answers take."""
         self.deadlines = DeadlineBook()
         """Those of deferred lines that were not sent yet. A reader that keeps lines elsewhere adds theirs, and discards
         each before it adds the line to the queue."""
@@ -121,20 +126,34 @@ class RequestQueue:
         return bool(self._plain) or (not self.is_plain and len(self) > self.held)
 
     def size_of(self, is_deferred: bool) -> tuple[int, int]:
-        """Return the number and the bytes of the queued requests of a class, retries included. Lines that are late do
-        not count in the number: those that are not read yet may still make their deadline.
-        """
+        """Return the number and the bytes of the queued requests of a class, retries included."""
         if is_deferred:
-            number = len(self._deferred) - self._deferred.late_count.lines + len(self._urgent)
-            return number + self._held_deferred, self._deferred_bytes
-        number = self.held - self._held_deferred + len(self._immediate) - self._immediate.late_count.lines
-        return number, self.size_bytes - self._deferred_bytes
+            return len(self._deferred) + len(self._urgent) + self._held_deferred, self._deferred_bytes
+        return self.held - self._held_deferred + len(self._immediate), self.size_bytes - self._deferred_bytes
 
     def waiting_of(self, tenant: str, is_deferred: bool) -> int:
         """Return how many new lines of a tenant wait in a class; "" are those without a tenant."""
         if is_deferred:
             return self._deferred.waiting_of(tenant) + self._urgent.waiting_of(tenant)
         return self._immediate.waiting_of(tenant)
+
+    def late_of(self, tenant: str, is_deferred: bool, now: float) -> int:
+        """Return how many new lines of a tenant can no longer make their deadline: they go behind those that can."""
+        work = self._deferred if is_deferred else self._immediate
+        return work.late_of(tenant, now + self.answered_after_s)
+
+    def take_back(self, tenant: str, is_deferred: bool, count: int) -> list[Attempt]:
+        """Remove and return so many new lines of a tenant, those that would go last in their class."""
+        taken = (self._deferred if is_deferred else self._immediate).take_last(tenant, count)
+        for attempt in taken:
+            self.size_bytes -= attempt.size_bytes
+            self.held_bytes -= attempt.size_bytes
+            if is_deferred:
+                self._deferred_bytes -= attempt.size_bytes
+                if attempt.request.terms.deadline_s < inf:
+                    self.deadlines.discard(attempt.request.terms.deadline_s)
+        self.is_plain = self._immediate.is_plain and not self._deferred and not self._urgent
+        return taken
 
     def add(self, attempt: Attempt) -> None:
         """Queue a request that was read."""
@@ -159,7 +178,7 @@ class RequestQueue:
         self.held_bytes += size_bytes
         work = self._class_of(attempt)
         work.first.appendleft(attempt)
-        self._count_deadline(work, attempt)
+        self._count_deadline(work, request.terms.deadline_s)
 
     def hold(self, attempt: Attempt) -> None:
         """Count a request that waits outside of the queue as queued, until `add_held` brings it back."""
@@ -212,13 +231,19 @@ class RequestQueue:
         """Queue the request that `peek(now)` returned for `due_s`: others may go meanwhile."""
         self.add_retry(self._remove(now, 0.0), due_s)
 
-    def promote(self, before_s: float, max_lines: int) -> None:
+    def expect_answers(self, now: float, average_s: float, usual_max_s: float) -> None:
+        """Tell how long answers take: a line whose answer would come too late goes behind those that can be in time."""
+        self._average_s, self._usual_max_s = average_s, usual_max_s
+        self.answered_after_s = self._wall_clock() - now + usual_max_s
+
+    def promote(self, before_s: float, max_lines: int, now: float) -> None:
         """Make deferred lines urgent that have a deadline before that moment (wall clock), the earliest ones first, so
         that `max_lines` are: they take turns with immediate ones then. Retries of such lines are urgent, too.
         """
         self._urgent_before_s = before_s
-        for attempt in self._deferred.take_dated(before_s, max_lines - len(self._urgent)):
-            self._urgent.add(attempt, next(self._order))
+        answered_s = now + self.answered_after_s
+        for attempt in self._deferred.take_dated(before_s, max_lines - len(self._urgent), answered_s):
+            self._urgent.add(attempt, next(self._order), inf)
 
     def recall(self, model: str, now: float) -> None:
         """Make retries for a model due at once."""
@@ -270,20 +295,20 @@ class RequestQueue:
         return self._urgent if terms.deadline_s < self._urgent_before_s else self._deferred
 
     def _add_with_terms(self, attempt: Attempt) -> None:
-        work = self._class_of(attempt)
-        work.add(attempt, next(self._order))
+        work, deadline_s = self._class_of(attempt), attempt.request.terms.deadline_s
+        has_little_time = deadline_s < inf and deadline_s < self._wall_clock() + self._usual_max_s
+        work.add(attempt, next(self._order), self._usual_max_s - self._average_s if has_little_time else 0.0)
         self.added += work is self._immediate
-        self._count_deadline(work, attempt)
+        self._count_deadline(work, deadline_s)
 
-    def _count_deadline(self, work: WorkClass, attempt: Attempt) -> None:
-        deadline_s = attempt.request.terms.deadline_s
+    def _count_deadline(self, work: WorkClass, deadline_s: float) -> None:
         if deadline_s < inf and work is not self._immediate:
             self.deadlines.add(deadline_s, self._wall_clock())
 
     def _peek_classes(self, now: float) -> Attempt | None:
         answered_s = now + self.answered_after_s
-        for late in self._urgent.take_dated(answered_s, len(self._urgent)) if self._urgent else ():
-            self._deferred.add(late, next(self._order))
+        if self._urgent:
+            self._give_back_hopeless(answered_s - self._usual_max_s + self._average_s)
         may_retry_failed = self._may_retry_failed(now)
         for is_probe in (True, False) if self.is_probing else (False,):
             for work in self._classes():
@@ -294,6 +319,11 @@ class RequestQueue:
                     return attempt
         self.is_spare = False
         return None
+
+    def _give_back_hopeless(self, answered_s: float) -> None:
+        """Let urgent lines wait with the deferred ones that have no chance to make their deadline any more."""
+        for attempt in self._urgent.take_dated(answered_s, len(self._urgent)):
+            self._deferred.add(attempt, next(self._order))
 
     def _remove(self, now: float, cost: float) -> Attempt:
         """Remove the request that `peek(now)` returns, and charge its tenant."""

@@ -13,7 +13,7 @@ from math import inf
 
 from llmblast.models import IMMEDIATE, Attempt, Terms
 from llmblast.scheduling.fair_sharing import FairSharing
-from llmblast.scheduling.tenant_lines import LateCount, TenantLines
+from llmblast.scheduling.tenant_lines import TenantLines
 
 _Retry = tuple[float, int, Attempt]
 
@@ -39,7 +39,6 @@ class WorkClass:
         "_weights",
         "failed",
         "first",
-        "late_count",
         "plain",
         "priorities",
         "retries",
@@ -48,7 +47,6 @@ class WorkClass:
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self._weights = weights
-        self.late_count = LateCount()
         self.retries: list[_Retry] = []
         self.failed: list[_Retry] = []
         """Heaps of what goes again at its due time; `failed` needs the retry budget, too."""
@@ -86,8 +84,23 @@ class WorkClass:
             return 0 if tenant else len(self.plain)
         return sum(level.waiting_of(tenant) for level in self._levels.values())
 
-    def add(self, attempt: Attempt, order: int) -> None:
-        """Add a line that was read."""
+    def late_of(self, tenant: str, answered_s: float) -> int:
+        """Return how many new lines of a tenant are late; see `peek`."""
+        return sum(level.late_of(tenant, answered_s) for level in self._levels.values())
+
+    def take_last(self, tenant: str, count: int) -> list[Attempt]:
+        """Remove and return so many new lines of a tenant, those that would go last."""
+        if not self.priorities:
+            return [] if tenant else [self.plain.pop() for _ in range(min(count, len(self.plain)))]
+        taken: list[Attempt] = []
+        for priority in list(self.priorities):
+            taken += self._levels[priority].take_last(tenant, count - len(taken))
+        self._others -= sum(not is_plain_in_class(attempt.request.terms) for attempt in taken)
+        self._drop_levels()
+        return taken
+
+    def add(self, attempt: Attempt, order: int, grace_s: float = 0.0) -> None:
+        """Add a line that was read; see `TenantLines.add`."""
         terms = attempt.request.terms
         is_plain = is_plain_in_class(terms)
         if is_plain and not self.priorities:
@@ -96,7 +109,7 @@ class WorkClass:
         self._others += not is_plain
         if self.plain and not self.priorities:
             self._level(0).wake_plain()
-        self._level(terms.priority).add(attempt, order)
+        self._level(terms.priority).add(attempt, order, grace_s)
 
     def add_retry(self, due_s: float, order: int, attempt: Attempt, *, has_failed: bool) -> None:
         """Add a request that goes again at `due_s` or later."""
@@ -145,10 +158,14 @@ class WorkClass:
         found = self._next_tenant()
         return None if found is None else found[1].peek(-inf)
 
-    def take_dated(self, before_s: float, max_lines: int) -> list[Attempt]:
-        """Remove and return new lines with a deadline before that moment, the earliest ones first."""
+    def take_dated(self, before_s: float, max_lines: int, answered_s: float = -inf) -> list[Attempt]:
+        """Remove and return new lines with a deadline before that moment, the earliest ones first, but for late ones;
+        see `peek`.
+        """
         taken: list[Attempt] = []
         tenants = [tenant for level in self._levels.values() for tenant in level.tenants()]
+        for tenant in tenants:
+            tenant.put_late_aside(answered_s)
         while len(taken) < max_lines and tenants:
             tenant = min(tenants, key=lambda each: each.earliest_s)
             if tenant.earliest_s >= before_s:
@@ -183,9 +200,7 @@ class WorkClass:
     def _level(self, priority: int) -> FairSharing:
         level = self._levels.get(priority)
         if level is None:
-            level = self._levels[priority] = FairSharing(
-                self._weights, self.late_count, None if priority else self.plain
-            )
+            level = self._levels[priority] = FairSharing(self._weights, None if priority else self.plain)
             insort(self.priorities, priority)
         return level
 

@@ -87,6 +87,8 @@ class Summary:
                 "repeats": counters.repeats,
                 "answered": counters.succeeded,
                 "cached": counters.cached,
+                "batched": counters.batched,
+                "in_batches": counters.batch_lines,
                 "flagged": counters.flagged,
                 "failed": counters.failed,
                 "malformed": counters.malformed,
@@ -172,8 +174,12 @@ class Summary:
             facts.append(f"{count(counters.skipped)} skipped ({self._skipped_how})")
         if counters.repeats:
             facts.append(_plural(counters.repeats, "repeat", "repeats"))
-        cached = f" ({count(counters.cached)} without a request)" if counters.cached else ""
-        facts.append(f"{count(counters.succeeded)} answered{cached}")
+        ways = [
+            *([f"{count(counters.batched)} by batch"] if counters.batched else []),
+            *([f"{count(counters.cached)} without a request"] if counters.cached else []),
+        ]
+        how = f" ({', '.join(ways)})" if ways else ""
+        facts.append(f"{count(counters.succeeded)} answered{how}")
         malformed = f" ({_plural(counters.malformed, 'bad line', 'bad lines')})" if counters.malformed else ""
         facts.append(f"{count(counters.failed)} failed{malformed}")
         return facts + self._pending_facts()

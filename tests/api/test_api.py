@@ -657,7 +657,7 @@ async def test_a_generator_that_fails_while_it_is_closed_is_told_to_the_loop(sta
 
 def test_the_keywords_that_type_checkers_know_are_the_settings() -> None:
     """All but those that the program itself gives, and those of a terminal."""
-    names = {entry.name for entry in fields(Settings)} - {"input", "endpoints", "progress", "json", "quiet"}
+    names = {entry.name for entry in fields(Settings)} - {"input", "deferred", "endpoints", "progress", "json", "quiet"}
 
     assert set(RunOptions.__annotations__) == names | {"config"}
     assert set(StreamOptions.__annotations__) == names - {"save", *OF_FILES} | {"config"}

@@ -63,10 +63,12 @@ async def test_an_ended_batch_is_found_by_its_mark(api: Api, mock: StartHost, cl
     await wait(batches, other)
 
     found = await batches.find(replace(batch, upload_id=None), since_s)
+    by_a_wrong_clock = await batches.find(batch, since_s + (300 if api.name == "anthropic" else 90_000))
     missing = await batches.find(BatchFile(batch.file, "m3", LINES, batch.path, batch.model), since_s)
 
     assert isinstance(found, Found)
     assert (found.status.id, found.status.mark) == (begun.id, "m1")
+    assert by_a_wrong_clock == found
     assert isinstance(missing, NotFound)
 
 
@@ -87,6 +89,24 @@ async def test_a_running_batch_is_found_or_may_be_the_one(
         assert isinstance(finding, Found)
         assert finding.status.id == begun.id
     assert isinstance(others, NotFound)
+
+
+async def test_a_batch_that_failed_is_not_the_one_after_it(
+    api: Api, mock: StartHost, client: OpenApi, tmp_path: Path
+) -> None:
+    """Both have the mark and the file: the caller knows the first one."""
+    batches, since_s = client(mock("batch_delay=0.05")), time()
+    batch, first = await start(batches, api.write(tmp_path, LINES))
+    second = await batches.start(batch)
+    await wait(batches, first)
+    await wait(batches, second)
+
+    finding = await batches.find(batch, since_s, (second.id,))
+    nothing = await batches.find(batch, since_s, (first.id, second.id))
+
+    assert isinstance(finding, Found)
+    assert finding.status.id == first.id
+    assert isinstance(nothing, NotFound)
 
 
 async def test_a_batch_that_is_not_in_the_listing_yet_is_looked_for_again(
@@ -222,7 +242,7 @@ async def test_a_start_without_an_answer_may_have_started(
 
     assert isinstance(finding, Found)
     assert len(starts) == 1
-    assert len([status async for status in client(host).list(since_s)]) == 1
+    assert len([status async for status in client(host).list(since_s - 600)]) == 1
 
 
 async def test_a_start_that_never_left_has_not_started(api: Api, client: OpenApi, tmp_path: Path) -> None:
@@ -273,7 +293,7 @@ async def test_a_listing_is_read_page_by_page(api: Api, mock: StartHost, client:
             return (await batches.start(batch)).id
 
     begun = await asyncio.gather(*(start_one() for _ in range(230)))
-    listed = [status.id async for status in batches.list(time())]
+    listed = [status.id async for status in batches.list(time() - 600)]
 
     assert sorted(listed) == sorted(begun)
 

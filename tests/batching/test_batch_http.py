@@ -1,16 +1,21 @@
 """The HTTP client of batch APIs, against servers that refuse, break off and send too much."""
 
 import asyncio
+import time
 import tracemalloc
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 
 import orjson
 import pytest
 from aiohttp import web
 
+from llmblast.batching.anthropic import AnthropicBatches
 from llmblast.batching.api import (
     Access,
     BatchApiError,
@@ -18,6 +23,8 @@ from llmblast.batching.api import (
     BatchGone,
     BatchState,
     BatchStatus,
+    Found,
+    Maybe,
     MaybeStarted,
     NotHere,
     NotNow,
@@ -29,6 +36,7 @@ from llmblast.batching.gemini import GeminiBatches
 from llmblast.batching.http import MAX_TRIES
 from llmblast.batching.openai import OpenAIBatches
 from llmblast.models import Cause, Reply
+from tests.proxy_server import HttpProxy
 
 KEY = "sk-very-secret"
 BATCH = BatchFile(Path("unused.jsonl"), "m1", 2, "chat/completions", "m", "file-1")
@@ -233,6 +241,75 @@ async def test_a_proxy_that_refuses_has_not_passed_on_the_start() -> None:
         with pytest.raises(Unreachable):
             await client.start(BATCH)
         await client.close()
+
+
+async def test_a_proxy_gets_its_login_with_each_forwarded_request() -> None:
+    """A connection without TLS has no CONNECT that would bring it."""
+    answer, paths = in_turn((200, BEGUN))
+
+    async with serving(answer) as host, HttpProxy(int(host.rpartition(":")[2]), login="u:pw") as proxy:
+        login = {"Proxy-Authorization": f"Basic {b64encode(b'u:pw').decode()}"}
+        access = replace(access_to("http://api.test"), proxy_url=f"http://127.0.0.1:{proxy.port}", proxy_headers=login)
+        client = OpenAIBatches(access, sleep=Sleeps())
+        await client.status("b1")
+        await client.close()
+
+    assert proxy.asked == ["GET http://api.test/v1/batches/b1 HTTP/1.1"]
+    assert paths == ["GET /v1/batches/b1"]
+
+
+def anthropic_batch(name: str, created_s: float, **more: object) -> dict[str, object]:
+    created = datetime.fromtimestamp(created_s, UTC).isoformat()
+    counts = {"processing": 2, "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0}
+    return {"id": name, "processing_status": "in_progress", "created_at": created, "request_counts": counts, **more}
+
+
+@pytest.mark.parametrize("ahead_s", [0.0, -90_000.0, 90_000.0])
+async def test_a_batch_may_be_ours_by_the_clock_of_its_server(ahead_s: float) -> None:
+    """Ours may be a day off; others that began long before, or have another size, are not ours."""
+    started_s = time.time()
+    counts = {"processing": 3, "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0}
+    batches = [
+        anthropic_batch("ours", started_s + ahead_s + 1),
+        anthropic_batch("larger", started_s + ahead_s + 1, request_counts=counts),
+        anthropic_batch("older", started_s + ahead_s - 3600),
+    ]
+    date = format_datetime(datetime.fromtimestamp(started_s + ahead_s, UTC), usegmt=True)
+    answer, _ = in_turn((200, {"data": batches, "has_more": False}), headers={"Date": date})
+
+    async with serving(answer) as host:
+        client = AnthropicBatches(access_to(host), sleep=Sleeps())
+        finding = await client.find(BATCH, started_s)
+        await client.close()
+
+    assert finding == Maybe(("ours",))
+
+
+async def test_the_first_result_tells_whose_an_ended_batch_is() -> None:
+    """Without reading the others; a batch whose results are gone is not ours."""
+    now_s = time.time()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/batches"):
+            ended = [anthropic_batch(name, now_s, processing_status="ended") for name in ("gone", "theirs", "ours")]
+            return web.json_response({"data": ended, "has_more": False})
+        name = request.path.split("/")[-2]
+        if name == "gone":
+            return web.Response(status=404)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        line = {"custom_id": f"{'m1' if name == 'ours' else 'm0'}-0", "result": {"type": "expired"}}
+        await response.write(orjson.dumps(line) + b"\n")
+        await asyncio.sleep(3600)
+        return response
+
+    async with serving(answer) as host:
+        client = AnthropicBatches(access_to(host), sleep=Sleeps())
+        finding = await client.find(BATCH, now_s)
+        await client.close()
+
+    assert isinstance(finding, Found)
+    assert finding.status.id == "ours"
 
 
 def result_line(number: int, size: int = 10) -> bytes:

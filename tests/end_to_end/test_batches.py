@@ -137,6 +137,99 @@ def test_ctrl_c_leaves_the_batches_to_the_next_run(
     assert len(ledger_events(ledger, "batch_started")) == 1
 
 
+def test_a_batch_that_will_not_make_the_deadline_is_cancelled_and_its_rest_sent_directly(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """What the batch has finished by then counts, and is not sent again."""
+    ledger = tmp_path / "ledger.jsonl"
+    server = start_mock(f"latency=0&batch_delay=20&ledger={ledger}")
+    write_batch_lines(tmp_path / "prompts.jsonl", 200)
+
+    done = llmblast(
+        "run", "prompts.jsonl", "-u", server.url, "--defer", "batch", "--deadline", "8", "--rps", "200", "--json"
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert complaints(tmp_path, ledger) == []
+    summary = json.loads(done.stdout)
+    assert 0 < summary["lines"]["batched"] < 200
+    assert summary["duration_s"] < 8
+    assert "cancelling" in journal_steps(tmp_path)
+
+
+def test_lines_without_time_for_a_batch_are_sent_directly(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    ledger = tmp_path / "ledger.jsonl"
+    server = start_mock(f"latency=0&ledger={ledger}")
+    write_batch_lines(tmp_path / "prompts.jsonl", 300)
+    arguments = ("-u", server.url, "--defer", "batch", "--deadline", "3", "--rps", "150")
+
+    done = llmblast("run", "prompts.jsonl", *arguments)
+
+    assert done.returncode == 0, done.stderr
+    assert ledger_events(ledger, "batch_started") == []
+    assert "there is no time for a batch before the deadline; 300 lines are sent directly" in done.stderr
+
+
+def test_immediate_lines_go_directly_while_the_others_go_by_batch(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """With --defer batch, lines that say nothing can wait; with `defer` on an endpoint, only those that say so."""
+    server = start_mock("latency=0&batch_delay=0.2")
+    classes = ["immediate", "deferred", None]
+    lines = [{"input": f"Question {n}?", **({"priority": c} if (c := classes[n % 3]) else {})} for n in range(30)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    llmblast("run", "prompts.jsonl", "-u", server.url, "-m", "m", "--defer", "batch", "-o", "all.jsonl")
+    llmblast("run", "prompts.jsonl", "-u", f"{server.url},defer=batch", "-m", "m", "-o", "some.jsonl")
+
+    by_batch = {
+        name: {classes[(record["line"] - 1) % 3] for record in records(tmp_path / name) if record.get("via")}
+        for name in ("all.jsonl", "some.jsonl")
+    }
+    assert by_batch == {"all.jsonl": {"deferred", None}, "some.jsonl": {"deferred"}}
+
+
+@pytest.mark.parametrize("option", ["--ordered", "--dedupe", "--cache=cache.db"])
+def test_batches_work_with_order_and_cached_answers(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, option: str
+) -> None:
+    """Detached, and collected by a second run: each of twice the same lines has its answer."""
+    ledger = tmp_path / "ledger.jsonl"
+    server = start_mock(f"latency=0&batch_delay=0.5&ledger={ledger}")
+    write_batch_lines(tmp_path / "prompts.jsonl", 50, copies=2)
+    arguments = ("run", "prompts.jsonl", "-u", server.url, "--defer", "batch", option)
+
+    started = llmblast(*arguments, "--detach")
+    done = llmblast(*arguments)
+
+    assert started.returncode == 5, started.stderr
+    assert done.returncode == 0, done.stderr
+    lines = [record["line"] for record in records(tmp_path / "save.jsonl")]
+    assert sorted(lines) == list(range(1, 101))
+    paid = [entry for entry in ledger_events(ledger, "batch_line") if entry["billed"]]
+    assert len(paid) == (100 if option == "--ordered" else 50)
+    if option == "--ordered":
+        assert lines == sorted(lines)
+
+
+def test_rows_of_a_table_go_by_batch(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """A later run parses them as rows again, with the template of the run."""
+    server = start_mock("latency=0&batch_delay=0.5")
+    (tmp_path / "prompts.csv").write_text("text,note\nfirst,a\nsecond,b\n")
+    arguments = ("run", "prompts.csv", "-u", server.url, "-m", "m", "--prompt", "Sum up: {text}", "--defer", "batch")
+
+    llmblast(*arguments, "--detach")
+    done = llmblast(*arguments)
+
+    assert done.returncode == 0, done.stderr
+    found = {record["line"]: record for record in records(tmp_path / "save.jsonl")}
+    assert "Sum up: first" in found[2]["response"] if 2 in found else "Sum up: first" in found[1]["response"]
+    assert {record["note"] for record in found.values()} == {"a", "b"}
+    assert {record["via"] for record in found.values()} == {"batch"}
+
+
 def test_a_server_without_batches_gets_the_lines_directly(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
 ) -> None:

@@ -178,7 +178,13 @@ def test_deadlines_count_from_the_arrival_of_the_line() -> None:
 
 
 VALUES: st.SearchStrategy[Any] = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just([]) | st.just({})
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.just([])
+    | st.just({})
 )
 
 

@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
@@ -41,6 +41,9 @@ class ClassSimulation:
     """Moments of the answers by line number."""
     fails: Callable[[Attempt], bool] = lambda attempt: False
     """Whether a send is answered with an error; the line goes again half a second later."""
+    _flights: list[tuple[float, int, Attempt, Endpoint]] = field(default_factory=list)
+    _order: Iterator[int] = field(default_factory=count)
+    _arrived: int = 0
 
     def wall_clock(self) -> float:
         """The moment as a person would name it."""
@@ -48,8 +51,7 @@ class ClassSimulation:
 
     def run(self, until_s: float = math.inf) -> None:
         """Go on until nothing is left, or until that moment."""
-        flights: list[tuple[float, int, Attempt, Endpoint]] = []
-        order, arrived = count(), 0
+        flights, arrived = self._flights, self._arrived
         while self.now < until_s:
             while arrived < len(self.arrivals) and self.arrivals[arrived][0] <= self.now:
                 self.scheduler.queue.add(self.arrivals[arrived][1])
@@ -58,14 +60,15 @@ class ClassSimulation:
             while (dispatch := self.scheduler.next(self.now)) is not None:
                 attempt, endpoint = dispatch
                 self.sends.append((self.now, attempt))
-                heapq.heappush(flights, (self.now + self.latency(), next(order), attempt, endpoint))
+                heapq.heappush(flights, (self.now + self.latency(), next(self._order), attempt, endpoint))
                 self.refill()
             next_s = min(
                 self.scheduler.wake_at,
                 flights[0][0] if flights else math.inf,
                 self.arrivals[arrived][0] if arrived < len(self.arrivals) else math.inf,
             )
-            if next_s == math.inf:
+            self._arrived = arrived
+            if next_s == math.inf or next_s > until_s:
                 break
             assert next_s >= self.now
             self.now = next_s

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from llmblast.models import Attempt, Terms
 from llmblast.scheduling import RequestQueue
 from llmblast.scheduling.fair_sharing import FairSharing
-from llmblast.scheduling.tenant_lines import LateCount
 from tests.scheduling.class_simulation import line
 
 TENANTS = ("a", "b", "c")
@@ -130,7 +129,7 @@ def test_plain_lines_take_part_once_another_tenant_comes() -> None:
 @pytest.mark.parametrize("waits", [0, 1])
 def test_idle_tenants_are_forgotten(waits: int) -> None:
     """Ten thousand tenants that sent one line each leave little behind, also while another one waits all the time."""
-    sharing = FairSharing({}, LateCount())
+    sharing = FairSharing({})
     for number in range(waits):
         sharing.add(line(number), number)
     for number in range(10_000):
@@ -157,7 +156,7 @@ def test_no_two_waiting_tenants_get_further_apart_than_a_send_of_each(
     """The bound of the paper, over each stretch in which both wait: what one got over its weight differs from that of
     the other by no more than one send of each, over their weights.
     """
-    sharing = FairSharing(dict(zip(TENANTS, weights, strict=True)), LateCount())
+    sharing = FairSharing(dict(zip(TENANTS, weights, strict=True)))
     cost_of, weight_of = dict(zip(TENANTS, costs, strict=True)), dict(zip(TENANTS, weights, strict=True))
     waiting: Counter[str] = Counter()
     served: dict[tuple[str, str], list[float]] = {}

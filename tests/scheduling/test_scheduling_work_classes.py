@@ -98,7 +98,7 @@ def test_what_cannot_make_its_deadline_goes_behind_what_can() -> None:
     queue = RequestQueue(wall_clock=lambda: 0.0)
     for number, deadline_s in enumerate((10.0, 20.0, 30.0, inf), start=1):
         queue.add(line(number, Terms(is_deferred=True, deadline_s=deadline_s)))
-    queue.answered_after_s = 12.0
+    queue.expect_answers(0.0, 12.0, 12.0)
 
     assert drain(queue, 0.0) == [2, 3, 1, 4]
 
@@ -110,7 +110,7 @@ def test_an_urgent_line_takes_turns_with_immediate_ones() -> None:
         queue.add(line(number))
         queue.add(line(number + 10, Terms(is_deferred=True, deadline_s=5.0)))
     queue.add(line(20, Terms(is_deferred=True, deadline_s=50.0)))
-    queue.promote(5.1, 100)
+    queue.promote(5.1, 100, 0.0)
 
     assert drain(queue, 0.0) == [11, 1, 12, 2, 13, 3, 20]
 
@@ -118,7 +118,7 @@ def test_an_urgent_line_takes_turns_with_immediate_ones() -> None:
 def test_the_retry_of_an_urgent_line_is_urgent() -> None:
     """Its deadline is no later than before."""
     queue = RequestQueue(wall_clock=lambda: 0.0)
-    queue.promote(5.1, 100)
+    queue.promote(5.1, 100, 0.0)
     queue.add(line(1))
     queue.add_retry(line(2, Terms(is_deferred=True, deadline_s=5.0)), 0.0)
 
@@ -130,7 +130,7 @@ def test_the_earliest_lines_are_promoted_whatever_their_priority_and_tenant() ->
     queue = RequestQueue(wall_clock=lambda: 0.0)
     for number, (priority, tenant) in enumerate(((0, "a"), (-3, "b"), (0, "b"), (9, "a")), start=1):
         queue.add(line(number, Terms(True, priority, 10.0 - number, tenant)))
-    queue.promote(8.1, 2)
+    queue.promote(8.1, 2, 0.0)
     queue.add(line(100))
 
     assert drain(queue, 0.0) == [4, 100, 3, 1, 2]
