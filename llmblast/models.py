@@ -90,6 +90,8 @@ class Prompt:
     """The model that the line names, if it does. Most providers leave it to the sender, as they do the endpoint's."""
     schema: Mapping[str, object] | None
     """JSON Schema that the answer has to fit, for APIs that take one."""
+    caches_system: bool
+    """Mark the end of the system message for the provider's cache, where the API wants that."""
     renderings: dict[str, Rendering] | None
     """By kind of provider; those that were needed so far, but for the one in the request itself."""
 
@@ -101,6 +103,7 @@ class Prompt:
         params: Mapping[str, object],
         model: str | None = None,
         schema: Mapping[str, object] | None = None,
+        caches_system: bool = False,
     ) -> None:
         self.text = text
         self.system = system
@@ -108,6 +111,7 @@ class Prompt:
         self.params = params
         self.model = model
         self.schema = schema
+        self.caches_system = caches_system
         self.renderings = None
 
 

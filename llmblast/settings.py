@@ -453,6 +453,12 @@ class Settings(RateSettings):
         metavar="QUANTILE",
     )
 
+    cache_control: bool = option(
+        False,
+        "--cache-control",
+        "Endpoints",
+        "Mark system messages for the cache of Anthropic or Bedrock, which keep nothing unless told.",
+    )
     warm_prefix: Name = option(
         "auto",
         "--warm-prefix",
