@@ -64,6 +64,7 @@ class StreamOptions(TypedDict, total=False):
     route: Route | None
     hedge: str | None
     warm_prefix: str | None
+    cache_control: bool | None
     price_in: Number
     price_out: Number
     price_cached: Number

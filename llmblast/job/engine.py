@@ -32,6 +32,7 @@ from llmblast.watching import Counters
 
 if TYPE_CHECKING:
     from llmblast.job.answer_review import AnswerRules
+    from llmblast.job.flex_tier import FlexTier
 
 DEFAULT_MAX_WAIT_S = 900.0
 _NOT_2XX: Final = 300
@@ -65,6 +66,7 @@ class Engine:
         report_defect: Callable[[BaseException], str] = repr,
         answer_rules: "AnswerRules | None" = None,
         prefixes: PrefixFinder | None = None,
+        flex: "FlexTier | None" = None,
     ) -> None:
         fence = fence or Fence()
         self.end = RunEnd(report_defect)
@@ -93,6 +95,7 @@ class Engine:
             max_wait_s,
             fence,
         )
+        self._handler.flex = flex
         self._wake_up = WakeUp(self.dispatch_ready, clock, is_precise=scheduler.is_even)
         self._departures = Departures(scheduler, clock, self._wake_up)
         self._sender = Sender(
@@ -135,10 +138,13 @@ class Engine:
 
     def accept(self, request: Request) -> None:
         """Queue a request. Call `dispatch_ready` after the last one of a batch."""
+        attempt = Attempt(request)
+        if self._handler.flex is not None:
+            self._handler.flex.mark(attempt)
         if self._warm is None:
-            self._scheduler.queue.add(Attempt(request))
+            self._scheduler.queue.add(attempt)
         else:
-            self._warm.add(Attempt(request), self._scheduler.in_flight)
+            self._warm.add(attempt, self._scheduler.in_flight)
 
     def refuse(self, failure: Failure) -> None:
         """Record a line that could not become a request."""

@@ -18,9 +18,11 @@ from llmblast.job.back_pressure import Sink, max_queued
 from llmblast.job.batch_folders import has_batches
 from llmblast.job.batch_parser import Batch
 from llmblast.job.defects import Defects
+from llmblast.job.deferred_ways import DeferredWays, may_choose_batches
 from llmblast.job.endpoint_channels import connections_ahead, open_channels, secrets_in, start_mocks
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings, keep_settings
+from llmblast.job.flex_tier import FlexTier
 from llmblast.job.hedging import Hedging
 from llmblast.job.input_reader import InputReader, Inputs, make_parser
 from llmblast.job.learned_limits import keep_limits, known_limits
@@ -179,7 +181,7 @@ async def build_pipeline(
         endpoints = await start_mocks(settings.endpoints, stack)
         channels = open_channels(settings, endpoints, keys, environ, stack)
         batches = None
-        if settings.sends_batches or has_batches(settings.save):
+        if settings.sends_batches or may_choose_batches(settings) or has_batches(settings.save):
             from llmblast.job.batch_building import open_batches  # noqa: PLC0415 -- most runs send no batches
 
             batches = await open_batches(
@@ -273,6 +275,14 @@ def _assemble(
         from llmblast.job.answer_review import CheckedSink  # noqa: PLC0415 -- most runs check no answers
 
         sink = CheckedSink(sink, rules.command)
+    providers = providers_of(settings.endpoints, settings.model)
+    ways = DeferredWays(
+        settings,
+        providers,
+        counters,
+        lines_per_s=lambda: limits.allowance().lines_per_s,
+        wall_clock=time.time,
+    )
     engine = Engine(
         scheduler,
         opened.channels,
@@ -284,7 +294,7 @@ def _assemble(
         max_in_flight=settings.concurrency,
         max_wait_s=settings.max_wait,
         keys=opened.keys,
-        providers=providers_of(settings.endpoints, settings.model),
+        providers=providers,
         gives_up=_gives_up(settings.max_errors),
         notice=say if settings.verbose and not settings.quiet else None,
         hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
@@ -292,6 +302,7 @@ def _assemble(
         report_defect=opened.defects.report,
         answer_rules=rules,
         prefixes=make_prefix_finder(settings.warm_prefix),
+        flex=FlexTier(ways.flex_for, time.time, settings.max_wait, say, Random().random) if ways.has_flex else None,
     )
 
     limits = _view_limits(settings, scheduler, engine, opened)
@@ -313,6 +324,7 @@ def _assemble(
             counters=counters,
             say=say,
             lines_per_s=lambda: limits.allowance().lines_per_s,
+            ways=ways,
         )
     inputs = Inputs(counters)
     to_send = partial(_to_send, settings, opened, writer, sends, batch_sends=batch_sends)

@@ -145,6 +145,8 @@ class Counters:
     """Records in errors.jsonl written by this run."""
     retries: int = 0
     rate_limited: int = 0
+    flex_refusals: int = 0
+    """Requests in a flex tier that had no capacity, or that there is none."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
