@@ -378,6 +378,17 @@ async def test_a_download_that_never_ends_well_is_given_up() -> None:
     assert tries == MAX_TRIES
 
 
+async def test_a_download_that_is_refused_for_now_is_tried_again() -> None:
+    """After the wait that the reply names."""
+    answer, paths = in_turn((429, {}), (200, result_line(1)), headers={"Retry-After": "7"})
+    sleeps = Sleeps()
+
+    async with opened(answer, sleeps) as client:
+        results = [result.custom_id async for result in client.results(ENDED)]
+
+    assert (results, sleeps.pauses, len(paths)) == (["m1-1"], [7.0], 2)
+
+
 async def test_results_that_are_deleted_are_gone() -> None:
     """Providers keep them for some weeks."""
     answer, _ = in_turn((404, {"error": {"message": "No such File"}}))
