@@ -26,7 +26,7 @@ from llmblast.mocking.settings import MockSettings
 from llmblast.mocking.stored_files import StoredFile
 
 MAX_PROBLEMS = 100
-_SLICE_LINES = 20
+_SLICE_LINES = 5
 """Lines that are answered before others have their turn in the event loop."""
 _TICK_S = 0.05
 _VALIDATION_SHARE = _FINALIZING_SHARE = 0.1

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 
 MAX_ITEM_CHARACTERS = 32 * 1024 * 1024
 _SPACE = " \t\r\n"
+_BEHIND_VALUES = tuple(",]}:" + _SPACE)
+"""A number that none of these follows may go on."""
 _DECODER = json.JSONDecoder()
 
 
@@ -66,8 +68,8 @@ class _Text:
                 if not self._grow():
                     raise
                 continue
-            if end == len(self._text) and self._grow():
-                continue  # a number may go on
+            if self._text[end : end + 1] not in _BEHIND_VALUES and self._grow():
+                continue
             self._at = end
             return value
 
@@ -93,5 +95,6 @@ class _Text:
             missing -= len(block)
             if missing <= 0:
                 break
-        self._text, self._at = "".join([held, *more]), 0
+        if more:
+            self._text, self._at = "".join([held, *more]), 0
         return bool(more)

@@ -79,7 +79,7 @@ class OpenAILines:
             raise BadRequestError(message, "url", "url_mismatch")
         model = str(body.get("model") or "")
         batch.model = batch.model or model
-        if model != batch.model:
+        if model not in ("", batch.model):
             message = f"The model '{model}' is not the one of the first request, '{batch.model}'."
             raise BadRequestError(message, "body.model", "model_mismatch")
         return BatchLine(custom_id, body)
@@ -136,7 +136,7 @@ def create(form: OpenAILines, call: BatchCall) -> ScriptedReply:
 
 def show_all(form: OpenAILines, call: BatchCall) -> ScriptedReply:
     """`GET /batches`: list them, newest first."""
-    limit = call.limit("limit", 20, 100)
+    limit = call.number("limit", 20, 1, 100)
     page, has_more = page_of(call.store.listed(form.api), limit, call.query.get("after"))
     return json_reply(
         {

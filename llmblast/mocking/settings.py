@@ -48,11 +48,14 @@ _RANGES: dict[str, tuple[float, float]] = {
     "batch_reject": _SHARE,
     "batch_queue": (1, 1e9),
     "batch_lag": (0, 1e6),
+    "cache_ttl": (0, 1e9),
+    "cache_min_tokens": (1, 1e6),
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
     "policy": tuple(POLICIES),
     "charge": ("usage", "max_tokens"),
     "headers": tuple(HEADERS),
+    "cache_style": ("openai", "deepseek"),
 }
 
 
@@ -124,6 +127,10 @@ class MockSettings:
     batch_reject: float = _setting(0.0, "Share of batches whose whole file is rejected at validation.")
     batch_queue: int | None = _setting(None, "Requests in unfinished batches; a batch that exceeds this fails.")
     batch_lag: float = _setting(0.0, "Seconds until a new batch shows up in the listing.")
+    cache: bool = _setting(False, "Cache prompts by their beginning, and tell cached tokens in the usage.")
+    cache_ttl: float = _setting(300.0, "Seconds for which a beginning stays in the cache without being used.")
+    cache_min_tokens: int = _setting(1024, "Tokens of the shortest beginning that is cached.")
+    cache_style: str = _setting("openai", "Members of a chat's usage that tell cached tokens: openai or deepseek.")
     key: str | None = _setting(None, "The only API key that is accepted; without one, any is.")
     faults: str | None = _setting(
         None,

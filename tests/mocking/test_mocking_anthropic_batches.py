@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -125,7 +126,7 @@ def test_batches_are_listed_newest_first(start: Start) -> None:
 
     assert [batch.id for batch in client.messages.batches.list(limit=2)] == ids
     assert [batch.id for batch in client.messages.batches.list(after_id=ids[1])] == ids[2:]
-    assert [batch.id for batch in client.messages.batches.list(before_id=ids[3], limit=3)] == ids[:3]
+    assert [batch.id for batch in client.messages.batches.list(before_id=ids[3], limit=2).data] == ids[1:3]
 
 
 def test_a_new_batch_may_be_missing_in_the_list(start: Start) -> None:
@@ -191,3 +192,34 @@ def test_results_are_not_there_before_the_end(start_mock: StartMock, start: Star
         client.get(f"/v1/messages/batches/{batch.id}/results", cast_to=object)
     assert isinstance(caught.value.body, dict)
     assert caught.value.body["error"]["type"] == "invalid_request_error"
+
+
+def test_a_start_whose_reply_is_lost_has_started(start: Start, tmp_path: Path) -> None:
+    """A fault is for calls by their method and path."""
+    faults = tmp_path / "faults.toml"
+    faults.write_text('[[fault]]\nkind = "closed"\ncontaining = "POST /v1/messages/batches"\n')
+    _, client = start(f"batch_delay=0&faults={faults}")
+
+    with pytest.raises(anthropic.APIConnectionError):
+        client.messages.batches.create(requests=requests(2))
+
+    (batch,) = client.messages.batches.list()
+    assert kinds(results(client, wait(client, batch))) == ["succeeded"] * 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{not json",
+        b'{"requests": [{"custom_id": "a", "params": {"model": "\\ud800"}}]}',
+        b'{"requests": [' + b"[" * 100_000,
+        b'{"requests": 7}',
+        b"[]",
+    ],
+)
+def test_a_body_that_cannot_be_read_is_refused(start: Start, text: bytes) -> None:
+    """Whatever is in it."""
+    _, client = start("batch_delay=0")
+
+    with pytest.raises(anthropic.BadRequestError):
+        client.post("/v1/messages/batches", cast_to=object, content=text)

@@ -50,6 +50,7 @@ async def test_what_can_be_read_has_a_head_of_its_own(session: aiohttp.ClientSes
         ("/v1/models", "GET, HEAD, OPTIONS"),
         ("/v1/models/mock", "GET, HEAD, OPTIONS"),
         ("/health", "GET, HEAD, OPTIONS"),
+        ("/v1/batches", "GET, POST, OPTIONS"),
     ],
 )
 async def test_options_tell_the_methods_and_others_are_refused(
