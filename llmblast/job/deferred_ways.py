@@ -112,9 +112,9 @@ def _check_flex(settings: Settings, providers: Sequence[Provider]) -> None:
 
 
 def _has_batches(provider: Provider, host: str) -> bool:
-    from llmblast.batching import batch_api_of  # noqa: PLC0415 -- most runs choose no way
+    from llmblast.batching import BATCH_APIS  # noqa: PLC0415 -- most runs choose no way
 
-    return batch_api_of(provider.kind, host) is not None
+    return provider.kind in BATCH_APIS
 
 
 def _takes_flex(provider: Provider, request: Request) -> bool:
