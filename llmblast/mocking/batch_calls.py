@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import Enum, auto
 from typing import Any, Protocol, TypeVar
 
 import orjson
@@ -77,14 +78,15 @@ class BatchCall:
         return found
 
 
-class Reading:
+class Reading(Enum):
     """Ways to read the body of a request."""
 
-    WHOLE = "whole"
-    FORM = "form"
+    WHOLE = auto()
+    """Into memory, within the limit for all requests."""
+    FORM = auto()
     """A form in parts, of which the one with the name `file` is stored."""
-    CONTENT = "content"
-    """The whole body is stored."""
+    CONTENT = auto()
+    """Stored as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Route:
     method: str
     pattern: str
     handle: Callable[[BatchCall], ScriptedReply]
-    reading: str = Reading.WHOLE
+    reading: Reading = Reading.WHOLE
     is_open: bool = False
     """Nobody needs a key."""
 
