@@ -71,7 +71,8 @@ class Places:
 
 class WaitingLines:
     """`max_queued` bounds the number of lines of each class in the queue. `on_read` is called for each line that is
-    read. Without `can_take_back`, a line in the queue stays there, since something else waits for its answer.
+    read. Without `can_take_back`, a line in the queue stays there, since something else waits for its answer. With
+    `has_batches`, deferred lines are not kept from the parser.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class WaitingLines:
         on_read: Callable[[Terms], None],
         *,
         can_take_back: bool = True,
+        has_batches: bool = False,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -90,6 +92,7 @@ class WaitingLines:
         self._max_queued = max_queued
         self._on_read = on_read
         self._can_take_back = can_take_back
+        self._has_batches = has_batches
         self._clock = clock
         self._wall_clock = wall_clock
         self._backlog = Backlog()
@@ -131,6 +134,8 @@ class WaitingLines:
         self._in_use[part.is_deferred].add(part)
         if line.order < part.first and (self._can_take_back or not self._is_over(part)):
             return False
+        if self._has_batches and terms.is_deferred:
+            return False  # behind the parser, all but a few leave for a batch, which has a file of its own
         self._to_write.append(line)
         return True
 
