@@ -402,6 +402,8 @@ def summarize(ending: "Ending", pipeline: "Pipeline") -> RunSummary:
         maybe_billed=counters.maybe_billed,
         prompt_tokens=counters.prompt_tokens,
         completion_tokens=counters.completion_tokens,
+        cached_tokens=counters.cached_tokens,
+        cost=None if counters.cost is None else counters.cost.total,
         invalid=counters.invalid,
         repairs=counters.repairs,
         escalated=counters.escalated,

@@ -90,6 +90,8 @@ class Prompt:
     """The model that the line names, if it does. Most providers leave it to the sender, as they do the endpoint's."""
     schema: Mapping[str, object] | None
     """JSON Schema that the answer has to fit, for APIs that take one."""
+    caches_system: bool
+    """Mark the end of the system message for the provider's cache, where the API wants that."""
     renderings: dict[str, Rendering] | None
     """By kind of provider; those that were needed so far, but for the one in the request itself."""
 
@@ -101,6 +103,7 @@ class Prompt:
         params: Mapping[str, object],
         model: str | None = None,
         schema: Mapping[str, object] | None = None,
+        caches_system: bool = False,
     ) -> None:
         self.text = text
         self.system = system
@@ -108,6 +111,7 @@ class Prompt:
         self.params = params
         self.model = model
         self.schema = schema
+        self.caches_system = caches_system
         self.renderings = None
 
 
@@ -169,6 +173,8 @@ class Request(Line):
     """Which of several answers to its line it asks for, from 1; 0 where the line needs one."""
     cache_keys: tuple[bytes, ...]
     """Keys of this request in the cache of answers, by the endpoints that may take it; empty without a cache."""
+    batch: Final[str]
+    """The provider's batch that its line was in, also where the answer does not come from there; empty without one."""
 
     def __init__(
         self,
@@ -194,6 +200,7 @@ class Request(Line):
         headers: Mapping[str, str] | None = None,
         repeat: int = 0,
         cache_keys: tuple[bytes, ...] = (),
+        batch: str = "",
     ) -> None:
         # Not by Line.__init__, which would take 0.3 us more.
         self.number = number  # type: ignore[misc]
@@ -218,6 +225,7 @@ class Request(Line):
         self.headers = headers
         self.repeat = repeat
         self.cache_keys = cache_keys
+        self.batch = batch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -276,6 +284,12 @@ class Attempt:
     """Memory that it keeps, roughly; known once it is queued."""
     invalid: InvalidAnswers | None
     """Earlier answers to the line that did not fit."""
+    prefix: "Prefix | None"
+    """The long start of its prompt, where other lines may share that."""
+    flex_at: int
+    """Bit set of the endpoints whose flex tier it asks for: cheaper, slower, and not always there."""
+    flex_refusals: int
+    """How often that had no capacity for it."""
 
     def __init__(
         self,
@@ -303,6 +317,9 @@ class Attempt:
         self.hedged = False
         self.size_bytes = 0
         self.invalid = None
+        self.prefix = None
+        self.flex_at = 0
+        self.flex_refusals = 0
 
     def hedge(self) -> "Attempt":
         """Return a second attempt with the same past, which goes to another endpoint."""
@@ -320,6 +337,8 @@ class Attempt:
         hedge.hedged = self.hedged
         hedge.size_bytes = self.size_bytes
         hedge.invalid = self.invalid
+        hedge.prefix = self.prefix
+        hedge.flex_at = self.flex_at
         return hedge
 
     @property
@@ -331,6 +350,53 @@ class Attempt:
     def all_ambiguous_sends(self) -> int:
         """Return the ambiguous sends of its line, also those before an answer that did not fit."""
         return self.ambiguous_sends if self.invalid is None else self.ambiguous_sends + self.invalid.maybe_billed
+
+
+@dataclass(slots=True, eq=False, init=False)
+class Prefix:
+    """The long start of a prompt, which other lines may share; `scheduling.warm_prefixes` keeps its state."""
+
+    leader: Attempt | None
+    """The line that goes ahead, until its reply is there."""
+    parent: "Prefix | None"
+    """The longest start that the leader shared with earlier lines."""
+    is_shared: bool
+    """Another line has the same start."""
+    key: int
+    """A checksum of what they share."""
+    is_indexed: bool
+    """Its blocks can be found by their hashes."""
+    is_ahead: bool
+    """The leader goes before all others of its class."""
+    followers: list[Attempt] | None
+    """Lines that wait for the reply to the leader."""
+    due_s: float
+    """When they go at the latest, monotonic."""
+    failures: int
+    """Leaders in a row without an answer."""
+    warm_until_s: float
+    """Until when the providers remember it, probably; minus infinity before the first answer."""
+    home: int
+    """Index of the endpoint that its lines go to; -1 as long as there is none."""
+    sent_to: int
+    """Bit set of the endpoints that it was sent to."""
+    warm_at: int
+    """Bit set of the endpoints that have answered a line with it."""
+
+    def __init__(self, leader: Attempt) -> None:
+        self.leader = leader
+        self.parent = None
+        self.is_shared = False
+        self.key = 0
+        self.is_indexed = False
+        self.is_ahead = False
+        self.followers = None
+        self.due_s = inf
+        self.failures = 0
+        self.warm_until_s = -inf
+        self.home = -1
+        self.sent_to = 0
+        self.warm_at = 0
 
 
 class Cause(Enum):
@@ -367,6 +433,9 @@ class Reply:
     hide: Callable[[bytes], bytes] | None
     """Takes secrets out of a body that was decoded, or joined of pieces, after the search of the bytes received."""
     read_head: Callable[[bytes], Mapping[bytes, bytes]] | None
+    via: str
+    """How it came, for the record: `batch` through the provider's batch API, `flex` in its flex tier; empty for others.
+    """
 
     def __init__(
         self,
@@ -387,6 +456,7 @@ class Reply:
         self.latency_s = latency_s
         self.hide = hide
         self.read_head = read_head
+        self.via = ""
 
     @property
     def headers(self) -> Mapping[bytes, bytes]:
@@ -453,6 +523,8 @@ class Answer:
     usage: Mapping[str, object] | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    cached_tokens: int
+    """Those of the prompt that the provider had in its cache; 0 where it says nothing of them."""
     model: str | None
     says_more: bool
     """The reply holds more than `text` does: tool calls, refusal, reasoning, several choices, logprobs."""
@@ -472,6 +544,7 @@ class Answer:
         self.usage = usage
         self.prompt_tokens = prompt_tokens
         self.completion_tokens = completion_tokens
+        self.cached_tokens = 0
         self.model = model
         self.says_more = says_more
 
@@ -616,6 +689,15 @@ class PathProvider(Provider, Protocol):
         """Return the model that the URL of an endpoint names, if it does."""
 
 
+class FlexProvider(Provider, Protocol):
+    """A provider with a tier that is cheaper, slower and not always there."""
+
+    flex_member: bytes
+    """The member of a body that asks for it."""
+    flex_paths: tuple[str, ...]
+    """Ends of the paths whose bodies may have it."""
+
+
 class Signer(Protocol):
     """Signs the requests to one endpoint, in headers that depend on the URL and the body. Never blocks for long."""
 
@@ -647,6 +729,11 @@ def writes_model(provider: Provider) -> bool:
 def names_model_in_path(provider: Provider) -> TypeGuard[PathProvider]:
     """Return whether the URLs of a provider name the model."""
     return hasattr(provider, "path_for")
+
+
+def has_flex(provider: Provider) -> TypeGuard[FlexProvider]:
+    """Return whether a provider has a flex tier."""
+    return hasattr(provider, "flex_member")
 
 
 def can_sign(provider: Provider) -> TypeGuard[SigningProvider]:

@@ -7,7 +7,17 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from llmblast.settings import BodyMode, ChangedSettings, Expect, Format, OutputFormat, RetryErrors, Route, Transport
+from llmblast.settings import (
+    BodyMode,
+    ChangedSettings,
+    Defer,
+    Expect,
+    Format,
+    OutputFormat,
+    RetryErrors,
+    Route,
+    Transport,
+)
 
 Number = float | str | None
 Path = str | os.PathLike[str] | None
@@ -53,6 +63,13 @@ class StreamOptions(TypedDict, total=False):
     concurrency: Number
     route: Route | None
     hedge: str | None
+    warm_prefix: str | None
+    cache_control: bool | None
+    price_in: Number
+    price_out: Number
+    price_cached: Number
+    batch_price: Number
+    flex_price: Number
     by: str | None
     deadline: Number
     share: Mapping[str, float] | None
@@ -86,3 +103,5 @@ class RunOptions(StreamOptions, total=False):
     changed_settings: ChangedSettings | None
     overwrite: bool | None
     force: bool | None
+    defer: Defer | None
+    detach: bool | None

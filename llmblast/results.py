@@ -42,6 +42,10 @@ class Result:
     """Sending the prompt again later may well succeed."""
     cached: bool = False
     """Nothing was sent for this prompt: it has the answer to an equal request."""
+    via: str | None = None
+    """How the reply came: `batch` through the provider's batch API; None for a direct one."""
+    batch: str | None = None
+    """The provider's batch that the prompt was in, if it was in one."""
     repeat: int = 0
     """Which of several answers to the prompt this is, from 1; 0 without `repeat`."""
     attempts: int = 0
@@ -110,6 +114,10 @@ class RunSummary:
     maybe_billed: int
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    """Prompt tokens that the provider had in its cache."""
+    cost: float | None = None
+    """By the prices in the settings; None without any."""
     invalid: int = 0
     """Answers that did not fit."""
     repairs: int = 0

@@ -43,6 +43,7 @@ PerMinute = Annotated[float, Gt(0), Lt(1e12), PER_MINUTE]
 PerDay = Annotated[float, Gt(0), Lt(1e12), PER_DAY]
 Seconds = Annotated[float, Gt(0), Lt(1e9), DURATION]
 SecondsOrZero = Annotated[float, Ge(0), Lt(1e9), DURATION]
+Price = Annotated[float, Ge(0), Lt(1e9), COUNT]
 MAX_COUNT = 10**12
 Count = Annotated[int, Ge(1), Lt(MAX_COUNT)]
 File = Annotated[str, FILE]
@@ -75,6 +76,7 @@ ChangedSettings = Literal["stop", "ok"]
 Expect = Literal["json"]
 Route = Literal["weighted", "least-loaded", "fastest"]
 Transport = Literal["lean", "session"]
+Defer = Literal["batch", "flex"]
 
 MOCK_SCHEME = "mock"
 API_PATHS: Mapping[str, tuple[str, ...]] = {
@@ -106,9 +108,48 @@ Source: the batch APIs of OpenAI, Mistral and Voyage, vLLM's run-batch, and vLLM
 """
 
 
+DEFAULT_DISCOUNT = 0.5
+"""What OpenAI, Anthropic, Gemini and Mistral charge for a batch, and OpenAI for its flex tier, of the normal price."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RateSettings:
-    """Limits of a run or of one endpoint. Their options set those of the run."""
+class PriceSettings:
+    """Prices of an endpoint, or of those that have none of their own. `batch_price` and `flex_price` are shares."""
+
+    price_in: Price | None = option(
+        None, "--price-in", "Endpoints", "Price of a million prompt tokens, for the summary.", in_check=True
+    )
+    price_out: Price | None = option(
+        None, "--price-out", "Endpoints", "Price of a million answer tokens.", in_check=True
+    )
+    price_cached: Price | None = option(
+        None,
+        "--price-cached",
+        "Endpoints",
+        "Price of a million prompt tokens from the provider's cache.",
+        in_check=True,
+    )
+    batch_price: Price | None = option(
+        None,
+        "--batch-price",
+        "Endpoints",
+        "What the batch API costs, as a share of the price.",
+        shown_default=f"{DEFAULT_DISCOUNT:g}",
+        in_check=True,
+    )
+    flex_price: Price | None = option(
+        None,
+        "--flex-price",
+        "Endpoints",
+        "What the flex tier costs, as a share of the price.",
+        shown_default=f"{DEFAULT_DISCOUNT:g}",
+        in_check=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateSettings(PriceSettings):
+    """Limits and prices of a run or of one endpoint. Their options set those of the run."""
 
     rps: PerSecond | None = option(
         None, "-r --rps --max_requests_per_second", "Limits", "Requests per second, over all endpoints.", in_check=True
@@ -171,7 +212,7 @@ class EndpointSettings(RateSettings):
     `key_refresh` seconds. `auth` is `bearer`, or the header for the key. `proxy` is a URL, or `none` for a direct
     connection in spite of the environment. `ca_file` adds trusted certificates to the system's. `kind` is the API of
     the endpoint, `custom` describes one that llmblast does not know. `unix_socket` is the file at which a server of
-    this machine listens.
+    this machine listens. `defer` sends deferred lines through the endpoint's batch API, or in its flex tier.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "str_strip_whitespace": True}
@@ -197,6 +238,7 @@ class EndpointSettings(RateSettings):
     client_key: RawName | None = None
     custom: CustomSettings | None = None
     unix_socket: RawName | None = None
+    defer: Defer | None = None
 
     @property
     def is_adaptive(self) -> bool:
@@ -414,6 +456,31 @@ class Settings(RateSettings):
         metavar="QUANTILE",
     )
 
+    cache_control: bool = option(
+        False,
+        "--cache-control",
+        "Endpoints",
+        "Mark system messages for the cache of Anthropic or Bedrock, which keep nothing unless told.",
+    )
+    warm_prefix: Name = option(
+        "auto",
+        "--warm-prefix",
+        "Endpoints",
+        "Of lines with the same long start, or with the same FIELD, send one ahead and the others to the same "
+        "endpoint, whose cache has it then: auto, off or FIELD.",
+        metavar="auto|off|FIELD",
+    )
+    defer: Defer | None = option(
+        None,
+        "--defer",
+        "Endpoints",
+        "Send lines that can wait through the provider's batch API, or in its cheaper flex tier: {choices}.",
+        metavar="HOW",
+    )
+    detach: bool = option(
+        False, "--detach", "Endpoints", "With --defer: end once all is started; the same command collects the answers."
+    )
+
     burst: SecondsOrZero = option(
         0.0, "--burst", "Limits", "Seconds of unused rate that may be used later; 0 spaces requests evenly."
     )
@@ -509,6 +576,18 @@ class Settings(RateSettings):
         """Return whether answers are checked, or bad ones end the run."""
         checks = (self.expect, self.schema, self.expect_regex, self.expect_command)
         return any(setting is not None for setting in (*checks, self.escalate, self.stop_if_bad))
+
+    @property
+    def sends_batches(self) -> bool:
+        """Return whether lines may go through a batch API."""
+        return "batch" in (self.defer, *(endpoint.defer for endpoint in self.endpoints))
+
+    @property
+    def chooses_ways(self) -> bool:
+        """Return whether lines that can wait go the cheapest way that makes their deadline."""
+        is_named = self.defer is not None or any(endpoint.defer is not None for endpoint in self.endpoints)
+        has_price = any(place.price_in is not None or place.price_out is not None for place in (self, *self.endpoints))
+        return not is_named and has_price and (self.by is not None or self.deadline is not None)
 
     @property
     def only_model(self) -> str | None:

@@ -22,6 +22,7 @@ from tests.conftest import ROOT, unmeasured
 
 STATIONS = {
     *("reading", "checking_answers", "caching", "scheduling", "providers", "sending", "writing", "watching", "mocking"),
+    "batching",
 }
 GROUND = {
     *("settings", "models", "errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"),
@@ -85,7 +86,7 @@ MAY_IMPORT = {
 AT_HOME = {
     "typer": {"cli"},
     "rich": {"watching"},
-    "aiohttp": {"sending", "mocking", "reading"},
+    "aiohttp": {"sending", "mocking", "reading", "batching"},
     "obstore": {"reading"},
     "pyarrow": {"reading", "converting"},
     "yarl": {"sending"},
@@ -102,7 +103,7 @@ AT_HOME = {
     "pydantic": {"setting_loading"},
     "orjson": {
         *("reading", "checking_answers", "providers", "sending", "writing", "mocking", "job", "cli", "watching"),
-        *("converting", "caching"),
+        *("converting", "caching", "batching"),
     },
 }
 
@@ -149,7 +150,7 @@ OF_AN_API = re.compile(
     r"""|x-ratelimit-(?:limit|remaining|reset)-|anthropic-ratelimit-|\.get\(["'](?:finish_reason|prompt_tokens)"""
 )
 """Names that only somebody uses who knows an API; those that records have, too, only where they are read."""
-MAY_KNOW_APIS = {"providers", "mocking", "reading"}
+MAY_KNOW_APIS = {"providers", "mocking", "reading", "batching"}
 """In `reading`, formats describe files, whose lines are bodies of APIs."""
 
 
@@ -168,8 +169,9 @@ def test_names_of_an_api_are_found() -> None:
 
 MAY_NAME_KINDS = {
     *("known_hosts.py", "models.py", "settings.py", "converting/batch_results.py", "writing/formats.py"),
+    "batching/__init__.py",
     *("providers/conversations.py", "providers/seeds.py", "providers/translated_replies.py", "reading/formats.py"),
-    "providers/answers_as_chats.py",
+    *("providers/answers_as_chats.py", "providers/prompt_starts.py"),
     *("providers/aws_signing.py", "reading/remote.py"),
 }
 """Tables with a line for each provider or format, defaults, and two whose names are also those of services."""
@@ -232,7 +234,13 @@ ONLY_WHERE_ASKED_FOR = {
         f"llmblast.reading.{name}"
         for name in ("decompression", "field_map", "media", "remote", "sampling", "splitters")
     ),
-    *("llmblast.caching", "llmblast.checking_answers", "llmblast.converting", "llmblast.reading.template"),
+    *(
+        "llmblast.batching",
+        "llmblast.caching",
+        "llmblast.checking_answers",
+        "llmblast.converting",
+        "llmblast.reading.template",
+    ),
     *("llmblast.providers.structured_outputs", "llmblast.writing.ordered_writer", "llmblast.writing.waiting_file"),
 }
 """What a run loads only with the option, the line or the input that needs it."""

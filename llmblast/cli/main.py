@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from llmblast.cli.batches import batches
 from llmblast.cli.check import check
 from llmblast.cli.config import config
 from llmblast.cli.convert import convert
@@ -65,6 +66,7 @@ app = typer.Typer(
 app.command(cls=PanelCommand, context_settings=CONTEXT, epilog=ENVIRONMENT, help=f"{run.__doc__}{_EXAMPLES}")(run)
 app.command(cls=PanelCommand, context_settings=CONTEXT, epilog=ENVIRONMENT)(check)
 app.command(cls=PanelCommand, context_settings=CONTEXT, epilog=ENVIRONMENT)(convert)
+app.command(cls=PanelCommand, context_settings=CONTEXT, epilog=ENVIRONMENT)(batches)
 app.command(context_settings=CONTEXT)(mock)
 app.add_typer(config, name="config")
 

@@ -133,6 +133,7 @@ class AnswerReview:
         counters.invalid_prompt_tokens += prompt_tokens
         counters.invalid_completion_tokens += completion_tokens
         mine.tokens += prompt_tokens + completion_tokens
+        mine.used.all.add(prompt_tokens, answer.cached_tokens, completion_tokens)
 
 
 class CheckedSink:

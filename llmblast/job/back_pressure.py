@@ -44,6 +44,7 @@ class BackPressure:
     def __init__(self, sink: Sink, queue: RequestQueue, max_in_flight: int) -> None:
         self._sink = sink
         self._queue = queue
+        self.max_in_flight = max_in_flight
         self._max_queued = max_queued(max_in_flight)
         self._has_room = asyncio.Event()
         self._has_room_deferred = asyncio.Event()
@@ -59,6 +60,11 @@ class BackPressure:
     def is_full(self) -> bool:
         """The reader of immediate lines should wait."""
         return self._is_full(is_deferred=False)
+
+    @property
+    def is_full_of_deferred(self) -> bool:
+        """No more deferred lines should come, be it from a reader or from elsewhere."""
+        return self._is_full(is_deferred=True)
 
     async def wait_for_room(self, *, is_deferred: bool = False) -> None:
         """Wait until the queue is half empty and there is memory for more, or the pressure is lifted."""

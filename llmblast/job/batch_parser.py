@@ -19,7 +19,9 @@ Keep = Callable[["BatchParser", int, str, bytes], bool]
 
 
 class BatchParser:
-    """Parse lines up to the `limit`, and leave out those that earlier runs completed."""
+    """Parse lines up to the `limit`, and leave out those that earlier runs completed, or put `in_batches` whose files
+    still hold them.
+    """
 
     def __init__(
         self,
@@ -28,12 +30,15 @@ class BatchParser:
         limit: int | None,
         answered: CompletedKeys | None,
         failed: CompletedKeys | None,
+        *,
+        in_batches: CompletedKeys | None = None,
     ) -> None:
         self.parser = parser
         self._counters = counters
         self._limit = limit
         self._answered = answered
         self._failed = failed
+        self._in_batches = in_batches
         self.record_keys = RecordKeys()
         self.file: str | None = None
         """The input of the lines, if there are several."""
@@ -58,7 +63,8 @@ class BatchParser:
         """Yield the requests and failures of these lines, up to 64 at a time, and count what was read. Where lines are
         kept elsewhere, a batch may have fewer, or none.
         """
-        parse, has_completed, file = self.parser.parse, bool(self._answered or self._failed), self.file
+        parse, file = self.parser.parse, self.file
+        has_completed = bool(self._answered or self._failed or self._in_batches)
         batch: list[Request | Failure] = []
         batch_bytes = lines_read = bytes_read = kept = 0
         keep = self.keep
@@ -90,7 +96,9 @@ class BatchParser:
             yield batch
 
     def _is_completed(self, key: str) -> bool:
-        return skip_completed(key, self._answered, self._failed, self._counters)
+        if skip_completed(key, self._answered, self._failed, self._counters):
+            return True
+        return self._in_batches is not None and self._in_batches.consume(key)
 
     def _count(self, lines_read: int, bytes_read: int) -> None:
         self.lines_read += lines_read

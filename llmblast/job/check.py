@@ -23,9 +23,9 @@ from llmblast.providers import DEFAULT_PROVIDER, providers_of
 from llmblast.reading import Sources, key_of_repeat, open_sources
 from llmblast.reading.file_formats import forced_format
 from llmblast.scheduling import TokenEstimator
-from llmblast.settings import Settings
+from llmblast.settings import EndpointSettings, Settings
 from llmblast.units import DAY_S
-from llmblast.watching import Counters, duration, sanitize_text
+from llmblast.watching import Counters, TokenCounts, duration, money, prices_of, sanitize_text
 
 
 class Files:
@@ -94,6 +94,8 @@ class Estimate:
         return f'{place}: custom_id "{request.id}" is also at {other}: give each line its own'
 
 
+NO_ENDPOINT = EndpointSettings(url="")
+"""Stands for the endpoints of a check that names none."""
 Tell = Callable[[str], None]
 """Write a finding about a line, which names its place."""
 
@@ -231,6 +233,7 @@ def _summary_json(settings: Settings, estimate: Estimate) -> dict[str, object]:
         "answer_tokens": round(estimate.answer_tokens),
         "longest_bytes": estimate.longest_bytes,
         "doubled_custom_ids": estimate.doubled,
+        "cost": _cost_json(settings, estimate),
         "at_least_s": {name: round(seconds, 3) for name, _, seconds in _times_at_limits(settings, estimate)},
     }
 
@@ -252,11 +255,27 @@ def _summary(settings: Settings, estimate: Estimate) -> list[str]:
             f"tokens    about {estimate.prompt_tokens:,.0f} in prompts, {estimate.answer_tokens:,.0f} in answers"
         )
         lines.append(f"longest   {estimate.longest_bytes:,} bytes")
+        if (costs := _costs(settings, estimate)) is not None:
+            least, most = map(money, costs)
+            lines.append(f"cost      about {most if least == most else f'{least} to {most}'}, sent directly")
     times = _times_at_limits(settings, estimate)
     waits = [f"{duration(seconds)} at {limit:,.12g} {name}" for name, limit, seconds in times]
     if waits:
         lines.append(f"at least  {', '.join(waits)}")
     return lines
+
+
+def _costs(settings: Settings, estimate: Estimate) -> tuple[float, float] | None:
+    """Return what the lines to send cost at the cheapest and at the dearest endpoint; None without prices."""
+    prices = [prices_of(endpoint, settings) for endpoint in settings.endpoints or (NO_ENDPOINT,)]
+    counts = TokenCounts(round(estimate.prompt_tokens), 0, round(estimate.answer_tokens))
+    costs = [each.of(counts) for each in prices if each is not None]
+    return (min(costs), max(costs)) if costs else None
+
+
+def _cost_json(settings: Settings, estimate: Estimate) -> dict[str, float] | None:
+    costs = _costs(settings, estimate)
+    return None if costs is None else {"least": round(costs[0], 6), "most": round(costs[1], 6)}
 
 
 def _times_at_limits(settings: Settings, estimate: Estimate) -> list[tuple[str, float, float]]:

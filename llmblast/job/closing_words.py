@@ -33,7 +33,7 @@ def say_finished(settings: Settings, counters: Counters, failed_elsewhere: int) 
     if counters.failed or counters.skipped_failed:
         some = f"some of {what}" if what else "some lines"
         return ExitCode.SOME_FAILED, f"finished: {some} have no answer, see {settings.errors_path}{others}"
-    if not counters.lines_read:
+    if not counters.lines_read and not counters.batched:
         return ExitCode.OK, f"finished: there are no lines in {_input(settings)}{others}"
     if not what:
         return ExitCode.OK, f"finished: every line has its answer{others}"

@@ -29,7 +29,7 @@ class Deadlines:
 
     def __init__(self, counters: Counters, wall_clock: Callable[[], float] = time.time) -> None:
         self.unfinished = DeadlineBook()
-        self._counters = counters
+        self.counters = counters
         self._wall_clock = wall_clock
 
     def on_read(self, terms: Terms, lines: int = 1) -> None:
@@ -42,7 +42,7 @@ class Deadlines:
         """Count a line that has its record."""
         if terms.deadline_s < inf:
             self.unfinished.discard(terms.deadline_s)
-            self._counters.late += is_answered and self._wall_clock() > terms.deadline_s
+            self.counters.late += is_answered and self._wall_clock() > terms.deadline_s
 
 
 class Shortage(NamedTuple):

@@ -6,8 +6,8 @@ before the queue.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Final
 
 from llmblast.errors import ExitCode
 from llmblast.fence import Fence
@@ -27,14 +27,16 @@ from llmblast.job.wait_limit import WaitLimit
 from llmblast.job.wake_up import WakeUp
 from llmblast.models import Attempt, Failure, Provider, Reply, Request
 from llmblast.providers import DEFAULT_PROVIDER
-from llmblast.scheduling import Endpoint, Scheduler
+from llmblast.scheduling import Endpoint, PrefixFinder, Scheduler, WarmPrefixes
 from llmblast.sending import Backoff, Channel, EndpointKey
 from llmblast.watching import Counters
 
 if TYPE_CHECKING:
     from llmblast.job.answer_review import AnswerRules
+    from llmblast.job.flex_tier import FlexTier
 
 DEFAULT_MAX_WAIT_S = 900.0
+_NOT_2XX: Final = 300
 
 
 class Engine:
@@ -64,6 +66,8 @@ class Engine:
         fence: Fence | None = None,
         report_defect: Callable[[BaseException], str] = repr,
         answer_rules: "AnswerRules | None" = None,
+        prefixes: PrefixFinder | None = None,
+        flex: "FlexTier | None" = None,
         deadlines: Deadlines | None = None,
     ) -> None:
         fence = fence or Fence()
@@ -73,8 +77,10 @@ class Engine:
         self._sink = sink
         self._counters = counters
         self._clock = clock
-        self._max_in_flight = max_in_flight
         self._pressure = BackPressure(sink, scheduler.queue, max_in_flight)
+        self._warm = (
+            None if prefixes is None else WarmPrefixes(prefixes, scheduler.queue, clock, wall_clock, max_in_flight)
+        )
         self._hedges = HedgedSends(hedging, scheduler, counters, clock, fence, on_slot_free=self.dispatch_ready)
         line_ends = LineEnds(scheduler, sink, counters, gives_up, self._hedges, fence, deadlines)
         self._handler = ResponseHandler(
@@ -91,6 +97,7 @@ class Engine:
             max_wait_s,
             fence,
         )
+        self._handler.flex = flex
         self._wake_up = WakeUp(self.dispatch_ready, clock, is_precise=scheduler.is_even)
         self._departures = Departures(scheduler, clock, self._wake_up)
         self._sender = Sender(
@@ -116,6 +123,11 @@ class Engine:
         return self._pressure.is_full
 
     @property
+    def is_full_of_deferred(self) -> bool:
+        """No more deferred lines should come, be it from a reader or from elsewhere."""
+        return self._pressure.is_full_of_deferred
+
+    @property
     def has_endpoints(self) -> bool:
         """Some endpoint is left that may take requests."""
         return not self._scheduler.is_exhausted
@@ -124,16 +136,43 @@ class Engine:
     def is_draining(self) -> bool:
         """Return whether nothing is left to send: what is in flight is the rest of the run."""
         is_stopped = self.end.exit_code is not None
-        return is_stopped or (self._counters.input_ended and not self._scheduler.queue)
+        return is_stopped or (self._counters.input_ended and not len(self._scheduler.queue))
 
     def accept(self, request: Request) -> None:
         """Queue a request. Call `dispatch_ready` after the last one of a batch."""
-        self._scheduler.queue.add(Attempt(request))
+        attempt = Attempt(request)
+        if self._handler.flex is not None:
+            self._handler.flex.mark(attempt)
+        if self._warm is None:
+            self._scheduler.queue.add(attempt)
+        else:
+            self._warm.add(attempt, self._scheduler.in_flight)
 
     def refuse(self, failure: Failure) -> None:
         """Record a line that could not become a request."""
         self._counters.malformed += 1
         self._carry_out(self._handler.line_ends.record_failure(failure))
+
+    def on_batch_reply(self, request: Request, index: int, reply: Reply) -> bool:
+        """Handle the reply of a batch at the endpoint with this index. Return False where the line is to be sent
+        directly.
+        """
+        decisions = self._handler.on_batch_reply(Attempt(request), self._scheduler.endpoints[index], reply)
+        if decisions is None:
+            return False
+        self._carry_out(decisions)
+        if decisions:
+            self.dispatch_ready()
+        return True
+
+    def run_task(self, work: Coroutine[None, None, None]) -> None:
+        """Run a task that the run waits for, such as one that waits for batches."""
+        self._sender.run_task(work)
+
+    def leave_pending(self, lines: int, waits_for: str) -> None:
+        """Leave lines to another run; `waits_for` is the reason, in words."""
+        self._counters.left_pending += lines
+        self._handler.line_ends.waits_for = waits_for
 
     async def room(self, *, is_deferred: bool = False) -> None:
         """Wait until the queue's part for such lines is half empty and there is memory for more, or the run stops."""
@@ -187,6 +226,8 @@ class Engine:
         try:
             if self._departures.next_s <= now:
                 self._departures.let_leave(now)
+            if self._warm is not None and self._scheduler.queue.held:
+                self._warm.release_due(now)
             while (dispatch := self._next(now)) is not None:
                 attempt, endpoint = dispatch  # `*dispatch` would be a slow call where this is compiled
                 if not self._sender.try_send(attempt, endpoint):
@@ -249,6 +290,8 @@ class Engine:
         unsendable, self._scheduler.unsendable = self._scheduler.unsendable, []
         for attempt in unsendable:
             self._carry_out(self._handler.line_ends.give_up_unsendable(attempt))
+            if self._warm is not None:
+                self._warm.on_unsendable(attempt)
         self._check_done()
 
     def _arm(self, now: float) -> None:
@@ -258,6 +301,8 @@ class Engine:
             wake_at = min(wake_at, self._scheduler.wake_at)
             if self._hedges.is_on:
                 wake_at = min(wake_at, self._hedges.wake_at(now))
+            if self._warm is not None and (self._scheduler.queue.held or self._warm.is_idle):
+                wake_at = min(wake_at, self._warm.wake_at(now, self._scheduler.in_flight))
         self._wake_up.set(wake_at, now)
 
     def _on_reply(self, endpoint: Endpoint, attempt: Attempt, reply: Reply) -> None:
@@ -278,7 +323,11 @@ class Engine:
         decisions = self._handler.on_reply(attempt, endpoint, reply, now)
         if decisions:
             self._carry_out(decisions)
+        if attempt.prefix is not None and self._warm is not None:
+            self._warm.on_reply(attempt, endpoint, is_answered=reply.cause is None and reply.status < _NOT_2XX)
         if not self._scheduler.queue and not self._hedges.is_on:
+            if self._scheduler.queue.held:
+                self._arm(now)
             if self._pressure.reader_waiting:
                 self._pressure.wake_reader()
             return None
@@ -287,7 +336,7 @@ class Engine:
             return None
         next_attempt, next_endpoint = dispatch
         is_sent = self._sender.try_send(next_attempt, next_endpoint)
-        if self._scheduler.in_flight < self._max_in_flight and self._scheduler.queue:
+        if self._scheduler.in_flight < self._pressure.max_in_flight and self._scheduler.queue:
             self.dispatch_ready()
         return None if is_sent else dispatch
 
@@ -329,6 +378,9 @@ class Engine:
                 self._carry_out(self._handler.refused.decide_all())
             except Exception as error:  # noqa: BLE001 -- the caller only asks whether all is done
                 self.fail_internal(error)
+            self.dispatch_ready()
+        if self._is_quiet and self._scheduler.queue.held and self._warm is not None and self.end.exit_code is None:
+            self._warm.release_all()
             self.dispatch_ready()
         if self._is_quiet or (self.end.exit_code is not None and not self._is_under_way):
             self._done.set()

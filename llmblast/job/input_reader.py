@@ -72,7 +72,7 @@ class Inputs:
 
 
 class InputReader:
-    """Read all inputs to their end, or to `limit` lines; leave out lines that earlier runs completed.
+    """Read all inputs to their end, or to `limit` lines; leave out lines that earlier runs completed or put in batches.
 
     `notice` shows messages about an input that do not end the run. `file_format` is that of all inputs if it was named.
     `sample` is the number of random lines to take, and the seed. `unused` tells of settings that lines do not get.
@@ -88,6 +88,7 @@ class InputReader:
         *,
         answered: CompletedKeys | None = None,
         failed: CompletedKeys | None = None,
+        in_batches: CompletedKeys | None = None,
         notice: Callable[[str], None] | None = None,
         file_format: str | None = None,
         sample: tuple[int, int] | None = None,
@@ -97,7 +98,7 @@ class InputReader:
     ) -> None:
         self._sources = sources
         self._terms = parser.terms
-        self._batches = BatchParser(parser, counters, limit, answered, failed)
+        self._batches = BatchParser(parser, counters, limit, answered, failed, in_batches=in_batches)
         if record_keys is not None:
             self._batches.record_keys = record_keys
         self.limit = limit

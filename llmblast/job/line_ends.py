@@ -17,7 +17,7 @@ from llmblast.models import IMMEDIATE, Answer, Attempt, Failure, Reply, Request,
 from llmblast.providers import is_flagged
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.sending import Verdict
-from llmblast.watching import Counters
+from llmblast.watching import BATCH, Counters, EndpointCounters
 
 
 @dataclass(slots=True, eq=False)
@@ -51,14 +51,32 @@ class LineEnds:
             counters.flagged += 1
         mine = counters.endpoints[endpoint.index]
         mine.succeeded += 1
-        try:
-            mine.latency.add(reply.latency_s)
-        except Exception as error:  # noqa: BLE001 -- advice
-            self.fence.switch_off("the latency statistics", error)
+        if reply.via == BATCH:
+            counters.batched += 1
+        else:
+            try:
+                mine.latency.add(reply.latency_s)
+            except Exception as error:  # noqa: BLE001 -- advice
+                self.fence.switch_off("the latency statistics", error)
         if answer.prompt_tokens is not None and answer.completion_tokens is not None:
             counters.prompt_tokens += answer.prompt_tokens
             counters.completion_tokens += answer.completion_tokens
             mine.tokens += answer.prompt_tokens + answer.completion_tokens
+            used = mine.used.all
+            used.prompt += answer.prompt_tokens
+            used.completion += answer.completion_tokens
+            if answer.cached_tokens or reply.via:
+                self._count_special(mine, answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens, reply)
+
+    def _count_special(
+        self, mine: EndpointCounters, prompt_tokens: int, cached_tokens: int, completion_tokens: int, reply: Reply
+    ) -> None:
+        """Count tokens that have another price than others."""
+        cached = min(cached_tokens, prompt_tokens)
+        self.counters.cached_tokens += cached
+        mine.used.all.cached += cached
+        if reply.via:
+            mine.used.add_by_way(reply.via, prompt_tokens, cached, completion_tokens)
 
     def retry(self, attempt: Attempt, due_s: float, *, has_failed: bool = False) -> Decisions:
         """Send a line again."""

@@ -1,5 +1,6 @@
 """Outputs: open the two files of a run, and prepare them for what an earlier run has left in them."""
 
+from llmblast.job.batch_folders import has_batches
 from llmblast.job.fingerprint import SUFFIX as SETTINGS
 from llmblast.job.learned_limits import SUFFIX as LIMITS
 from llmblast.pipes import is_pipe
@@ -20,6 +21,10 @@ def open_outputs(settings: Settings) -> tuple[OutputFile, OutputFile]:
         raise
     try:
         _check_side_files(save, errors)
+        if settings.overwrite and has_batches(settings.save):
+            from llmblast.job.batch_journal import discard_batches  # noqa: PLC0415 -- most outputs have none
+
+            discard_batches(settings.save)
         for output in (save, errors):
             _begin(output, settings)
     except BaseException:

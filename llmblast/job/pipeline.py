@@ -15,15 +15,19 @@ from llmblast.hiding import hide_user
 from llmblast.input_paths import DEFERRED_PROMPTS
 from llmblast.job.allowance import allowance_of, kept_for
 from llmblast.job.back_pressure import Sink, max_queued
+from llmblast.job.batch_folders import has_batches
 from llmblast.job.batch_parser import Batch
 from llmblast.job.deadlines import Deadlines, Forecast
 from llmblast.job.defects import Defects
+from llmblast.job.deferred_ways import DeferredWays, may_choose_batches
 from llmblast.job.endpoint_channels import connections_ahead, open_channels, secrets_in, start_mocks
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings, keep_settings
+from llmblast.job.flex_tier import FlexTier
 from llmblast.job.hedging import Hedging
 from llmblast.job.input_reader import InputReader, Inputs, deadline_of, make_parser
 from llmblast.job.learned_limits import keep_limits, known_limits
+from llmblast.job.line_prefixes import make_prefix_finder
 from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.read_ahead import ReadAhead
 from llmblast.job.record_keys import RecordKeys
@@ -31,7 +35,7 @@ from llmblast.job.result_queue import ResultQueue
 from llmblast.job.unused_settings import UnusedSettings
 from llmblast.models import Success
 from llmblast.providers import provider_of_key, providers_of
-from llmblast.reading import CompletedKeys, RequestParser, Source, Sources, open_sources
+from llmblast.reading import CompletedKeys, RequestParser, RowForm, Source, Sources, open_sources
 from llmblast.reading.file_formats import forced_format
 from llmblast.reading.prompts import open_prompts
 from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
@@ -39,12 +43,14 @@ from llmblast.sending import Backoff, Channel, EndpointKey, connection_notes
 from llmblast.setting_loading import parse_hedge, parse_max_errors
 from llmblast.settings import Settings
 from llmblast.urls import host_of
-from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, sanitize_text
+from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, prices_of, sanitize_text
 from llmblast.writing import FORMATS, OutputFile, Timing, Writer
 
 if TYPE_CHECKING:
     from llmblast.caching import StoreThread
     from llmblast.job.answer_review import AnswerRules
+    from llmblast.job.batch_building import OpenedBatches
+    from llmblast.job.batch_sends import BatchSends
     from llmblast.job.single_sends import SingleSends
     from llmblast.writing.ordered_writer import OrderedWriter
 
@@ -59,7 +65,7 @@ Prompts = Iterable[object] | AsyncIterable[object]
 @dataclass(slots=True, eq=False)
 class Feed:
     """Requests to send, and bad lines: of one of the inputs that are read at the same time, or of those that wait on
-    disk, which have no reader.
+    disk or came back from batches, which have no reader.
     """
 
     batches: AsyncIterator[Batch]
@@ -76,6 +82,8 @@ class Pipeline:
     """What is read at the same time."""
     waiting: Feed
     """Lines that were read ahead, when it is their turn."""
+    returned: Feed | None
+    """Lines that came back from batches; None where nothing goes by batch."""
     read_ahead: ReadAhead
     deadlines: Deadlines
     forecast: Forecast
@@ -99,6 +107,8 @@ class Pipeline:
     """Whether the answers go to a file, so that the same command can go on."""
     has_files: bool
     """Whether the outcomes go to files or pipes, not to a caller in this process."""
+    batch_sends: "BatchSends | None"
+    """What goes by batch; None where nothing does."""
     failed_elsewhere: Callable[[], int]
     """Return how many records of the errors file belong to no line of this input, as far as it has been read."""
 
@@ -125,6 +135,8 @@ class _Opened:
     defects: Defects
     has_stage_before: bool
     """The input are the records of one other run."""
+    batches: "OpenedBatches | None"
+    """What goes by batch, and what earlier runs have left there."""
 
 
 @asynccontextmanager
@@ -171,7 +183,16 @@ async def build_pipeline(
             stack.push_async_callback(store.close)
         endpoints = await start_mocks(settings.endpoints, stack)
         channels = open_channels(settings, endpoints, keys, environ, stack)
-        counters = Counters(endpoints=[EndpointCounters(e.name, e.weight) for e in settings.endpoints])
+        batches = None
+        if settings.sends_batches or may_choose_batches(settings) or has_batches(settings.save):
+            from llmblast.job.batch_building import open_batches  # noqa: PLC0415 -- most runs send no batches
+
+            batches = await open_batches(
+                settings, endpoints, keys=keys, channels=channels, environ=environ, stack=stack
+            )
+        counters = Counters(
+            endpoints=[EndpointCounters(e.name, e.weight, prices=prices_of(e, settings)) for e in settings.endpoints]
+        )
         defects.on_run_built(partial(secrets_in, channels), counters.by_name)
         timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
         notes = [note for output in outputs for note in output.repaired]
@@ -192,16 +213,19 @@ async def build_pipeline(
             known,
             defects,
             after_stage or source is not None,
+            batches,
         )
         pipeline = _assemble(settings, parsers, opened, rules)
         stack.callback(pipeline.read_ahead.close)
+        if pipeline.batch_sends is not None:
+            stack.push_async_callback(pipeline.batch_sends.close)
         yield pipeline
 
 
 def _make_parsers(settings: Settings, *, has_deferred: bool) -> Sequence[RequestParser]:
     """Return the parser of the input, and that of lines that may wait: each knows the file that it reads."""
     providers, now_s = providers_of(settings.endpoints, settings.model), time.time()
-    classes = (False, True) if has_deferred else (False,)
+    classes = (False, True) if has_deferred else (settings.defer is not None,)
     return [make_parser(settings, providers, now_s=now_s, is_deferred=is_deferred) for is_deferred in classes]
 
 
@@ -262,6 +286,14 @@ def _assemble(
         from llmblast.job.answer_review import CheckedSink  # noqa: PLC0415 -- most runs check no answers
 
         sink = CheckedSink(sink, rules.command)
+    providers = providers_of(settings.endpoints, settings.model)
+    ways = DeferredWays(
+        settings,
+        providers,
+        counters,
+        lines_per_s=lambda: limits.allowance().lines_per_s,
+        wall_clock=time.time,
+    )
     engine = Engine(
         scheduler,
         opened.channels,
@@ -273,18 +305,41 @@ def _assemble(
         max_in_flight=settings.concurrency,
         max_wait_s=settings.max_wait,
         keys=opened.keys,
-        providers=providers_of(settings.endpoints, settings.model),
+        providers=providers,
         gives_up=_gives_up(settings.max_errors),
         notice=say if settings.verbose and not settings.quiet else None,
         hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
         fence=fence,
         report_defect=opened.defects.report,
         answer_rules=rules,
+        prefixes=make_prefix_finder(settings.warm_prefix),
+        flex=FlexTier(ways.flex_for, time.time, settings.max_wait, say, Random().random) if ways.has_flex else None,
         deadlines=deadlines,
     )
 
+    limits = _view_limits(settings, scheduler, engine, opened)
+    batch_sends = None
+    if opened.batches is not None and not isinstance(writer, ResultQueue):
+        from llmblast.job.batch_building import expect_earlier, make_batch_sends  # noqa: PLC0415 -- as above
+
+        expect_earlier(
+            opened.batches,
+            expect=None if isinstance(writer, Writer) else writer.expect,
+            wait_for=None if sends is None else sends.expect,
+        )
+        batch_sends = make_batch_sends(
+            settings,
+            opened.batches,
+            engine,
+            writer=writer,
+            sink=sink,
+            counters=counters,
+            say=say,
+            lines_per_s=lambda: limits.allowance().lines_per_s,
+            ways=ways,
+        )
     inputs = Inputs(counters)
-    to_send = partial(_to_send, settings, opened, writer, sends)
+    to_send = partial(_to_send, settings, opened, writer, sends, batch_sends=batch_sends)
     feeds = _make_feeds(settings, parsers, opened, inputs, to_send)
     read_ahead = ReadAhead(
         scheduler,
@@ -293,9 +348,8 @@ def _assemble(
         partial(make_parser, settings, providers_of(settings.endpoints, settings.model)),
         partial(deadlines.on_read, lines=settings.repeat),
         can_take_back=settings.repeat == 1 and sends is None,
+        has_batches=settings.sends_batches,
     )
-
-    limits = _view_limits(settings, scheduler, engine, opened)
 
     def keep() -> None:
         if can_resume:
@@ -304,7 +358,8 @@ def _assemble(
     return Pipeline(
         counters=counters,
         feeds=feeds,
-        waiting=Feed(to_send(read_ahead.batches())),
+        waiting=Feed(to_send(found=read_ahead.batches(), form=partial(getattr, read_ahead, "form"))),
+        returned=None if batch_sends is None else Feed(batch_sends.returned()),
         read_ahead=read_ahead,
         deadlines=deadlines,
         forecast=Forecast(deadlines, counters, limits.allowance, deadline_of(settings, time.time()), say),
@@ -321,6 +376,7 @@ def _assemble(
         defects=opened.defects,
         can_resume=can_resume,
         has_files=bool(opened.outputs),
+        batch_sends=batch_sends,
         failed_elsewhere=lambda: len(opened.failed),
     )
 
@@ -330,7 +386,7 @@ def _make_feeds(
     parsers: Sequence[RequestParser],
     opened: _Opened,
     inputs: Inputs,
-    to_send: Callable[[AsyncIterator[Batch]], AsyncIterator[Batch]],
+    to_send: Callable[..., AsyncIterator[Batch]],
 ) -> Sequence[Feed]:
     """Return what reads the input, and the lines that may wait."""
     counters, answered, failed = opened.counters, opened.answered, opened.failed
@@ -346,6 +402,7 @@ def _make_feeds(
             settings.limit,
             answered=answered if is_once else None,
             failed=failed if is_once else None,
+            in_batches=None if opened.batches is None else opened.batches.keys,
             notice=partial(_say, opened.defects),
             file_format=forced_format(settings.format),
             sample=None if settings.sample is None else (settings.sample, settings.seed),
@@ -353,7 +410,8 @@ def _make_feeds(
             unused=UnusedSettings(settings),
             inputs=inputs,
         )
-        feeds.append(Feed(to_send(reader.batches()), reader, is_deferred=parser.terms.defaults.is_deferred))
+        found = to_send(found=reader.batches(), form=partial(getattr, reader, "form"))
+        feeds.append(Feed(found, reader, is_deferred=parser.terms.defaults.is_deferred))
     return feeds
 
 
@@ -362,9 +420,15 @@ def _to_send(
     opened: _Opened,
     writer: "Writer | OrderedWriter | ResultQueue",
     sends: "SingleSends | None",
+    *,
+    batch_sends: "BatchSends | None",
     found: AsyncIterator[Batch],
+    form: Callable[[], RowForm | None],
 ) -> AsyncIterator[Batch]:
-    """Return the requests to send for the lines that were found, and bad lines."""
+    """Return the requests to send for the lines that were found, and bad lines.
+
+    `form` returns the form of the rows that were found last.
+    """
     if settings.repeat > 1:
         from llmblast.job.repeats import Repeats  # noqa: PLC0415 -- most lines are answered once
 
@@ -374,7 +438,9 @@ def _to_send(
         from llmblast.job.announcing_reader import announced  # noqa: PLC0415 -- most runs keep no order
 
         found = announced(found, writer)
-    return found if sends is None else sends.batches(found)
+    if sends is not None:
+        found = sends.batches(found)
+    return found if batch_sends is None else batch_sends.without_deferred(found, form)
 
 
 def _make_answer_rules(settings: Settings) -> "AnswerRules | None":

@@ -30,7 +30,8 @@ LOOK_INTERVAL_S: Final = 0.25
 class ReadAhead:
     """`max_queued` bounds the number of lines of each class in the queue. `make_parser` makes the parser of lines that
     come back. `on_read` is called for each line that is read. Without `can_take_back`, a line in the queue stays there,
-    since something else waits for its answer.
+    since something else waits for its answer. With `has_batches`, deferred lines go by batch, as far as a batch API
+    takes them.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class ReadAhead:
         on_read: Callable[[Terms], None],
         *,
         can_take_back: bool = True,
+        has_batches: bool = False,
     ) -> None:
         self._scheduler = scheduler
         self._inputs = inputs
@@ -49,6 +51,7 @@ class ReadAhead:
         self._make_parser = make_parser
         self._on_read = on_read
         self._can_take_back = can_take_back
+        self._has_batches = has_batches
         self._lines: WaitingLines | None = None
         self._looks = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -81,6 +84,7 @@ class ReadAhead:
             self._max_queued,
             self._on_read,
             can_take_back=self._can_take_back,
+            has_batches=self._has_batches,
         )
         self._inputs.has_backlog = True
         for reader in self._inputs.readers:

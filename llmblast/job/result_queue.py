@@ -109,6 +109,8 @@ def _success(success: Success, echo: bool, body: str) -> Result:
         model=answer.model,
         status=reply.status,
         cached=success.cached,
+        via=reply.via or None,
+        batch=request.batch or None,
         repeat=request.repeat,
         attempts=success.attempts,
         maybe_billed=success.maybe_billed,

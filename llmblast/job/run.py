@@ -73,6 +73,7 @@ class Job:
             await self._close_writer()
             await asyncio.wait([writing])
             await asyncio.to_thread(self._pipeline.keep_limits)
+            await self._finish_batches()
         return self._end()
 
     def drain(self, exit_code: ExitCode, reason: str) -> int:
@@ -148,16 +149,18 @@ class Job:
             await feed
 
     async def _feed(self) -> None:
-        """Read all inputs at the same time, and what was read ahead once there is any."""
-        waiting = asyncio.create_task(self._feed_from(self._pipeline.waiting))
+        """Read all inputs at the same time, and what was read ahead or came back, once there is any."""
+        others = [self._pipeline.waiting, *([] if self._pipeline.returned is None else [self._pipeline.returned])]
+        waiting = [asyncio.create_task(self._feed_from(feed)) for feed in others]
         try:
             deferred = [self._feed_from(feed) for feed in self._pipeline.feeds if feed.is_deferred]
             await asyncio.gather(self._feed_immediate(), *deferred)
             self._pipeline.read_ahead.end_inputs()
-            await waiting
+            await asyncio.gather(*waiting)
         finally:
-            waiting.cancel()
-            await asyncio.wait([waiting])
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
 
     async def _feed_immediate(self) -> None:
         await asyncio.gather(*[self._feed_from(feed) for feed in self._pipeline.feeds if not feed.is_deferred])
@@ -202,7 +205,8 @@ class Job:
     async def _hold_back(self, reader: InputReader, *, is_deferred: bool) -> None:
         """Let a reader wait for room in the queue, or write what waits on disk."""
         engine, read_ahead = self._pipeline.engine, self._pipeline.read_ahead
-        if reader.has_other_terms and not read_ahead.is_open and not self._settings.ordered:
+        needs_all = reader.has_other_terms or self._settings.share
+        if needs_all and not read_ahead.is_open and not self._settings.ordered:
             read_ahead.open()
             engine.lift_pressure(read_ahead.on_sent)
         if read_ahead.is_open:
@@ -278,6 +282,15 @@ class Job:
                 await self._abort_asked.wait()
         await engine.abort_in_flight()
 
+    async def _finish_batches(self) -> None:
+        """Forget the batches of a run in which every line got its record."""
+        sends, engine = self._pipeline.batch_sends, self._pipeline.engine
+        if sends is not None and engine.end.exit_code is None and self._is_written:
+            try:
+                await asyncio.to_thread(sends.finish)
+            except OSError as error:
+                self._notice(f"the journal of batches cannot be written: {error.strerror}; the next run tries it again")
+
     async def _close_writer(self) -> None:
         for _ in range(MAX_CLOSINGS):
             try:
@@ -305,7 +318,9 @@ class Job:
         if self._output_error is not None:
             return self._output_error.exit_code, str(self._output_error)
         if engine.end.exit_code is not None:
-            return engine.end.exit_code, engine.end.reason + self._missing_keys() + self._cannot_resume()
+            sends = self._pipeline.batch_sends
+            batches = "" if sends is None else sends.words_at_stop()
+            return engine.end.exit_code, engine.end.reason + batches + self._missing_keys() + self._cannot_resume()
         if self._input_error is not None:
             return self._input_error.exit_code, str(self._input_error)
         if self._pipeline.has_files:

@@ -89,19 +89,22 @@ class SingleSends:
         self._keys = keys
         self._store = store
         self._sink = sink
-        self._counters = counters
         self._readers = {provider.kind: provider.read_answer for provider in reversed(providers)}
         self._index_of = {name: index for index, name in enumerate(names)}
         self._stop = stop
         self._fence = fence
         self._checks = checks
-        self._deadlines = deadlines
+        self._deadlines = deadlines or Deadlines(counters)
         self._in_flight: dict[bytes, list[Request]] = {}
         """The lines that wait for each request under way, by its first key."""
         self._waiting = self._waiting_bytes = 0
         self._has_room = asyncio.Event()
         self._accepted: dict[bytes, None] = {}
         """Keys of answers that the command has accepted in this run, oldest first."""
+
+    @property
+    def _counters(self) -> Counters:
+        return self._deadlines.counters
 
     @property
     def is_full(self) -> bool:
@@ -121,6 +124,10 @@ class SingleSends:
                 return
             yield to_send  # even an empty one: the run looks after its sink and its signals between batches
             await self._wait_for_room()
+
+    def expect(self, cache_keys: Sequence[bytes]) -> None:
+        """Let lines wait for a request that an earlier run has sent, and whose answer this one gets."""
+        self._in_flight.setdefault(cache_keys[0], [])
 
     def put(self, outcome: Outcome) -> None:
         """Hand an outcome to the sink, and answer the lines that wait for it."""
@@ -269,8 +276,7 @@ class SingleSends:
         counters = self._counters
         counters.succeeded += 1
         counters.cached += 1
-        if self._deadlines is not None:
-            self._deadlines.on_end(request.terms, is_answered=True)
+        self._deadlines.on_end(request.terms, is_answered=True)
         if answer.finish_reason != "stop" and is_flagged(answer.finish_reason):
             counters.flagged += 1
 
@@ -278,8 +284,7 @@ class SingleSends:
         """Record the failure for a line that waited. Whether too many have failed is asked after the first one's."""
         self._sink.put(replace(failure, line=request, attempts=0, maybe_billed=0, body=b""))
         self._counters.failed += 1
-        if self._deadlines is not None:
-            self._deadlines.on_end(request.terms, is_answered=False)
+        self._deadlines.on_end(request.terms, is_answered=False)
         try:
             self._counters.count_error(failure.code, request.number, failure.error)
         except Exception as error:  # noqa: BLE001 -- advice

@@ -8,6 +8,7 @@ from os.path import isdir, realpath
 
 from llmblast.errors import OutputBlockedError, ReaderGoneError, UsageError
 from llmblast.input_paths import STDIN, expand_inputs, matches, scheme_of
+from llmblast.job.batch_folders import SUFFIX, check_batch_settings
 from llmblast.locks import check_unlocked
 from llmblast.pipes import STDOUT, check_place, descriptor_of, is_pipe, is_reader_gone, status_of
 from llmblast.settings import Settings
@@ -15,7 +16,10 @@ from llmblast.settings import Settings
 NO_ENDPOINT = (
     "no endpoint: name one with --url, such as --url http://127.0.0.1:8000/v1, or try the built-in mock: --url mock:"
 )
-KEPT_BESIDE = (".settings", ".limits", ".spool", ".torn", ".waiting", ".quarantine", ".defect.txt", ".llmblast-rewrite")
+KEPT_BESIDE = (
+    *(".settings", ".limits", ".spool", ".torn", ".waiting", ".quarantine", ".defect.txt", ".llmblast-rewrite"),
+    SUFFIX,
+)
 """Endings of the side files that llmblast keeps beside an output."""
 
 
@@ -34,6 +38,7 @@ def run_preflight_checks(settings: Settings) -> Settings:
         raise UsageError("--sample: needs the end of the input, which never comes with --follow: leave one of them out")
     check_deferred(settings)
     check_endpoints(settings)
+    check_batch_settings(settings)
     outputs = {"--save": settings.save, "--errors": settings.errors_path}
     for flag, path in outputs.items():
         check_no_input(settings, flag, path)
@@ -79,9 +84,7 @@ def check_deferred(settings: Settings) -> None:
     if not settings.deferred:
         return
     if settings.ordered:
-        raise UsageError(
-            "--ordered: two inputs that are read at the same time have no order: leave out --deferred or it"
-        )
+        raise UsageError("--ordered: two inputs that are read at the same time have no order: leave one of them out")
     if STDIN in settings.input and STDIN in settings.deferred:
         raise UsageError("standard input is named twice: it can be read only once: name INPUT, or another --deferred")
 

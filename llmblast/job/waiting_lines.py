@@ -6,8 +6,8 @@ that are on disk is added to the queue; when there are too many, the last ones o
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
 from math import inf
+from random import sample
 from typing import Final, NamedTuple
 
 from llmblast.job.back_pressure import MAX_HELD_BYTES, MAX_QUEUED_BYTES
@@ -20,7 +20,7 @@ from llmblast.scheduling import RequestQueue
 MIN_PART: Final = 4
 """Lines of a part in the queue, while these are not too many bytes."""
 MAX_LOOKS: Final = 256
-"""Parts that are looked at in one go although nothing of them was sent."""
+"""Parts that are looked at in one go although nothing of them was sent: of more, random ones."""
 
 
 class Place(NamedTuple):
@@ -71,7 +71,8 @@ class Places:
 
 class WaitingLines:
     """`max_queued` bounds the number of lines of each class in the queue. `on_read` is called for each line that is
-    read. Without `can_take_back`, a line in the queue stays there, since something else waits for its answer.
+    read. Without `can_take_back`, a line in the queue stays there, since something else waits for its answer. With
+    `has_batches`, deferred lines are not kept from the parser.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class WaitingLines:
         on_read: Callable[[Terms], None],
         *,
         can_take_back: bool = True,
+        has_batches: bool = False,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -90,6 +92,7 @@ class WaitingLines:
         self._max_queued = max_queued
         self._on_read = on_read
         self._can_take_back = can_take_back
+        self._has_batches = has_batches
         self._clock = clock
         self._wall_clock = wall_clock
         self._backlog = Backlog()
@@ -103,7 +106,6 @@ class WaitingLines:
         self._in_use: tuple[set[Part], set[Part]] = (set(), set())
         """Immediate and deferred parts that have lines, on disk or in the queue."""
         self._sends_until_look = 0
-        self._next_look = 0
 
     def __bool__(self) -> bool:
         return bool(self._backlog)
@@ -132,6 +134,8 @@ class WaitingLines:
         self._in_use[part.is_deferred].add(part)
         if line.order < part.first and (self._can_take_back or not self._is_over(part)):
             return False
+        if self._has_batches and terms.is_deferred:
+            return False  # behind the parser, all but a few leave for a batch, which has a file of its own
         self._to_write.append(line)
         return True
 
@@ -161,9 +165,7 @@ class WaitingLines:
     def parts_to_look_at(self) -> Iterable[Part]:
         """Return the parts with lines on disk that may have room in the queue, immediate ones first."""
         in_use = [part for parts in self._in_use for part in parts]
-        first = self._next_look % max(len(in_use), 1)
-        self._next_look = first + MAX_LOOKS
-        some = self._touched.union(islice(in_use, first, first + MAX_LOOKS))
+        some = self._touched.union(sample(in_use, min(len(in_use), MAX_LOOKS)))
         self._touched.clear()
         for part in some:
             if not part and not self._waiting_of(part):

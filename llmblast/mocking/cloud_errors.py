@@ -84,7 +84,7 @@ def _azure(reply: ScriptedReply, error: Mapping[str, object], message: str) -> S
     members: dict[str, object] = dict(error)
     if reply.status == 401:
         members = {"code": "401", "message": "Access denied due to invalid subscription key or wrong API endpoint."}
-    elif reply.status == 404:
+    elif reply.status == 404 and error.get("code") != "not_found":
         members = {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not exist."}
     elif reply.status == 429:
         wait_s = _wait_s(reply)

@@ -6,6 +6,7 @@ secret. Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-
 
 import re
 from collections.abc import Mapping
+from urllib.parse import parse_qsl, urlsplit
 
 from llmblast.mocking.cloud_calls import AZURE, GEMINI
 from llmblast.mocking.quick import Incoming
@@ -24,6 +25,15 @@ def is_allowed(api: str, incoming: Incoming, key: str) -> bool:
         return is_signature_right(incoming, key)
     header = _KEY_HEADERS.get(api, "")
     return authorization == f"Bearer {key}" or (bool(header) and incoming.headers.get(header) == key)
+
+
+def has_key(incoming: Incoming, key: str | None) -> bool:
+    """Return whether a request carries the key in any header that an API has for it, or in its query."""
+    if not key or incoming.authorization == f"Bearer {key}" or incoming.api_key == key:
+        return True
+    if any(incoming.headers.get(header) == key for header in _KEY_HEADERS.values()):
+        return True
+    return ("key", key) in parse_qsl(urlsplit(incoming.path).query)
 
 
 def is_signature_right(incoming: Incoming, secret: str) -> bool:

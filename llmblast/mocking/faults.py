@@ -35,7 +35,7 @@ class Rule:
     from 1; every n-th; those whose body has `containing` in it, or does not have `lacking` in it; the first so many
     `sends` of a body; from second `from_s` to `to_s` after the server's first request; so many `times` in all.
     `first_answers` leaves out requests with an answer of the model in them. `seconds` is how long the fault lasts or
-    asks to wait for.
+    asks to wait for. For calls of files and batches APIs, method and path stand before the body.
     """
 
     kind: str

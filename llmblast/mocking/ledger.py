@@ -10,9 +10,18 @@ goes on from one server to the next and makes durations that no clock step spoil
 `number` counts from 1 in the order of arrival; where several servers wrote one after the other it begins anew. A
 request is `answered` too when its connection broke, with `complete` false; one without such a line was under way when
 the server ended. `text` is the key of the answer that a client can read in the reply, null where there is none.
+
+Batches have lines of their own: one when a batch is started, before its client can know, one for each line of it that
+is answered, and one at its end. `key` is that of the line's body as compact JSON; a line with `billed` was paid for.
+
+    {"event":"batch_started","batch":"batch_1f","api":"openai","metadata":{"mark":"a1"},"name":"","at":82.0}
+    {"event":"batch_line","batch":"batch_1f","api":"openai","custom_id":"a1-0","key":"9f86d081884c7d65",
+     "status":200,"billed":true,"at":82.4}
+    {"event":"batch_ended","batch":"batch_1f","api":"openai","state":"completed","unfinished":0,"at":83.0}
 """
 
 import os
+from collections.abc import Mapping
 from hashlib import blake2b
 
 import orjson
@@ -31,22 +40,26 @@ class LedgerFile:
 
     def received(self, number: int, at_s: float, path: str, body: bytes, fault: str | None) -> None:
         self._write(
-            {"event": "received", "number": number, "at": at_s, "path": path, "key": _key(body), "fault": fault}
+            {"event": "received", "number": number, "at": at_s, "path": path, "key": key_of(body), "fault": fault}
         )
 
     def answered(self, number: int, at_s: float, status: int, complete: bool, text: str | None) -> None:
         """`status` is 0 where the connection was broken instead."""
-        key = None if text is None else _key(text.encode())
+        key = None if text is None else key_of(text.encode())
         self._write(
             {"event": "answered", "number": number, "at": at_s, "status": status, "complete": complete, "text": key}
         )
 
+    def batch_event(self, event: Mapping[str, object]) -> None:
+        self._write(event)
+
     def close(self) -> None:
         os.close(self._file)
 
-    def _write(self, entry: dict[str, object]) -> None:
+    def _write(self, entry: Mapping[str, object]) -> None:
         os.write(self._file, orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
 
 
-def _key(data: bytes) -> str:
+def key_of(data: bytes) -> str:
+    """Return the key of a text or a body."""
     return blake2b(data, digest_size=8).hexdigest()

@@ -8,17 +8,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from secrets import token_hex
 
+import orjson
+
 from llmblast.mocking.answers import Answer, Answers
 from llmblast.mocking.anthropic_messages import OPERATION, PATH, error_in_its_form
+from llmblast.mocking.batch_routes import Found, Upload, answer_call, find_call
+from llmblast.mocking.batch_store import BatchStore
+from llmblast.mocking.cached_usage import tell_cached
 from llmblast.mocking.capacity import slowdown
-from llmblast.mocking.cloud_calls import REQUEST_ID_HEADERS, SILENT_ABOUT_LIMITS, cloud_call
+from llmblast.mocking.cloud_calls import REQUEST_ID_HEADERS, SILENT_ABOUT_LIMITS, CloudCall, cloud_call
 from llmblast.mocking.cloud_errors import cloud_error
-from llmblast.mocking.cloud_keys import is_allowed
+from llmblast.mocking.cloud_keys import has_key, is_allowed
 from llmblast.mocking.error_replies import error_body
 from llmblast.mocking.fault_file import read_rules
+from llmblast.mocking.fault_statuses import STATUSES
 from llmblast.mocking.faults import FAULTS, Faults
 from llmblast.mocking.headers import retry_headers
 from llmblast.mocking.incident import Incident
+from llmblast.mocking.prompt_cache import PromptCache
+from llmblast.mocking.prompt_parts import ASKED_FOR, PARTS
 from llmblast.mocking.quick import Incoming
 from llmblast.mocking.quota import Quota
 from llmblast.mocking.replies import Decision, ScriptedReply
@@ -39,14 +47,17 @@ class MockProvider:
         script: Script | None,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        record_batch_event: Callable[[Mapping[str, object]], None],
     ) -> None:
         self._settings = settings
         self._script = script
         self._clock = clock
         self._wall_clock = wall_clock
         self._answers = Answers(settings, wall_clock)
+        self.batches = BatchStore(settings, self._answers.answer, record_batch_event, wall_clock)
         self._faults = Faults(settings, read_rules(settings.faults) if settings.faults else ())
         self._quota = Quota(settings)
+        self._cache = PromptCache(settings, clock) if settings.cache else None
         self._authorization = f"Bearer {settings.key}"
         self._request_prefix = f"req_{token_hex(6)}"
 
@@ -60,7 +71,14 @@ class MockProvider:
         return None if reply is None else Decision(reply, is_ours=False)
 
     def decide(self, incoming: Incoming) -> Decision:
-        decision = self._decide_in_openai_form(incoming)
+        return self._in_form_of_api(incoming, self._decide_in_openai_form(incoming))
+
+    def decide_upload(self, incoming: Incoming, found: Found, upload: Upload) -> Decision:
+        """Decide about a request whose body is stored in a file."""
+        return self._in_form_of_api(incoming, self._decide_batch_call(incoming, found, upload))
+
+    def _in_form_of_api(self, incoming: Incoming, decision: Decision) -> Decision:
+        """Return the decision with an error in the form of the API that was called."""
         reply = decision.reply
         if reply.status >= 400 and reply.steps is None and _is_for_messages(incoming):
             reply = replace(reply, body=error_in_its_form(reply.status, reply.body, self._request_id(incoming)))
@@ -75,13 +93,50 @@ class MockProvider:
         if operation is None and (call := cloud_call(path)) is not None:
             incoming.cloud, operation, model = call, call.operation, call.model
         if operation is None or incoming.method != "POST":
-            return Decision(self._read_only(incoming, path))
+            found = find_call(incoming)
+            return self._decide_batch_call(incoming, found) if found else Decision(self._read_only(incoming, path))
         if not self._is_authorized(incoming, operation):
             return Decision(_UNAUTHORIZED)
         answer = self._answers.answer(operation, incoming.body, model)
         if answer.status != 200:
             return Decision(ScriptedReply(answer.status, answer.body))
+        if self._cache is not None and operation in PARTS:
+            return self._decide_with_cache(self._cache, incoming, answer, operation, model)
         return self._reject(incoming, answer) or self._with_fault(incoming, answer)
+
+    def _decide_with_cache(
+        self, cache: PromptCache, incoming: Incoming, answer: Answer, operation: str, model: str
+    ) -> Decision:
+        """Decide about a prompt that may be cached: it has its first token sooner, by the share that is."""
+        asked = orjson.loads(incoming.body)
+        is_asked_for = operation in ASKED_FOR
+        use = cache.look_up(model or str(asked.get("model")), PARTS[operation](asked), is_asked_for=is_asked_for)
+        tell_cached(operation, self._settings.cache_style, answer, use)
+        decision = self._reject(incoming, answer) or self._with_fault(incoming, answer)
+        if decision.reply.status == 200:
+            decision.prefixes = use.prefixes
+            share = min(1.0, use.read / answer.prompt_tokens)
+            decision.reply.delay_s *= 1 - share * (1.0 if answer.events else FIRST_SHARE)
+        return decision
+
+    def _decide_batch_call(self, incoming: Incoming, found: Found, upload: Upload | None = None) -> Decision:
+        """Decide about a call of a files or batches API, which no limit counts; what has no reply may be done."""
+        settings = self._settings
+        if found.route.api in REQUEST_ID_HEADERS:
+            incoming.cloud = CloudCall(found.route.api, "", "")
+        if not found.route.is_open and (settings.unauthorized or not has_key(incoming, settings.key)):
+            return Decision(_UNAUTHORIZED)
+        drawn_from = f"{incoming.method} {incoming.path}\n".encode() + incoming.body
+        rule, latency_s = self._faults.draw(drawn_from, incoming.number, incoming.arrived_s)
+        if rule is not None and rule.kind in STATUSES:
+            incident = Incident(Answer(b""), self._wall_clock(), incoming.is_kept, rule.seconds)
+            return _befallen(rule.kind, incident, latency_s)
+        reply = answer_call(self.batches, found, incoming, upload)
+        reply.delay_s = latency_s
+        if rule is None or reply.status >= 300 or reply.events is not None:
+            return Decision(reply)
+        incident = Incident(Answer(reply.body), self._wall_clock(), incoming.is_kept, rule.seconds)
+        return _befallen(rule.kind, incident, latency_s)
 
     def _read_only(self, incoming: Incoming, path: str) -> ScriptedReply:
         reply = read_only_reply(incoming.method, path, self._answers.models)
@@ -129,6 +184,8 @@ class MockProvider:
         """Charge the output of a reply that goes out now. Return the headers that tell what is left."""
         if not decision.is_ours:
             return decision.reply.headers
+        if decision.prefixes and self._cache is not None:
+            self._cache.remember(decision.prefixes)
         reply = decision.reply
         headers = {
             "x-request-id": self._request_id(incoming),
@@ -176,7 +233,8 @@ def _streamed(reply: ScriptedReply, answer: Answer) -> ScriptedReply:
 
 
 def _is_for_messages(incoming: Incoming) -> bool:
-    return incoming.path.partition("?")[0] == PATH
+    path = incoming.path
+    return path.startswith(PATH) and path.partition("?")[0].partition("/batches")[0] == PATH
 
 
 _UNAUTHORIZED = refusal(401, "Incorrect API key provided.", "invalid_api_key")

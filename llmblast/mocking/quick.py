@@ -25,10 +25,11 @@ _AUTHORIZATION = re.compile(rb"^authorization: *([^\r\n]*?) *\r$", re.IGNORECASE
 _API_KEY = re.compile(rb"^x-api-key: *([^\r\n]*?) *\r$", re.IGNORECASE | re.MULTILINE)
 _ESCAPED_LETTER = re.compile(rb"\\u00[67]")
 _NOT_PLAIN = re.compile(
-    rb"^(?:transfer-encoding|content-encoding|connection: *close|expect|upgrade|x-goog-api-key|api-key|x-amz-)",
+    rb"^(?:transfer-encoding|content-encoding|connection: *close|expect|upgrade|x-goog-|api-key|x-amz-"
+    rb"|content-type: *multipart/)",
     re.IGNORECASE | re.MULTILINE,
 )
-"""Also headers with keys of the clouds, whose checks need all headers."""
+"""Also headers of the clouds, of which the checks of keys and the uploads need all, and forms with files."""
 
 
 _NO_HEADERS: Mapping[str, str] = {}

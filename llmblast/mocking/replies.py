@@ -52,3 +52,5 @@ class Decision:
     output_tokens: int = 0
     is_ours: bool = True
     fault: str | None = None
+    prefixes: tuple[bytes, ...] = ()
+    """What the prompt cache remembers once the reply goes out."""

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 import orjson
 
 from llmblast.mocking.anthropic_messages import OPERATION, PATH
+from llmblast.mocking.batch_routes import methods_of
 from llmblast.mocking.error_replies import BadRequestError, error_body
 from llmblast.mocking.models import Models
 from llmblast.mocking.rankings import COHERE_RERANK, RERANK, SCORE
@@ -66,6 +67,8 @@ def _allowed(path: str) -> str | None:
     """Return the methods of a path; None where nothing is."""
     if path in OPERATIONS:
         return _WRITING
+    if methods := methods_of(path):
+        return f"{methods}, OPTIONS"
     is_there = path in _MODELS or _model_of(path) or not needs_key(path)
     return _READING if is_there else None
 

@@ -18,12 +18,15 @@ from typing import Self
 from aiohttp import web
 
 from llmblast.errors import UsageError
+from llmblast.mocking.batch_calls import Reading
+from llmblast.mocking.batch_routes import Found, find_call
 from llmblast.mocking.provider import MockProvider, Script
 from llmblast.mocking.quick import Incoming, QuickConnection
 from llmblast.mocking.replies import Decision, ScriptedReply, Step
 from llmblast.mocking.routes import refusal
 from llmblast.mocking.settings import MockSettings
 from llmblast.mocking.tally import Arrival, Tally
+from llmblast.mocking.uploads import MAX_UPLOAD_BYTES, TooLargeError, receive
 from llmblast.mocking.wire import Sent, expect_body, is_kept, play, send, stream
 
 __all__ = ["MAX_BODY_BYTES", "Arrival", "MockServer", "Script", "ScriptedReply"]
@@ -55,8 +58,8 @@ class MockServer:
         settings = settings or MockSettings()
         self.url = ""
         self._address = (host, port)
-        self._provider = MockProvider(settings, script, clock, wall_clock)
         self._tally = Tally(clock, settings.ledger, keep_ledger=keep_ledger)
+        self._provider = MockProvider(settings, script, clock, wall_clock, self._tally.record_batch_event)
         self._handlers: set[asyncio.Task[object]] = set()
         self._quick: set[QuickConnection] = set()
         self._comeback: asyncio.Task[None] | None = None
@@ -86,6 +89,11 @@ class MockServer:
         """All requests, in the order in which their bodies were complete; empty unless `keep_ledger` is set."""
         return self._tally.ledger
 
+    @property
+    def batch_ledger(self) -> list[Mapping[str, object]]:
+        """What happened to batches, as in the file of the setting `ledger`; empty unless `keep_ledger` is set."""
+        return self._tally.batch_ledger
+
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         make_request = partial(web.BaseRequest, loop=loop, client_max_size=MAX_BODY_BYTES)
@@ -114,6 +122,7 @@ class MockServer:
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
+        await self._provider.batches.close()
         self._web.pre_shutdown()
         await self._web.shutdown(_CLOSE_S)
         await self._listener.wait_closed()
@@ -213,6 +222,9 @@ class MockServer:
     async def _decide_when_read(self, request: web.BaseRequest, incoming: Incoming) -> Decision:
         try:
             await expect_body(request)
+            found = find_call(incoming)
+            if found is not None and found.route.reading is not Reading.WHOLE:
+                return await self._decide_when_stored(request, incoming, found)
             incoming.body = await request.read()
         except web.HTTPRequestEntityTooLarge:
             return Decision(refusal(413, f"The body exceeds {MAX_BODY_BYTES} bytes.", "request_too_large"))
@@ -221,3 +233,12 @@ class MockServer:
         except ConnectionError:
             return Decision(ScriptedReply(break_connection=True))
         return self._provider.scripted(incoming) or self._provider.decide(incoming)
+
+    async def _decide_when_stored(self, request: web.BaseRequest, incoming: Incoming, found: Found) -> Decision:
+        try:
+            upload = await receive(request, found.route.reading, self._provider.batches.new_file)
+        except TooLargeError:
+            return Decision(refusal(413, f"The body exceeds {MAX_UPLOAD_BYTES} bytes.", "request_too_large"))
+        except ValueError as error:
+            return Decision(refusal(400, f"The body is not a form with parts: {error}.", "invalid_body"))
+        return self._provider.scripted(incoming) or self._provider.decide_upload(incoming, found, upload)

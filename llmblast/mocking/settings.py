@@ -42,11 +42,20 @@ _RANGES: dict[str, tuple[float, float]] = {
     "tokens": (1, 1e5),
     "sigma": (0, 3),
     "seed": (0, 2**63),
+    "batch_delay": (0, 1e6),
+    "batch_fail": _SHARE,
+    "batch_expire": _SHARE,
+    "batch_reject": _SHARE,
+    "batch_queue": (1, 1e9),
+    "batch_lag": (0, 1e6),
+    "cache_ttl": (0, 1e9),
+    "cache_min_tokens": (1, 1e6),
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
     "policy": tuple(POLICIES),
     "charge": ("usage", "max_tokens"),
     "headers": tuple(HEADERS),
+    "cache_style": ("openai", "deepseek"),
 }
 
 
@@ -110,6 +119,18 @@ class MockSettings:
         metavar="NAMES",
     )
     seed: int = _setting(0, "Another seed gives other answers, latencies and faults.")
+    batch_delay: float = _setting(1.0, "Seconds from the start of a batch to its end.")
+    batch_fail: float = _setting(0.0, "Share of the requests in batches that get a 500.")
+    batch_expire: float = _setting(
+        0.0, "Share of the requests in each batch that are unfinished when it ends: it expires."
+    )
+    batch_reject: float = _setting(0.0, "Share of batches whose whole file is rejected at validation.")
+    batch_queue: int | None = _setting(None, "Requests in unfinished batches; a batch that exceeds this fails.")
+    batch_lag: float = _setting(0.0, "Seconds until a new batch shows up in the listing.")
+    cache: bool = _setting(False, "Cache prompts by their beginning, and tell cached tokens in the usage.")
+    cache_ttl: float = _setting(300.0, "Seconds for which a beginning stays in the cache without being used.")
+    cache_min_tokens: int = _setting(1024, "Tokens of the shortest beginning that is cached.")
+    cache_style: str = _setting("openai", "Members of a chat's usage that tell cached tokens: openai or deepseek.")
     key: str | None = _setting(None, "The only API key that is accepted; without one, any is.")
     faults: str | None = _setting(
         None,

@@ -1,6 +1,6 @@
 """Tally: how many requests the mock server has received, rejected and not answered yet, and its ledgers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from llmblast.mocking.ledger import LedgerFile
@@ -32,6 +32,7 @@ class Tally:
         self.in_flight = 0
         self.most_in_flight = 0
         self.ledger: list[Arrival] = []
+        self.batch_ledger: list[Mapping[str, object]] = []
         self._clock = clock
         self._keep_ledger = keep_ledger
         self._path = path
@@ -79,3 +80,11 @@ class Tally:
             status = 0 if reply.break_connection else reply.status
             is_complete = is_out and reply.is_whole
             self._file.answered(incoming.number, self._clock(), status, is_complete, reply.text)
+
+    def record_batch_event(self, event: Mapping[str, object]) -> None:
+        """Record what happened to a batch."""
+        event = {**event, "at": self._clock()}
+        if self._file is not None:
+            self._file.batch_event(event)
+        if self._keep_ledger:
+            self.batch_ledger.append(event)

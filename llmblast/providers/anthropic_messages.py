@@ -13,7 +13,7 @@ from llmblast.models import Answer, Part, Prompt, Reply, ReplyError, Unsupported
 from llmblast.providers.chat_parts import is_text
 from llmblast.providers.rendering import SharedTail, unsupported_param
 from llmblast.providers.structured_outputs import with_schema
-from llmblast.providers.usage import has_usage
+from llmblast.providers.usage import cached_in, has_usage
 
 DEFAULT_MAX_TOKENS = 4096
 """For prompts without `max_tokens`, which the API requires."""
@@ -84,9 +84,18 @@ def _tail(prompt: Prompt) -> bytes:
     """Return a body from the content of the user message on. A form of the answer among the parameters counts more than
     the schema.
     """
-    members: dict[str, object] = {"system": prompt.system} if prompt.system else {}
+    members: dict[str, object] = {"system": _system_of(prompt)} if prompt.system else {}
     members.update(_translated(with_schema(prompt.params, prompt.schema, "anthropic.messages")))
     return b"}]," + orjson.dumps(members)[1:]
+
+
+def _system_of(prompt: Prompt) -> object:
+    """Return the system message, marked for the cache where that is asked: nothing is cached without a mark. Source:
+    /docs/build-with-claude/prompt-caching.
+    """
+    if not prompt.caches_system:
+        return prompt.system
+    return [{"type": "text", "text": prompt.system, "cache_control": {"type": "ephemeral"}}]
 
 
 def _translated(params: Mapping[str, object]) -> dict[str, object]:
@@ -175,6 +184,7 @@ def _read_data(status: int, data: object) -> Answer | ReplyError:
         answer.usage = usage
         counts = [count for name in _INPUT_COUNTS if type(count := usage.get(name)) is int and count >= 0]
         answer.prompt_tokens = sum(counts) if counts else None
+        answer.cached_tokens = cached_in(usage)
         output = usage.get("output_tokens")
         answer.completion_tokens = output if type(output) is int and output >= 0 else 0
     return answer

@@ -12,7 +12,7 @@ from llmblast.models import Answer, Part, Prompt, Reply, ReplyError, Unsupported
 from llmblast.providers.finish_reasons import failure_in
 from llmblast.providers.rendering import SharedTail
 from llmblast.providers.structured_outputs import with_schema
-from llmblast.providers.usage import count_of, has_usage
+from llmblast.providers.usage import cached_in, count_of, has_usage
 
 _FORMATS = {
     "image/png": ("image", "png"),
@@ -116,7 +116,8 @@ class Converse:
 def _tail(prompt: Prompt) -> bytes:
     """Return a body from the end of its messages on."""
     params = with_schema(prompt.params, prompt.schema, "bedrock.converse")
-    members: dict[str, object] = {"system": [{"text": prompt.system}]} if prompt.system else {}
+    mark = [{"cachePoint": {"type": "default"}}] if prompt.caches_system else []
+    members: dict[str, object] = {"system": [{"text": prompt.system}, *mark]} if prompt.system else {}
     config: dict[str, object] = {}
     additional: dict[str, object] = {}
     for name, value in params.items():
@@ -227,6 +228,7 @@ def _read_data(status: int, data: object) -> Answer | ReplyError:
         answer.usage = usage
         counts = [count for name in _PROMPT_COUNTS if (count := count_of(usage.get(name))) is not None]
         answer.prompt_tokens = sum(counts) if counts else None
+        answer.cached_tokens = cached_in(usage)
         answer.completion_tokens = count_of(usage.get("outputTokens")) or 0
     return answer
 

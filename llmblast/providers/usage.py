@@ -1,6 +1,32 @@
 """Usage: read the counts of tokens in a reply."""
 
 from collections.abc import Mapping
+from typing import Final
+
+PLAIN_COUNTS: Final = 3
+"""Members of a usage that says no more than the tokens of prompt, answer and both."""
+_CACHED: Final = (
+    "cached_tokens",
+    "prompt_cache_hit_tokens",
+    "cache_read_input_tokens",
+    "cacheReadInputTokens",
+    "cachedContentTokenCount",
+)
+"""Moonshot; DeepSeek; Anthropic, LiteLLM; Bedrock; Gemini."""
+_CACHED_IN: Final = ("prompt_tokens_details", "input_tokens_details")
+"""OpenAI's APIs, and vLLM, Azure, Groq, xAI and others that follow them, have `cached_tokens` in these."""
+
+
+def cached_in(usage: Mapping[str, object]) -> int:
+    """Return how many tokens of the prompt the provider had in its cache; 0 where it says nothing of them."""
+    for name in _CACHED_IN:
+        details = usage.get(name)
+        if type(details) is dict and "cached_tokens" in details:
+            return count_of(details["cached_tokens"]) or 0
+    for name in _CACHED:
+        if cached := count_of(usage.get(name)):
+            return cached
+    return 0
 
 
 def has_usage(data: Mapping[str, object]) -> bool:

@@ -196,6 +196,6 @@ def _explained() -> Iterator[None]:
     except sqlite3.Error as error:
         folder = os.environ.get("SQLITE_TMPDIR") or tempfile.gettempdir()
         raise OutputFailedError(
-            f"{folder}: lines that were read ahead cannot wait on disk there: {error}: name a folder with more room, "
-            "TMPDIR=FOLDER, and run the same command again to go on"
+            f"{folder}: lines that were read ahead cannot wait on disk there: {error}: set TMPDIR to a folder with "
+            "more room, and run the same command again to go on"
         ) from None

@@ -16,7 +16,9 @@ from llmblast.scheduling.request_queue import RequestQueue
 from llmblast.scheduling.request_rate import RequestRate
 from llmblast.scheduling.routes import ROUTES, Route
 from llmblast.scheduling.scheduler import Scheduler
+from llmblast.scheduling.shared_prefixes import PrefixesByField, PrefixesByHash, PrefixFinder
 from llmblast.scheduling.tokens import TokenEstimator
+from llmblast.scheduling.warm_prefixes import WarmPrefixes
 
 __all__ = [
     "ANSWERED",
@@ -36,6 +38,9 @@ __all__ = [
     "Limit",
     "LimitSet",
     "OwnModel",
+    "PrefixFinder",
+    "PrefixesByField",
+    "PrefixesByHash",
     "PushBack",
     "Rate",
     "RequestQueue",
@@ -45,5 +50,6 @@ __all__ = [
     "Scheduler",
     "SendOutcome",
     "TokenEstimator",
+    "WarmPrefixes",
     "limit_set",
 ]

@@ -46,12 +46,14 @@ class RequestQueue:
 
     __slots__ = (
         "_deferred_bytes",
+        "_held_deferred",
         "_order",
         "_plain",
         "_turns",
         "budget",
         "deadlines",
         "flow",
+        "held",
         "held_bytes",
         "is_outage",
         "is_plain",
@@ -77,11 +79,14 @@ class RequestQueue:
         self._plain = self._turns.immediate.plain
         self.is_plain = True
         """Nothing but new immediate lines without terms is queued: they are in one deque."""
+        self._held_deferred = 0
         self._order = count()
         self.size_bytes = 0
         self._deferred_bytes = 0
         self.held_bytes = 0
         """The caller subtracts a request's bytes when it comes to its end."""
+        self.held = 0
+        """Requests that wait for a reply to another one, outside of the queue; see `hold`."""
         self.retried = 0
         """Requests that were sent again."""
         self.is_outage = False
@@ -90,9 +95,10 @@ class RequestQueue:
         """Every endpoint is held back: new requests go first, and the one that was read last before all."""
 
     def __len__(self) -> int:
-        return len(self._plain) if self.is_plain else len(self._turns)
+        return self.held + (len(self._plain) if self.is_plain else len(self._turns))
 
     def __bool__(self) -> bool:
+        """Return whether anything may be sent, now or later; requests that are held do not count."""
         return bool(self._plain) or (not self.is_plain and bool(self._turns))
 
     @property
@@ -104,8 +110,8 @@ class RequestQueue:
         """Return the number and the bytes of the queued requests of a class, retries included."""
         turns = self._turns
         if is_deferred:
-            return len(turns.deferred) + len(turns.urgent), self._deferred_bytes
-        return len(turns.immediate), self.size_bytes - self._deferred_bytes
+            return len(turns.deferred) + len(turns.urgent) + self._held_deferred, self._deferred_bytes
+        return self.held - self._held_deferred + len(turns.immediate), self.size_bytes - self._deferred_bytes
 
     def waiting_of(self, tenant: str, is_deferred: bool) -> int:
         """Return how many new lines of a tenant wait in a class; "" are those without a tenant."""
@@ -155,6 +161,29 @@ class RequestQueue:
         self.held_bytes += size_bytes
         self._turns.class_of(request.terms).first.appendleft(attempt)
         self._count(attempt, is_new=True)
+
+    def hold(self, attempt: Attempt) -> None:
+        """Count a request that waits outside of the queue as queued, until `add_held` brings it back."""
+        request = attempt.request
+        attempt.size_bytes = size_bytes = len(request.text) + len(request.body)
+        self._count_held(1, size_bytes, request.terms.is_deferred)
+
+    def add_held(self, attempt: Attempt) -> None:
+        """Queue a request that was held: it goes before those of its class that were read, unless it has terms of its
+        own.
+        """
+        self._count_held(-1, -attempt.size_bytes, attempt.request.terms.is_deferred)
+        self.add_ahead(attempt)
+
+    def add_ahead(self, attempt: Attempt) -> None:
+        """Queue a request before those of its class that were read; one with a priority, a deadline or a tenant has its
+        place among them.
+        """
+        terms = attempt.request.terms
+        if terms is IMMEDIATE or not (terms.priority or terms.tenant or terms.deadline_s < inf):
+            self.add_next(attempt)
+        else:
+            self.add(attempt)
 
     def add_retry(self, attempt: Attempt, due_s: float, *, has_failed: bool = False) -> None:
         """Queue a request that goes again at `due_s` (monotonic seconds) or later."""
@@ -215,6 +244,14 @@ class RequestQueue:
         due_s = min((work.retries[0][0] for work in self._turns.classes() if work.retries), default=inf)
         failed_s = min((work.failed[0][0] for work in self._turns.classes() if work.failed), default=inf)
         return due_s if failed_s == inf else min(due_s, max(failed_s, self.budget.ready_at(now)))
+
+    def _count_held(self, number: int, size_bytes: int, is_deferred: bool) -> None:
+        self.held += number
+        self.size_bytes += size_bytes
+        self.held_bytes += size_bytes
+        if is_deferred:
+            self._held_deferred += number
+            self._deferred_bytes += size_bytes
 
     def _add_with_terms(self, attempt: Attempt) -> None:
         terms = attempt.request.terms

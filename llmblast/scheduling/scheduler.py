@@ -12,6 +12,7 @@ from itertools import chain
 
 from llmblast.fence import Fence
 from llmblast.models import NO_TOKENS, Attempt, RateLimitInfo, Request, Tokens
+from llmblast.scheduling.affinity import choose_for, record_send
 from llmblast.scheduling.deferral import Deferral
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.even_rate import EvenRate
@@ -284,6 +285,8 @@ class Scheduler:
         if not endpoint.traffic.sends:
             self._await_cold_start(endpoint)
         endpoint.record_send(attempt, now)
+        if attempt.prefix is not None:
+            record_send(attempt.prefix, endpoint)
         self.in_flight += 1
         attempt.tokens_paid = tokens
         attempt.sent_s = now
@@ -316,6 +319,8 @@ class Scheduler:
             return None
         if attempt.failed_on:
             ready = [endpoint for endpoint in ready if not attempt.failed_on & endpoint.bit] or ready
+        if attempt.prefix is not None:
+            return choose_for(attempt.prefix, request, ready, self.enabled, self._route)
         return self._route(ready, attempt.request, self.enabled)
 
     def _candidates(self, attempt: Attempt) -> Sequence[Endpoint]:

@@ -1,5 +1,6 @@
 """Watching: counters that the stations add to, and the displays and the summary that read them from the side."""
 
+from llmblast.watching.costs import BATCH, FLEX, Cost, Prices, TokenCounts, money, prices_of
 from llmblast.watching.counters import Counters, EndpointCounters
 from llmblast.watching.display import Display, NoDisplay
 from llmblast.watching.formatting import duration, rate
@@ -14,7 +15,10 @@ from llmblast.watching.time_left import Allowance, TimeLeft
 from llmblast.watching.timeline import Timeline
 
 __all__ = [
+    "BATCH",
+    "FLEX",
     "Allowance",
+    "Cost",
     "Counters",
     "Display",
     "EndpointCounters",
@@ -22,16 +26,20 @@ __all__ = [
     "Mode",
     "NoDisplay",
     "OutputFiles",
+    "Prices",
     "StageLines",
     "StageView",
     "Summary",
     "TimeLeft",
     "Timeline",
+    "TokenCounts",
     "drive",
     "duration",
     "limit_in_words",
     "make_display",
     "make_stage_display",
+    "money",
+    "prices_of",
     "rate",
     "sanitize_text",
     "total_lines",

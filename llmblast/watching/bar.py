@@ -23,7 +23,7 @@ from llmblast.watching.limits_view import LimitsView
 from llmblast.watching.rate_meter import Clock
 from llmblast.watching.rates import Pace, Snapshot
 from llmblast.watching.sanitize import sanitize_text
-from llmblast.watching.status_line import progress_text
+from llmblast.watching.status_line import batches_text, progress_text
 from llmblast.watching.tables import MAX_ENDPOINT_ROWS, cut, endpoint_table, endpoints_to_show
 
 _MAX_WIDTH = 120
@@ -91,6 +91,8 @@ class BarDisplay:
         width = min(size.width, _MAX_WIDTH)
         snapshot = self._pace.snapshot()
         lines = [self._bar_line(snapshot, width), *self._figure_lines(snapshot, width)]
+        if batches := batches_text(self._counters):
+            lines.append(Text(cut(batches, size.width), no_wrap=True))
         if snapshot.held_back:
             lines.append(Text(cut(sanitize_text(snapshot.held_back), size.width), "yellow", no_wrap=True))
         del lines[max(size.height - 1, 1) :]

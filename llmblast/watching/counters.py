@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Final
 
+from llmblast.watching.costs import Cost, Prices, Used, sum_of
+
 MAX_ERROR_KINDS: Final = 100
 _MIN_LATENCY_S: Final = 1e-4
 _BUCKETS_PER_DOUBLING: Final = 16
@@ -85,6 +87,9 @@ class EndpointCounters:
     """Replies and broken sends that were no success, rate-limit replies not counted."""
     rate_limited: int = 0
     tokens: int = 0
+    used: Used = field(default_factory=Used)
+    """The same tokens by their kinds."""
+    prices: Prices | None = None
     state: str = ""
     """For a person: empty when all is well, else such as `paused 4 s by a rate limit` or `off: HTTP 401`."""
     latency: Histogram = field(default_factory=Histogram)
@@ -115,6 +120,14 @@ class Counters:
     succeeded: int = 0
     cached: int = 0
     """Successes for which nothing was sent: the answer to an equal request was there."""
+    batched: int = 0
+    """Successes whose answer came through a provider's batch API."""
+    batches_open: int = 0
+    """Batches that are packed, or under way at a provider."""
+    batch_lines: int = 0
+    """Lines in these, and"""
+    batch_lines_done: int = 0
+    """how many of them the providers have worked off."""
     late: int = 0
     """Answers that came after the deadline of their line."""
     repeats: int = 0
@@ -134,8 +147,12 @@ class Counters:
     """Records in errors.jsonl written by this run."""
     retries: int = 0
     rate_limited: int = 0
+    flex_refusals: int = 0
+    """Requests in a flex tier that had no capacity, or that there is none."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens that providers had in their caches."""
     maybe_billed: int = 0
     """Sends without a usable answer that may have been billed, including those that a hedge made superfluous."""
     abandoned: int = 0
@@ -192,6 +209,11 @@ class Counters:
     def tokens(self) -> int:
         """Prompt and completion tokens that providers reported."""
         return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def cost(self) -> Cost | None:
+        """What the tokens of the endpoints with known prices cost; None without any."""
+        return sum_of(e.prices.cost_of(e.used) for e in self.endpoints if e.prices is not None)
 
     def count_error(self, code: str, line: int, message: str, file: str | None = None) -> None:
         """Count the final error of a line under its code. Kinds beyond the maximum share one entry."""

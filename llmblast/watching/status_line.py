@@ -25,6 +25,8 @@ def status_line(snapshot: Snapshot, counters: Counters, limits: LimitsView) -> s
         f"429s {count(counters.rate_limited)}",
         f"errors {count(counters.failed)}",
     ]
+    if batches := batches_text(counters):
+        parts.append(batches)
     if snapshot.eta_s is not None:
         parts.append(f"ETA {clock_time(snapshot.eta_s)}")
     if snapshot.held_back:
@@ -39,6 +41,15 @@ def progress_text(snapshot: Snapshot) -> str:
     estimated = "" if snapshot.total.is_exact else "~"
     share = percent(snapshot.done, snapshot.total.lines)
     return f"{count(snapshot.done)}/{estimated}{count(snapshot.total.lines)} ({share})"
+
+
+def batches_text(counters: Counters) -> str:
+    """Return `in batches 12,000 lines (3 batches, 40 % done)`; nothing while no line is in one."""
+    if not counters.batches_open:
+        return ""
+    batches = "1 batch" if counters.batches_open == 1 else f"{count(counters.batches_open)} batches"
+    done = percent(counters.batch_lines_done, counters.batch_lines)
+    return f"in batches {count(counters.batch_lines)} lines ({batches}, {done} done)"
 
 
 def _states(troubled: list[EndpointCounters]) -> list[str]:

@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from llmblast.watching.costs import BATCH, FLEX, Cost, money
 from llmblast.watching.counters import Counters, EndpointCounters, ErrorKind
-from llmblast.watching.formatting import count, duration, latency, rate, short, utilisation
+from llmblast.watching.formatting import count, duration, latency, percent, rate, short, utilisation
 from llmblast.watching.limit_names import limit_in_words, waits_in_words
 from llmblast.watching.limits_view import LimitsView
 from llmblast.watching.sanitize import sanitize_text
@@ -22,6 +23,7 @@ _LABEL_WIDTH = 10
 _MAX_TEXT_LENGTH = 4000
 _MESSAGE_INDENT = " " * 6
 _BAD_LINE = "bad_line"
+_WAYS = {BATCH: "batches", FLEX: "the flex tier"}
 _PLACE = re.compile(r"^.+?:(?:[a-z]+ )?(\d+)(?::\d+)?: ")
 
 
@@ -85,6 +87,8 @@ class Summary:
                 "repeats": counters.repeats,
                 "answered": counters.succeeded,
                 "cached": counters.cached,
+                "batched": counters.batched,
+                "in_batches": counters.batch_lines,
                 "late": counters.late,
                 "flagged": counters.flagged,
                 "failed": counters.failed,
@@ -110,8 +114,10 @@ class Summary:
             "tokens": {
                 "prompt": counters.prompt_tokens,
                 "completion": counters.completion_tokens,
+                "cached": counters.cached_tokens,
                 "per_minute": _rounded(self._tokens_per_min, 1),
             },
+            "cost": None if counters.cost is None else _cost_json(counters.cost),
             "latency_s": {f"p{share * 100:.0f}": _rounded(counters.latency.quantile(share), 6) for share in QUANTILES},
             "waited_s": {sanitize_text(name): round(waited_s, 3) for name, waited_s in self.limits.waited().items()},
             "used": {sanitize_text(name): round(share, 4) for name, share in self.limits.used().items()},
@@ -153,6 +159,7 @@ class Summary:
             facts.insert(1, ("repairs", self._repair_facts()))
         if self.counters.tokens:
             facts.append(("tokens", self._token_facts()))
+            facts.append(("cost", self._cost_facts()))
         if self.counters.latency.count:
             values = [(share, self.counters.latency.quantile(share)) for share in QUANTILES]
             facts.append(("latency", [f"p{share * 100:.0f} {latency(value)}" for share, value in values]))
@@ -168,8 +175,12 @@ class Summary:
             facts.append(f"{count(counters.skipped)} skipped ({self._skipped_how})")
         if counters.repeats:
             facts.append(_plural(counters.repeats, "repeat", "repeats"))
-        cached = f" ({count(counters.cached)} without a request)" if counters.cached else ""
-        facts.append(f"{count(counters.succeeded)} answered{cached}")
+        ways = [
+            *([f"{count(counters.batched)} by batch"] if counters.batched else []),
+            *([f"{count(counters.cached)} without a request"] if counters.cached else []),
+        ]
+        how = f" ({', '.join(ways)})" if ways else ""
+        facts.append(f"{count(counters.succeeded)} answered{how}")
         if counters.late:
             facts.append(f"{count(counters.late)} of them late")
         malformed = f" ({_plural(counters.malformed, 'bad line', 'bad lines')})" if counters.malformed else ""
@@ -242,7 +253,24 @@ class Summary:
     def _token_facts(self) -> list[str]:
         counters, per_min = self.counters, self._tokens_per_min
         facts = [f"{count(counters.prompt_tokens)} in", f"{count(counters.completion_tokens)} out"]
+        if counters.cached_tokens:
+            share = percent(counters.cached_tokens, counters.prompt_tokens)
+            facts.insert(1, f"{count(counters.cached_tokens)} of them cached ({share})")
         return facts + ([f"{short(per_min)}/min"] if per_min is not None else [])
+
+    def _cost_facts(self) -> list[str]:
+        """Return what the run cost, and what it saved against direct sends and against prompts that are not cached."""
+        cost = self.counters.cost
+        if cost is None:
+            return []
+        facts = [money(cost.total)]
+        facts += [f"{money(saved)} saved by {_WAYS[way]}" for way, saved in cost.saved_by_way.items() if saved > 0]
+        if cost.saved_by_cache > 0:
+            facts.append(f"{money(cost.saved_by_cache)} saved by cached tokens")
+        without = sum(endpoint.prices is None and endpoint.tokens > 0 for endpoint in self.counters.endpoints)
+        if without:
+            facts.append(f"without {_plural(without, 'endpoint that has', 'endpoints that have')} no price")
+        return facts
 
     def _wait_facts(self) -> list[str]:
         least_s = _MIN_WAIT_SHARE * self.duration_s
@@ -308,6 +336,11 @@ def _endpoint_json(endpoint: EndpointCounters, sent_in_all: int) -> dict[str, ob
         "tokens": endpoint.tokens,
         "latency_p50_s": _rounded(endpoint.latency.quantile(0.5), 6),
     }
+
+
+def _cost_json(cost: Cost) -> dict[str, object]:
+    saved = {way: round(amount, 6) for way, amount in cost.saved_by_way.items()}
+    return {"total": round(cost.total, 6), "saved": {**saved, "cache": round(cost.saved_by_cache, 6)}}
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

@@ -65,6 +65,7 @@ OUR_NAMES: Final = frozenset(
     }
 )
 _OUR_NAMES_WITH_FILE: Final = OUR_NAMES | {"file"}
+_NAMES_OF_BATCHES: Final = frozenset({"via", "batch"})
 
 
 def render(outcome: Outcome, echo: bool = True, body: str = "auto", output_format: str | None = None) -> bytes:
@@ -278,6 +279,8 @@ def _dump_failure(record: dict[str, object], failure: Failure, *, keep_body: boo
         record["maybe_billed"] = failure.maybe_billed
     if failure.invalid is not None:
         _add_repairs(record, failure.invalid)
+    if isinstance(failure.line, Request) and failure.line.batch:
+        _add_batch(record, failure.line, failure.reply)
     if failure.body and keep_body:
         record["body"] = embed(failure.body)
     record["request"] = embed(text)
@@ -295,8 +298,12 @@ def _add_billing_and_fields(record: dict[str, object], success: Success) -> None
         record["parsed"] = embed(success.parsed)
     if success.invalid is not None:
         _add_repairs(record, success.invalid)
-    if extra := success.request.extra:
-        _add_fields(record, extra, OUR_NAMES if success.request.file is None else _OUR_NAMES_WITH_FILE)
+    request = success.request
+    if request.batch:
+        _add_batch(record, request, success.reply)
+    if extra := request.extra:
+        our_names = OUR_NAMES if request.file is None else _OUR_NAMES_WITH_FILE
+        _add_fields(record, extra, our_names | _NAMES_OF_BATCHES if request.batch else our_names)
 
 
 def _add_repairs(record: dict[str, object], invalid: InvalidAnswers) -> None:
@@ -308,6 +315,13 @@ def _add_repairs(record: dict[str, object], invalid: InvalidAnswers) -> None:
         "prompt_tokens": invalid.prompt_tokens,
         "completion_tokens": invalid.completion_tokens,
     }
+
+
+def _add_batch(record: dict[str, object], request: Request, reply: Reply | None) -> None:
+    """Add the batch of the line, by which a later run finds out what it has of that batch, and how the reply came."""
+    if reply is not None and reply.via:
+        record["via"] = reply.via
+    record["batch"] = request.batch
 
 
 def _add_fields(record: dict[str, object], extra: Mapping[str, object], our_names: frozenset[str]) -> None:

@@ -108,7 +108,7 @@ def test_limit_and_sample_hold_for_each_input(tmp_path: Path, start_mock: StartM
     assert "the first 5 of both inputs" in limited.stderr
     assert len(records(tmp_path / "save.jsonl")) == 20
     assert len(records(tmp_path / "sampled.jsonl")) == 14
-    assert 'later.jsonl:1:1: "deadline" is no time' in checked.stdout
+    assert 'later.jsonl:1:1: "deadline" is not a time' in checked.stdout
     assert "31 read, 30 good, 1 bad" in checked.stdout
     assert [record["file"] for record in records(tmp_path / "bad.errors.jsonl")] == ["later.jsonl"]
 
@@ -120,7 +120,7 @@ def test_limit_and_sample_hold_for_each_input(tmp_path: Path, start_mock: StartM
         (("-", "--deferred", "-"), "standard input is named twice"),
         (("a.jsonl", "--deferred", "b.jsonl", "-o", "b.jsonl"), "b.jsonl: is also an input"),
         (("a.jsonl", "--deferred", "none.jsonl"), "none.jsonl: no such file"),
-        (("a.jsonl", "--by", "8 o'clock"), "is no time: write seconds, a duration such as 2h"),
+        (("a.jsonl", "--by", "8 o'clock"), "is not a time: write seconds, a duration such as 2h"),
         (("a.jsonl", "--by", "08:00", "--deadline", "2h"), "--by and --deadline name the time twice"),
     ],
 )
@@ -247,3 +247,60 @@ def test_late_answers_are_counted_and_told_early(tmp_path: Path, start_mock: Sta
     assert " lines cannot be answered by " in done.stderr
     assert " of them late" in done.stderr
     assert orjson.loads(by_time.stdout)["lines"]["late"] == 600
+
+
+def test_lines_that_wait_come_back_as_they_were_read(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """With the columns and the name of their file, bad lines with their places, and the number of their line."""
+    server = start_mock("latency=0")
+    rows = [f"later {n},deferred,{'a' if n % 2 else 'b'},{n}" for n in range(3000)]
+    (tmp_path / "a.csv").write_text("input,priority,tenant,note\n" + "\n".join(rows) + "\n")
+    bad = [{"input": n if n % 100 == 50 else f"raw {n}", "priority": "deferred"} for n in range(3000)]
+    (tmp_path / "b.jsonl").write_bytes(b"\n".join(map(orjson.dumps, bad)))
+
+    done = llmblast("run", "a.csv", "b.jsonl", "-u", server.url, "-j", "8", "--share", "a=2")
+
+    assert done.returncode == 3, done.stderr
+    saved, failed = records(tmp_path / "save.jsonl"), records(tmp_path / "errors.jsonl")
+    notes = {(record["file"], record["line"], record["note"]) for record in saved if "note" in record}
+    assert notes == {("a.csv", number + 2, str(number)) for number in range(3000)}
+    assert len(saved) == 6000 - 30
+    places = {f"b.jsonl:{number + 1}:1: " for number in range(50, 3000, 100)}
+    assert {record["error"].partition('"input"')[0] for record in failed} == places
+    assert all(b"note" not in arrival.body and b"tenant" not in arrival.body for arrival in server.ledger)
+
+
+@pytest.mark.parametrize(
+    ("options", "sent", "saved"),
+    [(("--repeat", "2"), 4000, 4000), (("--dedupe",), 500, 2000), (("--cache", "answers.db"), 500, 2000)],
+)
+def test_lines_that_wait_are_repeated_or_sent_once_as_all_others(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, options: tuple[str, ...], sent: int, saved: int
+) -> None:
+    """A line in the queue stays there then."""
+    server = start_mock("latency=0")
+    lines = [
+        {"input": f"line {n % 500}", "priority": "deferred", "deadline": 86_400 - n, "tenant": f"{n % 3}"}
+        for n in range(2000)
+    ]
+    (tmp_path / "prompts.jsonl").write_bytes(b"\n".join(map(orjson.dumps, lines)))
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "-j", "8", *options)
+
+    assert done.returncode == 0, done.stderr
+    assert (len(server.ledger), len(records(tmp_path / "save.jsonl"))) == (sent, saved)
+
+
+def test_a_run_that_keeps_the_order_reads_no_further_than_others(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """Records come in the order of the input, whatever the classes of their lines are."""
+    server = start_mock("latency=0")
+    lines = [{"input": f"line {n}", "priority": "deferred" if n % 3 else "immediate"} for n in range(1000)]
+    (tmp_path / "prompts.jsonl").write_bytes(b"\n".join(map(orjson.dumps, lines)))
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "-j", "8", "--ordered")
+
+    assert done.returncode == 0, done.stderr
+    assert [record["line"] for record in records(tmp_path / "save.jsonl")] == list(range(1, 1001))

@@ -10,7 +10,7 @@ import pytest
 from llmblast.job.check import check
 from llmblast.job.earlier_runs import find_finished
 from llmblast.reading import key_of
-from llmblast.settings import Settings
+from llmblast.settings import EndpointSettings, Settings
 
 LINES = [orjson.dumps({"input": f"prompt {number}"}) for number in range(10)]
 
@@ -89,3 +89,21 @@ def test_a_finished_input_needs_no_time(paths: dict[str, Any], capsys: pytest.Ca
     asyncio.run(check(Settings(**paths, rps=1.0)))
 
     assert capsys.readouterr().out == ("lines     10 read, 10 good, 0 bad\nto send   0; 10 already answered\n")
+
+
+def test_the_costs_are_estimated_where_prices_are_known(
+    paths: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of the cheapest and of the dearest endpoint, as the lines may go to any."""
+    url = "http://127.0.0.1/v1"
+    endpoints = (EndpointSettings(url=url, name="a"), EndpointSettings(url=url, name="b", price_out=20.0))
+
+    told = summary(capsys, **paths, price_in=0.0, price_out=10.0)
+    both = summary(capsys, **paths, endpoints=endpoints, price_out=10.0)
+    unknown = summary(capsys, **paths)
+
+    assert told["cost"] == {"least": 0.0256, "most": 0.0256}
+    assert both["cost"] == {"least": 0.0256, "most": 0.0512}
+    assert unknown["cost"] is None
+    asyncio.run(check(Settings(**paths, endpoints=endpoints, price_out=10.0)))
+    assert "cost      about $0.026 to $0.051, sent directly" in capsys.readouterr().out

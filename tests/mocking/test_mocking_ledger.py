@@ -158,3 +158,30 @@ async def test_a_ledger_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         UsageError, match=r"none/ledger: cannot be written: No such file .*name another file with --ledger"
     ):
         await MockServer(MockSettings(ledger=str(tmp_path / "none/ledger"))).__aenter__()
+
+
+async def test_a_batch_is_worked_on_when_its_client_has_gone(tmp_path: Path) -> None:
+    """Its start, each line that is billed and its end have a line each, though nobody asks for it any more."""
+    line = {"custom_id": "a-0", "method": "POST", "url": "/v1/chat/completions", "body": orjson.loads(BODY)}
+    asked = {"endpoint": "/v1/chat/completions", "completion_window": "24h", "metadata": {"mark": "a"}}
+    async with MockServer(settings(tmp_path, "latency=0&batch_delay=0")) as server:
+        async with aiohttp.ClientSession() as session:
+            form = aiohttp.FormData({"purpose": "batch"})
+            form.add_field("file", orjson.dumps(line), filename="lines.jsonl")
+            async with session.post(f"{server.url}/files", data=form) as response:
+                file = await response.json()
+            async with session.post(f"{server.url}/batches", json={**asked, "input_file_id": file["id"]}) as response:
+                batch = await response.json()
+        ledger = tmp_path / "ledger.jsonl"
+        async with asyncio.timeout(10):
+            while entries(ledger)[-1]["event"] != "batch_ended":  # noqa: ASYNC110 -- a file has no event
+                await asyncio.sleep(0.01)
+
+    told = [entry for entry in entries(ledger) if entry["event"].startswith("batch_")]
+    assert all(entry.pop("at") > 0 for entry in told)
+    head = {"batch": batch["id"], "api": "openai"}
+    assert told == [
+        {"event": "batch_started", **head, "metadata": {"mark": "a"}, "name": ""},
+        {"event": "batch_line", **head, "custom_id": "a-0", "key": key_of(BODY), "status": 200, "billed": True},
+        {"event": "batch_ended", **head, "state": "completed", "unfinished": 0},
+    ]

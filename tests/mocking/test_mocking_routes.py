@@ -50,6 +50,7 @@ async def test_what_can_be_read_has_a_head_of_its_own(session: aiohttp.ClientSes
         ("/v1/models", "GET, HEAD, OPTIONS"),
         ("/v1/models/mock", "GET, HEAD, OPTIONS"),
         ("/health", "GET, HEAD, OPTIONS"),
+        ("/v1/batches", "GET, POST, OPTIONS"),
     ],
 )
 async def test_options_tell_the_methods_and_others_are_refused(
@@ -65,7 +66,7 @@ async def test_options_tell_the_methods_and_others_are_refused(
     assert orjson.loads(body)["error"]["code"] == "method_not_allowed"
 
 
-@pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/files", "/v1/models/", "/chat", "/v2/models", "/healthy"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/file", "/v1/models/", "/chat", "/v2/models", "/healthy"])
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 async def test_an_unknown_path_is_told_in_openais_form(session: aiohttp.ClientSession, path: str, method: str) -> None:
     """By the method and the path."""

@@ -60,7 +60,7 @@ def test_a_full_disk_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -
     lines._database.execute("PRAGMA max_page_count = 40")
     monkeypatch.setenv("SQLITE_TMPDIR", "/mnt/small")
 
-    with pytest.raises(OutputFailedError, match=r"^/mnt/small: .* database or disk is full: .* TMPDIR=FOLDER"):
+    with pytest.raises(OutputFailedError, match=r"^/mnt/small: .* database or disk is full: set TMPDIR to a folder"):
         lines.add([WaitingLine(0, number, "0" * 16, b"x" * 4000, Terms(True)) for number in range(100)])
     lines.close()
 

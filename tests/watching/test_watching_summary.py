@@ -407,13 +407,13 @@ def test_the_values_say_what_the_text_says() -> None:
     assert values["next_command"] == "llmblast report save.jsonl"
     assert values["lines"] == {
         "read": 1205, "skipped": 200, "skipped_failed": 40, "repeats": 0, "answered": 990, "cached": 0,
-        "flagged": 3, "failed": 10, "malformed": 2, "pending": 5,
+        "late": 0, "flagged": 3, "failed": 10, "malformed": 2, "pending": 5,
     }  # fmt: skip
     assert values["requests"] == {
         "sent": 1001, "retries": 1, "hedged": 5, "rate_limited": 4, "maybe_billed": 6, "abandoned": 7,
         "per_second": 100.0,
     }  # fmt: skip
-    assert values["tokens"] == {"prompt": 20_000, "completion": 30_000, "per_minute": 250_000.0}
+    assert values["tokens"] == {"prompt": 20_000, "completion": 30_000, "cached": 0, "per_minute": 250_000.0}
     assert values["waited_s"] == {"run rps": 1.235}
     assert values["used"] == {"run rps": 0.9937, "gpu1 tpm": 0.0}
     assert values["errors"] == [{"code": "bad_request", "count": 1, "first_line": 17, "message": "no such model"}]

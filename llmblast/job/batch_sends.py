@@ -1,0 +1,201 @@
+"""Batch sends: lines that can wait leave the flow here, for a provider's batch API, and come back where it fails them.
+
+It stands between the parsers and the queue. What leaves is packed on disk, so that memory holds a byte for each line
+that waits at a provider. Each batch has a task; the run waits for all of them. Lines that a batch ended without join
+the flow again, and are sent directly.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import inf
+
+from llmblast.batching.api import BatchEnd
+from llmblast.job.batch_endpoints import BatchEndpoint
+from llmblast.job.batch_journal import BatchEntry, BatchJournal
+from llmblast.job.batch_packs import BatchPacks, Closed
+from llmblast.job.batch_parser import Batch
+from llmblast.job.batch_pool import BatchPool
+from llmblast.job.batch_run_side import RunSide
+from llmblast.job.batch_task import CHUNK_LINES, BatchTask
+from llmblast.job.deferred_ways import DeferredWays
+from llmblast.models import Failure, Request
+from llmblast.reading import RowForm
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierBatch:
+    """A batch of an earlier run. `states` tells which of its lines have a record."""
+
+    entry: BatchEntry
+    states: bytearray
+
+
+class BatchSends:
+    """`earlier` are the batches that earlier runs have left."""
+
+    def __init__(
+        self,
+        run: RunSide,
+        journal: BatchJournal,
+        endpoints: Sequence[BatchEndpoint],
+        earlier: Sequence[EarlierBatch],
+        ways: DeferredWays,
+    ) -> None:
+        self._run = run
+        self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
+        self._earlier = earlier
+        self._ways = ways
+        self._packs = BatchPacks(journal, [e for e in endpoints if e.takes_lines], time.time)
+        self._pool = BatchPool(run, journal, on_change=self._on_change, on_not_here=self._packs.exclude)
+        self._unknown: list[BatchEntry] = []
+        """Batches at endpoints that this run does not have."""
+        self._readers = 0
+        """Inputs that may bring more lines."""
+        self._packing = asyncio.Lock()
+        self._wake = asyncio.Event()
+
+    def without_deferred(
+        self, parsed: AsyncIterator[Batch], form: Callable[[], RowForm | None]
+    ) -> AsyncIterator[Batch]:
+        """Return the lines of an input without those that go by batch. Call this for all inputs before `returned`.
+
+        `form` returns the form of the rows that were read last.
+        """
+        self._readers += 1
+        return self._without_deferred(parsed, form)
+
+    async def returned(self) -> AsyncIterator[Batch]:
+        """Yield lines that came back from batches, until all batches have ended. Start the batches of earlier runs."""
+        finished = asyncio.Event()
+        self._run.engine.run_task(self._pool.watch(finished))
+        self._take_up_earlier()
+        while self._readers or self._packs or self._pool.entries or self._pool.collected:
+            await self._wait_for_event()
+            while self._pool.collected:
+                batch = self._pool.collected.pop()
+                if batch.entry.end == BatchEnd.COMPLETED.value:
+                    self._ways.learn(batch.entry.duration_s)
+                async for lines in self._lines_of(batch):
+                    yield lines
+            if not self._readers:
+                await self._close_packs(self._packs.close_all)
+            elif self._packs.next_close_s() <= time.time():
+                await self._close_packs(self._packs.close_idle)
+        self._leave_pending()
+        finished.set()
+
+    def finish(self) -> None:
+        """Note that all lines have a record, at the end of a run where that is so. Blocks."""
+        self._pool.finish()
+
+    async def close(self) -> None:
+        """End what still waits; the batches go on at their providers."""
+        await self._pool.cancel()
+
+    def words_at_stop(self) -> str:
+        """Return, for the verdict of a run that was stopped, what becomes of the batches."""
+        entries = [entry for entry in self._pool.entries if entry.is_in_progress]
+        lines = sum(entry.lines for entry in entries)
+        go = "goes" if len(entries) == 1 else "go"
+        words = f"; {_in_words(entries)} with {lines:,} lines {go} on: the same command collects the answers"
+        return words if entries else ""
+
+    async def _without_deferred(
+        self, parsed: AsyncIterator[Batch], form: Callable[[], RowForm | None]
+    ) -> AsyncIterator[Batch]:
+        try:
+            async for batch in parsed:
+                yield await self._pack(batch, form())
+        finally:
+            self._readers -= 1
+            self._wake.set()
+
+    async def _pack(self, batch: Batch, form: RowForm | None) -> Batch:
+        """Pack the lines that go by batch. Return the others."""
+        to_pack: list[Request] = []
+        direct: list[Request | Failure] = []
+        for item in batch:
+            if (
+                isinstance(item, Request)
+                and item.terms.is_deferred
+                and self._packs.takes(item)
+                and self._ways.goes_by_batch(item)
+            ):
+                to_pack.append(item)
+            else:
+                direct.append(item)
+        if to_pack:
+            async with self._packing:
+                closed, rest = await asyncio.to_thread(self._packs.add, to_pack, form)
+            direct += rest
+            self._start(closed)
+            self._wake.set()
+        return direct
+
+    async def _close_packs(self, close: Callable[[], list[Closed]]) -> None:
+        async with self._packing:
+            closed = await asyncio.to_thread(close)
+        self._start(closed)
+
+    def _start(self, closed: Sequence[Closed]) -> None:
+        for entry, endpoint in closed:
+            self._pool.start(entry, endpoint)
+        self._count()
+
+    def _take_up_earlier(self) -> None:
+        for earlier in self._earlier:
+            endpoint = self._endpoints.get(earlier.entry.endpoint)
+            if endpoint is None:
+                self._unknown.append(earlier.entry)
+            else:
+                self._pool.start(earlier.entry, endpoint, earlier.states)
+
+    async def _lines_of(self, batch: BatchTask) -> AsyncIterator[Batch]:
+        """Yield the lines that a batch ended without."""
+        reader = await asyncio.to_thread(batch.open_lines)
+        try:
+            indexes = batch.outstanding
+            for start in range(0, len(indexes), CHUNK_LINES):
+                await self._run.wait_for_queue()
+                yield await asyncio.to_thread(reader.items, indexes[start : start + CHUNK_LINES], batch.entry.id)
+        finally:
+            reader.close()
+
+    async def _wait_for_event(self) -> None:
+        """Wait until an input or a batch has ended, or a pack is due."""
+        if not self._readers and self._packs:
+            return
+        due_s = self._packs.next_close_s()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if due_s == inf else max(due_s - time.time(), 0.0)):
+                await self._wake.wait()
+        self._wake.clear()
+
+    def _on_change(self) -> None:
+        self._count()
+        self._wake.set()
+
+    def _count(self) -> None:
+        counters, entries = self._run.counters, self._pool.entries
+        counters.batches_open = len(entries) + len(self._packs)
+        counters.batch_lines = sum(entry.lines for entry in entries) + self._packs.lines
+        counters.batch_lines_done = sum(entry.finished_lines for entry in entries)
+
+    def _leave_pending(self) -> None:
+        """Leave the batches that go on to another run."""
+        if left := self._pool.left:
+            lines = sum(entry.lines for entry in left)
+            why = f"{_in_words(left)}: run the same command again to collect the answers"
+            self._run.engine.leave_pending(lines, why)
+        if self._unknown:
+            names = ", ".join(sorted({entry.endpoint for entry in self._unknown}))
+            lines = sum(entry.lines for entry in self._unknown)
+            why = f"batches at {names}, which is none of the endpoints: name it again to collect them"
+            self._run.engine.leave_pending(lines, why)
+
+
+def _in_words(entries: Sequence[BatchEntry]) -> str:
+    return "1 batch at the provider" if len(entries) == 1 else f"{len(entries):,} batches at the providers"

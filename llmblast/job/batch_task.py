@@ -1,0 +1,372 @@
+"""Batch task: carry one batch from its files on disk to the records of its lines, step by step as the journal has it.
+
+    packed -> upload -> start -> wait -> collect
+
+Each step is noted before it is done, so a task that begins anew after a crash begins with the last step noted. What the
+API refuses is not lost: the batch ends without results, and its lines are sent directly.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from llmblast.batching.api import (
+    BatchApi,
+    BatchApiError,
+    BatchEnd,
+    BatchFile,
+    BatchGone,
+    BatchResult,
+    BatchState,
+    BatchStatus,
+    Found,
+    LineError,
+    MaybeStarted,
+    NotFound,
+    NotHere,
+    NotNow,
+    Rejected,
+    Unfinished,
+    Unreachable,
+    poll_interval_s,
+)
+from llmblast.batching.listing import look_for
+from llmblast.job.batch_endpoints import BatchEndpoint
+from llmblast.job.batch_journal import BatchEntry, BatchJournal, Step
+from llmblast.job.batch_lines import LinesReader, custom_id_of, index_in
+from llmblast.job.batch_run_side import RunSide
+from llmblast.models import Reply
+from llmblast.writing.side_file import open_side_file
+
+T = TypeVar("T")
+VIA_BATCH: Final = "batch"
+CHUNK_LINES: Final = 64
+"""Results that are handled at once: it blocks the loop for a few milliseconds."""
+FIRST_PAUSE_S: Final = 2.0
+MAX_PAUSE_S: Final = 60.0
+"""Pause before the next try of what is refused for now or cannot be reached; it doubles from the first one on."""
+MAX_EXCLUDED: Final = 1000
+"""With more invalid lines, the file is not started without them: its lines are sent directly."""
+
+
+class LineState:
+    """What has become of a line of a batch; kept as one byte a line."""
+
+    OUTSTANDING: Final = 0
+    HANDLED: Final = 1
+    """It has a record, or will get one: its answer is being checked or repaired."""
+    DIRECT: Final = 2
+    """The batch brought a reply that does not count: it is to be sent directly."""
+
+
+class _SendDirectly(Exception):  # noqa: N818 -- no error: what happens to the lines
+    """The batch is not worth another try: its lines are sent directly. The text is the reason."""
+
+
+@dataclass(slots=True, eq=False)
+class BatchTask:
+    """Carries one batch. `states` has a `LineState` for each line, from an earlier run or all outstanding."""
+
+    entry: BatchEntry
+    endpoint: BatchEndpoint
+    journal: BatchJournal
+    run_side: RunSide
+    states: bytearray
+    uploads: asyncio.Semaphore
+    """Bounds how many are uploaded at once."""
+    on_change: Callable[[], None]
+    """Called after each step."""
+    on_not_here: Callable[[BatchEndpoint, str], None]
+    """Called where the endpoint has no batch API for the path."""
+    was_under_way: bool = False
+    """Some answer was handled without a record at once, or a line was sent directly: only the end of the run tells
+    whether all have one.
+    """
+    is_left: bool = False
+    """It goes on at the provider, for a later run."""
+    _told: str = ""
+
+    @property
+    def _api(self) -> BatchApi:
+        return self.endpoint.api
+
+    @property
+    def _file(self) -> BatchFile:
+        entry = self.entry
+        path = Path(self.journal.requests_path(entry))
+        lines = entry.lines - len(entry.excluded)
+        return BatchFile(path, entry.mark, lines, entry.path, entry.model, entry.upload_id)
+
+    @property
+    def outstanding(self) -> list[int]:
+        """Return the indexes of lines that the batch has not brought an outcome for."""
+        return [index for index, state in enumerate(self.states) if state != LineState.HANDLED]
+
+    async def run(self) -> None:
+        """Carry the batch on until it is collected, or is left to a later run."""
+        actions: dict[Step, Callable[[], Awaitable[None]]] = {
+            Step.PACKED: self._upload,
+            Step.UPLOADING: self._upload,
+            Step.UPLOADED: self._start,
+            Step.STARTING: self._find_start,
+            Step.STARTED: self._wait,
+            Step.CANCELLING: self._wait,
+            Step.ENDED: self._collect,
+        }
+        while not self.is_left and (action := actions.get(self.entry.step)) is not None:
+            try:
+                await action()
+            except _SendDirectly as reason:
+                await self._note(Step.ENDED, end=str(reason))
+
+    async def _upload(self) -> None:
+        await self._note(Step.UPLOADING)
+        async with self.uploads:
+            await asyncio.to_thread(self._restore_requests)
+            file = self._file
+            upload_id = await self._try(lambda: self._api.upload(file))
+        await self._note(Step.UPLOADED, upload_id=upload_id)
+
+    async def _start(self) -> None:
+        if time.time() >= self._cutoff_s:
+            raise _SendDirectly("there is no time for a batch before the deadline")
+        await self._note(Step.STARTING)
+        try:
+            status = await self._api.start(self._file)
+        except MaybeStarted as error:
+            self._tell(f"{error}; looking for the batch")
+            return
+        except (NotNow, Unreachable) as error:
+            await self._note(Step.UPLOADED)
+            await self._pause(error, FIRST_PAUSE_S, self._cutoff_s)
+            return
+        except Rejected as error:
+            await self._start_without(error.line_errors, str(error))
+            return
+        except BatchApiError as error:
+            raise self._directly(error) from None
+        await self._note(Step.STARTED, batch_id=status.id)
+
+    async def _find_start(self) -> None:
+        """Find out whether a start that may have happened did. Until that is known, nothing is sent again."""
+        entry = self.entry
+        known = [*entry.earlier_ids, *(e.batch_id for e in list(self.journal.entries.values()) if e.batch_id)]
+        finding = await self._try_for_good(
+            lambda: look_for(self._api, self._file, entry.first_start_s, entry.last_start_s, known)
+        )
+        if isinstance(finding, Found):
+            await self._note(Step.STARTED, batch_id=finding.status.id)
+        elif isinstance(finding, NotFound):
+            await self._note(Step.UPLOADED)
+        else:
+            self._tell(f"endpoint {entry.endpoint}: it is not known yet whether a batch was started; waiting")
+            await asyncio.sleep(MAX_PAUSE_S)
+
+    async def _wait(self) -> None:
+        """Wait for the end of the batch; cancel it where its lines could not make their deadlines otherwise."""
+        entry = self.entry
+        batch_id = entry.batch_id or ""
+        is_asked = False
+        while True:
+            status = await self._try_for_good(lambda: self._api.status(batch_id))
+            self._read_counts(status)
+            if status.state is BatchState.ENDED:
+                return await self._on_end(status)
+            if entry.step is Step.STARTED and time.time() >= self._cutoff_s:
+                await self._note(Step.CANCELLING)
+            if entry.step is Step.CANCELLING and not is_asked:
+                await self._try_for_good(lambda: self._api.cancel(batch_id))
+                is_asked = True
+            if self.run_side.detaches and entry.step is Step.STARTED:
+                self.is_left = True
+                return None
+            wait_s = poll_interval_s(time.time() - entry.started_s)
+            if entry.step is Step.STARTED:
+                wait_s = min(wait_s, max(self._cutoff_s - time.time(), 0.0))
+            await asyncio.sleep(wait_s)
+
+    async def _on_end(self, status: BatchStatus) -> None:
+        if status.end is BatchEnd.FAILED and status.is_not_now:
+            await self._note(Step.UPLOADED, earlier_id=status.id)
+            error = NotNow(f"endpoint {self.entry.endpoint}: batch {status.id}: {status.message}")
+            await self._pause(error, MAX_PAUSE_S, self._cutoff_s)
+        elif status.end is BatchEnd.FAILED and not status.result_files:
+            await self._start_without(status.line_errors, f"batch {status.id} failed: {status.message}")
+        else:
+            end = BatchEnd.COMPLETED if status.end is None else status.end
+            await self._note(Step.ENDED, end=end.value)
+
+    async def _start_without(self, errors: Sequence[LineError], reason: str) -> None:
+        """Start the file again without its invalid lines, which are sent directly: each gets an error of its own."""
+        entry = self.entry
+        included = [index for index in range(entry.lines) if index not in entry.excluded]
+        wrong = {included[error.line - 1] for error in errors if error.line and 0 < error.line <= len(included)}
+        is_known = bool(wrong) and all(error.line for error in errors)
+        if not is_known or len(wrong) == len(included) or len(wrong) + len(entry.excluded) > MAX_EXCLUDED:
+            raise _SendDirectly(f"endpoint {entry.endpoint}: {reason}")
+        self._tell(f"endpoint {entry.endpoint}: {reason}; the batch is started again without its invalid lines")
+        await asyncio.to_thread(self._remove_requests)
+        await self._note(Step.PACKED, excluded=sorted(wrong), earlier_id=entry.batch_id)
+
+    async def _collect(self) -> None:
+        entry, run = self.entry, self.run_side
+        if entry.batch_id is not None:
+            await self._read_results(entry.batch_id)
+        elif entry.end:
+            lines = "1 line is" if entry.lines == 1 else f"{entry.lines:,} lines are"
+            run.say(f"{entry.end}; {lines} sent directly")
+        if not await run.flush():
+            self.is_left = True
+            return
+        await self._note(Step.COLLECTED)
+        await asyncio.to_thread(self._remove_requests)
+        if entry.upload_id is not None:
+            await self._api.delete_upload(entry.upload_id)
+        if self.outstanding:
+            self.was_under_way = True
+        elif not self.was_under_way:
+            await asyncio.to_thread(self.finish)
+
+    def finish(self) -> None:
+        """Note that every line has a record, and remove the files. Blocks."""
+        self.journal.record(self.entry, Step.DONE)
+        self.journal.remove_files(self.entry)
+
+    async def _read_results(self, batch_id: str) -> None:
+        """Hand all results to the run. A stream that breaks off is read again from its start."""
+        while True:
+            try:
+                status = await self._try_for_good(lambda: self._api.status(batch_id))
+                await self._read_stream(status)
+            except Unreachable as error:
+                await self._pause(error, FIRST_PAUSE_S)
+            except BatchGone as error:
+                self.run_side.say(f"{error}; its lines without an answer are sent directly")
+                return
+            else:
+                return
+
+    async def _read_stream(self, status: BatchStatus) -> None:
+        reader = await asyncio.to_thread(self.open_lines)
+        try:
+            async with aclosing(self._api.results(status)) as results:
+                async for chunk in _in_chunks(results):
+                    await self._handle(chunk, reader)
+        finally:
+            reader.close()
+
+    async def _handle(self, results: Sequence[BatchResult], reader: LinesReader) -> None:
+        replies: dict[int, Reply] = {}
+        for result in results:
+            index = index_in(self.entry.mark, result.custom_id)
+            if index is None or index >= len(self.states) or self.states[index] != LineState.OUTSTANDING:
+                continue
+            if not isinstance(result.reply, Unfinished):
+                replies[index] = result.reply
+        requests = await asyncio.to_thread(reader.requests, list(replies), self.entry.id)
+        for request, (index, reply) in zip(requests, replies.items(), strict=True):
+            reply.via = VIA_BATCH
+            reply.latency_s = self.entry.duration_s
+            is_handled = self.run_side.on_reply(request, self.endpoint.index, reply)
+            self.states[index] = LineState.HANDLED if is_handled else LineState.DIRECT
+        await asyncio.sleep(0)
+        await self.run_side.wait_for_room()
+
+    def open_lines(self) -> LinesReader:
+        """Open the lines of the batch. Blocks."""
+        return LinesReader(self.journal.lines_path(self.entry), self.run_side.new_parser())
+
+    def _restore_requests(self) -> None:
+        """Write the file of requests anew where it is missing: after a part was invalid, or in a copied folder."""
+        entry = self.entry
+        path = Path(self.journal.requests_path(entry))
+        if path.is_file() and not entry.excluded and path.stat().st_size == entry.size_bytes:
+            return
+        reader = self.open_lines()
+        try:
+            with open_side_file(str(path), "wb") as file:
+                for index in range(entry.lines):
+                    if index not in entry.excluded:
+                        [request] = reader.requests([index], entry.id)
+                        file.write(self.endpoint.render(request, custom_id_of(entry.mark, index)))
+        finally:
+            reader.close()
+
+    def _remove_requests(self) -> None:
+        Path(self.journal.requests_path(self.entry)).unlink(missing_ok=True)
+
+    def _read_counts(self, status: BatchStatus) -> None:
+        counts = status.counts
+        self.entry.finished_lines = (counts.succeeded or 0) + (counts.failed or 0)
+        self.on_change()
+
+    @property
+    def _cutoff_s(self) -> float:
+        return self.run_side.latest_wait_s(self.entry)
+
+    async def _try(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return what a call returns, in as many tries as its lines have time for. Raises _SendDirectly."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await call()
+            except (NotNow, Unreachable) as error:
+                pause_s = await self._pause(error, pause_s, self._cutoff_s)
+            except BatchApiError as error:
+                raise self._directly(error) from None
+
+    async def _try_for_good(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return what a call returns, however long that takes: the provider may be working on the batch.
+
+        Raises _SendDirectly for a batch that the provider does not know any more, and BatchGone while it is collected.
+        """
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await call()
+            except BatchGone as error:
+                if self.entry.step is Step.ENDED:
+                    raise
+                raise _SendDirectly(str(error)) from None
+            except BatchApiError as error:
+                pause_s = await self._pause(error, pause_s)
+
+    async def _pause(self, error: BatchApiError, pause_s: float, until_s: float | None = None) -> float:
+        """Wait before the next try, and return the pause after it. Raises _SendDirectly where it is after `until_s`."""
+        self._tell(f"{error}; it is tried again")
+        named_s = error.retry_after_s if isinstance(error, NotNow) else None
+        wait_s = max(pause_s, named_s or 0.0)
+        if until_s is not None and time.time() + wait_s >= until_s:
+            raise _SendDirectly(f"{error}; there is no time to wait for it")
+        await asyncio.sleep(wait_s)
+        return min(pause_s * 2, MAX_PAUSE_S)
+
+    def _directly(self, error: BatchApiError) -> _SendDirectly:
+        if isinstance(error, NotHere):
+            self.on_not_here(self.endpoint, self.entry.path)
+        return _SendDirectly(str(error))
+
+    def _tell(self, text: str) -> None:
+        """Show a message, but not again and again."""
+        if text != self._told:
+            self._told = text
+            self.run_side.say(text)
+
+    async def _note(self, step: Step, **facts: object) -> None:
+        await asyncio.to_thread(self.journal.record, self.entry, step, **facts)
+        self.on_change()
+
+
+async def _in_chunks(results: AsyncIterator[BatchResult]) -> AsyncIterator[list[BatchResult]]:
+    chunk: list[BatchResult] = []
+    async for result in results:
+        chunk.append(result)
+        if len(chunk) >= CHUNK_LINES:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
