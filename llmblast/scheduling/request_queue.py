@@ -45,8 +45,6 @@ class RequestQueue:
     """`shares` are the weights of tenants; `deferred_floor` is the share of sends that deferred lines get at least."""
 
     __slots__ = (
-        "_deferred_bytes",
-        "_held_deferred",
         "_order",
         "_plain",
         "_turns",
@@ -79,10 +77,8 @@ class RequestQueue:
         self._plain = self._turns.immediate.plain
         self.is_plain = True
         """Nothing but new immediate lines without terms is queued: they are in one deque."""
-        self._held_deferred = 0
         self._order = count()
         self.size_bytes = 0
-        self._deferred_bytes = 0
         self.held_bytes = 0
         """The caller subtracts a request's bytes when it comes to its end."""
         self.held = 0
@@ -110,8 +106,8 @@ class RequestQueue:
         """Return the number and the bytes of the queued requests of a class, retries included."""
         turns = self._turns
         if is_deferred:
-            return len(turns.deferred) + len(turns.urgent) + self._held_deferred, self._deferred_bytes
-        return self.held - self._held_deferred + len(turns.immediate), self.size_bytes - self._deferred_bytes
+            return len(turns.deferred) + len(turns.urgent) + turns.deferred_held, turns.deferred_bytes
+        return self.held - turns.deferred_held + len(turns.immediate), self.size_bytes - turns.deferred_bytes
 
     def waiting_of(self, tenant: str, is_deferred: bool) -> int:
         """Return how many new lines of a tenant wait in a class; "" are those without a tenant."""
@@ -132,7 +128,7 @@ class RequestQueue:
             self.size_bytes -= attempt.size_bytes
             self.held_bytes -= attempt.size_bytes
             if is_deferred:
-                self._deferred_bytes -= attempt.size_bytes
+                self._turns.deferred_bytes -= attempt.size_bytes
                 if attempt.request.terms.deadline_s < inf:
                     self.deadlines.discard(attempt.request.terms.deadline_s)
         self.is_plain = self._turns.is_plain
@@ -250,8 +246,8 @@ class RequestQueue:
         self.size_bytes += size_bytes
         self.held_bytes += size_bytes
         if is_deferred:
-            self._held_deferred += number
-            self._deferred_bytes += size_bytes
+            self._turns.deferred_held += number
+            self._turns.deferred_bytes += size_bytes
 
     def _add_with_terms(self, attempt: Attempt) -> None:
         terms = attempt.request.terms
@@ -264,7 +260,7 @@ class RequestQueue:
         self.is_plain = False
         terms = attempt.request.terms
         if terms.is_deferred:
-            self._deferred_bytes += attempt.size_bytes
+            self._turns.deferred_bytes += attempt.size_bytes
             if is_new and terms.deadline_s < inf:
                 self.deadlines.add(terms.deadline_s, self.lateness.wall_s())
 
@@ -285,7 +281,7 @@ class RequestQueue:
         terms = attempt.request.terms
         self.size_bytes -= attempt.size_bytes
         if terms.is_deferred:
-            self._deferred_bytes -= attempt.size_bytes
+            self._turns.deferred_bytes -= attempt.size_bytes
             if work.source in _UNSENT and terms.deadline_s < inf:
                 self.deadlines.discard(terms.deadline_s)
         self._turns.is_spare = False
