@@ -85,7 +85,6 @@ class WaitingLines:
         can_take_back: bool = True,
         has_batches: bool = False,
         clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.places = places
         self._queue = queue
@@ -94,7 +93,6 @@ class WaitingLines:
         self._can_take_back = can_take_back
         self._has_batches = has_batches
         self._clock = clock
-        self._wall_clock = wall_clock
         self._backlog = Backlog()
         self._to_write: list[WaitingLine] = []
         self._began_s = 0.0
@@ -217,7 +215,7 @@ class WaitingLines:
     def _write(self) -> None:
         lines, self._to_write = self._to_write, []
         self._backlog.add(lines)
-        wall_s = self._wall_clock()
+        wall_s = time.time()
         for line in lines:
             self._touched.add(self._backlog.part_of(line.terms))
             if line.terms.is_deferred and line.terms.deadline_s < inf:

@@ -37,7 +37,6 @@ class World:
             lambda terms: None,
             can_take_back=can_take_back,
             clock=lambda: NOW_S,
-            wall_clock=lambda: WALL_S,
         )
         self.reader = BatchParser(RequestParser(Settings()), Counters(), None, None, None)
         self.reader.take_rows_of(form)

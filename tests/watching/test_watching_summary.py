@@ -407,6 +407,7 @@ def test_the_values_say_what_the_text_says() -> None:
     assert values["next_command"] == "llmblast report save.jsonl"
     assert values["lines"] == {
         "read": 1205, "skipped": 200, "skipped_failed": 40, "repeats": 0, "answered": 990, "cached": 0,
+            "batched": 0, "in_batches": 0,
         "late": 0, "flagged": 3, "failed": 10, "malformed": 2, "pending": 5,
     }  # fmt: skip
     assert values["requests"] == {
