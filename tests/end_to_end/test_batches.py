@@ -5,9 +5,12 @@ import shutil
 import signal
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llmblast.mocking.error_replies import BadRequestError
+from llmblast.mocking.openai_batches import OpenAILines
 from tests.conftest import RunLlmblast, StartMock, records, write_prompts
 from tests.faults.batch_checker import complaints, ledger_events, write_batch_lines
 from tests.processes import let_run, start_run
@@ -90,6 +93,30 @@ def test_an_invalid_line_gets_its_error_and_the_others_their_answers(
     assert set(errors) == {21, 22}
     assert errors[21]["via"] == "batch"
     assert errors[21]["status"] == 400
+
+
+def test_a_file_with_an_invalid_line_is_started_again_without_it(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider rejects the whole file for it; the line is sent directly, where it gets its own answer or error."""
+    read = OpenAILines.read
+
+    def read_or_reject(form: OpenAILines, batch: Any, line: Any, number: int) -> Any:
+        if "Question 7?" in json.dumps(line):
+            raise BadRequestError("This line is not liked.", "body", "invalid_body")
+        return read(form, batch, line, number)
+
+    monkeypatch.setattr(OpenAILines, "read", read_or_reject)
+    ledger = tmp_path / "ledger.jsonl"
+    server = start_mock(f"latency=0&batch_delay=0.2&ledger={ledger}")
+    write_batch_lines(tmp_path / "prompts.jsonl", 20)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "--defer", "batch")
+
+    assert done.returncode == 0, done.stderr
+    assert "the batch is started again without its invalid lines" in done.stderr
+    vias = {record["line"]: record.get("via") for record in records(tmp_path / "save.jsonl")}
+    assert vias == {line: None if line == 8 else "batch" for line in range(1, 21)}
 
 
 def test_a_detached_run_is_collected_from_a_copy_of_its_folder(
