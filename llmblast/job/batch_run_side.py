@@ -18,9 +18,10 @@ from llmblast.writing.ordered_writer import OrderedWriter
 ROOM_INTERVAL_S: Final = 0.02
 SAFETY: Final = 1.5
 """The rest of a batch gets so many times the time that it needs at the present rate."""
+MIN_CANCEL_S: Final = 3.0
 MAX_CANCEL_S: Final = 600.0
 CANCEL_SHARE: Final = 0.1
-"""Time for a cancellation: OpenAI names up to ten minutes; at most this share of the time that the batch has."""
+"""Time for a cancellation, to be noticed, too: this share of the time that the batch has. OpenAI names ten minutes."""
 USUAL_LINES_PER_S: Final = 10.0
 """Taken for the rate of direct requests while nothing is known of it."""
 
@@ -69,5 +70,5 @@ class RunSide:
         rate = self.lines_per_s() or USUAL_LINES_PER_S
         left = max(entry.lines - entry.finished_lines, 0)
         since_s = entry.started_s or entry.packed_s
-        cancel_s = min(MAX_CANCEL_S, max(entry.deadline_s - since_s, 0.0) * CANCEL_SHARE)
+        cancel_s = min(MAX_CANCEL_S, max((entry.deadline_s - since_s) * CANCEL_SHARE, MIN_CANCEL_S))
         return entry.deadline_s - cancel_s - SAFETY * left / rate

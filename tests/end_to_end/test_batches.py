@@ -119,6 +119,23 @@ def test_a_file_with_an_invalid_line_is_started_again_without_it(
     assert vias == {line: None if line == 8 else "batch" for line in range(1, 21)}
 
 
+def test_a_batch_beyond_the_queue_of_the_provider_is_split(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """Its halves go one after the other, and no line goes twice."""
+    ledger = tmp_path / "ledger.jsonl"
+    server = start_mock(f"latency=0&batch_delay=0.2&batch_queue=60&ledger={ledger}")
+    write_batch_lines(tmp_path / "prompts.jsonl", 50, copies=2)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "--defer", "batch")
+
+    assert done.returncode == 0, done.stderr
+    assert complaints(tmp_path, ledger) == []
+    found = records(tmp_path / "save.jsonl")
+    assert {record["via"] for record in found} == {"batch"}
+    assert len({record["batch"] for record in found}) == 2
+
+
 def test_a_detached_run_is_collected_from_a_copy_of_its_folder(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
 ) -> None:
