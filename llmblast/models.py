@@ -90,6 +90,8 @@ class Prompt:
     """The model that the line names, if it does. Most providers leave it to the sender, as they do the endpoint's."""
     schema: Mapping[str, object] | None
     """JSON Schema that the answer has to fit, for APIs that take one."""
+    caches_system: bool
+    """Mark the end of the system message for the provider's cache, where the API wants that."""
     renderings: dict[str, Rendering] | None
     """By kind of provider; those that were needed so far, but for the one in the request itself."""
 
@@ -101,6 +103,7 @@ class Prompt:
         params: Mapping[str, object],
         model: str | None = None,
         schema: Mapping[str, object] | None = None,
+        caches_system: bool = False,
     ) -> None:
         self.text = text
         self.system = system
@@ -108,6 +111,7 @@ class Prompt:
         self.params = params
         self.model = model
         self.schema = schema
+        self.caches_system = caches_system
         self.renderings = None
 
 
@@ -282,6 +286,10 @@ class Attempt:
     """Earlier answers to the line that did not fit."""
     prefix: "Prefix | None"
     """The long start of its prompt, where other lines may share that."""
+    flex_at: int
+    """Bit set of the endpoints whose flex tier it asks for: cheaper, slower, and not always there."""
+    flex_refusals: int
+    """How often that had no capacity for it."""
 
     def __init__(
         self,
@@ -310,6 +318,8 @@ class Attempt:
         self.size_bytes = 0
         self.invalid = None
         self.prefix = None
+        self.flex_at = 0
+        self.flex_refusals = 0
 
     def hedge(self) -> "Attempt":
         """Return a second attempt with the same past, which goes to another endpoint."""
@@ -328,6 +338,7 @@ class Attempt:
         hedge.size_bytes = self.size_bytes
         hedge.invalid = self.invalid
         hedge.prefix = self.prefix
+        hedge.flex_at = self.flex_at
         return hedge
 
     @property
@@ -423,7 +434,8 @@ class Reply:
     """Takes secrets out of a body that was decoded, or joined of pieces, after the search of the bytes received."""
     read_head: Callable[[bytes], Mapping[bytes, bytes]] | None
     via: str
-    """How it came, for the record: `batch` through the provider's batch API; empty for a direct reply."""
+    """How it came, for the record: `batch` through the provider's batch API, `flex` in its flex tier; empty for others.
+    """
 
     def __init__(
         self,
@@ -677,6 +689,15 @@ class PathProvider(Provider, Protocol):
         """Return the model that the URL of an endpoint names, if it does."""
 
 
+class FlexProvider(Provider, Protocol):
+    """A provider with a tier that is cheaper, slower and not always there."""
+
+    flex_member: bytes
+    """The member of a body that asks for it."""
+    flex_paths: tuple[str, ...]
+    """Ends of the paths whose bodies may have it."""
+
+
 class Signer(Protocol):
     """Signs the requests to one endpoint, in headers that depend on the URL and the body. Never blocks for long."""
 
@@ -708,6 +729,11 @@ def writes_model(provider: Provider) -> bool:
 def names_model_in_path(provider: Provider) -> TypeGuard[PathProvider]:
     """Return whether the URLs of a provider name the model."""
     return hasattr(provider, "path_for")
+
+
+def has_flex(provider: Provider) -> TypeGuard[FlexProvider]:
+    """Return whether a provider has a flex tier."""
+    return hasattr(provider, "flex_member")
 
 
 def can_sign(provider: Provider) -> TypeGuard[SigningProvider]:

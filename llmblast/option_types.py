@@ -64,6 +64,7 @@ class StreamOptions(TypedDict, total=False):
     route: Route | None
     hedge: str | None
     warm_prefix: str | None
+    cache_control: bool | None
     price_in: Number
     price_out: Number
     price_cached: Number
@@ -71,6 +72,9 @@ class StreamOptions(TypedDict, total=False):
     flex_price: Number
     by: str | None
     deadline: Number
+    share: Mapping[str, float] | None
+    reserve: Number
+    deferred_floor: Number
     max_attempts: Number
     timeout: Number
     connect_timeout: Number

@@ -28,7 +28,10 @@ from llmblast.setting_values import (
     PER_MINUTE,
     PER_SECOND,
     RAW_NAME,
+    SHARE,
+    SHARE_OR_COUNT,
     TEXT_OR_NUMBER,
+    WEIGHT_MAP,
     Ge,
     Gt,
     Lt,
@@ -73,7 +76,7 @@ ChangedSettings = Literal["stop", "ok"]
 Expect = Literal["json"]
 Route = Literal["weighted", "least-loaded", "fastest"]
 Transport = Literal["lean", "session"]
-Defer = Literal["batch"]
+Defer = Literal["batch", "flex"]
 
 MOCK_SCHEME = "mock"
 API_PATHS: Mapping[str, tuple[str, ...]] = {
@@ -209,7 +212,7 @@ class EndpointSettings(RateSettings):
     `key_refresh` seconds. `auth` is `bearer`, or the header for the key. `proxy` is a URL, or `none` for a direct
     connection in spite of the environment. `ca_file` adds trusted certificates to the system's. `kind` is the API of
     the endpoint, `custom` describes one that llmblast does not know. `unix_socket` is the file at which a server of
-    this machine listens. `defer` sends deferred lines through the endpoint's batch API.
+    this machine listens. `defer` sends deferred lines through the endpoint's batch API, or in its flex tier.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "str_strip_whitespace": True}
@@ -453,6 +456,12 @@ class Settings(RateSettings):
         metavar="QUANTILE",
     )
 
+    cache_control: bool = option(
+        False,
+        "--cache-control",
+        "Endpoints",
+        "Mark system messages for the cache of Anthropic or Bedrock, which keep nothing unless told.",
+    )
     warm_prefix: Name = option(
         "auto",
         "--warm-prefix",
@@ -465,7 +474,7 @@ class Settings(RateSettings):
         None,
         "--defer",
         "Endpoints",
-        "Send lines that can wait through the provider's batch API: {choices}.",
+        "Send lines that can wait through the provider's batch API, or in its cheaper flex tier: {choices}.",
         metavar="HOW",
     )
     detach: bool = option(
@@ -487,6 +496,23 @@ class Settings(RateSettings):
     )
     deadline: Seconds | None = option(
         None, "--deadline", "Limits", "The same as a duration from the start of the run, such as 6h."
+    )
+
+    share: Annotated[Mapping[str, Annotated[float, Gt(0), Lt(1e9)]], WEIGHT_MAP] = option(
+        {}, "--share", "Limits", "Weights of tenants, for lines with a tenant: a=1,b=2; others have 1."
+    )
+    reserve: Annotated[float | None, Ge(0), Lt(1_000_000), SHARE_OR_COUNT] = option(
+        None,
+        "--reserve",
+        "Limits",
+        "Slots that deferred lines leave free for immediate ones: a share or a number.",
+        shown_default="learned",
+    )
+    deferred_floor: Annotated[float, Ge(0), Lt(1), SHARE] = option(
+        0.05,
+        "--deferred-floor",
+        "Limits",
+        "Share of all requests that deferred lines get at least, over some minutes.",
     )
 
     max_attempts: Count = option(
@@ -555,6 +581,13 @@ class Settings(RateSettings):
     def sends_batches(self) -> bool:
         """Return whether lines may go through a batch API."""
         return "batch" in (self.defer, *(endpoint.defer for endpoint in self.endpoints))
+
+    @property
+    def chooses_ways(self) -> bool:
+        """Return whether lines that can wait go the cheapest way that makes their deadline."""
+        is_named = self.defer is not None or any(endpoint.defer is not None for endpoint in self.endpoints)
+        has_price = any(place.price_in is not None or place.price_out is not None for place in (self, *self.endpoints))
+        return not is_named and has_price and (self.by is not None or self.deadline is not None)
 
     @property
     def only_model(self) -> str | None:

@@ -22,6 +22,7 @@ from llmblast.job.batch_lines import HEAD_BYTES, lines_in, places_in
 from llmblast.job.batch_run_side import RunSide
 from llmblast.job.batch_sends import BatchSends, EarlierBatch
 from llmblast.job.batch_task import LineState
+from llmblast.job.deferred_ways import DeferredWays
 from llmblast.job.engine import Engine
 from llmblast.job.input_reader import make_parser
 from llmblast.models import Line
@@ -78,6 +79,7 @@ def make_batch_sends(
     counters: Counters,
     say: Callable[[str], None],
     lines_per_s: Callable[[], float | None],
+    ways: DeferredWays,
 ) -> BatchSends:
     """Return what sends lines by batch."""
     run = RunSide(
@@ -91,7 +93,7 @@ def make_batch_sends(
         detaches=settings.detach,
         may_repair=settings.judges_answers,
     )
-    return BatchSends(run, opened.journal, opened.endpoints, opened.earlier)
+    return BatchSends(run, opened.journal, opened.endpoints, opened.earlier, ways)
 
 
 def expect_earlier(

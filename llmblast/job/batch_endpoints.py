@@ -7,6 +7,7 @@ from functools import partial
 
 from llmblast.batching import BATCH_APIS
 from llmblast.batching.api import Access, BatchApi
+from llmblast.job.deferred_ways import prices_of_ways
 from llmblast.job.redacting_channel import RedactingChannel
 from llmblast.models import Request
 from llmblast.providers import providers_of
@@ -87,7 +88,7 @@ def open_batch_endpoints(
         hide = channel.hide_bytes if isinstance(channel, RedactingChannel) else bytes
         api = new_api(_access(target, key, hide))
         stack.push_async_callback(api.close)
-        takes_lines = "batch" in (settings.defer, own.defer) and own.name != settings.escalate
+        takes_lines = "batch" in prices_of_ways(settings, own, provider) and own.name != settings.escalate
         endpoints.append(BatchEndpoint(index, own.name, own.weight, api, target, takes_lines))
     return endpoints
 

@@ -280,7 +280,7 @@ def discard_batches(save: str) -> None:
         count = "1 batch is" if len(under_way) == 1 else f"{len(under_way):,} batches are"
         raise OutputBlockedError(
             f"{save}: {count} under way for it: collect the answers without --overwrite, or end them first with "
-            f"llmblast batches {save} --cancel"
+            f"llmblast batches cancel {save}"
         )
     for name in os.listdir(journal.folder):
         os.unlink(join(journal.folder, name))

@@ -9,6 +9,7 @@ from typing import Final
 from llmblast.job.back_pressure import Sink
 from llmblast.job.batch_journal import BatchEntry
 from llmblast.job.engine import Engine
+from llmblast.job.ways import batch_wait_s
 from llmblast.models import Reply, Request
 from llmblast.reading import RequestParser
 from llmblast.watching import Counters
@@ -16,14 +17,6 @@ from llmblast.writing import Writer
 from llmblast.writing.ordered_writer import OrderedWriter
 
 ROOM_INTERVAL_S: Final = 0.02
-SAFETY: Final = 1.5
-"""The rest of a batch gets so many times the time that it needs at the present rate."""
-MIN_CANCEL_S: Final = 3.0
-MAX_CANCEL_S: Final = 600.0
-CANCEL_SHARE: Final = 0.1
-"""Time for a cancellation, to be noticed, too: this share of the time that the batch has. OpenAI names ten minutes."""
-USUAL_LINES_PER_S: Final = 10.0
-"""Taken for the rate of direct requests while nothing is known of it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,8 +60,7 @@ class RunSide:
         """Return the wall time until which the lines of a batch can wait for it and make their deadlines still."""
         if entry.deadline_s == inf:
             return inf
-        rate = self.lines_per_s() or USUAL_LINES_PER_S
         left = max(entry.lines - entry.finished_lines, 0)
         since_s = entry.started_s or entry.packed_s
-        cancel_s = min(MAX_CANCEL_S, max((entry.deadline_s - since_s) * CANCEL_SHARE, MIN_CANCEL_S))
-        return entry.deadline_s - cancel_s - SAFETY * left / rate
+        in_all_s = entry.deadline_s - since_s
+        return since_s + batch_wait_s(in_all_s, left, self.lines_per_s())

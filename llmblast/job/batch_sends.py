@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 
+from llmblast.batching.api import BatchEnd
 from llmblast.job.batch_endpoints import BatchEndpoint
 from llmblast.job.batch_journal import BatchEntry, BatchJournal
 from llmblast.job.batch_packs import BatchPacks, Closed
@@ -19,6 +20,7 @@ from llmblast.job.batch_parser import Batch
 from llmblast.job.batch_pool import BatchPool
 from llmblast.job.batch_run_side import RunSide
 from llmblast.job.batch_task import CHUNK_LINES, BatchTask
+from llmblast.job.deferred_ways import DeferredWays
 from llmblast.models import Failure, Request
 from llmblast.reading import RowForm
 
@@ -40,10 +42,12 @@ class BatchSends:
         journal: BatchJournal,
         endpoints: Sequence[BatchEndpoint],
         earlier: Sequence[EarlierBatch],
+        ways: DeferredWays,
     ) -> None:
         self._run = run
         self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
         self._earlier = earlier
+        self._ways = ways
         self._packs = BatchPacks(journal, [e for e in endpoints if e.takes_lines], time.time)
         self._pool = BatchPool(run, journal, on_change=self._on_change, on_not_here=self._packs.exclude)
         self._unknown: list[BatchEntry] = []
@@ -71,7 +75,10 @@ class BatchSends:
         while self._readers or self._packs or self._pool.entries or self._pool.collected:
             await self._wait_for_event()
             while self._pool.collected:
-                async for lines in self._lines_of(self._pool.collected.pop()):
+                batch = self._pool.collected.pop()
+                if batch.entry.end == BatchEnd.COMPLETED.value:
+                    self._ways.learn(batch.entry.duration_s)
+                async for lines in self._lines_of(batch):
                     yield lines
             if not self._readers:
                 await self._close_packs(self._packs.close_all)
@@ -111,7 +118,12 @@ class BatchSends:
         to_pack: list[Request] = []
         direct: list[Request | Failure] = []
         for item in batch:
-            if isinstance(item, Request) and item.terms.is_deferred and self._packs.takes(item):
+            if (
+                isinstance(item, Request)
+                and item.terms.is_deferred
+                and self._packs.takes(item)
+                and self._ways.goes_by_batch(item)
+            ):
                 to_pack.append(item)
             else:
                 direct.append(item)

@@ -45,8 +45,11 @@ def open_channels(
     open_channel = TRANSPORTS[settings.transport]
     channels: list[Channel] = []
     providers = providers_of(settings.endpoints, settings.model)
-    for own, endpoint, key, provider in zip(settings.endpoints, endpoints, keys, providers, strict=True):
+    for index, (own, endpoint, key, provider) in enumerate(
+        zip(settings.endpoints, endpoints, keys, providers, strict=True)
+    ):
         target = make_target(endpoint, settings.model, key.value, provider, environ, is_mock=own.is_mock)
+        target = replace(target, flex_bit=1 << index)
         channel = open_channel(target, settings.timeout, settings.connect_timeout)
         stack.push_async_callback(channel.close)
         others = (*(target.proxy.secrets if target.proxy else ()), *secrets_in_query(endpoint.url))

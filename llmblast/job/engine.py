@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from llmblast.errors import ExitCode
 from llmblast.fence import Fence
 from llmblast.job.back_pressure import BackPressure, Sink
+from llmblast.job.deadlines import Deadlines
 from llmblast.job.decisions import Decisions, RenewKey, Retry, SendNext, Stop
 from llmblast.job.departures import Departures
 from llmblast.job.hedged_sends import HedgedSends
@@ -32,6 +33,7 @@ from llmblast.watching import Counters
 
 if TYPE_CHECKING:
     from llmblast.job.answer_review import AnswerRules
+    from llmblast.job.flex_tier import FlexTier
 
 DEFAULT_MAX_WAIT_S = 900.0
 _NOT_2XX: Final = 300
@@ -65,6 +67,8 @@ class Engine:
         report_defect: Callable[[BaseException], str] = repr,
         answer_rules: "AnswerRules | None" = None,
         prefixes: PrefixFinder | None = None,
+        flex: "FlexTier | None" = None,
+        deadlines: Deadlines | None = None,
     ) -> None:
         fence = fence or Fence()
         self.end = RunEnd(report_defect)
@@ -78,7 +82,7 @@ class Engine:
             None if prefixes is None else WarmPrefixes(prefixes, scheduler.queue, clock, wall_clock, max_in_flight)
         )
         self._hedges = HedgedSends(hedging, scheduler, counters, clock, fence, on_slot_free=self.dispatch_ready)
-        line_ends = LineEnds(scheduler, sink, counters, gives_up, self._hedges, fence)
+        line_ends = LineEnds(scheduler, sink, counters, gives_up, self._hedges, fence, deadlines)
         self._handler = ResponseHandler(
             scheduler,
             line_ends,
@@ -93,6 +97,7 @@ class Engine:
             max_wait_s,
             fence,
         )
+        self._handler.flex = flex
         self._wake_up = WakeUp(self.dispatch_ready, clock, is_precise=scheduler.is_even)
         self._departures = Departures(scheduler, clock, self._wake_up)
         self._sender = Sender(
@@ -135,10 +140,13 @@ class Engine:
 
     def accept(self, request: Request) -> None:
         """Queue a request. Call `dispatch_ready` after the last one of a batch."""
+        attempt = Attempt(request)
+        if self._handler.flex is not None:
+            self._handler.flex.mark(attempt)
         if self._warm is None:
-            self._scheduler.queue.add(Attempt(request))
+            self._scheduler.queue.add(attempt)
         else:
-            self._warm.add(Attempt(request), self._scheduler.in_flight)
+            self._warm.add(attempt, self._scheduler.in_flight)
 
     def refuse(self, failure: Failure) -> None:
         """Record a line that could not become a request."""

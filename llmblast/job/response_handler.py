@@ -22,10 +22,11 @@ from llmblast.job.suspects import Suspect
 from llmblast.models import NO_TOKENS, Attempt, Provider, Reply
 from llmblast.scheduling import ANSWERED, Endpoint, Finding, Kind, Scheduler, SendOutcome
 from llmblast.sending import Action, Backoff, Blame, Verdict, judge
-from llmblast.watching import Counters, duration
+from llmblast.watching import FLEX, Counters, duration
 
 if TYPE_CHECKING:
     from llmblast.job.answer_review import AnswerReview
+    from llmblast.job.flex_tier import FlexTier
 
 _UNAUTHORIZED: Final = 401
 _TOO_MANY_REQUESTS: Final = 429
@@ -64,6 +65,8 @@ class ResponseHandler:
     """Endpoints whose reported limits were already logged."""
     review: "AnswerReview | None" = None
     """Checks the answers, where anything is asked of them."""
+    flex: "FlexTier | None" = None
+    """Knows the refusals of flex tiers, where lines ask for one."""
 
     def on_reply(self, attempt: Attempt, endpoint: Endpoint, reply: Reply, now: float) -> Decisions:
         """Handle the reply to a request in flight."""
@@ -73,10 +76,18 @@ class ResponseHandler:
             self._on_rate_limit_headers(attempt, endpoint, reply, wall_now_s, now)
         answer = judge(attempt, reply, wall_now_s, self.providers[endpoint.index])
         if isinstance(answer, Verdict):
-            decisions = self._on_failure(attempt, endpoint, reply, answer, now)
+            wait_s = None
+            if attempt.flex_at & endpoint.bit and self.flex is not None:
+                wait_s = self.flex.on_refusal(attempt, endpoint, reply, answer)
+            if wait_s is None:
+                decisions = self._on_failure(attempt, endpoint, reply, answer, now)
+            else:
+                decisions = self._send_again(attempt, endpoint, now, wait_s)
             if self.review is not None:
                 decisions = (*decisions, *self.review.on_verdict(attempt, endpoint, reply, answer))
             return decisions
+        if attempt.flex_at & endpoint.bit:
+            reply.via = FLEX
         if self.hedges.is_on:
             self.hedges.on_answer(attempt, reply, now)
         decisions = DONE
@@ -143,6 +154,13 @@ class ResponseHandler:
             return (again,)
         endpoint.wait_for_key()
         return (RenewKey(endpoint), again)
+
+    def _send_again(self, attempt: Attempt, endpoint: Endpoint, now: float, wait_s: float) -> Decisions:
+        """Send a line again that a flex tier had no room for: that says nothing of the line, nor of any limit."""
+        self.counters.flex_refusals += 1
+        self.scheduler.release(attempt, endpoint, NO_TOKENS, now)
+        self.scheduler.on_outcome(attempt, endpoint, SendOutcome(Kind.INCONCLUSIVE), now)
+        return self.line_ends.retry(attempt, now + wait_s)
 
     def _on_failure(
         self, attempt: Attempt, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float

@@ -84,9 +84,18 @@ def _tail(prompt: Prompt) -> bytes:
     """Return a body from the content of the user message on. A form of the answer among the parameters counts more than
     the schema.
     """
-    members: dict[str, object] = {"system": prompt.system} if prompt.system else {}
+    members: dict[str, object] = {"system": _system_of(prompt)} if prompt.system else {}
     members.update(_translated(with_schema(prompt.params, prompt.schema, "anthropic.messages")))
     return b"}]," + orjson.dumps(members)[1:]
+
+
+def _system_of(prompt: Prompt) -> object:
+    """Return the system message, marked for the cache where that is asked: nothing is cached without a mark. Source:
+    /docs/build-with-claude/prompt-caching.
+    """
+    if not prompt.caches_system:
+        return prompt.system
+    return [{"type": "text", "text": prompt.system, "cache_control": {"type": "ephemeral"}}]
 
 
 def _translated(params: Mapping[str, object]) -> dict[str, object]:

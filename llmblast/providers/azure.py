@@ -42,6 +42,8 @@ class Azure:
         self.read_error = openai.read_error
         self.named_wait_s = openai.named_wait_s
         self.read_limits = openai.read_limits
+        self.flex_member = openai.flex_member
+        self.flex_paths = openai.flex_paths
 
     def base_url(self, url: str) -> str:
         """See `Provider`. In front of API versions with a date stands a deployment, which the URL may leave out."""

@@ -34,6 +34,8 @@ class Bedrock:
     key_env = "AWS_BEARER_TOKEN_BEDROCK"
     headers: Mapping[str, str] = {}
     body_prefix = b""
+    flex_member = b'"serviceTier":{"type":"flex"}'
+    flex_paths = ("/converse",)
     named_wait_s = staticmethod(named_wait_s)
     read_limits = staticmethod(read_rate_limits)
 

@@ -116,7 +116,8 @@ class Converse:
 def _tail(prompt: Prompt) -> bytes:
     """Return a body from the end of its messages on."""
     params = with_schema(prompt.params, prompt.schema, "bedrock.converse")
-    members: dict[str, object] = {"system": [{"text": prompt.system}]} if prompt.system else {}
+    mark = [{"cachePoint": {"type": "default"}}] if prompt.caches_system else []
+    members: dict[str, object] = {"system": [{"text": prompt.system}, *mark]} if prompt.system else {}
     config: dict[str, object] = {}
     additional: dict[str, object] = {}
     for name, value in params.items():

@@ -36,7 +36,7 @@ def prompt_again(prompt: Prompt, answer: object, reason: str) -> Prompt:
     is_said = isinstance(answer, str) and bool(answer.strip())
     form = _AGAIN if is_said else _AGAIN_AFTER_NOTHING
     text = form.format(prompt=prompt.text, answer=answer, ask=_ask(reason))
-    return Prompt(text, prompt.system, prompt.parts, prompt.params, prompt.model, prompt.schema)
+    return Prompt(text, prompt.system, prompt.parts, prompt.params, prompt.model, prompt.schema, prompt.caches_system)
 
 
 def _ask(reason: str) -> str:

@@ -35,6 +35,8 @@ class Gemini:
     other_key_env = "GOOGLE_API_KEY"
     headers: Mapping[str, str] = {}
     body_prefix = b""
+    flex_member = b'"serviceTier":"flex"'
+    flex_paths = (":generateContent",)
     read_limits = staticmethod(read_rate_limits)
 
     @cached_property

@@ -72,6 +72,8 @@ class OpenAI:
         self.hosts: Collection[str] = ("api.openai.com",)
         self.key_env = "OPENAI_API_KEY"
         self.headers: Mapping[str, str] = {}
+        self.flex_member = b'"service_tier":"flex"'
+        self.flex_paths = (_CHAT, RESPONSES)
         self._system: str | None = None
         self._head = _head(None)
         self._params: Mapping[str, object] = {}

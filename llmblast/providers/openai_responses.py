@@ -34,6 +34,8 @@ class OpenAIResponses:
         self.dialects = openai.dialects
         self.base_url = openai.base_url
         self.auth_header = openai.auth_header
+        self.flex_member = openai.flex_member
+        self.flex_paths = openai.flex_paths
 
     @cached_property
     def _requests(self) -> "ResponsesRequests":

@@ -18,7 +18,9 @@ def with_model(request: Request, model: str, provider: Provider) -> Request:
     """Return a request that names the model. `provider` is one of the request's kind."""
     content, path, body = request.content, request.path, request.body
     if isinstance(content, Prompt):
-        content = Prompt(content.text, content.system, content.parts, content.params, model, content.schema)
+        content = Prompt(
+            content.text, content.system, content.parts, content.params, model, content.schema, content.caches_system
+        )
     if writes_model(provider):
         if isinstance(content, Prompt):
             path, body = provider.render(content)

@@ -107,7 +107,8 @@ class Simple:
         model = self._model_of(asked) if "model" in asked else None
         if model is not None:
             reserved |= _MODEL
-        asks, render = Prompt(prompt, system, parts, params, model, self._schema), self._render
+        caches_system = self._settings.cache_control
+        asks, render = Prompt(prompt, system, parts, params, model, self._schema, caches_system), self._render
         kind, closed_to = self._first.kind, 0
         provider = self._first
         if self._router is not None:

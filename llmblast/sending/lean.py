@@ -127,6 +127,8 @@ class LeanChannel:
         request = attempt.request
         rendering = request if request.kind == self._kind else self._target.rendering_of(request)
         start, body = self._target.parts_of(rendering)
+        if attempt.flex_at:
+            start, body = self._target.with_flex(attempt.flex_at, start, body)
         if request.headers is None:
             head = self._heads.get(rendering.path) or self._render_head(rendering.path)
         else:

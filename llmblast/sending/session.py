@@ -123,7 +123,8 @@ class SessionChannel:
             request_state.set(state)
             self._under_way.add(state)
             try:
-                reply = await self._post(url, self._target.body_of(rendering), state, attempt.request.headers)
+                body = self._target.body_of(rendering, attempt.flex_at)
+                reply = await self._post(url, body, state, attempt.request.headers)
             except asyncio.CancelledError:
                 if not state.timed_out():
                     raise

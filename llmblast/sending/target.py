@@ -20,6 +20,7 @@ from llmblast.models import (
     Request,
     Signer,
     can_sign,
+    has_flex,
     names_model_in_path,
     writes_model,
 )
@@ -67,6 +68,8 @@ class Target:
     """Last segments of the base URL, with `{model}`, where they name the model: those of a line with a model of its own
     name that.
     """
+    flex_bit: int = 0
+    """The bit of the endpoint in the set of those whose flex tier an attempt asks for."""
 
     def with_key(self, key: str) -> "Target":
         """Return the same target with another API key."""
@@ -86,9 +89,11 @@ class Target:
         path = f"{_with_model(self.model_directory, model)}/{rendering.path}"
         return Rendering(path, rendering.body, rendering.needs_model, model)
 
-    def body_of(self, request: Request | Rendering) -> bytes:
+    def body_of(self, request: Request | Rendering, flex_at: int = 0) -> bytes:
         """Return the JSON to send: the request's, with this endpoint's model where it names none."""
         start, rest = self.parts_of(request)
+        if flex_at:
+            start, rest = self.with_flex(flex_at, start, rest)
         return start + rest if start else request.body
 
     def parts_of(self, request: Request | Rendering) -> tuple[bytes, bytes | memoryview]:
@@ -101,6 +106,14 @@ class Target:
         if not prefix:
             return b"", body
         return prefix, body[1:] if len(body) <= _MAX_COPIED_BYTES else memoryview(body)[1:]
+
+    def with_flex(self, flex_at: int, start: bytes, body: bytes | memoryview) -> tuple[bytes, bytes | memoryview]:
+        """Return the two parts of a JSON to send, which asks for the flex tier where that is asked of this endpoint."""
+        provider = self.provider
+        if not flex_at & self.flex_bit or not has_flex(provider):
+            return start, body
+        opening = b"{" + provider.flex_member + b","
+        return (opening + start[1:], body) if start else (opening, body[1:])
 
     def headers_for(self, own: Mapping[str, str]) -> Mapping[str, str]:
         """Return the headers of a request whose line sets some itself; these replace headers of the same name."""

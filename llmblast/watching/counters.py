@@ -128,6 +128,8 @@ class Counters:
     """Lines in these, and"""
     batch_lines_done: int = 0
     """how many of them the providers have worked off."""
+    late: int = 0
+    """Answers that came after the deadline of their line."""
     repeats: int = 0
     """Requests that `--repeat` has added to those of the lines that were read."""
     flagged: int = 0
@@ -145,6 +147,8 @@ class Counters:
     """Records in errors.jsonl written by this run."""
     retries: int = 0
     rate_limited: int = 0
+    flex_refusals: int = 0
+    """Requests in a flex tier that had no capacity, or that there is none."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0

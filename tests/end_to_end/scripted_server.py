@@ -18,12 +18,14 @@ _LENGTH = re.compile(rb"(?i)content-length: *(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request: its place among all that came, from 1; seconds since the server started; its text and model."""
+    """One request: its place among all that came, from 1; seconds since the server started; its text, model
+    and service tier."""
 
     n: int
     at_s: float
     text: str
     model: str | None
+    tier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,9 @@ class ScriptedServer:
 
     def _answer(self, body: dict[str, Any]) -> Said:
         text = str(body["messages"][-1]["content"])
-        asked = Asked(len(self.asked) + 1, time.monotonic() - self._started_s, text, body.get("model"))
+        asked = Asked(
+            len(self.asked) + 1, time.monotonic() - self._started_s, text, body.get("model"), body.get("service_tier")
+        )
         self.asked.append(asked)
         return self.script(asked)
 

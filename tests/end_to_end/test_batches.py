@@ -190,14 +190,14 @@ def test_a_batch_that_will_not_make_the_deadline_is_cancelled_and_its_rest_sent_
     write_batch_lines(tmp_path / "prompts.jsonl", 200)
 
     done = llmblast(
-        "run", "prompts.jsonl", "-u", server.url, "--defer", "batch", "--deadline", "8", "--rps", "200", "--json"
+        "run", "prompts.jsonl", "-u", server.url, "--defer", "batch", "--deadline", "10", "--rps", "200", "--json"
     )
 
     assert done.returncode == 0, done.stderr
     assert complaints(tmp_path, ledger) == []
     summary = json.loads(done.stdout)
     assert 0 < summary["lines"]["batched"] < 200
-    assert summary["duration_s"] < 8
+    assert summary["duration_s"] < 10
     assert "cancelling" in journal_steps(tmp_path)
 
 
@@ -272,6 +272,27 @@ def test_rows_of_a_table_go_by_batch(tmp_path: Path, start_mock: StartMock, llmb
     found = records(tmp_path / "save.jsonl")
     assert without_origin(found) == without_origin(records(tmp_path / "direct.jsonl"))
     assert {(record["note"], record["via"]) for record in found} == {("a", "batch"), ("b", "batch")}
+
+
+def test_batches_are_listed_awaited_and_cancelled(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """The journal tells of them without an endpoint; to wait and to cancel, the endpoint has to be named."""
+    server = start_mock("latency=0&batch_delay=3")
+    write_prompts(tmp_path / "prompts.jsonl", 30)
+    run = ("run", "prompts.jsonl", "-u", server.url, "-m", "m", "--defer", "batch")
+    llmblast(*run, "--detach")
+
+    listed = llmblast("batches")
+    refused = llmblast("batches", "wait")
+    cancelled = llmblast("batches", "cancel", "save.jsonl", "-u", server.url)
+    awaited = llmblast("batches", "wait", "-u", server.url, "--json")
+    done = llmblast(*run)
+
+    assert " started " in listed.stdout
+    assert (refused.returncode, cancelled.returncode, awaited.returncode) == (2, 0, 0)
+    assert "name the endpoint" in refused.stderr
+    assert json.loads(awaited.stdout)[0]["state"] == "cancelled"
+    assert done.returncode == 0, done.stderr
+    assert len(records(tmp_path / "save.jsonl")) == 30
 
 
 def test_a_server_without_batches_gets_the_lines_directly(
