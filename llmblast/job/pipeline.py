@@ -353,7 +353,7 @@ def _assemble(
         partial(make_parser, settings, providers_of(settings.endpoints, settings.model)),
         partial(deadlines.on_read, lines=settings.repeat),
         can_take_back=settings.repeat == 1 and sends is None,
-        has_batches=settings.sends_batches,
+        has_batches=batch_sends is not None,
     )
 
     def keep() -> None:

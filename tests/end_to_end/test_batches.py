@@ -276,7 +276,7 @@ def test_rows_of_a_table_go_by_batch(tmp_path: Path, start_mock: StartMock, llmb
 
 def test_batches_are_listed_awaited_and_cancelled(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
     """The journal tells of them without an endpoint; to wait and to cancel, the endpoint has to be named."""
-    server = start_mock("latency=0&batch_delay=3")
+    server = start_mock("latency=0&batch_delay=30")
     write_prompts(tmp_path / "prompts.jsonl", 30)
     run = ("run", "prompts.jsonl", "-u", server.url, "-m", "m", "--defer", "batch")
     llmblast(*run, "--detach")
