@@ -17,13 +17,14 @@ from llmblast.job.back_pressure import Sink
 from llmblast.job.batch_endpoints import BatchEndpoint, open_batch_endpoints
 from llmblast.job.batch_folders import folder_of
 from llmblast.job.batch_journal import BatchJournal, Step
-from llmblast.job.batch_lines import HEAD_BYTES, places_in
+from llmblast.job.batch_lines import HEAD_BYTES, lines_in, places_in
 from llmblast.job.batch_run_side import RunSide
 from llmblast.job.batch_sends import BatchSends, EarlierBatch
 from llmblast.job.batch_task import LineState
 from llmblast.job.deferred_ways import DeferredWays
 from llmblast.job.engine import Engine
 from llmblast.job.input_reader import make_parser
+from llmblast.models import Line
 from llmblast.providers import providers_of
 from llmblast.reading import CompletedKeys
 from llmblast.sending import Channel, EndpointKey
@@ -92,6 +93,23 @@ def make_batch_sends(
         may_repair=settings.judges_answers,
     )
     return BatchSends(run, opened.journal, opened.endpoints, opened.earlier, ways)
+
+
+def expect_earlier(
+    opened: OpenedBatches, *, expect: Callable[[Line], None] | None, wait_for: Callable[[Sequence[bytes]], None] | None
+) -> None:
+    """Announce the lines of earlier batches that have no record: to a writer that keeps the order, and to what sends
+    equal requests once. Blocks.
+    """
+    if expect is None and wait_for is None:
+        return
+    for earlier in opened.earlier:
+        path = opened.journal.lines_path(earlier.entry)
+        for line, cache_keys in lines_in(path, earlier.states, LineState.OUTSTANDING):
+            if expect is not None:
+                expect(line)
+            if wait_for is not None and cache_keys:
+                wait_for(cache_keys)
 
 
 def _find_earlier(journal: BatchJournal, outputs: Sequence[str]) -> tuple[list[EarlierBatch], CompletedKeys]:

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from llmblast.job.batch_journal import BatchEntry, BatchJournal
-from llmblast.models import Failure, Request, Terms
+from llmblast.models import Failure, Line, Request, Terms
 from llmblast.reading import RequestParser, RowForm
 from llmblast.writing.rewriting import sync_directory_of
 from llmblast.writing.side_file import open_side_file
@@ -155,6 +155,18 @@ def places_in(path: str) -> Iterator[tuple[bytes, int, str | None]]:
             if line.startswith(RECORD_START):
                 record = orjson.loads(line)
                 yield line[:HEAD_BYTES], record["line"], record.get("file")
+
+
+def lines_in(path: str, states: bytearray, wanted: int) -> Iterator[tuple[Line, Sequence[bytes]]]:
+    """Yield the lines of a batch in this state, each with its keys in the cache. Blocks; raises OSError."""
+    with open_side_file(path, "rb") as file:
+        records = (line for line in file if line.startswith(RECORD_START))
+        for text, state in zip(records, states, strict=False):
+            if state == wanted:
+                record = orjson.loads(text)
+                number = int(record["line"])
+                line = Line(number, str(record["key"]), b"", number, file=record.get("file"))
+                yield line, [bytes.fromhex(digits) for digits in record.get("cache_keys", ())]
 
 
 def _record_of(request: Request) -> bytes:

@@ -308,8 +308,13 @@ def _assemble(
     limits = _view_limits(settings, scheduler, engine, opened)
     batch_sends = None
     if opened.batches is not None and not isinstance(writer, ResultQueue):
-        from llmblast.job.batch_building import make_batch_sends  # noqa: PLC0415 -- as above
+        from llmblast.job.batch_building import expect_earlier, make_batch_sends  # noqa: PLC0415 -- as above
 
+        expect_earlier(
+            opened.batches,
+            expect=None if isinstance(writer, Writer) else writer.expect,
+            wait_for=None if sends is None else sends.expect,
+        )
         batch_sends = make_batch_sends(
             settings,
             opened.batches,

@@ -119,6 +119,10 @@ class SingleSends:
             yield to_send  # even an empty one: the run looks after its sink and its signals between batches
             await self._wait_for_room()
 
+    def expect(self, cache_keys: Sequence[bytes]) -> None:
+        """Let lines wait for a request that an earlier run has sent, and whose answer this one gets."""
+        self._in_flight.setdefault(cache_keys[0], [])
+
     def put(self, outcome: Outcome) -> None:
         """Hand an outcome to the sink, and answer the lines that wait for it."""
         self._sink.put(outcome)
