@@ -90,7 +90,7 @@ def prices_of_ways(settings: Settings, endpoint: EndpointSettings, provider: Pro
     is_theirs = host in provider.hosts or is_azure(host)
     prices: dict[Way, float] = {"direct": 1.0}
     batch = settings.batch_price if endpoint.batch_price is None else endpoint.batch_price
-    if may_choose_batches(settings) and _has_batches(provider, host) and (is_theirs or batch is not None):
+    if may_choose_batches(settings) and _has_batches(provider) and (is_theirs or batch is not None):
         prices["batch"] = DEFAULT_DISCOUNT if batch is None else batch
     flex = settings.flex_price if endpoint.flex_price is None else endpoint.flex_price
     if has_flex(provider) and (is_theirs or flex is not None):
@@ -111,10 +111,10 @@ def _check_flex(settings: Settings, providers: Sequence[Provider]) -> None:
         raise UsageError("--defer flex: no endpoint has an API with a flex tier: leave it out")
 
 
-def _has_batches(provider: Provider, host: str) -> bool:
-    from llmblast.batching import batch_api_of  # noqa: PLC0415 -- most runs choose no way
+def _has_batches(provider: Provider) -> bool:
+    from llmblast.batching import BATCH_APIS  # noqa: PLC0415 -- most runs choose no way
 
-    return batch_api_of(provider.kind, host) is not None
+    return provider.kind in BATCH_APIS
 
 
 def _takes_flex(provider: Provider, request: Request) -> bool:
