@@ -392,6 +392,7 @@ def summarize(ending: "Ending", pipeline: "Pipeline") -> RunSummary:
         read=counters.lines_read,
         skipped=counters.skipped,
         answered=counters.succeeded,
+        late=counters.late,
         failed=counters.failed,
         malformed=counters.malformed,
         pending=counters.pending,

@@ -28,7 +28,7 @@ def parse_moment(text: str, now_s: float) -> float:
     """Return the moment that a text means at `now_s`, both in Unix seconds. Raises UnitError."""
     text = text.strip()
     if len(text) > _MAX_CHARACTERS:
-        raise UnitError(f"is no time: {HOW_TO}")
+        raise UnitError(f"is not a time: {HOW_TO}")
     try:
         if (match := _TIME_OF_DAY.fullmatch(text)) is not None:
             return _next_time(time(int(match[1]), int(match[2]), int(match[3] or 0)), now_s)
@@ -36,13 +36,13 @@ def parse_moment(text: str, now_s: float) -> float:
             return datetime.fromisoformat(text).timestamp()
         return moment_after(parse_duration(text), now_s)
     except (ValueError, OverflowError):
-        raise UnitError(f"is no time: {HOW_TO}") from None
+        raise UnitError(f"is not a time: {HOW_TO}") from None
 
 
 def moment_after(seconds: float, now_s: float) -> float:
     """Return the moment that a number means: seconds after `now_s`, or Unix seconds. Raises UnitError."""
     if not 0 <= seconds < MAX_UNIX_S:
-        raise UnitError(f"is no time: {HOW_TO}")
+        raise UnitError(f"is not a time: {HOW_TO}")
     return float(seconds) if seconds >= MIN_UNIX_S else now_s + seconds
 
 

@@ -72,6 +72,9 @@ class StreamOptions(TypedDict, total=False):
     flex_price: Number
     by: str | None
     deadline: Number
+    share: Mapping[str, float] | None
+    reserve: Number
+    deferred_floor: Number
     max_attempts: Number
     timeout: Number
     connect_timeout: Number

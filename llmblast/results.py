@@ -104,6 +104,8 @@ class RunSummary:
     failed: int
     malformed: int
     """Prompts that no request can be made of; they are among `failed`."""
+    late: int = 0
+    """Answered after their deadline; they are among `answered`."""
     pending: int
     """Read, but neither answered nor failed."""
     sent: int

@@ -14,7 +14,16 @@ from typing import Any
 
 from llmblast.moments import parse_moment
 from llmblast.setting_option import parts_of
-from llmblast.units import DAY_S, parse_count, parse_duration, parse_rate, parse_whole
+from llmblast.units import (
+    DAY_S,
+    UnitError,
+    parse_count,
+    parse_duration,
+    parse_rate,
+    parse_share,
+    parse_share_or_count,
+    parse_whole,
+)
 
 MIN_RATE = 1e-6
 """Minimum of a rate, in the unit of its name. Below it, waits between requests are no finite numbers."""
@@ -176,6 +185,28 @@ class NameMap(Text):
         return names
 
 
+class WeightMap(Text):
+    """Names with weights, `NAME=WEIGHT` with commas between them in a text, in a TOML file a table."""
+
+    def convert(self, value: object) -> object:
+        """Return the mapping in a text, or another value as it is. Raises SettingValueError."""
+        text = super().convert(value)
+        if not isinstance(text, str):
+            return text
+        weights: dict[str, float] = {}
+        for pair in filter(None, map(str.strip, text.split(","))):
+            name, _, weight = (part.strip() for part in pair.rpartition("="))
+            if name in weights:
+                raise SettingValueError(f"names {name} twice: leave one out")
+            try:
+                weights[name] = parse_count(weight)
+            except UnitError:
+                name = ""
+            if not name:
+                raise SettingValueError("is not a list of weights: write NAME=WEIGHT, such as a=1,b=2")
+        return weights
+
+
 class JsonObject(Text):
     """A JSON object, in a TOML file a table."""
 
@@ -206,6 +237,8 @@ Kind = Number | Text
 DURATION = Number(parse_duration, "DURATION")
 COUNT = Number(parse_count)
 WHOLE = Number(parse_whole, is_whole=True)
+SHARE = Number(parse_share, "P%")
+SHARE_OR_COUNT = Number(parse_share_or_count, "P%|N")
 PER_SECOND, PER_MINUTE, PER_DAY = (
     Number(partial(parse_rate, unit_s=unit_s), minimum=MIN_RATE) for unit_s in (1.0, 60.0, DAY_S)
 )
@@ -216,6 +249,7 @@ NAME = Text("NAME", may_be_empty=False)
 RAW_NAME = Text("NAME", is_raw=True, may_be_empty=False)
 NAMES = NameList("NAME[,NAME...]")
 NAME_MAP = NameMap("NAME=FIELD[,...]")
+WEIGHT_MAP = WeightMap("NAME=WEIGHT[,...]")
 TEXT_OR_NUMBER = TextOrNumber()
 MOMENT = MomentText("TIME")
 JSON_OBJECT = JsonObject("JSON")

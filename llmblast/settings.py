@@ -28,7 +28,10 @@ from llmblast.setting_values import (
     PER_MINUTE,
     PER_SECOND,
     RAW_NAME,
+    SHARE,
+    SHARE_OR_COUNT,
     TEXT_OR_NUMBER,
+    WEIGHT_MAP,
     Ge,
     Gt,
     Lt,
@@ -489,6 +492,23 @@ class Settings(RateSettings):
     )
     deadline: Seconds | None = option(
         None, "--deadline", "Limits", "The same as a duration from the start of the run, such as 6h."
+    )
+
+    share: Annotated[Mapping[str, Annotated[float, Gt(0), Lt(1e9)]], WEIGHT_MAP] = option(
+        {}, "--share", "Limits", "Weights of tenants, for lines with a tenant: a=1,b=2; others have 1."
+    )
+    reserve: Annotated[float | None, Ge(0), Lt(1_000_000), SHARE_OR_COUNT] = option(
+        None,
+        "--reserve",
+        "Limits",
+        "Slots that deferred lines leave free for immediate ones: a share or a number.",
+        shown_default="learned",
+    )
+    deferred_floor: Annotated[float, Ge(0), Lt(1), SHARE] = option(
+        0.05,
+        "--deferred-floor",
+        "Limits",
+        "Share of all requests that deferred lines get at least, over some minutes.",
     )
 
     max_attempts: Count = option(

@@ -4,6 +4,7 @@
 |---|---|---|
 | count | NUMBER[k, M or G] | 5, 1.5, 1e6, 200k, 2M |
 | rate | COUNT[/UNIT], UNIT one of s, m, h, d or a longer name of these | 5, 5/s, 100/m, 1k/hour |
+| share | NUMBER% below 100, or NUMBER below 1 | 5%, 0.05 |
 | duration | NUMBER seconds, or NUMBER UNIT one after the other, as Go writes them, and days | 90, 1.5, 90s, 5m, 1h30m |
 
 Source of durations: https://pkg.go.dev/time#ParseDuration; days as in Prometheus.
@@ -57,6 +58,23 @@ def parse_count(text: str) -> float:
     return float(number)
 
 
+def parse_share(text: str) -> float:
+    """Parse `5%` as 0.05. Raises UnitError."""
+    share = _percent(text) if text.strip().endswith("%") else _count(text)
+    if share is None or not 0 <= share < 1:
+        raise UnitError("is not a share: write it like 5%")
+    return float(share)
+
+
+def parse_share_or_count(text: str) -> float:
+    """Parse `10%` as 0.1, and `8` as 8. Raises UnitError."""
+    is_share = text.strip().endswith("%")
+    number = _percent(text) if is_share else _count(text)
+    if number is None or number < 0 or (is_share and number >= 1) or (number > 1 and number % 1):
+        raise UnitError("is neither a share below 100% nor a whole number: write it like 10% or 8")
+    return float(number)
+
+
 def parse_whole(text: str) -> int:
     """Parse `10k` as 10,000. Raises UnitError."""
     number = _count(text)
@@ -94,3 +112,8 @@ def _count(text: str) -> Decimal | None:
     text = text.strip()
     match = _COUNT.fullmatch(text) if len(text) <= MAX_CHARACTERS else None
     return Decimal(match[1]) * _MULTIPLES[match[2]] if match else None
+
+
+def _percent(text: str) -> Decimal | None:
+    number = _count(text.strip().removesuffix("%"))
+    return None if number is None else number / 100

@@ -73,7 +73,9 @@ def test_a_time_of_day_is_the_next_one_of_the_local_clock(text: str, now: str, m
 )
 def test_what_is_no_time_says_how_to_write_one(text: str) -> None:
     """A bare date could mean its start or its end."""
-    with pytest.raises(UnitError, match=r"is no time: write seconds, a duration such as 2h, or a time such as 08:00"):
+    with pytest.raises(
+        UnitError, match=r"is not a time: write seconds, a duration such as 2h, or a time such as 08:00"
+    ):
         parse_moment(text, NOW_S)
 
 

@@ -15,6 +15,7 @@ from llmblast.setting_values import (
     NAME_MAP,
     NAMES,
     TEXT_OR_NUMBER,
+    WEIGHT_MAP,
     Switch,
     kind_of,
 )
@@ -41,6 +42,7 @@ def expected_hint(annotation: object) -> object:
         (isinstance(kind, Switch), bool | None),
         (kind is NAMES, Sequence[str] | None),
         (kind is NAME_MAP, Mapping[str, str] | None),
+        (kind is WEIGHT_MAP, Mapping[str, float] | None),
         (kind is JSON_FILE, Path | Mapping[str, Any]),
         (kind is JSON_OBJECT, Mapping[str, Any] | None),
     ]

@@ -97,3 +97,45 @@ def test_a_map_that_is_no_list_of_pairs_is_refused(value: object) -> None:
     """With the way to write it."""
     with pytest.raises(UsageError, match=r"^(--)?map.*(input=question|names input twice|not a table|not a string)"):
         load({"map": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "weights"),
+    [("a=1,b=2.5", {"a": 1, "b": 2.5}), (" a = 2k ", {"a": 2000}), ({"a": 3}, {"a": 3}), ("a=b=2", {"a=b": 2})],
+)
+def test_shares_are_a_list_of_weights_or_a_table(value: object, weights: dict[str, float]) -> None:
+    """The last equals sign of a pair counts."""
+    assert load({"share": value}).share == weights
+
+
+@pytest.mark.parametrize("value", ["a", "=1", "a=", "a=x", "a=0", "a=-1", "a=1,a=2", ["a"], {"a": "x"}, {"a": 0}])
+def test_shares_that_are_no_weights_are_refused(value: object) -> None:
+    """With the way to write them."""
+    with pytest.raises(
+        UsageError, match=r"^(--)?share.*(a=1,b=2|names a twice|greater than 0|not a table|not a number)"
+    ):
+        load({"share": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "reserve"), [("10%", 0.1), ("0%", 0.0), ("8", 8.0), (8, 8.0), ("0.25", 0.25), (0.25, 0.25)]
+)
+def test_a_reserve_is_a_share_or_a_number_of_slots(value: object, reserve: float) -> None:
+    """By default it is learned."""
+    assert load({"reserve": value}).reserve == reserve
+    assert load({}).reserve is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("reserve", "100%"), ("reserve", "2.5"), ("reserve", "x"), ("deferred_floor", "100%"), ("deferred_floor", "-5%")],
+)
+def test_a_share_is_below_one(name: str, value: str) -> None:
+    """A reserve of all slots would hold back deferred lines for ever."""
+    with pytest.raises(UsageError, match="share"):
+        load({name: value})
+
+
+def test_the_floor_of_deferred_lines_is_a_share() -> None:
+    """In percent or as a number."""
+    assert [load({"deferred_floor": value}).deferred_floor for value in ("10%", 0.1, "0")] == [0.1, 0.1, 0.0]

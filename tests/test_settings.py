@@ -9,7 +9,7 @@ import pytest
 from llmblast.errors import UsageError
 from llmblast.setting_loading import load, parse_endpoint, parse_max_errors
 from llmblast.setting_option import parts_of
-from llmblast.setting_values import DURATION, NAMES, Number, kind_of
+from llmblast.setting_values import DURATION, NAMES, Number, WeightMap, kind_of
 from llmblast.settings import API_PATHS, EndpointSettings, Settings, base_url
 
 
@@ -272,7 +272,7 @@ def test_every_number_has_a_kind_with_units() -> None:
     """No number of a setting is read as a text."""
     for entry in (*fields(Settings), *fields(EndpointSettings)):
         if {int, float} & set(parts_of(entry.type)):
-            assert isinstance(kind_of(entry.type), Number), entry.name
+            assert isinstance(kind_of(entry.type), Number | WeightMap), entry.name
 
 
 def test_an_unknown_variable_is_refused() -> None:

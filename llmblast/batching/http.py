@@ -71,6 +71,14 @@ class _Answer:
         return 200 <= self.status < 300
 
 
+class _NotReadyError(aiohttp.ClientError):
+    """A download was refused for now. `wait_s` is the wait that the reply names, None for none."""
+
+    def __init__(self, message: str, wait_s: float | None) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
 @dataclass(slots=True)
 class _Progress:
     has_begun: bool = False
@@ -160,7 +168,8 @@ class BatchHttp:
                 best = max(best, count)
                 if breaks >= MAX_TRIES:
                     raise Unreachable(f"{self._place(request)}: {self.text_of(error)}") from error
-                await self._sleep(pause_s(breaks))
+                wait_s = error.wait_s if isinstance(error, _NotReadyError) else None
+                await self._sleep(pause_s(breaks) if wait_s is None else min(wait_s, MAX_RETRY_AFTER_S))
             else:
                 return
 
@@ -217,7 +226,7 @@ class BatchHttp:
     async def _lines_of_one_try(self, request: HttpRequest) -> AsyncGenerator[bytes | TooLong, None]:
         async with self._open(request, timeout_s=None) as response:
             if response.status in _TRY_AGAIN:
-                raise aiohttp.ClientPayloadError(f"HTTP {response.status}")
+                raise _NotReadyError(f"HTTP {response.status}", retry_after_s(response.headers))
             if response.status >= 300:
                 body = await response.content.read(_PIECE_BYTES)
                 raise self._refusal(_Answer(response.status, response.headers, body), request)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from llmblast.errors import ExitCode
 from llmblast.fence import Fence
 from llmblast.job.back_pressure import BackPressure, Sink
+from llmblast.job.deadlines import Deadlines
 from llmblast.job.decisions import Decisions, RenewKey, Retry, SendNext, Stop
 from llmblast.job.departures import Departures
 from llmblast.job.hedged_sends import HedgedSends
@@ -67,6 +68,7 @@ class Engine:
         answer_rules: "AnswerRules | None" = None,
         prefixes: PrefixFinder | None = None,
         flex: "FlexTier | None" = None,
+        deadlines: Deadlines | None = None,
     ) -> None:
         fence = fence or Fence()
         self.end = RunEnd(report_defect)
@@ -80,7 +82,7 @@ class Engine:
             None if prefixes is None else WarmPrefixes(prefixes, scheduler.queue, clock, wall_clock, max_in_flight)
         )
         self._hedges = HedgedSends(hedging, scheduler, counters, clock, fence, on_slot_free=self.dispatch_ready)
-        line_ends = LineEnds(scheduler, sink, counters, gives_up, self._hedges, fence)
+        line_ends = LineEnds(scheduler, sink, counters, gives_up, self._hedges, fence, deadlines)
         self._handler = ResponseHandler(
             scheduler,
             line_ends,

@@ -10,9 +10,10 @@ from llmblast.errors import ExitCode
 from llmblast.fence import Fence
 from llmblast.hiding import hide_user_bytes
 from llmblast.job.back_pressure import Sink
+from llmblast.job.deadlines import Deadlines
 from llmblast.job.decisions import DONE, Decisions, Retry, Stop
 from llmblast.job.hedged_sends import HedgedSends
-from llmblast.models import Answer, Attempt, Failure, Reply, Success
+from llmblast.models import IMMEDIATE, Answer, Attempt, Failure, Reply, Request, Success
 from llmblast.providers import is_flagged
 from llmblast.scheduling import Endpoint, Scheduler
 from llmblast.sending import Verdict
@@ -29,6 +30,7 @@ class LineEnds:
     gives_up: Callable[[Counters], bool]
     hedges: HedgedSends
     fence: Fence
+    deadlines: Deadlines | None = None
     waits_for: str = ""
     """The reason why lines were left pending, in words."""
 
@@ -43,6 +45,8 @@ class LineEnds:
         self.sink.put(Success(attempt.request, answer, reply, endpoint.name, attempts, maybe_billed, parsed, invalid))
         counters = self.counters
         counters.succeeded += 1
+        if attempt.request.terms is not IMMEDIATE and self.deadlines is not None:
+            self.deadlines.on_end(attempt.request.terms, is_answered=True)
         if answer.finish_reason != "stop" and is_flagged(answer.finish_reason):
             counters.flagged += 1
         mine = counters.endpoints[endpoint.index]
@@ -104,6 +108,9 @@ class LineEnds:
         counters = self.counters
         self.sink.put(failure)
         counters.failed += 1
+        line = failure.line
+        if isinstance(line, Request) and line.terms is not IMMEDIATE and self.deadlines is not None:
+            self.deadlines.on_end(line.terms, is_answered=False)
         try:
             counters.count_error(failure.code, failure.line.number, failure.error, failure.line.file)
         except Exception as error:  # noqa: BLE001 -- advice

@@ -17,6 +17,7 @@ from llmblast.job.allowance import allowance_of, kept_for
 from llmblast.job.back_pressure import Sink, max_queued
 from llmblast.job.batch_folders import has_batches
 from llmblast.job.batch_parser import Batch
+from llmblast.job.deadlines import Deadlines, Forecast
 from llmblast.job.defects import Defects
 from llmblast.job.deferred_ways import DeferredWays, may_choose_batches
 from llmblast.job.endpoint_channels import connections_ahead, open_channels, secrets_in, start_mocks
@@ -24,7 +25,7 @@ from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.job.flex_tier import FlexTier
 from llmblast.job.hedging import Hedging
-from llmblast.job.input_reader import InputReader, Inputs, make_parser
+from llmblast.job.input_reader import InputReader, Inputs, deadline_of, make_parser
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.line_prefixes import make_prefix_finder
 from llmblast.job.outputs import find_finished_in, open_outputs
@@ -84,6 +85,8 @@ class Pipeline:
     returned: Feed | None
     """Lines that came back from batches; None where nothing goes by batch."""
     read_ahead: ReadAhead
+    deadlines: Deadlines
+    forecast: Forecast
     engine: Engine
     writer: "Writer | OrderedWriter | ResultQueue"
     channels: Sequence[Channel]
@@ -265,11 +268,19 @@ def _assemble(
     fence = opened.defects.fence
     say = partial(_say, opened.defects)
     scheduler = make_scheduler(settings, opened.known, fence)
+    deadlines = Deadlines(counters)
     can_resume = bool(opened.outputs) and opened.outputs[0].is_resumable
     writer: Writer | OrderedWriter | ResultQueue = opened.results or _make_writer(
         settings, opened.outputs, opened.defects
     )
-    sends = _make_sends(settings, opened, writer, rules, lambda code, why: engine.stop(code, why))  # noqa: PLW0108 -- the engine is made below
+    sends = _make_sends(
+        settings,
+        opened,
+        writer,
+        rules,
+        deadlines=deadlines,
+        stop=lambda code, why: engine.stop(code, why),  # noqa: PLW0108 -- the engine is made below
+    )
     sink: Sink = sends or writer
     if rules is not None and rules.command is not None:
         from llmblast.job.answer_review import CheckedSink  # noqa: PLC0415 -- most runs check no answers
@@ -303,6 +314,7 @@ def _assemble(
         answer_rules=rules,
         prefixes=make_prefix_finder(settings.warm_prefix),
         flex=FlexTier(ways.flex_for, time.time, settings.max_wait, say, Random().random) if ways.has_flex else None,
+        deadlines=deadlines,
     )
 
     limits = _view_limits(settings, scheduler, engine, opened)
@@ -334,6 +346,7 @@ def _assemble(
         inputs,
         max_queued(settings.concurrency),
         partial(make_parser, settings, providers_of(settings.endpoints, settings.model)),
+        partial(deadlines.on_read, lines=settings.repeat),
         can_take_back=settings.repeat == 1 and sends is None,
         has_batches=settings.sends_batches,
     )
@@ -348,6 +361,8 @@ def _assemble(
         waiting=Feed(to_send(found=read_ahead.batches(), form=partial(getattr, read_ahead, "form"))),
         returned=None if batch_sends is None else Feed(batch_sends.returned()),
         read_ahead=read_ahead,
+        deadlines=deadlines,
+        forecast=Forecast(deadlines, counters, limits.allowance, deadline_of(settings, time.time()), say),
         engine=engine,
         writer=writer,
         channels=opened.channels,
@@ -449,6 +464,8 @@ def _make_sends(
     opened: _Opened,
     writer: "Writer | OrderedWriter | ResultQueue",
     rules: "AnswerRules | None",
+    *,
+    deadlines: Deadlines,
     stop: Callable[[ExitCode, str], None],
 ) -> "SingleSends | None":
     """Return what looks for answers to earlier requests; None without a store."""
@@ -467,6 +484,7 @@ def _make_sends(
         stop=stop,
         fence=opened.defects.fence,
         checks=None if rules is None else rules.checks,
+        deadlines=deadlines,
     )
 
 
@@ -574,7 +592,15 @@ def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence:
         )
         for index, (endpoint, limits) in enumerate(zip(settings.endpoints, known, strict=True))
     ]
-    scheduler = Scheduler(run_limits, endpoints, ROUTES[settings.route])
+    scheduler = Scheduler(
+        run_limits,
+        endpoints,
+        ROUTES[settings.route],
+        shares=settings.share,
+        deferred_floor=settings.deferred_floor,
+        reserve=settings.reserve,
+        wall_clock=time.time,
+    )
     for endpoint in endpoints:
         if endpoint.name == settings.escalate:
             scheduler.keep_in_reserve(endpoint)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from llmblast.job.batch_parser import Batch
 from llmblast.job.input_reader import Inputs
-from llmblast.models import Request
+from llmblast.models import Request, Terms
 from llmblast.reading import RequestParser, RowForm
 from llmblast.scheduling import Scheduler
 
@@ -29,8 +29,9 @@ LOOK_INTERVAL_S: Final = 0.25
 
 class ReadAhead:
     """`max_queued` bounds the number of lines of each class in the queue. `make_parser` makes the parser of lines that
-    come back. Without `can_take_back`, a line in the queue stays there, since something else waits for its answer.
-    With `has_batches`, deferred lines go by batch, as far as a batch API takes them.
+    come back. `on_read` is called for each line that is read. Without `can_take_back`, a line in the queue stays there,
+    since something else waits for its answer. With `has_batches`, deferred lines go by batch, as far as a batch API
+    takes them.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class ReadAhead:
         inputs: Inputs,
         max_queued: int,
         make_parser: Callable[[], RequestParser],
+        on_read: Callable[[Terms], None],
         *,
         can_take_back: bool = True,
         has_batches: bool = False,
@@ -47,6 +49,7 @@ class ReadAhead:
         self._inputs = inputs
         self._max_queued = max_queued
         self._make_parser = make_parser
+        self._on_read = on_read
         self._can_take_back = can_take_back
         self._has_batches = has_batches
         self._lines: WaitingLines | None = None
@@ -79,6 +82,7 @@ class ReadAhead:
             self._scheduler.queue,
             places,
             self._max_queued,
+            self._on_read,
             can_take_back=self._can_take_back,
             has_batches=self._has_batches,
         )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError, UsageError
+from llmblast.job.batch_parser import Batch
 from llmblast.job.closing_words import say_all_taken, say_finished, say_missing_keys
 from llmblast.job.input_reader import InputReader
 from llmblast.job.key_refresh import refresh_regularly
@@ -61,6 +62,7 @@ class Job:
         self._output_error: OutputFailedError | None = None
         self._is_written = False
         self._abort_asked = asyncio.Event()
+        self._has_deadline = settings.by is not None or settings.deadline is not None
 
     async def run(self) -> Ending:
         """Run until every line has its outcome or the run is stopped, then close the outputs."""
@@ -151,13 +153,18 @@ class Job:
         others = [self._pipeline.waiting, *([] if self._pipeline.returned is None else [self._pipeline.returned])]
         waiting = [asyncio.create_task(self._feed_from(feed)) for feed in others]
         try:
-            await asyncio.gather(*[self._feed_from(feed) for feed in self._pipeline.feeds])
+            deferred = [self._feed_from(feed) for feed in self._pipeline.feeds if feed.is_deferred]
+            await asyncio.gather(self._feed_immediate(), *deferred)
             self._pipeline.read_ahead.end_inputs()
             await asyncio.gather(*waiting)
         finally:
             for task in waiting:
                 task.cancel()
             await asyncio.wait(waiting)
+
+    async def _feed_immediate(self) -> None:
+        await asyncio.gather(*[self._feed_from(feed) for feed in self._pipeline.feeds if not feed.is_deferred])
+        self._pipeline.engine.end_immediate()
 
     async def _feed_from(self, feed: Feed) -> None:
         engine = self._pipeline.engine
@@ -171,6 +178,7 @@ class Job:
                 engine.dispatch_ready()
                 await asyncio.sleep(0)  # what was admitted leaves now, not after some thousand lines
                 if feed.reader is not None:
+                    self._count_deadlines(feed.reader, batch)
                     await self._hold_back(feed.reader, is_deferred=feed.is_deferred)
         except PromptsError as error:
             self._prompts_error = error.error
@@ -185,6 +193,14 @@ class Job:
             engine.stop(error.exit_code, str(error))
         except Exception as error:  # noqa: BLE001 -- the engine reports it
             engine.fail_internal(error)
+
+    def _count_deadlines(self, reader: InputReader, batch: Batch) -> None:
+        """Count the deadlines of lines that were read; read-ahead counts those that it is asked for."""
+        if self._pipeline.read_ahead.is_open or not (self._has_deadline or reader.has_other_terms):
+            return
+        for item in batch:
+            if isinstance(item, Request):
+                self._pipeline.deadlines.on_read(item.terms)
 
     async def _hold_back(self, reader: InputReader, *, is_deferred: bool) -> None:
         """Let a reader wait for room in the queue, or write what waits on disk."""
@@ -226,6 +242,16 @@ class Job:
                     channel.close_idle()
             self.refresh_counters()
             pipeline.engine.check_waits()
+            with self._fence.around("the forecast of deadlines"):
+                pipeline.forecast.look()
+            if self._has_read_immediate():
+                pipeline.engine.end_immediate()
+
+    def _has_read_immediate(self) -> bool:
+        """Return whether no more immediate lines are expected."""
+        readers = (feed.reader for feed in self._pipeline.feeds if not feed.is_deferred)
+        have_ended = all(reader is None or reader.has_ended for reader in readers)
+        return have_ended and not self._pipeline.read_ahead.has_immediate
 
     async def _follow_writer(self) -> None:
         """Go on sending when the writer has room again, and stop the run when an output has failed."""

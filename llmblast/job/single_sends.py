@@ -23,6 +23,7 @@ from llmblast.fence import Fence
 from llmblast.hiding import hide_user
 from llmblast.job.back_pressure import Sink
 from llmblast.job.batch_parser import Batch
+from llmblast.job.deadlines import Deadlines
 from llmblast.models import Answer, Failure, Line, Outcome, Provider, Reply, Request, Success
 from llmblast.providers import is_filtered, is_flagged, providers_of
 from llmblast.sending import rendering_for
@@ -83,6 +84,7 @@ class SingleSends:
         stop: Callable[[ExitCode, str], None],
         fence: Fence,
         checks: AnswerChecks | None = None,
+        deadlines: Deadlines | None = None,
     ) -> None:
         self._keys = keys
         self._store = store
@@ -93,6 +95,7 @@ class SingleSends:
         self._stop = stop
         self._fence = fence
         self._checks = checks
+        self._deadlines = deadlines
         self._in_flight: dict[bytes, list[Request]] = {}
         """The lines that wait for each request under way, by its first key."""
         self._waiting = self._waiting_bytes = 0
@@ -270,6 +273,8 @@ class SingleSends:
         counters = self._counters
         counters.succeeded += 1
         counters.cached += 1
+        if self._deadlines is not None:
+            self._deadlines.on_end(request.terms, is_answered=True)
         if answer.finish_reason != "stop" and is_flagged(answer.finish_reason):
             counters.flagged += 1
 
@@ -277,6 +282,8 @@ class SingleSends:
         """Record the failure for a line that waited. Whether too many have failed is asked after the first one's."""
         self._sink.put(replace(failure, line=request, attempts=0, maybe_billed=0, body=b""))
         self._counters.failed += 1
+        if self._deadlines is not None:
+            self._deadlines.on_end(request.terms, is_answered=False)
         try:
             self._counters.count_error(failure.code, request.number, failure.error)
         except Exception as error:  # noqa: BLE001 -- advice

@@ -84,9 +84,7 @@ def check_deferred(settings: Settings) -> None:
     if not settings.deferred:
         return
     if settings.ordered:
-        raise UsageError(
-            "--ordered: two inputs that are read at the same time have no order: leave out --deferred or it"
-        )
+        raise UsageError("--ordered: two inputs that are read at the same time have no order: leave one of them out")
     if STDIN in settings.input and STDIN in settings.deferred:
         raise UsageError("standard input is named twice: it can be read only once: name INPUT, or another --deferred")
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from llmblast.job.back_pressure import MAX_HELD_BYTES, MAX_QUEUED_BYTES
 from llmblast.job.batch_parser import MAX_BATCH_LINES, Batch, BatchParser
-from llmblast.models import Failure, Line, Request
+from llmblast.models import Failure, Line, Request, Terms
 from llmblast.reading import RequestParser, RowForm
 from llmblast.reading.backlog import LAST, Backlog, Part, WaitingLine
 from llmblast.scheduling import RequestQueue
@@ -70,8 +70,9 @@ class Places:
 
 
 class WaitingLines:
-    """`max_queued` bounds the number of lines of each class in the queue. Without `can_take_back`, a line in it stays
-    there, since something else waits for its answer. With `has_batches`, deferred lines are not kept from the parser.
+    """`max_queued` bounds the number of lines of each class in the queue. `on_read` is called for each line that is
+    read. Without `can_take_back`, a line in the queue stays there, since something else waits for its answer. With
+    `has_batches`, deferred lines are not kept from the parser.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class WaitingLines:
         queue: RequestQueue,
         places: Places,
         max_queued: int,
+        on_read: Callable[[Terms], None],
         *,
         can_take_back: bool = True,
         has_batches: bool = False,
@@ -88,6 +90,7 @@ class WaitingLines:
         self.places = places
         self._queue = queue
         self._max_queued = max_queued
+        self._on_read = on_read
         self._can_take_back = can_take_back
         self._has_batches = has_batches
         self._clock = clock
@@ -100,6 +103,8 @@ class WaitingLines:
         """Parts of which lines were read since the last `write`."""
         self._touched: set[Part] = set()
         """Parts of which lines were sent or written since they were looked at."""
+        self._in_use: tuple[set[Part], set[Part]] = (set(), set())
+        """Immediate and deferred parts that have lines, on disk or in the queue."""
         self._sends_until_look = 0
         self._next_look = 0
 
@@ -121,11 +126,13 @@ class WaitingLines:
         terms = reader.parser.read_terms(text)
         if terms is None:
             return False
+        self._on_read(terms)
         if not self._to_write:
             self._began_s = self._clock()
         part = self._backlog.part_of(terms)
         line = WaitingLine(self.places.number_of(reader.file), number, key, text, terms)
         self._grown.add(part)
+        self._in_use[part.is_deferred].add(part)
         if line.order < part.first and (self._can_take_back or not self._is_over(part)):
             return False
         if self._has_batches and terms.is_deferred:
@@ -158,11 +165,15 @@ class WaitingLines:
 
     def parts_to_look_at(self) -> Iterable[Part]:
         """Return the parts with lines on disk that may have room in the queue, immediate ones first."""
-        waiting = [part for part in self._backlog.parts.values() if part]
-        first = self._next_look % max(len(waiting), 1)
+        in_use = [part for parts in self._in_use for part in parts]
+        first = self._next_look % max(len(in_use), 1)
         self._next_look = first + MAX_LOOKS
-        parts = {part for part in self._touched if part}.union(islice(waiting, first, first + MAX_LOOKS))
+        some = self._touched.union(islice(in_use, first, first + MAX_LOOKS))
         self._touched.clear()
+        for part in some:
+            if not part and not self._waiting_of(part):
+                self._in_use[part.is_deferred].discard(part)
+        parts = [part for part in some if part]
         self._sends_until_look = min((self._size_of(part) for part in parts), default=self._max_queued) // 4
         return sorted(parts, key=lambda part: part.is_deferred)
 
@@ -171,7 +182,7 @@ class WaitingLines:
         missing = self._missing(part) if part and self._queue.held_bytes < MAX_HELD_BYTES else 0
         if not missing:
             return ()
-        answered_s = self._clock() + self._queue.answered_after_s
+        answered_s = self._queue.lateness.answered_s(self._clock())
         lines = self._backlog.take(part, answered_s, min(missing, MAX_BATCH_LINES))
         for line in lines:
             if part.is_deferred and line.terms.deadline_s < inf:
@@ -223,9 +234,9 @@ class WaitingLines:
 
     def _size_of(self, part: Part) -> int:
         """Return how many lines of a part the queue should hold: its share of the number and the bytes of its class."""
-        parts = max(self._backlog.parts_of(part.is_deferred), 1)
-        count, size_bytes = self._queue.size_of(part.is_deferred)
-        in_bytes = MAX_QUEUED_BYTES * count / size_bytes / parts if size_bytes else inf
+        parts = max(len(self._in_use[part.is_deferred]), 1)
+        size_bytes = self._queue.size_bytes
+        in_bytes = MAX_QUEUED_BYTES * len(self._queue) / size_bytes / parts if size_bytes else inf
         return max(int(min(max(self._max_queued / parts, MIN_PART), in_bytes)), 1)
 
 

@@ -85,7 +85,7 @@ def show_all(call: BatchCall) -> ScriptedReply:
     """`GET /v1/messages/batches`: list them, newest first."""
     batches = call.store.listed(API)
     before = call.query.get("before_id")
-    limit = call.limit("limit", 20, 1000)
+    limit = call.number("limit", 20, 1, 1000)
     page, has_more = page_of(batches, limit, call.query.get("after_id"), before)
     return json_reply(
         {
@@ -140,7 +140,7 @@ def _lines(call: BatchCall, batch: Batch) -> Iterator[bytes]:
                 raise BadRequestError(f"requests.{number - 1}.custom_id: '{line.custom_id}' is not unique")
             seen.add(line.custom_id)
             yield orjson.dumps(item)
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:  # TypeError: half a pair of surrogates
         raise BadRequestError(f"We could not parse the JSON body of your request: {error}.") from None
 
 

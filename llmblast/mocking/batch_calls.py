@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import Enum, auto
 from typing import Any, Protocol, TypeVar
 
 import orjson
@@ -11,6 +12,14 @@ from llmblast.mocking.batch_store import Batch, BatchStore
 from llmblast.mocking.error_replies import BadRequestError, error_body, invalid_type
 from llmblast.mocking.replies import ScriptedReply
 from llmblast.mocking.stored_files import StoredFile
+
+
+class _Identified(Protocol):
+    @property
+    def identity(self) -> str: ...
+
+
+T = TypeVar("T", bound=_Identified)
 
 
 @dataclass(slots=True, eq=False)
@@ -41,12 +50,18 @@ class BatchCall:
             raise invalid_type("body", "an object", asked)
         return asked
 
-    def limit(self, name: str, default: int, most: int) -> int:
-        """Return the size of a page that the query asks for. Raises BadRequestError."""
+    def number(self, name: str, default: int, low: int, high: int) -> int:
+        """Return a number of the query, such as the size of a page. Raises BadRequestError."""
         text = self.query.get(name, str(default))
-        if not text.isdecimal() or not 0 < int(text) <= most:
-            raise BadRequestError(f"Invalid '{name}': write a number from 1 to {most}.", name, "invalid_value")
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise BadRequestError(f"Invalid '{name}': write a number from {low} to {high}.", name, "invalid_value")
         return int(text)
+
+    def numbered_page(self, objects: Sequence[T], most: int) -> Sequence[T]:
+        """Return the page of a list that the query asks for by a number, from 0. Raises BadRequestError."""
+        size = self.number("page_size", 100, 1, most)
+        first = self.number("page", 0, 0, len(objects)) * size
+        return objects[first : first + size]
 
     def batch(self, api: str) -> Batch:
         """Return the batch that the path names. Raises BadRequestError."""
@@ -63,14 +78,15 @@ class BatchCall:
         return found
 
 
-class Reading:
+class Reading(Enum):
     """Ways to read the body of a request."""
 
-    WHOLE = "whole"
-    FORM = "form"
+    WHOLE = auto()
+    """Into memory, within the limit for all requests."""
+    FORM = auto()
     """A form in parts, of which the one with the name `file` is stored."""
-    CONTENT = "content"
-    """The whole body is stored."""
+    CONTENT = auto()
+    """Stored as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +97,7 @@ class Route:
     method: str
     pattern: str
     handle: Callable[[BatchCall], ScriptedReply]
-    reading: str = Reading.WHOLE
+    reading: Reading = Reading.WHOLE
     is_open: bool = False
     """Nobody needs a key."""
 
@@ -109,14 +125,6 @@ def conflict(message: str) -> ScriptedReply:
 def moment(epoch_s: float) -> str:
     """Return a time as RFC 3339 has it."""
     return datetime.fromtimestamp(epoch_s, UTC).isoformat().replace("+00:00", "Z")
-
-
-class _Identified(Protocol):
-    @property
-    def identity(self) -> str: ...
-
-
-T = TypeVar("T", bound=_Identified)
 
 
 def page_of(objects: Sequence[T], limit: int, after: str | None, before: str | None = None) -> tuple[Sequence[T], bool]:

@@ -152,9 +152,9 @@ class BatchStore:
         wall_clock: Callable[[], float],
     ) -> None:
         self.files: dict[str, StoredFile] = {}
-        self._settings = settings
         self.uploads: dict[str, StoredFile] = {}
         """Files whose content has not come as a whole."""
+        self._settings = settings
         self._answer = answer
         self._record = record
         self._wall_clock = wall_clock
@@ -264,6 +264,8 @@ class BatchStore:
         seen: set[str] = set()
         for start in batch.source.line_starts():
             batch.starts.append(start)
+            if batch.total > batch.form.max_lines:
+                break
             if len(batch.problems) < MAX_PROBLEMS:
                 batch.problems += self._problems_of(batch, batch.source.line_at(start), seen)
             if batch.total % _SLICE_LINES == 0:
@@ -286,7 +288,7 @@ class BatchStore:
         if not batch.total:
             yield Problem("empty_file", "The input file has no request.")
         if batch.total > batch.form.max_lines:
-            message = f"The input file has {batch.total} requests; {batch.form.max_lines} are allowed."
+            message = f"The input file has more than {batch.form.max_lines} requests."
             yield Problem("too_many_tasks", message)
         if self.exceeds_queue(0, batch.form.api):
             limit = self._settings.batch_queue
@@ -374,7 +376,7 @@ class BatchStore:
         self._enter(batch, phase)
 
     async def _pause(self, batch: Batch, seconds: float) -> None:
-        """Wait, or until somebody cancels the batch."""
+        """Wait, or until a client cancels the batch."""
         if not seconds:
             await asyncio.sleep(0)
             return

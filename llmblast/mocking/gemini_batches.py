@@ -122,7 +122,7 @@ def create(call: BatchCall) -> ScriptedReply:
 
 def show_all(call: BatchCall) -> ScriptedReply:
     """`GET /v1beta/batches`: list them, newest first, without results."""
-    limit = call.limit("pageSize", 50, 100)
+    limit = call.number("pageSize", 50, 1, 100)
     page, has_more = page_of(call.store.listed(GEMINI), limit, call.query.get("pageToken"))
     more: Mapping[str, object] = {"nextPageToken": page[-1].identity} if has_more else {}
     return json_reply({"operations": [_described(batch) for batch in page], **more})

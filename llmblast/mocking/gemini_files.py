@@ -59,7 +59,7 @@ def continue_upload(call: BatchCall) -> ScriptedReply:
 def show_all(call: BatchCall) -> ScriptedReply:
     """`GET /v1beta/files`."""
     files = [file for file in call.store.files.values() if file.identity.startswith("files/")]
-    page, has_more = page_of(files[::-1], call.limit("pageSize", 10, 100), call.query.get("pageToken"))
+    page, has_more = page_of(files[::-1], call.number("pageSize", 10, 1, 100), call.query.get("pageToken"))
     more: Mapping[str, object] = {"nextPageToken": page[-1].identity} if has_more else {}
     return json_reply({"files": [_described(call, file) for file in page], **more})
 

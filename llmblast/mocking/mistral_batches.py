@@ -109,10 +109,9 @@ def create(call: BatchCall) -> ScriptedReply:
 
 def show_all(call: BatchCall) -> ScriptedReply:
     """`GET /v1/batch/jobs`: list them by pages from 0, newest first."""
-    jobs = [batch for batch in call.store.listed(API) if _is_asked_for(call.query, batch)]
-    size = call.limit("page_size", 100, 1000)
-    first = int(call.query.get("page", "0")) * size
-    page = [_described(batch) for batch in jobs[first : first + size]]
+    wanted = _metadata_of(call.query)
+    jobs = [batch for batch in call.store.listed(API) if _is_asked_for(call.query, wanted, batch)]
+    page = [_described(batch) for batch in call.numbered_page(jobs, 1000)]
     return json_reply({"object": "list", "data": page, "total": len(jobs)})
 
 
@@ -150,9 +149,19 @@ def _inline(call: BatchCall, asked: Mapping[str, Any]) -> StoredFile:
     return source
 
 
-def _is_asked_for(query: Mapping[str, str], batch: Batch) -> bool:
-    """Return whether a job passes the filters; `metadata` is an object in JSON, of which it has all members."""
-    wanted = orjson.loads(query.get("metadata", "{}"))
+def _metadata_of(query: Mapping[str, str]) -> Mapping[str, object]:
+    """Return the object that the filter `metadata` has in JSON."""
+    try:
+        wanted = orjson.loads(query.get("metadata", "{}"))
+    except orjson.JSONDecodeError:
+        wanted = None
+    if not isinstance(wanted, dict):
+        raise BadRequestError("metadata: Input should be an object in JSON", "metadata", "invalid_value", status=422)
+    return wanted
+
+
+def _is_asked_for(query: Mapping[str, str], wanted: Mapping[str, object], batch: Batch) -> bool:
+    """Return whether a job passes the filters, and has all of the wanted metadata."""
     told = batch.metadata or {}
     return (
         query.get("model") in (None, batch.model)

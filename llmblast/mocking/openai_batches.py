@@ -136,7 +136,7 @@ def create(form: OpenAILines, call: BatchCall) -> ScriptedReply:
 
 def show_all(form: OpenAILines, call: BatchCall) -> ScriptedReply:
     """`GET /batches`: list them, newest first."""
-    limit = call.limit("limit", 20, 100)
+    limit = call.number("limit", 20, 1, 100)
     page, has_more = page_of(call.store.listed(form.api), limit, call.query.get("after"))
     return json_reply(
         {

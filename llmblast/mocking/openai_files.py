@@ -88,10 +88,9 @@ def download(call: BatchCall) -> ScriptedReply:
 
 def _page(call: BatchCall, files: list[StoredFile]) -> tuple[Sequence[StoredFile], bool]:
     if "page" in call.query or "page_size" in call.query:
-        size = call.limit("page_size", 100, 100)
-        first = int(call.query.get("page", "0")) * size
-        return files[first : first + size], len(files) > first + size
-    return page_of(files, call.limit("limit", _MAX_PAGE, _MAX_PAGE), call.query.get("after"))
+        page = call.numbered_page(files, 100)
+        return page, bool(page) and page[-1] is not files[-1]
+    return page_of(files, call.number("limit", _MAX_PAGE, 1, _MAX_PAGE), call.query.get("after"))
 
 
 def _described(call: BatchCall, file: StoredFile) -> dict[str, object]:

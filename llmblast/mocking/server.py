@@ -223,7 +223,7 @@ class MockServer:
         try:
             await expect_body(request)
             found = find_call(incoming)
-            if found is not None and found.route.reading != Reading.WHOLE:
+            if found is not None and found.route.reading is not Reading.WHOLE:
                 return await self._decide_when_stored(request, incoming, found)
             incoming.body = await request.read()
         except web.HTTPRequestEntityTooLarge:

@@ -15,12 +15,12 @@ NewFile = Callable[[str, str], StoredFile]
 
 
 class TooLargeError(Exception):
-    """The body exceeds MAX_UPLOAD_BYTES."""
+    """The body exceeds MAX_UPLOAD_BYTES, or a field of a form is long."""
 
 
-async def receive(request: web.BaseRequest, reading: str, new_file: NewFile) -> Upload:
+async def receive(request: web.BaseRequest, reading: Reading, new_file: NewFile) -> Upload:
     """Store the body of a request. Raises TooLargeError, ValueError for a form that is none, and ConnectionError."""
-    if reading == Reading.FORM:
+    if reading is Reading.FORM:
         return await _receive_form(request, new_file)
     file = new_file("body", "")
     async for block in request.content.iter_any():
@@ -40,9 +40,17 @@ async def _receive_form(request: web.BaseRequest, new_file: NewFile) -> Upload:
             while block := await part.read_chunk():
                 _append(file, block)
         elif part.name:
-            fields[part.name] = (await part.read_chunk(_MAX_FIELD_BYTES)).decode("utf-8", "replace")
-            await part.release()
+            fields[part.name] = (await _read_field(part)).decode("utf-8", "replace")
     return Upload(file, fields)
+
+
+async def _read_field(part: BodyPartReader) -> bytes:
+    text = b""
+    while block := await part.read_chunk():
+        text += block
+        if len(text) > _MAX_FIELD_BYTES:
+            raise TooLargeError
+    return text
 
 
 def _append(file: StoredFile, block: bytes) -> None:

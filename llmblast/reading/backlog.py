@@ -137,7 +137,7 @@ class Backlog:
         taken: list[WaitingLine] = []
         for priority in sorted(part.counts, reverse=True):
             for deadlines in _in_order(answered_s):
-                if len(taken) < count:
+                if len(taken) < count and priority in part.counts:
                     taken += self._take(part, priority, deadlines, count - len(taken))
         part.first = self._first_of(part, answered_s)
         return taken

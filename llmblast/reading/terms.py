@@ -94,7 +94,7 @@ class LineTerms:
                 return parse_moment(deadline, self._now_s)
             return moment_after(deadline, self._now_s)
         except UnitError:
-            raise _bad(DEADLINE, f"is no time: {HOW_TO}") from None
+            raise _bad(DEADLINE, f"is not a time: {HOW_TO}") from None
 
 
 def _checked_priority(value: object) -> str | int | None:
@@ -112,7 +112,7 @@ def _checked_deadline(value: object) -> str | float | None:
         return None
     if type(value) is str or type(value) is int or type(value) is float:
         return value
-    raise _bad(DEADLINE, f"is no time: {HOW_TO}")
+    raise _bad(DEADLINE, f"is not a time: {HOW_TO}")
 
 
 def _checked_tenant(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from llmblast.scheduling.adaptive_concurrency import SHORTEST_SERVICE_S, AdaptiveConcurrency
 from llmblast.scheduling.breakers import Breaker
+from llmblast.scheduling.deadline_book import DeadlineBook
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.even_rate import EvenRate
 from llmblast.scheduling.learned_limits import KnownLimits
@@ -27,6 +28,7 @@ __all__ = [
     "AdaptiveConcurrency",
     "Breaker",
     "Concurrency",
+    "DeadlineBook",
     "Endpoint",
     "EvenRate",
     "Finding",

@@ -57,12 +57,13 @@ class DeadlineBook:
         can wait. `answered_s` is when a line that is sent now has its answer; what is later than that is not urgent.
         """
         urgent_s, ahead = -inf, 0
-        for begin_s, end_s, count in sorted(self._steps()):
+        for begin_s, end_s, count in sorted(self.steps()):
             if end_s > answered_s:
                 ahead += count
                 if answered_s + ahead / per_second * SAFETY >= begin_s:
                     urgent_s = max(urgent_s, end_s)
         return urgent_s
 
-    def _steps(self) -> list[tuple[float, float, int]]:
+    def steps(self) -> list[tuple[float, float, int]]:
+        """Return the begin and the end of each step, with the number of deadlines between them."""
         return [(number * 2.0**bits, (number + 1) * 2.0**bits, count) for (bits, number), count in self._counts.items()]

@@ -4,7 +4,7 @@ deadline comes near at the present rate.
 All of it is looked at a few times a second, and only while the queue holds more than plain lines.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
 from typing import Final
 
@@ -24,9 +24,7 @@ RATE_GAIN: Final = 0.3
 class Deferral:
     """Call `look` when `next_look_s` has come, before the queue is asked."""
 
-    def __init__(
-        self, queue: RequestQueue, run_limits: LimitSet, reserve: SlotReserve, wall_clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, queue: RequestQueue, run_limits: LimitSet, reserve: SlotReserve) -> None:
         self.answer_time = AnswerTime()
         self.next_look_s = -inf
         self.expects_immediate = True
@@ -34,7 +32,6 @@ class Deferral:
         self._queue = queue
         self._run_limits = run_limits
         self._reserve = reserve
-        self._wall_clock = wall_clock
         self._arrivals = ImmediateArrivals()
         self._per_second = 0.0
         self._immediate_per_second = 0.0
@@ -57,10 +54,10 @@ class Deferral:
     def _look_at_deadlines(self, endpoints: Sequence[Endpoint], now: float) -> None:
         """Tell the queue which lines are late by now, and which are urgent."""
         queue, usual_max_s = self._queue, self.answer_time.usual_max_s
-        queue.expect_answers(now, self.answer_time.average_s, usual_max_s)
+        queue.lateness.expect(now, self.answer_time.average_s, usual_max_s)
         if queue.deadlines:
             per_second = self._rate_for_deferred(endpoints)
-            before_s = queue.deadlines.urgent_before_s(self._wall_clock() + usual_max_s, per_second)
+            before_s = queue.deadlines.urgent_before_s(queue.lateness.wall_s() + usual_max_s, per_second)
             queue.promote(before_s, 1 + int(min(per_second * LOOK_INTERVAL_S, 1e6)), now)
 
     def spare_endpoints(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
@@ -79,10 +76,10 @@ class Deferral:
             return
         if passed_s < inf:
             gain = RATE_GAIN if self._per_second else 1.0
-            self._per_second += gain * ((queue.sent - sent) / passed_s - self._per_second)
-            immediate = (queue.immediate_sent - immediate_sent) / passed_s
+            self._per_second += gain * ((queue.flow.sent - sent) / passed_s - self._per_second)
+            immediate = (queue.flow.immediate_sent - immediate_sent) / passed_s
             self._immediate_per_second += gain * (immediate - self._immediate_per_second)
-        self._counted = queue.sent, queue.immediate_sent, now
+        self._counted = queue.flow.sent, queue.flow.immediate_sent, now
 
     def _rate_for_deferred(self, endpoints: Sequence[Endpoint]) -> float:
         """Return the sends per second that promoted lines get: what immediate ones leave, or every second send."""
@@ -91,7 +88,7 @@ class Deferral:
         return max(self._per_second - self._immediate_per_second, self._per_second / 2)
 
     def _learn_reserve(self, endpoints: Sequence[Endpoint], now: float) -> None:
-        self._arrivals.record(self._queue.added, now)
+        self._arrivals.record(self._queue.flow.immediate_added, now)
         slots, average_s = slots_of(self._run_limits, endpoints), self.answer_time.average_s
         self._reserve.learn(
             self._arrivals.per_second(now),

@@ -75,9 +75,8 @@ class Scheduler:
         self._route = route
         self._slots = run_limits.concurrency
         self._wait = HeadWait()
-        self._paced_until_s = -math.inf
         self._has_trouble = False
-        self._deferral = Deferral(self.queue, run_limits, SlotReserve(reserve), wall_clock)
+        self._deferral = Deferral(self.queue, run_limits, SlotReserve(reserve))
 
     def __repr__(self) -> str:
         return f"Scheduler({len(self.queue)} queued, {self.in_flight} in flight, {self._wait})"
@@ -91,7 +90,7 @@ class Scheduler:
         """Return the request whose turn it is and its endpoint, with all limits paid; None where nothing may go at
         `now`.
         """
-        if now < self._paced_until_s:
+        if now < self._wait.paced_until_s:
             return None
         if self._has_trouble or not self.queue.is_plain:
             self._look(now)
@@ -104,7 +103,7 @@ class Scheduler:
             if not self.run_limits.is_ready(tokens, now):
                 self._wait_for(*self.run_limits.last_ready(tokens, now), now)
                 return None
-            if self.queue.is_spare and self._waits_for_spare_slot(attempt, now):
+            if not self.queue.is_plain and self._waits_for_spare_slot(attempt, now):
                 return None
             endpoint = self._find_endpoint(attempt, tokens, now)
             if endpoint is not None:
@@ -199,7 +198,7 @@ class Scheduler:
         behind_s = endpoint.delay.add(attempt.sent_s, attempt.schedule_delay_s, left_s) if is_fresh else 0.0
         endpoint.limits.record_late_departure(attempt.sent_s, left_s, behind_s)
         self.run_limits.record_late_departure(attempt.sent_s, left_s, behind_s)
-        self._paced_until_s = -math.inf
+        self._wait.paced_until_s = -math.inf
 
     @property
     def is_even(self) -> bool:
@@ -218,7 +217,7 @@ class Scheduler:
     def wait_for_output(self, now: float) -> None:
         """Count the present wait for the output files, not for a limit."""
         if self.queue and self._wait.holder is not self._wait.output:
-            self._paced_until_s = -math.inf
+            self._wait.paced_until_s = -math.inf
             self._wait.hold(self._wait.output, now)
 
     def end_immediate(self) -> None:
@@ -309,7 +308,7 @@ class Scheduler:
     def _find_endpoint(self, attempt: Attempt, tokens: Tokens, now: float) -> Endpoint | None:
         request = attempt.request
         is_plain = not (attempt.refused_by or request.closed_to) and request.model is None
-        usable = self.enabled if is_plain and not self.queue.is_spare else self._candidates(attempt)
+        usable = self.enabled if is_plain and self.queue.is_plain else self._candidates(attempt)
         if len(usable) == 1:
             (endpoint,) = usable
             return endpoint if _is_ready(endpoint, attempt, tokens, now) else None
@@ -331,7 +330,7 @@ class Scheduler:
         """Return whether a deferred line has to wait until more slots are free than the reserve. An immediate one that
         arrives meanwhile is the head at once.
         """
-        if not self._deferral.keeps_slots:
+        if not (self.queue.is_spare and self._deferral.keeps_slots):
             return False
         usable = self.usable_for(attempt)
         if not usable or self._deferral.spare_endpoints(usable):
@@ -384,7 +383,7 @@ class Scheduler:
         forward.
         """
         if isinstance(limit, EvenRate | RequestRate) and len(self.enabled) == 1 and not self.reserve:
-            self._paced_until_s = at
+            self._wait.paced_until_s = at
             self._hold(limit, at, now)
         else:
             self._hold(limit, self._until_another_head(at, now), now)

@@ -128,6 +128,8 @@ class Counters:
     """Lines in these, and"""
     batch_lines_done: int = 0
     """how many of them the providers have worked off."""
+    late: int = 0
+    """Answers that came after the deadline of their line."""
     repeats: int = 0
     """Requests that `--repeat` has added to those of the lines that were read."""
     flagged: int = 0

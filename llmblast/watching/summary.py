@@ -89,6 +89,7 @@ class Summary:
                 "cached": counters.cached,
                 "batched": counters.batched,
                 "in_batches": counters.batch_lines,
+                "late": counters.late,
                 "flagged": counters.flagged,
                 "failed": counters.failed,
                 "malformed": counters.malformed,
@@ -180,6 +181,8 @@ class Summary:
         ]
         how = f" ({', '.join(ways)})" if ways else ""
         facts.append(f"{count(counters.succeeded)} answered{how}")
+        if counters.late:
+            facts.append(f"{count(counters.late)} of them late")
         malformed = f" ({_plural(counters.malformed, 'bad line', 'bad lines')})" if counters.malformed else ""
         facts.append(f"{count(counters.failed)} failed{malformed}")
         return facts + self._pending_facts()

@@ -124,6 +124,11 @@ class TimeLeft:
         return pause_s + waiting_s + self._last_s(max(in_flight, 1), per_s, 0.0)
 
     @property
+    def lines_per_s(self) -> float | None:
+        """Return the present speed; None while it is unknown."""
+        return self._lines_per_s()[0]
+
+    @property
     def _finished(self) -> int:
         return self._counters.succeeded + self._counters.failed
 

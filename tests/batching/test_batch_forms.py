@@ -194,6 +194,17 @@ def test_a_result_of_gemini_is_a_reply(line: object, status: int | None, body: o
     assert_same(gemini.read_result(orjson.dumps(line)), status, body)
 
 
+@pytest.mark.parametrize(("has_expired", "status"), [(True, None), (False, 504)])
+def test_a_deadline_is_that_of_the_batch_where_it_has_expired(has_expired: bool, status: int | None) -> None:
+    """Else that of the request, which was tried."""
+    line = orjson.dumps({"key": "m-1", "error": {"code": 4, "message": "late"}})
+
+    read = gemini.read_result(line, has_expired=has_expired)
+
+    assert read is not None
+    assert (None if isinstance(read.reply, Unfinished) else read.reply.status) == status
+
+
 def assert_same(read: BatchResult | None, status: int | None, body: object) -> None:
     assert read is not None
     assert read.custom_id == "m-1"
@@ -325,8 +336,9 @@ async def test_a_batch_counts_as_not_started_once_its_start_is_old(misses: int, 
 
 async def test_a_start_in_the_future_waits_from_now_on() -> None:
     """The clock was set back since then."""
-    listing = Listing(3)
+    listing = Listing(1000)
 
     finding = await look_for(listing, BATCH, 9e9, 9e9, sleep=listing.sleep, wall_clock=listing.clock)
 
-    assert isinstance(finding, Found)
+    assert isinstance(finding, NotFound)
+    assert LISTING_LAG_S <= listing.now_s - 1000.0 < 2 * LISTING_LAG_S

@@ -1,6 +1,7 @@
 """The HTTP client of batch APIs, against servers that refuse, break off and send too much."""
 
 import asyncio
+import gc
 import time
 import tracemalloc
 from base64 import b64encode
@@ -226,6 +227,18 @@ async def test_a_start_that_cannot_connect_has_not_begun(unused_tcp_port: int) -
         await client.close()
 
 
+async def test_a_file_is_closed_where_nobody_takes_it(tmp_path: Path, unused_tcp_port: int) -> None:
+    """An open file left behind is a warning, which fails this test."""
+    file = tmp_path / "lines.jsonl"
+    file.write_bytes(b"{}\n")
+    client = OpenAIBatches(access_to(f"http://127.0.0.1:{unused_tcp_port}"), sleep=Sleeps())
+
+    with pytest.raises(Unreachable, match="cannot upload a batch file"):
+        await client.upload(replace(BATCH, file=file))
+    await client.close()
+    gc.collect()
+
+
 async def test_a_proxy_that_refuses_has_not_passed_on_the_start() -> None:
     """A CONNECT that fails is before the request."""
 
@@ -322,7 +335,7 @@ ENDED = BatchStatus("b1", BatchState.ENDED, result_files=("out",))
 
 
 async def test_a_broken_download_begins_anew() -> None:
-    """Each result comes once."""
+    """Each result comes once, however often it breaks on the way."""
     tries = 0
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -330,10 +343,10 @@ async def test_a_broken_download_begins_anew() -> None:
         tries += 1
         response = web.StreamResponse(headers={"Content-Length": str(sum(len(result_line(n)) for n in range(50)))})
         await response.prepare(request)
-        for number in range(50 if tries == 3 else 20 * tries):
+        for number in range(min(5 * tries, 50)):
             await response.write(result_line(number))
         assert request.transport is not None
-        if tries < 3:
+        if tries < 10:
             request.transport.close()
         return response
 
@@ -341,7 +354,7 @@ async def test_a_broken_download_begins_anew() -> None:
         results = [result.custom_id async for result in client.results(ENDED)]
 
     assert results == [f"m1-{number}" for number in range(50)]
-    assert tries == 3
+    assert tries == 10 > MAX_TRIES
 
 
 async def test_a_download_that_never_ends_well_is_given_up() -> None:
@@ -363,6 +376,17 @@ async def test_a_download_that_never_ends_well_is_given_up() -> None:
             [result async for result in client.results(ENDED)]
 
     assert tries == MAX_TRIES
+
+
+async def test_a_download_that_is_refused_for_now_is_tried_again() -> None:
+    """After the wait that the reply names."""
+    answer, paths = in_turn((429, {}), (200, result_line(1)), headers={"Retry-After": "7"})
+    sleeps = Sleeps()
+
+    async with opened(answer, sleeps) as client:
+        results = [result.custom_id async for result in client.results(ENDED)]
+
+    assert (results, sleeps.pauses, len(paths)) == (["m1-1"], [7.0], 2)
 
 
 async def test_results_that_are_deleted_are_gone() -> None:

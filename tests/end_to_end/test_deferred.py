@@ -11,7 +11,7 @@ import pytest
 
 import llmblast as package
 from tests.conftest import RunLlmblast, StartMock, records, write_prompts
-from tests.processes import start_run, wait_for_requests
+from tests.processes import run_measured, start_run, wait_for_requests
 
 
 def write_lines(path: Path, name: str, count: int, **fields: Any) -> Path:
@@ -108,7 +108,7 @@ def test_limit_and_sample_hold_for_each_input(tmp_path: Path, start_mock: StartM
     assert "the first 5 of both inputs" in limited.stderr
     assert len(records(tmp_path / "save.jsonl")) == 20
     assert len(records(tmp_path / "sampled.jsonl")) == 14
-    assert 'later.jsonl:1:1: "deadline" is no time' in checked.stdout
+    assert 'later.jsonl:1:1: "deadline" is not a time' in checked.stdout
     assert "31 read, 30 good, 1 bad" in checked.stdout
     assert [record["file"] for record in records(tmp_path / "bad.errors.jsonl")] == ["later.jsonl"]
 
@@ -120,7 +120,7 @@ def test_limit_and_sample_hold_for_each_input(tmp_path: Path, start_mock: StartM
         (("-", "--deferred", "-"), "standard input is named twice"),
         (("a.jsonl", "--deferred", "b.jsonl", "-o", "b.jsonl"), "b.jsonl: is also an input"),
         (("a.jsonl", "--deferred", "none.jsonl"), "none.jsonl: no such file"),
-        (("a.jsonl", "--by", "8 o'clock"), "is no time: write seconds, a duration such as 2h"),
+        (("a.jsonl", "--by", "8 o'clock"), "is not a time: write seconds, a duration such as 2h"),
         (("a.jsonl", "--by", "08:00", "--deadline", "2h"), "--by and --deadline name the time twice"),
     ],
 )
@@ -158,3 +158,92 @@ def test_deferred_prompts_of_python(start_mock: StartMock, tmp_path: Path) -> No
     assert first == [*own, ("the deferred prompts", 0, "a"), ("the deferred prompts", 1, "b")]
     assert second == [*own, *((str(later), index, f"later {index}") for index in range(3))]
     assert third == first
+
+
+def test_an_immediate_line_behind_a_crowd_of_deferred_ones_goes_at_once(
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock
+) -> None:
+    """In the same pipe. None of the lines behind it is lost when the run is killed, and none is answered twice."""
+    server = start_mock("latency=0.01")
+    later = write_lines(tmp_path / "later.jsonl", "later", 20_000, priority="deferred").read_text()
+    run = ("-", "-u", server.url, "-r", "200")
+    process = start_run(tmp_path, environment, *run, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(later)
+    process.stdin.flush()
+    wait_for_requests(server, 100, process)
+    behind = []
+    for number in range(3):
+        before = server.received
+        process.stdin.write(f'{{"input": "now {number}"}}\n')
+        process.stdin.flush()
+        while sum(b"now" in arrival.body for arrival in list(server.ledger)) <= number:
+            assert process.poll() is None
+        behind.append(server.received - before)
+    process.kill()
+    process.communicate()
+
+    assert behind[0] < 1000, "the pipe was read to its end"
+    assert max(behind[1:]) < 20
+    first = len(records(tmp_path / "save.jsonl"))
+    process = start_run(tmp_path, environment, *run[:-2], "--limit", "1000", stdin=subprocess.PIPE)
+    process.communicate(later)
+    assert process.returncode == 0
+    inputs = inputs_of(tmp_path / "save.jsonl")
+    assert len(inputs) == len(set(inputs))
+    assert {f"later {number}" for number in range(1000)} <= set(inputs)
+    assert first > 90
+
+
+def test_earliest_deadlines_go_first_in_the_whole_file(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """However far back they stand, with a priority before all."""
+    server = start_mock("latency=0.01")
+    lines = [{"input": f"line {n}", "priority": "deferred", "deadline": f"{3000 - n}m"} for n in range(3000)]
+    lines[1500]["priority"] = "immediate"
+    (tmp_path / "prompts.jsonl").write_bytes(b"\n".join(map(orjson.dumps, lines)))
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "-r", "400", "--max-time", "4s")
+
+    assert done.returncode == 5, done.stderr
+    sent = [int(orjson.loads(arrival.body)["messages"][0]["content"][5:]) for arrival in server.ledger]
+    assert 1500 in sent
+    sent = [number for number in sent if number != 1500]
+    later = sent[400:]
+    assert later == sorted(later, reverse=True)
+    assert min(later) > 3000 - len(sent) - 200
+
+
+def test_memory_does_not_grow_with_the_lines_that_wait(
+    tmp_path: Path, environment: dict[str, str], start_mock: StartMock
+) -> None:
+    """They wait on disk, however many tenants they are of."""
+    server = start_mock("latency=0.01")
+    peaks = []
+    for count in (2_000, 60_000):
+        lines = ({"input": "x" * 1000, "priority": "deferred", "tenant": f"t{n % 50}"} for n in range(count))
+        (tmp_path / "prompts.jsonl").write_bytes(b"\n".join(map(orjson.dumps, lines)))
+        code, peak = run_measured(
+            tmp_path, environment, "-u", server.url, "-r", "100", "--max-time", "8s", "-o", f"{count}.jsonl"
+        )
+        assert code == 5
+        peaks.append(peak)
+
+    assert peaks[1] - peaks[0] < 24 * 1024 * 1024
+
+
+def test_late_answers_are_counted_and_told_early(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """The run goes on all the same."""
+    server = start_mock("latency=0.01")
+    write_prompts(tmp_path / "prompts.jsonl", 600)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "-r", "100", "--deadline", "4s")
+    by_time = llmblast(
+        "run", "prompts.jsonl", "-u", server.url, "--by", "2020-01-01T08:00", "--json", "-o", "late.jsonl"
+    )
+
+    assert (done.returncode, by_time.returncode) == (0, 0)
+    assert " lines cannot be answered by " in done.stderr
+    assert " of them late" in done.stderr
+    assert orjson.loads(by_time.stdout)["lines"]["late"] == 600

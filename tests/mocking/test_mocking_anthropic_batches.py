@@ -205,3 +205,21 @@ def test_a_start_whose_reply_is_lost_has_started(start: Start, tmp_path: Path) -
 
     (batch,) = client.messages.batches.list()
     assert kinds(results(client, wait(client, batch))) == ["succeeded"] * 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{not json",
+        b'{"requests": [{"custom_id": "a", "params": {"model": "\\ud800"}}]}',
+        b'{"requests": [' + b"[" * 100_000,
+        b'{"requests": 7}',
+        b"[]",
+    ],
+)
+def test_a_body_that_cannot_be_read_is_refused(start: Start, text: bytes) -> None:
+    """Whatever is in it."""
+    _, client = start("batch_delay=0")
+
+    with pytest.raises(anthropic.BadRequestError):
+        client.post("/v1/messages/batches", cast_to=object, content=text)

@@ -148,3 +148,17 @@ async def test_what_the_start_checks(session: aiohttp.ClientSession, more: dict[
             assert response.status == status
 
     assert server.batch_ledger == []
+
+
+@pytest.mark.parametrize(
+    ("query", "status"), [("page=x", 400), ("page_size=0", 400), ("metadata={", 422), ("metadata=7", 422)]
+)
+async def test_a_wrong_filter_is_told(session: aiohttp.ClientSession, query: str, status: int) -> None:
+    """By its name."""
+    async with (
+        MockServer(MockSettings(latency=0)) as server,
+        session.get(f"{server.url}/batch/jobs?{query}") as response,
+    ):
+        told = await response.json()
+
+    assert (response.status, told["error"]["param"]) == (status, query.partition("=")[0])

@@ -2,11 +2,13 @@
 
 import io
 import resource
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import openai
@@ -339,6 +341,47 @@ async def test_a_file_is_not_held_in_memory() -> None:
 
     assert size == 100 * 1024 * 1024
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
+
+
+FORM = (
+    b'--B\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+    b'--B\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n{"a":1}\n\r\n--B--\r\n'
+)
+HEAD = (
+    "POST /v1/files HTTP/1.1\r\nHost: mock\r\n"
+    f"Content-Type: multipart/form-data; boundary=B\r\nContent-Length: {len(FORM)}\r\n\r\n"
+)
+
+
+def test_a_form_may_come_letter_by_letter(start: Start) -> None:
+    """What is in it does not depend on that."""
+    server, client = start("")
+    with socket.create_connection(address_of(server)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for letter in HEAD.encode() + FORM:
+            connection.sendall(bytes([letter]))
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+
+    (file,) = client.files.list().data
+    assert (file.bytes, file.purpose, client.files.content(file.id).read()) == (8, "batch", b'{"a":1}\n')
+
+
+@pytest.mark.parametrize("sent", [10, 100, len(FORM) - 12, len(FORM) - 1])
+def test_an_upload_that_breaks_off_is_not_stored(start: Start, sent: int) -> None:
+    """As of a client that is killed."""
+    server, client = start("")
+    with socket.create_connection(address_of(server)) as connection:
+        connection.sendall(HEAD.encode() + FORM[:sent])
+    deadline_s = time.monotonic() + WAIT_S
+    while server.received < 1 or server.in_flight:
+        assert time.monotonic() < deadline_s
+
+    assert client.files.list().data == []
+
+
+def address_of(server: MockServer) -> tuple[str, int]:
+    url = urlsplit(server.url)
+    return str(url.hostname), int(url.port or 0)
 
 
 def test_calls_need_the_key(start: Start) -> None:

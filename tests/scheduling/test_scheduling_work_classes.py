@@ -98,7 +98,7 @@ def test_what_cannot_make_its_deadline_goes_behind_what_can() -> None:
     queue = RequestQueue(wall_clock=lambda: 0.0)
     for number, deadline_s in enumerate((10.0, 20.0, 30.0, inf), start=1):
         queue.add(line(number, Terms(is_deferred=True, deadline_s=deadline_s)))
-    queue.expect_answers(0.0, 12.0, 12.0)
+    queue.lateness.expect(0.0, 12.0, 12.0)
 
     assert drain(queue, 0.0) == [2, 3, 1, 4]
 

@@ -1,0 +1,139 @@
+"""Deadlines: how many lines were answered too late, and how many will be, told as soon as that is known.
+
+With requests of equal cost on a server that works off so many a second, the number that misses its deadline is the most
+that any deadline has due before it beyond what can be done until then (Moore, Management Science 15, 1968). Rate and
+numbers are those of finished lines, so what is in flight needs no care.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from math import inf
+from typing import Final, NamedTuple
+
+from llmblast.models import Terms
+from llmblast.scheduling import DeadlineBook
+from llmblast.watching import Allowance, Counters, TimeLeft, duration, rate, total_lines
+
+MIN_OBSERVED_S: Final = 10.0
+MIN_OBSERVED_SHARE: Final = 0.1
+"""Nothing is told before so much of the time up to the last deadline has passed, or so many seconds."""
+CONFIRMATIONS: Final = 4
+"""Looks in a row that find lines too many."""
+GROWTH: Final = 2.0
+"""It is told again when there are so many times as many."""
+
+
+class Deadlines:
+    """Count the lines with a deadline that have no record yet, and those that were answered too late."""
+
+    def __init__(self, counters: Counters, wall_clock: Callable[[], float] = time.time) -> None:
+        self.unfinished = DeadlineBook()
+        self._counters = counters
+        self._wall_clock = wall_clock
+
+    def on_read(self, terms: Terms, lines: int = 1) -> None:
+        """Count lines that were read."""
+        if terms.deadline_s < inf:
+            for _ in range(lines):
+                self.unfinished.add(terms.deadline_s, self._wall_clock())
+
+    def on_end(self, terms: Terms, *, is_answered: bool) -> None:
+        """Count a line that has its record."""
+        if terms.deadline_s < inf:
+            self.unfinished.discard(terms.deadline_s)
+            self._counters.late += is_answered and self._wall_clock() > terms.deadline_s
+
+
+class Shortage(NamedTuple):
+    """Lines that cannot make their deadline, the speed that they would need, and when all of them would be done."""
+
+    lines: int
+    needed_per_s: float
+    done_s: float
+
+
+def find_shortage(steps: Sequence[tuple[float, int]], per_s: float, wall_s: float) -> Shortage:
+    """Return what cannot be met at this speed; `steps` are deadlines with the number of lines that have them."""
+    missed, needed_per_s, ahead, late = 0.0, 0.0, 0, 0
+    for deadline_s, lines in sorted(steps):
+        if deadline_s <= wall_s:
+            late += lines
+            continue
+        ahead += lines
+        missed = max(missed, ahead - per_s * (deadline_s - wall_s))
+        needed_per_s = max(needed_per_s, ahead / (deadline_s - wall_s))
+    return Shortage(late + int(missed), needed_per_s, wall_s + (ahead + late) / per_s)
+
+
+class Forecast:
+    """Tell how many lines cannot make their deadline, and what would help; again when there are twice as many.
+
+    Call `look` a few times a second. `run_deadline_s` is that of lines that were not read yet, infinity for none.
+    """
+
+    def __init__(
+        self,
+        deadlines: Deadlines,
+        counters: Counters,
+        allowance: Callable[[], Allowance],
+        run_deadline_s: float,
+        tell: Callable[[str], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._deadlines = deadlines
+        self._counters = counters
+        self._allowance = allowance
+        self._run_deadline_s = run_deadline_s
+        self._tell = tell
+        self._wall_clock = wall_clock
+        self._time_left = TimeLeft(counters, clock)
+        self._began_s: float | None = None
+        self._confirmed = 0
+        self._told = 0
+
+    def look(self) -> None:
+        """Look whether lines will be too late."""
+        if self._run_deadline_s == inf and not self._deadlines.unfinished:
+            return
+        wall_s = self._wall_clock()
+        self._began_s = self._began_s or wall_s
+        self._time_left.observe(self._allowance())
+        steps = self._steps()
+        per_s = self._time_left.lines_per_s
+        last_s = max((deadline_s for deadline_s, _ in steps), default=-inf)
+        observed_s = wall_s - self._began_s
+        if not per_s or observed_s < min(MIN_OBSERVED_S, MIN_OBSERVED_SHARE * (last_s - self._began_s)):
+            return
+        shortage = find_shortage(steps, per_s, wall_s)
+        lines = shortage.lines + self._counters.late
+        self._confirmed = self._confirmed + 1 if lines > self._told * GROWTH else 0
+        if self._confirmed >= CONFIRMATIONS:
+            self._told = lines
+            self._tell(self._words(shortage._replace(lines=lines), per_s, wall_s))
+
+    def _steps(self) -> list[tuple[float, int]]:
+        """Return the deadlines of all lines without a record, as far as these are known, with their numbers."""
+        steps = [(end_s, lines) for _, end_s, lines in self._deadlines.unfinished.steps()]
+        total = total_lines(self._counters)
+        unread = 0 if total is None else total.lines - self._counters.records_due
+        return [*steps, (self._run_deadline_s, unread)] if unread > 0 and self._run_deadline_s < inf else steps
+
+    def _words(self, shortage: Shortage, per_s: float, wall_s: float) -> str:
+        what = "1 line" if shortage.lines == 1 else f"{shortage.lines:,} lines"
+        when = "in time" if self._run_deadline_s == inf else f"by {_shown(self._run_deadline_s, wall_s)}"
+        if shortage.needed_per_s <= per_s:
+            return f"{what} cannot be answered {when} any more; at {rate(per_s)}/s the others can"
+        return (
+            f"{what} cannot be answered {when} at {rate(per_s)}/s: {rate(shortage.needed_per_s)}/s would be enough, by "
+            f"higher limits or more endpoints; or give them until {_shown(shortage.done_s, wall_s)}, "
+            f"{duration(shortage.done_s - wall_s)} from now"
+        )
+
+
+def _shown(moment_s: float, wall_s: float) -> str:
+    """Return a moment as the local clock shows it, with the date if that is another one."""
+    moment, now = (datetime.fromtimestamp(each).astimezone() for each in (moment_s, wall_s))
+    return f"{moment:%H:%M}" if moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M}"

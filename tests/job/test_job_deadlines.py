@@ -1,0 +1,117 @@
+"""What cannot make its deadline is told early, with the number of lines and what would help."""
+
+import heapq
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmblast.job.deadlines import Deadlines, Forecast, find_shortage
+from llmblast.models import Terms
+from llmblast.watching import Allowance, Counters, EndpointCounters
+
+WALL_S = 1_800_000_000.0
+
+
+class Run:
+    """A run that finishes so many lines a second, on a clock that a test moves."""
+
+    def __init__(self, per_s: float, run_deadline_s: float = inf) -> None:
+        self.now = WALL_S
+        self.per_s = per_s
+        self.told: list[str] = []
+        self.counters = Counters(endpoints=[EndpointCounters("e")])
+        self.deadlines = Deadlines(self.counters, lambda: self.now)
+        self.forecast = Forecast(
+            self.deadlines,
+            self.counters,
+            lambda: Allowance(lines_per_s=per_s, paced_s=self.now - WALL_S),
+            run_deadline_s,
+            self.told.append,
+            clock=lambda: self.now,
+            wall_clock=lambda: self.now,
+        )
+
+    def go_on(self, seconds: float) -> None:
+        for _ in range(round(seconds * 4)):
+            self.now += 0.25
+            self.counters.sent = self.counters.succeeded = round((self.now - WALL_S) * self.per_s)
+            self.forecast.look()
+
+
+def moore(deadlines: list[int], per_s: float) -> int:
+    """The fewest lines that can be late, found line by line (Moore and Hodgson)."""
+    kept: list[float] = []
+    for deadline in sorted(deadlines):
+        heapq.heappush(kept, 1.0)
+        if len(kept) / per_s > deadline:
+            heapq.heappop(kept)
+    return len(deadlines) - len(kept)
+
+
+@given(st.lists(st.integers(1, 30), max_size=80), st.sampled_from([1.0, 2.0, 4.0]))
+def test_the_number_is_that_of_the_best_order(deadlines: list[int], per_s: float) -> None:
+    """As found line by line."""
+    steps = [(WALL_S + deadline, deadlines.count(deadline)) for deadline in set(deadlines)]
+
+    shortage = find_shortage(steps, per_s, WALL_S)
+
+    assert shortage.lines == moore(deadlines, per_s)
+    assert (shortage.needed_per_s <= per_s) == (shortage.lines == 0)
+
+
+def test_lines_that_cannot_be_in_time_are_told_once_with_what_would_help() -> None:
+    """1,200 lines for 100 s at 10 a second; then again when there are twice as many."""
+    run = Run(10.0)
+    run.deadlines.on_read(Terms(True, deadline_s=WALL_S + 100), lines=1200)
+    run.go_on(40)
+    first = list(run.told)
+    run.deadlines.on_read(Terms(True, deadline_s=WALL_S + 100), lines=900)
+    run.go_on(10)
+
+    assert len(first) == 1
+    assert "lines cannot be answered in time at 10.0/s: " in first[0]
+    assert "/s would be enough, by higher limits or more endpoints; or give them until " in first[0]
+    assert len(run.told) == 2
+
+
+def test_what_can_be_in_time_is_not_told() -> None:
+    """At 80 % load, say."""
+    run = Run(10.0)
+    run.deadlines.on_read(Terms(True, deadline_s=WALL_S + 100), lines=800)
+
+    for _ in range(90):
+        run.go_on(1)
+        for _ in range(8):
+            run.deadlines.on_end(Terms(True, deadline_s=WALL_S + 100), is_answered=True)
+
+    assert run.told == []
+    assert run.counters.late == 0
+
+
+def test_lines_that_are_not_read_yet_have_the_deadline_of_the_run() -> None:
+    """As far as the size of the input tells their number."""
+    run = Run(10.0, WALL_S + 100)
+    counters = run.counters
+    counters.input_bytes, counters.bytes_read, counters.lines_read = 200_000, 10_000, 100
+
+    run.go_on(20)
+
+    assert len(run.told) == 1
+    assert " cannot be answered by " in run.told[0]
+
+
+@pytest.mark.parametrize(("seconds", "late"), [(9, 0), (11, 1)])
+def test_an_answer_after_its_deadline_is_late(seconds: float, late: int) -> None:
+    """A line without an answer is not."""
+    run = Run(1.0)
+    terms = Terms(deadline_s=WALL_S + 10)
+    run.deadlines.on_read(terms, lines=2)
+    run.now += seconds
+
+    run.deadlines.on_end(terms, is_answered=True)
+    run.deadlines.on_end(terms, is_answered=False)
+
+    assert run.counters.late == late
+    assert not run.deadlines.unfinished
