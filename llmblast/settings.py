@@ -113,9 +113,28 @@ DEFAULT_DISCOUNT = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PriceSettings:
-    """Prices of an endpoint, or of those that have none of their own. `batch_price` and `flex_price` are shares."""
+class RateSettings:
+    """Limits and prices of a run or of one endpoint. Their options set those of the run. `batch_price` and `flex_price`
+    are shares of the normal price.
+    """
 
+    rps: PerSecond | None = option(
+        None, "-r --rps --max_requests_per_second", "Limits", "Requests per second, over all endpoints.", in_check=True
+    )
+    rpm: PerMinute | None = option(
+        None, "--rpm --max_requests_per_minute", "Limits", "Requests per minute, over all endpoints.", in_check=True
+    )
+    rpd: PerDay | None = option(None, "--rpd", "Limits", "Requests in any 24 hours, over all endpoints.", in_check=True)
+    tpm: PerMinute | None = option(
+        None, "--tpm --max_tokens_per_minute", "Limits", "Tokens per minute, over all endpoints.", in_check=True
+    )
+    itpm: PerMinute | None = option(
+        None, "--itpm", "Limits", "Prompt tokens per minute, over all endpoints.", in_check=True
+    )
+    otpm: PerMinute | None = option(
+        None, "--otpm", "Limits", "Answer tokens per minute, over all endpoints.", in_check=True
+    )
+    concurrency: Count | None = None
     price_in: Price | None = option(
         None, "--price-in", "Endpoints", "Price of a million prompt tokens, for the summary.", in_check=True
     )
@@ -145,29 +164,6 @@ class PriceSettings:
         shown_default=f"{DEFAULT_DISCOUNT:g}",
         in_check=True,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateSettings(PriceSettings):
-    """Limits and prices of a run or of one endpoint. Their options set those of the run."""
-
-    rps: PerSecond | None = option(
-        None, "-r --rps --max_requests_per_second", "Limits", "Requests per second, over all endpoints.", in_check=True
-    )
-    rpm: PerMinute | None = option(
-        None, "--rpm --max_requests_per_minute", "Limits", "Requests per minute, over all endpoints.", in_check=True
-    )
-    rpd: PerDay | None = option(None, "--rpd", "Limits", "Requests in any 24 hours, over all endpoints.", in_check=True)
-    tpm: PerMinute | None = option(
-        None, "--tpm --max_tokens_per_minute", "Limits", "Tokens per minute, over all endpoints.", in_check=True
-    )
-    itpm: PerMinute | None = option(
-        None, "--itpm", "Limits", "Prompt tokens per minute, over all endpoints.", in_check=True
-    )
-    otpm: PerMinute | None = option(
-        None, "--otpm", "Limits", "Answer tokens per minute, over all endpoints.", in_check=True
-    )
-    concurrency: Count | None = None
 
     @property
     def requests_per_s(self) -> float:

@@ -8,6 +8,8 @@ from llmblast.models import Line, Outcome, Request
 from llmblast.scheduling import RequestQueue
 
 MAX_QUEUED_BYTES: Final = 8 * 1024 * 1024
+MAX_GROUPED_BYTES: Final = 4 * MAX_QUEUED_BYTES
+"""Once lines wait for others with the same long prefix: those with the next prefixes have to be found behind them."""
 MAX_HELD_BYTES: Final = 256 * 1024 * 1024
 """Of all requests that were read and have no record yet. Those in flight are bounded here, where lines come in, since
 that costs the sends nothing: with so much under way none is read, and none goes, until another one ends. Deferred lines
@@ -46,6 +48,7 @@ class BackPressure:
         self._queue = queue
         self.max_in_flight = max_in_flight
         self._max_queued = max_queued(max_in_flight)
+        self._max_bytes = MAX_QUEUED_BYTES
         self._has_room = asyncio.Event()
         self._has_room_deferred = asyncio.Event()
         self._has_room.set()
@@ -90,12 +93,14 @@ class BackPressure:
 
     def _is_full(self, *, is_deferred: bool) -> bool:
         count, size_bytes = self._queue.size_of(is_deferred)
-        if self._sink.is_full or count >= self._max_queued or size_bytes >= MAX_QUEUED_BYTES:
+        if self._queue.held:
+            self._max_bytes = MAX_GROUPED_BYTES
+        if self._sink.is_full or count >= self._max_queued or size_bytes >= self._max_bytes:
             return True
         return self._queue.held_bytes >= (MAX_HELD_BYTES // 2 if is_deferred else MAX_HELD_BYTES)
 
     def _is_half_empty(self, *, is_deferred: bool) -> bool:
         count, size_bytes = self._queue.size_of(is_deferred)
-        if count * 2 > self._max_queued or size_bytes * 2 > MAX_QUEUED_BYTES:
+        if count * 2 > self._max_queued or size_bytes * 2 > self._max_bytes:
             return False
         return self._queue.held_bytes < (MAX_HELD_BYTES // 2 if is_deferred else MAX_HELD_BYTES)

@@ -18,6 +18,9 @@ MIN_PREFIX_BYTES: Final = 4096
 BLOCK_BYTES: Final = 1024
 MAX_BLOCKS: Final = 60
 """Blocks behind the first one that are hashed: lines that share more are one group as well."""
+PATIENCE: Final = 1000
+LATER_EVERY: Final = 8
+"""After so many lines in a row that share nothing, only every eighth one is looked at, until one shares something."""
 _SAMPLE_BYTES: Final = 64
 _SAMPLES: Final = 4096
 _BLOCKS: Final = 16_384
@@ -74,11 +77,16 @@ class PrefixesByHash:
         self._front_of = front_of
         self._with_system_first = with_system_first
         self._system_behind = system_behind
+        self._misses = 0
+        """Lines in a row whose sample was not seen before."""
         self._samples = Recent(_SAMPLES)
         self._blocks = Recent(_BLOCKS)
 
     def find(self, attempt: Attempt) -> Prefix | None:
         """See `PrefixFinder`."""
+        self._misses += 1
+        if self._misses > PATIENCE and self._misses % LATER_EVERY:
+            return None
         request = attempt.request
         front = self._front_of(request)
         sample = request.body[front + MIN_PREFIX_BYTES - _SAMPLE_BYTES : front + MIN_PREFIX_BYTES]
@@ -96,6 +104,7 @@ class PrefixesByHash:
             earlier = earlier or by_tail
         if earlier is None:
             return None
+        self._misses = 0
         shared = self._find_hashed(prefix, earlier)
         if shared is None and not earlier.is_indexed:  # it was answered before, and its body is gone
             prefix.warm_until_s = earlier.warm_until_s

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from llmblast.settings import DEFAULT_DISCOUNT, EndpointSettings, PriceSettings
+from llmblast.settings import DEFAULT_DISCOUNT, EndpointSettings, RateSettings
 
 BATCH: Final = "batch"
 FLEX: Final = "flex"
@@ -75,7 +75,7 @@ class Cost:
     saved_by_cache: float
 
 
-def prices_of(endpoint: EndpointSettings, run: PriceSettings) -> Prices | None:
+def prices_of(endpoint: EndpointSettings, run: RateSettings) -> Prices | None:
     """Return the prices of an endpoint, by its settings or the run's; None where none is set. A price that is not set
     beside another one is 0; that of cached tokens is the one of the others then.
     """

@@ -299,11 +299,12 @@ def _add_billing_and_fields(record: dict[str, object], success: Success) -> None
     if success.invalid is not None:
         _add_repairs(record, success.invalid)
     request = success.request
-    if request.batch:
+    has_way = request.batch or success.reply.via
+    if has_way:
         _add_batch(record, request, success.reply)
     if extra := request.extra:
         our_names = OUR_NAMES if request.file is None else _OUR_NAMES_WITH_FILE
-        _add_fields(record, extra, our_names | _NAMES_OF_BATCHES if request.batch else our_names)
+        _add_fields(record, extra, our_names | _NAMES_OF_BATCHES if has_way else our_names)
 
 
 def _add_repairs(record: dict[str, object], invalid: InvalidAnswers) -> None:
@@ -321,7 +322,8 @@ def _add_batch(record: dict[str, object], request: Request, reply: Reply | None)
     """Add the batch of the line, by which a later run finds out what it has of that batch, and how the reply came."""
     if reply is not None and reply.via:
         record["via"] = reply.via
-    record["batch"] = request.batch
+    if request.batch:
+        record["batch"] = request.batch
 
 
 def _add_fields(record: dict[str, object], extra: Mapping[str, object], our_names: frozenset[str]) -> None:

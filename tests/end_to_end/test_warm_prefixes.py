@@ -31,7 +31,7 @@ def test_nearly_all_of_what_can_be_cached_is(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, interleaved: bool
 ) -> None:
     """One line of each group reads its prefix, all others find it in the cache."""
-    server = start_mock(cache=True, latency=0.1)
+    server = start_mock("cache=1&latency=0.1")
     write_groups(tmp_path / "prompts.jsonl", interleaved=interleaved)
 
     told = run_json(llmblast, "-u", server.url, "-j", "64", "--price-in", "1", "--price-cached", "0.1")
@@ -43,10 +43,10 @@ def test_nearly_all_of_what_can_be_cached_is(
 
 def test_a_field_makes_the_groups(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
     """Where it is named, the prompts are not looked at."""
-    server = start_mock(latency=0.1)
+    server = start_mock("latency=0.1")
     write_groups(tmp_path / "prompts.jsonl", interleaved=True)
 
-    run_json(llmblast, "-u", server.url, "-j", "64", "--warm-prefix", "topic")
+    run_json(llmblast, "-u", f"{server.url},adaptive=false", "-j", "64", "--warm-prefix", "topic")
 
     assert len(records(tmp_path / "save.jsonl")) == LINES
     first = [arrival.body for arrival in list(server.ledger)[:GROUPS]]
@@ -74,7 +74,7 @@ def test_system_messages_are_marked_for_the_cache_where_asked(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
 ) -> None:
     """Anthropic keeps nothing else."""
-    server = start_mock(cache=True, latency=0.05)
+    server = start_mock("cache=1&latency=0.05")
     write_groups(tmp_path / "prompts.jsonl", interleaved=True)
     url = f"{server.url.removesuffix('/v1')}/v1/messages"
 

@@ -12,6 +12,7 @@ from llmblast.scheduling import Endpoint, PrefixesByField, PrefixesByHash, Reque
 from llmblast.scheduling.affinity import choose_for
 from llmblast.scheduling.recent import Recent
 from llmblast.scheduling.routes import weighted
+from llmblast.scheduling.shared_prefixes import LATER_EVERY, PATIENCE
 from llmblast.scheduling.warm_prefixes import MAX_HOLD_S, MAX_WAIT_S, WARM_S
 from tests.scheduling.scheduling_samples import admit_all, drain, make_attempt, make_endpoint, make_scheduler
 
@@ -143,6 +144,20 @@ def test_a_million_different_lines_need_no_more_memory_than_some_thousand() -> N
         assert recent.get("kept") is kept.prefix
         assert recent.known <= 200
     assert recent.get(0) is None
+
+
+def test_a_file_without_common_prefixes_is_soon_looked_at_now_and_then_only() -> None:
+    """A group that comes after thousands of such lines is found all the same."""
+    finder = make_finder()
+    for number in range(PATIENCE + 1):
+        finder.find(line(number, chat(b"%d" % number * 2000)))
+    late = [line(number, chat(b"%d" % number * 2000)) for number in range(50_000, 50_080)]
+    for attempt in late:
+        finder.find(attempt)
+    found = [finder.find(attempt) is not None for attempt in group(*range(1, 101))]
+
+    assert sum(attempt.prefix is not None for attempt in late) == 80 // LATER_EVERY
+    assert all(found[2 * LATER_EVERY :])
 
 
 def test_the_first_of_a_group_goes_alone_and_the_others_follow_its_answer() -> None:
