@@ -151,10 +151,11 @@ def test_the_table_of_endpoint_settings_is_the_programs() -> None:
 
 def test_the_tables_of_record_fields_are_the_programs() -> None:
     """Each field that a record may have, and no other."""
-    request = Request(1, "0" * 16, b'{"input":"\xff"}', 1, "hi", {"usage": "mine"}, repeat=2)
-    invalid = InvalidAnswers(request)
-    success = Success(request, Answer("hi"), Reply(200, body=b"{}"), "mock", 1, 1, b"{}", invalid, cached=True)
-    failure = Failure(request, "no answer", "timeout", maybe_billed=1, body=b"{}", invalid=invalid)
+    request = Request(1, "0" * 16, b'{"input":"\xff"}', 1, "hi", {"usage": "mine"}, repeat=2, batch="b1")
+    invalid, reply = InvalidAnswers(request), Reply(200, body=b"{}")
+    reply.via = "batch"
+    success = Success(request, Answer("hi"), reply, "mock", 1, 1, b"{}", invalid, cached=True)
+    failure = Failure(request, "no answer", "timeout", maybe_billed=1, body=b"{}", invalid=invalid, reply=reply)
 
     answered, failed = orjson.loads(render(success, body="always")), orjson.loads(error_record(failure))
 

@@ -13,16 +13,14 @@ from llmblast.setting_loading import load
 _SETTINGS = ("endpoints", "model", "timeout", "connect_timeout", "json")
 """The settings of `run` that say how to reach an endpoint."""
 
-SAVE = Annotated[str, typer.Argument(metavar="[SAVE]", help="File of answers of the run that has started the batches.")]
-WAIT = Annotated[
-    bool, typer.Option("--wait", help="Wait until they have ended at the provider.", rich_help_panel="Display")
-]
-CANCEL = Annotated[
-    bool,
-    typer.Option(
-        "--cancel",
-        help="End them; the next run collects what they have, and sends the rest directly.",
-        rich_help_panel="Display",
+LIST, WAIT, CANCEL = "list", "wait", "cancel"
+WORDS = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[list|wait|cancel] [SAVE]",
+        help="What to do, list by default: wait until they have ended, or cancel them (the next run collects what they "
+        "have, and sends the rest directly); and the file of answers, save.jsonl by default.",
+        show_default=False,
     ),
 ]
 
@@ -37,13 +35,14 @@ def _takes_settings(command: Any) -> Any:
 
 
 @_takes_settings
-def batches(save: SAVE = "save.jsonl", *, wait: WAIT = False, cancel: CANCEL = False, **given: Any) -> None:
+def batches(words: WORDS = None, **given: Any) -> None:
     """List the batches of a run, by the journal beside its answers and by the API of the endpoints that are named."""
-    if wait and cancel:
-        raise UsageError("--wait and --cancel: cancel first, then wait")
+    action, *files = words if words and words[0] in (LIST, WAIT, CANCEL) else [LIST, *(words or ())]
+    if len(files) > 1:
+        raise UsageError(f"{files[1]}: is one word too many: write llmblast batches [list|wait|cancel] [SAVE]")
     config = given.pop("config")
-    settings = load({**given, "save": save}, config, os.environ)
+    settings = load({**given, **({"save": files[0]} if files else {})}, config, os.environ)
     from llmblast.cli.loop import run_loop  # noqa: PLC0415 -- `--help` need not wait for it
     from llmblast.job.batch_overview import show_batches  # noqa: PLC0415
 
-    raise typer.Exit(run_loop(show_batches(settings, waits=wait, cancels=cancel)))
+    raise typer.Exit(run_loop(show_batches(settings, waits=action == WAIT, cancels=action == CANCEL)))

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from itertools import islice
 
 import orjson
 
@@ -124,7 +125,7 @@ def _find_earlier(journal: BatchJournal, outputs: Sequence[str]) -> tuple[list[E
     left: list[bytes] = []
     for entry in entries:
         states, mine = bytearray(), recorded.get(entry.id, Counter())
-        for place in places_in(journal.lines_path(entry)):
+        for place in islice(places_in(journal.lines_path(entry)), entry.lines):
             is_recorded = mine[place] > 0
             mine[place] -= is_recorded
             states.append(LineState.HANDLED if is_recorded else LineState.OUTSTANDING)

@@ -164,18 +164,17 @@ class BatchJournal:
         """Record a batch whose files are complete and durable. Raises OSError."""
         entry.packed_s = self._wall_clock()
         self.entries[entry.mark] = entry
-        self._append(
-            {
-                "mark": entry.mark,
-                "step": entry.step.value,
-                "endpoint": entry.endpoint,
-                "path": entry.path,
-                "model": entry.model,
-                "lines": entry.lines,
-                "bytes": entry.size_bytes,
-                "deadline": None if entry.deadline_s == inf else entry.deadline_s,
-            }
-        )
+        self._append(_facts_of(entry))
+
+    def split(self, entry: BatchEntry, lines: int, rest: BatchEntry, earlier_id: str | None) -> None:
+        """Record that a batch keeps so many lines, and that `rest`, whose files are durable, has the others: in one
+        note, so that no line is in both, or in none.
+        """
+        self.entries[rest.mark] = rest
+        note: dict[str, object] = {"mark": entry.mark, "step": Step.PACKED.value, "lines": lines, "bytes": 0}
+        if earlier_id is not None:
+            note["earlier_id"] = earlier_id
+        self._append({**note, "rest": _facts_of(rest)})
 
     def record(self, entry: BatchEntry, step: Step, **facts: object) -> None:
         """Record a step before it is done, durably. Raises OSError."""
@@ -247,6 +246,11 @@ class BatchJournal:
             )
             entry.packed_s = at_s
         entry.step = step
+        if "rest" in note:
+            entry.lines, entry.size_bytes = int(_number(note.get("lines"))), 0
+            rest = note["rest"]
+            assert isinstance(rest, Mapping)
+            self._apply({**rest, "at": at_s})
         if "upload_id" in note:
             entry.upload_id = _text(note["upload_id"])
         if "batch_id" in note:
@@ -276,11 +280,24 @@ def discard_batches(save: str) -> None:
         count = "1 batch is" if len(under_way) == 1 else f"{len(under_way):,} batches are"
         raise OutputBlockedError(
             f"{save}: {count} under way for it: collect the answers without --overwrite, or end them first with "
-            f"llmblast batches {save} --cancel"
+            f"llmblast batches cancel {save}"
         )
     for name in os.listdir(journal.folder):
         os.unlink(join(journal.folder, name))
     os.rmdir(journal.folder)
+
+
+def _facts_of(entry: BatchEntry) -> dict[str, object]:
+    return {
+        "mark": entry.mark,
+        "step": Step.PACKED.value,
+        "endpoint": entry.endpoint,
+        "path": entry.path,
+        "model": entry.model,
+        "lines": entry.lines,
+        "bytes": entry.size_bytes,
+        "deadline": None if entry.deadline_s == inf else entry.deadline_s,
+    }
 
 
 def _number(value: object) -> float:

@@ -157,6 +157,26 @@ def places_in(path: str) -> Iterator[tuple[bytes, int, str | None]]:
                 yield line[:HEAD_BYTES], record["line"], record.get("file")
 
 
+def copy_lines(path: str, first: int, target: str) -> None:
+    """Write the lines of a batch from an index on to another file, with the forms of rows. Blocks; raises OSError."""
+    form, index = b"", -1
+    with open_side_file(path, "rb") as file, open_side_file(target, "wb") as copy:
+        for line in file:
+            index += line.startswith(RECORD_START)
+            if not line.startswith(RECORD_START):
+                form = line
+            if index < first:
+                continue
+            if form:
+                copy.write(form)
+                form = b""
+            if line.startswith(RECORD_START):
+                copy.write(line)
+        copy.flush()
+        os.fsync(copy.fileno())
+    sync_directory_of(target)
+
+
 def lines_in(path: str, states: bytearray, wanted: int) -> Iterator[tuple[Line, Sequence[bytes]]]:
     """Yield the lines of a batch in this state, each with its keys in the cache. Blocks; raises OSError."""
     with open_side_file(path, "rb") as file:

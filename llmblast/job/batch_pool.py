@@ -54,6 +54,8 @@ class BatchPool:
             bytearray(entry.lines) if states is None else states,
             self._uploads,
             self._on_change,
+            self.start,
+            self._is_alone,
             self._on_not_here,
         )
         task = asyncio.create_task(batch.run())
@@ -83,6 +85,10 @@ class BatchPool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _is_alone(self, entry: BatchEntry) -> bool:
+        """Return whether no other batch is in progress at the endpoint of this one."""
+        return not any(e.is_in_progress and e.endpoint == entry.endpoint for e in self.entries if e is not entry)
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():

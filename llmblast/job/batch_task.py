@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -36,8 +36,8 @@ from llmblast.batching.api import (
 )
 from llmblast.batching.listing import look_for
 from llmblast.job.batch_endpoints import BatchEndpoint
-from llmblast.job.batch_journal import BatchEntry, BatchJournal, Step
-from llmblast.job.batch_lines import LinesReader, custom_id_of, index_in
+from llmblast.job.batch_journal import BatchEntry, BatchJournal, Step, new_mark
+from llmblast.job.batch_lines import LinesReader, copy_lines, custom_id_of, index_in
 from llmblast.job.batch_run_side import RunSide
 from llmblast.models import Reply
 from llmblast.writing.side_file import open_side_file
@@ -49,6 +49,7 @@ CHUNK_LINES: Final = 64
 FIRST_PAUSE_S: Final = 2.0
 MAX_PAUSE_S: Final = 60.0
 """Pause before the next try of what is refused for now or cannot be reached; it doubles from the first one on."""
+MIN_SPLIT: Final = 2
 MAX_EXCLUDED: Final = 1000
 """With more invalid lines, the file is not started without them: its lines are sent directly."""
 
@@ -80,6 +81,10 @@ class BatchTask:
     """Bounds how many are uploaded at once."""
     on_change: Callable[[], None]
     """Called after each step."""
+    on_split: Callable[[BatchEntry, BatchEndpoint, bytearray], None]
+    """Called with a new batch that has a part of the lines."""
+    is_alone: Callable[[BatchEntry], bool]
+    """Return whether no other batch of this run is in progress at the endpoint."""
     on_not_here: Callable[[BatchEndpoint, str], None]
     """Called where the endpoint has no batch API for the path."""
     was_under_way: bool = False
@@ -142,6 +147,8 @@ class BatchTask:
             return
         except (NotNow, Unreachable) as error:
             await self._note(Step.UPLOADED)
+            if isinstance(error, NotNow) and await self._split(None):
+                return
             await self._pause(error, FIRST_PAUSE_S, self._cutoff_s)
             return
         except Rejected as error:
@@ -191,6 +198,8 @@ class BatchTask:
 
     async def _on_end(self, status: BatchStatus) -> None:
         if status.end is BatchEnd.FAILED and status.is_not_now:
+            if await self._split(status.id):
+                return
             await self._note(Step.UPLOADED, earlier_id=status.id)
             error = NotNow(f"endpoint {self.entry.endpoint}: batch {status.id}: {status.message}")
             await self._pause(error, MAX_PAUSE_S, self._cutoff_s)
@@ -199,6 +208,27 @@ class BatchTask:
         else:
             end = BatchEnd.COMPLETED if status.end is None else status.end
             await self._note(Step.ENDED, end=end.value)
+
+    async def _split(self, earlier_id: str | None) -> bool:
+        """Split a batch that was refused for now although no other one is in progress: it may be too large for the
+        queue of the provider, and would be refused for ever. Return whether that was done.
+        """
+        entry = self.entry
+        if entry.lines < MIN_SPLIT or entry.excluded or not self.is_alone(entry):
+            return False
+        kept = (entry.lines + 1) // 2
+        rest = replace(entry, mark=new_mark(), lines=entry.lines - kept, size_bytes=0, earlier_ids=[], excluded=set())
+        rest.step, rest.upload_id, rest.batch_id = Step.PACKED, None, None
+        lines_path = self.journal.lines_path
+        await asyncio.to_thread(copy_lines, lines_path(entry), kept, lines_path(rest))
+        await asyncio.to_thread(self.journal.split, entry, kept, rest, earlier_id)
+        states, self.states = self.states[kept:], self.states[:kept]
+        await asyncio.to_thread(self._remove_requests)
+        self._tell(
+            f"endpoint {entry.endpoint}: the queue is full for {entry.lines:,} lines or more; smaller batches go"
+        )
+        self.on_split(rest, self.endpoint, states)
+        return True
 
     async def _start_without(self, errors: Sequence[LineError], reason: str) -> None:
         """Start the file again without its invalid lines, which are sent directly: each gets an error of its own."""

@@ -184,7 +184,12 @@ async def build_pipeline(
         endpoints = await start_mocks(settings.endpoints, stack)
         channels = open_channels(settings, endpoints, keys, environ, stack)
         batches = None
-        if settings.sends_batches or may_choose_batches(settings) or has_batches(settings.save):
+        if results is not None and settings.sends_batches:
+            raise UsageError(
+                "defer: needs a file of answers, beside which the run notes which batches were started: "
+                "use run(..., save=FILE)"
+            )
+        if outputs and (settings.sends_batches or may_choose_batches(settings) or has_batches(settings.save)):
             from llmblast.job.batch_building import open_batches  # noqa: PLC0415 -- most runs send no batches
 
             batches = await open_batches(
@@ -348,7 +353,7 @@ def _assemble(
         partial(make_parser, settings, providers_of(settings.endpoints, settings.model)),
         partial(deadlines.on_read, lines=settings.repeat),
         can_take_back=settings.repeat == 1 and sends is None,
-        has_batches=settings.sends_batches,
+        has_batches=batch_sends is not None,
     )
 
     def keep() -> None:

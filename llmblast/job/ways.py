@@ -15,6 +15,8 @@ WAYS: Final[tuple[Way, ...]] = ("batch", "flex", "direct")
 """At the same price the first one is chosen: a batch leaves the limits to other lines."""
 SAFETY: Final = 1.5
 """Lines that are sent one by one get so many times the time that they need at the present rate."""
+MIN_CANCEL_S: Final = 3.0
+"""Time for a cancellation to be done, and to be noticed."""
 MAX_CANCEL_S: Final = 600.0
 CANCEL_SHARE: Final = 0.1
 """Time for a cancellation: OpenAI names up to ten minutes; at most this share of the time that the batch has."""
@@ -63,7 +65,8 @@ def batch_wait_s(in_all_s: float, lines: int, lines_per_s: float | None) -> floa
     """Return for how long a batch may be waited for that has so much time from its start to the deadline, so that it
     can be cancelled then and so many lines of it sent directly.
     """
-    return in_all_s - min(MAX_CANCEL_S, max(in_all_s, 0.0) * CANCEL_SHARE) - _direct_s(lines, lines_per_s)
+    cancel_s = min(MAX_CANCEL_S, max(in_all_s * CANCEL_SHARE, MIN_CANCEL_S))
+    return in_all_s - cancel_s - _direct_s(lines, lines_per_s)
 
 
 def _direct_s(lines: int, lines_per_s: float | None) -> float:

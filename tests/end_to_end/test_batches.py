@@ -5,9 +5,12 @@ import shutil
 import signal
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llmblast.mocking.error_replies import BadRequestError
+from llmblast.mocking.openai_batches import OpenAILines
 from tests.conftest import RunLlmblast, StartMock, records, write_prompts
 from tests.faults.batch_checker import complaints, ledger_events, write_batch_lines
 from tests.processes import let_run, start_run
@@ -92,6 +95,47 @@ def test_an_invalid_line_gets_its_error_and_the_others_their_answers(
     assert errors[21]["status"] == 400
 
 
+def test_a_file_with_an_invalid_line_is_started_again_without_it(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider rejects the whole file for it; the line is sent directly, where it gets its own answer or error."""
+    read = OpenAILines.read
+
+    def read_or_reject(form: OpenAILines, batch: Any, line: Any, number: int) -> Any:
+        if "Question 7?" in json.dumps(line):
+            raise BadRequestError("This line is not liked.", "body", "invalid_body")
+        return read(form, batch, line, number)
+
+    monkeypatch.setattr(OpenAILines, "read", read_or_reject)
+    ledger = tmp_path / "ledger.jsonl"
+    server = start_mock(f"latency=0&batch_delay=0.2&ledger={ledger}")
+    write_batch_lines(tmp_path / "prompts.jsonl", 20)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "--defer", "batch")
+
+    assert done.returncode == 0, done.stderr
+    assert "the batch is started again without its invalid lines" in done.stderr
+    vias = {record["line"]: record.get("via") for record in records(tmp_path / "save.jsonl")}
+    assert vias == {line: None if line == 8 else "batch" for line in range(1, 21)}
+
+
+def test_a_batch_beyond_the_queue_of_the_provider_is_split(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """Its halves go one after the other, and no line goes twice."""
+    ledger = tmp_path / "ledger.jsonl"
+    server = start_mock(f"latency=0&batch_delay=0.2&batch_queue=60&ledger={ledger}")
+    write_batch_lines(tmp_path / "prompts.jsonl", 50, copies=2)
+
+    done = llmblast("run", "prompts.jsonl", "-u", server.url, "--defer", "batch")
+
+    assert done.returncode == 0, done.stderr
+    assert complaints(tmp_path, ledger) == []
+    found = records(tmp_path / "save.jsonl")
+    assert {record["via"] for record in found} == {"batch"}
+    assert len({record["batch"] for record in found}) == 2
+
+
 def test_a_detached_run_is_collected_from_a_copy_of_its_folder(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
 ) -> None:
@@ -146,14 +190,14 @@ def test_a_batch_that_will_not_make_the_deadline_is_cancelled_and_its_rest_sent_
     write_batch_lines(tmp_path / "prompts.jsonl", 200)
 
     done = llmblast(
-        "run", "prompts.jsonl", "-u", server.url, "--defer", "batch", "--deadline", "8", "--rps", "200", "--json"
+        "run", "prompts.jsonl", "-u", server.url, "--defer", "batch", "--deadline", "10", "--rps", "200", "--json"
     )
 
     assert done.returncode == 0, done.stderr
     assert complaints(tmp_path, ledger) == []
     summary = json.loads(done.stdout)
     assert 0 < summary["lines"]["batched"] < 200
-    assert summary["duration_s"] < 8
+    assert summary["duration_s"] < 10
     assert "cancelling" in journal_steps(tmp_path)
 
 
@@ -228,6 +272,27 @@ def test_rows_of_a_table_go_by_batch(tmp_path: Path, start_mock: StartMock, llmb
     found = records(tmp_path / "save.jsonl")
     assert without_origin(found) == without_origin(records(tmp_path / "direct.jsonl"))
     assert {(record["note"], record["via"]) for record in found} == {("a", "batch"), ("b", "batch")}
+
+
+def test_batches_are_listed_awaited_and_cancelled(tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast) -> None:
+    """The journal tells of them without an endpoint; to wait and to cancel, the endpoint has to be named."""
+    server = start_mock("latency=0&batch_delay=30")
+    write_prompts(tmp_path / "prompts.jsonl", 30)
+    run = ("run", "prompts.jsonl", "-u", server.url, "-m", "m", "--defer", "batch")
+    llmblast(*run, "--detach")
+
+    listed = llmblast("batches")
+    refused = llmblast("batches", "wait")
+    cancelled = llmblast("batches", "cancel", "save.jsonl", "-u", server.url)
+    awaited = llmblast("batches", "wait", "-u", server.url, "--json")
+    done = llmblast(*run)
+
+    assert " started " in listed.stdout
+    assert (refused.returncode, cancelled.returncode, awaited.returncode) == (2, 0, 0)
+    assert "name the endpoint" in refused.stderr
+    assert json.loads(awaited.stdout)[0]["state"] == "cancelled"
+    assert done.returncode == 0, done.stderr
+    assert len(records(tmp_path / "save.jsonl")) == 30
 
 
 def test_a_server_without_batches_gets_the_lines_directly(

@@ -30,7 +30,12 @@ def complaints(folder: Path, ledger: Path, *, lost: int = 0, save: str = "save.j
     failed = _records(folder / (save.removesuffix("save.jsonl") + "errors.jsonl"))
     numbers = Counter(record["line"] for record in (*saved, *failed))
     entries = [json.loads(line) for line in ledger.read_bytes().splitlines()]
-    starts = Counter(str(entry["metadata"] or entry["name"]) for entry in entries if entry["event"] == "batch_started")
+    rejected = {e["batch"] for e in entries if e["event"] == "batch_ended" and e["state"] == "failed"}
+    starts = Counter(
+        str(entry["metadata"] or entry["name"])
+        for entry in entries
+        if entry["event"] == "batch_started" and entry["batch"] not in rejected
+    )
     paid = Counter(entry["key"] for entry in entries if entry["event"] == "batch_line" and entry["billed"])
     directly = _paid_directly(entries)
     found = []
