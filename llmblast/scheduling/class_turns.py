@@ -25,7 +25,6 @@ class ClassTurns:
         "_urgent_had_turn",
         "deferred",
         "deferred_bytes",
-        "deferred_held",
         "immediate",
         "is_spare",
         "peeked",
@@ -38,8 +37,6 @@ class ClassTurns:
         self.deferred = WorkClass(shares)
         self.deferred_bytes = 0
         """Bytes of all deferred requests, urgent ones too."""
-        self.deferred_held = 0
-        """Deferred requests that wait outside of the queue; their bytes count."""
         self.peeked = self.immediate
         self.is_spare = False
         self._floor = DeferredFloor(deferred_floor)

@@ -51,7 +51,6 @@ class RequestQueue:
         "budget",
         "deadlines",
         "flow",
-        "held",
         "held_bytes",
         "is_outage",
         "is_plain",
@@ -81,8 +80,6 @@ class RequestQueue:
         self.size_bytes = 0
         self.held_bytes = 0
         """The caller subtracts a request's bytes when it comes to its end."""
-        self.held = 0
-        """Requests that wait for a reply to another one, outside of the queue; see `hold`."""
         self.retried = 0
         """Requests that were sent again."""
         self.is_outage = False
@@ -92,6 +89,11 @@ class RequestQueue:
 
     def __len__(self) -> int:
         return self.held + (len(self._plain) if self.is_plain else len(self._turns))
+
+    @property
+    def held(self) -> int:
+        """Requests that wait for a reply to another one, outside of the queue; see `hold`."""
+        return self._turns.immediate.held + self._turns.deferred.held
 
     def __bool__(self) -> bool:
         """Return whether anything may be sent, now or later; requests that are held do not count."""
@@ -106,8 +108,8 @@ class RequestQueue:
         """Return the number and the bytes of the queued requests of a class, retries included."""
         turns = self._turns
         if is_deferred:
-            return len(turns.deferred) + len(turns.urgent) + turns.deferred_held, turns.deferred_bytes
-        return self.held - turns.deferred_held + len(turns.immediate), self.size_bytes - turns.deferred_bytes
+            return len(turns.deferred) + len(turns.urgent) + turns.deferred.held, turns.deferred_bytes
+        return len(turns.immediate) + turns.immediate.held, self.size_bytes - turns.deferred_bytes
 
     def waiting_of(self, tenant: str, is_deferred: bool) -> int:
         """Return how many new lines of a tenant wait in a class; "" are those without a tenant."""
@@ -242,11 +244,11 @@ class RequestQueue:
         return due_s if failed_s == inf else min(due_s, max(failed_s, self.budget.ready_at(now)))
 
     def _count_held(self, number: int, size_bytes: int, is_deferred: bool) -> None:
-        self.held += number
+        work = self._turns.deferred if is_deferred else self._turns.immediate
+        work.held += number
         self.size_bytes += size_bytes
         self.held_bytes += size_bytes
         if is_deferred:
-            self._turns.deferred_held += number
             self._turns.deferred_bytes += size_bytes
 
     def _add_with_terms(self, attempt: Attempt) -> None:

@@ -39,6 +39,7 @@ class WorkClass:
         "_weights",
         "failed",
         "first",
+        "held",
         "plain",
         "priorities",
         "retries",
@@ -47,6 +48,8 @@ class WorkClass:
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self._weights = weights
+        self.held = 0
+        """Requests of the class that wait outside of the queue; see `RequestQueue.hold`."""
         self.retries: list[_Retry] = []
         self.failed: list[_Retry] = []
         """Heaps of what goes again at its due time; `failed` needs the retry budget, too."""
