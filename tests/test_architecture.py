@@ -20,6 +20,8 @@ from llmblast.reading.splitters import SPLITTERS, TABLES
 from llmblast.writing import FORMATS as RECORD_FORMATS
 from tests.conftest import ROOT, unmeasured
 
+pytestmark = pytest.mark.no_cover  # long in itself, and coverage would make it four times as long
+
 STATIONS = {
     *("reading", "checking_answers", "caching", "scheduling", "providers", "sending", "writing", "watching", "mocking"),
     "batching",

@@ -13,6 +13,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.no_cover  # long in itself, and coverage would make it four times as long
+
 TEXTS = ROOT / "tests" / "texts.txt"
 MIN_WORDS = 3
 _PATTERN = re.compile(r"\\[bdswBDSW.]|\(\?|\[\^|\{\{")

@@ -26,6 +26,8 @@ from tests.openai_provider import make_target
 from tests.scheduling.scheduling_samples import end
 from tests.task_channel import TaskChannel
 
+pytestmark = pytest.mark.no_cover  # long in itself, and coverage would make it four times as long
+
 USUAL_S = 0.1
 LINES = 300
 SLOTS = 24

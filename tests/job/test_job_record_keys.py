@@ -11,6 +11,8 @@ from llmblast.watching import Counters
 from llmblast.writing import FORMATS, render
 from tests.openai_provider import RequestParser
 
+pytestmark = pytest.mark.no_cover  # long in itself, and coverage would make it four times as long
+
 KEY = "00000000000000ab"
 
 

@@ -14,6 +14,8 @@ from llmblast.scheduling import Endpoint
 from llmblast.scheduling.refusals import FIRST_PROBES, MIN_ROW, PROBES
 from tests.job.run_driver import Provider, Replied, Run, say
 
+pytestmark = pytest.mark.no_cover  # long in itself, and coverage would make it four times as long
+
 ODD = say(400, "not acceptable")
 FORBIDDEN = say(403, "access denied")
 NO_CREDIT = say(402, "payment required")

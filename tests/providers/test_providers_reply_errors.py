@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from llmblast.models import MAX_MESSAGE_CHARS, Reply, ReplyError
 from llmblast.providers.reply_errors import read_error
 
+pytestmark = pytest.mark.no_cover  # long in itself, and coverage would make it four times as long
+
 
 def read(body: object) -> ReplyError:
     return read_error(Reply(400, body=body if isinstance(body, bytes) else orjson.dumps(body)))

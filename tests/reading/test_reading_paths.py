@@ -12,6 +12,8 @@ from llmblast.reading.members import take_out, take_out_id
 from llmblast.settings import API_PATHS, EndpointSettings, Settings
 from tests.openai_provider import RequestParser
 
+pytestmark = pytest.mark.no_cover  # long in itself, and coverage would make it four times as long
+
 LONG_URL = f"/v1/{'a' * 2000}/rerank"
 CHAT = {"messages": [{"role": "user", "content": "Hello"}]}
 

@@ -14,6 +14,8 @@ from llmblast.mocking.capacity import slowdown
 from llmblast.scheduling import AdaptiveConcurrency
 from llmblast.scheduling.latency_sample import LatencySample
 
+pytestmark = pytest.mark.no_cover  # long in itself, and coverage would make it four times as long
+
 LATENCY_S = 0.1
 SLOTS = 32
 BEST_PER_S = SLOTS / LATENCY_S

@@ -17,6 +17,8 @@ from llmblast.scheduling import Endpoint, Kind, Scheduler, SendOutcome
 from llmblast.scheduling.advertised_rate import AdvertisedRate
 from tests.scheduling.scheduling_samples import Driver, EndpointOptions, make_attempt, make_scheduler, tokens_of
 
+pytestmark = pytest.mark.no_cover  # long in itself, and coverage would make it four times as long
+
 START_S = 1000.3
 LATENCY_S = 0.05
 WINDOW_S = 60.0

@@ -17,6 +17,8 @@ from llmblast.settings import RateSettings
 from tests.scheduling.class_simulation import WALL_S, ClassSimulation, line, poisson
 from tests.scheduling.scheduling_samples import EndpointOptions, make_endpoint
 
+pytestmark = pytest.mark.no_cover  # long in itself, and coverage would make it four times as long
+
 RATE = 200.0
 START_S = 1000.0
 DEFERRED = Terms(is_deferred=True)

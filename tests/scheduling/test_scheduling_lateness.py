@@ -11,6 +11,8 @@ from llmblast.models import Attempt
 from llmblast.scheduling import Endpoint, Scheduler
 from tests.scheduling.scheduling_samples import admit_all, make_scheduler, most_within
 
+pytestmark = pytest.mark.no_cover  # long in itself, and coverage would make it four times as long
+
 START_S = 1000.0
 LATENESS = st.floats(0, 0.05)
 

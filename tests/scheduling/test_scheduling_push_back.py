@@ -21,6 +21,8 @@ from tests.scheduling.push_back_simulation import (
     untold,
 )
 
+pytestmark = pytest.mark.no_cover  # long in itself, and coverage would make it four times as long
+
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 

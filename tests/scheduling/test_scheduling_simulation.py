@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,8 @@ from tests.scheduling.scheduling_samples import (
     most_within,
     tokens_of,
 )
+
+pytestmark = pytest.mark.no_cover  # long in itself, and coverage would make it four times as long
 
 REQUESTS = 120
 PAUSE_S = 0.7

@@ -12,6 +12,8 @@ from llmblast.sending import Action, Blame, Verdict
 from llmblast.sending.signature import MAX_SIGNATURE_CHARS
 from tests.openai_provider import judge
 
+pytestmark = pytest.mark.no_cover  # long in itself, and coverage would make it four times as long
+
 NOW_S = 1_800_000_000.0
 RETRY_AFTER = {b"Retry-After": b"7"}
 
