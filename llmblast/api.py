@@ -69,6 +69,7 @@ OF_FILES = (
     "ordered",
     "overwrite",
     "force",
+    "detach",
     "disk_wait",
     "spool",
     "retry_errors",

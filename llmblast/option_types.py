@@ -72,6 +72,7 @@ class StreamOptions(TypedDict, total=False):
     flex_price: Number
     by: str | None
     deadline: Number
+    defer: Defer | None
     share: Mapping[str, float] | None
     reserve: Number
     deferred_floor: Number
@@ -103,5 +104,4 @@ class RunOptions(StreamOptions, total=False):
     changed_settings: ChangedSettings | None
     overwrite: bool | None
     force: bool | None
-    defer: Defer | None
     detach: bool | None

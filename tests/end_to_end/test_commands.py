@@ -183,7 +183,7 @@ def test_no_arguments_show_the_help(llmblast: RunLlmblast) -> None:
     [
         (["prompts.jsonl"], "prompts.jsonl: is not a command: to send a file: llmblast run prompts.jsonl"),
         (["runn"], "runn: unknown command; did you mean run?"),
-        (["frobnicate"], "frobnicate: unknown command: write one of run, check, convert, mock, config"),
+        (["frobnicate"], "frobnicate: unknown command: write one of run, check, convert, batches, mock, config"),
         (["config", "shwo"], "shwo: unknown command; did you mean show?"),
         (["mock", "--port", "x"], "--port: 'x' is not a whole number"),
         (["mock", "--port", "99999"], "--port: '99999' is not allowed: it must be from 0 to 65535"),
