@@ -26,7 +26,7 @@ from bench_runs import WORK
 
 from llmblast.cli.loop import run_loop, tune_collector
 from llmblast.job.input_reader import InputReader
-from llmblast.job.pipeline import make_scheduler
+from llmblast.job.run_scheduler import make_scheduler
 from llmblast.models import Answer, Attempt, Reply, Request, Success
 from llmblast.providers import DEFAULT_PROVIDER
 from llmblast.reading import RequestParser, key_of, open_sources

@@ -10,7 +10,8 @@ import orjson
 from llmblast.errors import ExitCode
 from llmblast.hiding import shown_command
 from llmblast.job.closing_words import next_command, next_when, output_files
-from llmblast.job.pipeline import Pipeline, shown
+from llmblast.job.messages import shown
+from llmblast.job.pipeline import Pipeline
 from llmblast.job.run import MAX_VERDICT_CHARS, Ending
 from llmblast.settings import Settings
 from llmblast.watching import Summary

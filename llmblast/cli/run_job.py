@@ -14,7 +14,8 @@ from llmblast.cli.report import Report
 from llmblast.cli.signals import EXIT_OF_SIGNAL, ShutdownSignals, ShutdownStage, handle_signals
 from llmblast.errors import DefectError, ExitCode, LlmblastError
 from llmblast.job.defects import Defects
-from llmblast.job.pipeline import Pipeline, build_pipeline, shown
+from llmblast.job.messages import shown
+from llmblast.job.pipeline import Pipeline, build_pipeline
 from llmblast.job.run import MAX_VERDICT_CHARS, TEND_INTERVAL_S, Job
 from llmblast.settings import Settings
 from llmblast.watching import Display, NoDisplay, drive, make_display

@@ -19,7 +19,7 @@ from llmblast.cli.signals import EXIT_OF_SIGNAL, ShutdownSignals, ShutdownStage,
 from llmblast.errors import DefectError, ExitCode, LlmblastError
 from llmblast.input_paths import STDIN
 from llmblast.job.defects import Defects, write_to_stderr
-from llmblast.job.pipeline import shown
+from llmblast.job.messages import shown
 from llmblast.job.run import MAX_VERDICT_CHARS, TEND_INTERVAL_S, Ending, Job
 from llmblast.job.stages import FINISHED, OpenStage, StageJobs, open_stages
 from llmblast.stage_loading import StageSettings

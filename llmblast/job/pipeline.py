@@ -2,17 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
-from llmblast.errors import ExitCode, LlmblastError, UsageError
-from llmblast.fence import Fence
-from llmblast.hiding import hide_user
-from llmblast.input_paths import DEFERRED_PROMPTS
+from llmblast.errors import ExitCode, UsageError
 from llmblast.job.allowance import allowance_of, kept_for
 from llmblast.job.back_pressure import Sink, max_queued
 from llmblast.job.batch_folders import has_batches
@@ -22,29 +19,31 @@ from llmblast.job.defects import Defects
 from llmblast.job.deferred_ways import DeferredWays, may_choose_batches
 from llmblast.job.endpoint_channels import connections_ahead, open_channels, secrets_in, start_mocks
 from llmblast.job.engine import Engine
-from llmblast.job.fingerprint import check_settings, keep_settings
+from llmblast.job.fingerprint import check_settings
 from llmblast.job.flex_tier import FlexTier
 from llmblast.job.hedging import Hedging
 from llmblast.job.input_reader import InputReader, Inputs, deadline_of, make_parser
 from llmblast.job.learned_limits import keep_limits, known_limits
 from llmblast.job.line_prefixes import make_prefix_finder
+from llmblast.job.messages import say
 from llmblast.job.outputs import find_finished_in, open_outputs
 from llmblast.job.read_ahead import ReadAhead
 from llmblast.job.record_keys import RecordKeys
 from llmblast.job.result_queue import ResultQueue
+from llmblast.job.run_inputs import Prompts, make_parsers, open_deferred, open_input
+from llmblast.job.run_outputs import make_writer, open_timeline
+from llmblast.job.run_scheduler import gives_up, make_scheduler
 from llmblast.job.unused_settings import UnusedSettings
-from llmblast.models import Success
 from llmblast.providers import provider_of_key, providers_of
-from llmblast.reading import CompletedKeys, RequestParser, RowForm, Source, Sources, open_sources
+from llmblast.reading import CompletedKeys, RequestParser, RowForm, Source, Sources
 from llmblast.reading.file_formats import forced_format
-from llmblast.reading.prompts import open_prompts
-from llmblast.scheduling import ROUTES, Endpoint, KnownLimits, PushBack, Scheduler, limit_set
+from llmblast.scheduling import KnownLimits, Scheduler
 from llmblast.sending import Backoff, Channel, EndpointKey, connection_notes
-from llmblast.setting_loading import parse_hedge, parse_max_errors
+from llmblast.setting_loading import parse_hedge
 from llmblast.settings import Settings
 from llmblast.urls import host_of
-from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, prices_of, sanitize_text
-from llmblast.writing import FORMATS, OutputFile, Timing, Writer
+from llmblast.watching import Allowance, Counters, EndpointCounters, LimitsView, Timeline, prices_of
+from llmblast.writing import OutputFile, Writer
 
 if TYPE_CHECKING:
     from llmblast.caching import StoreThread
@@ -56,10 +55,6 @@ if TYPE_CHECKING:
 
 ALLOWANCE_S = 0.5
 """How long an answer to "what do the endpoints allow now?" is reused: with hundreds of them it takes a millisecond."""
-MIN_FAILED_FOR_SHARE = 20
-"""With fewer failed lines, their share means nothing: the first failure would be 100 %."""
-
-Prompts = Iterable[object] | AsyncIterable[object]
 
 
 @dataclass(slots=True, eq=False)
@@ -162,10 +157,10 @@ async def build_pipeline(
     keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e, settings.model)) for e in settings.endpoints]
     rules = _make_answer_rules(settings)
     has_deferred = bool(settings.deferred) or deferred is not None
-    parsers = _make_parsers(settings, has_deferred=has_deferred)
+    parsers = make_parsers(settings, has_deferred=has_deferred)
     async with AsyncExitStack() as stack:
-        sources = await _open_input(settings, prompts, source, after_stage=after_stage, are_all=not has_deferred)
-        deferred_sources = await _open_deferred(settings, deferred) if has_deferred else None
+        sources = await open_input(settings, prompts, source, after_stage=after_stage, are_all=not has_deferred)
+        deferred_sources = await open_deferred(settings, deferred) if has_deferred else None
         for opened_sources in filter(None, (sources, deferred_sources)):
             stack.push_async_callback(opened_sources.close)
         outputs = () if results is not None else open_outputs(settings)
@@ -199,7 +194,7 @@ async def build_pipeline(
             endpoints=[EndpointCounters(e.name, e.weight, prices=prices_of(e, settings)) for e in settings.endpoints]
         )
         defects.on_run_built(partial(secrets_in, channels), counters.by_name)
-        timeline = _open_timeline(settings.timeline, counters, stack, defects.fence)
+        timeline = open_timeline(settings.timeline, counters, stack, defects.fence)
         notes = [note for output in outputs for note in output.repaired]
         notes += connection_notes(endpoints, environ, verbose=settings.verbose)
         opened = _Opened(
@@ -227,55 +222,16 @@ async def build_pipeline(
         yield pipeline
 
 
-def _make_parsers(settings: Settings, *, has_deferred: bool) -> Sequence[RequestParser]:
-    """Return the parser of the input, and that of lines that may wait: each knows the file that it reads."""
-    providers, now_s = providers_of(settings.endpoints, settings.model), time.time()
-    classes = (False, True) if has_deferred else (settings.defer is not None,)
-    return [make_parser(settings, providers, now_s=now_s, is_deferred=is_deferred) for is_deferred in classes]
-
-
-async def _open_input(
-    settings: Settings, prompts: Prompts | None, source: Source | None, *, after_stage: bool, are_all: bool
-) -> Sources | None:
-    """Open the input: the records of an earlier stage, the prompts of a caller, or what the settings name."""
-    if source is not None:
-        return Sources(source)
-    if prompts is None:
-        if not settings.input:
-            return None
-        return await open_sources(settings.input, follow=settings.follow, are_all=are_all)
-    return _open_prompts(settings, prompts, after_stage=after_stage)
-
-
-async def _open_deferred(settings: Settings, prompts: Prompts | None) -> Sources:
-    """Open the input of lines that may wait."""
-    if prompts is not None:
-        return _open_prompts(settings, prompts, DEFERRED_PROMPTS)
-    return await open_sources(settings.deferred, are_all=False)
-
-
-def _open_prompts(
-    settings: Settings, prompts: Prompts, name: str | None = None, *, after_stage: bool = False
-) -> Sources:
-    if forced_format(settings.format) is not None:
-        raise UsageError(
-            f"format {settings.format}: is a format of files, but the prompts are objects of Python: leave it out"
-        )
-    source = open_prompts(prompts)
-    source.is_stream = after_stage
-    return Sources(source) if name is None else Sources(source, (name,), are_named=True)
-
-
 def _assemble(
     settings: Settings, parsers: Sequence[RequestParser], opened: _Opened, rules: "AnswerRules | None"
 ) -> Pipeline:
     counters = opened.counters
     fence = opened.defects.fence
-    say = partial(_say, opened.defects)
+    tell = partial(say, opened.defects)
     scheduler = make_scheduler(settings, opened.known, fence)
     deadlines = Deadlines(counters)
     can_resume = bool(opened.outputs) and opened.outputs[0].is_resumable
-    writer: Writer | OrderedWriter | ResultQueue = opened.results or _make_writer(
+    writer: Writer | OrderedWriter | ResultQueue = opened.results or make_writer(
         settings, opened.outputs, opened.defects
     )
     sends = _make_sends(
@@ -311,14 +267,14 @@ def _assemble(
         max_wait_s=settings.max_wait,
         keys=opened.keys,
         providers=providers,
-        gives_up=_gives_up(settings.max_errors),
-        notice=say if settings.verbose and not settings.quiet else None,
+        gives_up=gives_up(settings.max_errors),
+        notice=tell if settings.verbose and not settings.quiet else None,
         hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
         fence=fence,
         report_defect=opened.defects.report,
         answer_rules=rules,
         prefixes=make_prefix_finder(settings.warm_prefix),
-        flex=FlexTier(ways.flex_for, time.time, settings.max_wait, say, Random().random) if ways.has_flex else None,
+        flex=FlexTier(ways.flex_for, time.time, settings.max_wait, tell, Random().random) if ways.has_flex else None,
         deadlines=deadlines,
     )
 
@@ -339,7 +295,7 @@ def _assemble(
             writer=writer,
             sink=sink,
             counters=counters,
-            say=say,
+            say=tell,
             lines_per_s=lambda: limits.allowance().lines_per_s,
             ways=ways,
         )
@@ -367,7 +323,7 @@ def _assemble(
         returned=None if batch_sends is None else Feed(batch_sends.returned()),
         read_ahead=read_ahead,
         deadlines=deadlines,
-        forecast=Forecast(deadlines, counters, limits.allowance, deadline_of(settings, time.time()), say),
+        forecast=Forecast(deadlines, counters, limits.allowance, deadline_of(settings, time.time()), tell),
         engine=engine,
         writer=writer,
         channels=opened.channels,
@@ -408,7 +364,7 @@ def _make_feeds(
             answered=answered if is_once else None,
             failed=failed if is_once else None,
             in_batches=None if opened.batches is None else opened.batches.keys,
-            notice=partial(_say, opened.defects),
+            notice=partial(say, opened.defects),
             file_format=forced_format(settings.format),
             sample=None if settings.sample is None else (settings.sample, settings.seed),
             record_keys=RecordKeys(may_mix=not opened.has_stage_before),
@@ -461,7 +417,7 @@ async def _open_store(settings: Settings, defects: Defects) -> "StoreThread | No
         return None
     from llmblast.job.single_sends import open_store  # noqa: PLC0415 -- sqlite3, which few runs need
 
-    return await open_store(settings, partial(_say, defects))
+    return await open_store(settings, partial(say, defects))
 
 
 def _make_sends(
@@ -516,117 +472,3 @@ def _view_limits(settings: Settings, scheduler: Scheduler, engine: Engine, opene
         used=lambda: scheduler.used(counters.sent, counters.sending_s),
         allowance=kept_for(ALLOWANCE_S, allowance, time.monotonic),
     )
-
-
-def _make_writer(settings: Settings, outputs: Sequence[OutputFile], defects: Defects) -> "Writer | OrderedWriter":
-    save, errors = outputs
-    timing = Timing(disk_wait_s=settings.disk_wait)
-    writer = Writer(
-        save,
-        errors,
-        echo=settings.echo,
-        body=settings.body,
-        output_format=settings.output_format,
-        notice=partial(_say, defects),
-        spool_directory=settings.spool,
-        timing=timing,
-        before_first_answer=partial(_keep_settings, settings, defects) if save.is_resumable else None,
-        before_render=_translation(settings.output_format),
-    )
-    if not settings.ordered:
-        return writer
-    from llmblast.writing.ordered_writer import OrderedWriter  # noqa: PLC0415 -- most runs keep no order
-    from llmblast.writing.waiting_file import WaitingFile  # noqa: PLC0415
-
-    return OrderedWriter(writer, WaitingFile(save, settings.spool), notice=partial(_say, defects), timing=timing)
-
-
-def _translation(output_format: str) -> Callable[[Success], None] | None:
-    """Return what puts replies into the form that a batch format has, where another API may have answered."""
-    kind = FORMATS[output_format].api if output_format in FORMATS else None
-    if kind is None:
-        return None
-    from llmblast.providers.answers_as_chats import translate_answer  # noqa: PLC0415 -- most runs need none
-
-    def translate(success: Success) -> None:
-        success.reply.body = translate_answer(success.reply.body, success.answer, kind)
-
-    return translate
-
-
-def _open_timeline(path: str | None, counters: Counters, stack: AsyncExitStack, fence: Fence) -> Timeline | None:
-    if not path:
-        return None
-    try:
-        timeline = Timeline(path, counters, time.monotonic, time.time)
-    except LlmblastError:
-        raise
-    except Exception as error:  # noqa: BLE001 -- the run does not depend on it
-        fence.switch_off("the timeline", error)
-        return None
-    stack.callback(timeline.close)
-    return timeline
-
-
-def _say(defects: Defects, text: str) -> None:
-    defects.tell(shown(text, 500, defects.fence))
-
-
-def shown(text: str, max_length: int, fence: Fence) -> str:
-    """Return text from outside without secrets and control characters, cut to `max_length`."""
-    text = hide_user(text)
-    with fence.around("cleaning messages"):
-        return sanitize_text(text, max_length)
-    return "".join(character for character in text[:max_length] if character.isprintable())
-
-
-def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence: Fence | None = None) -> Scheduler:
-    """Build the scheduler with the limits of the run and of each endpoint; `known` are those of earlier runs."""
-    known = known or [KnownLimits()] * len(settings.endpoints)
-    run_limits = limit_set("run", settings, settings.burst)
-    quotas = {e.quota: PushBack(f"{e.quota} pause") for e in settings.endpoints if e.quota}
-    endpoints = [
-        Endpoint(
-            index,
-            endpoint,
-            settings.burst,
-            quotas[endpoint.quota] if endpoint.quota else None,
-            run=settings,
-            known=limits,
-            fence=fence,
-        )
-        for index, (endpoint, limits) in enumerate(zip(settings.endpoints, known, strict=True))
-    ]
-    scheduler = Scheduler(
-        run_limits,
-        endpoints,
-        ROUTES[settings.route],
-        shares=settings.share,
-        deferred_floor=settings.deferred_floor,
-        reserve=settings.reserve,
-        wall_clock=time.time,
-        fence=fence,
-    )
-    for endpoint in endpoints:
-        if endpoint.name == settings.escalate:
-            scheduler.keep_in_reserve(endpoint)
-    return scheduler
-
-
-def _keep_settings(settings: Settings, defects: Defects) -> None:
-    with defects.fence.around("saving the settings"):
-        if (problem := keep_settings(settings)) is not None:
-            _say(defects, problem)
-
-
-def _gives_up(max_errors: str | None) -> Callable[[Counters], bool]:
-    if max_errors is None:
-        return lambda counters: False
-    bound, is_share = parse_max_errors(max_errors)
-    if is_share:
-        return lambda counters: counters.failed >= MIN_FAILED_FOR_SHARE and _failed_percent(counters) > bound
-    return lambda counters: counters.failed > bound
-
-
-def _failed_percent(counters: Counters) -> float:
-    return 100 * counters.failed / (counters.failed + counters.succeeded)

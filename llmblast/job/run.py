@@ -16,7 +16,8 @@ from llmblast.job.batch_parser import Batch
 from llmblast.job.closing_words import say_all_taken, say_finished, say_missing_keys
 from llmblast.job.input_reader import InputReader
 from llmblast.job.key_refresh import refresh_regularly
-from llmblast.job.pipeline import Feed, Pipeline, shown
+from llmblast.job.messages import shown
+from llmblast.job.pipeline import Feed, Pipeline
 from llmblast.models import Request
 from llmblast.pipes import STDOUT
 from llmblast.reading.prompts import PromptsError

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 
 from llmblast.errors import ExitCode, LlmblastError, UsageError
 from llmblast.job.defects import Defects
-from llmblast.job.pipeline import Pipeline, Prompts, build_pipeline
+from llmblast.job.pipeline import Pipeline, build_pipeline
 from llmblast.job.run import Ending, Job
+from llmblast.job.run_inputs import Prompts
 from llmblast.job.start import KEPT_BESIDE, check_no_input, run_preflight_checks
 from llmblast.reading.growing import open_growing
 from llmblast.settings import Settings

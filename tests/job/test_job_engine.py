@@ -13,7 +13,7 @@ import pytest
 from llmblast.errors import ExitCode
 from llmblast.job.back_pressure import MAX_HELD_BYTES
 from llmblast.job.engine import Engine
-from llmblast.job.pipeline import make_scheduler
+from llmblast.job.run_scheduler import make_scheduler
 from llmblast.models import Attempt, Line, Outcome, Reply, Request, Success
 from llmblast.sending import NO_LISTENER, Backoff, ChannelListener
 from llmblast.setting_loading import load

@@ -13,7 +13,7 @@ from tenacity import wait_random
 from llmblast.errors import ExitCode
 from llmblast.job.engine import Engine
 from llmblast.job.hedging import MAX_SAVED, MIN_SAMPLES, Hedging, Send
-from llmblast.job.pipeline import make_scheduler
+from llmblast.job.run_scheduler import make_scheduler
 from llmblast.mocking.server import MockServer
 from llmblast.mocking.settings import MockSettings
 from llmblast.models import Attempt, Cause, Failure, Line, Outcome, Reply, Request, Success

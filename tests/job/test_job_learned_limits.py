@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from llmblast.job.learned_limits import MAX_AGE_S, keep_limits, known_limits
-from llmblast.job.pipeline import make_scheduler
+from llmblast.job.run_scheduler import make_scheduler
 from llmblast.scheduling import KnownLimits
 from llmblast.setting_loading import load
 from llmblast.settings import Settings
