@@ -30,6 +30,8 @@ class StoreThread:
 
     def __init__(self, store: "AnswerStore", on_failure: Callable[[str], None]) -> None:
         self.on_room: Callable[[], None] = _do_nothing
+        self.looking = asyncio.Lock()
+        """To be held from a search until the requests that are not there are in flight: inputs are read at once."""
         self._store = store
         self._on_failure = on_failure
         self._thread = ThreadPoolExecutor(1, "llmblast-cache")

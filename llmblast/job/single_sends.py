@@ -97,8 +97,6 @@ class SingleSends:
         self._deadlines = deadlines or Deadlines(counters)
         self._in_flight: dict[bytes, list[Request]] = {}
         """The lines that wait for each request under way, by its first key."""
-        self._looking = asyncio.Lock()
-        """Held from a search of the store until the lines that it has not are in flight: inputs are read at once."""
         self._waiting = self._waiting_bytes = 0
         self._has_room = asyncio.Event()
         self._accepted: dict[bytes, None] = {}
@@ -117,7 +115,7 @@ class SingleSends:
         """Yield each batch without the lines that need no request of their own."""
         async for batch in parsed:
             try:
-                async with self._looking:
+                async with self._store.looking:
                     to_send = await self._without_known(batch)
             except StoreError as error:
                 self._stop(ExitCode.OUTPUT_FAILED, str(error))
