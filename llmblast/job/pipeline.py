@@ -154,6 +154,11 @@ async def build_pipeline(
     The settings have passed `run_preflight_checks`, or `check_endpoints` if there are no outputs.
     Raise UsageError, InputMissingError or OutputBlockedError before anything is sent.
     """
+    if results is not None and settings.sends_batches:
+        raise UsageError(
+            "defer: needs a file of answers, beside which the run notes which batches were started: "
+            "use run(..., save=FILE)"
+        )
     keys = [EndpointKey(e, environ, time.monotonic, provider_of_key(e, settings.model)) for e in settings.endpoints]
     rules = _make_answer_rules(settings)
     has_deferred = bool(settings.deferred) or deferred is not None
@@ -166,24 +171,13 @@ async def build_pipeline(
         outputs = () if results is not None else open_outputs(settings)
         for output in outputs:
             stack.callback(output.close)
-        answered, failed = CompletedKeys([]), CompletedKeys([])
-        known: Sequence[KnownLimits] = ()
-        if outputs and outputs[0].is_resumable:
-            await asyncio.to_thread(check_settings, settings)
-        if outputs:
-            answered, failed = await asyncio.to_thread(find_finished_in, settings, *outputs)
-            known = known_limits(settings, time.time()) if outputs[0].is_resumable else ()
+        answered, failed, known = await _find_finished(settings, outputs)
         store = await _open_store(settings, defects)
         if store is not None:
             stack.push_async_callback(store.close)
         endpoints = await start_mocks(settings.endpoints, stack)
         channels = open_channels(settings, endpoints, keys, environ, stack)
         batches = None
-        if results is not None and settings.sends_batches:
-            raise UsageError(
-                "defer: needs a file of answers, beside which the run notes which batches were started: "
-                "use run(..., save=FILE)"
-            )
         if outputs and (settings.sends_batches or may_choose_batches(settings) or has_batches(settings.save)):
             from llmblast.job.batch_building import open_batches  # noqa: PLC0415 -- most runs send no batches
 
@@ -222,6 +216,22 @@ async def build_pipeline(
         yield pipeline
 
 
+async def _find_finished(
+    settings: Settings, outputs: Sequence[OutputFile]
+) -> tuple[CompletedKeys, CompletedKeys, Sequence[KnownLimits]]:
+    """Return what earlier runs have left: the keys of answered lines and of failed ones, and the limits they learned.
+
+    Raises UsageError where these runs had other settings.
+    """
+    if not outputs:
+        return CompletedKeys([]), CompletedKeys([]), ()
+    is_resumable = outputs[0].is_resumable
+    if is_resumable:
+        await asyncio.to_thread(check_settings, settings)
+    answered, failed = await asyncio.to_thread(find_finished_in, settings, *outputs)
+    return answered, failed, known_limits(settings, time.time()) if is_resumable else ()
+
+
 def _assemble(
     settings: Settings, parsers: Sequence[RequestParser], opened: _Opened, rules: "AnswerRules | None"
 ) -> Pipeline:
@@ -247,58 +257,16 @@ def _assemble(
         from llmblast.job.answer_review import CheckedSink  # noqa: PLC0415 -- most runs check no answers
 
         sink = CheckedSink(sink, rules.command)
-    providers = providers_of(settings.endpoints, settings.model)
     ways = DeferredWays(
         settings,
-        providers,
+        providers_of(settings.endpoints, settings.model),
         counters,
         lines_per_s=lambda: limits.allowance().lines_per_s,
         wall_clock=time.time,
     )
-    engine = Engine(
-        scheduler,
-        opened.channels,
-        sink,
-        Backoff(settings.max_attempts, Random()),
-        counters,
-        clock=time.monotonic,
-        wall_clock=time.time,
-        max_in_flight=settings.concurrency,
-        max_wait_s=settings.max_wait,
-        keys=opened.keys,
-        providers=providers,
-        gives_up=gives_up(settings.max_errors),
-        notice=tell if settings.verbose and not settings.quiet else None,
-        hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
-        fence=fence,
-        report_defect=opened.defects.report,
-        answer_rules=rules,
-        prefixes=make_prefix_finder(settings.warm_prefix),
-        flex=FlexTier(ways.flex_for, time.time, settings.max_wait, tell, Random().random) if ways.has_flex else None,
-        deadlines=deadlines,
-    )
-
+    engine = _make_engine(settings, opened, scheduler, sink, rules, deadlines=deadlines, ways=ways)
     limits = _view_limits(settings, scheduler, engine, opened)
-    batch_sends = None
-    if opened.batches is not None and not isinstance(writer, ResultQueue):
-        from llmblast.job.batch_building import expect_earlier, make_batch_sends  # noqa: PLC0415 -- as above
-
-        expect_earlier(
-            opened.batches,
-            expect=None if isinstance(writer, Writer) else writer.expect,
-            wait_for=None if sends is None else sends.expect,
-        )
-        batch_sends = make_batch_sends(
-            settings,
-            opened.batches,
-            engine,
-            writer=writer,
-            sink=sink,
-            counters=counters,
-            say=tell,
-            lines_per_s=lambda: limits.allowance().lines_per_s,
-            ways=ways,
-        )
+    batch_sends = _make_batch_sends(settings, opened, engine, writer, sends, sink=sink, limits=limits, ways=ways)
     inputs = Inputs(counters)
     to_send = partial(_to_send, settings, opened, writer, sends, batch_sends=batch_sends)
     feeds = _make_feeds(settings, parsers, opened, inputs, to_send)
@@ -339,6 +307,75 @@ def _assemble(
         has_files=bool(opened.outputs),
         batch_sends=batch_sends,
         failed_elsewhere=lambda: len(opened.failed),
+    )
+
+
+def _make_engine(
+    settings: Settings,
+    opened: _Opened,
+    scheduler: Scheduler,
+    sink: Sink,
+    rules: "AnswerRules | None",
+    *,
+    deadlines: Deadlines,
+    ways: DeferredWays,
+) -> Engine:
+    tell = partial(say, opened.defects)
+    return Engine(
+        scheduler,
+        opened.channels,
+        sink,
+        Backoff(settings.max_attempts, Random()),
+        opened.counters,
+        clock=time.monotonic,
+        wall_clock=time.time,
+        max_in_flight=settings.concurrency,
+        max_wait_s=settings.max_wait,
+        keys=opened.keys,
+        providers=providers_of(settings.endpoints, settings.model),
+        gives_up=gives_up(settings.max_errors),
+        notice=tell if settings.verbose and not settings.quiet else None,
+        hedging=None if settings.hedge is None else Hedging(parse_hedge(settings.hedge)),
+        fence=opened.defects.fence,
+        report_defect=opened.defects.report,
+        answer_rules=rules,
+        prefixes=make_prefix_finder(settings.warm_prefix),
+        flex=FlexTier(ways.flex_for, time.time, settings.max_wait, tell, Random().random) if ways.has_flex else None,
+        deadlines=deadlines,
+    )
+
+
+def _make_batch_sends(
+    settings: Settings,
+    opened: _Opened,
+    engine: Engine,
+    writer: "Writer | OrderedWriter | ResultQueue",
+    sends: "SingleSends | None",
+    *,
+    sink: Sink,
+    limits: LimitsView,
+    ways: DeferredWays,
+) -> "BatchSends | None":
+    """Return what sends lines by batch; None where none goes that way."""
+    if opened.batches is None or isinstance(writer, ResultQueue):
+        return None
+    from llmblast.job.batch_building import expect_earlier, make_batch_sends  # noqa: PLC0415 -- most runs send none
+
+    expect_earlier(
+        opened.batches,
+        expect=None if isinstance(writer, Writer) else writer.expect,
+        wait_for=None if sends is None else sends.expect,
+    )
+    return make_batch_sends(
+        settings,
+        opened.batches,
+        engine,
+        writer=writer,
+        sink=sink,
+        counters=opened.counters,
+        say=partial(say, opened.defects),
+        lines_per_s=lambda: limits.allowance().lines_per_s,
+        ways=ways,
     )
 
 
