@@ -8,7 +8,7 @@ their file, once.
 import os
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import orjson
@@ -196,8 +196,8 @@ def _record_of(request: Request) -> bytes:
     if request.cache_keys:
         record["cache_keys"] = [key.hex() for key in request.cache_keys]
     terms = request.terms
-    names = (name for name in Terms.__slots__ if getattr(terms, name) != getattr(_PLAIN_TERMS, name))
-    if own := {name: getattr(terms, name) for name in names}:
+    names = [entry.name for entry in fields(Terms)]
+    if own := {n: value for n in names if (value := getattr(terms, n)) != getattr(_PLAIN_TERMS, n)}:
         record["terms"] = own
     record["text"] = request.text.decode()
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
