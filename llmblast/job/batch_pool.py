@@ -55,7 +55,7 @@ class BatchPool:
             self._uploads,
             self._on_change,
             self.start,
-            self._is_alone,
+            self._was_alone,
             self._on_not_here,
         )
         task = asyncio.create_task(batch.run())
@@ -86,9 +86,10 @@ class BatchPool:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _is_alone(self, entry: BatchEntry) -> bool:
-        """Return whether no other batch is in progress at the endpoint of this one."""
-        return not any(e.is_in_progress and e.endpoint == entry.endpoint for e in self.entries if e is not entry)
+    def _was_alone(self, entry: BatchEntry) -> bool:
+        """Return whether no other batch was in progress at the endpoint since this one was started last."""
+        others = [e for e in list(self._journal.entries.values()) if e is not entry and e.endpoint == entry.endpoint]
+        return not any(e.is_in_progress or e.ended_s >= entry.last_start_s for e in others)
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():

@@ -83,8 +83,8 @@ class BatchTask:
     """Called after each step."""
     on_split: Callable[[BatchEntry, BatchEndpoint, bytearray], None]
     """Called with a new batch that has a part of the lines."""
-    is_alone: Callable[[BatchEntry], bool]
-    """Return whether no other batch of this run is in progress at the endpoint."""
+    was_alone: Callable[[BatchEntry], bool]
+    """Return whether no other batch was in progress at the endpoint since this one was started last."""
     on_not_here: Callable[[BatchEndpoint, str], None]
     """Called where the endpoint has no batch API for the path."""
     was_under_way: bool = False
@@ -94,6 +94,7 @@ class BatchTask:
     is_left: bool = False
     """It goes on at the provider, for a later run."""
     _told: str = ""
+    _next_pause_s: float = FIRST_PAUSE_S
 
     @property
     def _api(self) -> BatchApi:
@@ -149,7 +150,7 @@ class BatchTask:
             await self._note(Step.UPLOADED)
             if isinstance(error, NotNow) and await self._split(None):
                 return
-            await self._pause(error, FIRST_PAUSE_S, self._cutoff_s)
+            self._next_pause_s = await self._pause(error, self._next_pause_s, self._cutoff_s)
             return
         except Rejected as error:
             await self._start_without(error.line_errors, str(error))
@@ -202,7 +203,7 @@ class BatchTask:
                 return
             await self._note(Step.UPLOADED, earlier_id=status.id)
             error = NotNow(f"endpoint {self.entry.endpoint}: batch {status.id}: {status.message}")
-            await self._pause(error, MAX_PAUSE_S, self._cutoff_s)
+            self._next_pause_s = await self._pause(error, self._next_pause_s, self._cutoff_s)
         elif status.end is BatchEnd.FAILED and not status.result_files:
             await self._start_without(status.line_errors, f"batch {status.id} failed: {status.message}")
         else:
@@ -210,11 +211,11 @@ class BatchTask:
             await self._note(Step.ENDED, end=end.value)
 
     async def _split(self, earlier_id: str | None) -> bool:
-        """Split a batch that was refused for now although no other one is in progress: it may be too large for the
+        """Split a batch that was refused for now although no other one was in progress: it may be too large for the
         queue of the provider, and would be refused for ever. Return whether that was done.
         """
         entry = self.entry
-        if entry.lines < MIN_SPLIT or entry.excluded or not self.is_alone(entry):
+        if entry.lines < MIN_SPLIT or entry.excluded or not self.was_alone(entry):
             return False
         kept = (entry.lines + 1) // 2
         rest = replace(entry, mark=new_mark(), lines=entry.lines - kept, size_bytes=0, earlier_ids=[], excluded=set())

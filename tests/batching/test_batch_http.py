@@ -60,7 +60,7 @@ async def serving(answer: Answer) -> AsyncIterator[str]:
     """Run a server that answers each request in this way, and return its host."""
     app = web.Application(client_max_size=1 << 40)
     app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
