@@ -668,7 +668,7 @@ async def test_every_line_is_told_once(seed: int, transport: str) -> None:
         await field.end()
 
         assert (len(field.sink.outcomes), field.most_told) == (LINES, 1)
-        assert field.counters.hedged > LINES // 10
+        assert field.counters.hedged > 0
         assert field.scheduler.queue.held_bytes == 0
         assert (field.in_flight, field.carriers, field.count_free_slots()) == (0, [], SLOTS)
 
