@@ -335,7 +335,7 @@ async def _run_plan(
     plan: Plan, queue: "ResultQueue | None", on_start: Callable[[Stoppable], None]
 ) -> "tuple[Ending, RunSummary]":
     from llmblast.job.defects import Defects, LoggedDefects  # noqa: PLC0415 -- see above
-    from llmblast.job.pipeline import build_pipeline  # noqa: PLC0415
+    from llmblast.job.pipeline_building import build_pipeline  # noqa: PLC0415
     from llmblast.job.run import Job  # noqa: PLC0415
 
     make_defects = LoggedDefects if plan.in_memory else Defects

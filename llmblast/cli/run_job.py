@@ -15,7 +15,8 @@ from llmblast.cli.signals import EXIT_OF_SIGNAL, ShutdownSignals, ShutdownStage,
 from llmblast.errors import DefectError, ExitCode, LlmblastError
 from llmblast.job.defects import Defects
 from llmblast.job.messages import shown
-from llmblast.job.pipeline import Pipeline, build_pipeline
+from llmblast.job.pipeline import Pipeline
+from llmblast.job.pipeline_building import build_pipeline
 from llmblast.job.run import MAX_VERDICT_CHARS, TEND_INTERVAL_S, Job
 from llmblast.settings import Settings
 from llmblast.watching import Display, NoDisplay, drive, make_display

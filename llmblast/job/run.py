@@ -14,10 +14,11 @@ from typing import Any
 from llmblast.errors import ExitCode, InputDamagedError, OutputFailedError, UsageError
 from llmblast.job.batch_parser import Batch
 from llmblast.job.closing_words import say_all_taken, say_finished, say_missing_keys
+from llmblast.job.feeds import Feed
 from llmblast.job.input_reader import InputReader
 from llmblast.job.key_refresh import refresh_regularly
 from llmblast.job.messages import shown
-from llmblast.job.pipeline import Feed, Pipeline
+from llmblast.job.pipeline import Pipeline
 from llmblast.models import Request
 from llmblast.pipes import STDOUT
 from llmblast.reading.prompts import PromptsError

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 
 from llmblast.errors import ExitCode, LlmblastError, UsageError
 from llmblast.job.defects import Defects
-from llmblast.job.pipeline import Pipeline, build_pipeline
+from llmblast.job.pipeline import Pipeline
+from llmblast.job.pipeline_building import build_pipeline
 from llmblast.job.run import Ending, Job
 from llmblast.job.run_inputs import Prompts
 from llmblast.job.start import KEPT_BESIDE, check_no_input, run_preflight_checks

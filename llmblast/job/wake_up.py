@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 _MIN_FINAL_WAIT_S = 0.00012
 _MAX_FINAL_WAIT_S = 0.0008
-"""Waited for in place, at least and at most: as much as most wake-ups are late. At 200 a second, where wake-ups are half
-a millisecond late, this costs 3 % of a core and uses 3 % more of the rate."""
+"""Waited for in place, at least and at most: as much as most wake-ups are late. At 200 a second, and where wake-ups are
+half a millisecond late, this costs 3 % of a core and uses 3 % more of the rate."""
 _GAIN = 1 / 16
 """Weight of the last wake-up in the average lateness and its deviation."""
 _DEVIATIONS = 2.0

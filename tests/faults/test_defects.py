@@ -309,7 +309,7 @@ def test_a_defect_in_the_path_of_a_record_ends_the_run_in_order(
         ("llmblast.mocking.server:MockServer.__aenter__", ("mock", "--port", "0")),
         ("llmblast.setting_loading:merge", ("run", "prompts.jsonl", "-u", "mock:")),
         ("llmblast.job.start:run_preflight_checks", ("run", "prompts.jsonl", "-u", "mock:")),
-        ("llmblast.job.pipeline:make_scheduler", ("run", "prompts.jsonl", "-u", "mock:")),
+        ("llmblast.job.pipeline_building:make_scheduler", ("run", "prompts.jsonl", "-u", "mock:")),
     ],
 )
 def test_no_command_shows_a_traceback(
