@@ -5,7 +5,7 @@ ms after the request before it. So a late request moves those behind it. Latenes
 the schedule runs at `1 - MARGIN` of the rate; requests behind a late one may come closer together than that, but never
 closer than the rate's own interval.
 
-Other servers count requests, see `CountedRequests`. With these no interval is kept: lateness is made up for at once.
+Other servers count requests, see `counted_requests`. With these no interval is kept: lateness is made up for at once.
 """
 
 import math
