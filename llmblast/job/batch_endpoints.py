@@ -35,6 +35,8 @@ class BatchEndpoint:
     api: BatchApi
     target: Target
     takes_lines: bool
+    is_mock: bool
+    """It is the built-in mock, inside this run."""
     lines: int = 0
     """Lines that were packed for it."""
 
@@ -89,7 +91,7 @@ def open_batch_endpoints(
         api = new_api(_access(target, key, hide))
         stack.push_async_callback(api.close)
         takes_lines = "batch" in prices_of_ways(settings, own, provider) and own.name != settings.escalate
-        endpoints.append(BatchEndpoint(index, own.name, own.weight, api, target, takes_lines))
+        endpoints.append(BatchEndpoint(index, own.name, own.weight, api, target, takes_lines, own.is_mock))
     return endpoints
 
 
