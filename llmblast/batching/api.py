@@ -14,7 +14,7 @@ mark.
     `-- BatchGone            the provider does not know this batch (any more), or its results are deleted
 """
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -42,6 +42,8 @@ class Access:
     """The provider's base URL, as requests use it: `https://api.openai.com/v1`. A query in it stays."""
     headers: Callable[[], Mapping[str, str]] = field(repr=False)
     """Return the headers of a request, with the present key in them."""
+    renew_key: Callable[[], Awaitable[bool]] | None = field(default=None, repr=False)
+    """Ask for the key again and return whether there is one, be it the same; None where it stays the same."""
     proxy_url: str | None = None
     """An HTTP proxy, without user and password."""
     proxy_headers: Mapping[str, str] | None = field(default=None, repr=False)

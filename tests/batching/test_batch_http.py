@@ -201,6 +201,47 @@ async def test_an_error_shows_no_secrets_and_no_control_characters() -> None:
     assert len(str(error)) < 1000
 
 
+async def test_an_expired_key_is_renewed() -> None:
+    """Also before a start, which a 401 is not: keys of commands and files are often valid for an hour only."""
+    key = "old"
+    seen: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(f"{request.method} {request.headers['Authorization']}")
+        return web.json_response(BEGUN, status=200 if request.headers["Authorization"] == "new" else 401)
+
+    async def renew() -> bool:
+        nonlocal key
+        key = "new"
+        return True
+
+    async with serving(answer) as host:
+        access = replace(access_to(host), headers=lambda: {"Authorization": key}, renew_key=renew)
+        client = OpenAIBatches(access, sleep=Sleeps())
+        await client.start(BATCH)
+        key = "old"
+        await client.status("b1")
+        await client.close()
+
+    assert seen == ["POST old", "POST new", "GET old", "GET new"]
+
+
+async def test_a_key_that_is_wrong_is_renewed_once() -> None:
+    """The command prints the same one again."""
+    answer, paths = in_turn((401, {"error": {"message": "no such key"}}))
+
+    async def renew() -> bool:
+        return True
+
+    async with serving(answer) as host:
+        client = OpenAIBatches(replace(access_to(host), renew_key=renew), sleep=Sleeps())
+        with pytest.raises(NotHere):
+            await client.status("b1")
+        await client.close()
+
+    assert len(paths) == 2
+
+
 async def test_a_closed_connection_leaves_a_start_unknown() -> None:
     """The server may have acted before."""
 
