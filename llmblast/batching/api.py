@@ -6,7 +6,8 @@ must not be repeated. Where its outcome is unknown it raises MaybeStarted, and `
 mark.
 
     BatchApiError            its text is for a person: what is wrong at which API, without secrets
-    |-- NotHere              no batch API for this endpoint, path, model or key: send directly
+    |-- NotHere              no batch API for this endpoint, path or model: send directly
+    |   `-- NotAllowed       the key has no right to it, or is invalid
     |-- NotNow               refused for now, by a limit of requests or of enqueued tokens: try again later
     |-- Rejected             refused for good: nothing was started, another try would be refused, too
     |-- MaybeStarted         the outcome of the start is unknown: look for the mark, do not start again
@@ -185,7 +186,11 @@ class BatchApiError(Exception):
 
 
 class NotHere(BatchApiError):  # noqa: N818 -- says what the caller does about it, as the others
-    """The endpoint, its key, the path or the model has no batch API."""
+    """The endpoint, the path or the model has no batch API."""
+
+
+class NotAllowed(NotHere):
+    """The key has no right to the batch API, or is invalid."""
 
 
 class NotNow(BatchApiError):  # noqa: N818

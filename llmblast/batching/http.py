@@ -19,7 +19,16 @@ from urllib.parse import quote, urlencode, urlsplit
 import aiohttp
 import orjson
 
-from llmblast.batching.api import Access, BatchApiError, MaybeStarted, NotHere, NotNow, Rejected, Unreachable
+from llmblast.batching.api import (
+    Access,
+    BatchApiError,
+    MaybeStarted,
+    NotAllowed,
+    NotHere,
+    NotNow,
+    Rejected,
+    Unreachable,
+)
 from llmblast.batching.members import Json
 from llmblast.hiding import hide_user
 from llmblast.http_time import agreed_time, bounded_wait_s, unix_time_of
@@ -306,7 +315,9 @@ class BatchHttp:
         names = error_in(answer.body).names
         if answer.status in _NOT_THERE:
             return request.if_missing(text)
-        if answer.status in _NO_RIGHTS or names & _NEEDS_A_PERSON:
+        if answer.status in _NO_RIGHTS:
+            return NotAllowed(text)
+        if names & _NEEDS_A_PERSON:
             return NotHere(text)
         if answer.status == 429 or names & QUEUE_IS_FULL:
             return NotNow(text, retry_after_s(answer.headers))

@@ -208,7 +208,12 @@ def _in_words(entries: Sequence[BatchEntry]) -> str:
 def _problem_of(task: BatchTask, folder: str) -> str:
     """Return, for a person, which batch waits for them, and what they can do."""
     entry, give_up = task.entry, f"remove {folder}, and its lines are sent again"
-    if entry.is_in_progress and entry.batch_id is None:
+    if not entry.is_in_progress and entry.batch_id is None:
+        return (
+            f"a batch that was not started ({task.problem}): give the key the right to use files and batches and run "
+            f"the same command again; or remove {folder} and run it without --defer batch, at the full price"
+        )
+    if entry.batch_id is None:
         return (
             f"a batch that may have been started ({task.problem}): run the same command again with a key that may list "
             f"the batches; or look for {entry.mark} at the provider, and if there is no such batch, {give_up}"

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ from llmblast.batching.api import (
     Found,
     LineError,
     MaybeStarted,
+    NotAllowed,
     NotFound,
     NotHere,
     NotNow,
@@ -140,7 +142,7 @@ class BatchTask:
                     lambda: self._api.upload(file), lambda: self._cutoff_s
                 )
             except BatchApiError as error:
-                raise self._directly(error) from None
+                raise self._refused(error) from None
         await self._note(Step.UPLOADED, upload_id=upload_id)
 
     async def _start(self) -> None:
@@ -162,7 +164,8 @@ class BatchTask:
             await self._start_without(error.line_errors, str(error))
             return
         except BatchApiError as error:
-            raise self._directly(error) from None
+            await self._note(Step.UPLOADED)
+            raise self._refused(error) from None
         await self._note(Step.STARTED, batch_id=status.id)
 
     async def _find_start(self) -> None:
@@ -223,7 +226,9 @@ class BatchTask:
             error = NotNow(f"endpoint {self.entry.endpoint}: batch {status.id}: {status.message}")
             self._next_pause_s = await self._tries.pause(error, self._next_pause_s, self._cutoff_s)
         elif status.end is BatchEnd.FAILED and not status.result_files:
-            await self._start_without(status.line_errors, f"batch {status.id} failed: {status.message}")
+            await self._start_without(
+                status.line_errors, f"endpoint {self.entry.endpoint}: batch {status.id} failed: {status.message}"
+            )
         else:
             end = BatchEnd.COMPLETED if status.end is None else status.end
             await self._note(Step.ENDED, end=end.value)
@@ -256,8 +261,8 @@ class BatchTask:
         wrong = {included[error.line - 1] for error in errors if error.line and 0 < error.line <= len(included)}
         is_known = bool(wrong) and all(error.line for error in errors)
         if not is_known or len(wrong) == len(included) or len(wrong) + len(entry.excluded) > MAX_EXCLUDED:
-            raise SendDirectly(f"endpoint {entry.endpoint}: {reason}")
-        self._tries.tell(f"endpoint {entry.endpoint}: {reason}; the batch is started again without its invalid lines")
+            raise SendDirectly(reason)
+        self._tries.tell(f"{reason}; the batch is started again without its invalid lines")
         await asyncio.to_thread(self._remove_requests)
         await self._note(Step.PACKED, excluded=sorted(wrong), earlier_id=entry.batch_id)
 
@@ -361,7 +366,12 @@ class BatchTask:
     def _cutoff_s(self) -> float:
         return self.run_side.latest_wait_s(self.entry)
 
-    def _directly(self, error: BatchApiError) -> SendDirectly:
+    def _refused(self, error: BatchApiError) -> SendDirectly | LeaveToNextRun:
+        """Return what becomes of a batch that is refused before its start. A key without the right to batches is for a
+        person to mend: to send directly costs twice as much. Only a deadline does not wait for that.
+        """
+        if isinstance(error, NotAllowed) and self.entry.deadline_s == inf:
+            return LeaveToNextRun(str(error))
         if isinstance(error, NotHere):
             self.on_not_here(self.endpoint, self.entry.path)
         return SendDirectly(str(error))
@@ -373,10 +383,15 @@ class BatchTask:
 
 async def _in_chunks(results: AsyncIterator[BatchResult]) -> AsyncIterator[list[BatchResult]]:
     chunk: list[BatchResult] = []
-    async for result in results:
-        chunk.append(result)
-        if len(chunk) >= CHUNK_LINES:
+    try:
+        async for result in results:
+            chunk.append(result)
+            if len(chunk) >= CHUNK_LINES:
+                yield chunk
+                chunk = []
+    except BatchApiError:
+        if chunk:
             yield chunk
-            chunk = []
+        raise
     if chunk:
         yield chunk

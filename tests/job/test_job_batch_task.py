@@ -1,6 +1,7 @@
 """One batch at a provider that refuses: nothing is paid for twice, and nothing is lost."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -20,6 +21,7 @@ from llmblast.batching.api import (
     Finding,
     Maybe,
     MaybeStarted,
+    NotAllowed,
     NotHere,
     Rejected,
 )
@@ -67,7 +69,11 @@ class FakeApi:
         results: Sequence[BatchApiError | Sequence[int]] = (ALL,),
         cancels: Sequence[BatchApiError | None] = (None,),
         findings: Sequence[Finding | BatchApiError] = (),
+        upload: BatchApiError | None = None,
+        start: BatchApiError = MaybeStarted("HTTP 502"),  # noqa: B008 -- raised at most once
+        breaks_off: BatchApiError | None = None,
     ) -> None:
+        self._upload, self._start, self._breaks_off = upload, start, breaks_off
         self._statuses, self._results, self._cancels = list(statuses), list(results), list(cancels)
         self._findings: list[_Found | BatchApiError] = [
             answer if isinstance(answer, BatchApiError) else _Found(answer) for answer in findings
@@ -83,13 +89,21 @@ class FakeApi:
     async def find(self, *_place: object) -> Finding:
         return self._next("find", self._findings).finding
 
+    async def upload(self, _batch: object) -> str:
+        self.calls.append("upload")
+        if self._upload is not None:
+            raise self._upload
+        return "f0"
+
     async def start(self, _batch: object) -> BatchStatus:
         self.calls.append("start")
-        raise MaybeStarted("HTTP 502")
+        raise self._start
 
     async def results(self, _status: BatchStatus) -> AsyncGenerator[BatchResult, None]:
         for index in self._next("results", self._results):
             yield BatchResult(custom_id_of(MARK, index), Reply(200))
+        if self._breaks_off is not None:
+            raise self._breaks_off
 
     async def delete_upload(self, _upload_id: str) -> None:
         self.calls.append("delete")
@@ -129,20 +143,23 @@ class FakeRun:
         return True
 
 
-def open_batch(folder: Path, api: FakeApi, run: FakeRun, *, step: Step, is_mock: bool = False) -> BatchTask:
+def open_batch(
+    folder: Path, api: FakeApi, run: FakeRun, *, step: Step, is_mock: bool = False, deadline_s: float = inf
+) -> BatchTask:
     """Return a batch of three lines at this step."""
     journal = BatchJournal(str(folder))
     journal.create_folder()
-    entry = BatchEntry(MARK, "e", "chat/completions", "m", 0, 0)
+    entry = BatchEntry(MARK, "e", "chat/completions", "m", 0, 0, deadline_s)
     writer = PackWriter(journal, entry)
     for number in range(1, LINES + 1):
         writer.add(Request(number, f"{number:016}", b'{"prompt":"x"}', number), b"{}\n", None)
     writer.finish()
     journal.add(entry)
-    journal.record(entry, Step.UPLOADED, upload_id="f0")
-    if step is not Step.UPLOADED:
+    if step is not Step.PACKED:
+        journal.record(entry, Step.UPLOADED, upload_id="f0")
+    if step not in (Step.PACKED, Step.UPLOADED):
         journal.record(entry, Step.STARTING)
-    if step not in (Step.UPLOADED, Step.STARTING):
+    if step not in (Step.PACKED, Step.UPLOADED, Step.STARTING):
         journal.record(entry, Step.STARTED, batch_id="b1")
         journal.record(entry, step, **({"end": "completed"} if step is Step.ENDED else {}))
     endpoint = BatchEndpoint(0, "e", 1.0, cast(BatchApi, api), cast(Target, None), True, is_mock)
@@ -171,6 +188,46 @@ async def test_a_batch_that_may_not_be_asked_for_is_left(tmp_path: Path, step: S
 
     assert (batch.is_left, batch.entry.step, batch.problem) == (True, step, str(error))
     assert run.answered == []
+
+
+@pytest.mark.parametrize("call", ["upload", "start"])
+async def test_a_key_without_the_right_to_batches_is_for_a_person_to_mend(tmp_path: Path, call: str) -> None:
+    """To send the lines directly would cost twice as much, which nobody has asked for."""
+    api = FakeApi(**{call: NotAllowed("HTTP 403")})  # type: ignore[arg-type]  # both are errors
+    batch = open_batch(tmp_path / "b", api, FakeRun(), step=Step.PACKED)
+
+    await batch.run()
+
+    assert (batch.is_left, batch.problem, api.calls[-1]) == (True, "HTTP 403", call)
+    assert not batch.entry.is_in_progress
+
+
+async def test_lines_with_a_deadline_do_not_wait_for_the_right_to_batches(tmp_path: Path) -> None:
+    api, deadline_s = FakeApi(upload=NotAllowed("HTTP 403")), time.time() + 3600.0
+    batch = open_batch(tmp_path / "b", api, FakeRun(), step=Step.PACKED, deadline_s=deadline_s)
+
+    await batch.run()
+
+    assert (batch.is_left, batch.entry.step, batch.outstanding) == (False, Step.COLLECTED, [*ALL])
+
+
+async def test_a_file_that_is_refused_is_told_with_its_place_once(tmp_path: Path) -> None:
+    run, error = FakeRun(), Rejected("endpoint e: cannot start a batch: HTTP 400")
+    batch = open_batch(tmp_path / "b", FakeApi(start=error), run, step=Step.UPLOADED)
+
+    await batch.run()
+
+    assert run.texts == ["endpoint e: cannot start a batch: HTTP 400; 3 lines are sent directly"]
+
+
+async def test_results_before_a_break_are_kept(tmp_path: Path) -> None:
+    """A file whose download always breaks off at the same place has answers up to there."""
+    run = FakeRun()
+    batch = open_batch(tmp_path / "b", FakeApi(results=[(0, 2)], breaks_off=REFUSED), run, step=Step.STARTED)
+
+    await batch.run()
+
+    assert (batch.is_left, run.answered, batch.outstanding) == (True, [1, 3], [1])
 
 
 async def test_a_start_that_cannot_be_looked_for_is_left(tmp_path: Path) -> None:
