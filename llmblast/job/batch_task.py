@@ -39,6 +39,7 @@ from llmblast.job.batch_endpoints import BatchEndpoint
 from llmblast.job.batch_journal import BatchEntry, BatchJournal, Step, new_mark
 from llmblast.job.batch_lines import LinesReader, copy_lines, custom_id_of, index_in
 from llmblast.job.batch_run_side import RunSide
+from llmblast.job.batch_words import words_of_rest
 from llmblast.models import Reply
 from llmblast.writing.side_file import open_side_file
 
@@ -247,9 +248,8 @@ class BatchTask:
         entry, run = self.entry, self.run_side
         if entry.batch_id is not None:
             await self._read_results(entry.batch_id)
-        elif entry.end:
-            lines = "1 line is" if entry.lines == 1 else f"{entry.lines:,} lines are"
-            run.say(f"{entry.end}; {lines} sent directly")
+        if rest := len(self.outstanding):
+            run.say(words_of_rest(entry, rest))
         if not await run.flush():
             self.is_left = True
             return
@@ -276,7 +276,7 @@ class BatchTask:
             except Unreachable as error:
                 await self._pause(error, FIRST_PAUSE_S)
             except BatchGone as error:
-                self.run_side.say(f"{error}; its lines without an answer are sent directly")
+                self.run_side.say(str(error))
                 return
             else:
                 return

@@ -56,13 +56,20 @@ def test_lines_go_by_batch_and_have_the_records_of_a_direct_run(
 
 
 @pytest.mark.parametrize(
-    ("trouble", "directly"),
-    [("batch_expire=0.3", 90), ("batch_fail=0.1", 30), ("batch_reject=1", 300)],
+    ("trouble", "directly", "words"),
+    [
+        ("batch_expire=0.3", 90, " expired without an answer to 90 of 300 lines: they are sent directly"),
+        ("batch_fail=0.1", 30, " of 300 lines: they are sent directly"),
+        ("batch_reject=1", 300, "; 300 lines are sent directly"),
+    ],
 )
 def test_what_a_batch_ends_without_is_sent_directly(
-    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, trouble: str, directly: int
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, trouble: str, directly: int, words: str
 ) -> None:
-    """A batch that expires, failed lines, a file that is rejected: what it has answered is not sent again."""
+    """A batch that expires, failed lines, a file that is rejected: what it has answered is not sent again.
+
+    A message tells how many lines are sent directly, at the full price, and why.
+    """
     ledger = tmp_path / "ledger.jsonl"
     server = start_mock(f"latency=0&batch_delay=0.2&{trouble}&ledger={ledger}")
     write_batch_lines(tmp_path / "prompts.jsonl", 300)
@@ -73,6 +80,7 @@ def test_what_a_batch_ends_without_is_sent_directly(
     assert complaints(tmp_path, ledger) == []
     sent = [e for e in ledger_events(ledger, "received") if e["path"].endswith("/chat/completions")]
     assert abs(len(sent) - directly) <= directly / 2 if directly < 300 else len(sent) == directly
+    assert done.stderr.count(words) == 1, done.stderr
     vias = Counter(record.get("via") for record in records(tmp_path / "save.jsonl"))
     assert vias == Counter({"batch": 300 - len(sent), None: len(sent)}) - Counter()
 
