@@ -6,6 +6,7 @@ the server has just closed would make a start ambiguous.
 """
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -204,6 +205,10 @@ class BatchHttp:
         """Return what an error says, for a person."""
         if isinstance(error, TimeoutError):
             return "timed out"
+        if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
+            number = error.os_error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.os_error.strerror or "the host has no address"
+            return f"no connection to {error.host}:{error.port}: {reason}"
         return self.shown(str(error)) or type(error).__name__
 
     def shown(self, text: str) -> str:
@@ -342,7 +347,7 @@ def url_below(base: str, *path: str, **params: str | int) -> str:
 
 
 class ErrorText(NamedTuple):
-    """What an error reply says. `names` are its codes, types and statuses."""
+    """The message of an error reply. `names` are its codes, types and statuses."""
 
     message: str
     names: frozenset[str]

@@ -132,10 +132,18 @@ class BatchOverview:
                 await self._endpoints[entry.endpoint].api.cancel(entry.batch_id)
             except BatchApiError as error:
                 raise UsageError(str(error)) from None
+            sys.stderr.write(
+                f"{entry.batch_id}: cancelling: the next run with {sanitize_text(self._settings.save)} collects its "
+                "answers, and sends the rest directly\n"
+            )
 
     async def _wait(self) -> None:
         """Wait until every batch has ended at its provider."""
         waiting = [entry for entry in self._in_progress if entry.batch_id is not None]
+        if waiting:
+            count = "1 batch" if len(waiting) == 1 else f"{len(waiting):,} batches"
+            lines = sum(entry.lines for entry in waiting)
+            sys.stderr.write(f"waiting for {count} with {lines:,} lines; Ctrl-C ends only this command\n")
         while waiting:
             statuses = [await self._status(entry) for entry in waiting]
             pairs = zip(waiting, statuses, strict=True)
@@ -166,6 +174,8 @@ class BatchOverview:
                 status = await self._status(entry)
                 if isinstance(status, BatchStatus):
                     row.state, row.done = _state(status), _done(status)
+                    if entry.step is Step.CANCELLING and not _has_ended(status):
+                        row.state = entry.step.value
                 else:
                     problems.append(str(status))
             rows.append(row)

@@ -368,7 +368,7 @@ class BatchTask:
 
     async def _pause(self, error: BatchApiError, pause_s: float, until_s: float | None = None) -> float:
         """Wait before the next try, and return the pause after it. Raises _SendDirectly where it is after `until_s`."""
-        self._tell(f"{error}; it is tried again")
+        self._tell(f"{str(error).rstrip('.')}; it is tried again")
         named_s = error.retry_after_s if isinstance(error, NotNow) else None
         wait_s = max(pause_s, named_s or 0.0)
         if until_s is not None and time.time() + wait_s >= until_s:

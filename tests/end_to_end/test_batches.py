@@ -296,6 +296,7 @@ def test_batches_are_listed_awaited_and_cancelled(tmp_path: Path, start_mock: St
     done = llmblast(*run)
 
     assert " started " in listed.stdout
+    assert "cancelling: the next run with save.jsonl collects its answers" in cancelled.stderr
     assert (refused.returncode, cancelled.returncode, awaited.returncode) == (2, 0, 0)
     assert "name the endpoint" in refused.stderr
     assert json.loads(awaited.stdout)[0]["state"] == "cancelled"
@@ -313,6 +314,28 @@ def test_a_server_without_batches_gets_the_lines_directly(
     done = llmblast("run", "prompts.jsonl", "-u", f"{server.url}/nowhere,kind=openai", "-m", "m", "--defer", "batch")
 
     assert "sent directly" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["lst", "there.jsonl"], 2, "lst: is not a file of answers, nor one of list, wait, cancel; did you mean list?"),
+        (["wiat"], 2, "did you mean wait?"),
+        (["wait", "missing.jsonl"], 66, "missing.jsonl: no such file, and no folder missing.jsonl.batches"),
+        (["there.jsonl"], 0, ""),
+        ([], 0, ""),
+    ],
+)
+def test_a_misspelled_action_or_file_of_batches_is_an_error(
+    tmp_path: Path, llmblast: RunLlmblast, words: list[str], code: int, message: str
+) -> None:
+    """It does not look like an output whose batches have all ended."""
+    (tmp_path / "there.jsonl").touch()
+
+    done = llmblast("batches", *words)
+
+    assert done.returncode == code
+    assert message in done.stderr
 
 
 def test_batches_need_a_file_of_answers(tmp_path: Path, llmblast: RunLlmblast) -> None:
