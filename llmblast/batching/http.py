@@ -102,9 +102,9 @@ class HttpRequest:
     content_type: str | None = None
     headers: Mapping[str, str] | None = None
     size_bytes: int = 0
-    """Of the payload: long ones may take longer."""
+    """Size of the payload. The timeout grows with it."""
     if_missing: type[BatchApiError] = NotHere
-    """What a 404 means."""
+    """The error to raise for a 404."""
     needs: str = ""
     """A member that the answer must have."""
 

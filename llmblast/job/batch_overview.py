@@ -29,7 +29,7 @@ from llmblast.watching import sanitize_text
 from llmblast.watching.tables import align
 
 LISTED_S = 3 * 24 * 3600.0
-"""How old the batches may be that the provider lists."""
+"""Maximum age of the batches that are listed by the provider."""
 MAX_LISTED = 1000
 
 

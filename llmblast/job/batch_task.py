@@ -56,11 +56,11 @@ MAX_EXCLUDED: Final = 1000
 
 
 class LineState:
-    """What has become of a line of a batch; kept as one byte a line."""
+    """States of a line in a batch; each line takes one byte."""
 
     OUTSTANDING: Final = 0
     HANDLED: Final = 1
-    """It has a record, or will get one: its answer is being checked or repaired."""
+    """The line has a record, or will get one: its answer is being checked or repaired."""
     DIRECT: Final = 2
     """The batch brought a reply that does not count: it is to be sent directly."""
 
@@ -93,7 +93,7 @@ class BatchTask:
     whether all have one.
     """
     is_left: bool = False
-    """It goes on at the provider, for a later run."""
+    """The batch goes on at the provider, and a later run collects it."""
     _told: str = ""
     _next_pause_s: float = FIRST_PAUSE_S
 

@@ -24,7 +24,7 @@ CLASSES: Final = ("immediate", DEFERRED)
 MAX_PRIORITY: Final = 10**9
 MAX_TENANT_CHARACTERS: Final = 64
 MAX_SHOWN_CHARACTERS: Final = 40
-"""Of a value that is wrong, in the message."""
+"""Maximum length of a wrong value in the message."""
 MAX_SHARED: Final = 4096
 """Terms that are remembered to be shared: some inputs have another deadline in each line."""
 

@@ -212,7 +212,7 @@ class Counters:
 
     @property
     def cost(self) -> Cost | None:
-        """What the tokens of the endpoints with known prices cost; None without any."""
+        """Return the cost of the tokens at all endpoints with known prices; None where no price is known."""
         return sum_of(e.prices.cost_of(e.used) for e in self.endpoints if e.prices is not None)
 
     def count_error(self, code: str, line: int, message: str, file: str | None = None) -> None:
