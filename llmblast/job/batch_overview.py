@@ -141,9 +141,9 @@ class BatchOverview:
         """Wait until every batch has ended at its provider."""
         waiting = [entry for entry in self._in_progress if entry.batch_id is not None]
         if waiting:
-            count = "1 batch" if len(waiting) == 1 else f"{len(waiting):,} batches"
-            lines = sum(entry.lines for entry in waiting)
-            sys.stderr.write(f"waiting for {count} with {lines:,} lines; Ctrl-C ends only this command\n")
+            sys.stderr.write(f"waiting for {_in_words(waiting)}; Ctrl-C ends only this command\n")
+        if not_started := [entry for entry in self._journal.open_entries if entry.batch_id is None and not entry.end]:
+            sys.stderr.write(f"{_in_words(not_started)}: not started yet: run the same llmblast run command again\n")
         while waiting:
             statuses = [await self._status(entry) for entry in waiting]
             pairs = zip(waiting, statuses, strict=True)
@@ -207,6 +207,11 @@ class BatchOverview:
             sys.stdout.writelines(f"{line}\n" for line in table)
         else:
             sys.stdout.write(f"no batches for {sanitize_text(self._settings.save)}\n")
+
+
+def _in_words(entries: Sequence[BatchEntry]) -> str:
+    lines = sum(entry.lines for entry in entries)
+    return f"{'1 batch' if len(entries) == 1 else f'{len(entries):,} batches'} with {lines:,} lines"
 
 
 def _has_ended(status: BatchStatus) -> bool:

@@ -316,6 +316,20 @@ def test_a_server_without_batches_gets_the_lines_directly(
     assert "sent directly" in done.stderr
 
 
+def test_waiting_for_a_batch_that_was_not_started_says_what_to_do(tmp_path: Path, llmblast: RunLlmblast) -> None:
+    """It would never end."""
+    folder = tmp_path / "save.jsonl.batches"
+    folder.mkdir()
+    packed = {"mark": "lb1", "step": "packed", "endpoint": "e", "path": "chat/completions", "lines": 3, "bytes": 9}
+    (folder / "journal.jsonl").write_text(json.dumps({**packed, "model": "m", "at": 1_800_000_000.0}) + "\n")
+    (folder / "lb1.lines").touch()
+
+    done = llmblast("batches", "wait")
+
+    assert done.returncode == 0
+    assert "1 batch with 3 lines: not started yet: run the same llmblast run command again" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
