@@ -74,6 +74,11 @@ class Cost:
     saved_by_way: Mapping[str, float]
     saved_by_cache: float
 
+    @property
+    def saved(self) -> float:
+        """Return all savings together."""
+        return sum(self.saved_by_way.values()) + self.saved_by_cache
+
 
 def prices_of(endpoint: EndpointSettings, run: RateSettings) -> Prices | None:
     """Return the prices of an endpoint, by its settings or the run's; None where none is set. A price that is not set
