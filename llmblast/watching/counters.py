@@ -83,6 +83,8 @@ class EndpointCounters:
     sent: int = 0
     in_flight: int = 0
     succeeded: int = 0
+    batched: int = 0
+    """Answers through its batch API; they are among `succeeded`, but not among `sent`."""
     errors: int = 0
     """Replies and broken sends that were no success, rate-limit replies not counted."""
     rate_limited: int = 0
