@@ -276,7 +276,8 @@ class BatchTask:
             except Unreachable as error:
                 await self._pause(error, FIRST_PAUSE_S)
             except BatchGone as error:
-                self.run_side.say(str(error))
+                if str(error) != self.entry.end:
+                    self.run_side.say(str(error))
                 return
             else:
                 return
