@@ -385,7 +385,7 @@ def _raise(ending: "Ending") -> NoReturn:
 
 def summarize(ending: "Ending", pipeline: "Pipeline") -> RunSummary:
     """Return the summary of a run."""
-    counters = pipeline.counters
+    counters, cost = pipeline.counters, pipeline.counters.cost
     return RunSummary(
         exit_code=ending.exit_code,
         verdict=in_python(ending.verdict),
@@ -394,6 +394,7 @@ def summarize(ending: "Ending", pipeline: "Pipeline") -> RunSummary:
         skipped=counters.skipped,
         answered=counters.succeeded,
         late=counters.late,
+        batched=counters.batched,
         failed=counters.failed,
         malformed=counters.malformed,
         pending=counters.pending,
@@ -404,7 +405,8 @@ def summarize(ending: "Ending", pipeline: "Pipeline") -> RunSummary:
         prompt_tokens=counters.prompt_tokens,
         completion_tokens=counters.completion_tokens,
         cached_tokens=counters.cached_tokens,
-        cost=None if counters.cost is None else counters.cost.total,
+        cost=None if cost is None else cost.total,
+        saved=None if cost is None else cost.saved,
         invalid=counters.invalid,
         repairs=counters.repairs,
         escalated=counters.escalated,

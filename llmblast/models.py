@@ -124,13 +124,13 @@ class RawBody:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """When a line is to be sent, and for whom. Deferred lines go in what the others leave of the limits."""
+    """Class, priority, deadline and tenant of a line. Deferred lines go in what the others leave of the limits."""
 
     is_deferred: bool = False
     priority: int = 0
     """Higher ones go first within the class."""
     deadline_s: float = inf
-    """When its answer has to be there, in seconds of wall clock; infinity for no such moment."""
+    """The time by which the answer is due, in seconds of wall clock; infinity for none."""
     tenant: str = ""
     """Whose line it is: tenants share the limits by their weights."""
 
@@ -230,15 +230,15 @@ class Request(Line):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InvalidAnswers:
-    """What is known of a line once an answer to it did not fit: what to send again, and what that has cost so far."""
+    """The history of a line whose answers did not fit: its request, and what these answers have taken."""
 
     original: Request
     """The request of the line, without an earlier answer in it."""
     repairs: int = 0
-    """How often it was asked again, with the reason."""
+    """Number of times that the line was asked again, with the reason."""
     is_escalated: bool = False
     in_reserve: bool = False
-    """It goes to the endpoint that is kept for such lines."""
+    """The line goes to the endpoint of `--escalate`."""
     attempts: int = 0
     """Sends up to the last of these answers that count against `max_attempts`."""
     maybe_billed: int = 0

@@ -99,13 +99,15 @@ class RunSummary:
     duration_s: float
     read: int
     skipped: int
-    """CompletedKeys by an earlier run."""
+    """Finished by an earlier run."""
     answered: int
     failed: int
     malformed: int
     """Prompts that no request can be made of; they are among `failed`."""
     late: int = 0
     """Answered after their deadline; they are among `answered`."""
+    batched: int = 0
+    """Answered through a batch API; they are among `answered`."""
     pending: int
     """Read, but neither answered nor failed."""
     sent: int
@@ -118,6 +120,8 @@ class RunSummary:
     """Prompt tokens that the provider had in its cache."""
     cost: float | None = None
     """By the prices in the settings; None without any."""
+    saved: float | None = None
+    """Amount that batches, the flex tier and the provider's cache have saved, at these prices."""
     invalid: int = 0
     """Answers that did not fit."""
     repairs: int = 0

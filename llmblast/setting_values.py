@@ -12,7 +12,7 @@ from functools import partial
 from math import isfinite
 from typing import Any
 
-from llmblast.moments import parse_moment
+from llmblast.moments import MIN_UNIX_S, parse_moment
 from llmblast.setting_option import parts_of
 from llmblast.units import (
     DAY_S,
@@ -140,6 +140,10 @@ class MomentText(Text):
         """Return the text of a time. Raises UnitError."""
         text = str(value) if isinstance(value, datetime | time | int) and not isinstance(value, bool) else value
         if isinstance(text, str):
+            if text.strip().isdecimal() and float(text) < MIN_UNIX_S:
+                raise SettingValueError(
+                    f"is not a time: write 08:00 or 2026-12-01T08:00; seconds from now are --deadline {text.strip()}"
+                )
             parse_moment(text, 0.0)
         return super().convert(text)
 

@@ -462,19 +462,23 @@ class Settings(RateSettings):
         "auto",
         "--warm-prefix",
         "Endpoints",
-        "Of lines with the same long start, or with the same FIELD, send one ahead and the others to the same "
-        "endpoint, whose cache has it then: auto, off or FIELD.",
+        "Lines with the same long start, or the same value of FIELD: send one ahead, then the others to the same "
+        "endpoint, which has the start in its cache by then: auto, off or FIELD.",
         metavar="auto|off|FIELD",
     )
     defer: Defer | None = option(
         None,
         "--defer",
         "Endpoints",
-        "Send lines that can wait through the provider's batch API, or in its cheaper flex tier: {choices}.",
+        "Send lines that can wait (without --deferred: all but immediate ones) through the provider's batch API, or in "
+        "its cheaper flex tier: {choices}.",
         metavar="HOW",
     )
     detach: bool = option(
-        False, "--detach", "Endpoints", "With --defer: end once all is started; the same command collects the answers."
+        False,
+        "--detach",
+        "Endpoints",
+        "With --defer batch: end once all batches are started; the same command collects the answers later.",
     )
 
     burst: SecondsOrZero = option(
@@ -488,14 +492,18 @@ class Settings(RateSettings):
     )
 
     by: Annotated[str | None, MOMENT] = option(
-        None, "--by", "Limits", "Time for lines that have no deadline: 08:00, or 2026-12-01T08:00.", metavar="TIME"
+        None,
+        "--by",
+        "Limits",
+        "Time by which lines without a deadline of their own are due: 08:00, or 2026-12-01T08:00.",
+        metavar="TIME",
     )
     deadline: Seconds | None = option(
-        None, "--deadline", "Limits", "The same as a duration from the start of the run, such as 6h."
+        None, "--deadline", "Limits", "As --by, but as a duration from the start of the run, such as 6h."
     )
 
     share: Annotated[Mapping[str, Annotated[float, Gt(0), Lt(1e9)]], WEIGHT_MAP] = option(
-        {}, "--share", "Limits", "Weights of tenants, for lines with a tenant: a=1,b=2; others have 1."
+        {}, "--share", "Limits", "Weights of tenants, whom lines name in the field tenant: a=1,b=2; others have 1."
     )
     reserve: Annotated[float | None, Ge(0), Lt(1_000_000), SHARE_OR_COUNT] = option(
         None,
@@ -509,6 +517,7 @@ class Settings(RateSettings):
         "--deferred-floor",
         "Limits",
         "Share of all requests that deferred lines get at least, over some minutes.",
+        shown_default="5%",
     )
 
     max_attempts: Count = option(

@@ -35,7 +35,7 @@ _POLLS_PER_AGE = 10
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to reach the API of one endpoint. Plain values, so that no other room is needed to make one."""
+    """The address, headers and proxy of one endpoint's API. All are plain values."""
 
     name: str
     """Name of the endpoint, for messages."""
@@ -57,11 +57,11 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What one batch may hold at most."""
+    """The limits of one batch: lines, bytes and the length of ids."""
 
     max_lines: int
     max_bytes: int
-    """Of the file that is uploaded, or of the body that starts the batch."""
+    """Maximum size of the file that is uploaded, or of the body that starts the batch."""
     max_id_chars: int = 64
     """Custom ids have letters, digits, `-` and `_` only: all APIs take these."""
 
@@ -78,11 +78,11 @@ class BatchFile:
     """API path of its requests, such as `chat/completions`."""
     model: str | None = None
     upload_id: str | None = None
-    """What `upload` returned."""
+    """The id that `upload` returned."""
 
 
 class BatchState(Enum):
-    """How far a batch is."""
+    """The state of a batch at its provider."""
 
     WAITING = "waiting"
     """Accepted, being checked or queued."""
@@ -93,7 +93,7 @@ class BatchState(Enum):
 
 
 class BatchEnd(Enum):
-    """How a batch ended. Each but FAILED may have results of all, some or none of its lines."""
+    """The end of a batch. Each but FAILED may have results of all, some or none of its lines."""
 
     COMPLETED = "completed"
     EXPIRED = "expired"
@@ -135,13 +135,13 @@ class BatchStatus:
     expires_at_s: float | None = None
     counts: BatchCounts = BatchCounts()
     message: str = ""
-    """What the API says of it, for a person."""
+    """The API's message about the batch, for a person."""
     line_errors: tuple[LineError, ...] = ()
     is_not_now: bool = False
     """It failed by a limit of enqueued tokens: the same file may be started later."""
     upload_id: str | None = None
     result_files: tuple[str, ...] = ()
-    """Where its results are, in the API's terms."""
+    """The places of its results, as the API names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,7 @@ class Rejected(BatchApiError):  # noqa: N818
 
 
 class MaybeStarted(BatchApiError):  # noqa: N818
-    """Whether the batch was started is unknown: look for its mark."""
+    """It is unknown whether the batch was started: look for its mark in the listing."""
 
 
 class Unreachable(BatchApiError):  # noqa: N818

@@ -6,6 +6,7 @@ the server has just closed would make a start ambiguous.
 """
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -111,9 +112,9 @@ class HttpRequest:
     content_type: str | None = None
     headers: Mapping[str, str] | None = None
     size_bytes: int = 0
-    """Of the payload: long ones may take longer."""
+    """Size of the payload. The timeout grows with it."""
     if_missing: type[BatchApiError] = NotHere
-    """What a 404 means."""
+    """The error to raise for a 404."""
     needs: str = ""
     """A member that the answer must have."""
 
@@ -214,6 +215,10 @@ class BatchHttp:
         """Return what an error says, for a person."""
         if isinstance(error, TimeoutError):
             return "timed out"
+        if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
+            number = error.os_error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.os_error.strerror or "the host has no address"
+            return f"no connection to {error.host}:{error.port}: {reason}"
         return self.shown(str(error)) or type(error).__name__
 
     def shown(self, text: str) -> str:
@@ -364,7 +369,7 @@ def url_below(base: str, *path: str, **params: str | int) -> str:
 
 
 class ErrorText(NamedTuple):
-    """What an error reply says. `names` are its codes, types and statuses."""
+    """The message of an error reply. `names` are its codes, types and statuses."""
 
     message: str
     names: frozenset[str]

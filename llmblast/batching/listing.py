@@ -13,14 +13,14 @@ from typing import Protocol
 from llmblast.batching.api import BatchFile, BatchStatus, Finding, Found, NotFound
 
 SEARCH_BACK_S = 7 * 24 * 3600.0
-"""The search goes on to batches that are older than the start by this."""
+"""How far before the start of a batch the listing is searched."""
 LISTING_LAG_S = 30.0
-"""After so long, a batch that was started is in the listing."""
+"""Longest time until a new batch is in the listing."""
 _LOOK_AGAIN_S = 2.0
 
 
 class Finder(Protocol):
-    """What `look_for` needs of a batch API."""
+    """The part of `BatchApi` that `look_for` calls."""
 
     async def find(self, batch: BatchFile, since_wall_s: float, known_ids: Collection[str] = ()) -> Finding:
         """See `BatchApi`."""

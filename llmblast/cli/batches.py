@@ -1,5 +1,6 @@
 """`llmblast batches`: list, await and cancel the batches of an output."""
 
+import difflib
 import inspect
 import os
 from typing import Annotated, Any
@@ -7,21 +8,27 @@ from typing import Annotated, Any
 import typer
 
 from llmblast.cli.options import CONFIG, option_annotation, take_options
-from llmblast.errors import UsageError
+from llmblast.errors import InputMissingError, UsageError
+from llmblast.job.batch_folders import folder_of
 from llmblast.setting_loading import load
 
 _SETTINGS = ("endpoints", "model", "timeout", "connect_timeout", "json")
 """The settings of `run` that say how to reach an endpoint."""
 
 LIST, WAIT, CANCEL = "list", "wait", "cancel"
-WORDS = Annotated[
-    list[str] | None,
+ACTIONS = (LIST, WAIT, CANCEL)
+Action = Annotated[
+    str | None,
     typer.Argument(
-        metavar="[list|wait|cancel] [SAVE]",
-        help="What to do, list by default: wait until they have ended, or cancel them (the next run collects what they "
-        "have, and sends the rest directly); and the file of answers, save.jsonl by default.",
+        metavar="list|wait|cancel",
+        help="list shows them, which is the default. wait waits until all have ended. cancel ends them: the next run "
+        "collects what they have answered, and sends the rest directly.",
         show_default=False,
     ),
+]
+Save = Annotated[
+    str | None,
+    typer.Argument(metavar="SAVE", help="The run's file of answers. [default: save.jsonl]", show_default=False),
 ]
 
 
@@ -35,14 +42,31 @@ def _takes_settings(command: Any) -> Any:
 
 
 @_takes_settings
-def batches(words: WORDS = None, **given: Any) -> None:
-    """List the batches of a run, by the journal beside its answers and by the API of the endpoints that are named."""
-    action, *files = words if words and words[0] in (LIST, WAIT, CANCEL) else [LIST, *(words or ())]
-    if len(files) > 1:
-        raise UsageError(f"{files[1]}: is one word too many: write llmblast batches [list|wait|cancel] [SAVE]")
+def batches(action: Action = None, save: Save = None, **given: Any) -> None:
+    """List the batches of a run, wait for them, or cancel them.
+
+    The folder SAVE.batches tells which there are. With --url, their provider tells how far they are, and which other
+    batches it has had in the last three days.
+    """
+    if action is not None and action not in ACTIONS:
+        if save is not None or not _has_run(action):
+            raise UsageError(f"{action}: is not a file of answers, nor {_suggest(action)}")
+        action, save = LIST, action
+    if save is not None and not _has_run(save):
+        raise InputMissingError(f"{save}: no such file, and no folder {folder_of(save)}: name the answers of a run")
     config = given.pop("config")
-    settings = load({**given, **({"save": files[0]} if files else {})}, config, os.environ)
+    settings = load({**given, **({} if save is None else {"save": save})}, config, os.environ)
     from llmblast.cli.loop import run_loop  # noqa: PLC0415 -- `--help` need not wait for it
     from llmblast.job.batch_overview import show_batches  # noqa: PLC0415
 
     raise typer.Exit(run_loop(show_batches(settings, waits=action == WAIT, cancels=action == CANCEL)))
+
+
+def _has_run(save: str) -> bool:
+    """Return whether a run has written these answers, or has noted batches for them."""
+    return os.path.exists(save) or os.path.exists(folder_of(save))
+
+
+def _suggest(word: str) -> str:
+    close = difflib.get_close_matches(word, ACTIONS, 1)
+    return f"one of {', '.join(ACTIONS)}{f'; did you mean {close[0]}?' if close else ''}"

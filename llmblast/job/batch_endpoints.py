@@ -19,11 +19,11 @@ from llmblast.settings import EndpointSettings, Settings
 
 @dataclass(frozen=True, slots=True)
 class BatchGroup:
-    """What the lines of one batch have in common."""
+    """The API path and group that all lines of one batch share."""
 
     path: str
     name: str
-    """What the API wants to be the same, as its `group_of` says."""
+    """The name that the API's `group_of` returns for these lines: the model, for example."""
 
 
 @dataclass(slots=True, eq=False)

@@ -64,7 +64,7 @@ class BatchEntry:
     model: str | None
     lines: int
     size_bytes: int
-    """Of the file of requests."""
+    """Size of the file of requests."""
     deadline_s: float = inf
     """The earliest deadline of its lines, in seconds of wall clock."""
     step: Step = Step.PACKED
@@ -81,9 +81,9 @@ class BatchEntry:
     """Indexes of lines that made such a batch fail."""
     ended_s: float = 0.0
     end: str = ""
-    """How it has ended, for a person."""
+    """The value of a `BatchEnd`, or for a person the reason why the batch was given up."""
     finished_lines: int = 0
-    """How many lines the provider has worked off, by its last word in this run."""
+    """Lines that the provider has finished, as its last status in this run says."""
 
     @property
     def id(self) -> str:

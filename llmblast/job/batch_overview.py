@@ -29,7 +29,7 @@ from llmblast.watching import sanitize_text
 from llmblast.watching.tables import align
 
 LISTED_S = 3 * 24 * 3600.0
-"""How old the batches may be that the provider lists."""
+"""Maximum age of the batches that are listed by the provider."""
 MAX_LISTED = 1000
 
 
@@ -132,10 +132,18 @@ class BatchOverview:
                 await self._endpoints[entry.endpoint].api.cancel(entry.batch_id)
             except BatchApiError as error:
                 raise UsageError(str(error)) from None
+            sys.stderr.write(
+                f"{entry.batch_id}: cancelling: the next run with {sanitize_text(self._settings.save)} collects its "
+                "answers, and sends the rest directly\n"
+            )
 
     async def _wait(self) -> None:
         """Wait until every batch has ended at its provider."""
         waiting = [entry for entry in self._in_progress if entry.batch_id is not None]
+        if waiting:
+            sys.stderr.write(f"waiting for {_in_words(waiting)}; Ctrl-C ends only this command\n")
+        if not_started := [entry for entry in self._journal.open_entries if entry.batch_id is None and not entry.end]:
+            sys.stderr.write(f"{_in_words(not_started)}: not started yet: run the same llmblast run command again\n")
         while waiting:
             statuses = [await self._status(entry) for entry in waiting]
             pairs = zip(waiting, statuses, strict=True)
@@ -166,6 +174,8 @@ class BatchOverview:
                 status = await self._status(entry)
                 if isinstance(status, BatchStatus):
                     row.state, row.done = _state(status), _done(status)
+                    if entry.step is Step.CANCELLING and not _has_ended(status):
+                        row.state = entry.step.value
                 else:
                     problems.append(str(status))
             rows.append(row)
@@ -197,6 +207,11 @@ class BatchOverview:
             sys.stdout.writelines(f"{line}\n" for line in table)
         else:
             sys.stdout.write(f"no batches for {sanitize_text(self._settings.save)}\n")
+
+
+def _in_words(entries: Sequence[BatchEntry]) -> str:
+    lines = sum(entry.lines for entry in entries)
+    return f"{'1 batch' if len(entries) == 1 else f'{len(entries):,} batches'} with {lines:,} lines"
 
 
 def _has_ended(status: BatchStatus) -> bool:

@@ -42,6 +42,7 @@ from llmblast.job.batch_journal import BatchEntry, BatchJournal, Step, new_mark
 from llmblast.job.batch_lines import LinesReader, copy_lines, custom_id_of, index_in
 from llmblast.job.batch_run_side import RunSide
 from llmblast.job.batch_tries import FIRST_PAUSE_S, MAX_PAUSE_S, BatchTries, LeaveToNextRun, SendDirectly
+from llmblast.job.batch_words import words_of_rest
 from llmblast.models import Reply
 from llmblast.writing.side_file import open_side_file
 
@@ -54,11 +55,11 @@ MAX_EXCLUDED: Final = 1000
 
 
 class LineState:
-    """What has become of a line of a batch; kept as one byte a line."""
+    """States of a line in a batch; each line takes one byte."""
 
     OUTSTANDING: Final = 0
     HANDLED: Final = 1
-    """It has a record, or will get one: its answer is being checked or repaired."""
+    """The line has a record, or will get one: its answer is being checked or repaired."""
     DIRECT: Final = 2
     """The batch brought a reply that does not count: it is to be sent directly."""
 
@@ -87,7 +88,7 @@ class BatchTask:
     whether all have one.
     """
     is_left: bool = False
-    """It goes on at the provider, for a later run."""
+    """The batch goes on at the provider, and a later run collects it."""
     problem: str = ""
     """Why it is left, where a person has to solve that."""
     _next_pause_s: float = FIRST_PAUSE_S
@@ -270,9 +271,8 @@ class BatchTask:
         entry, run = self.entry, self.run_side
         if entry.batch_id is not None:
             await self._read_results(entry.batch_id)
-        elif entry.end:
-            lines = "1 line is" if entry.lines == 1 else f"{entry.lines:,} lines are"
-            run.say(f"{entry.end}; {lines} sent directly")
+        if rest := len(self.outstanding):
+            run.say(words_of_rest(entry, rest))
         if not await run.flush():
             self.is_left = True
             return
@@ -306,7 +306,8 @@ class BatchTask:
         except (BatchGone, LeaveToNextRun) as reason:
             if isinstance(reason, LeaveToNextRun) and not (is_known and isinstance(reason.__cause__, BatchGone)):
                 raise
-            self.run_side.say(f"{reason}; its lines without an answer are sent directly")
+            if str(reason) != self.entry.end:
+                self.run_side.say(str(reason))
 
     async def _read_stream(self, status: BatchStatus) -> None:
         reader = await asyncio.to_thread(self.open_lines)

@@ -76,7 +76,7 @@ class BatchTries:
 
     async def pause(self, error: BatchApiError, pause_s: float, cutoff_s: float = inf) -> float:
         """Wait before the next try, and return the pause after it. Raises SendDirectly where it is after `cutoff_s`."""
-        self.tell(f"{error}; it is tried again")
+        self.tell(f"{str(error).rstrip('.')}; it is tried again")
         named_s = error.retry_after_s if isinstance(error, NotNow) else None
         wait_s = max(pause_s, named_s or 0.0)
         if self.wall_clock() + wait_s >= cutoff_s:

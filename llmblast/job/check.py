@@ -13,6 +13,8 @@ import orjson
 
 from llmblast.errors import ExitCode
 from llmblast.input_paths import shown_input
+from llmblast.job.batch_folders import check_batch_settings
+from llmblast.job.deferred_ways import check_ways
 from llmblast.job.earlier_runs import find_finished
 from llmblast.job.input_reader import InputReader, make_parser
 from llmblast.job.seen_ids import SeenIds
@@ -105,9 +107,11 @@ class LineChecker:
 
     def __init__(self, settings: Settings, tell: Tell) -> None:
         check_deferred(settings)
+        check_batch_settings(settings)
         self.settings = check_answers(settings)
         self.providers = providers_of(settings.endpoints, settings.model)
         if self.providers:
+            check_ways(settings, self.providers)
             _check_models(settings, self.providers)
         self.parser = make_parser(self.settings, self.providers or [DEFAULT_PROVIDER])
         self.estimate = Estimate()

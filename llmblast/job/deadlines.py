@@ -15,13 +15,18 @@ from llmblast.models import Terms
 from llmblast.scheduling import DeadlineBook
 from llmblast.watching import Allowance, Counters, TimeLeft, duration, rate, total_lines
 
-MIN_OBSERVED_S: Final = 10.0
+MAX_OBSERVED_S: Final = 10.0
+MIN_OBSERVED_S: Final = 1.0
 MIN_OBSERVED_SHARE: Final = 0.1
-"""Nothing is told before so much of the time up to the last deadline has passed, or so many seconds."""
+"""Nothing is told before this share of the time up to the first missed deadline has passed, within these bounds: the
+rate at the very start says little.
+"""
+SHOWS_SECONDS_S: Final = 600.0
+"""Moments that are nearer are shown with their seconds."""
 CONFIRMATIONS: Final = 4
 """Looks in a row that find lines too many."""
 GROWTH: Final = 2.0
-"""It is told again when there are so many times as many."""
+"""The message is repeated once the number of lines has grown by this factor."""
 
 
 class Deadlines:
@@ -46,24 +51,30 @@ class Deadlines:
 
 
 class Shortage(NamedTuple):
-    """Lines that cannot make their deadline, the speed that they would need, and when all of them would be done."""
+    """Lines that cannot make their deadline, the speed that they would need, when all of them would be done, and the
+    first deadline that some lines miss: infinity for none.
+    """
 
     lines: int
     needed_per_s: float
     done_s: float
+    first_s: float
 
 
 def find_shortage(steps: Sequence[tuple[float, int]], per_s: float, wall_s: float) -> Shortage:
     """Return what cannot be met at this speed; `steps` are deadlines with the number of lines that have them."""
-    missed, needed_per_s, ahead, late = 0.0, 0.0, 0, 0
+    missed, needed_per_s, ahead, late, first_s = 0.0, 0.0, 0, 0, inf
     for deadline_s, lines in sorted(steps):
         if deadline_s <= wall_s:
             late += lines
+            first_s = min(first_s, deadline_s)
             continue
         ahead += lines
         missed = max(missed, ahead - per_s * (deadline_s - wall_s))
+        if missed >= 1:
+            first_s = min(first_s, deadline_s)
         needed_per_s = max(needed_per_s, ahead / (deadline_s - wall_s))
-    return Shortage(late + int(missed), needed_per_s, wall_s + (ahead + late) / per_s)
+    return Shortage(late + int(missed), needed_per_s, wall_s + (ahead + late) / per_s, first_s)
 
 
 class Forecast:
@@ -103,11 +114,12 @@ class Forecast:
         self._time_left.observe(self._allowance())
         steps = self._steps()
         per_s = self._time_left.lines_per_s
-        last_s = max((deadline_s for deadline_s, _ in steps), default=-inf)
-        observed_s = wall_s - self._began_s
-        if not per_s or observed_s < min(MIN_OBSERVED_S, MIN_OBSERVED_SHARE * (last_s - self._began_s)):
+        if not per_s:
             return
         shortage = find_shortage(steps, per_s, wall_s)
+        due_s = MIN_OBSERVED_SHARE * (shortage.first_s - self._began_s)
+        if wall_s - self._began_s < min(max(due_s, MIN_OBSERVED_S), MAX_OBSERVED_S):
+            return
         lines = shortage.lines + self._counters.late
         self._confirmed = self._confirmed + 1 if lines > self._told * GROWTH else 0
         if self._confirmed >= CONFIRMATIONS:
@@ -136,4 +148,5 @@ class Forecast:
 def _shown(moment_s: float, wall_s: float) -> str:
     """Return a moment as the local clock shows it, with the date if that is another one."""
     moment, now = (datetime.fromtimestamp(each).astimezone() for each in (moment_s, wall_s))
-    return f"{moment:%H:%M}" if moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M}"
+    time_of_day = "%H:%M:%S" if abs(moment_s - wall_s) < SHOWS_SECONDS_S else "%H:%M"
+    return f"{moment:{time_of_day}}" if moment.date() == now.date() else f"{moment:%Y-%m-%d {time_of_day}}"

@@ -22,7 +22,7 @@ MAX_BATCHES: Final = 20
 
 class DeferredWays:
     """`lines_per_s` returns the rate at which direct requests can go, None while it is not known. Raises UsageError
-    where a flex tier is named that no endpoint has.
+    where a flex tier or a batch API is named that no endpoint has.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class DeferredWays:
         lines_per_s: Callable[[], float | None],
         wall_clock: Callable[[], float],
     ) -> None:
-        _check_flex(settings, providers)
+        check_ways(settings, providers)
         self._providers = providers
         self._prices = [
             prices_of_ways(settings, endpoint, provider)
@@ -103,12 +103,28 @@ def may_choose_batches(settings: Settings) -> bool:
     return settings.chooses_ways and not is_pipe(settings.save) and settings.repeat == 1
 
 
+def check_ways(settings: Settings, providers: Sequence[Provider]) -> None:
+    """Raise UsageError where `defer` names a flex tier or a batch API that no endpoint has."""
+    _check_flex(settings, providers)
+    _check_batch(settings, providers)
+
+
 def _check_flex(settings: Settings, providers: Sequence[Provider]) -> None:
     for endpoint, provider in zip(settings.endpoints, providers, strict=True):
         if endpoint.defer == "flex" and not has_flex(provider):
             raise UsageError(f"endpoint {endpoint.name}: its API ({provider.kind}) has no flex tier: remove defer")
     if settings.defer == "flex" and not any(has_flex(provider) for provider in providers):
         raise UsageError("--defer flex: no endpoint has an API with a flex tier: leave it out")
+
+
+def _check_batch(settings: Settings, providers: Sequence[Provider]) -> None:
+    if not settings.sends_batches:
+        return
+    for endpoint, provider in zip(settings.endpoints, providers, strict=True):
+        if endpoint.defer == "batch" and not _has_batches(provider):
+            raise UsageError(f"endpoint {endpoint.name}: its API ({provider.kind}) has no batches: remove defer")
+    if settings.defer == "batch" and not any(map(_has_batches, providers)):
+        raise UsageError("--defer batch: no endpoint has an API with batches: leave it out")
 
 
 def _has_batches(provider: Provider) -> bool:

@@ -53,6 +53,7 @@ class LineEnds:
         mine.succeeded += 1
         if reply.via == BATCH:
             counters.batched += 1
+            mine.batched += 1
         else:
             try:
                 mine.latency.add(reply.latency_s)

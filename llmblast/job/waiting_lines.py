@@ -96,7 +96,7 @@ class WaitingLines:
         self._backlog = Backlog()
         self._to_write: list[WaitingLine] = []
         self._began_s = 0.0
-        """When the first of these lines was read."""
+        """Time at which the first of these lines was read."""
         self._grown: set[Part] = set()
         """Parts of which lines were read since the last `write`."""
         self._touched: set[Part] = set()

@@ -30,7 +30,7 @@ SLOW_FLEX_S: Final = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What is known when a way is chosen. `batches_s` is how long batches have taken in this run."""
+    """The facts that the choice of a way depends on. `batches_s` has the durations of the batches of this run."""
 
     left_s: float
     """Seconds until the deadline."""

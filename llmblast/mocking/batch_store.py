@@ -83,7 +83,7 @@ class LineForm(Protocol):
     has_unique_ids: bool
     """No two lines of a batch may have the same custom id."""
     rejects_at_start: bool
-    """What starts a batch has found its lines and checked them; the batch itself cannot fail."""
+    """The request that starts a batch checks its lines; the batch itself cannot fail."""
 
     def read(self, batch: "Batch", line: Mapping[str, Any], number: int) -> BatchLine:
         """Return the request of an input line. Raises BadRequestError where the whole batch fails for it."""

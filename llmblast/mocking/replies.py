@@ -53,4 +53,4 @@ class Decision:
     is_ours: bool = True
     fault: str | None = None
     prefixes: tuple[bytes, ...] = ()
-    """What the prompt cache remembers once the reply goes out."""
+    """Beginnings of the prompt that the prompt cache keeps once the reply goes out."""

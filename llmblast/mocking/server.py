@@ -91,7 +91,7 @@ class MockServer:
 
     @property
     def batch_ledger(self) -> list[Mapping[str, object]]:
-        """What happened to batches, as in the file of the setting `ledger`; empty unless `keep_ledger` is set."""
+        """All events of batches, as in the file of the setting `ledger`; empty unless `keep_ledger` is set."""
         return self._tally.batch_ledger
 
     async def __aenter__(self) -> Self:

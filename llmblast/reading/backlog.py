@@ -79,12 +79,12 @@ class Part:
 
 
 class Backlog:
-    """The lines that wait. All calls block for a short time. Raises OutputFailedError where the disk is full, say."""
+    """The lines that wait. All calls block for a short time. Raises OutputFailedError, as for a full disk."""
 
     def __init__(self) -> None:
         self.parts: dict[tuple[bool, str], Part] = {}
         self.size_bytes = 0
-        """Of the lines that wait."""
+        """Size of the lines that wait."""
         self._active = [0, 0]
         """Parts with lines: immediate ones, deferred ones."""
         with _explained():

@@ -4,6 +4,7 @@ They are not sent. Only in a line that is a request body, a `priority` that is n
 Lines with equal terms share one object.
 """
 
+import json
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -22,6 +23,8 @@ DEFERRED: Final = "deferred"
 CLASSES: Final = ("immediate", DEFERRED)
 MAX_PRIORITY: Final = 10**9
 MAX_TENANT_CHARACTERS: Final = 64
+MAX_SHOWN_CHARACTERS: Final = 40
+"""Maximum length of a wrong value in the message."""
 MAX_SHARED: Final = 4096
 """Terms that are remembered to be shared: some inputs have another deadline in each line."""
 
@@ -94,7 +97,7 @@ class LineTerms:
                 return parse_moment(deadline, self._now_s)
             return moment_after(deadline, self._now_s)
         except UnitError:
-            raise _bad(DEADLINE, f"is not a time: {HOW_TO}") from None
+            raise _bad(DEADLINE, deadline, f"is not a time: {HOW_TO}") from None
 
 
 def _checked_priority(value: object) -> str | int | None:
@@ -102,9 +105,11 @@ def _checked_priority(value: object) -> str | int | None:
         return None
     if value in CLASSES:
         return str(value)
+    if type(value) is float and value.is_integer():  # as tables have whole numbers, where some rows have none
+        value = int(value)
     if type(value) is int and -MAX_PRIORITY <= value <= MAX_PRIORITY:
         return value
-    raise _bad(PRIORITY, 'must be "immediate", "deferred" or an integer of at most 9 digits (below 0: deferred)')
+    raise _bad(PRIORITY, value, 'must be "immediate", "deferred" or an integer of at most 9 digits (below 0: deferred)')
 
 
 def _checked_deadline(value: object) -> str | float | None:
@@ -112,7 +117,7 @@ def _checked_deadline(value: object) -> str | float | None:
         return None
     if type(value) is str or type(value) is int or type(value) is float:
         return value
-    raise _bad(DEADLINE, f"is not a time: {HOW_TO}")
+    raise _bad(DEADLINE, value, f"is not a time: {HOW_TO}")
 
 
 def _checked_tenant(value: object) -> str:
@@ -121,9 +126,12 @@ def _checked_tenant(value: object) -> str:
     if type(value) is int:
         value = str(value)
     if type(value) is not str or len(value) > MAX_TENANT_CHARACTERS:
-        raise _bad(TENANT, f"must be a text of at most {MAX_TENANT_CHARACTERS} characters")
+        raise _bad(TENANT, value, f"must be a text of at most {MAX_TENANT_CHARACTERS} characters")
     return value
 
 
-def _bad(name: str, what: str) -> BadLine:
-    return BadLine(f'"{name}" {what}; a field of your own stays one with --own-fields {name}')
+def _bad(name: str, value: object, what: str) -> BadLine:
+    shown = json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace").decode()
+    if len(shown) > MAX_SHOWN_CHARACTERS:
+        shown = f"{shown[:MAX_SHOWN_CHARACTERS]}..."
+    return BadLine(f'"{name}" {what}, not {shown}; a field of your own stays one with --own-fields {name}')

@@ -4,7 +4,7 @@ from math import inf
 from typing import Final
 
 SHARE: Final = 0.05
-"""Of the time of the run."""
+"""Share of the time of the run."""
 FIRST_WAITS: Final = 1.5
 """Times of one request that come on top: at its start a run may have nothing but followers."""
 

@@ -5,7 +5,7 @@ from typing import Final
 
 MEMORY_S: Final = 60.0
 BURST_S: Final = 0.1
-"""What comes within this time is one burst."""
+"""Arrivals within this time are one burst."""
 
 
 class ImmediateArrivals:

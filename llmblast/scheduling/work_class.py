@@ -19,7 +19,7 @@ _Retry = tuple[float, int, Attempt]
 
 
 class Source(Enum):
-    """Where the next request of a class is."""
+    """The place of the next request of a class."""
 
     RETRIES = "retries"
     FAILED = "retries after a failure"
@@ -63,7 +63,7 @@ class WorkClass:
         self._others = 0
         """Lines in levels but not in `plain`."""
         self.source = Source.LINES
-        """Where the request was that `peek` returned last."""
+        """The place of the request that `peek` returned last."""
 
     def __len__(self) -> int:
         return len(self.retries) + len(self.failed) + len(self.first) + len(self.plain) + self._others

@@ -68,11 +68,16 @@ class Prices:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What tokens cost, and how much less that is than without another way, and without the provider's cache."""
+    """The cost of tokens, and how much batches, the flex tier and the provider's cache have saved."""
 
     total: float
     saved_by_way: Mapping[str, float]
     saved_by_cache: float
+
+    @property
+    def saved(self) -> float:
+        """Return all savings together."""
+        return sum(self.saved_by_way.values()) + self.saved_by_cache
 
 
 def prices_of(endpoint: EndpointSettings, run: RateSettings) -> Prices | None:

@@ -83,6 +83,8 @@ class EndpointCounters:
     sent: int = 0
     in_flight: int = 0
     succeeded: int = 0
+    batched: int = 0
+    """Answers through its batch API; they are among `succeeded`, but not among `sent`."""
     errors: int = 0
     """Replies and broken sends that were no success, rate-limit replies not counted."""
     rate_limited: int = 0
@@ -212,7 +214,7 @@ class Counters:
 
     @property
     def cost(self) -> Cost | None:
-        """What the tokens of the endpoints with known prices cost; None without any."""
+        """Return the cost of the tokens at all endpoints with known prices; None where no price is known."""
         return sum_of(e.prices.cost_of(e.used) for e in self.endpoints if e.prices is not None)
 
     def count_error(self, code: str, line: int, message: str, file: str | None = None) -> None:

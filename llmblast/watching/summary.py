@@ -331,6 +331,7 @@ def _endpoint_json(endpoint: EndpointCounters, sent_in_all: int) -> dict[str, ob
         "sent": endpoint.sent,
         "share": round(endpoint.sent / sent_in_all, 4) if sent_in_all else 0.0,
         "succeeded": endpoint.succeeded,
+        "batched": endpoint.batched,
         "errors": endpoint.errors,
         "rate_limited": endpoint.rate_limited,
         "tokens": endpoint.tokens,

@@ -16,7 +16,8 @@ _MAX_DISTINCT_WIDTH = 24
 _MIN_STATE_WIDTH = 8
 _PREFERRED_STATE_WIDTH = 32
 """States are cut to this width before names are cut."""
-_OPTIONAL_COLUMNS = ("p50", "share", "ok")
+_BY_BATCH = "by batch"
+_OPTIONAL_COLUMNS = ("p50", "share", _BY_BATCH, "ok")
 """Columns in the order in which they are left out of a narrow table."""
 
 
@@ -63,13 +64,14 @@ def endpoint_table(
     shown = endpoints_to_show(endpoints, max_rows)
     sent_in_all = sum(endpoint.sent for endpoint in endpoints)
     distinct_width = _distinct_width([sanitize_text(endpoint.name, _MAX_NAME_LENGTH) for endpoint in shown])
+    unused = () if any(endpoint.batched for endpoint in shown) else (_BY_BATCH,)
     lines: list[str] = []
     for left_out in (None, *range(len(_OPTIONAL_COLUMNS) + 1)):
         number = count if left_out is None else short
         rows = [_header(with_in_flight)]
         rows += [_row(endpoint, sent_in_all, number, with_in_flight) for endpoint in shown]
         shortest_name = _MIN_NAME_WIDTH if left_out == len(_OPTIONAL_COLUMNS) else distinct_width
-        rows = _without(rows, _OPTIONAL_COLUMNS[: left_out or 0])
+        rows = _without(rows, (*unused, *_OPTIONAL_COLUMNS[: left_out or 0]))
         lines = _fitted(rows, None if left_out is None else width, shortest_name)
         if max(map(cell_width, lines)) <= width:
             break
@@ -89,7 +91,7 @@ def endpoints_to_show(endpoints: Sequence[EndpointCounters], max_rows: int) -> S
 
 def _header(with_in_flight: bool) -> list[str]:
     in_flight = ["in flight"] if with_in_flight else []
-    return ["endpoint", *in_flight, "sent", "share", "ok", "errors", "429s", "p50", "state"]
+    return ["endpoint", *in_flight, "sent", "share", "ok", _BY_BATCH, "errors", "429s", "p50", "state"]
 
 
 def _row(endpoint: EndpointCounters, sent_in_all: int, number: Callable[[int], str], with_in_flight: bool) -> list[str]:
@@ -100,6 +102,7 @@ def _row(endpoint: EndpointCounters, sent_in_all: int, number: Callable[[int], s
         number(endpoint.sent),
         percent(endpoint.sent, sent_in_all),
         number(endpoint.succeeded),
+        number(endpoint.batched),
         number(endpoint.errors),
         number(endpoint.rate_limited),
         latency(endpoint.latency.quantile(0.5)),

@@ -669,3 +669,19 @@ def test_all_names_are_there() -> None:
     assert set(llmblast.__all__) <= set(dir(llmblast))
     with pytest.raises(AttributeError):
         _ = llmblast.no_such_name
+
+
+def test_the_summary_of_a_run_by_batch_has_its_cost_and_what_it_saved(tmp_path: Path) -> None:
+    """Half of the price of direct requests."""
+    write_prompts(tmp_path / "prompts.jsonl", 5)
+
+    summary = llmblast.run(
+        str(tmp_path / "prompts.jsonl"),
+        endpoints=["mock:?batch_delay=0.1,model=m"],
+        save=str(tmp_path / "save.jsonl"),
+        defer="batch",
+        price_out=10.0,
+    )
+
+    assert (summary.answered, summary.batched, summary.sent) == (5, 5, 0)
+    assert summary.cost == summary.saved == pytest.approx(summary.completion_tokens * 5e-6)

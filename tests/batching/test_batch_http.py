@@ -275,7 +275,8 @@ async def test_a_file_is_closed_where_nobody_takes_it(tmp_path: Path, unused_tcp
     file.write_bytes(b"{}\n")
     client = OpenAIBatches(access_to(f"http://127.0.0.1:{unused_tcp_port}"), sleep=Sleeps())
 
-    with pytest.raises(Unreachable, match="cannot upload a batch file"):
+    refused = f"cannot upload a batch file: no connection to 127.0.0.1:{unused_tcp_port}: Connection refused$"
+    with pytest.raises(Unreachable, match=refused):
         await client.upload(replace(BATCH, file=file))
     await client.close()
     gc.collect()

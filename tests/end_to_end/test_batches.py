@@ -56,13 +56,20 @@ def test_lines_go_by_batch_and_have_the_records_of_a_direct_run(
 
 
 @pytest.mark.parametrize(
-    ("trouble", "directly"),
-    [("batch_expire=0.3", 90), ("batch_fail=0.1", 30), ("batch_reject=1", 300)],
+    ("trouble", "directly", "words"),
+    [
+        ("batch_expire=0.3", 90, " expired without an answer to 90 of 300 lines: they are sent directly"),
+        ("batch_fail=0.1", 30, " of 300 lines: they are sent directly"),
+        ("batch_reject=1", 300, "; 300 lines are sent directly"),
+    ],
 )
 def test_what_a_batch_ends_without_is_sent_directly(
-    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, trouble: str, directly: int
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast, trouble: str, directly: int, words: str
 ) -> None:
-    """A batch that expires, failed lines, a file that is rejected: what it has answered is not sent again."""
+    """A batch that expires, failed lines, a file that is rejected: what it has answered is not sent again.
+
+    A message tells how many lines are sent directly, at the full price, and why.
+    """
     ledger = tmp_path / "ledger.jsonl"
     server = start_mock(f"latency=0&batch_delay=0.2&{trouble}&ledger={ledger}")
     write_batch_lines(tmp_path / "prompts.jsonl", 300)
@@ -73,6 +80,7 @@ def test_what_a_batch_ends_without_is_sent_directly(
     assert complaints(tmp_path, ledger) == []
     sent = [e for e in ledger_events(ledger, "received") if e["path"].endswith("/chat/completions")]
     assert abs(len(sent) - directly) <= directly / 2 if directly < 300 else len(sent) == directly
+    assert done.stderr.count(words) == 1, done.stderr
     vias = Counter(record.get("via") for record in records(tmp_path / "save.jsonl"))
     assert vias == Counter({"batch": 300 - len(sent), None: len(sent)}) - Counter()
 
@@ -288,6 +296,7 @@ def test_batches_are_listed_awaited_and_cancelled(tmp_path: Path, start_mock: St
     done = llmblast(*run)
 
     assert " started " in listed.stdout
+    assert "cancelling: the next run with save.jsonl collects its answers" in cancelled.stderr
     assert (refused.returncode, cancelled.returncode, awaited.returncode) == (2, 0, 0)
     assert "name the endpoint" in refused.stderr
     assert json.loads(awaited.stdout)[0]["state"] == "cancelled"
@@ -305,6 +314,42 @@ def test_a_server_without_batches_gets_the_lines_directly(
     done = llmblast("run", "prompts.jsonl", "-u", f"{server.url}/nowhere,kind=openai", "-m", "m", "--defer", "batch")
 
     assert "sent directly" in done.stderr
+
+
+def test_waiting_for_a_batch_that_was_not_started_says_what_to_do(tmp_path: Path, llmblast: RunLlmblast) -> None:
+    """It would never end."""
+    folder = tmp_path / "save.jsonl.batches"
+    folder.mkdir()
+    packed = {"mark": "lb1", "step": "packed", "endpoint": "e", "path": "chat/completions", "lines": 3, "bytes": 9}
+    (folder / "journal.jsonl").write_text(json.dumps({**packed, "model": "m", "at": 1_800_000_000.0}) + "\n")
+    (folder / "lb1.lines").touch()
+
+    done = llmblast("batches", "wait")
+
+    assert done.returncode == 0
+    assert "1 batch with 3 lines: not started yet: run the same llmblast run command again" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["lst", "there.jsonl"], 2, "lst: is not a file of answers, nor one of list, wait, cancel; did you mean list?"),
+        (["wiat"], 2, "did you mean wait?"),
+        (["wait", "missing.jsonl"], 66, "missing.jsonl: no such file, and no folder missing.jsonl.batches"),
+        (["there.jsonl"], 0, ""),
+        ([], 0, ""),
+    ],
+)
+def test_a_misspelled_action_or_file_of_batches_is_an_error(
+    tmp_path: Path, llmblast: RunLlmblast, words: list[str], code: int, message: str
+) -> None:
+    """It does not look like an output whose batches have all ended."""
+    (tmp_path / "there.jsonl").touch()
+
+    done = llmblast("batches", *words)
+
+    assert done.returncode == code
+    assert message in done.stderr
 
 
 def test_batches_need_a_file_of_answers(tmp_path: Path, llmblast: RunLlmblast) -> None:

@@ -121,6 +121,7 @@ def test_limit_and_sample_hold_for_each_input(tmp_path: Path, start_mock: StartM
         (("a.jsonl", "--deferred", "b.jsonl", "-o", "b.jsonl"), "b.jsonl: is also an input"),
         (("a.jsonl", "--deferred", "none.jsonl"), "none.jsonl: no such file"),
         (("a.jsonl", "--by", "8 o'clock"), "is not a time: write seconds, a duration such as 2h"),
+        (("a.jsonl", "--by", "8"), "--by: '8' is not a time: write 08:00 or 2026-12-01T08:00; seconds from now are"),
         (("a.jsonl", "--by", "08:00", "--deadline", "2h"), "--by and --deadline name the time twice"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from llmblast.errors import UsageError
 from llmblast.job.check import check
 from llmblast.job.earlier_runs import find_finished
 from llmblast.reading import key_of
@@ -107,3 +108,17 @@ def test_the_costs_are_estimated_where_prices_are_known(
     assert unknown["cost"] is None
     asyncio.run(check(Settings(**paths, endpoints=endpoints, price_out=10.0)))
     assert "cost      about $0.026 to $0.051, sent directly" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"detach": True}, "--detach: has no effect without batches"),
+        ({"defer": "batch", "repeat": 2}, "--repeat: sends each repeat directly"),
+        ({"defer": "flex", "endpoints": (EndpointSettings(url="https://api.anthropic.com"),)}, "flex tier"),
+    ],
+)
+def test_settings_that_a_run_refuses_are_refused(paths: dict[str, Any], settings: dict[str, Any], message: str) -> None:
+    """As `run --dry-run` promises: no run begins with these."""
+    with pytest.raises(UsageError, match=message):
+        asyncio.run(check(Settings(**paths, **settings)))

@@ -1,6 +1,7 @@
 """What cannot make its deadline is told early, with the number of lines and what would help."""
 
 import heapq
+import re
 from math import inf
 
 import pytest
@@ -74,6 +75,18 @@ def test_lines_that_cannot_be_in_time_are_told_once_with_what_would_help() -> No
     assert "lines cannot be answered in time at 10.0/s: " in first[0]
     assert "/s would be enough, by higher limits or more endpoints; or give them until " in first[0]
     assert len(run.told) == 2
+
+
+def test_a_later_deadline_of_other_lines_delays_no_message() -> None:
+    """180 lines for 8 s at 10 a second are told in the first half of these 8 s."""
+    run = Run(10.0, WALL_S + 8)
+    run.deadlines.on_read(Terms(True, deadline_s=WALL_S + 8), lines=180)
+    run.deadlines.on_read(Terms(True, deadline_s=WALL_S + 7200), lines=20)
+
+    run.go_on(4)
+
+    assert len(run.told) == 1
+    assert re.search(r"^\d+ lines cannot be answered by \d\d:\d\d:\d\d at 10.0/s: ", run.told[0])
 
 
 def test_what_can_be_in_time_is_not_told() -> None:

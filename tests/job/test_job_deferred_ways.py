@@ -107,3 +107,18 @@ def test_a_flex_tier_that_no_endpoint_has_is_a_mistake(settings: Settings) -> No
     """It is said before anything is sent."""
     with pytest.raises(UsageError, match="flex"):
         make_ways(settings)
+
+
+@pytest.mark.parametrize(
+    ("run", "endpoint", "message"),
+    [
+        ({"defer": "batch"}, {}, "--defer batch: no endpoint has an API with batches"),
+        ({}, {"defer": "batch"}, r"endpoint one: its API \(bedrock\) has no batches"),
+    ],
+)
+def test_batches_that_no_endpoint_has_are_a_mistake(
+    run: dict[str, Any], endpoint: dict[str, Any], message: str
+) -> None:
+    """Nothing is sent at the full price in the belief that it is half."""
+    with pytest.raises(UsageError, match=message):
+        make_ways(make_settings(LOCAL, {"kind": "bedrock", "model": "m", **endpoint}, **run))

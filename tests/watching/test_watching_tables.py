@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmblast.watching.counters import EndpointCounters
 from llmblast.watching.tables import align, cell_width, cut, endpoint_table
 from tests.watching.watching_helpers import busy_counters, endpoint
 
@@ -27,6 +28,18 @@ def test_an_endpoint_row_shows_its_share_of_the_requests() -> None:
 
     assert lines[0].split() == ["endpoint", "sent", "share", "ok", "errors", "429s", "p50"]
     assert lines[1].split() == ["gpu1", "750", "75", "%", "740", "0", "0", "-"]
+
+
+def test_answers_by_batch_have_a_column_where_there_are_some() -> None:
+    """They are not sent one by one, so that `sent` does not have them."""
+    batched = EndpointCounters("hosted", sent=5, succeeded=35, batched=30)
+
+    lines = endpoint_table([batched, endpoint("gpu1", 10, 10)], 80)
+
+    assert lines[0].split("  ")[0] == "endpoint"
+    assert lines[0].index("by batch") > lines[0].index("ok")
+    assert lines[1].split() == ["hosted", "5", "33", "%", "35", "30", "0", "0", "-"]
+    assert "by batch" not in endpoint_table([endpoint("gpu1", 10, 10)], 80)[0]
 
 
 def test_states_have_a_column_when_somebody_has_one() -> None:
