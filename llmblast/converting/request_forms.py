@@ -12,9 +12,12 @@ from llmblast.providers.chat_parts import data_url
 from llmblast.providers.openai import OpenAI
 from llmblast.providers.translated_requests import CHAT, MESSAGES, prompt_in, translate_request
 from llmblast.reading import RequestParser, RowForm
+from llmblast.reading.terms import CLASSES, PRIORITY
 from llmblast.settings import Settings
 
+SIMPLE, RAW = "simple", "raw"
 _WITH_VERSION = "v2/"
+_PRIORITY_MEMBER = b'"priority"'
 
 
 class RequestForms:
@@ -31,8 +34,20 @@ class RequestForms:
         return self._parser.parse(number, "", text.strip())
 
     def write(self, form: str, request: Request) -> Row:
-        """Return the row for a request in a form. Raises UnsupportedError."""
-        return _WRITERS[form](self, request)
+        """Return the row for a request in a form. Raises UnsupportedError.
+
+        A `priority` stands beside the request; in a raw one a number is a parameter of the API.
+        """
+        row = _WRITERS[form](self, request)
+        priority = _priority_of(request)
+        if priority is None or PRIORITY in row:
+            return row
+        is_raw = form == RAW or (form == SIMPLE and ("input" not in row or "model" in row))
+        if is_raw and not isinstance(priority, str):
+            raise UnsupportedError(
+                'a number as "priority" is the API\'s own in a raw request: write "immediate" or "deferred"'
+            )
+        return {**row, PRIORITY: priority}
 
     def write_openai(self, request: Request) -> Row:
         """Write a line of an OpenAI batch."""
@@ -97,8 +112,8 @@ class RequestForms:
 
 
 _WRITERS: Mapping[str, Callable[[RequestForms, Request], Row]] = {
-    "simple": RequestForms.write_simple,
-    "raw": RequestForms.write_raw,
+    SIMPLE: RequestForms.write_simple,
+    RAW: RequestForms.write_raw,
     "openai-batch": RequestForms.write_openai,
     "anthropic-batch": RequestForms.write_anthropic,
 }
@@ -112,6 +127,15 @@ def _dialect_of(request: Request) -> str:
 def _id_of(request: Request) -> Row:
     """Return the id of a request that has one of its own; the number of its row is none."""
     return {} if request.id == request.number else {"id": request.id}
+
+
+def _priority_of(request: Request) -> str | int | None:
+    """Return the `priority` of a line that is ours, not the API's; None for none."""
+    if _PRIORITY_MEMBER not in request.text:
+        return None
+    fields = load_value(request.text)
+    word = fields.get(PRIORITY) if isinstance(fields, dict) else None
+    return word if word in CLASSES else request.terms.priority or None
 
 
 def _own_fields(request: Request, taken: Row) -> Row:

@@ -65,6 +65,36 @@ def test_simple_lines_come_back_from_other_forms(tmp_path: Path, forms: tuple[st
     assert through(tmp_path, rows, *forms, settings=MODEL) == rows
 
 
+@pytest.mark.parametrize("form", ["simple", "openai-batch", "anthropic-batch", "raw"])
+def test_a_line_keeps_its_priority_deadline_and_tenant(tmp_path: Path, form: str) -> None:
+    """They stand beside the request in each form."""
+    terms: list[dict[str, Any]] = [
+        {"priority": "deferred", "deadline": "2h", "tenant": "a"},
+        {"priority": "immediate"},
+        {"priority": -7},
+    ]
+    rows = [{"id": str(number), "input": "Hi", **own} for number, own in enumerate(terms)]
+    if form == "raw":
+        rows.pop()  # a number is the API's own there
+
+    first = through(tmp_path, rows, form)
+    again = through(tmp_path, first, form)
+
+    for row, second, own in zip(first, again, terms, strict=False):
+        assert {name: row.get(name) for name in own} == own
+        assert second == row
+
+
+def test_a_number_of_the_api_stays_in_its_request(tmp_path: Path) -> None:
+    """As vLLM's `priority`."""
+    raw = {"id": "a", "model": "m", "messages": [{"role": "user", "content": "Hi"}], "priority": 3}
+
+    [batch] = through(tmp_path, [raw], "openai-batch")
+
+    assert batch["body"]["priority"] == 3
+    assert "priority" not in batch
+
+
 def test_a_simple_line_becomes_a_line_of_each_batch(tmp_path: Path) -> None:
     """With every member that the APIs ask for."""
     row = {"input": "Hi", "team": "x"}
@@ -120,6 +150,7 @@ def test_requests_that_the_simple_form_cannot_say_stay_raw(tmp_path: Path) -> No
         ({"input": "a", "params": {"seed": 1}}, "anthropic-batch", 'no parameter like "seed"'),
         ({"custom_id": "a", "url": "/v1/embeddings", "body": {"input": "x"}}, "anthropic-batch", "has no form in"),
         ({"nothing": 1}, "openai-batch", "nothing to send"),
+        ({"input": "a", "priority": 5}, "raw", 'a number as "priority" is the API'),
         ({"input": "a"}, "llmblast", "a request, which has no form as a result"),
         ({"key": "0", "line": 1, "id": 1, "response": "x"}, "simple", "a record without its request"),
     ],
