@@ -6,7 +6,8 @@ must not be repeated. Where its outcome is unknown it raises MaybeStarted, and `
 mark.
 
     BatchApiError            its text is for a person: what is wrong at which API, without secrets
-    |-- NotHere              no batch API for this endpoint, path, model or key: send directly
+    |-- NotHere              no batch API for this endpoint, path or model: send directly
+    |   `-- NotAllowed       the key has no right to it, or is invalid
     |-- NotNow               refused for now, by a limit of requests or of enqueued tokens: try again later
     |-- Rejected             refused for good: nothing was started, another try would be refused, too
     |-- MaybeStarted         the outcome of the start is unknown: look for the mark, do not start again
@@ -14,7 +15,7 @@ mark.
     `-- BatchGone            the provider does not know this batch (any more), or its results are deleted
 """
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -42,6 +43,8 @@ class Access:
     """The provider's base URL, as requests use it: `https://api.openai.com/v1`. A query in it stays."""
     headers: Callable[[], Mapping[str, str]] = field(repr=False)
     """Return the headers of a request, with the present key in them."""
+    renew_key: Callable[[], Awaitable[bool]] | None = field(default=None, repr=False)
+    """Ask for the key again and return whether there is one, be it the same; None where it stays the same."""
     proxy_url: str | None = None
     """An HTTP proxy, without user and password."""
     proxy_headers: Mapping[str, str] | None = field(default=None, repr=False)
@@ -183,7 +186,11 @@ class BatchApiError(Exception):
 
 
 class NotHere(BatchApiError):  # noqa: N818 -- says what the caller does about it, as the others
-    """The endpoint, its key, the path or the model has no batch API."""
+    """The endpoint, the path or the model has no batch API."""
+
+
+class NotAllowed(NotHere):
+    """The key has no right to the batch API, or is invalid."""
 
 
 class NotNow(BatchApiError):  # noqa: N818

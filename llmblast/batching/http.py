@@ -20,7 +20,16 @@ from urllib.parse import quote, urlencode, urlsplit
 import aiohttp
 import orjson
 
-from llmblast.batching.api import Access, BatchApiError, MaybeStarted, NotHere, NotNow, Rejected, Unreachable
+from llmblast.batching.api import (
+    Access,
+    BatchApiError,
+    MaybeStarted,
+    NotAllowed,
+    NotHere,
+    NotNow,
+    Rejected,
+    Unreachable,
+)
 from llmblast.batching.members import Json
 from llmblast.hiding import hide_user
 from llmblast.http_time import agreed_time, bounded_wait_s, unix_time_of
@@ -40,7 +49,8 @@ _PIECE_BYTES = 256 * 1024
 _KEPT_BYTES_OF_LONG_LINE = 4096
 _MAX_SHOWN_CHARS = 500
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
-_NO_RIGHTS = frozenset({401, 402, 403})
+_KEY_IS_INVALID = 401
+_NO_RIGHTS = frozenset({_KEY_IS_INVALID, 402, 403})
 _NOT_THERE = frozenset({404, 405, 410, 501})
 _UNKNOWN_OUTCOME = frozenset({408, *range(500, 600)}) - _NOT_THERE
 """The server, or a gateway in front of it, may have acted all the same."""
@@ -140,7 +150,7 @@ class BatchHttp:
         """
         purpose, progress = self._place(request), _Progress()
         try:
-            answer = await self._send(request, progress)
+            answer = await self._send_with_valid_key(request, progress)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if not progress.has_begun:
                 raise Unreachable(f"{purpose}: {self.text_of(error)}") from error
@@ -180,7 +190,7 @@ class BatchHttp:
         while True:
             tries += 1
             try:
-                answer = await self._send(request)
+                answer = await self._send_with_valid_key(request, _Progress())
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 if tries >= MAX_TRIES:
                     raise Unreachable(f"{self._place(request)}: {self.text_of(error)}") from error
@@ -217,7 +227,17 @@ class BatchHttp:
         printable = "".join(character if character.isprintable() else " " for character in hidden)
         return " ".join(printable.split())[:_MAX_SHOWN_CHARS]
 
-    async def _send(self, request: HttpRequest, progress: _Progress | None = None) -> _Answer:
+    async def _send_with_valid_key(self, request: HttpRequest, progress: _Progress) -> _Answer:
+        """Return the answer to a request. After a 401, which starts nothing, it is sent once more with a new key: many
+        are valid for an hour, and batches take longer.
+        """
+        answer = await self._send(request, progress)
+        renew_key = self._access.renew_key
+        if answer.status == _KEY_IS_INVALID and renew_key is not None and await renew_key():
+            return await self._send(request, progress)
+        return answer
+
+    async def _send(self, request: HttpRequest, progress: _Progress) -> _Answer:
         timeout_s = _TIMEOUT_S + request.size_bytes / _SLOWEST_BYTES_PER_S
         async with self._open(request, timeout_s, progress) as response:
             body = bytearray()
@@ -300,7 +320,9 @@ class BatchHttp:
         names = error_in(answer.body).names
         if answer.status in _NOT_THERE:
             return request.if_missing(text)
-        if answer.status in _NO_RIGHTS or names & _NEEDS_A_PERSON:
+        if answer.status in _NO_RIGHTS:
+            return NotAllowed(text)
+        if names & _NEEDS_A_PERSON:
             return NotHere(text)
         if answer.status == 429 or names & QUEUE_IS_FULL:
             return NotNow(text, retry_after_s(answer.headers))

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from llmblast.batching import BATCH_APIS
 from llmblast.batching.api import Access, BatchApi
 from llmblast.job.deferred_ways import prices_of_ways
+from llmblast.job.key_refresh import renew_key
 from llmblast.job.redacting_channel import RedactingChannel
 from llmblast.models import Request
 from llmblast.providers import providers_of
@@ -35,6 +36,8 @@ class BatchEndpoint:
     api: BatchApi
     target: Target
     takes_lines: bool
+    is_mock: bool
+    """It is the built-in mock, inside this run."""
     lines: int = 0
     """Lines that were packed for it."""
 
@@ -86,10 +89,11 @@ def open_batch_endpoints(
         target = make_target(endpoint, settings.model, key.value, provider, environ, is_mock=own.is_mock)
         channel = channels[index]
         hide = channel.hide_bytes if isinstance(channel, RedactingChannel) else bytes
-        api = new_api(_access(target, key, hide))
+        renew = partial(renew_key, key, channel) if key.can_refresh else None
+        api = new_api(replace(_access(target, key, hide), renew_key=renew))
         stack.push_async_callback(api.close)
         takes_lines = "batch" in prices_of_ways(settings, own, provider) and own.name != settings.escalate
-        endpoints.append(BatchEndpoint(index, own.name, own.weight, api, target, takes_lines))
+        endpoints.append(BatchEndpoint(index, own.name, own.weight, api, target, takes_lines, own.is_mock))
     return endpoints
 
 

@@ -40,9 +40,9 @@ class BatchPool:
         return [task.entry for task in self._tasks.values()]
 
     @property
-    def left(self) -> list[BatchEntry]:
-        """Return the batches that go on at their providers, for a later run."""
-        return [task.entry for task in self._ended if task.is_left]
+    def left(self) -> list[BatchTask]:
+        """Return the batches that are left as they are, for a later run."""
+        return [task for task in self._ended if task.is_left]
 
     def start(self, entry: BatchEntry, endpoint: BatchEndpoint, states: bytearray | None = None) -> None:
         """Carry a batch on. `states` tells what earlier runs have of its lines."""

@@ -19,7 +19,7 @@ from llmblast.job.batch_packs import BatchPacks, Closed
 from llmblast.job.batch_parser import Batch
 from llmblast.job.batch_pool import BatchPool
 from llmblast.job.batch_run_side import RunSide
-from llmblast.job.batch_task import CHUNK_LINES, BatchTask
+from llmblast.job.batch_task import CHUNK_LINES, BatchTask, LineState
 from llmblast.job.deferred_ways import DeferredWays
 from llmblast.models import Failure, Request
 from llmblast.reading import RowForm
@@ -46,11 +46,12 @@ class BatchSends:
     ) -> None:
         self._run = run
         self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
+        self._journal = journal
         self._earlier = earlier
         self._ways = ways
         self._packs = BatchPacks(journal, [e for e in endpoints if e.takes_lines], time.time)
         self._pool = BatchPool(run, journal, on_change=self._on_change, on_not_here=self._packs.exclude)
-        self._unknown: list[BatchEntry] = []
+        self._unknown: list[EarlierBatch] = []
         """Batches at endpoints that this run does not have."""
         self._readers = 0
         """Inputs that may bring more lines."""
@@ -149,7 +150,7 @@ class BatchSends:
         for earlier in self._earlier:
             endpoint = self._endpoints.get(earlier.entry.endpoint)
             if endpoint is None:
-                self._unknown.append(earlier.entry)
+                self._unknown.append(earlier)
             else:
                 self._pool.start(earlier.entry, endpoint, earlier.states)
 
@@ -186,16 +187,38 @@ class BatchSends:
 
     def _leave_pending(self) -> None:
         """Leave the batches that go on to another run."""
-        if left := self._pool.left:
-            lines = sum(entry.lines for entry in left)
-            why = f"{_in_words(left)}: run the same command again to collect the answers"
-            self._run.engine.leave_pending(lines, why)
+        left = self._pool.left
+        reasons = []
+        if going := [task.entry for task in left if not task.problem]:
+            reasons.append(f"{_in_words(going)}: run the same command again to collect the answers")
         if self._unknown:
-            names = ", ".join(sorted({entry.endpoint for entry in self._unknown}))
-            lines = sum(entry.lines for entry in self._unknown)
-            why = f"batches at {names}, which is none of the endpoints: name it again to collect them"
-            self._run.engine.leave_pending(lines, why)
+            names = ", ".join(sorted({earlier.entry.endpoint for earlier in self._unknown}))
+            reasons.append(f"batches at {names}, which is none of the endpoints: name it again to collect them")
+        reasons += [_problem_of(task, self._journal.folder) for task in left if task.problem]
+        if reasons:
+            states = [*(task.states for task in left), *(earlier.states for earlier in self._unknown)]
+            lines = sum(len(each) - each.count(LineState.HANDLED) for each in states)
+            self._run.engine.leave_pending(lines, "; and for ".join(reasons))
 
 
 def _in_words(entries: Sequence[BatchEntry]) -> str:
     return "1 batch at the provider" if len(entries) == 1 else f"{len(entries):,} batches at the providers"
+
+
+def _problem_of(task: BatchTask, folder: str) -> str:
+    """Return, for a person, which batch waits for them, and what they can do."""
+    entry, give_up = task.entry, f"remove {folder}, and its lines are sent again"
+    if not entry.is_in_progress and entry.batch_id is None:
+        return (
+            f"a batch that was not started ({task.problem}): give the key the right to use files and batches and run "
+            f"the same command again; or remove {folder} and run it without --defer batch, at the full price"
+        )
+    if entry.batch_id is None:
+        return (
+            f"a batch that may have been started ({task.problem}): run the same command again with a key that may list "
+            f"the batches; or look for {entry.mark} at the provider, and if there is no such batch, {give_up}"
+        )
+    return (
+        f"batch {entry.id} ({task.problem}): run the same command again with the key, project and URL that it was "
+        f"started with; if it is lost, {give_up}"
+    )

@@ -10,9 +10,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from llmblast.batching.api import (
     BatchApi,
@@ -26,6 +27,7 @@ from llmblast.batching.api import (
     Found,
     LineError,
     MaybeStarted,
+    NotAllowed,
     NotFound,
     NotHere,
     NotNow,
@@ -39,17 +41,14 @@ from llmblast.job.batch_endpoints import BatchEndpoint
 from llmblast.job.batch_journal import BatchEntry, BatchJournal, Step, new_mark
 from llmblast.job.batch_lines import LinesReader, copy_lines, custom_id_of, index_in
 from llmblast.job.batch_run_side import RunSide
+from llmblast.job.batch_tries import FIRST_PAUSE_S, MAX_PAUSE_S, BatchTries, LeaveToNextRun, SendDirectly
 from llmblast.job.batch_words import words_of_rest
 from llmblast.models import Reply
 from llmblast.writing.side_file import open_side_file
 
-T = TypeVar("T")
 VIA_BATCH: Final = "batch"
 CHUNK_LINES: Final = 64
 """Results that are handled at once: it blocks the loop for a few milliseconds."""
-FIRST_PAUSE_S: Final = 2.0
-MAX_PAUSE_S: Final = 60.0
-"""Pause before the next try of what is refused for now or cannot be reached; it doubles from the first one on."""
 MIN_SPLIT: Final = 2
 MAX_EXCLUDED: Final = 1000
 """With more invalid lines, the file is not started without them: its lines are sent directly."""
@@ -63,10 +62,6 @@ class LineState:
     """The line has a record, or will get one: its answer is being checked or repaired."""
     DIRECT: Final = 2
     """The batch brought a reply that does not count: it is to be sent directly."""
-
-
-class _SendDirectly(Exception):  # noqa: N818 -- no error: what happens to the lines
-    """The batch is not worth another try: its lines are sent directly. The text is the reason."""
 
 
 @dataclass(slots=True, eq=False)
@@ -94,8 +89,14 @@ class BatchTask:
     """
     is_left: bool = False
     """The batch goes on at the provider, and a later run collects it."""
-    _told: str = ""
+    problem: str = ""
+    """Why it is left, where a person has to solve that."""
     _next_pause_s: float = FIRST_PAUSE_S
+    _tries: BatchTries = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Try the calls of the API as the run wants it."""
+        self._tries = BatchTries(self.run_side.say, self.run_side.detaches, self.endpoint.is_mock)
 
     @property
     def _api(self) -> BatchApi:
@@ -127,52 +128,62 @@ class BatchTask:
         while not self.is_left and (action := actions.get(self.entry.step)) is not None:
             try:
                 await action()
-            except _SendDirectly as reason:
+            except (SendDirectly, BatchGone) as reason:
                 await self._note(Step.ENDED, end=str(reason))
+            except LeaveToNextRun as reason:
+                self.is_left, self.problem = True, str(reason)
 
     async def _upload(self) -> None:
         await self._note(Step.UPLOADING)
         async with self.uploads:
             await asyncio.to_thread(self._restore_requests)
             file = self._file
-            upload_id = await self._try(lambda: self._api.upload(file))
+            try:
+                upload_id = await self._tries.while_there_is_time(
+                    lambda: self._api.upload(file), lambda: self._cutoff_s
+                )
+            except BatchApiError as error:
+                raise self._refused(error) from None
         await self._note(Step.UPLOADED, upload_id=upload_id)
 
     async def _start(self) -> None:
         if time.time() >= self._cutoff_s:
-            raise _SendDirectly("there is no time for a batch before the deadline")
+            raise SendDirectly("there is no time for a batch before the deadline")
         await self._note(Step.STARTING)
         try:
             status = await self._api.start(self._file)
         except MaybeStarted as error:
-            self._tell(f"{error}; looking for the batch")
+            self._tries.tell(f"{error}; looking for the batch")
             return
         except (NotNow, Unreachable) as error:
             await self._note(Step.UPLOADED)
             if isinstance(error, NotNow) and await self._split(None):
                 return
-            self._next_pause_s = await self._pause(error, self._next_pause_s, self._cutoff_s)
+            self._next_pause_s = await self._tries.pause(error, self._next_pause_s, self._cutoff_s)
             return
         except Rejected as error:
             await self._start_without(error.line_errors, str(error))
             return
         except BatchApiError as error:
-            raise self._directly(error) from None
+            await self._note(Step.UPLOADED)
+            raise self._refused(error) from None
         await self._note(Step.STARTED, batch_id=status.id)
 
     async def _find_start(self) -> None:
         """Find out whether a start that may have happened did. Until that is known, nothing is sent again."""
         entry = self.entry
         known = [*entry.earlier_ids, *(e.batch_id for e in list(self.journal.entries.values()) if e.batch_id)]
-        finding = await self._try_for_good(
+        finding = await self._tries.until_known(
             lambda: look_for(self._api, self._file, entry.first_start_s, entry.last_start_s, known)
         )
         if isinstance(finding, Found):
             await self._note(Step.STARTED, batch_id=finding.status.id)
         elif isinstance(finding, NotFound):
             await self._note(Step.UPLOADED)
+        elif self.run_side.detaches:
+            raise LeaveToNextRun(f"endpoint {entry.endpoint}: another batch has to end first")
         else:
-            self._tell(f"endpoint {entry.endpoint}: it is not known yet whether a batch was started; waiting")
+            self._tries.tell(f"endpoint {entry.endpoint}: it is not known yet whether a batch was started; waiting")
             await asyncio.sleep(MAX_PAUSE_S)
 
     async def _wait(self) -> None:
@@ -181,15 +192,14 @@ class BatchTask:
         batch_id = entry.batch_id or ""
         is_asked = False
         while True:
-            status = await self._try_for_good(lambda: self._api.status(batch_id))
+            status = await self._tries.until_known(lambda: self._api.status(batch_id))
             self._read_counts(status)
             if status.state is BatchState.ENDED:
                 return await self._on_end(status)
             if entry.step is Step.STARTED and time.time() >= self._cutoff_s:
                 await self._note(Step.CANCELLING)
             if entry.step is Step.CANCELLING and not is_asked:
-                await self._try_for_good(lambda: self._api.cancel(batch_id))
-                is_asked = True
+                is_asked = await self._ask_for_end(batch_id)
             if self.run_side.detaches and entry.step is Step.STARTED:
                 self.is_left = True
                 return None
@@ -198,15 +208,28 @@ class BatchTask:
                 wait_s = min(wait_s, max(self._cutoff_s - time.time(), 0.0))
             await asyncio.sleep(wait_s)
 
+    async def _ask_for_end(self, batch_id: str) -> bool:
+        """Ask the provider to end the batch; return whether that was accepted. A batch that cannot be cancelled goes on
+        and is paid for, so its end is waited for.
+        """
+        try:
+            await self._api.cancel(batch_id)
+        except BatchApiError as error:
+            self._tries.tell(f"{error}; it is tried again until the batch has ended")
+            return False
+        return True
+
     async def _on_end(self, status: BatchStatus) -> None:
         if status.end is BatchEnd.FAILED and status.is_not_now:
             if await self._split(status.id):
                 return
             await self._note(Step.UPLOADED, earlier_id=status.id)
             error = NotNow(f"endpoint {self.entry.endpoint}: batch {status.id}: {status.message}")
-            self._next_pause_s = await self._pause(error, self._next_pause_s, self._cutoff_s)
+            self._next_pause_s = await self._tries.pause(error, self._next_pause_s, self._cutoff_s)
         elif status.end is BatchEnd.FAILED and not status.result_files:
-            await self._start_without(status.line_errors, f"batch {status.id} failed: {status.message}")
+            await self._start_without(
+                status.line_errors, f"endpoint {self.entry.endpoint}: batch {status.id} failed: {status.message}"
+            )
         else:
             end = BatchEnd.COMPLETED if status.end is None else status.end
             await self._note(Step.ENDED, end=end.value)
@@ -226,7 +249,7 @@ class BatchTask:
         await asyncio.to_thread(self.journal.split, entry, kept, rest, earlier_id)
         states, self.states = self.states[kept:], self.states[:kept]
         await asyncio.to_thread(self._remove_requests)
-        self._tell(
+        self._tries.tell(
             f"endpoint {entry.endpoint}: the queue is full for {entry.lines:,} lines or more; smaller batches go"
         )
         self.on_split(rest, self.endpoint, states)
@@ -239,8 +262,8 @@ class BatchTask:
         wrong = {included[error.line - 1] for error in errors if error.line and 0 < error.line <= len(included)}
         is_known = bool(wrong) and all(error.line for error in errors)
         if not is_known or len(wrong) == len(included) or len(wrong) + len(entry.excluded) > MAX_EXCLUDED:
-            raise _SendDirectly(f"endpoint {entry.endpoint}: {reason}")
-        self._tell(f"endpoint {entry.endpoint}: {reason}; the batch is started again without its invalid lines")
+            raise SendDirectly(reason)
+        self._tries.tell(f"{reason}; the batch is started again without its invalid lines")
         await asyncio.to_thread(self._remove_requests)
         await self._note(Step.PACKED, excluded=sorted(wrong), earlier_id=entry.batch_id)
 
@@ -269,18 +292,22 @@ class BatchTask:
 
     async def _read_results(self, batch_id: str) -> None:
         """Hand all results to the run. A stream that breaks off is read again from its start."""
-        while True:
-            try:
-                status = await self._try_for_good(lambda: self._api.status(batch_id))
-                await self._read_stream(status)
-            except Unreachable as error:
-                await self._pause(error, FIRST_PAUSE_S)
-            except BatchGone as error:
-                if str(error) != self.entry.end:
-                    self.run_side.say(str(error))
-                return
-            else:
-                return
+        is_known = False
+
+        async def read() -> None:
+            nonlocal is_known
+            is_known = False
+            status = await self._api.status(batch_id)
+            is_known = True
+            await self._read_stream(status)
+
+        try:
+            await self._tries.until_known(read)
+        except (BatchGone, LeaveToNextRun) as reason:
+            if isinstance(reason, LeaveToNextRun) and not (is_known and isinstance(reason.__cause__, BatchGone)):
+                raise
+            if str(reason) != self.entry.end:
+                self.run_side.say(str(reason))
 
     async def _read_stream(self, status: BatchStatus) -> None:
         reader = await asyncio.to_thread(self.open_lines)
@@ -340,53 +367,15 @@ class BatchTask:
     def _cutoff_s(self) -> float:
         return self.run_side.latest_wait_s(self.entry)
 
-    async def _try(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Return what a call returns, in as many tries as its lines have time for. Raises _SendDirectly."""
-        pause_s = FIRST_PAUSE_S
-        while True:
-            try:
-                return await call()
-            except (NotNow, Unreachable) as error:
-                pause_s = await self._pause(error, pause_s, self._cutoff_s)
-            except BatchApiError as error:
-                raise self._directly(error) from None
-
-    async def _try_for_good(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Return what a call returns, however long that takes: the provider may be working on the batch.
-
-        Raises _SendDirectly for a batch that the provider does not know any more, and BatchGone while it is collected.
+    def _refused(self, error: BatchApiError) -> SendDirectly | LeaveToNextRun:
+        """Return what becomes of a batch that is refused before its start. A key without the right to batches is for a
+        person to mend: to send directly costs twice as much. Only a deadline does not wait for that.
         """
-        pause_s = FIRST_PAUSE_S
-        while True:
-            try:
-                return await call()
-            except BatchGone as error:
-                if self.entry.step is Step.ENDED:
-                    raise
-                raise _SendDirectly(str(error)) from None
-            except BatchApiError as error:
-                pause_s = await self._pause(error, pause_s)
-
-    async def _pause(self, error: BatchApiError, pause_s: float, until_s: float | None = None) -> float:
-        """Wait before the next try, and return the pause after it. Raises _SendDirectly where it is after `until_s`."""
-        self._tell(f"{str(error).rstrip('.')}; it is tried again")
-        named_s = error.retry_after_s if isinstance(error, NotNow) else None
-        wait_s = max(pause_s, named_s or 0.0)
-        if until_s is not None and time.time() + wait_s >= until_s:
-            raise _SendDirectly(f"{error}; there is no time to wait for it")
-        await asyncio.sleep(wait_s)
-        return min(pause_s * 2, MAX_PAUSE_S)
-
-    def _directly(self, error: BatchApiError) -> _SendDirectly:
+        if isinstance(error, NotAllowed) and self.entry.deadline_s == inf:
+            return LeaveToNextRun(str(error))
         if isinstance(error, NotHere):
             self.on_not_here(self.endpoint, self.entry.path)
-        return _SendDirectly(str(error))
-
-    def _tell(self, text: str) -> None:
-        """Show a message, but not again and again."""
-        if text != self._told:
-            self._told = text
-            self.run_side.say(text)
+        return SendDirectly(str(error))
 
     async def _note(self, step: Step, **facts: object) -> None:
         await asyncio.to_thread(self.journal.record, self.entry, step, **facts)
@@ -395,10 +384,15 @@ class BatchTask:
 
 async def _in_chunks(results: AsyncIterator[BatchResult]) -> AsyncIterator[list[BatchResult]]:
     chunk: list[BatchResult] = []
-    async for result in results:
-        chunk.append(result)
-        if len(chunk) >= CHUNK_LINES:
+    try:
+        async for result in results:
+            chunk.append(result)
+            if len(chunk) >= CHUNK_LINES:
+                yield chunk
+                chunk = []
+    except BatchApiError:
+        if chunk:
             yield chunk
-            chunk = []
+        raise
     if chunk:
         yield chunk

@@ -4,6 +4,8 @@ Strict servers count intervals, not seconds: at 20 a second, nginx's `limit_req`
 ms after the request before it. So a late request moves those behind it. Lateness is made up for only within the margin:
 the schedule runs at `1 - MARGIN` of the rate; requests behind a late one may come closer together than that, but never
 closer than the rate's own interval.
+
+Other servers count requests, see `counted_requests`. With these no interval is kept: lateness is made up for at once.
 """
 
 import math
@@ -23,6 +25,9 @@ MIN_MARGIN = 0.001
 """Margin of an interval that is always left: a clock is read some microseconds before the bytes are written."""
 MAX_CATCH_UP_S = 0.004
 """Lateness that is made up for, in the course of some dozens of requests. What is later moves the schedule."""
+MAX_CATCH_UP_AT_ONCE_S = 0.002
+"""The same where no interval is kept. In any second, no more requests leave than the rate allows, and 5 ms are left for
+what happens on the way."""
 
 
 def is_even(per_second: float, burst_s: float) -> bool:
@@ -43,6 +48,8 @@ class EvenRate(Rate):
         self._seconds_per_unit = 1.0 / (per_second * (1.0 - MARGIN))
         self._credit_s = self._max_credit_s = MAX_CATCH_UP_S
         self._min_interval_s = (1.0 + max(MARGIN - FORGIVEN_S * per_second, MIN_MARGIN)) / per_second
+        self._keeps_interval = True
+        """Whether no two requests leave closer together than the rate's interval."""
         self.leaves_at = -math.inf
         """Moment from which the last departure lets another one follow."""
         self._admits_at = -math.inf
@@ -54,14 +61,25 @@ class EvenRate(Rate):
     def acquire(self, cost: float, now: float) -> None:
         """Charge a request that is admitted now. The first one is not late."""
         self.used += cost
-        start_s = now if self._next_s == -math.inf else max(self._next_s, now - MAX_CATCH_UP_S)
+        catch_up_s = MAX_CATCH_UP_S if self._keeps_interval else MAX_CATCH_UP_AT_ONCE_S
+        start_s = now if self._next_s == -math.inf else max(self._next_s, now - catch_up_s)
         self._next_s = start_s + cost * self._seconds_per_unit
+
+    def keep_interval(self, keeps: bool) -> None:
+        """Keep the interval between two requests from now on, or do not."""
+        self._keeps_interval = keeps
+        if not keeps:
+            self.leaves_at = self._admits_at = -math.inf
 
     def record_departure(self, now: float, *, is_fresh: bool = False) -> None:
         """Record a departure, on a connection that had to be opened for it if `is_fresh`."""
+        if not self._keeps_interval:
+            return
         self.leaves_at = max(self.leaves_at, now + self._min_interval_s)
         if not is_fresh:
             self._admits_at = self.leaves_at
 
     def record_late_departure(self, sent_s: float, left_s: float, behind_s: float) -> None:
-        """Leave the schedule as it is: departures keep apart by themselves."""
+        """Move the schedule, unless departures keep apart by themselves."""
+        if not self._keeps_interval:
+            super().record_late_departure(sent_s, left_s, behind_s)

@@ -134,16 +134,16 @@ class LimitSet:
     @property
     def is_even(self) -> bool:
         """Return whether there is a rate at which requests leave evenly."""
-        return bool(self._even)
+        return bool(self.even)
 
     @property
     def leaves_at(self) -> float:
         """Return the moment from which an admitted request may leave."""
-        return max((limit.leaves_at for limit in self._even), default=-math.inf)
+        return max((limit.leaves_at for limit in self.even), default=-math.inf)
 
     def record_departure(self, now: float, *, is_fresh: bool = False) -> None:
         """Record a departure, on a connection that had to be opened for it if `is_fresh`."""
-        for limit in self._even:
+        for limit in self.even:
             limit.record_departure(now, is_fresh=is_fresh)
 
     def acquire(self, tokens: Tokens, now: float) -> None:
@@ -206,7 +206,8 @@ class LimitSet:
         )
         """Every rate, learned ones too, with its kind of tokens; None where it is charged 1 a request."""
         self.quotas = tuple(limit for limit in self._per_request if isinstance(limit, RollingQuota))
-        self._even = tuple(limit for limit in self._rates if isinstance(limit, EvenRate))
+        self.even = tuple(limit for limit in self._rates if isinstance(limit, EvenRate))
+        """The rates at which requests leave evenly."""
 
 
 def _cost(kind: int | None, tokens: Tokens) -> float:

@@ -13,6 +13,7 @@ from itertools import chain
 from llmblast.fence import Fence
 from llmblast.models import NO_TOKENS, Attempt, RateLimitInfo, Request, Tokens
 from llmblast.scheduling.affinity import choose_for, record_send
+from llmblast.scheduling.counted_requests import forget_count, keep_intervals, learn_count
 from llmblast.scheduling.deferral import Deferral
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.even_rate import EvenRate
@@ -178,6 +179,8 @@ class Scheduler:
             self.queue.is_outage = all(other.health.outage.is_open for other in self.enabled)
         elif outcome.kind in (Kind.RATE_LIMITED, Kind.REFUSED):
             self._has_trouble = True
+            if outcome.kind is Kind.RATE_LIMITED and forget_count(endpoint):
+                keep_intervals(self.run_limits, self.endpoints)
         if finding is Finding.TOO_MANY_IN_FLIGHT:
             self.queue.recall_all(now + RECALLED_S)
         return finding
@@ -191,6 +194,8 @@ class Scheduler:
     ) -> None:
         """Follow the rate-limit headers of the reply to `attempt`."""
         endpoint.learned.on_rate_limit_headers(infos, attempt.sent_s, now)
+        if learn_count(endpoint, infos):
+            keep_intervals(self.run_limits, self.endpoints)
         self.counts_tokens = self.counts_tokens or endpoint.limits.counts_tokens
 
     def on_delayed_send(self, attempt: Attempt, endpoint: Endpoint, left_s: float, *, is_fresh: bool = True) -> None:

@@ -3,6 +3,9 @@
 import math
 from dataclasses import dataclass
 
+NOT_COUNTED = -1.0
+"""Stands for a count that is known to say nothing."""
+
 
 @dataclass(slots=True, eq=False)
 class Traffic:
@@ -16,3 +19,6 @@ class Traffic:
     last_sent_s: float = -math.inf
     last_answered_sent_s: float = -math.inf
     """When the latest request that was answered had been sent."""
+    counted: float = 0.0
+    """How many requests the server counts in its window or bucket, as its headers say; 0 where they have not said so,
+    `NOT_COUNTED` after a rejection."""

@@ -27,6 +27,7 @@ from llmblast.batching.api import (
     Found,
     Maybe,
     MaybeStarted,
+    NotAllowed,
     NotHere,
     NotNow,
     Rejected,
@@ -159,8 +160,8 @@ async def test_retry_after_is_obeyed() -> None:
         (400, {"error": {"message": "no", "code": "invalid_request"}}, Rejected),
         (413, b"too much", Rejected),
         (307, b"", Rejected),
-        (401, {"error": {"message": "no"}}, NotHere),
-        (403, {"error": "no"}, NotHere),
+        (401, {"error": {"message": "no"}}, NotAllowed),
+        (403, {"error": "no"}, NotAllowed),
         (404, b"<html>", NotHere),
         (501, {}, NotHere),
         (429, {"error": {"code": "insufficient_quota"}}, NotHere),
@@ -199,6 +200,47 @@ async def test_an_error_shows_no_secrets_and_no_control_characters() -> None:
         "endpoint e: cannot start a batch: HTTP 400: bad key (hidden) [2J at http://(hidden)@h/"
     )
     assert len(str(error)) < 1000
+
+
+async def test_an_expired_key_is_renewed() -> None:
+    """Also before a start, which a 401 is not: keys of commands and files are often valid for an hour only."""
+    key = "old"
+    seen: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(f"{request.method} {request.headers['Authorization']}")
+        return web.json_response(BEGUN, status=200 if request.headers["Authorization"] == "new" else 401)
+
+    async def renew() -> bool:
+        nonlocal key
+        key = "new"
+        return True
+
+    async with serving(answer) as host:
+        access = replace(access_to(host), headers=lambda: {"Authorization": key}, renew_key=renew)
+        client = OpenAIBatches(access, sleep=Sleeps())
+        await client.start(BATCH)
+        key = "old"
+        await client.status("b1")
+        await client.close()
+
+    assert seen == ["POST old", "POST new", "GET old", "GET new"]
+
+
+async def test_a_key_that_is_wrong_is_renewed_once() -> None:
+    """The command prints the same one again."""
+    answer, paths = in_turn((401, {"error": {"message": "no such key"}}))
+
+    async def renew() -> bool:
+        return True
+
+    async with serving(answer) as host:
+        client = OpenAIBatches(replace(access_to(host), renew_key=renew), sleep=Sleeps())
+        with pytest.raises(NotHere):
+            await client.status("b1")
+        await client.close()
+
+    assert len(paths) == 2
 
 
 async def test_a_closed_connection_leaves_a_start_unknown() -> None:

@@ -7,7 +7,7 @@ import orjson
 from llmblast.mocking.server import MockServer
 from tests.conftest import RunLlmblast, StartMock, records, used_up_for_a_second, write_prompts
 
-REPLY_S = 0.05
+REPLY_S = 0.1
 """What a send may have been on its way for when the 429 was read, on a busy test machine."""
 
 
@@ -34,7 +34,7 @@ def test_a_used_up_quota_pauses_its_quota_group_and_no_other(
         arrival.arrived_s for server in (limited, sibling) for arrival in server.ledger if arrival.status == 429
     )
     meanwhile = [moment for moment in arrivals(stranger) if rejected[0] < moment < rejected[0] + 1]
-    assert len(rejected) <= 6
+    assert sum(moment > rejected[0] + REPLY_S for moment in rejected) <= 6
     assert len(meanwhile) >= 50
 
 

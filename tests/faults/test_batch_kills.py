@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from tests.conftest import ROOT, RunLlmblast, StartMock, unmeasured
+from tests.conftest import ROOT, RunLlmblast, StartMock
 from tests.faults.batch_checker import complaints, write_batch_lines
 from tests.processes import let_run, start_run
 
@@ -30,7 +30,7 @@ def test_a_run_killed_at_a_note_of_its_journal_goes_on(
     write_batch_lines(tmp_path / "prompts.jsonl", LINES // 3, copies=3)
     arguments = ("run", "prompts.jsonl", "-u", server.url, "--defer", "batch", "--changed-settings", "ok")
     driver = [sys.executable, str(ROOT / "tests/faults/batch_driver.py"), moment, str(number), *arguments]
-    environment = {**unmeasured(environment), "PYTHONPATH": str(ROOT)}
+    environment = {**environment, "PYTHONPATH": str(ROOT)}
     killed = subprocess.run(driver, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert killed.returncode == -9, killed.stderr
 

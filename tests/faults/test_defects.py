@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from llmblast.errors import ExitCode
-from tests.conftest import CANARY, ROOT, StartMock, canary_places, records, unmeasured, write_prompts, write_requests
+from tests.conftest import CANARY, ROOT, StartMock, canary_places, records, write_prompts, write_requests
 from tests.faults.checker import check, key_of
 
 pytestmark = pytest.mark.pure
@@ -219,7 +219,7 @@ def run_broken(
     return subprocess.run(
         [sys.executable, "-c", LAUNCHER, target, str(first), *arguments],
         cwd=tmp_path,
-        env={**unmeasured(environment), "PYTHONPATH": str(ROOT)},
+        env={**environment, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -383,7 +383,7 @@ def test_a_display_with_a_defect_leaves_the_cursor_visible(
     with subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, f"llmblast.watching.bar:BarDisplay.{broken}", "1", *arguments],
         cwd=tmp_path,
-        env={**unmeasured(environment), "PYTHONPATH": str(ROOT)},
+        env={**environment, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
         stderr=theirs,
     ) as process:

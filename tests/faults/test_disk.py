@@ -21,7 +21,7 @@ import pytest
 from llmblast.errors import OutputFailedError
 from llmblast.mocking.server import MockServer, ScriptedReply
 from llmblast.writing import OutputFile, Spool, Timing, Writer, render
-from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, unmeasured, write_prompts
+from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, write_prompts
 from tests.processes import start_run
 from tests.writing.writing_samples import a_success
 
@@ -95,7 +95,7 @@ def run_with_little_room(
     return subprocess.Popen(
         [sys.executable, "-c", code, "run", "prompts.jsonl", *arguments],
         cwd=tmp_path,
-        env=unmeasured(environment),
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

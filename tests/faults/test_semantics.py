@@ -21,7 +21,7 @@ from llmblast.mocking.faults import FAULTS
 from llmblast.mocking.incident import Incident
 from llmblast.mocking.server import Arrival, ScriptedReply
 from llmblast.scheduling.refusals import MIN_BLAMED_SHARE, PROBES
-from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, unmeasured, write_requests
+from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, write_requests
 from tests.faults.checker import check
 from tests.processes import let_run, start_run
 
@@ -133,7 +133,7 @@ def test_an_endpoint_that_begins_to_refuse_leaves_its_lines_to_the_other(
 def mock_process(port: int, ledger: Path, environment: dict[str, str]) -> Iterator[tuple["subprocess.Popen[str]", int]]:
     """A mock provider that can be killed, and its port."""
     command = [*LLMBLAST, "mock", "--port", str(port), "--latency", "0.05", "--ledger", str(ledger)]
-    with subprocess.Popen(command, env=unmeasured(environment), stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield process, int(process.stdout.readline().rpartition(":")[2].removesuffix("/v1\n"))

@@ -13,7 +13,7 @@ import pytest
 
 from llmblast.cli.signals import ShutdownSignals, ShutdownStage
 from llmblast.mocking.server import MockServer
-from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, unmeasured, write_prompts
+from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, write_prompts
 from tests.processes import Process, let_run, start_run, wait_for_requests
 
 LINES = 400
@@ -129,7 +129,7 @@ def test_a_closed_terminal_loses_nothing_that_was_sent(
     shell_pid, terminal = pty.fork()
     if shell_pid == 0:
         os.chdir(tmp_path)
-        os.execvpe("bash", ["bash", "--norc", "-i"], unmeasured(environment))
+        os.execvpe("bash", ["bash", "--norc", "-i"], environment)
     os.write(terminal, f"sh -c 'echo $$ > pid; exec {command}'\n".encode())
     while server.received < 10:
         if select.select([terminal], [], [], 0.01)[0]:

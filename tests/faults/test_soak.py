@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from llmblast.mocking.faults import FAULTS
-from tests.conftest import LLMBLAST, StartMock, records, unmeasured, write_prompts
+from tests.conftest import LLMBLAST, StartMock, records, write_prompts
 from tests.processes import run_measured
 
 REFUSALS = ("301", "401", "402", "403", "404", "429-no-quota", "tls")
@@ -74,7 +74,7 @@ def provider(tmp_path: Path, environment: dict[str, str], faults: str) -> Iterat
     path = tmp_path / "faults.toml"
     path.write_text(faults)
     command = [*LLMBLAST, "mock", "--port", "0", "--latency", "0.01", "--faults", str(path)]
-    with subprocess.Popen(command, env=unmeasured(environment), stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield process.stdout.readline().removeprefix("listening on ").strip()
@@ -122,7 +122,7 @@ def test_a_run_holds_no_more_at_its_end_than_at_first(
         done = subprocess.run(
             [*driver, "run", "prompts.jsonl", *arguments, "--timeout", str(TIMEOUT_S)],
             cwd=tmp_path,
-            env=unmeasured(environment),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -11,7 +11,7 @@ from typing import IO
 import pytest
 
 from llmblast.mocking.server import MockServer
-from tests.conftest import LLMBLAST, StartMock, records, unmeasured, write_prompts
+from tests.conftest import LLMBLAST, StartMock, records, write_prompts
 from tests.processes import Process, let_run, start_run, wait_for_requests
 
 LINES = 600
@@ -91,7 +91,7 @@ class Pipe:
         return subprocess.Popen(
             [*LLMBLAST, "run", *arguments],
             cwd=tmp_path,
-            env=unmeasured(environment),
+            env=environment,
             stdin=stdin,
             stdout=stdout,
             stderr=subprocess.DEVNULL,

@@ -16,7 +16,7 @@ import pytest
 
 from llmblast.mocking.replies import ScriptedReply, Step
 from llmblast.mocking.server import MockServer
-from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, unmeasured, write_prompts
+from tests.conftest import LLMBLAST, RunLlmblast, StartMock, records, write_prompts
 
 LINES = 40
 FINISHED = 15
@@ -107,7 +107,7 @@ def start_ready(folder: Path, environment: dict[str, str], count: int, *argument
         subprocess.Popen(
             [sys.executable, "-c", RACER, *arguments],
             cwd=folder,
-            env=unmeasured(environment),
+            env=environment,
             stdin=go,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -207,9 +207,7 @@ def test_a_late_start_touches_nothing(
 ) -> None:
     """Neither what the run under way has found, nor what it keeps beside it, whatever the start is told to do."""
     arguments = ("run", "prompts.jsonl", "-u", server.url)
-    first = subprocess.Popen(
-        [*LLMBLAST, *arguments, "-q"], cwd=tmp_path, env=unmeasured(environment), stdin=subprocess.DEVNULL
-    )
+    first = subprocess.Popen([*LLMBLAST, *arguments, "-q"], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL)
     with ended_at_last([first]):
         wait_until(lambda: server.received == LINES, first)
         before = files(tmp_path)
