@@ -269,10 +269,8 @@ async def test_results_that_are_deleted_leave_their_lines_to_be_sent(tmp_path: P
     await batch.run()
 
     assert (batch.is_left, batch.entry.step, batch.outstanding) == (False, Step.COLLECTED, [*ALL])
-    assert run.texts[-2:] == [
-        "HTTP 404",
-        "endpoint e: batch b1 ended without a valid answer to 3 of 3 lines: they are sent directly",
-    ]
+    assert "HTTP 404" in run.texts
+    assert run.texts[-1].endswith("without a valid answer to 3 of 3 lines: they are sent directly")
 
 
 @pytest.mark.parametrize("error", [GONE, REFUSED, Rejected("HTTP 400")])
