@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import orjson
@@ -24,6 +25,7 @@ from llmblast.job.batch_sends import BatchSends, EarlierBatch
 from llmblast.job.batch_task import LineState
 from llmblast.job.deferred_ways import DeferredWays
 from llmblast.job.engine import Engine
+from llmblast.job.fingerprint import keep_settings
 from llmblast.job.input_reader import make_parser
 from llmblast.models import Line
 from llmblast.providers import providers_of
@@ -89,6 +91,7 @@ def make_batch_sends(
         counters,
         new_parser=lambda: make_parser(settings, providers_of(settings.endpoints, settings.model)),
         lines_per_s=lines_per_s,
+        keep_settings=partial(keep_settings, settings),
         say=say,
         detaches=settings.detach,
         may_repair=settings.judges_answers,

@@ -1,6 +1,7 @@
 """Batch folders: whether an output has one, and what forbids batches, known before anything is opened or imported."""
 
-from os.path import isfile, join
+import os
+from os.path import isdir, isfile, join
 from typing import Final
 
 from llmblast.errors import UsageError
@@ -9,6 +10,8 @@ from llmblast.settings import Settings
 
 SUFFIX: Final = ".batches"
 JOURNAL: Final = "journal.jsonl"
+LINES: Final = ".lines"
+"""Suffix of the file with the lines of a batch, which is there until all of them have a record."""
 
 
 def folder_of(save: str) -> str:
@@ -19,6 +22,12 @@ def folder_of(save: str) -> str:
 def has_batches(save: str) -> bool:
     """Return whether runs with this output have sent batches."""
     return not is_pipe(save) and isfile(join(folder_of(save), JOURNAL))
+
+
+def has_open_batches(save: str) -> bool:
+    """Return whether batches have lines of this output that have no record yet. Blocks."""
+    folder = folder_of(save)
+    return not is_pipe(save) and isdir(folder) and any(name.endswith(LINES) for name in os.listdir(folder))
 
 
 def check_batch_settings(settings: Settings) -> None:

@@ -24,11 +24,10 @@ from typing import Final
 import orjson
 
 from llmblast.errors import OutputBlockedError
-from llmblast.job.batch_folders import JOURNAL, folder_of
+from llmblast.job.batch_folders import JOURNAL, LINES, folder_of
 from llmblast.writing.rewriting import sync_directory_of
 from llmblast.writing.side_file import open_side_file
 
-LINES: Final = ".lines"
 REQUESTS: Final = ".requests"
 _MARK_PREFIX: Final = "lb"
 _MARK_BYTES: Final = 8

@@ -15,7 +15,7 @@ from datetime import datetime
 
 import orjson
 
-from llmblast.batching.api import BatchApiError, BatchState, BatchStatus, poll_interval_s
+from llmblast.batching.api import BatchApiError, BatchState, BatchStatus, NotNow, Unreachable, poll_interval_s
 from llmblast.errors import ExitCode, OutputBlockedError, UsageError
 from llmblast.job.batch_endpoints import BatchEndpoint, open_batch_endpoints
 from llmblast.job.batch_folders import folder_of
@@ -31,6 +31,7 @@ from llmblast.watching.tables import align
 LISTED_S = 3 * 24 * 3600.0
 """Maximum age of the batches that are listed by the provider."""
 MAX_LISTED = 1000
+_BEFORE_START = frozenset({Step.PACKED, Step.UPLOADING, Step.UPLOADED})
 
 
 @dataclass(slots=True)
@@ -70,6 +71,8 @@ class BatchOverview:
         self._environ = environ
         self._journal = BatchJournal(folder_of(settings.save))
         self._endpoints: dict[str, BatchEndpoint] = {}
+        self._problems: dict[str, None] = {}
+        """What a person is told at the end, each once."""
 
     async def show(self, *, waits: bool = False, cancels: bool = False) -> ExitCode:
         """Cancel or await the batches, if asked to, and write a table of them. Raises LlmblastError."""
@@ -84,10 +87,10 @@ class BatchOverview:
                 await self._cancel()
             if waits:
                 await self._wait()
-            rows, problems = await self._rows()
+            rows = await self._rows()
         self._write(rows)
-        sys.stderr.writelines(f"llmblast: {problem}\n" for problem in problems)
-        return ExitCode.REFUSED if problems else ExitCode.OK
+        sys.stderr.writelines(f"llmblast: {problem}\n" for problem in self._problems)
+        return ExitCode.REFUSED if self._problems else ExitCode.OK
 
     async def _open_endpoints(self, stack: AsyncExitStack) -> None:
         settings, environ = self._settings, self._environ
@@ -121,24 +124,29 @@ class BatchOverview:
 
     async def _cancel(self) -> None:
         """Ask for the end of all batches; the next run collects what they have, and sends the rest directly."""
-        for entry in self._in_progress:
-            if entry.batch_id is None:
-                sys.stderr.write(
-                    f"llmblast: {entry.mark}: it is not known whether it was started: run the command first\n"
-                )
-                continue
-            await asyncio.to_thread(self._journal.record, entry, Step.CANCELLING)
-            try:
-                await self._endpoints[entry.endpoint].api.cancel(entry.batch_id)
-            except BatchApiError as error:
-                raise UsageError(str(error)) from None
-            sys.stderr.write(
-                f"{entry.batch_id}: cancelling: the next run with {sanitize_text(self._settings.save)} collects its "
-                "answers, and sends the rest directly\n"
-            )
+        record = self._journal.record
+        for entry in self._journal.open_entries:
+            if entry.step in _BEFORE_START:
+                await asyncio.to_thread(record, entry, Step.ENDED, end=f"batch {entry.mark} was cancelled")
+            elif entry.is_in_progress and entry.batch_id is None:
+                self._report(f"{entry.mark}: it is not known whether it was started: run the command first")
+            elif entry.is_in_progress and entry.batch_id is not None:
+                await self._cancel_at_provider(entry, entry.batch_id)
+
+    async def _cancel_at_provider(self, entry: BatchEntry, batch_id: str) -> None:
+        await asyncio.to_thread(self._journal.record, entry, Step.CANCELLING)
+        try:
+            await self._endpoints[entry.endpoint].api.cancel(batch_id)
+        except BatchApiError as error:
+            self._report(str(error))
+            return
+        sys.stderr.write(
+            f"{batch_id}: cancelling: the next run with {sanitize_text(self._settings.save)} collects its "
+            "answers, and sends the rest directly\n"
+        )
 
     async def _wait(self) -> None:
-        """Wait until every batch has ended at its provider."""
+        """Wait until every batch has ended at its provider. What cannot be reached for now is asked again."""
         waiting = [entry for entry in self._in_progress if entry.batch_id is not None]
         if waiting:
             sys.stderr.write(f"waiting for {_in_words(waiting)}; Ctrl-C ends only this command\n")
@@ -147,7 +155,7 @@ class BatchOverview:
         while waiting:
             statuses = [await self._status(entry) for entry in waiting]
             pairs = zip(waiting, statuses, strict=True)
-            waiting = [e for e, status in pairs if isinstance(status, BatchStatus) and not _has_ended(status)]
+            waiting = [entry for entry, status in pairs if _may_go_on(status)]
             if waiting:
                 await asyncio.sleep(min(poll_interval_s(time.time() - entry.started_s) for entry in waiting))
 
@@ -157,9 +165,11 @@ class BatchOverview:
         except BatchApiError as error:
             return error
 
-    async def _rows(self) -> tuple[list[_Row], list[str]]:
+    def _report(self, problem: str) -> None:
+        self._problems[problem] = None
+
+    async def _rows(self) -> list[_Row]:
         rows: list[_Row] = []
-        problems: list[str] = []
         for entry in self._journal.entries.values():
             row = _Row(
                 entry.id,
@@ -177,15 +187,15 @@ class BatchOverview:
                     if entry.step is Step.CANCELLING and not _has_ended(status):
                         row.state = entry.step.value
                 else:
-                    problems.append(str(status))
+                    self._report(str(status))
             rows.append(row)
         known = {row.batch for row in rows}
         for name, endpoint in self._endpoints.items():
             try:
                 rows += [row for row in await self._listed(name, endpoint) if row.batch not in known]
             except BatchApiError as error:
-                problems.append(str(error))
-        return rows, problems
+                self._report(str(error))
+        return rows
 
     @staticmethod
     async def _listed(name: str, endpoint: BatchEndpoint) -> list[_Row]:
@@ -216,6 +226,12 @@ def _in_words(entries: Sequence[BatchEntry]) -> str:
 
 def _has_ended(status: BatchStatus) -> bool:
     return status.state is BatchState.ENDED
+
+
+def _may_go_on(status: BatchStatus | BatchApiError) -> bool:
+    if isinstance(status, BatchStatus):
+        return not _has_ended(status)
+    return isinstance(status, NotNow | Unreachable)
 
 
 def _state(status: BatchStatus) -> str:

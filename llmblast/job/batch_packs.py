@@ -43,6 +43,8 @@ class BatchPacks:
     journal: BatchJournal
     endpoints: Sequence[BatchEndpoint]
     wall_clock: Callable[[], float]
+    before_pack: Callable[[], None]
+    """Called before the first line of each pack is written."""
     _packs: dict[tuple[int, BatchGroup], _Pack] = field(default_factory=dict)
     _not_here: set[tuple[int, str]] = field(default_factory=set)
 
@@ -121,6 +123,7 @@ class BatchPacks:
         return min(choices, key=lambda choice: choice[0].lines / choice[0].weight)
 
     def _open(self, endpoint: BatchEndpoint, group: BatchGroup, request: Request) -> _Pack:
+        self.before_pack()
         self.journal.create_folder()
         entry = BatchEntry(new_mark(), endpoint.name, group.path, endpoint.model_of(request), 0, 0)
         pack = self._packs[endpoint.index, group] = _Pack(PackWriter(self.journal, entry), endpoint)

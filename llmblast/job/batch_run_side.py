@@ -31,6 +31,8 @@ class RunSide:
     """Return a parser of lines, for one thread."""
     lines_per_s: Callable[[], float | None]
     """Return the rate at which direct requests can go, None while it is not known."""
+    keep_settings: Callable[[], str | None]
+    """Store the settings that requests are made by, and return an error message. Blocks."""
     say: Callable[[str], None]
     detaches: bool
     """The run ends once everything is started."""

@@ -49,7 +49,7 @@ class BatchSends:
         self._journal = journal
         self._earlier = earlier
         self._ways = ways
-        self._packs = BatchPacks(journal, [e for e in endpoints if e.takes_lines], time.time)
+        self._packs = BatchPacks(journal, [e for e in endpoints if e.takes_lines], time.time, self._keep_settings)
         self._pool = BatchPool(run, journal, on_change=self._on_change, on_not_here=self._packs.exclude)
         self._unknown: list[EarlierBatch] = []
         """Batches at endpoints that this run does not have."""
@@ -174,6 +174,10 @@ class BatchSends:
             async with asyncio.timeout(None if due_s == inf else max(due_s - time.time(), 0.0)):
                 await self._wake.wait()
         self._wake.clear()
+
+    def _keep_settings(self) -> None:
+        if (problem := self._run.keep_settings()) is not None:
+            self._run.say(problem)
 
     def _on_change(self) -> None:
         self._count()

@@ -2,7 +2,8 @@
 
 Answers made with different system messages are no consistent result. `SAVE.settings` has the values, not a hash, to
 show what has changed. The file is only a hint: the two output files tell which lines are completed, and a run ignores a
-missing or damaged hint. Without answers nothing is compared: failed lines may need other parameters.
+missing or damaged hint. Without answers nothing is compared: failed lines may need other parameters. Lines that wait
+for a batch count as answers: the provider has their requests.
 
 Excluded: settings that no provider sees (limits, concurrency, routes, keys), the list of endpoints, and the directory
 of images. Endpoints may have different names for one model, so models are compared endpoint by endpoint.
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 import orjson
 
 from llmblast.errors import UsageError
+from llmblast.job.batch_folders import has_open_batches
 from llmblast.settings import FILE_FORMATS, Settings
 from llmblast.watching import sanitize_text
 from llmblast.writing.side_file import read_side_file, write_side_file
@@ -28,18 +30,21 @@ _COMMON_CHARACTERS = 10
 
 
 def check_settings(settings: Settings) -> None:
-    """Compare the settings with those of the answers in the save file, whose lock is held. Blocks.
+    """Compare the settings with those of the answers in the save file, whose lock is held, and of its batches. Blocks.
 
     Raises UsageError if they differ and `changed_settings` does not allow this.
     """
     kept, current = read_side_file(_path_of(settings)), _request_settings(settings)
-    if kept in (None, current) or settings.changed_settings == "ok" or not os.path.getsize(settings.save):
+    if kept in (None, current) or settings.changed_settings == "ok":
+        return
+    if not os.path.getsize(settings.save) and not has_open_batches(settings.save):
         return
     _compare(settings.save, kept, current)
 
 
 def keep_settings(settings: Settings) -> str | None:
-    """Store the settings of this run; call this right before its first answer is written. Blocks.
+    """Store the settings of this run; call this right before its first answer is written, or its first line is packed
+    for a batch. Blocks.
 
     Return an error message if the file cannot be written.
     """

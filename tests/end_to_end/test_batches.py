@@ -147,7 +147,7 @@ def test_a_batch_beyond_the_queue_of_the_provider_is_split(
 def test_a_detached_run_is_collected_from_a_copy_of_its_folder(
     tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
 ) -> None:
-    """The input is not needed: the folder has the lines."""
+    """The input is not needed: the folder has the lines. Other settings would not match the answers."""
     ledger = tmp_path / "ledger.jsonl"
     server = start_mock(f"latency=0&batch_delay=1&ledger={ledger}")
     (tmp_path / "here").mkdir()
@@ -159,9 +159,11 @@ def test_a_detached_run_is_collected_from_a_copy_of_its_folder(
     assert records(tmp_path / "here" / "save.jsonl") == []
     shutil.move(tmp_path / "here", tmp_path / "there")
 
+    other = llmblast("run", "-", "-o", "there/save.jsonl", *arguments, "--system", "Be brief.", stdin="")
     collected = llmblast("run", "-", "-o", "there/save.jsonl", *arguments, stdin="")
 
-    assert collected.returncode == 0, collected.stderr
+    assert (other.returncode, collected.returncode) == (2, 0), collected.stderr
+    assert "system was not set, is 'Be brief.'" in other.stderr
     assert complaints(tmp_path / "there", ledger) == []
     assert len(ledger_events(ledger, "batch_started")) == 1
 

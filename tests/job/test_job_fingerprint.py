@@ -45,6 +45,19 @@ def complaint(tmp_path: Path, before: dict[str, Any], now: dict[str, Any]) -> st
     return ""
 
 
+def test_lines_that_wait_for_a_batch_count_as_answers(tmp_path: Path) -> None:
+    """Their records would show the requests of the new settings beside answers to the old ones."""
+    save = tmp_path / "save.jsonl"
+    save.touch()
+    check(tmp_path, prompt="{a}")
+    assert check(tmp_path, prompt="{b}") is None
+    (tmp_path / "save.jsonl.batches").mkdir()
+    (tmp_path / "save.jsonl.batches" / "lb1.lines").touch()
+
+    with pytest.raises(UsageError, match=r"prompt was '{b}', is '{c}'"):
+        check(tmp_path, prompt="{c}")
+
+
 @pytest.mark.parametrize(
     ("before", "now", "change"),
     [
