@@ -508,7 +508,7 @@ class Settings(RateSettings):
         0.05,
         "--deferred-floor",
         "Limits",
-        "Share of all requests that deferred lines get at least, over some minutes.",
+        "Share of all requests, or of limited tokens, that deferred lines get at least, over some minutes.",
     )
 
     max_attempts: Count = option(

@@ -43,7 +43,7 @@ class Flow:
 
 
 class RequestQueue:
-    """`shares` are the weights of tenants; `deferred_floor` is the share of sends that deferred lines get at least."""
+    """`shares` are the weights of tenants; `deferred_floor` is the share of all sends that deferred lines get at least."""
 
     __slots__ = (
         "_order",
@@ -200,8 +200,8 @@ class RequestQueue:
         return self._find(now)
 
     def pop(self, now: float, cost: float = 1.0) -> Attempt:
-        """Remove and return the request that `peek(now)` returned, and charge `cost` to its tenant. Raises IndexError
-        where none is due.
+        """Remove and return the request that `peek(now)` returned, and charge `cost` to its tenant and its class.
+        Raises IndexError where none is due.
         """
         if self.is_plain and not self.is_probing:
             attempt = self._plain.popleft()
@@ -211,7 +211,7 @@ class RequestQueue:
         attempt = self._remove(now, cost)
         if self.parked:
             self.parked.discard(attempt)
-        self._record_send(attempt, now)
+        self._record_send(attempt, now, cost)
         return attempt
 
     def park(self, due_s: float, now: float, endpoints: int = 0) -> None:
@@ -310,7 +310,7 @@ class RequestQueue:
         self.is_plain = self._turns.is_plain
         return attempt
 
-    def _record_send(self, attempt: Attempt, now: float) -> None:
+    def _record_send(self, attempt: Attempt, now: float, cost: float) -> None:
         """Count the request that was removed last as sent; one that was only parked is no retry."""
         work, flow = self._turns.peeked, self.flow
         source = work.source
@@ -320,7 +320,7 @@ class RequestQueue:
             self.budget.earned += EARNED_PER_SEND
         if source is Source.FAILED:
             self.budget.acquire()
-        self._turns.record_send(now)
+        self._turns.record_send(now, cost)
         flow.sent += 1
         flow.immediate_sent += work is self._turns.immediate
 

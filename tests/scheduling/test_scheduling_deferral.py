@@ -171,6 +171,37 @@ def test_deferred_lines_do_not_starve() -> None:
     assert sum(a.request.terms.is_deferred for a in late) == pytest.approx(0.05 * len(late), rel=0.1)
 
 
+@pytest.mark.parametrize(("per_second", "share"), [(5.0, 0.2), (12.0, 0.05)])
+def test_the_floor_counts_tokens_where_these_are_limited(per_second: float, share: float) -> None:
+    """Deferred lines are eleven times as large, so few of them are enough; immediate ones wait only where they come
+    faster than their share of the tokens allows.
+    """
+    moments = poisson(Random(1), per_second, START_S, START_S + 600)
+    arrivals = [(moment, line(number, body=b"x" * 300)) for number, moment in enumerate(moments)]
+    scheduler = Scheduler(
+        limit_set("run", RateSettings(tpm=130_000), 10.0),
+        [make_endpoint()],
+        ROUTES["weighted"],
+        wall_clock=lambda: simulation.wall_clock(),  # noqa: PLW0108 -- it is made below
+    )
+    simulation = ClassSimulation(scheduler, arrivals)
+    numbers = iter(range(FIRST_DEFERRED, 2 * FIRST_DEFERRED))
+
+    def refill() -> None:
+        while scheduler.queue.size_of(is_deferred=True)[0] < 10:
+            scheduler.queue.add(line(next(numbers), DEFERRED, b"x" * 12_000))
+
+    simulation.refill = refill
+    simulation.run(START_S + 600)
+
+    tokens = {False: 0.0, True: 0.0}
+    for _, attempt in simulation.sends:
+        tokens[attempt.request.terms.is_deferred] += attempt.tokens_paid[0]
+    assert tokens[True] / sum(tokens.values()) == pytest.approx(share, abs=0.02)
+    if share > 0.05:
+        assert p95(waits(simulation)) < 1.0
+
+
 def test_a_deferred_line_is_promoted_when_its_deadline_comes_near() -> None:
     """Immediate lines take the whole rate; a hundred deferred ones, due in ten seconds, are all in time, and wait until
     they have to go.
