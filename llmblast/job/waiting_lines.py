@@ -20,10 +20,7 @@ from llmblast.scheduling import RequestQueue
 MIN_PART: Final = 4
 """Lines of a part in the queue, while these are not too many bytes."""
 MAX_LOOKS: Final = 256
-LOOK_INTERVAL_S: Final = 0.25
-"""So many parts are looked at so often although nothing of them was sent: lines may leave the queue without a send, or
-become late there. Of more, random ones.
-"""
+"""Parts that are looked at in one go although nothing of them was sent: of more, random ones."""
 
 
 class Place(NamedTuple):
@@ -107,7 +104,6 @@ class WaitingLines:
         self._in_use: tuple[set[Part], set[Part]] = (set(), set())
         """Immediate and deferred parts that have lines, on disk or in the queue."""
         self._sends_until_look = 0
-        self._next_look_s = -inf
 
     def __bool__(self) -> bool:
         return bool(self._backlog)
@@ -165,11 +161,14 @@ class WaitingLines:
         self._sends_until_look -= 1
         return self._sends_until_look <= 0
 
-    def parts_to_look_at(self) -> Iterable[Part]:
-        """Return the parts with lines on disk that may have room in the queue, immediate ones first."""
+    def parts_to_look_at(self, *, has_others: bool) -> Iterable[Part]:
+        """Return the parts with lines on disk that may have room in the queue, immediate ones first.
+
+        With `has_others`, also some of which nothing was sent: lines may leave the queue without a send, or become late
+        there.
+        """
         some, self._touched = self._touched, set()
-        if (now := self._clock()) >= self._next_look_s:
-            self._next_look_s = now + LOOK_INTERVAL_S
+        if has_others:
             in_use = [part for parts in self._in_use for part in parts]
             some.update(sample(in_use, min(len(in_use), MAX_LOOKS)))
         for part in some:

@@ -2,8 +2,8 @@
 
 It is a token bucket: each send adds the share of its cost, each deferred send takes its cost, and with the cost of an
 average send in it a deferred line goes before immediate ones. The cost is 1, or the tokens of a line where these are
-limited: large lines would else get far more than the share. What deferred lines got in the last minute counts, so that a
-burst of immediate lines does not meet one deferred line while these have had more than their share anyway.
+limited: large lines would else get far more than the share. What deferred lines got in the last minute counts, so that
+a burst of immediate lines does not meet one deferred line while these have had more than their share anyway.
 """
 
 from typing import Final

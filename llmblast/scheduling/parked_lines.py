@@ -6,35 +6,32 @@ from llmblast.models import Attempt
 class ParkedLines:
     """Lines in the order in which they were parked first, each with the endpoints that it waits for, as a bit set."""
 
-    __slots__ = ("_endpoints",)
+    __slots__ = ("endpoints",)
 
     def __init__(self) -> None:
-        self._endpoints: dict[Attempt, int] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._endpoints)
+        self.endpoints: dict[Attempt, int] = {}
 
     @property
     def claimed(self) -> int:
         """Return the bit set of the endpoints that immediate lines wait for: their next room is not for others."""
         claimed = 0
-        for attempt, endpoints in self._endpoints.items():
+        for attempt, endpoints in self.endpoints.items():
             if not attempt.request.terms.is_deferred:
                 claimed |= endpoints
         return claimed
 
     def add(self, attempt: Attempt, endpoints: int) -> None:
         """Record that a line waits; one that was parked before keeps its place."""
-        self._endpoints[attempt] = endpoints
+        self.endpoints[attempt] = endpoints
 
     def discard(self, attempt: Attempt) -> None:
         """Record that a line waits no more."""
-        self._endpoints.pop(attempt, None)
+        self.endpoints.pop(attempt, None)
 
     def first_for(self, endpoints: int) -> Attempt | None:
         """Return the line that has waited longest for one of these endpoints, an immediate one if there is any."""
         first = None
-        for attempt, waits_for in self._endpoints.items():
+        for attempt, waits_for in self.endpoints.items():
             if waits_for & endpoints:
                 if not attempt.request.terms.is_deferred:
                     return attempt

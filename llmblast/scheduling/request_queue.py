@@ -43,7 +43,7 @@ class Flow:
 
 
 class RequestQueue:
-    """`shares` are the weights of tenants; `deferred_floor` is the share of all sends that deferred lines get at least."""
+    """`shares` are the weights of tenants; `deferred_floor` is the share of sends that deferred lines get at least."""
 
     __slots__ = (
         "_order",
@@ -209,7 +209,7 @@ class RequestQueue:
             self.size_bytes -= attempt.size_bytes
             return attempt
         attempt = self._remove(now, cost)
-        if self.parked:
+        if self.parked.endpoints:
             self.parked.discard(attempt)
         self._record_send(attempt, now, cost)
         return attempt

@@ -155,7 +155,7 @@ class Scheduler:
         endpoint.record_return(attempt, now)
         endpoint.limits.release(attempt.tokens_paid, tokens_real, now)
         self.run_limits.release(attempt.tokens_paid, tokens_real, now)
-        if self.queue.parked:
+        if self.queue.parked.endpoints:
             self.queue.recall_parked(endpoint.bit, now)
 
     def abandon(self) -> int:
@@ -334,7 +334,7 @@ class Scheduler:
         """Return the endpoints of which a deferred line leaves nothing less to immediate ones: neither a reserve of
         slots nor the room that a parked line waits for.
         """
-        if self.queue.parked and (claimed := self.queue.parked.claimed):
+        if claimed := self.queue.parked.claimed:
             usable = [endpoint for endpoint in usable if not claimed & endpoint.bit]
         return self._deferral.spare_endpoints(usable)
 

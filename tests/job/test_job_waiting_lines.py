@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmblast.job.batch_parser import BatchParser
-from llmblast.job.waiting_lines import LOOK_INTERVAL_S, Places, WaitingLines
+from llmblast.job.waiting_lines import Places, WaitingLines
 from llmblast.models import Attempt, Request
 from llmblast.reading.row_form import JsonLines
 from llmblast.scheduling import RequestQueue
@@ -29,7 +29,6 @@ class World:
     """A queue, the lines that wait on disk, and a reader. `read` holds the number and terms of what was not sent."""
 
     def __init__(self, *, can_take_back: bool = True) -> None:
-        self.now_s = NOW_S
         self.queue = RequestQueue(deferred_floor=0.0, wall_clock=lambda: WALL_S)
         form = JsonLines("prompts.jsonl")
         self.lines = WaitingLines(
@@ -38,7 +37,7 @@ class World:
             MAX_QUEUED,
             lambda terms: None,
             can_take_back=can_take_back,
-            clock=lambda: self.now_s,
+            clock=lambda: NOW_S,
         )
         self.reader = BatchParser(RequestParser(Settings()), Counters(), None, None, None)
         self.reader.take_rows_of(form)
@@ -54,8 +53,7 @@ class World:
         self.look()
 
     def look(self) -> None:
-        self.now_s += LOOK_INTERVAL_S
-        for part in self.lines.parts_to_look_at():
+        for part in self.lines.parts_to_look_at(has_others=True):
             while batch := self.lines.next_batch(part):
                 self._accept(batch)
 
