@@ -516,7 +516,7 @@ class Settings(RateSettings):
         0.05,
         "--deferred-floor",
         "Limits",
-        "Share of all requests that deferred lines get at least, over some minutes.",
+        "Share of all requests, or of limited tokens, that deferred lines get at least, over some minutes.",
         shown_default="5%",
     )
 

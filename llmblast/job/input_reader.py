@@ -31,7 +31,7 @@ def make_parser(
     now_s = time.time() if now_s is None else now_s
     deadline_s = deadline_of(settings, now_s)
     defaults = Terms(is_deferred, deadline_s=deadline_s) if is_deferred or deadline_s < inf else IMMEDIATE
-    terms = LineTerms(now_s, settings.own_fields, defaults)
+    terms = LineTerms(now_s, settings.own_fields, defaults, settings.share)
     if not isinstance(settings.schema, Mapping):
         return RequestParser(settings, providers, terms=terms)
     from llmblast.providers.structured_outputs import schema_members  # noqa: PLC0415 -- most runs have no schema

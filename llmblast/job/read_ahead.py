@@ -5,6 +5,7 @@ see `WaitingLines`. Inputs without terms need none of this: `ReadAhead` does not
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -24,7 +25,7 @@ PAUSE_SHARE: Final = 2.0
 """While requests are in flight, reading ahead pauses for so many times as long as it worked for lines that wait."""
 MIN_PAUSE_S, MAX_PAUSE_S = 0.002, 0.02
 LOOK_INTERVAL_S: Final = 0.25
-"""Lines may also leave the queue without a send: so often it is asked for room in any case."""
+"""Lines may also leave the queue without a send: so often all are asked for room in any case."""
 
 
 class ReadAhead:
@@ -126,6 +127,7 @@ class ReadAhead:
 
     async def batches(self) -> AsyncIterator[Batch]:
         """Yield the lines that come back, until none is left and the inputs have ended. Raises OutputFailedError."""
+        next_look_s = 0.0
         while not self._have_inputs_ended or self._lines:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_INTERVAL_S if self._lines else None):
@@ -134,7 +136,9 @@ class ReadAhead:
             lines = self._lines
             if lines is None:
                 continue
-            for part in lines.parts_to_look_at():
+            if has_others := (now := time.monotonic()) >= next_look_s:
+                next_look_s = now + LOOK_INTERVAL_S
+            for part in lines.parts_to_look_at(has_others=has_others):
                 while batch := lines.next_batch(part):
                     yield batch
             if lines.size_bytes * 2 <= MAX_BACKLOG_BYTES:

@@ -130,7 +130,8 @@ class WaitingLines:
         line = WaitingLine(self.places.number_of(reader.file), number, key, text, terms)
         self._grown.add(part)
         self._in_use[part.is_deferred].add(part)
-        if line.order < part.first and (self._can_take_back or not self._is_over(part)):
+        is_first = line.order < part.first and (self._can_take_back or not self._is_over(part))
+        if is_first and self._queue.held_bytes < _max_held_bytes(part):
             return False
         if self._has_batches and terms.is_deferred:
             return False  # behind the parser, all but a few leave for a batch, which has a file of its own
@@ -160,11 +161,16 @@ class WaitingLines:
         self._sends_until_look -= 1
         return self._sends_until_look <= 0
 
-    def parts_to_look_at(self) -> Iterable[Part]:
-        """Return the parts with lines on disk that may have room in the queue, immediate ones first."""
-        in_use = [part for parts in self._in_use for part in parts]
-        some = self._touched.union(sample(in_use, min(len(in_use), MAX_LOOKS)))
-        self._touched.clear()
+    def parts_to_look_at(self, *, has_others: bool) -> Iterable[Part]:
+        """Return the parts with lines on disk that may have room in the queue, immediate ones first.
+
+        With `has_others`, also some of which nothing was sent: lines may leave the queue without a send, or become late
+        there.
+        """
+        some, self._touched = self._touched, set()
+        if has_others:
+            in_use = [part for parts in self._in_use for part in parts]
+            some.update(sample(in_use, min(len(in_use), MAX_LOOKS)))
         for part in some:
             if not part and not self._waiting_of(part):
                 self._in_use[part.is_deferred].discard(part)
@@ -174,7 +180,7 @@ class WaitingLines:
 
     def next_batch(self, part: Part) -> Batch:
         """Return some of the lines that there is room for in the queue; none while it holds most of what it may."""
-        missing = self._missing(part) if part and self._queue.held_bytes < MAX_HELD_BYTES else 0
+        missing = self._missing(part) if part and self._queue.held_bytes < _max_held_bytes(part) else 0
         if not missing:
             return ()
         answered_s = self._queue.lateness.answered_s(self._clock())
@@ -233,6 +239,11 @@ class WaitingLines:
         size_bytes = self._queue.size_bytes
         in_bytes = MAX_QUEUED_BYTES * len(self._queue) / size_bytes / parts if size_bytes else inf
         return max(int(min(max(self._max_queued / parts, MIN_PART), in_bytes)), 1)
+
+
+def _max_held_bytes(part: Part) -> int:
+    """Return the bytes of all requests with which the queue gets no more lines of a part."""
+    return MAX_HELD_BYTES // 2 if part.is_deferred else MAX_HELD_BYTES
 
 
 def _goes_before_late(part: Part) -> bool:

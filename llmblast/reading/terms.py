@@ -2,6 +2,9 @@
 
 They are not sent. Only in a line that is a request body, a `priority` that is no word of ours is the API's, as in vLLM.
 Lines with equal terms share one object.
+
+Each tenant needs memory, so beyond the first `MAX_TENANTS` a tenant is one of a fixed number of groups, by its hash:
+stochastic fairness queueing (McKenney, INFOCOM 1990).
 """
 
 import json
@@ -25,6 +28,9 @@ MAX_PRIORITY: Final = 10**9
 MAX_TENANT_CHARACTERS: Final = 64
 MAX_SHOWN_CHARACTERS: Final = 40
 """Maximum length of a wrong value in the message."""
+MAX_TENANTS: Final = 10_000
+"""Tenants that share the limits each for itself, beside those that have a weight."""
+TENANT_GROUPS: Final = 1024
 MAX_SHARED: Final = 4096
 """Terms that are remembered to be shared: some inputs have another deadline in each line."""
 
@@ -35,15 +41,23 @@ class LineTerms:
     """Read the terms of lines. `defaults` are those of lines that say nothing of them.
 
     Deadlines count from `now_s`, in Unix seconds: the start of the run, or the arrival of lines that come while it goes
-    on. `own_fields` are the user's own and have no meaning here.
+    on. `own_fields` are the user's own and have no meaning here. `weighted` are tenants that are never in a group.
     """
 
-    def __init__(self, now_s: float, own_fields: Collection[str] = (), defaults: Terms = IMMEDIATE) -> None:
+    def __init__(
+        self,
+        now_s: float,
+        own_fields: Collection[str] = (),
+        defaults: Terms = IMMEDIATE,
+        weighted: Collection[str] = (),
+    ) -> None:
         self.defaults = defaults
         self.has_read_others = False
         """Some line had other terms than the defaults."""
         self._now_s = now_s
         self._names = TERMS - frozenset(own_fields)
+        self._tenants = {"", *weighted}
+        self._max_tenants = len(self._tenants) + MAX_TENANTS
         self._shared: dict[tuple[_Value, _Value, _Value], Terms] = {}
 
     def count_from(self, now_s: float) -> None:
@@ -64,7 +78,7 @@ class LineTerms:
         values = (
             _checked_priority(priority),
             _checked_deadline(fields.get(DEADLINE) if DEADLINE in names else None),
-            _checked_tenant(fields.get(TENANT) if TENANT in names else None),
+            self._tenant_or_group(_checked_tenant(fields.get(TENANT) if TENANT in names else None)),
         )
         terms = self._shared.get(values)
         if terms is None:
@@ -90,6 +104,15 @@ class LineTerms:
         deadline_s = defaults.deadline_s if deadline is None else self._moment(deadline)
         terms = Terms(is_deferred, rank, deadline_s, tenant)
         return defaults if terms == defaults else terms
+
+    def _tenant_or_group(self, tenant: str) -> str:
+        tenants = self._tenants
+        if tenant in tenants:
+            return tenant
+        if len(tenants) >= self._max_tenants:
+            return f"\0{hash(tenant) % TENANT_GROUPS}"
+        tenants.add(tenant)
+        return tenant
 
     def _moment(self, deadline: str | float) -> float:
         try:

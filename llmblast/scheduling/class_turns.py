@@ -93,11 +93,11 @@ class ClassTurns:
         self.is_spare = False
         return None
 
-    def record_send(self, now: float) -> None:
+    def record_send(self, now: float, cost: float) -> None:
         """Count the request that was found last as sent."""
         is_immediate = self.peeked is self.immediate
         if not is_immediate or self.deferred:
-            self._floor.on_send(now, is_deferred=not is_immediate)
+            self._floor.on_send(now, cost, is_deferred=not is_immediate)
         self._urgent_had_turn = self.peeked is self.urgent
 
     def promote(self, before_s: float, max_lines: int, answered_s: float, orders: Iterator[int]) -> None:

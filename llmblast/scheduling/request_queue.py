@@ -24,6 +24,7 @@ from llmblast.models import IMMEDIATE, Attempt
 from llmblast.scheduling.class_turns import ClassTurns
 from llmblast.scheduling.deadline_book import DeadlineBook
 from llmblast.scheduling.lateness import Lateness
+from llmblast.scheduling.parked_lines import ParkedLines
 from llmblast.scheduling.retry_budget import EARNED_PER_SEND, RetryBudget
 from llmblast.scheduling.work_class import Source
 
@@ -56,6 +57,7 @@ class RequestQueue:
         "is_plain",
         "is_probing",
         "lateness",
+        "parked",
         "retried",
         "size_bytes",
     )
@@ -72,6 +74,7 @@ class RequestQueue:
         """Those of deferred lines that were not sent yet. A reader that keeps lines elsewhere adds theirs, and discards
         each before it adds the line to the queue."""
         self.flow = Flow()
+        self.parked = ParkedLines()
         self._turns = ClassTurns(shares, deferred_floor)
         self._plain = self._turns.immediate.plain
         self.is_plain = True
@@ -197,8 +200,8 @@ class RequestQueue:
         return self._find(now)
 
     def pop(self, now: float, cost: float = 1.0) -> Attempt:
-        """Remove and return the request that `peek(now)` returned, and charge `cost` to its tenant. Raises IndexError
-        where none is due.
+        """Remove and return the request that `peek(now)` returned, and charge `cost` to its tenant and its class.
+        Raises IndexError where none is due.
         """
         if self.is_plain and not self.is_probing:
             attempt = self._plain.popleft()
@@ -206,12 +209,21 @@ class RequestQueue:
             self.size_bytes -= attempt.size_bytes
             return attempt
         attempt = self._remove(now, cost)
-        self._record_send(now)
+        if self.parked.endpoints:
+            self.parked.discard(attempt)
+        self._record_send(attempt, now, cost)
         return attempt
 
-    def park(self, due_s: float, now: float) -> None:
-        """Queue the request that `peek(now)` returned for `due_s`: others may go meanwhile."""
-        self.add_retry(self._remove(now, 0.0), due_s)
+    def park(self, due_s: float, now: float, endpoints: int = 0) -> None:
+        """Queue the request that `peek(now)` returned for `due_s`: others may go meanwhile. `endpoints` is the bit set
+        of those that have no room for it; see `recall_parked`.
+        """
+        attempt = self._remove(now, 0.0)
+        self.add_retry(attempt, due_s)
+        if endpoints:
+            self.parked.add(attempt, endpoints)
+        else:
+            self.parked.discard(attempt)
 
     def promote(self, before_s: float, max_lines: int, now: float) -> None:
         """Make deferred lines urgent that have a deadline before that moment (wall clock), the earliest ones first, so
@@ -221,19 +233,17 @@ class RequestQueue:
 
     def recall(self, model: str, now: float) -> None:
         """Make retries for a model due at once."""
-        for work in self._turns.classes():
-            work.retries = [
-                (now if attempt.request.model == model else due_s, order, attempt)
-                for due_s, order, attempt in work.retries
-            ]
-            heapq.heapify(work.retries)
+        self._bring_forward(now, lambda attempt: attempt.request.model == model)
+
+    def recall_parked(self, endpoints: int, now: float) -> None:
+        """Make the line due that has waited longest for the room that one of these endpoints has now."""
+        first = self.parked.first_for(endpoints)
+        if first is not None:
+            self._bring_forward(now, lambda attempt: attempt is first)
 
     def recall_all(self, due_s: float) -> None:
         """Make retries due at that moment at the latest."""
-        for work in self._turns.classes():
-            if any(at_s > due_s for at_s, _, _ in work.retries):
-                work.retries = [(min(at_s, due_s), order, attempt) for at_s, order, attempt in work.retries]
-                heapq.heapify(work.retries)
+        self._bring_forward(due_s, lambda attempt: True)
 
     def next_due_s(self, now: float) -> float:
         """Return when the next retry is due and paid for; infinity where none waits."""
@@ -242,6 +252,16 @@ class RequestQueue:
         due_s = min((work.retries[0][0] for work in self._turns.classes() if work.retries), default=inf)
         failed_s = min((work.failed[0][0] for work in self._turns.classes() if work.failed), default=inf)
         return due_s if failed_s == inf else min(due_s, max(failed_s, self.budget.ready_at(now)))
+
+    def _bring_forward(self, due_s: float, is_meant: Callable[[Attempt], bool]) -> None:
+        """Make those retries due at that moment at the latest."""
+        for work in self._turns.classes():
+            if any(at_s > due_s and is_meant(attempt) for at_s, _, attempt in work.retries):
+                work.retries = [
+                    (min(at_s, due_s) if is_meant(attempt) else at_s, order, attempt)
+                    for at_s, order, attempt in work.retries
+                ]
+                heapq.heapify(work.retries)
 
     def _count_held(self, number: int, size_bytes: int, is_deferred: bool) -> None:
         work = self._turns.deferred if is_deferred else self._turns.immediate
@@ -290,17 +310,17 @@ class RequestQueue:
         self.is_plain = self._turns.is_plain
         return attempt
 
-    def _record_send(self, now: float) -> None:
-        """Count the request that was removed last as sent."""
+    def _record_send(self, attempt: Attempt, now: float, cost: float) -> None:
+        """Count the request that was removed last as sent; one that was only parked is no retry."""
         work, flow = self._turns.peeked, self.flow
         source = work.source
-        if source is Source.RETRIES or source is Source.FAILED:
+        if source is Source.FAILED or (source is Source.RETRIES and attempt.sent_s):
             self.retried += 1
         else:
             self.budget.earned += EARNED_PER_SEND
         if source is Source.FAILED:
             self.budget.acquire()
-        self._turns.record_send(now)
+        self._turns.record_send(now, cost)
         flow.sent += 1
         flow.immediate_sent += work is self._turns.immediate
 

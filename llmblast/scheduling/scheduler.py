@@ -142,7 +142,7 @@ class Scheduler:
         tried = attempt.failed_on | endpoint.bit
         usable = [other for other in self.usable_for(attempt) if not tried & other.bit]
         if attempt.request.terms.is_deferred:
-            usable = list(self._deferral.spare_endpoints(usable))
+            usable = list(self._spare(usable))
         ready = [other for other in usable if _is_ready(other, attempt, tokens, now)]
         if not ready:
             return None
@@ -156,6 +156,8 @@ class Scheduler:
         endpoint.record_return(attempt, now)
         endpoint.limits.release(attempt.tokens_paid, tokens_real, now)
         self.run_limits.release(attempt.tokens_paid, tokens_real, now)
+        if self.queue.parked.endpoints:
+            self.queue.recall_parked(endpoint.bit, now)
 
     def abandon(self) -> int:
         """Forget all requests in flight: no reply comes any more. Return their number."""
@@ -329,9 +331,17 @@ class Scheduler:
         return self._route(ready, attempt.request, self.enabled)
 
     def _candidates(self, attempt: Attempt) -> Sequence[Endpoint]:
-        """Return the endpoints that may take the head of the queue; it leaves a reserve of slots if it can wait."""
+        """Return the endpoints that may take the head of the queue, which leaves room to others if it can wait."""
         usable = self.usable_for(attempt)
-        return self._deferral.spare_endpoints(usable) if self.queue.is_spare else usable
+        return self._spare(usable) if self.queue.is_spare else usable
+
+    def _spare(self, usable: Sequence[Endpoint]) -> Sequence[Endpoint]:
+        """Return the endpoints of which a deferred line leaves nothing less to immediate ones: neither a reserve of
+        slots nor the room that a parked line waits for.
+        """
+        if claimed := self.queue.parked.claimed:
+            usable = [endpoint for endpoint in usable if not claimed & endpoint.bit]
+        return self._deferral.spare_endpoints(usable)
 
     def _waits_for_spare_slot(self, attempt: Attempt, now: float) -> bool:
         """Return whether a deferred line has to wait until more slots are free than the reserve. An immediate one that
@@ -353,12 +363,12 @@ class Scheduler:
         """
         if not any(endpoint.limits.is_ready(tokens, now) for endpoint in self.enabled):
             return False
-        moments = (
-            max(endpoint.limits.last_ready(tokens, now)[0], endpoint.model_ready_at(attempt.request.model, now))
-            for endpoint in self._candidates(attempt)
-        )
-        due_s = min(moments, default=now)
-        self.queue.park(min(max(due_s, now + PARKED_S), now + MAX_PARKED_S), now)
+        due_s, full = math.inf, 0
+        for endpoint in self.usable_for(attempt):
+            ready_s = endpoint.limits.last_ready(tokens, now)[0]
+            full |= endpoint.bit if ready_s > now else 0
+            due_s = min(due_s, max(ready_s, endpoint.model_ready_at(attempt.request.model, now)))
+        self.queue.park(min(max(due_s, now + PARKED_S), now + MAX_PARKED_S), now, full)
         return True
 
     def _look(self, now: float) -> None:
@@ -377,7 +387,8 @@ class Scheduler:
         usable = self._candidates(attempt)
         waits = [endpoint.limits.last_ready(tokens, now) for endpoint in usable]
         if not waits:
-            self._hold(None, math.inf, now)
+            due_s = self.queue.next_due_s(now)
+            self._hold(None, due_s if due_s > now else math.inf, now)
             return
         at, limit = min(waits, key=lambda wait: wait[0])
         if at <= now:  # the line's own model is held back

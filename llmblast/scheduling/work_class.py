@@ -165,15 +165,20 @@ class WorkClass:
         """Remove and return new lines with a deadline before that moment, the earliest ones first, but for late ones;
         see `peek`.
         """
+        if max_lines <= 0 or before_s == -inf:
+            return []
         taken: list[Attempt] = []
-        tenants = [tenant for level in self._levels.values() for tenant in level.tenants()]
-        for tenant in tenants:
-            tenant.put_late_aside(answered_s)
-        while len(taken) < max_lines and tenants:
-            tenant = min(tenants, key=lambda each: each.earliest_s)
-            if tenant.earliest_s >= before_s:
-                break
+        tenants: list[tuple[float, int, TenantLines]] = []
+        for level in self._levels.values():
+            for tenant in level.tenants():
+                if tenant.earliest_s < before_s:
+                    tenant.put_late_aside(answered_s)
+                    tenants.append((tenant.earliest_s, len(tenants), tenant))
+        heapq.heapify(tenants)
+        while len(taken) < max_lines and tenants and tenants[0][0] < before_s:
+            _, index, tenant = tenants[0]
             taken.append(tenant.pop())
+            heapq.heapreplace(tenants, (tenant.earliest_s, index, tenant))
         self._others -= len(taken)
         return taken
 

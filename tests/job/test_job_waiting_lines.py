@@ -4,6 +4,7 @@ from math import inf
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,7 +53,7 @@ class World:
         self.look()
 
     def look(self) -> None:
-        for part in self.lines.parts_to_look_at():
+        for part in self.lines.parts_to_look_at(has_others=True):
             while batch := self.lines.next_batch(part):
                 self._accept(batch)
 
@@ -111,6 +112,23 @@ def test_every_tenant_has_lines_in_the_queue() -> None:
     tenants = [request.terms.tenant for request in sent if request is not None]
     assert {tenant: tenants.count(tenant) for tenant in tenants} == {"a": 100, "b": 100, "c": 100}
     assert world.most < 200
+
+
+def test_large_lines_of_many_tenants_wait_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the first one of a tenant, once lines take all the memory that they may."""
+    monkeypatch.setattr("llmblast.job.waiting_lines.MAX_HELD_BYTES", 50_000)
+    world, sent = World(), list[str]()
+    world.read([{"tenant": f"t{number}", "priority": "deferred"} for number in range(1000)])
+    most_bytes = world.queue.held_bytes
+
+    while (request := world.send()) is not None:
+        sent.append(request.terms.tenant)
+        world.queue.held_bytes -= len(request.text) + len(request.body)
+        most_bytes = max(most_bytes, world.queue.held_bytes)
+        world.look()
+
+    assert sorted(sent) == sorted(f"t{number}" for number in range(1000))
+    assert most_bytes < 40_000
 
 
 def test_late_lines_make_room_for_those_that_can_make_their_deadline() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llmblast.models import IMMEDIATE, Failure, Request, Terms
 from llmblast.providers import PROVIDERS
 from llmblast.reading import RequestParser
-from llmblast.reading.terms import LineTerms
+from llmblast.reading.terms import MAX_TENANTS, TENANT_GROUPS, LineTerms
 from llmblast.settings import EndpointSettings, Settings
 
 NOW_S = 1_800_000_000.0
@@ -201,3 +201,19 @@ def test_any_values_are_terms_or_a_bad_line(fields: dict[str, Any]) -> None:
     result, terms = parser.parse(3, "0" * 16, text), parser.read_terms(text)
 
     assert (result.terms if isinstance(result, Request) else None) is terms
+
+
+def test_very_many_tenants_share_by_groups() -> None:
+    """Each of the first ones, and each that has a weight, is one for itself; records name all as their lines do."""
+    terms = LineTerms(NOW_S, weighted=("paid",))
+
+    names = [terms.read({"tenant": f"t{number}"}, sends_priority=False).tenant for number in range(3 * MAX_TENANTS)]
+
+    assert names[:MAX_TENANTS] == [f"t{number}" for number in range(MAX_TENANTS)]
+    assert len(set(names[MAX_TENANTS:])) == TENANT_GROUPS
+    assert [terms.read({"tenant": name}, sends_priority=False).tenant for name in ("paid", "t5", "")] == [
+        "paid",
+        "t5",
+        "",
+    ]
+    assert terms.read({"tenant": "t25000"}, sends_priority=False).tenant == names[25_000]

@@ -14,9 +14,9 @@ WALL_S = 1_700_000_000.0
 """The wall clock is ahead of the fake one by so much."""
 
 
-def line(number: int, terms: Terms = IMMEDIATE, body: bytes = b"") -> Attempt:
+def line(number: int, terms: Terms = IMMEDIATE, body: bytes = b"", closed_to: int = 0) -> Attempt:
     """A line with these terms."""
-    return Attempt(Request(number, f"{number:016x}", b"x", number, body=body, terms=terms))
+    return Attempt(Request(number, f"{number:016x}", b"x", number, body=body, terms=terms, closed_to=closed_to))
 
 
 def poisson(random: Random, per_second: float, from_s: float, until_s: float) -> list[float]:

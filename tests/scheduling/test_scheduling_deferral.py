@@ -171,6 +171,37 @@ def test_deferred_lines_do_not_starve() -> None:
     assert sum(a.request.terms.is_deferred for a in late) == pytest.approx(0.05 * len(late), rel=0.1)
 
 
+@pytest.mark.parametrize(("per_second", "share"), [(5.0, 0.2), (12.0, 0.05)])
+def test_the_floor_counts_tokens_where_these_are_limited(per_second: float, share: float) -> None:
+    """Deferred lines are eleven times as large, so few of them are enough; immediate ones wait only where they come
+    faster than their share of the tokens allows.
+    """
+    moments = poisson(Random(1), per_second, START_S, START_S + 600)
+    arrivals = [(moment, line(number, body=b"x" * 300)) for number, moment in enumerate(moments)]
+    scheduler = Scheduler(
+        limit_set("run", RateSettings(tpm=130_000), 10.0),
+        [make_endpoint()],
+        ROUTES["weighted"],
+        wall_clock=lambda: simulation.wall_clock(),  # noqa: PLW0108 -- it is made below
+    )
+    simulation = ClassSimulation(scheduler, arrivals)
+    numbers = iter(range(FIRST_DEFERRED, 2 * FIRST_DEFERRED))
+
+    def refill() -> None:
+        while scheduler.queue.size_of(is_deferred=True)[0] < 10:
+            scheduler.queue.add(line(next(numbers), DEFERRED, b"x" * 12_000))
+
+    simulation.refill = refill
+    simulation.run(START_S + 600)
+
+    tokens = {False: 0.0, True: 0.0}
+    for _, attempt in simulation.sends:
+        tokens[attempt.request.terms.is_deferred] += attempt.tokens_paid[0]
+    assert tokens[True] / sum(tokens.values()) == pytest.approx(share, abs=0.02)
+    if share > 0.05:
+        assert p95(waits(simulation)) < 1.0
+
+
 def test_a_deferred_line_is_promoted_when_its_deadline_comes_near() -> None:
     """Immediate lines take the whole rate; a hundred deferred ones, due in ten seconds, are all in time, and wait until
     they have to go.
@@ -302,6 +333,47 @@ def test_a_deferred_line_that_waits_for_tokens_does_not_hold_back_an_immediate_o
 
     assert found is not None
     assert found[0].request.number == 3
+
+
+def test_an_immediate_line_that_only_one_endpoint_takes_has_the_next_slot_of_it() -> None:
+    """Deferred lines, which any endpoint takes, do not keep that one full."""
+    arrivals = [(START_S + 5 + 4 * number, line(number, closed_to=2)) for number in range(20)]
+
+    simulation = simulate(
+        arrivals, START_S + 90, rps=None, endpoints=({"concurrency": 2}, {"concurrency": 8}), reserve=0.0, latency_s=0.1
+    )
+
+    waited = waits(simulation)
+    assert len(waited) == 20
+    assert sum(waited) / 20 < 0.1  # two slots: the first of them is free after 50 ms on average
+    assert len(simulation.sends) > 0.97 * 85 * 10 / 0.1
+
+
+def test_a_line_that_only_one_endpoint_takes_goes_when_a_slot_of_it_is_free() -> None:
+    """It waits no longer than that, while others go elsewhere."""
+    arrivals = [(START_S + number / 10, line(number, closed_to=0 if number % 2 else 2)) for number in range(100)]
+
+    simulation = simulate(
+        arrivals, START_S + 60, rps=None, endpoints=({"concurrency": 1}, {}), has_backlog=False, latency_s=0.05
+    )
+
+    assert max(waits(simulation)) < 0.5
+    assert simulation.scheduler.queue.retried == 0
+
+
+def test_a_large_immediate_line_of_one_endpoint_does_not_starve_behind_small_deferred_ones() -> None:
+    """Each of these needs few tokens, and would take them as they come; the other endpoint has room for both."""
+    arrivals = [(START_S + 2.0, line(1, body=b"x" * 30_000, closed_to=2))]
+
+    simulation = simulate(
+        arrivals,
+        START_S + 40,
+        rps=None,
+        endpoints=({"tpm": 60_000, "burst": 10.0}, {"concurrency": 4}),
+        latency_s=0.1,
+    )
+
+    assert max(waits(simulation), default=99.0) < 15.0
 
 
 @pytest.mark.parametrize(("mean", "number"), [(0.0, 0), (0.2, 2), (1.0, 4), (20.0, 31), (150.0, 179)])
