@@ -525,6 +525,8 @@ class Answer:
     completion_tokens: int | None
     cached_tokens: int
     """Those of the prompt that the provider had in its cache; 0 where it says nothing of them."""
+    write_surcharge: float
+    """What adding tokens to that cache costs beyond the price of the prompt, in prompt tokens."""
     model: str | None
     says_more: bool
     """The reply holds more than `text` does: tool calls, refusal, reasoning, several choices, logprobs."""
@@ -545,6 +547,7 @@ class Answer:
         self.prompt_tokens = prompt_tokens
         self.completion_tokens = completion_tokens
         self.cached_tokens = 0
+        self.write_surcharge = 0.0
         self.model = model
         self.says_more = says_more
 
