@@ -380,6 +380,8 @@ class Prefix:
     """Index of the endpoint that its lines go to; -1 as long as there is none."""
     sent_to: int
     """Bit set of the endpoints that it was sent to."""
+    asked_s: float
+    """When it was sent to another one of them last."""
     warm_at: int
     """Bit set of the endpoints that have answered a line with it."""
 
@@ -396,6 +398,7 @@ class Prefix:
         self.warm_until_s = -inf
         self.home = -1
         self.sent_to = 0
+        self.asked_s = -inf
         self.warm_at = 0
 
 

@@ -206,7 +206,7 @@ class RequestQueue:
             self.size_bytes -= attempt.size_bytes
             return attempt
         attempt = self._remove(now, cost)
-        self._record_send(now)
+        self._record_send(attempt, now)
         return attempt
 
     def park(self, due_s: float, now: float) -> None:
@@ -290,11 +290,11 @@ class RequestQueue:
         self.is_plain = self._turns.is_plain
         return attempt
 
-    def _record_send(self, now: float) -> None:
-        """Count the request that was removed last as sent."""
+    def _record_send(self, attempt: Attempt, now: float) -> None:
+        """Count the request that was removed last as sent. One that was only parked is no retry."""
         work, flow = self._turns.peeked, self.flow
         source = work.source
-        if source is Source.RETRIES or source is Source.FAILED:
+        if (source is Source.RETRIES or source is Source.FAILED) and attempt.sent_s:
             self.retried += 1
         else:
             self.budget.earned += EARNED_PER_SEND

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from llmblast.fence import Fence
-from llmblast.models import NO_TOKENS, Attempt, RateLimitInfo, Request, Tokens
-from llmblast.scheduling.affinity import choose_for, record_send
+from llmblast.models import NO_TOKENS, Attempt, Prefix, RateLimitInfo, Request, Tokens
+from llmblast.scheduling.affinity import choose_for, record_send, should_wait
 from llmblast.scheduling.deferral import Deferral
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.even_rate import EvenRate
@@ -32,6 +32,10 @@ RECALLED_S = 0.05
 PARKED_S = 0.02
 MAX_PARKED_S = 1.0
 """How long a line waits aside, at least and at most, while others go that its endpoints do not hold back."""
+CACHE_LOOK_S = 0.05
+"""How long a line waits aside for a reply that makes its prefix warm, until it is looked at again."""
+MIN_LEFT_S = 60.0
+"""A line with less time until its deadline waits for no warm prefix."""
 COLD_START_S = 0.02
 """Time by which the schedule moves after the first request to an endpoint. A server that has just started takes its
 first request 5 to 8 ms later than the next ones (measured with uvicorn; more where the machine is busy), which would
@@ -108,17 +112,14 @@ class Scheduler:
             if not self.queue.is_plain and self._waits_for_spare_slot(attempt, now):
                 return None
             endpoint = self._find_endpoint(attempt, tokens, now)
-            if endpoint is not None:
+            if endpoint is None:
+                if self._is_put_aside(attempt, tokens, now):
+                    continue
+                self._wait_for_an_endpoint(attempt, tokens, now)
+                return None
+            if attempt.prefix is None or not self._waits_for_cache(attempt, attempt.prefix, endpoint, now):
                 break
-            request = attempt.request
-            if attempt.refused_by or request.closed_to or request.model is not None:
-                if all(endpoint.health.blocked for endpoint in self.usable_for(attempt)):
-                    self.unsendable.append(self.queue.pop(now))
-                    continue
-                if self._park(attempt, tokens, now):
-                    continue
-            self._wait_for_an_endpoint(attempt, tokens, now)
-            return None
+            self.queue.park(now + CACHE_LOOK_S, now)
         if self._wait.holder is not None:
             self._hold(None, now, now)
         self.queue.pop(now, tokens[0] if self.counts_tokens else 1.0)
@@ -286,7 +287,7 @@ class Scheduler:
             self._await_cold_start(endpoint)
         endpoint.record_send(attempt, now)
         if attempt.prefix is not None:
-            record_send(attempt.prefix, endpoint)
+            record_send(attempt.prefix, endpoint, now)
         self.in_flight += 1
         attempt.tokens_paid = tokens
         attempt.sent_s = now
@@ -341,6 +342,29 @@ class Scheduler:
         wake_at = self._deferral.next_look_s
         self._hold(self._slots or usable[0].limits.concurrency, min(wake_at, due_s) if due_s > now else wake_at, now)
         return True
+
+    def _is_put_aside(self, attempt: Attempt, tokens: Tokens, now: float) -> bool:
+        """Take a line for which no endpoint is ready out of the way of others, where that is due to the line. Return
+        whether that was so.
+        """
+        request = attempt.request
+        if not (attempt.refused_by or request.closed_to or request.model is not None):
+            return False
+        if all(endpoint.health.blocked for endpoint in self.usable_for(attempt)):
+            self.unsendable.append(self.queue.pop(now))
+            return True
+        return self._park(attempt, tokens, now)
+
+    def _waits_for_cache(self, attempt: Attempt, prefix: Prefix, endpoint: Endpoint, now: float) -> bool:
+        """Return whether a line should wait for an endpoint that has its prefix, while others go. Where there are
+        deferred lines, the immediate ones do not wait.
+        """
+        if not should_wait(prefix, endpoint, self.enabled, now):
+            return False
+        terms = attempt.request.terms
+        if terms.deadline_s < self.queue.lateness.wall_s() + MIN_LEFT_S:
+            return False
+        return terms.is_deferred or not self.queue.size_of(is_deferred=True)[0]
 
     def _park(self, attempt: Attempt, tokens: Tokens, now: float) -> bool:
         """Put a line aside that waits for its model, or for the endpoints that have not refused it, where others may go

@@ -8,8 +8,8 @@ import pytest
 
 from llmblast.models import Attempt, Request
 from llmblast.providers.prompt_starts import SYSTEM_BEHIND, front_of, with_system_first
-from llmblast.scheduling import Endpoint, PrefixesByField, PrefixesByHash, RequestQueue, WarmPrefixes
-from llmblast.scheduling.affinity import choose_for
+from llmblast.scheduling import Endpoint, PrefixesByField, PrefixesByHash, RequestQueue, Scheduler, WarmPrefixes
+from llmblast.scheduling.affinity import MAX_SCOUT_S, choose_for
 from llmblast.scheduling.recent import Recent
 from llmblast.scheduling.routes import weighted
 from llmblast.scheduling.shared_prefixes import LATER_EVERY, PATIENCE
@@ -361,6 +361,63 @@ def test_lines_go_elsewhere_where_their_endpoint_has_no_room() -> None:
         scheduler.queue.add(attempt)
 
     assert len(admit_all(scheduler, 1000.0)) == 4
+
+
+def make_busy_home(count: int = 6) -> Scheduler:
+    """Queue lines of a group that is warm at one endpoint, which has room for two; the other one has room for four."""
+    scheduler = make_scheduler([{"concurrency": 2}, {"concurrency": 4}])
+    finder = make_finder()
+    first, *others = group(*range(1, count + 1))
+    for attempt in (first, *others):
+        finder.find(attempt)
+        scheduler.queue.add(attempt)
+    assert first.prefix is not None
+    first.prefix.home, first.prefix.warm_at = 0, scheduler.endpoints[0].bit
+    return scheduler
+
+
+def test_one_line_goes_ahead_to_another_endpoint_and_the_others_wait_for_its_reply() -> None:
+    """The group's own endpoint has no room, and the other one has not read its start. None of them counts as sent
+    before.
+    """
+    scheduler = make_busy_home()
+    sent = admit_all(scheduler, 1000.0)
+    assert [endpoint.index for _, endpoint in sent] == [0, 0, 1]
+
+    warm = WarmPrefixes(make_finder(), scheduler.queue, lambda: 1000.5, lambda: 1000.5, 8)
+    warm.on_reply(sent[2][0], scheduler.endpoints[1], is_answered=True)
+    sent = admit_all(scheduler, 1000.5)
+
+    assert [endpoint.index for _, endpoint in sent] == [1, 1, 1]
+    assert scheduler.queue.retried == 0
+
+
+def test_the_reply_to_a_line_that_went_ahead_elsewhere_is_waited_for_a_limited_time() -> None:
+    """That endpoint may hang."""
+    scheduler = make_busy_home()
+    admit_all(scheduler, 1000.0)
+
+    assert admit_all(scheduler, 1000.0 + MAX_SCOUT_S - 1) == []
+    assert len(admit_all(scheduler, 1000.0 + MAX_SCOUT_S)) == 3
+
+
+def test_other_lines_go_while_some_wait_for_a_warm_endpoint() -> None:
+    """The other endpoint is not idle."""
+    scheduler = make_busy_home()
+    admit_all(scheduler, 1000.0)
+    scheduler.queue.add(make_attempt(9))
+
+    [(attempt, endpoint)] = admit_all(scheduler, 1000.0)
+
+    assert (attempt.request.number, endpoint.index) == (9, 1)
+
+
+def test_immediate_lines_wait_for_no_warm_endpoint_where_there_are_deferred_ones() -> None:
+    """Somebody waits for them."""
+    scheduler = make_busy_home()
+    scheduler.queue.add(make_attempt(9, deferred=True))
+
+    assert [attempt.request.number for attempt, _ in admit_all(scheduler, 1000.0)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_nothing_is_due_where_nothing_is_held() -> None:
