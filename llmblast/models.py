@@ -364,6 +364,8 @@ class Prefix:
     """Another line has the same start."""
     key: int
     """A checksum of what they share."""
+    shared_bytes: int
+    """How long that is, where it was found in the prompts."""
     is_indexed: bool
     """Its blocks can be found by their hashes."""
     is_ahead: bool
@@ -390,6 +392,7 @@ class Prefix:
         self.parent = None
         self.is_shared = False
         self.key = 0
+        self.shared_bytes = 0
         self.is_indexed = False
         self.is_ahead = False
         self.followers = None

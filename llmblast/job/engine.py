@@ -79,7 +79,16 @@ class Engine:
         self._clock = clock
         self._pressure = BackPressure(sink, scheduler.queue, max_in_flight)
         self._warm = (
-            None if prefixes is None else WarmPrefixes(prefixes, scheduler.queue, clock, wall_clock, max_in_flight)
+            None
+            if prefixes is None
+            else WarmPrefixes(
+                prefixes,
+                scheduler.queue,
+                clock,
+                wall_clock,
+                max_in_flight,
+                cached_tokens=lambda: counters.cached_tokens,
+            )
         )
         self._hedges = HedgedSends(hedging, scheduler, counters, clock, fence, on_slot_free=self.dispatch_ready)
         line_ends = LineEnds(scheduler, sink, counters, gives_up, self._hedges, fence, deadlines)
@@ -325,6 +334,7 @@ class Engine:
             self._carry_out(decisions)
         if attempt.prefix is not None and self._warm is not None:
             self._warm.on_reply(attempt, endpoint, is_answered=reply.cause is None and reply.status < _NOT_2XX)
+            self._scheduler.waits_for_cache = self._warm.is_worthwhile
         if not self._scheduler.queue and not self._hedges.is_on:
             if self._scheduler.queue.held:
                 self._arm(now)

@@ -77,6 +77,8 @@ class Scheduler:
         self.in_flight = 0
         self.unsendable: list[Attempt] = []
         """Requests that no endpoint accepts in this run any more."""
+        self.waits_for_cache = True
+        """Lines may wait for an endpoint that has their prefix in its cache."""
         self.counts_tokens = any(limits.counts_tokens for limits in (run_limits, *(e.limits for e in endpoints)))
         self._route = route
         self._slots = run_limits.concurrency
@@ -359,7 +361,7 @@ class Scheduler:
         """Return whether a line should wait for an endpoint that has its prefix, while others go. Where there are
         deferred lines, the immediate ones do not wait.
         """
-        if not should_wait(prefix, endpoint, self.enabled, now):
+        if not (self.waits_for_cache and should_wait(prefix, endpoint, self.enabled, now)):
             return False
         terms = attempt.request.terms
         if terms.deadline_s < self.queue.lateness.wall_s() + MIN_LEFT_S:

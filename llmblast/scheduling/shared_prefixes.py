@@ -31,6 +31,8 @@ class PrefixFinder(Protocol):
 
     least_bytes: int
     """Lines with shorter bodies share nothing."""
+    is_asked_for: bool
+    """A person has named the groups."""
 
     def find(self, attempt: Attempt) -> Prefix | None:
         """Set the prefix of a line; return that which it shares with an earlier line, if it does."""
@@ -41,6 +43,7 @@ class PrefixesByField:
 
     def __init__(self, value_of: Callable[[Request], object]) -> None:
         self.least_bytes = 0
+        self.is_asked_for = True
         self._value_of = value_of
         self._known = Recent(_SAMPLES)
 
@@ -74,6 +77,7 @@ class PrefixesByHash:
         system_behind: Mapping[str, bytes],
     ) -> None:
         self.least_bytes = MIN_PREFIX_BYTES
+        self.is_asked_for = False
         self._front_of = front_of
         self._with_system_first = with_system_first
         self._system_behind = system_behind
@@ -146,4 +150,5 @@ class PrefixesByHash:
             start += BLOCK_BYTES
         if shared is not None and not shared.is_shared:
             shared.is_shared, shared.key = True, crc32(data[front:shared_end])
+            shared.shared_bytes = shared_end - front
         return shared

@@ -7,7 +7,9 @@ leader without an answer is followed by another one, and after the third all go:
 
 A run that has immediate and deferred lines holds the deferred ones only. Where holding lines costs too much time, none
 are held: slots that stay free while nothing else is left to send are counted, see `IdleBudget`. There are few, since
-lines are read ahead of their turn, and a leader goes before them.
+lines are read ahead of their turn, and a leader goes before them. Nor do slots stay free for lines that share so little
+in all that hardly anything is saved, as in a small file, nor where answers show that nothing is cached. Groups that a
+person has named wait in any case.
 """
 
 from collections import deque
@@ -28,10 +30,18 @@ MAX_HOLD_S: Final = 60.0
 WARM_S: Final = 240.0
 """Providers forget a prefix 5 to 10 minutes after its last use."""
 MAX_FAILURES: Final = 3
+MIN_SHARED_BYTES: Final = 500_000
+"""What held lines share, in all, for slots to stay free: about 125,000 tokens. For these, caches save some cents."""
+GRACE_S: Final = 0.05
+"""More lines may come within this time: files are read in parts."""
+MIN_ANSWERS: Final = 50
+"""Where so many answers to lines with a warm prefix have no cached tokens, there is no cache."""
 
 
 class WarmPrefixes:
-    """Stands before the queue: holds the lines that follow others. `max_in_flight` is that of the run."""
+    """Stands before the queue: holds the lines that follow others. `max_in_flight` is that of the run; `cached_tokens`
+    returns how many tokens the providers had in their caches so far.
+    """
 
     def __init__(
         self,
@@ -40,6 +50,8 @@ class WarmPrefixes:
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         max_in_flight: int,
+        *,
+        cached_tokens: Callable[[], int] = lambda: 1,
     ) -> None:
         self._finder = finder
         self._least_bytes = finder.least_bytes
@@ -47,12 +59,20 @@ class WarmPrefixes:
         self._clock = clock
         self._wall_clock = wall_clock
         self._max_in_flight = max_in_flight
+        self._cached_tokens = cached_tokens
+        self._warm_answers = 0
         self._budget = IdleBudget(max_in_flight)
+        self._least_shared_bytes = 0 if finder.is_asked_for else MIN_SHARED_BYTES
+        self._shared_bytes = 0
+        """What the held lines share, in all."""
+        self._idle_since_s = inf
         self._due: deque[tuple[float, Prefix]] = deque()
         self._has_deferred = False
         self._due_s = inf
         self.is_idle = False
         """Slots stay free while lines are held."""
+        self.is_worthwhile = True
+        """Answers show cached tokens, or it is too early to say."""
 
     def add(self, attempt: Attempt, in_flight: int) -> None:
         """Queue a request that was read, or hold it; so many are in flight."""
@@ -89,13 +109,15 @@ class WarmPrefixes:
     def wake_at(self, now: float, in_flight: int) -> float:
         """Return when lines that are held go in any case. Nothing else may be sent at `now`."""
         queue, budget = self._queue, self._budget
-        self.is_idle = queue.held > 0 and not queue
+        was_idle, self.is_idle = self.is_idle, queue.held > 0 and not queue and in_flight < self._max_in_flight
+        if not (was_idle and self.is_idle):
+            self._idle_since_s = now if self.is_idle else inf
         budget.count(now, in_flight if self.is_idle else self._max_in_flight)
-        return min(self._due_s, budget.spent_at(now))
+        return min(self._due_s, budget.spent_at(now), self._little_due_s)
 
     def release_due(self, now: float) -> None:
         """Let the lines go that have waited long enough."""
-        if self._queue.held and self._budget.spent_at(now) <= now:
+        if self._queue.held and (self._budget.spent_at(now) <= now or self._little_due_s <= now):
             self.release_all()
             return
         while self._due and self._due[0][0] <= now:
@@ -115,12 +137,19 @@ class WarmPrefixes:
             self._release(self._due.popleft()[1])
         self._due_s = inf
 
+    @property
+    def _little_due_s(self) -> float:
+        """Return when lines go that share little in all."""
+        return self._idle_since_s + GRACE_S if self._shared_bytes < self._least_shared_bytes else inf
+
     def _is_late(self, prefix: Prefix, leader: Attempt, in_flight: int) -> bool:
         """Return whether others stand before the leader, so that a line that is put ahead of them goes sooner."""
         going = len(self._queue) - self._queue.held + in_flight
         return not prefix.is_ahead and leader.sent_s == 0.0 and going > self._max_in_flight
 
     def _may_hold(self, attempt: Attempt) -> bool:
+        if not self.is_worthwhile:
+            return False
         terms = attempt.request.terms
         if terms.deadline_s < inf and terms.deadline_s < self._wall_clock() + MAX_HOLD_S:
             return False
@@ -137,6 +166,7 @@ class WarmPrefixes:
 
     def _hold(self, prefix: Prefix, attempt: Attempt, now: float) -> None:
         self._queue.hold(attempt)
+        self._shared_bytes += prefix.shared_bytes
         if prefix.followers is not None:
             prefix.followers.append(attempt)
             return
@@ -147,6 +177,8 @@ class WarmPrefixes:
 
     def _on_reply(self, prefix: Prefix, attempt: Attempt, endpoint: Endpoint, *, is_answered: bool) -> None:
         if is_answered:
+            if prefix.warm_at & endpoint.bit:
+                self._learn_cached()
             prefix.leader, prefix.failures = None, 0
             prefix.warm_at |= endpoint.bit
             now = self._clock()
@@ -160,6 +192,15 @@ class WarmPrefixes:
         if prefix.leader is attempt:
             self._replace_leader(prefix)
 
+    def _learn_cached(self) -> None:
+        """Learn from an answer to a line whose prefix was warm whether waiting is worthwhile."""
+        self._warm_answers += 1
+        if self._warm_answers < MIN_ANSWERS or self._least_shared_bytes == 0:
+            return
+        was_worthwhile, self.is_worthwhile = self.is_worthwhile, self._cached_tokens() > 0
+        if was_worthwhile and not self.is_worthwhile:
+            self.release_all()
+
     def _replace_leader(self, prefix: Prefix) -> None:
         """Let another line go ahead after one that got no answer."""
         prefix.leader, prefix.is_ahead = None, False
@@ -171,6 +212,7 @@ class WarmPrefixes:
             self._release(prefix)
             return
         leader = followers.pop(0)
+        self._shared_bytes -= prefix.shared_bytes
         if not followers:
             prefix.followers = None
         prefix.leader, prefix.is_ahead = leader, True
@@ -179,5 +221,6 @@ class WarmPrefixes:
     def _release(self, prefix: Prefix) -> None:
         followers, prefix.followers = prefix.followers, None
         if followers is not None:
+            self._shared_bytes -= len(followers) * prefix.shared_bytes
             for attempt in reversed(followers):
                 self._queue.add_held(attempt)

@@ -13,7 +13,7 @@ from llmblast.scheduling.affinity import MAX_SCOUT_S, choose_for
 from llmblast.scheduling.recent import Recent
 from llmblast.scheduling.routes import weighted
 from llmblast.scheduling.shared_prefixes import LATER_EVERY, PATIENCE
-from llmblast.scheduling.warm_prefixes import MAX_HOLD_S, MAX_WAIT_S, WARM_S
+from llmblast.scheduling.warm_prefixes import GRACE_S, MAX_HOLD_S, MAX_WAIT_S, MIN_ANSWERS, MIN_SHARED_BYTES, WARM_S
 from tests.scheduling.scheduling_samples import admit_all, drain, make_attempt, make_endpoint, make_scheduler
 
 COMMON = b"You are a careful reviewer of contracts. " * 200
@@ -43,7 +43,15 @@ class Run:
     def __init__(self, max_in_flight: int = 8) -> None:
         self.now = 1000.0
         self.queue = RequestQueue()
-        self.warm = WarmPrefixes(make_finder(), self.queue, lambda: self.now, lambda: self.now, max_in_flight)
+        self.cached_tokens = 1
+        self.warm = WarmPrefixes(
+            make_finder(),
+            self.queue,
+            lambda: self.now,
+            lambda: self.now,
+            max_in_flight,
+            cached_tokens=lambda: self.cached_tokens,
+        )
         self.sent: dict[int, Attempt] = {}
 
     def add(self, *attempts: Attempt) -> "Run":
@@ -279,6 +287,57 @@ def test_lines_are_not_held_where_that_leaves_slots_free_for_too_long() -> None:
     run.wait(1.0)
 
     assert sorted(sent + run.send()) == [1, 2, 3, 4, 5]
+
+
+def test_slots_do_not_stay_free_for_long_where_little_would_be_saved() -> None:
+    """A small file would take twice the time, to save a cent. With more lines, or others to send, it is no loss."""
+    run = Run().add(*group(1, 2, 3))
+    assert run.send() == [1]
+    assert run.warm.wake_at(run.now, in_flight=1) == run.now + GRACE_S
+    run.wait(GRACE_S)
+    assert run.send() == [2, 3]
+
+    many = range(2, 3 + MIN_SHARED_BYTES // len(OTHER))
+    run = Run(max_in_flight=8).add(*group(1, *many, start=OTHER))
+    assert run.send() == [1]
+    assert run.warm.wake_at(run.now, in_flight=1) > run.now + GRACE_S
+
+    run = Run(max_in_flight=1).add(*group(1, 2, 3))
+    assert run.send() == [1]
+    assert run.warm.wake_at(run.now, in_flight=1) > run.now + GRACE_S
+
+
+def test_a_pause_without_free_slots_does_not_count() -> None:
+    """Only from when nothing else is left to send lines go that share little."""
+    run = Run().add(*group(1, 2, 3))
+    run.send()
+    run.warm.wake_at(run.now, in_flight=1)
+    run.now += GRACE_S / 2
+    run.add(make_attempt(9))
+    run.warm.wake_at(run.now, in_flight=1)
+    run.now += GRACE_S
+    run.send()
+
+    assert run.warm.wake_at(run.now, in_flight=2) == run.now + GRACE_S
+
+
+@pytest.mark.parametrize(("cached_tokens", "is_held"), [(0, False), (1, True)])
+def test_where_answers_show_no_cached_tokens_no_line_waits_any_more(cached_tokens: int, is_held: bool) -> None:
+    """There is no cache, or none that is told of."""
+    run = Run(max_in_flight=100)
+    run.cached_tokens = cached_tokens
+    run.add(*group(*range(1, MIN_ANSWERS + 2)))
+    for number in run.send():
+        run.reply(number)
+    run.add(*group(101, 102, start=OTHER))
+    for number in run.send():
+        if number < 101:
+            run.reply(number)
+
+    run.add(*group(103, start=OTHER))
+
+    assert run.warm.is_worthwhile is is_held
+    assert (run.send() == []) is is_held
 
 
 def test_a_field_makes_the_groups_where_it_is_named() -> None:
