@@ -334,7 +334,6 @@ class Engine:
             self._carry_out(decisions)
         if attempt.prefix is not None and self._warm is not None:
             self._warm.on_reply(attempt, endpoint, is_answered=reply.cause is None and reply.status < _NOT_2XX)
-            self._scheduler.waits_for_cache = self._warm.is_worthwhile
         if not self._scheduler.queue and not self._hedges.is_on:
             if self._scheduler.queue.held:
                 self._arm(now)

@@ -58,6 +58,7 @@ class RequestQueue:
         "lateness",
         "retried",
         "size_bytes",
+        "waits_for_cache",
     )
 
     def __init__(
@@ -82,6 +83,8 @@ class RequestQueue:
         """The caller subtracts a request's bytes when it comes to its end."""
         self.retried = 0
         """Requests that were sent again."""
+        self.waits_for_cache = True
+        """Lines may wait for an endpoint that has their prefix in its cache."""
         self.is_outage = False
         """All endpoints fail: requests that have not failed yet go first, so that probes use up no line's attempts."""
         self.is_probing = False

@@ -16,6 +16,7 @@ from llmblast.scheduling.affinity import choose_for, record_send, should_wait
 from llmblast.scheduling.deferral import Deferral
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.even_rate import EvenRate
+from llmblast.scheduling.flex_capacity import NEAR_S
 from llmblast.scheduling.head_wait import HeadWait, Holder
 from llmblast.scheduling.limit_set import LimitSet
 from llmblast.scheduling.limits import Limit
@@ -77,8 +78,6 @@ class Scheduler:
         self.in_flight = 0
         self.unsendable: list[Attempt] = []
         """Requests that no endpoint accepts in this run any more."""
-        self.waits_for_cache = True
-        """Lines may wait for an endpoint that has their prefix in its cache."""
         self.counts_tokens = any(limits.counts_tokens for limits in (run_limits, *(e.limits for e in endpoints)))
         self._route = route
         self._slots = run_limits.concurrency
@@ -288,6 +287,8 @@ class Scheduler:
         if not endpoint.traffic.sends:
             self._await_cold_start(endpoint)
         endpoint.record_send(attempt, now)
+        if attempt.flex_at & endpoint.bit and endpoint.flex is not None:
+            endpoint.flex.on_send(now)
         if attempt.prefix is not None:
             record_send(attempt.prefix, endpoint, now)
         self.in_flight += 1
@@ -350,18 +351,32 @@ class Scheduler:
         whether that was so.
         """
         request = attempt.request
-        if not (attempt.refused_by or request.closed_to or request.model is not None):
+        if not (attempt.refused_by or request.closed_to or request.model is not None or attempt.flex_at):
             return False
+        if attempt.flex_at and self._leaves_flex(attempt, now):
+            return True
         if all(endpoint.health.blocked for endpoint in self.usable_for(attempt)):
             self.unsendable.append(self.queue.pop(now))
             return True
         return self._park(attempt, tokens, now)
 
+    def _leaves_flex(self, attempt: Attempt, now: float) -> bool:
+        """Let a line go in the standard tier that has waited too long for a flex tier, or whose deadline is near.
+        Return whether that was so.
+        """
+        is_near = attempt.request.terms.deadline_s < self.queue.lateness.wall_s() + NEAR_S
+        for endpoint in self._candidates(attempt):
+            flex = endpoint.flex
+            if flex is not None and attempt.flex_at & endpoint.bit and (is_near or flex.is_given_up(now)):
+                attempt.flex_at &= ~endpoint.bit
+                return True
+        return False
+
     def _waits_for_cache(self, attempt: Attempt, prefix: Prefix, endpoint: Endpoint, now: float) -> bool:
         """Return whether a line should wait for an endpoint that has its prefix, while others go. Where there are
         deferred lines, the immediate ones do not wait.
         """
-        if not (self.waits_for_cache and should_wait(prefix, endpoint, self.enabled, now)):
+        if not (self.queue.waits_for_cache and should_wait(prefix, endpoint, self.enabled, now)):
             return False
         terms = attempt.request.terms
         if terms.deadline_s < self.queue.lateness.wall_s() + MIN_LEFT_S:
@@ -369,13 +384,17 @@ class Scheduler:
         return terms.is_deferred or not self.queue.size_of(is_deferred=True)[0]
 
     def _park(self, attempt: Attempt, tokens: Tokens, now: float) -> bool:
-        """Put a line aside that waits for its model, or for the endpoints that have not refused it, where others may go
-        at this moment. Return whether that was so.
+        """Put a line aside that waits for its model, for a flex tier, or for the endpoints that have not refused it,
+        where others may go at this moment. Return whether that was so.
         """
         if not any(endpoint.limits.is_ready(tokens, now) for endpoint in self.enabled):
             return False
         moments = (
-            max(endpoint.limits.last_ready(tokens, now)[0], endpoint.model_ready_at(attempt.request.model, now))
+            max(
+                endpoint.limits.last_ready(tokens, now)[0],
+                endpoint.model_ready_at(attempt.request.model, now),
+                endpoint.flex_ready_at(attempt, now),
+            )
             for endpoint in self._candidates(attempt)
         )
         due_s = min(moments, default=now)
@@ -431,5 +450,7 @@ class Scheduler:
 def _is_ready(endpoint: Endpoint, attempt: Attempt, tokens: Tokens, now: float) -> bool:
     model = attempt.request.model
     if model is not None and endpoint.model_ready_at(model, now) > now:
+        return False
+    if attempt.flex_at and endpoint.flex_ready_at(attempt, now) > now:
         return False
     return endpoint.limits.is_ready(tokens, now)

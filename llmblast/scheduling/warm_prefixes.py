@@ -22,6 +22,7 @@ from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.idle_budget import IdleBudget
 from llmblast.scheduling.request_queue import RequestQueue
 from llmblast.scheduling.shared_prefixes import PrefixFinder
+from llmblast.scheduling.waiting_worth import WaitingWorth
 
 MAX_WAIT_S: Final = 15.0
 """Wait for the reply to a leader, from when it was sent."""
@@ -30,12 +31,6 @@ MAX_HOLD_S: Final = 60.0
 WARM_S: Final = 240.0
 """Providers forget a prefix 5 to 10 minutes after its last use."""
 MAX_FAILURES: Final = 3
-MIN_SHARED_BYTES: Final = 500_000
-"""What held lines share, in all, for slots to stay free: about 125,000 tokens. For these, caches save some cents."""
-GRACE_S: Final = 0.05
-"""More lines may come within this time: files are read in parts."""
-MIN_ANSWERS: Final = 50
-"""Where so many answers to lines with a warm prefix have no cached tokens, there is no cache."""
 
 
 class WarmPrefixes:
@@ -59,20 +54,13 @@ class WarmPrefixes:
         self._clock = clock
         self._wall_clock = wall_clock
         self._max_in_flight = max_in_flight
-        self._cached_tokens = cached_tokens
-        self._warm_answers = 0
         self._budget = IdleBudget(max_in_flight)
-        self._least_shared_bytes = 0 if finder.is_asked_for else MIN_SHARED_BYTES
-        self._shared_bytes = 0
-        """What the held lines share, in all."""
-        self._idle_since_s = inf
+        self._worth = WaitingWorth(cached_tokens, is_asked_for=finder.is_asked_for)
         self._due: deque[tuple[float, Prefix]] = deque()
         self._has_deferred = False
         self._due_s = inf
         self.is_idle = False
         """Slots stay free while lines are held."""
-        self.is_worthwhile = True
-        """Answers show cached tokens, or it is too early to say."""
 
     def add(self, attempt: Attempt, in_flight: int) -> None:
         """Queue a request that was read, or hold it; so many are in flight."""
@@ -109,15 +97,14 @@ class WarmPrefixes:
     def wake_at(self, now: float, in_flight: int) -> float:
         """Return when lines that are held go in any case. Nothing else may be sent at `now`."""
         queue, budget = self._queue, self._budget
-        was_idle, self.is_idle = self.is_idle, queue.held > 0 and not queue and in_flight < self._max_in_flight
-        if not (was_idle and self.is_idle):
-            self._idle_since_s = now if self.is_idle else inf
+        self.is_idle = queue.held > 0 and not queue and in_flight < self._max_in_flight
+        self._worth.set_idle(self.is_idle, now)
         budget.count(now, in_flight if self.is_idle else self._max_in_flight)
-        return min(self._due_s, budget.spent_at(now), self._little_due_s)
+        return min(self._due_s, budget.spent_at(now), self._worth.due_s)
 
     def release_due(self, now: float) -> None:
         """Let the lines go that have waited long enough."""
-        if self._queue.held and (self._budget.spent_at(now) <= now or self._little_due_s <= now):
+        if self._queue.held and (self._budget.spent_at(now) <= now or self._worth.due_s <= now):
             self.release_all()
             return
         while self._due and self._due[0][0] <= now:
@@ -137,18 +124,13 @@ class WarmPrefixes:
             self._release(self._due.popleft()[1])
         self._due_s = inf
 
-    @property
-    def _little_due_s(self) -> float:
-        """Return when lines go that share little in all."""
-        return self._idle_since_s + GRACE_S if self._shared_bytes < self._least_shared_bytes else inf
-
     def _is_late(self, prefix: Prefix, leader: Attempt, in_flight: int) -> bool:
         """Return whether others stand before the leader, so that a line that is put ahead of them goes sooner."""
         going = len(self._queue) - self._queue.held + in_flight
         return not prefix.is_ahead and leader.sent_s == 0.0 and going > self._max_in_flight
 
     def _may_hold(self, attempt: Attempt) -> bool:
-        if not self.is_worthwhile:
+        if self._worth.is_proven_useless:
             return False
         terms = attempt.request.terms
         if terms.deadline_s < inf and terms.deadline_s < self._wall_clock() + MAX_HOLD_S:
@@ -166,7 +148,7 @@ class WarmPrefixes:
 
     def _hold(self, prefix: Prefix, attempt: Attempt, now: float) -> None:
         self._queue.hold(attempt)
-        self._shared_bytes += prefix.shared_bytes
+        self._worth.shared_bytes += prefix.shared_bytes
         if prefix.followers is not None:
             prefix.followers.append(attempt)
             return
@@ -193,12 +175,10 @@ class WarmPrefixes:
             self._replace_leader(prefix)
 
     def _learn_cached(self) -> None:
-        """Learn from an answer to a line whose prefix was warm whether waiting is worthwhile."""
-        self._warm_answers += 1
-        if self._warm_answers < MIN_ANSWERS or self._least_shared_bytes == 0:
-            return
-        was_worthwhile, self.is_worthwhile = self.is_worthwhile, self._cached_tokens() > 0
-        if was_worthwhile and not self.is_worthwhile:
+        """Learn from an answer to a line whose prefix was warm. Let all lines go where nothing is cached."""
+        self._worth.learn()
+        if self._worth.is_proven_useless == self._queue.waits_for_cache:
+            self._queue.waits_for_cache = not self._worth.is_proven_useless
             self.release_all()
 
     def _replace_leader(self, prefix: Prefix) -> None:
@@ -212,7 +192,7 @@ class WarmPrefixes:
             self._release(prefix)
             return
         leader = followers.pop(0)
-        self._shared_bytes -= prefix.shared_bytes
+        self._worth.shared_bytes -= prefix.shared_bytes
         if not followers:
             prefix.followers = None
         prefix.leader, prefix.is_ahead = leader, True
@@ -221,6 +201,6 @@ class WarmPrefixes:
     def _release(self, prefix: Prefix) -> None:
         followers, prefix.followers = prefix.followers, None
         if followers is not None:
-            self._shared_bytes -= len(followers) * prefix.shared_bytes
+            self._worth.shared_bytes -= len(followers) * prefix.shared_bytes
             for attempt in reversed(followers):
                 self._queue.add_held(attempt)

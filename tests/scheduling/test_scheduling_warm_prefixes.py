@@ -13,7 +13,8 @@ from llmblast.scheduling.affinity import MAX_SCOUT_S, choose_for
 from llmblast.scheduling.recent import Recent
 from llmblast.scheduling.routes import weighted
 from llmblast.scheduling.shared_prefixes import LATER_EVERY, PATIENCE
-from llmblast.scheduling.warm_prefixes import GRACE_S, MAX_HOLD_S, MAX_WAIT_S, MIN_ANSWERS, MIN_SHARED_BYTES, WARM_S
+from llmblast.scheduling.waiting_worth import GRACE_S, MIN_ANSWERS, MIN_SHARED_BYTES
+from llmblast.scheduling.warm_prefixes import MAX_HOLD_S, MAX_WAIT_S, WARM_S
 from tests.scheduling.scheduling_samples import admit_all, drain, make_attempt, make_endpoint, make_scheduler
 
 COMMON = b"You are a careful reviewer of contracts. " * 200
@@ -336,7 +337,7 @@ def test_where_answers_show_no_cached_tokens_no_line_waits_any_more(cached_token
 
     run.add(*group(103, start=OTHER))
 
-    assert run.warm.is_worthwhile is is_held
+    assert run.queue.waits_for_cache is is_held
     assert (run.send() == []) is is_held
 
 
