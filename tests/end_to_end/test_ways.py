@@ -34,11 +34,11 @@ def ways_of(path: Path) -> list[str | None]:
 
 def cost_of(path: Path, shares: dict[str | None, float]) -> float:
     """Return what the records say that a run cost, with these shares of the price by way."""
-    return sum(
-        shares[record.get("via")]
-        * (2e-6 * record["usage"]["prompt_tokens"] + 8e-6 * record["usage"]["completion_tokens"])
-        for record in records(path)
-    )
+    total = 0.0
+    for record in records(path):
+        usage = record["usage"]
+        total += shares[record.get("via")] * (2e-6 * usage["prompt_tokens"] + 8e-6 * usage["completion_tokens"])
+    return total
 
 
 @pytest.mark.parametrize(
