@@ -7,7 +7,7 @@ from math import inf
 import pytest
 
 from llmblast.models import Attempt, Request
-from llmblast.providers.prompt_starts import SYSTEM_BEHIND, front_of, with_system_first
+from llmblast.providers.prompt_starts import SYSTEM_BEHIND, front_of, tools_behind, with_system_first
 from llmblast.scheduling import Endpoint, PrefixesByField, PrefixesByHash, RequestQueue, Scheduler, WarmPrefixes
 from llmblast.scheduling.affinity import MAX_SCOUT_S, choose_for
 from llmblast.scheduling.recent import Recent
@@ -35,7 +35,7 @@ def line(
 
 
 def make_finder() -> PrefixesByHash:
-    return PrefixesByHash(front_of, with_system_first, SYSTEM_BEHIND)
+    return PrefixesByHash(front_of, with_system_first, tools_behind, SYSTEM_BEHIND)
 
 
 class Run:
@@ -101,6 +101,22 @@ def group(*numbers: int, deferred: bool = False, start: bytes = COMMON) -> list[
             line(2, b'{"model":"m","messages":[{"role":"user","content":"%b b"}]}' % COMMON, kind="anthropic"),
             id="no system message",
         ),
+        pytest.param(
+            line(
+                1, b'{"contents":[{"parts":[{"text":"a"}]}],"system_instruction":{"text":"%b"}}' % COMMON, kind="gemini"
+            ),
+            line(
+                2,
+                b'{"contents":[{"parts":[{"text":"bb"}]}],"system_instruction":{"text":"%b"}}' % COMMON,
+                kind="gemini",
+            ),
+            id="another name of the system message",
+        ),
+        pytest.param(
+            line(1, b'{"messages":[{"content":"%b"},{"content":"a"}],"tools":[{"name":"x"}]}' % COMMON),
+            line(2, b'{"messages":[{"content":"%b"},{"content":"b"}],"tools":[{"name":"x"}]}' % COMMON),
+            id="the same tools behind",
+        ),
     ],
 )
 def test_lines_share_what_their_prompts_have_in_common_at_the_start(first: Attempt, second: Attempt) -> None:
@@ -116,6 +132,16 @@ def test_lines_share_what_their_prompts_have_in_common_at_the_start(first: Attem
     [
         pytest.param(line(1, chat(COMMON)), line(2, chat(OTHER)), id="another prompt"),
         pytest.param(line(1, chat(COMMON), model="a"), line(2, chat(COMMON), model="b"), id="another model"),
+        pytest.param(
+            line(1, b'{"messages":[{"content":"%b"}],"tools":[{"name":"x"}]}' % COMMON),
+            line(2, b'{"messages":[{"content":"%b"}],"tools":[{"name":"y"}]}' % COMMON),
+            id="other tools behind",
+        ),
+        pytest.param(
+            line(1, b'{"messages":[],"system":"%b","tools":[{"name":"x"}]}' % COMMON, kind="anthropic"),
+            line(2, b'{"messages":[],"system":"%b","tools":[{"name":"y"}]}' % COMMON, kind="anthropic"),
+            id="other tools behind the system message",
+        ),
         pytest.param(line(1, chat(b"A" + COMMON[1:])), line(2, chat(COMMON)), id="only the start differs"),
         pytest.param(line(1, chat(COMMON[:3000], b"x" * 3000)), line(2, chat(COMMON[:3000])), id="too little"),
     ],
