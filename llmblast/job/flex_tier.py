@@ -58,7 +58,8 @@ class FlexTier:
         if endpoint.flex is None:
             endpoint.flex = FlexCapacity(self.max_wait_s)
         endpoint.flex.on_refusal(attempt.sent_s, now, self.jitter())
-        wait_s = min(FIRST_WAIT_S * 2.0**attempt.flex_refusals, MAX_WAIT_S)
+        in_row = min(attempt.flex_refusals, endpoint.flex.refusals - 1)  # while others are answered, it may try soon
+        wait_s = min(FIRST_WAIT_S * 2.0**in_row, MAX_WAIT_S)
         waited_s = min(FIRST_WAIT_S * (2.0**attempt.flex_refusals - 1), attempt.flex_refusals * MAX_WAIT_S)
         attempt.flex_refusals += 1
         wait_s = max(wait_s * (0.5 + 0.5 * self.jitter()), min(verdict.wait_s or 0.0, MAX_WAIT_S))

@@ -20,11 +20,11 @@ ENOUGH: Final = 16
 class FlexCapacity:
     """`ready_at` says when the next line may ask for the tier. Lines that have waited `max_wait_s` go without it."""
 
-    __slots__ = ("_closed_s", "_due_s", "_full_since_s", "_max_wait_s", "_refusals", "_room", "_wait_s")
+    __slots__ = ("_closed_s", "_due_s", "_full_since_s", "_max_wait_s", "_room", "_wait_s", "refusals")
 
     def __init__(self, max_wait_s: float) -> None:
         self._max_wait_s = max_wait_s
-        self._refusals = 0
+        self.refusals = 0
         """In a row."""
         self._room = inf
         """So many requests may go before the next pause."""
@@ -50,7 +50,7 @@ class FlexCapacity:
 
     def on_answer(self) -> None:
         """Record that the tier has answered a line."""
-        self._refusals, self._full_since_s = 0, inf
+        self.refusals, self._full_since_s = 0, inf
         self._room += 2.0
         self._wait_s = max(self._wait_s / 2.0, FIRST_WAIT_S)
         if self._room >= ENOUGH:
@@ -58,9 +58,9 @@ class FlexCapacity:
 
     def on_refusal(self, sent_s: float, now: float, jitter: float) -> None:
         """Record that the tier had no capacity for a request that was sent at `sent_s`; `jitter` is from 0 to 1."""
-        self._refusals += 1
+        self.refusals += 1
         self._full_since_s = min(self._full_since_s, now)
-        if self._refusals < MIN_REFUSALS or sent_s <= self._closed_s:
+        if self.refusals < MIN_REFUSALS or sent_s <= self._closed_s:
             return
         self._room, self._closed_s = 0.0, now
         self._due_s = now + self._wait_s * (0.5 + 0.5 * jitter)

@@ -54,13 +54,27 @@ def test_without_capacity_a_line_waits_ever_longer_and_then_goes_in_the_standard
 ) -> None:
     """Each provider has its own words for it."""
     tier, _ = make_tier(max_wait_s=20.0)
-    attempt = make_attempt()
+    endpoint, attempt = make_endpoint(), make_attempt()
     tier.mark(attempt)
 
-    waits = [tier.on_refusal(attempt, ENDPOINT, Reply(status), verdict, 0.0) for _ in range(5)]
+    waits = [tier.on_refusal(attempt, endpoint, Reply(status), verdict, 0.0) for _ in range(5)]
 
     assert waits == [1.0, 2.0, 4.0, 8.0, 0.0]
     assert attempt.flex_at == 0
+
+
+def test_a_line_tries_again_soon_while_others_are_answered() -> None:
+    """There is some capacity."""
+    tier, _ = make_tier()
+    endpoint, attempt = make_endpoint(), make_attempt()
+    tier.mark(attempt)
+    waits = []
+    for _ in range(5):
+        waits.append(tier.on_refusal(attempt, endpoint, Reply(429), FULL, 0.0))
+        assert endpoint.flex is not None
+        endpoint.flex.on_answer()
+
+    assert waits == [1.0] * 5
 
 
 def test_near_its_deadline_a_line_goes_in_the_standard_tier_at_once() -> None:
