@@ -297,7 +297,7 @@ class RequestQueue:
         """Count the request that was removed last as sent. One that was only parked is no retry."""
         work, flow = self._turns.peeked, self.flow
         source = work.source
-        if (source is Source.RETRIES or source is Source.FAILED) and attempt.sent_s:
+        if source is Source.FAILED or (source is Source.RETRIES and attempt.sent_s):
             self.retried += 1
         else:
             self.budget.earned += EARNED_PER_SEND
