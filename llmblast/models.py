@@ -364,6 +364,8 @@ class Prefix:
     """Another line has the same start."""
     key: int
     """A checksum of what they share."""
+    shared_bytes: int
+    """How long that is, where it was found in the prompts."""
     is_indexed: bool
     """Its blocks can be found by their hashes."""
     is_ahead: bool
@@ -380,6 +382,8 @@ class Prefix:
     """Index of the endpoint that its lines go to; -1 as long as there is none."""
     sent_to: int
     """Bit set of the endpoints that it was sent to."""
+    asked_s: float
+    """When it was sent to another one of them last."""
     warm_at: int
     """Bit set of the endpoints that have answered a line with it."""
 
@@ -388,6 +392,7 @@ class Prefix:
         self.parent = None
         self.is_shared = False
         self.key = 0
+        self.shared_bytes = 0
         self.is_indexed = False
         self.is_ahead = False
         self.followers = None
@@ -396,6 +401,7 @@ class Prefix:
         self.warm_until_s = -inf
         self.home = -1
         self.sent_to = 0
+        self.asked_s = -inf
         self.warm_at = 0
 
 
@@ -525,6 +531,8 @@ class Answer:
     completion_tokens: int | None
     cached_tokens: int
     """Those of the prompt that the provider had in its cache; 0 where it says nothing of them."""
+    write_surcharge: float
+    """What adding tokens to that cache costs beyond the price of the prompt, in prompt tokens."""
     model: str | None
     says_more: bool
     """The reply holds more than `text` does: tool calls, refusal, reasoning, several choices, logprobs."""
@@ -545,6 +553,7 @@ class Answer:
         self.prompt_tokens = prompt_tokens
         self.completion_tokens = completion_tokens
         self.cached_tokens = 0
+        self.write_surcharge = 0.0
         self.model = model
         self.says_more = says_more
 

@@ -34,11 +34,11 @@ COMPILED = {
     """,
     "scheduling": """
         adaptive_concurrency advertised_rate affinity answer_time breakers class_turns deadline_book deferral
-        deferred_floor endpoints even_rate fair_sharing head_wait health hill_climber idle_budget immediate_arrivals
-        latency_sample lateness learned_concurrency learned_limits learned_rate limit_set limits outcomes own_models
-        parked_lines push_back quota_hold recent refusals rejections request_queue request_rate retry_budget routes
-        routing_stats schedule_delay scheduler sequential_test shared_prefixes slot_reserve tenant_lines tokens traffic
-        warm_prefixes work_class
+        deferred_floor endpoints even_rate fair_sharing flex_capacity head_wait health hill_climber idle_budget
+        immediate_arrivals latency_sample lateness learned_concurrency learned_limits learned_rate limit_set limits
+        outcomes own_models parked_lines push_back quota_hold recent refusals rejections request_queue request_rate
+        retry_budget routes routing_stats schedule_delay scheduler sequential_test shared_prefixes slot_reserve
+        tenant_lines tokens traffic waiting_worth warm_prefixes work_class
     """,
     "sending": """
         backoff codings complete_bodies exchange judging keep_alive lean listener pool reply_budget

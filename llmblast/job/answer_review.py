@@ -101,7 +101,7 @@ class AnswerReview:
         """
         attempt, endpoint, reply, answer = answered
         attempt.attempts += 1
-        self._count(endpoint, answer)
+        self._count(endpoint, answer, reply.via)
         if is_flagged(answer.finish_reason):
             problem = f"{problem} (the answer was cut off: finish_reason {answer.finish_reason})"
         following = self.rules.repairs.next_attempt(attempt, endpoint, answer, problem)
@@ -126,14 +126,17 @@ class AnswerReview:
             )
         )
 
-    def _count(self, endpoint: Endpoint, answer: Answer) -> None:
+    def _count(self, endpoint: Endpoint, answer: Answer, via: str) -> None:
         counters, mine = self.counters, self.counters.endpoints[endpoint.index]
         prompt_tokens, completion_tokens = answer.prompt_tokens or 0, answer.completion_tokens or 0
         counters.invalid += 1
         counters.invalid_prompt_tokens += prompt_tokens
         counters.invalid_completion_tokens += completion_tokens
         mine.tokens += prompt_tokens + completion_tokens
-        mine.used.all.add(prompt_tokens, answer.cached_tokens, completion_tokens)
+        counts = prompt_tokens, answer.cached_tokens, completion_tokens, answer.write_surcharge
+        mine.used.all.add(*counts)
+        if via:
+            mine.used.add_by_way(via, *counts)
 
 
 class CheckedSink:

@@ -79,7 +79,16 @@ class Engine:
         self._clock = clock
         self._pressure = BackPressure(sink, scheduler.queue, max_in_flight)
         self._warm = (
-            None if prefixes is None else WarmPrefixes(prefixes, scheduler.queue, clock, wall_clock, max_in_flight)
+            None
+            if prefixes is None
+            else WarmPrefixes(
+                prefixes,
+                scheduler.queue,
+                clock,
+                wall_clock,
+                max_in_flight,
+                cached_tokens=lambda: counters.cached_tokens,
+            )
         )
         self._hedges = HedgedSends(hedging, scheduler, counters, clock, fence, on_slot_free=self.dispatch_ready)
         line_ends = LineEnds(scheduler, sink, counters, gives_up, self._hedges, fence, deadlines)

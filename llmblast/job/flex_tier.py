@@ -1,7 +1,8 @@
 """Flex tier: which lines ask for it, and what happens to those for which it has no capacity.
 
 A refusal for want of capacity says nothing about the endpoint's limits, nor about the line: it waits and tries again,
-until its deadline is near or it has waited for too long, and then goes in the standard tier. Where a provider says that
+until its deadline is near or it has waited for too long, and then goes in the standard tier. After some refusals the
+others wait, too; see `FlexCapacity`. Where a provider says that
 the model has no such tier, all further lines go in the standard tier. Sources: OpenAI and Azure refuse with 429
 `resource_unavailable`, Groq with 498, Gemini with 503.
 """
@@ -11,14 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from llmblast.models import Attempt, Reply, Request
-from llmblast.scheduling import Endpoint
+from llmblast.scheduling import Endpoint, FlexCapacity
+from llmblast.scheduling.flex_capacity import FIRST_WAIT_S, MAX_WAIT_S, NEAR_S
 from llmblast.sending import Verdict
 
-FIRST_WAIT_S: Final = 1.0
-MAX_WAIT_S: Final = 60.0
-"""Waits double from the first one on."""
-NEAR_S: Final = 120.0
-"""So long before its deadline a line is not sent in the flex tier any more."""
 _NO_CAPACITY: Final = 498
 _BUSY: Final = (429, 503)
 _CAPACITY: Final = ("resource unavailable", "resource_unavailable", "capacity", "unavailable")
@@ -46,7 +43,9 @@ class FlexTier:
         if request.terms.is_deferred and not self._is_near(request):
             attempt.flex_at = self.endpoints_for(request) & ~self._missing_at
 
-    def on_refusal(self, attempt: Attempt, endpoint: Endpoint, reply: Reply, verdict: Verdict) -> float | None:
+    def on_refusal(
+        self, attempt: Attempt, endpoint: Endpoint, reply: Reply, verdict: Verdict, now: float
+    ) -> float | None:
         """Return the seconds after which a line goes again whose refusal has to do with the tier; None for others."""
         if self._has_no_tier(reply, verdict):
             if not self._missing_at & endpoint.bit:
@@ -56,7 +55,11 @@ class FlexTier:
             return 0.0
         if not self._has_no_capacity(reply, verdict):
             return None
-        wait_s = min(FIRST_WAIT_S * 2.0**attempt.flex_refusals, MAX_WAIT_S)
+        if endpoint.flex is None:
+            endpoint.flex = FlexCapacity(self.max_wait_s)
+        endpoint.flex.on_refusal(attempt.sent_s, now, self.jitter())
+        in_row = min(attempt.flex_refusals, endpoint.flex.refusals - 1)  # while others are answered, it may try soon
+        wait_s = min(FIRST_WAIT_S * 2.0**in_row, MAX_WAIT_S)
         waited_s = min(FIRST_WAIT_S * (2.0**attempt.flex_refusals - 1), attempt.flex_refusals * MAX_WAIT_S)
         attempt.flex_refusals += 1
         wait_s = max(wait_s * (0.5 + 0.5 * self.jitter()), min(verdict.wait_s or 0.0, MAX_WAIT_S))

@@ -66,18 +66,19 @@ class LineEnds:
             used = mine.used.all
             used.prompt += answer.prompt_tokens
             used.completion += answer.completion_tokens
-            if answer.cached_tokens or reply.via:
-                self._count_special(mine, answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens, reply)
+            if answer.cached_tokens or reply.via or answer.write_surcharge:
+                self._count_special(mine, answer, answer.prompt_tokens, answer.completion_tokens, reply)
 
     def _count_special(
-        self, mine: EndpointCounters, prompt_tokens: int, cached_tokens: int, completion_tokens: int, reply: Reply
+        self, mine: EndpointCounters, answer: Answer, prompt_tokens: int, completion_tokens: int, reply: Reply
     ) -> None:
         """Count tokens that have another price than others."""
-        cached = min(cached_tokens, prompt_tokens)
+        cached, surcharge = min(answer.cached_tokens, prompt_tokens), answer.write_surcharge
         self.counters.cached_tokens += cached
         mine.used.all.cached += cached
+        mine.used.all.write_surcharge += surcharge
         if reply.via:
-            mine.used.add_by_way(reply.via, prompt_tokens, cached, completion_tokens)
+            mine.used.add_by_way(reply.via, prompt_tokens, cached, completion_tokens, surcharge)
 
     def retry(self, attempt: Attempt, due_s: float, *, has_failed: bool = False) -> Decisions:
         """Send a line again."""

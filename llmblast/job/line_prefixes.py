@@ -6,7 +6,7 @@ from typing import Final
 import orjson
 
 from llmblast.models import Request
-from llmblast.providers.prompt_starts import SYSTEM_BEHIND, front_of, with_system_first
+from llmblast.providers.prompt_starts import SYSTEM_BEHIND, front_of, tools_behind, with_system_first
 from llmblast.scheduling import PrefixesByField, PrefixesByHash, PrefixFinder
 
 OFF: Final = "off"
@@ -20,7 +20,7 @@ def make_prefix_finder(warm_prefix: str) -> PrefixFinder | None:
     if warm_prefix == OFF:
         return None
     if warm_prefix == AUTO:
-        return PrefixesByHash(front_of, with_system_first, SYSTEM_BEHIND)
+        return PrefixesByHash(front_of, with_system_first, tools_behind, SYSTEM_BEHIND)
     return PrefixesByField(partial(value_in_line, warm_prefix))
 
 

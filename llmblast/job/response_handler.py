@@ -78,7 +78,7 @@ class ResponseHandler:
         if isinstance(answer, Verdict):
             wait_s = None
             if attempt.flex_at & endpoint.bit and self.flex is not None:
-                wait_s = self.flex.on_refusal(attempt, endpoint, reply, answer)
+                wait_s = self.flex.on_refusal(attempt, endpoint, reply, answer, now)
             if wait_s is None:
                 decisions = self._on_failure(attempt, endpoint, reply, answer, now)
             else:
@@ -88,6 +88,8 @@ class ResponseHandler:
             return decisions
         if attempt.flex_at & endpoint.bit:
             reply.via = FLEX
+            if endpoint.flex is not None:
+                endpoint.flex.on_answer()
         if self.hedges.is_on:
             self.hedges.on_answer(attempt, reply, now)
         decisions = DONE

@@ -25,7 +25,7 @@ from llmblast.mocking.fault_statuses import STATUSES
 from llmblast.mocking.faults import FAULTS, Faults
 from llmblast.mocking.headers import retry_headers
 from llmblast.mocking.incident import Incident
-from llmblast.mocking.prompt_cache import PromptCache
+from llmblast.mocking.prompt_cache import CacheUse, PromptCache
 from llmblast.mocking.prompt_parts import ASKED_FOR, PARTS
 from llmblast.mocking.quick import Incoming
 from llmblast.mocking.quota import Quota
@@ -54,7 +54,7 @@ class MockProvider:
         self._clock = clock
         self._wall_clock = wall_clock
         self._answers = Answers(settings, wall_clock)
-        self.batches = BatchStore(settings, self._answers.answer, record_batch_event, wall_clock)
+        self.batches = BatchStore(settings, self._answer_in_batch, record_batch_event, wall_clock)
         self._faults = Faults(settings, read_rules(settings.faults) if settings.faults else ())
         self._quota = Quota(settings)
         self._cache = PromptCache(settings, clock) if settings.cache else None
@@ -108,16 +108,28 @@ class MockProvider:
         self, cache: PromptCache, incoming: Incoming, answer: Answer, operation: str, model: str
     ) -> Decision:
         """Decide about a prompt that may be cached: it has its first token sooner, by the share that is."""
-        asked = orjson.loads(incoming.body)
-        is_asked_for = operation in ASKED_FOR
-        use = cache.look_up(model or str(asked.get("model")), PARTS[operation](asked), is_asked_for=is_asked_for)
-        tell_cached(operation, self._settings.cache_style, answer, use)
+        use = self._look_up(cache, incoming.body, answer, operation, model)
         decision = self._reject(incoming, answer) or self._with_fault(incoming, answer)
         if decision.reply.status == 200:
             decision.prefixes = use.prefixes
             share = min(1.0, use.read / answer.prompt_tokens)
             decision.reply.delay_s *= 1 - share * (1.0 if answer.events else FIRST_SHARE)
         return decision
+
+    def _look_up(self, cache: PromptCache, body: bytes, answer: Answer, operation: str, model: str) -> CacheUse:
+        """Return what a prompt has in the cache; its answer tells it."""
+        asked = orjson.loads(body)
+        is_asked_for = operation in ASKED_FOR
+        use = cache.look_up(model or str(asked.get("model")), PARTS[operation](asked), is_asked_for=is_asked_for)
+        tell_cached(operation, self._settings.cache_style, answer, use)
+        return use
+
+    def _answer_in_batch(self, operation: str, body: bytes, model: str) -> Answer:
+        """Answer a line of a batch: those before it count for the cache, too."""
+        answer = self._answers.answer(operation, body, model)
+        if self._cache is not None and operation in PARTS and answer.status == 200 and not answer.events:
+            self._cache.remember(self._look_up(self._cache, body, answer, operation, model).prefixes)
+        return answer
 
     def _decide_batch_call(self, incoming: Incoming, found: Found, upload: Upload | None = None) -> Decision:
         """Decide about a call of a files or batches API, which no limit counts; what has no reply may be done."""

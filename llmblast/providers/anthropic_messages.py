@@ -13,7 +13,7 @@ from llmblast.models import Answer, Part, Prompt, Reply, ReplyError, Unsupported
 from llmblast.providers.chat_parts import is_text
 from llmblast.providers.rendering import SharedTail, unsupported_param
 from llmblast.providers.structured_outputs import with_schema
-from llmblast.providers.usage import cached_in, has_usage
+from llmblast.providers.usage import add_cache_counts, has_usage
 
 DEFAULT_MAX_TOKENS = 4096
 """For prompts without `max_tokens`, which the API requires."""
@@ -184,7 +184,7 @@ def _read_data(status: int, data: object) -> Answer | ReplyError:
         answer.usage = usage
         counts = [count for name in _INPUT_COUNTS if type(count := usage.get(name)) is int and count >= 0]
         answer.prompt_tokens = sum(counts) if counts else None
-        answer.cached_tokens = cached_in(usage)
+        add_cache_counts(answer, usage)
         output = usage.get("output_tokens")
         answer.completion_tokens = output if type(output) is int and output >= 0 else 0
     return answer

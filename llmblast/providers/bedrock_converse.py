@@ -12,7 +12,7 @@ from llmblast.models import Answer, Part, Prompt, Reply, ReplyError, Unsupported
 from llmblast.providers.finish_reasons import failure_in
 from llmblast.providers.rendering import SharedTail
 from llmblast.providers.structured_outputs import with_schema
-from llmblast.providers.usage import cached_in, count_of, has_usage
+from llmblast.providers.usage import add_cache_counts, count_of, has_usage
 
 _FORMATS = {
     "image/png": ("image", "png"),
@@ -228,7 +228,7 @@ def _read_data(status: int, data: object) -> Answer | ReplyError:
         answer.usage = usage
         counts = [count for name in _PROMPT_COUNTS if (count := count_of(usage.get(name))) is not None]
         answer.prompt_tokens = sum(counts) if counts else None
-        answer.cached_tokens = cached_in(usage)
+        add_cache_counts(answer, usage)
         answer.completion_tokens = count_of(usage.get("outputTokens")) or 0
     return answer
 

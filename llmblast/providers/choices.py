@@ -6,7 +6,7 @@ from typing import Final
 from llmblast.models import Answer, ReplyError
 from llmblast.providers.finish_reasons import failure_in, is_flagged
 from llmblast.providers.on_demand import find_error
-from llmblast.providers.usage import PLAIN_COUNTS, cached_in, count_of, was_generated
+from llmblast.providers.usage import PLAIN_COUNTS, add_cache_counts, count_of, was_generated
 
 _TEXT_PARTS: Final = ("text", "output_text", None)
 _PLAIN_PART: Final = ("type", "text")
@@ -87,7 +87,7 @@ def add_usage(answer: Answer, data: dict[str, object]) -> Answer:
         answer.prompt_tokens = count_of(usage.get("prompt_tokens", usage.get("input_tokens")))
         answer.completion_tokens = count_of(usage.get("completion_tokens", usage.get("output_tokens"))) or 0
         if len(usage) > PLAIN_COUNTS:
-            answer.cached_tokens = cached_in(usage)
+            add_cache_counts(answer, usage)
     model = data.get("model")
     if type(model) is str:
         answer.model = model

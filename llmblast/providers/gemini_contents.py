@@ -14,7 +14,7 @@ from llmblast.models import Answer, Part, Prompt, Reply, ReplyError, Unsupported
 from llmblast.providers.finish_reasons import failure_in
 from llmblast.providers.rendering import SharedTail, unsupported_param
 from llmblast.providers.structured_outputs import with_schema
-from llmblast.providers.usage import cached_in, count_of
+from llmblast.providers.usage import add_cache_counts, count_of
 from llmblast.urls import host_of
 
 _DOCUMENTS = ("application/pdf", "application/json", "application/xml")
@@ -209,7 +209,7 @@ def read_data(status: int, data: object) -> Answer | ReplyError:
         answer.usage = usage
         answer.prompt_tokens = _sum_of(usage, "promptTokenCount", "toolUsePromptTokenCount")
         answer.completion_tokens = _answer_tokens(usage)
-        answer.cached_tokens = cached_in(usage)
+        add_cache_counts(answer, usage)
     if type(model := data.get("modelVersion")) is str:
         answer.model = model
     return answer

@@ -16,15 +16,20 @@ _FRONT_BYTES: Final = 512
 _FIRST: Final = re.compile(
     rb'"(?:system|systemInstruction|system_instruction|instructions|tools|messages|input|prompt|contents)"\s*:'
 )
-SYSTEM_BEHIND: Final[Mapping[str, bytes]] = {
-    "anthropic": b'"system":',
-    "bedrock": b'"system":',
-    "gemini": b'"systemInstruction":',
-    "vertex-anthropic": b'"system":',
-    "vertex": b'"systemInstruction":',
-    "openai-responses": b'"instructions":',
+_GEMINI: Final = (b'"systemInstruction":', b'"system_instruction":')
+SYSTEM_BEHIND: Final[Mapping[str, tuple[bytes, ...]]] = {
+    "anthropic": (b'"system":',),
+    "bedrock": (b'"system":',),
+    "gemini": _GEMINI,
+    "vertex-anthropic": (b'"system":',),
+    "vertex": _GEMINI,
+    "openai-responses": (b'"instructions":',),
 }
-"""Kinds of providers whose bodies may have the system message behind the user's, with its name: it counts first."""
+"""Kinds of providers whose bodies may have the system message behind the user's, with its names: it counts first."""
+_TOOLS: Final = (b'"tools":', b'"toolConfig":')
+"""The last one is that of Bedrock, which holds the tools."""
+_TAIL_BYTES: Final = 65_536
+"""So far from the end of a body tools are looked for."""
 
 
 def front_of(request: Request) -> int:
@@ -38,6 +43,13 @@ def front_of(request: Request) -> int:
 
 def with_system_first(request: Request) -> bytes:
     """Return the body with the system message before the others, where it stands behind them."""
-    body, name = request.body, SYSTEM_BEHIND.get(request.kind)
-    at = -1 if name is None else body.rfind(name)
+    body = request.body
+    at = max((body.rfind(name) for name in SYSTEM_BEHIND.get(request.kind, ())), default=-1)
     return body if at < 0 else body[at:] + body[:at]
+
+
+def tools_behind(request: Request) -> bytes:
+    """Return the end of a body from the tools on, where they stand behind the prompt: they count before all of it."""
+    body = request.body
+    at = max(body.rfind(name, -_TAIL_BYTES) for name in _TOOLS)
+    return b"" if at < 0 or at <= front_of(request) else body[at:]

@@ -5,6 +5,7 @@ from llmblast.scheduling.breakers import Breaker
 from llmblast.scheduling.deadline_book import DeadlineBook
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.even_rate import EvenRate
+from llmblast.scheduling.flex_capacity import FlexCapacity
 from llmblast.scheduling.learned_limits import KnownLimits
 from llmblast.scheduling.learned_rate import LearnedRate
 from llmblast.scheduling.limit_set import LimitSet, limit_set
@@ -32,6 +33,7 @@ __all__ = [
     "Endpoint",
     "EvenRate",
     "Finding",
+    "FlexCapacity",
     "Kind",
     "KnownLimits",
     "LearnedRate",

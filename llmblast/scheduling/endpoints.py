@@ -4,6 +4,7 @@ import math
 
 from llmblast.fence import Fence
 from llmblast.models import Attempt, Request
+from llmblast.scheduling.flex_capacity import FlexCapacity
 from llmblast.scheduling.health import EndpointHealth, HealthState
 from llmblast.scheduling.learned_limits import KnownLimits, LearnedLimits
 from llmblast.scheduling.outcomes import ANSWERED, Finding, Kind, SendOutcome
@@ -30,6 +31,7 @@ class Endpoint:
         "_is_watched",
         "bit",
         "delay",
+        "flex",
         "health",
         "hold",
         "index",
@@ -66,6 +68,8 @@ class Endpoint:
         self.hold = QuotaHold(own_push_back, self.learned, self.models, self.traffic)
         self.routing = RoutingStats(settings.weight)
         self.delay = ScheduleDelay()
+        self.flex: FlexCapacity | None = None
+        """None until its flex tier had no capacity for a line."""
         self._is_watched = False
         """Something went wrong there: see `watch`."""
         if push_back is not None:
@@ -112,6 +116,10 @@ class Endpoint:
         """Return when a request for a model that its line names may go, as far as the model is concerned."""
         known = self.models.get(model)
         return -math.inf if known is None else known.ready_at(now)
+
+    def flex_ready_at(self, attempt: Attempt, now: float) -> float:
+        """Return when a request may go, as far as the flex tier is concerned, where it asks for that."""
+        return -math.inf if self.flex is None or not attempt.flex_at & self.bit else self.flex.ready_at(now)
 
     def record_send(self, attempt: Attempt, now: float) -> None:
         """Count one more request in flight."""

@@ -6,10 +6,12 @@ from llmblast.models import Attempt
 class ParkedLines:
     """Lines in the order in which they were parked first, each with the endpoints that it waits for, as a bit set."""
 
-    __slots__ = ("endpoints",)
+    __slots__ = ("endpoints", "may_wait_for_cache")
 
     def __init__(self) -> None:
         self.endpoints: dict[Attempt, int] = {}
+        self.may_wait_for_cache = True
+        """Lines may be parked until an endpoint has their prefix in its cache."""
 
     @property
     def claimed(self) -> int:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from llmblast.fence import Fence
-from llmblast.models import NO_TOKENS, Attempt, RateLimitInfo, Request, Tokens
-from llmblast.scheduling.affinity import choose_for, record_send
+from llmblast.models import NO_TOKENS, Attempt, Prefix, RateLimitInfo, Request, Tokens
+from llmblast.scheduling.affinity import choose_for, record_send, should_wait
 from llmblast.scheduling.counted_requests import forget_count, keep_intervals, learn_count
 from llmblast.scheduling.deferral import Deferral
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.even_rate import EvenRate
+from llmblast.scheduling.flex_capacity import NEAR_S
 from llmblast.scheduling.head_wait import HeadWait, Holder
 from llmblast.scheduling.limit_set import LimitSet
 from llmblast.scheduling.limits import Limit
@@ -33,6 +34,10 @@ RECALLED_S = 0.05
 PARKED_S = 0.02
 MAX_PARKED_S = 1.0
 """How long a line waits aside, at least and at most, while others go that its endpoints do not hold back."""
+CACHE_LOOK_S = 0.05
+"""How long a line waits aside for a reply that makes its prefix warm, until it is looked at again."""
+MIN_LEFT_S = 60.0
+"""A line with less time until its deadline waits for no warm prefix."""
 COLD_START_S = 0.02
 """Time by which the schedule moves after the first request to an endpoint. A server that has just started takes its
 first request 5 to 8 ms later than the next ones (measured with uvicorn; more where the machine is busy), which would
@@ -109,17 +114,14 @@ class Scheduler:
             if not self.queue.is_plain and self._waits_for_spare_slot(attempt, now):
                 return None
             endpoint = self._find_endpoint(attempt, tokens, now)
-            if endpoint is not None:
+            if endpoint is None:
+                if self._is_put_aside(attempt, tokens, now):
+                    continue
+                self._wait_for_an_endpoint(attempt, tokens, now)
+                return None
+            if attempt.prefix is None or not self._waits_for_cache(attempt, attempt.prefix, endpoint, now):
                 break
-            request = attempt.request
-            if attempt.refused_by or request.closed_to or request.model is not None:
-                if all(endpoint.health.blocked for endpoint in self.usable_for(attempt)):
-                    self.unsendable.append(self.queue.pop(now))
-                    continue
-                if self._park(attempt, tokens, now):
-                    continue
-            self._wait_for_an_endpoint(attempt, tokens, now)
-            return None
+            self.queue.park(now + CACHE_LOOK_S, now)
         if self._wait.holder is not None:
             self._hold(None, now, now)
         self.queue.pop(now, tokens[0] if self.counts_tokens else 1.0)
@@ -292,8 +294,10 @@ class Scheduler:
         if not endpoint.traffic.sends:
             self._await_cold_start(endpoint)
         endpoint.record_send(attempt, now)
+        if attempt.flex_at & endpoint.bit and endpoint.flex is not None:
+            endpoint.flex.on_send(now)
         if attempt.prefix is not None:
-            record_send(attempt.prefix, endpoint)
+            record_send(attempt.prefix, endpoint, now)
         self.in_flight += 1
         attempt.tokens_paid = tokens
         attempt.sent_s = now
@@ -357,9 +361,46 @@ class Scheduler:
         self._hold(self._slots or usable[0].limits.concurrency, min(wake_at, due_s) if due_s > now else wake_at, now)
         return True
 
+    def _is_put_aside(self, attempt: Attempt, tokens: Tokens, now: float) -> bool:
+        """Take a line for which no endpoint is ready out of the way of others, where that is due to the line. Return
+        whether that was so.
+        """
+        request = attempt.request
+        if not (attempt.refused_by or request.closed_to or request.model is not None or attempt.flex_at):
+            return False
+        if attempt.flex_at and self._leaves_flex(attempt, now):
+            return True
+        if all(endpoint.health.blocked for endpoint in self.usable_for(attempt)):
+            self.unsendable.append(self.queue.pop(now))
+            return True
+        return self._park(attempt, tokens, now)
+
+    def _leaves_flex(self, attempt: Attempt, now: float) -> bool:
+        """Let a line go in the standard tier that has waited too long for a flex tier, or whose deadline is near.
+        Return whether that was so.
+        """
+        is_near = attempt.request.terms.deadline_s < self.queue.lateness.wall_s() + NEAR_S
+        for endpoint in self._candidates(attempt):
+            flex = endpoint.flex
+            if flex is not None and attempt.flex_at & endpoint.bit and (is_near or flex.is_given_up(now)):
+                attempt.flex_at &= ~endpoint.bit
+                return True
+        return False
+
+    def _waits_for_cache(self, attempt: Attempt, prefix: Prefix, endpoint: Endpoint, now: float) -> bool:
+        """Return whether a line should wait for an endpoint that has its prefix, while others go. Where there are
+        deferred lines, the immediate ones do not wait.
+        """
+        if not (self.queue.parked.may_wait_for_cache and should_wait(prefix, endpoint, self.enabled, now)):
+            return False
+        terms = attempt.request.terms
+        if terms.deadline_s < self.queue.lateness.wall_s() + MIN_LEFT_S:
+            return False
+        return terms.is_deferred or not self.queue.size_of(is_deferred=True)[0]
+
     def _park(self, attempt: Attempt, tokens: Tokens, now: float) -> bool:
-        """Put a line aside that waits for its model, or for the endpoints that have not refused it, where others may go
-        at this moment. Return whether that was so.
+        """Put a line aside that waits for its model, for a flex tier, or for the endpoints that have not refused it,
+        where others may go at this moment. Return whether that was so.
         """
         if not any(endpoint.limits.is_ready(tokens, now) for endpoint in self.enabled):
             return False
@@ -367,7 +408,8 @@ class Scheduler:
         for endpoint in self.usable_for(attempt):
             ready_s = endpoint.limits.last_ready(tokens, now)[0]
             full |= endpoint.bit if ready_s > now else 0
-            due_s = min(due_s, max(ready_s, endpoint.model_ready_at(attempt.request.model, now)))
+            model_ready_s = endpoint.model_ready_at(attempt.request.model, now)
+            due_s = min(due_s, max(ready_s, model_ready_s, endpoint.flex_ready_at(attempt, now)))
         self.queue.park(min(max(due_s, now + PARKED_S), now + MAX_PARKED_S), now, full)
         return True
 
@@ -421,5 +463,7 @@ class Scheduler:
 def _is_ready(endpoint: Endpoint, attempt: Attempt, tokens: Tokens, now: float) -> bool:
     model = attempt.request.model
     if model is not None and endpoint.model_ready_at(model, now) > now:
+        return False
+    if attempt.flex_at and endpoint.flex_ready_at(attempt, now) > now:
         return False
     return endpoint.limits.is_ready(tokens, now)

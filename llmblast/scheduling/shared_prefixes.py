@@ -6,7 +6,7 @@ block, each hash over the one before and its block, as in the prefix cache of vL
 to there is equal. https://docs.vllm.ai/en/latest/design/prefix_caching.html
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container
 from typing import Final, Protocol
 from zlib import crc32
 
@@ -31,6 +31,8 @@ class PrefixFinder(Protocol):
 
     least_bytes: int
     """Lines with shorter bodies share nothing."""
+    is_asked_for: bool
+    """A person has named the groups."""
 
     def find(self, attempt: Attempt) -> Prefix | None:
         """Set the prefix of a line; return that which it shares with an earlier line, if it does."""
@@ -41,6 +43,7 @@ class PrefixesByField:
 
     def __init__(self, value_of: Callable[[Request], object]) -> None:
         self.least_bytes = 0
+        self.is_asked_for = True
         self._value_of = value_of
         self._known = Recent(_SAMPLES)
 
@@ -64,18 +67,21 @@ class PrefixesByHash:
     """Lines share a prefix where their prompts begin with the same bytes, 4 KB or more.
 
     `front_of` tells where in a body the prompt begins. Bodies of the kinds `system_behind` may have the system message,
-    which counts first, behind the others; `with_system_first` moves it.
+    which counts first, behind the others; `with_system_first` moves it. `tools_behind` returns what else counts first.
     """
 
     def __init__(
         self,
         front_of: Callable[[Request], int],
         with_system_first: Callable[[Request], bytes],
-        system_behind: Mapping[str, bytes],
+        tools_behind: Callable[[Request], bytes],
+        system_behind: Container[str],
     ) -> None:
         self.least_bytes = MIN_PREFIX_BYTES
+        self.is_asked_for = False
         self._front_of = front_of
         self._with_system_first = with_system_first
+        self._tools_behind = tools_behind
         self._system_behind = system_behind
         self._misses = 0
         """Lines in a row whose sample was not seen before."""
@@ -131,7 +137,7 @@ class PrefixesByHash:
             front, data = 0, moved
         start = front + MIN_PREFIX_BYTES
         end = min(len(data), start + MAX_BLOCKS * BLOCK_BYTES)
-        key = hash((request.model, request.path, data[front:start]))
+        key = hash((request.model, request.path, self._tools_behind(request), data[front:start]))
         shared, shared_end = None, 0
         while True:
             known = self._blocks.get(key)
@@ -146,4 +152,5 @@ class PrefixesByHash:
             start += BLOCK_BYTES
         if shared is not None and not shared.is_shared:
             shared.is_shared, shared.key = True, crc32(data[front:shared_end])
+            shared.shared_bytes = shared_end - front
         return shared

@@ -7,7 +7,9 @@ leader without an answer is followed by another one, and after the third all go:
 
 A run that has immediate and deferred lines holds the deferred ones only. Where holding lines costs too much time, none
 are held: slots that stay free while nothing else is left to send are counted, see `IdleBudget`. There are few, since
-lines are read ahead of their turn, and a leader goes before them.
+lines are read ahead of their turn, and a leader goes before them. Nor do slots stay free for lines that share so little
+in all that hardly anything is saved, as in a small file, nor where answers show that nothing is cached. Groups that a
+person has named wait in any case.
 """
 
 from collections import deque
@@ -20,6 +22,7 @@ from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.idle_budget import IdleBudget
 from llmblast.scheduling.request_queue import RequestQueue
 from llmblast.scheduling.shared_prefixes import PrefixFinder
+from llmblast.scheduling.waiting_worth import WaitingWorth
 
 MAX_WAIT_S: Final = 15.0
 """Wait for the reply to a leader, from when it was sent."""
@@ -31,7 +34,9 @@ MAX_FAILURES: Final = 3
 
 
 class WarmPrefixes:
-    """Stands before the queue: holds the lines that follow others. `max_in_flight` is that of the run."""
+    """Stands before the queue: holds the lines that follow others. `max_in_flight` is that of the run; `cached_tokens`
+    returns how many tokens the providers had in their caches so far.
+    """
 
     def __init__(
         self,
@@ -40,6 +45,8 @@ class WarmPrefixes:
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         max_in_flight: int,
+        *,
+        cached_tokens: Callable[[], int] = lambda: 1,
     ) -> None:
         self._finder = finder
         self._least_bytes = finder.least_bytes
@@ -48,6 +55,7 @@ class WarmPrefixes:
         self._wall_clock = wall_clock
         self._max_in_flight = max_in_flight
         self._budget = IdleBudget(max_in_flight)
+        self._worth = WaitingWorth(cached_tokens, is_asked_for=finder.is_asked_for)
         self._due: deque[tuple[float, Prefix]] = deque()
         self._has_deferred = False
         self._due_s = inf
@@ -89,13 +97,14 @@ class WarmPrefixes:
     def wake_at(self, now: float, in_flight: int) -> float:
         """Return when lines that are held go in any case. Nothing else may be sent at `now`."""
         queue, budget = self._queue, self._budget
-        self.is_idle = queue.held > 0 and not queue
+        self.is_idle = queue.held > 0 and not queue and in_flight < self._max_in_flight
+        self._worth.set_idle(self.is_idle, now)
         budget.count(now, in_flight if self.is_idle else self._max_in_flight)
-        return min(self._due_s, budget.spent_at(now))
+        return min(self._due_s, budget.spent_at(now), self._worth.due_s)
 
     def release_due(self, now: float) -> None:
         """Let the lines go that have waited long enough."""
-        if self._queue.held and self._budget.spent_at(now) <= now:
+        if self._queue.held and (self._budget.spent_at(now) <= now or self._worth.due_s <= now):
             self.release_all()
             return
         while self._due and self._due[0][0] <= now:
@@ -121,6 +130,8 @@ class WarmPrefixes:
         return not prefix.is_ahead and leader.sent_s == 0.0 and going > self._max_in_flight
 
     def _may_hold(self, attempt: Attempt) -> bool:
+        if self._worth.is_proven_useless:
+            return False
         terms = attempt.request.terms
         if terms.deadline_s < inf and terms.deadline_s < self._wall_clock() + MAX_HOLD_S:
             return False
@@ -137,6 +148,7 @@ class WarmPrefixes:
 
     def _hold(self, prefix: Prefix, attempt: Attempt, now: float) -> None:
         self._queue.hold(attempt)
+        self._worth.shared_bytes += prefix.shared_bytes
         if prefix.followers is not None:
             prefix.followers.append(attempt)
             return
@@ -147,6 +159,8 @@ class WarmPrefixes:
 
     def _on_reply(self, prefix: Prefix, attempt: Attempt, endpoint: Endpoint, *, is_answered: bool) -> None:
         if is_answered:
+            if prefix.warm_at & endpoint.bit:
+                self._learn_cached()
             prefix.leader, prefix.failures = None, 0
             prefix.warm_at |= endpoint.bit
             now = self._clock()
@@ -160,6 +174,13 @@ class WarmPrefixes:
         if prefix.leader is attempt:
             self._replace_leader(prefix)
 
+    def _learn_cached(self) -> None:
+        """Learn from an answer to a line whose prefix was warm. Let all lines go where nothing is cached."""
+        self._worth.learn()
+        if self._worth.is_proven_useless == self._queue.parked.may_wait_for_cache:
+            self._queue.parked.may_wait_for_cache = not self._worth.is_proven_useless
+            self.release_all()
+
     def _replace_leader(self, prefix: Prefix) -> None:
         """Let another line go ahead after one that got no answer."""
         prefix.leader, prefix.is_ahead = None, False
@@ -171,6 +192,7 @@ class WarmPrefixes:
             self._release(prefix)
             return
         leader = followers.pop(0)
+        self._worth.shared_bytes -= prefix.shared_bytes
         if not followers:
             prefix.followers = None
         prefix.leader, prefix.is_ahead = leader, True
@@ -179,5 +201,6 @@ class WarmPrefixes:
     def _release(self, prefix: Prefix) -> None:
         followers, prefix.followers = prefix.followers, None
         if followers is not None:
+            self._worth.shared_bytes -= len(followers) * prefix.shared_bytes
             for attempt in reversed(followers):
                 self._queue.add_held(attempt)

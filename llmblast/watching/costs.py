@@ -14,17 +14,21 @@ _PER: Final = 1e6
 
 @dataclass(slots=True)
 class TokenCounts:
-    """Tokens of answers; those from the provider's cache are among those of the prompts."""
+    """Tokens of answers; those from the provider's cache are among those of the prompts. `write_surcharge` is what
+    adding others to that cache costs beyond the price of the prompts, in prompt tokens.
+    """
 
     prompt: int = 0
     cached: int = 0
     completion: int = 0
+    write_surcharge: float = 0.0
 
-    def add(self, prompt: int, cached: int, completion: int) -> None:
+    def add(self, prompt: int, cached: int, completion: int, write_surcharge: float = 0.0) -> None:
         """Count the tokens of one answer."""
         self.prompt += prompt
         self.cached += min(cached, prompt)
         self.completion += completion
+        self.write_surcharge += write_surcharge
 
 
 @dataclass(slots=True)
@@ -34,9 +38,9 @@ class Used:
     all: TokenCounts = field(default_factory=TokenCounts)
     by_way: dict[str, TokenCounts] = field(default_factory=dict)
 
-    def add_by_way(self, way: str, prompt: int, cached: int, completion: int) -> None:
+    def add_by_way(self, way: str, prompt: int, cached: int, completion: int, write_surcharge: float = 0.0) -> None:
         """Count the tokens of an answer that came by another way than the normal one; they are in `all`, too."""
-        self.by_way.setdefault(way, TokenCounts()).add(prompt, cached, completion)
+        self.by_way.setdefault(way, TokenCounts()).add(prompt, cached, completion, write_surcharge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +54,30 @@ class Prices:
 
     def of(self, counts: TokenCounts) -> float:
         """Return what tokens cost in the normal way."""
-        fresh = (counts.prompt - counts.cached) * self.prompt
+        fresh = (counts.prompt - counts.cached + counts.write_surcharge) * self.prompt
         return (fresh + counts.cached * self.cached + counts.completion * self.completion) / _PER
 
     def cost_of(self, used: Used) -> "Cost":
         """Return what the tokens of an endpoint cost."""
         by_way = {way: self.of(counts) for way, counts in used.by_way.items()}
         saved_by_way = {way: cost * (1 - self.shares.get(way, 1.0)) for way, cost in by_way.items()}
-        cached_elsewhere = sum(counts.cached * (1 - self.shares.get(way, 1.0)) for way, counts in used.by_way.items())
-        saved_per_token = (self.prompt - self.cached) / _PER
+        by_cache = {way: self._saved_by_cache(counts) for way, counts in used.by_way.items()}
+        less_by_cache = sum(saved * (1 - self.shares.get(way, 1.0)) for way, saved in by_cache.items())
         return Cost(
             self.of(used.all) - sum(saved_by_way.values()),
             saved_by_way,
-            (used.all.cached - cached_elsewhere) * saved_per_token,
+            self._saved_by_cache(used.all) - less_by_cache,
         )
+
+    def _saved_by_cache(self, counts: TokenCounts) -> float:
+        return (counts.cached * (self.prompt - self.cached) - counts.write_surcharge * self.prompt) / _PER
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of tokens, and how much batches, the flex tier and the provider's cache have saved."""
+    """The cost of tokens, and how much batches, the flex tier and the provider's cache have saved. A cache may cost
+    more than it saves.
+    """
 
     total: float
     saved_by_way: Mapping[str, float]

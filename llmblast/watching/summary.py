@@ -228,6 +228,8 @@ class Summary:
             return ["none sent"]
         facts = [f"{count(counters.sent)} sent", _plural(counters.retries, "retry", "retries")]
         facts.append(f"{count(counters.rate_limited)} x 429")
+        if counters.flex_refusals:
+            facts.append(f"{count(counters.flex_refusals)} refused by the flex tier")
         if counters.hedged:
             facts.append(f"{count(counters.hedged)} hedged")
         if counters.maybe_billed:

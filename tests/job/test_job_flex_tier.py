@@ -4,8 +4,9 @@ from math import inf
 
 import pytest
 
-from llmblast.job.flex_tier import NEAR_S, FlexTier
+from llmblast.job.flex_tier import FlexTier
 from llmblast.models import Attempt, Reply, Request, Terms
+from llmblast.scheduling.flex_capacity import NEAR_S
 from llmblast.sending import Action, Verdict
 from tests.scheduling.scheduling_samples import make_endpoint
 
@@ -53,13 +54,27 @@ def test_without_capacity_a_line_waits_ever_longer_and_then_goes_in_the_standard
 ) -> None:
     """Each provider has its own words for it."""
     tier, _ = make_tier(max_wait_s=20.0)
-    attempt = make_attempt()
+    endpoint, attempt = make_endpoint(), make_attempt()
     tier.mark(attempt)
 
-    waits = [tier.on_refusal(attempt, ENDPOINT, Reply(status), verdict) for _ in range(5)]
+    waits = [tier.on_refusal(attempt, endpoint, Reply(status), verdict, 0.0) for _ in range(5)]
 
     assert waits == [1.0, 2.0, 4.0, 8.0, 0.0]
     assert attempt.flex_at == 0
+
+
+def test_a_line_tries_again_soon_while_others_are_answered() -> None:
+    """There is some capacity."""
+    tier, _ = make_tier()
+    endpoint, attempt = make_endpoint(), make_attempt()
+    tier.mark(attempt)
+    waits = []
+    for _ in range(5):
+        waits.append(tier.on_refusal(attempt, endpoint, Reply(429), FULL, 0.0))
+        assert endpoint.flex is not None
+        endpoint.flex.on_answer()
+
+    assert waits == [1.0] * 5
 
 
 def test_near_its_deadline_a_line_goes_in_the_standard_tier_at_once() -> None:
@@ -68,7 +83,7 @@ def test_near_its_deadline_a_line_goes_in_the_standard_tier_at_once() -> None:
     attempt = make_attempt(NEAR_S + 0.5)
     tier.mark(attempt)
 
-    assert tier.on_refusal(attempt, ENDPOINT, Reply(429), FULL) == 0.0
+    assert tier.on_refusal(attempt, ENDPOINT, Reply(429), FULL, 0.0) == 0.0
     assert attempt.flex_at == 0
 
 
@@ -80,8 +95,8 @@ def test_where_the_model_has_no_such_tier_that_is_said_once_and_no_line_asks_aga
     tier.mark(other)
     verdict = Verdict(Action.REFUSED, "HTTP 400: Invalid service_tier argument", "invalid_request_error")
 
-    assert tier.on_refusal(attempt, ENDPOINT, Reply(400), verdict) == 0.0
-    assert tier.on_refusal(other, ENDPOINT, Reply(400), verdict) == 0.0
+    assert tier.on_refusal(attempt, ENDPOINT, Reply(400), verdict, 0.0) == 0.0
+    assert tier.on_refusal(other, ENDPOINT, Reply(400), verdict, 0.0) == 0.0
     tier.mark(later)
 
     assert (attempt.flex_at, other.flex_at, later.flex_at) == (0, 0, 0)
@@ -103,5 +118,5 @@ def test_other_refusals_are_what_they_are_in_the_standard_tier(status: int, verd
     attempt = make_attempt()
     tier.mark(attempt)
 
-    assert tier.on_refusal(attempt, ENDPOINT, Reply(status), verdict) is None
+    assert tier.on_refusal(attempt, ENDPOINT, Reply(status), verdict, 0.0) is None
     assert attempt.flex_at == 1

@@ -95,6 +95,24 @@ def test_a_batch_has_the_answers_of_direct_requests(start: Start) -> None:
     )
 
 
+def test_the_lines_of_a_batch_use_the_prompt_cache(start: Start) -> None:
+    """Each has what the lines before it have brought, and so has a direct request after them."""
+    _, client = start("batch_delay=0&cache=1")
+    system = {"role": "system", "content": "The ships are in the fog. " * 400}
+    lines = chat_lines(5)
+    for line in lines:
+        line["body"]["messages"].insert(0, system)
+
+    batch = wait(client, submit(client, lines))
+    direct = client.chat.completions.create(**lines[0]["body"])
+
+    found = [line["response"]["body"]["usage"] for line in content(client, batch.output_file_id)]
+    assert sorted(usage["prompt_tokens_details"]["cached_tokens"] > 2000 for usage in found) == [False] + [True] * 4
+    assert direct.usage is not None
+    assert direct.usage.prompt_tokens_details is not None
+    assert (direct.usage.prompt_tokens_details.cached_tokens or 0) > 2000
+
+
 def test_lines_that_fail_have_a_file_of_their_own(start: Start) -> None:
     """With the error that the request would have had alone; the batch completes."""
     _, client = start("batch_delay=0")

@@ -109,3 +109,53 @@ def test_where_nothing_sensible_is_said_none_are_cached(more: dict[str, Any]) ->
     answer = answer_of("openai", {**CHAT, "usage": {**COUNTS, **more}}, "chat/completions")
 
     assert answer.cached_tokens == 0
+
+
+MESSAGE_COUNTS: dict[str, Any] = {"input_tokens": 100, "output_tokens": 9, "cache_creation_input_tokens": 4000}
+CONVERSE_COUNTS: dict[str, Any] = {"inputTokens": 100, "outputTokens": 9, "cacheWriteInputTokens": 4000}
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "expected"),
+    [
+        pytest.param("anthropic", {**MESSAGE, "usage": MESSAGE_COUNTS}, 1000, id="Anthropic"),
+        pytest.param(
+            "anthropic",
+            {
+                **MESSAGE,
+                "usage": {
+                    **MESSAGE_COUNTS,
+                    "cache_creation": {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 3000},
+                },
+            },
+            3250,
+            id="Anthropic, an hour",
+        ),
+        pytest.param("bedrock", {**CONVERSE, "usage": CONVERSE_COUNTS}, 1000, id="Bedrock"),
+        pytest.param(
+            "bedrock",
+            {
+                **CONVERSE,
+                "usage": {**CONVERSE_COUNTS, "cacheDetails": [{"ttl": "1h", "inputTokens": 4000}, {"ttl": "5m"}, None]},
+            },
+            4000,
+            id="Bedrock, an hour",
+        ),
+        pytest.param(
+            "openai", {**CHAT, "usage": {**COUNTS, "cache_creation_input_tokens": 4000}}, 1000, id="through LiteLLM"
+        ),
+        pytest.param(
+            "openai",
+            {**CHAT, "usage": {**COUNTS, "prompt_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 4000}}},
+            1000,
+            id="OpenAI, OpenRouter",
+        ),
+        pytest.param("openai", {**CHAT, "usage": {**COUNTS, "prompt_tokens_details": DETAILS}}, 0, id="none told"),
+        pytest.param("anthropic", {**MESSAGE, "usage": {**MESSAGE_COUNTS, "cache_creation": None}}, 1000, id="null"),
+    ],
+)
+def test_tokens_that_are_added_to_the_cache_cost_more_than_others(
+    kind: str, data: dict[str, Any], expected: float
+) -> None:
+    """A quarter more for five minutes, twice as much for an hour."""
+    assert answer_of(kind, data, "chat/completions").write_surcharge == expected

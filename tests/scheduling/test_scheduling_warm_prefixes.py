@@ -7,12 +7,13 @@ from math import inf
 import pytest
 
 from llmblast.models import Attempt, Request
-from llmblast.providers.prompt_starts import SYSTEM_BEHIND, front_of, with_system_first
-from llmblast.scheduling import Endpoint, PrefixesByField, PrefixesByHash, RequestQueue, WarmPrefixes
-from llmblast.scheduling.affinity import choose_for
+from llmblast.providers.prompt_starts import SYSTEM_BEHIND, front_of, tools_behind, with_system_first
+from llmblast.scheduling import Endpoint, PrefixesByField, PrefixesByHash, RequestQueue, Scheduler, WarmPrefixes
+from llmblast.scheduling.affinity import MAX_SCOUT_S, choose_for
 from llmblast.scheduling.recent import Recent
 from llmblast.scheduling.routes import weighted
 from llmblast.scheduling.shared_prefixes import LATER_EVERY, PATIENCE
+from llmblast.scheduling.waiting_worth import GRACE_S, MIN_ANSWERS, MIN_SHARED_BYTES
 from llmblast.scheduling.warm_prefixes import MAX_HOLD_S, MAX_WAIT_S, WARM_S
 from tests.scheduling.scheduling_samples import admit_all, drain, make_attempt, make_endpoint, make_scheduler
 
@@ -34,7 +35,7 @@ def line(
 
 
 def make_finder() -> PrefixesByHash:
-    return PrefixesByHash(front_of, with_system_first, SYSTEM_BEHIND)
+    return PrefixesByHash(front_of, with_system_first, tools_behind, SYSTEM_BEHIND)
 
 
 class Run:
@@ -43,7 +44,15 @@ class Run:
     def __init__(self, max_in_flight: int = 8) -> None:
         self.now = 1000.0
         self.queue = RequestQueue()
-        self.warm = WarmPrefixes(make_finder(), self.queue, lambda: self.now, lambda: self.now, max_in_flight)
+        self.cached_tokens = 1
+        self.warm = WarmPrefixes(
+            make_finder(),
+            self.queue,
+            lambda: self.now,
+            lambda: self.now,
+            max_in_flight,
+            cached_tokens=lambda: self.cached_tokens,
+        )
         self.sent: dict[int, Attempt] = {}
 
     def add(self, *attempts: Attempt) -> "Run":
@@ -92,6 +101,22 @@ def group(*numbers: int, deferred: bool = False, start: bytes = COMMON) -> list[
             line(2, b'{"model":"m","messages":[{"role":"user","content":"%b b"}]}' % COMMON, kind="anthropic"),
             id="no system message",
         ),
+        pytest.param(
+            line(
+                1, b'{"contents":[{"parts":[{"text":"a"}]}],"system_instruction":{"text":"%b"}}' % COMMON, kind="gemini"
+            ),
+            line(
+                2,
+                b'{"contents":[{"parts":[{"text":"bb"}]}],"system_instruction":{"text":"%b"}}' % COMMON,
+                kind="gemini",
+            ),
+            id="another name of the system message",
+        ),
+        pytest.param(
+            line(1, b'{"messages":[{"content":"%b"},{"content":"a"}],"tools":[{"name":"x"}]}' % COMMON),
+            line(2, b'{"messages":[{"content":"%b"},{"content":"b"}],"tools":[{"name":"x"}]}' % COMMON),
+            id="the same tools behind",
+        ),
     ],
 )
 def test_lines_share_what_their_prompts_have_in_common_at_the_start(first: Attempt, second: Attempt) -> None:
@@ -107,6 +132,16 @@ def test_lines_share_what_their_prompts_have_in_common_at_the_start(first: Attem
     [
         pytest.param(line(1, chat(COMMON)), line(2, chat(OTHER)), id="another prompt"),
         pytest.param(line(1, chat(COMMON), model="a"), line(2, chat(COMMON), model="b"), id="another model"),
+        pytest.param(
+            line(1, b'{"messages":[{"content":"%b"}],"tools":[{"name":"x"}]}' % COMMON),
+            line(2, b'{"messages":[{"content":"%b"}],"tools":[{"name":"y"}]}' % COMMON),
+            id="other tools behind",
+        ),
+        pytest.param(
+            line(1, b'{"messages":[],"system":"%b","tools":[{"name":"x"}]}' % COMMON, kind="anthropic"),
+            line(2, b'{"messages":[],"system":"%b","tools":[{"name":"y"}]}' % COMMON, kind="anthropic"),
+            id="other tools behind the system message",
+        ),
         pytest.param(line(1, chat(b"A" + COMMON[1:])), line(2, chat(COMMON)), id="only the start differs"),
         pytest.param(line(1, chat(COMMON[:3000], b"x" * 3000)), line(2, chat(COMMON[:3000])), id="too little"),
     ],
@@ -281,6 +316,57 @@ def test_lines_are_not_held_where_that_leaves_slots_free_for_too_long() -> None:
     assert sorted(sent + run.send()) == [1, 2, 3, 4, 5]
 
 
+def test_slots_do_not_stay_free_for_long_where_little_would_be_saved() -> None:
+    """A small file would take twice the time, to save a cent. With more lines, or others to send, it is no loss."""
+    run = Run().add(*group(1, 2, 3))
+    assert run.send() == [1]
+    assert run.warm.wake_at(run.now, in_flight=1) == run.now + GRACE_S
+    run.wait(GRACE_S)
+    assert run.send() == [2, 3]
+
+    many = range(2, 3 + MIN_SHARED_BYTES // len(OTHER))
+    run = Run(max_in_flight=8).add(*group(1, *many, start=OTHER))
+    assert run.send() == [1]
+    assert run.warm.wake_at(run.now, in_flight=1) > run.now + GRACE_S
+
+    run = Run(max_in_flight=1).add(*group(1, 2, 3))
+    assert run.send() == [1]
+    assert run.warm.wake_at(run.now, in_flight=1) > run.now + GRACE_S
+
+
+def test_a_pause_without_free_slots_does_not_count() -> None:
+    """Only from when nothing else is left to send lines go that share little."""
+    run = Run().add(*group(1, 2, 3))
+    run.send()
+    run.warm.wake_at(run.now, in_flight=1)
+    run.now += GRACE_S / 2
+    run.add(make_attempt(9))
+    run.warm.wake_at(run.now, in_flight=1)
+    run.now += GRACE_S
+    run.send()
+
+    assert run.warm.wake_at(run.now, in_flight=2) == run.now + GRACE_S
+
+
+@pytest.mark.parametrize(("cached_tokens", "is_held"), [(0, False), (1, True)])
+def test_where_answers_show_no_cached_tokens_no_line_waits_any_more(cached_tokens: int, is_held: bool) -> None:
+    """There is no cache, or none that is told of."""
+    run = Run(max_in_flight=100)
+    run.cached_tokens = cached_tokens
+    run.add(*group(*range(1, MIN_ANSWERS + 2)))
+    for number in run.send():
+        run.reply(number)
+    run.add(*group(101, 102, start=OTHER))
+    for number in run.send():
+        if number < 101:
+            run.reply(number)
+
+    run.add(*group(103, start=OTHER))
+
+    assert run.queue.parked.may_wait_for_cache is is_held
+    assert (run.send() == []) is is_held
+
+
 def test_a_field_makes_the_groups_where_it_is_named() -> None:
     """Whatever the lines look like; a line without a value is in none."""
     values: dict[int, str | None] = {1: "a", 2: "b", 3: "a", 4: None, 5: None}
@@ -361,6 +447,63 @@ def test_lines_go_elsewhere_where_their_endpoint_has_no_room() -> None:
         scheduler.queue.add(attempt)
 
     assert len(admit_all(scheduler, 1000.0)) == 4
+
+
+def make_busy_home(count: int = 6) -> Scheduler:
+    """Queue lines of a group that is warm at one endpoint, which has room for two; the other one has room for four."""
+    scheduler = make_scheduler([{"concurrency": 2}, {"concurrency": 4}])
+    finder = make_finder()
+    first, *others = group(*range(1, count + 1))
+    for attempt in (first, *others):
+        finder.find(attempt)
+        scheduler.queue.add(attempt)
+    assert first.prefix is not None
+    first.prefix.home, first.prefix.warm_at = 0, scheduler.endpoints[0].bit
+    return scheduler
+
+
+def test_one_line_goes_ahead_to_another_endpoint_and_the_others_wait_for_its_reply() -> None:
+    """The group's own endpoint has no room, and the other one has not read its start. None of them counts as sent
+    before.
+    """
+    scheduler = make_busy_home()
+    sent = admit_all(scheduler, 1000.0)
+    assert [endpoint.index for _, endpoint in sent] == [0, 0, 1]
+
+    warm = WarmPrefixes(make_finder(), scheduler.queue, lambda: 1000.5, lambda: 1000.5, 8)
+    warm.on_reply(sent[2][0], scheduler.endpoints[1], is_answered=True)
+    sent = admit_all(scheduler, 1000.5)
+
+    assert [endpoint.index for _, endpoint in sent] == [1, 1, 1]
+    assert scheduler.queue.retried == 0
+
+
+def test_the_reply_to_a_line_that_went_ahead_elsewhere_is_waited_for_a_limited_time() -> None:
+    """That endpoint may hang."""
+    scheduler = make_busy_home()
+    admit_all(scheduler, 1000.0)
+
+    assert admit_all(scheduler, 1000.0 + MAX_SCOUT_S - 1) == []
+    assert len(admit_all(scheduler, 1000.0 + MAX_SCOUT_S)) == 3
+
+
+def test_other_lines_go_while_some_wait_for_a_warm_endpoint() -> None:
+    """The other endpoint is not idle."""
+    scheduler = make_busy_home()
+    admit_all(scheduler, 1000.0)
+    scheduler.queue.add(make_attempt(9))
+
+    [(attempt, endpoint)] = admit_all(scheduler, 1000.0)
+
+    assert (attempt.request.number, endpoint.index) == (9, 1)
+
+
+def test_immediate_lines_wait_for_no_warm_endpoint_where_there_are_deferred_ones() -> None:
+    """Somebody waits for them."""
+    scheduler = make_busy_home()
+    scheduler.queue.add(make_attempt(9, deferred=True))
+
+    assert [attempt.request.number for attempt, _ in admit_all(scheduler, 1000.0)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_nothing_is_due_where_nothing_is_held() -> None:

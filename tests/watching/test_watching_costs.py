@@ -48,6 +48,23 @@ def test_batches_and_the_flex_tier_cost_half_unless_told() -> None:
     assert cost.saved_by_cache == pytest.approx(0.5 * 1.5)
 
 
+def test_what_is_added_to_the_cache_costs_more_and_takes_from_what_the_cache_saved() -> None:
+    """Also in a batch, at its price: where nothing is read again, the cache has cost money."""
+    prices = prices_of(EndpointSettings(url=URL), RUN)
+    assert prices is not None
+    written = Used()
+    written.all.add(4_000_000, 1_000_000, 0, write_surcharge=500_000)
+    batched = Used()
+    batched.all.add(2_000_000, 0, 0, write_surcharge=500_000)
+    batched.add_by_way(BATCH, 2_000_000, 0, 0, write_surcharge=500_000)
+
+    direct, by_batch = prices.cost_of(written), prices.cost_of(batched)
+
+    assert (direct.total, direct.saved_by_cache) == pytest.approx((3 * 2.0 + 0.5 + 1.0, 1.5 - 1.0))
+    assert (by_batch.total, by_batch.saved_by_cache) == pytest.approx((0.5 * 5.0, -0.5))
+    assert by_batch.saved_by_way == pytest.approx({BATCH: 2.5})
+
+
 @pytest.mark.parametrize(
     ("endpoint", "run", "expected"),
     [

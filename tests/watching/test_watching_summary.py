@@ -27,6 +27,14 @@ def text_of(counters: Counters, width: int = 200, **waited: float) -> str:
     return Summary(counters, 12.0, limits, "finished: some lines have no answer").as_text(width)
 
 
+def test_refusals_of_the_flex_tier_are_told() -> None:
+    """They explain retries that no limit has caused."""
+    counters = finished_run()
+    counters.flex_refusals = 2
+
+    assert "1 retry, 4 x 429, 2 refused by the flex tier, 5 hedged" in text_of(counters)
+
+
 def test_the_figures_of_a_run_are_told() -> None:
     """Lines, requests, time, tokens, latency: each on its line."""
     lines = text_of(finished_run()).splitlines()
