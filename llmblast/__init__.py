@@ -10,6 +10,7 @@ TYPE_CHECKING = False  # type checkers take it for true; importing typing would 
 if TYPE_CHECKING:
     from llmblast.api import run, run_async, stream
     from llmblast.api import run_async as arun
+    from llmblast.endpoint_settings import EndpointSettings
     from llmblast.errors import (
         DefectError,
         ExitCode,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     )
     from llmblast.pipelines import Stage, pipeline, run_pipeline
     from llmblast.results import EndpointSummary, PipelineSummary, Result, RunSummary
-    from llmblast.settings import EndpointSettings
 
 __all__ = [
     "DefectError",
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "EndpointSettings": "settings",
+    "EndpointSettings": "endpoint_settings",
     "EndpointSummary": "results",
     "PipelineSummary": "results",
     "Result": "results",

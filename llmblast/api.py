@@ -24,6 +24,7 @@ from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import (
     DefectError,
     ExitCode,
@@ -40,7 +41,7 @@ from llmblast.results import EndpointSummary, Result, RunSummary
 from llmblast.running import Running, Stoppable
 from llmblast.setting_loading import load
 from llmblast.setting_option import ENV_PREFIX
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 
 if TYPE_CHECKING:
     from llmblast.job.pipeline import Pipeline

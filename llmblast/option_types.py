@@ -7,17 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from llmblast.settings import (
-    BodyMode,
-    ChangedSettings,
-    Defer,
-    Expect,
-    Format,
-    OutputFormat,
-    RetryErrors,
-    Route,
-    Transport,
-)
+from llmblast.endpoint_settings import Defer
+from llmblast.settings import BodyMode, ChangedSettings, Expect, Format, OutputFormat, RetryErrors, Route, Transport
 
 Number = float | str | None
 Path = str | os.PathLike[str] | None

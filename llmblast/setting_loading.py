@@ -13,6 +13,7 @@ from os.path import split
 from typing import Any
 from urllib.parse import urlsplit
 
+from llmblast.endpoint_settings import MAX_COUNT, MOCK_SCHEME, URL_SETTINGS, CustomSettings, EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.hiding import shown_url
 from llmblast.known_hosts import KNOWN_HOSTS, short_name_of, with_known_host
@@ -32,7 +33,7 @@ from llmblast.setting_values import (
     shown,
     shown_name,
 )
-from llmblast.settings import MAX_COUNT, MOCK_SCHEME, URL_SETTINGS, CustomSettings, EndpointSettings, Settings
+from llmblast.settings import Settings
 from llmblast.units import UnitError, parse_count
 from llmblast.urls import is_host
 

@@ -18,7 +18,7 @@ from packaging.tags import sys_tags
 VARIABLE = "LLMBLAST_COMPILE"
 COMPILED = {
     "": """
-        http_time models
+        http_time models provider_contract
     """,
     "job": """
         back_pressure batch_parser decisions departures engine hedged_sends hedging key_refresh line_ends

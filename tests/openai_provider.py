@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 
 from llmblast import reading, sending
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.models import Answer, Attempt, Reply, Request
 from llmblast.providers import DEFAULT_PROVIDER
 from llmblast.sending import Target, Verdict
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 
 
 def RequestParser(settings: Settings) -> reading.RequestParser:  # noqa: N802 -- stands for the class

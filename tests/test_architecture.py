@@ -27,7 +27,8 @@ STATIONS = {
     "batching",
 }
 GROUND = {
-    *("settings", "models", "errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"),
+    *("settings", "endpoint_settings", "api_paths", "models", "provider_contract"),
+    *("errors", "locks", "pipes", "fence", "hiding", "http_time", "urls"),
     *("results", "option_types", "input_paths", "units", "moments"),
 }
 MAY_IMPORT = {
@@ -47,8 +48,13 @@ MAY_IMPORT = {
         "stage_loading",
         *GROUND,
     },
-    "settings": {"setting_option", "setting_values", "urls"},
+    "settings": {"endpoint_settings", "setting_option", "setting_values"},
+    "endpoint_settings": {"setting_option", "setting_values"},
+    "api_paths": {"urls"},
+    "provider_contract": {"models"},
     "setting_loading": {
+        "api_paths",
+        "endpoint_settings",
         "errors",
         "hiding",
         "known_hosts",
@@ -65,7 +71,7 @@ MAY_IMPORT = {
     "pipelines": {"api", "job", "option_types", "running", "stage_loading", *GROUND},
     "running": {"errors"},
     "results": {"errors"},
-    "option_types": {"settings"},
+    "option_types": {"endpoint_settings", "settings"},
     "setting_files": {"errors", "setting_option"},
     "setting_option": set[str](),
     "setting_places": {"setting_option"},
@@ -83,7 +89,7 @@ MAY_IMPORT = {
     "fence": set[str](),
     "errors": set[str](),
     "__main__": {"cli"},
-    "__init__": {"api", "errors", "pipelines", "results", "settings"},
+    "__init__": {"api", "endpoint_settings", "errors", "pipelines", "results", "settings"},
 }
 AT_HOME = {
     "typer": {"cli"},
@@ -170,7 +176,8 @@ def test_names_of_an_api_are_found() -> None:
 
 
 MAY_NAME_KINDS = {
-    *("known_hosts.py", "models.py", "settings.py", "converting/batch_results.py", "writing/formats.py"),
+    *("known_hosts.py", "models.py", "endpoint_settings.py", "settings.py"),
+    *("converting/batch_results.py", "writing/formats.py"),
     "batching/__init__.py",
     *("providers/conversations.py", "providers/seeds.py", "providers/translated_replies.py", "reading/formats.py"),
     *("providers/answers_as_chats.py", "providers/prompt_starts.py"),

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.known_hosts import KNOWN_HOSTS
 from llmblast.providers import provider_of
 from llmblast.setting_loading import load
-from llmblast.settings import EndpointSettings
 
 
 def endpoints(*urls: str, **environ: str) -> tuple[EndpointSettings, ...]:

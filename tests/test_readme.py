@@ -13,10 +13,11 @@ import pytest
 from typer.main import get_command
 
 from llmblast.cli.main import app
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import ExitCode
 from llmblast.models import Answer, Failure, InvalidAnswers, Reply, Request, Success
 from llmblast.setting_option import Group, is_shown
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 from llmblast.stage_loading import load_stages
 from llmblast.writing.formats import error_record, render
 from tests.conftest import LLMBLAST, ROOT, RunLlmblast, StartMock, records

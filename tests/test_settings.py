@@ -6,11 +6,13 @@ from typing import Annotated, Literal
 
 import pytest
 
+from llmblast.api_paths import API_PATHS, base_url
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.setting_loading import load, parse_endpoint, parse_max_errors
 from llmblast.setting_option import parts_of
 from llmblast.setting_values import DURATION, NAMES, Number, WeightMap, kind_of
-from llmblast.settings import API_PATHS, EndpointSettings, Settings, base_url
+from llmblast.settings import Settings
 
 
 def test_defaults_need_nothing() -> None:
@@ -85,7 +87,7 @@ def test_every_api_path_at_the_end_of_a_url_is_taken_off(path: str) -> None:
 
 def test_a_new_api_path_needs_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """The table is all that is looked at."""
-    monkeypatch.setattr("llmblast.settings.API_PATHS", ("generations", "images/generations"))
+    monkeypatch.setattr("llmblast.api_paths.API_PATHS", ("generations", "images/generations"))
 
     assert base_url("https://host/v1/images/generations?a=b") == "https://host/v1?a=b"
 

@@ -35,7 +35,8 @@ from llmblast.batching.listing import SEARCH_BACK_S, find_mark, is_within
 from llmblast.batching.members import Json, count_in, object_in, objects_in, text_in, time_in
 from llmblast.batching.rendering import one_line
 from llmblast.batching.results import each_once, row_in
-from llmblast.models import MODEL_PLACE, Reply
+from llmblast.models import Reply
+from llmblast.provider_contract import MODEL_PLACE
 
 _PATH = r"(?P<name>(?:models|tunedModels)/(?P<model>[^/:]+)):generateContent"
 _PAGE = 100

@@ -10,10 +10,11 @@ import typer
 from llmblast.cli.help_panels import PanelCommand
 from llmblast.cli.options import stages_of, takes_settings
 from llmblast.cli.run import DryRun
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.hiding import HIDDEN, hide_query, shown_file, shown_url, shown_variable
 from llmblast.input_paths import scheme_of
 from llmblast.setting_files import IN_FILES
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 from llmblast.stage_loading import RUN_ONLY
 
 config = typer.Typer(help="Show the settings.", no_args_is_help=True, rich_markup_mode=None)

@@ -22,7 +22,8 @@ from llmblast.converting.request_forms import REQUEST_FORMS, RequestForms
 from llmblast.converting.result_forms import RESULT_FORMS, read_result
 from llmblast.converting.rows import Row, dump_row, load_row, plain
 from llmblast.errors import UsageError
-from llmblast.models import Failure, Line, UnsupportedError
+from llmblast.models import Failure, Line
+from llmblast.provider_contract import UnsupportedError
 from llmblast.reading import RowForm, key_of
 from llmblast.reading.bad_row import BadRow
 from llmblast.reading.fields import BadLine

@@ -6,7 +6,8 @@ What a form has no words for raises UnsupportedError.
 from collections.abc import Callable, Mapping
 
 from llmblast.converting.rows import Row, load_value
-from llmblast.models import Failure, Prompt, RawBody, Request, UnsupportedError
+from llmblast.models import Failure, Prompt, RawBody, Request
+from llmblast.provider_contract import UnsupportedError
 from llmblast.providers.anthropic import Anthropic
 from llmblast.providers.chat_parts import data_url
 from llmblast.providers.openai import OpenAI

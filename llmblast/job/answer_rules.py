@@ -8,7 +8,7 @@ from llmblast.errors import UsageError
 from llmblast.job.answer_review import AnswerRules
 from llmblast.job.canary import Canary
 from llmblast.job.repairs import Escalation, Repairs
-from llmblast.models import Provider
+from llmblast.provider_contract import Provider
 from llmblast.providers import providers_of
 from llmblast.providers.other_models import reason_against_model
 from llmblast.setting_loading import parse_stop_if_bad

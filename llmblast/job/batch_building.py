@@ -14,6 +14,7 @@ from itertools import islice
 
 import orjson
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import OutputBlockedError
 from llmblast.job.back_pressure import Sink
 from llmblast.job.batch_endpoints import BatchEndpoint, open_batch_endpoints
@@ -31,7 +32,7 @@ from llmblast.models import Line
 from llmblast.providers import providers_of
 from llmblast.reading import CompletedKeys
 from llmblast.sending import Channel, EndpointKey
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 from llmblast.watching import Counters
 from llmblast.writing import Writer
 from llmblast.writing.ordered_writer import OrderedWriter

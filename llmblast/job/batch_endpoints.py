@@ -7,6 +7,7 @@ from functools import partial
 
 from llmblast.batching import BATCH_APIS
 from llmblast.batching.api import Access, BatchApi
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.job.deferred_ways import prices_of_ways
 from llmblast.job.key_refresh import renew_key
 from llmblast.job.redacting_channel import RedactingChannel
@@ -14,7 +15,7 @@ from llmblast.models import Request
 from llmblast.providers import providers_of
 from llmblast.sending import Channel, EndpointKey, Target, make_target
 from llmblast.sending.resolving import headers_for_proxy, new_tcp_connector
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Literal, TextIO
 
 import orjson
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import ExitCode
 from llmblast.input_paths import shown_input
 from llmblast.job.batch_folders import check_batch_settings
@@ -20,12 +21,13 @@ from llmblast.job.input_reader import InputReader, make_parser
 from llmblast.job.seen_ids import SeenIds
 from llmblast.job.start import check_answers, check_deferred
 from llmblast.job.unused_settings import UnusedSettings
-from llmblast.models import Failure, Line, Provider, Request
+from llmblast.models import Failure, Line, Request
+from llmblast.provider_contract import Provider
 from llmblast.providers import DEFAULT_PROVIDER, providers_of
 from llmblast.reading import Sources, key_of_repeat, open_sources
 from llmblast.reading.file_formats import forced_format
 from llmblast.scheduling import TokenEstimator
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 from llmblast.units import DAY_S
 from llmblast.watching import Counters, TokenCounts, duration, money, prices_of, sanitize_text
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import orjson
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import ExitCode, LlmblastError
 from llmblast.input_paths import shown_input
 from llmblast.job.check import LineChecker, items_of, teller_of
@@ -19,7 +20,6 @@ from llmblast.job.record_keys import RecordKeys
 from llmblast.models import Answer, Failure, Reply, Request, Success
 from llmblast.reading import key_of
 from llmblast.reading.input_places import LINE
-from llmblast.settings import EndpointSettings
 from llmblast.stage_loading import StageSettings
 from llmblast.writing import render
 

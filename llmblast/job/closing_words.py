@@ -3,13 +3,14 @@
 import shlex
 from collections.abc import Sequence
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import ExitCode
 from llmblast.hiding import may_hold_key
 from llmblast.input_paths import STDIN, is_pattern, shown_input
 from llmblast.pipes import is_pipe
 from llmblast.providers import provider_of_key
 from llmblast.sending import goes_unprotected
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 from llmblast.watching import Counters, OutputFiles
 from llmblast.writing import FORMATS, RecordFormat
 

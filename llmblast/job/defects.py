@@ -19,8 +19,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.fence import Fence
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 
 SUFFIX = ".defect.txt"
 MAX_FILE_BYTES = 256 * 1024

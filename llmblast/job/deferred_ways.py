@@ -8,11 +8,13 @@ provider's own, or where its price is set.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from llmblast.endpoint_settings import DEFAULT_DISCOUNT, EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.job.ways import Outlook, Way, cheapest_way
-from llmblast.models import Provider, RawBody, Request, has_flex
+from llmblast.models import RawBody, Request
 from llmblast.pipes import is_pipe
-from llmblast.settings import DEFAULT_DISCOUNT, EndpointSettings, Settings
+from llmblast.provider_contract import Provider, has_flex
+from llmblast.settings import Settings
 from llmblast.urls import host_of, is_azure
 from llmblast.watching import Counters
 

@@ -5,11 +5,12 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from math import inf
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.hiding import secrets_in_query
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.providers import providers_of
 from llmblast.sending import NO_PROXY, TRANSPORTS, Channel, EndpointKey, make_target
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 
 PREOPENED_S = 0.1
 """Connections for the requests of so many seconds are opened before the first request."""

@@ -12,16 +12,18 @@ from contextlib import AsyncExitStack
 
 import orjson
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import ExitCode, UsageError
 from llmblast.hiding import may_hold_key, secrets_in_query
 from llmblast.job.endpoint_channels import start_mocks
 from llmblast.job.endpoint_findings import Finding, State, on_no_reply, on_refusal, unusable
 from llmblast.job.redacting_channel import RedactingChannel, secrets_of
 from llmblast.job.start import NO_ENDPOINT
-from llmblast.models import Answer, Attempt, Prompt, Provider, Request, UnsupportedError
+from llmblast.models import Answer, Attempt, Prompt, Request
+from llmblast.provider_contract import Provider, UnsupportedError
 from llmblast.providers import provider_of, provider_of_key
 from llmblast.sending import TRANSPORTS, EndpointKey, judge, make_target
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 
 PROMPT = "Say ok."
 MAX_TOKENS = 16

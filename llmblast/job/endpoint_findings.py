@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from http import HTTPStatus
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.hiding import hide_user
 from llmblast.job.closing_words import how_to_name_key
 from llmblast.models import Cause, RateLimitInfo, Reply
 from llmblast.sending import Action, Blame, Verdict
-from llmblast.settings import EndpointSettings
 from llmblast.watching import sanitize_text
 
 _MAX_SHOWN = 300

@@ -25,7 +25,8 @@ from llmblast.job.run_end import RunEnd
 from llmblast.job.sender import Dispatch, Sender
 from llmblast.job.wait_limit import WaitLimit
 from llmblast.job.wake_up import WakeUp
-from llmblast.models import Attempt, Failure, Provider, Reply, Request
+from llmblast.models import Attempt, Failure, Reply, Request
+from llmblast.provider_contract import Provider
 from llmblast.providers import DEFAULT_PROVIDER
 from llmblast.scheduling import Endpoint, PrefixFinder, Scheduler, WarmPrefixes
 from llmblast.sending import Backoff, Channel, EndpointKey

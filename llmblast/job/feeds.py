@@ -15,7 +15,7 @@ from llmblast.job.read_ahead import ReadAhead
 from llmblast.job.record_keys import RecordKeys
 from llmblast.job.result_queue import ResultQueue
 from llmblast.job.unused_settings import UnusedSettings
-from llmblast.models import Provider
+from llmblast.provider_contract import Provider
 from llmblast.reading import RequestParser, RowForm, Sources
 from llmblast.reading.file_formats import forced_format
 from llmblast.scheduling import Scheduler

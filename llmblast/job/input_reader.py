@@ -9,8 +9,9 @@ from llmblast.errors import InputDamagedError, UsageError
 from llmblast.job.batch_parser import Batch, BatchParser, Keep
 from llmblast.job.record_keys import RECORD_START, RecordKeys
 from llmblast.job.unused_settings import UnusedSettings
-from llmblast.models import IMMEDIATE, Provider, Terms
+from llmblast.models import IMMEDIATE, Terms
 from llmblast.moments import parse_moment
+from llmblast.provider_contract import Provider
 from llmblast.reading import CompletedKeys, RequestParser, RowForm, RowReader, Source, Sources
 from llmblast.reading.input_places import LINE, input_place
 from llmblast.reading.terms import LineTerms

@@ -8,9 +8,10 @@ import os
 from collections.abc import Mapping, Sequence
 from math import inf, isfinite
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.hiding import hide_query
 from llmblast.scheduling import Endpoint, KnownLimits
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 from llmblast.writing.side_file import read_side_file, write_side_file
 
 SUFFIX = ".limits"

@@ -7,7 +7,8 @@ original request to another endpoint or model. Each is a new send, which waits f
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from llmblast.models import Answer, Attempt, InvalidAnswers, Prompt, Provider, Request, writes_model
+from llmblast.models import Answer, Attempt, InvalidAnswers, Prompt, Request
+from llmblast.provider_contract import Provider, writes_model
 from llmblast.providers.conversations import ask_again, prompt_again
 from llmblast.providers.other_models import with_model
 from llmblast.scheduling import Endpoint

@@ -19,7 +19,8 @@ from llmblast.job.key_refresh import KeyRenewal
 from llmblast.job.line_ends import LineEnds
 from llmblast.job.refused_lines import RefusedLines
 from llmblast.job.suspects import Suspect
-from llmblast.models import NO_TOKENS, Attempt, Provider, Reply
+from llmblast.models import NO_TOKENS, Attempt, Reply
+from llmblast.provider_contract import Provider
 from llmblast.scheduling import ANSWERED, Endpoint, Finding, Kind, Scheduler, SendOutcome
 from llmblast.sending import Action, Backoff, Blame, Verdict, judge
 from llmblast.watching import FLEX, Counters, duration

@@ -24,7 +24,8 @@ from llmblast.hiding import hide_user
 from llmblast.job.back_pressure import Sink
 from llmblast.job.batch_parser import Batch
 from llmblast.job.deadlines import Deadlines
-from llmblast.models import Answer, Failure, Line, Outcome, Provider, Reply, Request, Success
+from llmblast.models import Answer, Failure, Line, Outcome, Reply, Request, Success
+from llmblast.provider_contract import Provider
 from llmblast.providers import is_filtered, is_flagged, providers_of
 from llmblast.sending import rendering_for
 from llmblast.settings import Settings

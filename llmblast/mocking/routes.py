@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 import orjson
 
+from llmblast.api_paths import API_PATHS
 from llmblast.mocking.anthropic_messages import OPERATION, PATH
 from llmblast.mocking.batch_routes import methods_of
 from llmblast.mocking.error_replies import BadRequestError, error_body
@@ -14,7 +15,6 @@ from llmblast.mocking.models import Models
 from llmblast.mocking.rankings import COHERE_RERANK, RERANK, SCORE
 from llmblast.mocking.replies import ScriptedReply
 from llmblast.mocking.responses import OPERATION as RESPONSES
-from llmblast.settings import API_PATHS
 
 _PREFIXES = ("", "/v1")
 _ANSWERED_AS = {

@@ -1,13 +1,14 @@
 """Providers: write requests, read replies, errors and rate-limit headers of each API.
 
 A new provider is one class and one line in `PROVIDERS`, or in `MADE_PER_ENDPOINT` where the settings of the endpoint
-shape it. The contract is `models.Provider`.
+shape it. The contract is `provider_contract.Provider`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
-from llmblast.models import Provider
+from llmblast.provider_contract import Provider
 from llmblast.providers.anthropic import Anthropic
 from llmblast.providers.azure import Azure
 from llmblast.providers.bedrock import Bedrock
@@ -17,7 +18,6 @@ from llmblast.providers.openai import OpenAI
 from llmblast.providers.openai_responses import OpenAIResponses
 from llmblast.providers.seeds import seed_place
 from llmblast.providers.vertex import Vertex, VertexAnthropic
-from llmblast.settings import EndpointSettings
 from llmblast.urls import host_of
 
 __all__ = [

@@ -13,9 +13,9 @@ import re
 from collections.abc import Collection, Mapping
 from urllib.parse import parse_qs, urlsplit
 
-from llmblast.models import MODEL_PLACE
+from llmblast.api_paths import API_PATHS
+from llmblast.provider_contract import MODEL_PLACE
 from llmblast.providers.openai import OpenAI, azure_auth_header
-from llmblast.settings import API_PATHS
 from llmblast.urls import base_of, host_of, is_azure
 
 _OPENAI = "/openai"

@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from llmblast.models import MODEL_PLACE, Answer, Prompt, Reply, ReplyError, Request, Signer
+from llmblast.models import Answer, Prompt, Reply, ReplyError, Request
+from llmblast.provider_contract import MODEL_PLACE, Signer
 from llmblast.providers.on_demand import named_wait_s
 from llmblast.providers.rate_limit_headers import read_rate_limits
 from llmblast.urls import base_and_model, host_of

@@ -7,7 +7,8 @@ files, Chat Completions takes PDFs as data; the text of other files is sent as t
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 
-from llmblast.models import Part, Prompt, UnsupportedError
+from llmblast.models import Part, Prompt
+from llmblast.provider_contract import UnsupportedError
 
 _API = "the Chat Completions API"
 _AUDIO_FORMATS = {

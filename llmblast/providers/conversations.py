@@ -10,7 +10,8 @@ from typing import Final
 
 import orjson
 
-from llmblast.models import Prompt, Provider, names_model_in_path
+from llmblast.models import Prompt
+from llmblast.provider_contract import Provider, names_model_in_path
 
 Turns = list[tuple[str, str]]
 """Role and text of what is said after the request."""

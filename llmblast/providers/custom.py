@@ -1,7 +1,7 @@
 """Custom: an API that the settings of an endpoint describe, without code.
 
 The URL of the endpoint is used as it is; `{model}` in its path stands for the model. The description is
-`settings.CustomSettings`.
+`endpoint_settings.CustomSettings`.
 """
 
 import re
@@ -10,9 +10,11 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
+from llmblast.endpoint_settings import CustomSettings, EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.hiding import may_hold_key
-from llmblast.models import MODEL_PLACE, Answer, Prompt, Reply, ReplyError, Request, UnsupportedError
+from llmblast.models import Answer, Prompt, Reply, ReplyError, Request
+from llmblast.provider_contract import MODEL_PLACE, UnsupportedError
 from llmblast.providers.body_templates import BodyTemplate
 from llmblast.providers.chat_parts import data_url
 from llmblast.providers.choices import add_usage
@@ -20,7 +22,6 @@ from llmblast.providers.json_pointers import JsonPointer
 from llmblast.providers.on_demand import find_error, named_wait_s, read_error
 from llmblast.providers.rate_limit_headers import read_rate_limits
 from llmblast.providers.usage import count_of
-from llmblast.settings import CustomSettings, EndpointSettings
 
 _POINTERS = (
     "text",

@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from llmblast.models import MODEL_PLACE, Answer, Prompt, Reply, ReplyError, Request
+from llmblast.models import Answer, Prompt, Reply, ReplyError, Request
+from llmblast.provider_contract import MODEL_PLACE
 from llmblast.providers.rate_limit_headers import read_rate_limits
 from llmblast.urls import base_and_model, host_of
 

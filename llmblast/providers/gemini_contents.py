@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from llmblast.models import Answer, Part, Prompt, Reply, ReplyError, UnsupportedError
+from llmblast.models import Answer, Part, Prompt, Reply, ReplyError
+from llmblast.provider_contract import UnsupportedError
 from llmblast.providers.finish_reasons import failure_in
 from llmblast.providers.rendering import SharedTail, unsupported_param
 from llmblast.providers.structured_outputs import with_schema

@@ -9,11 +9,11 @@ from typing import Final
 
 import orjson
 
+from llmblast.api_paths import API_PATHS, base_url
 from llmblast.models import Answer, Prompt, RateLimitInfo, RawBody, Reply, ReplyError, Request
 from llmblast.providers.choices import add_usage, read_first_choice
 from llmblast.providers.on_demand import named_wait_s, read_error
 from llmblast.providers.rate_limit_headers import read_rate_limits
-from llmblast.settings import API_PATHS, base_url
 from llmblast.urls import host_of, is_azure
 
 _loads: Final = orjson.loads

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from llmblast.models import Prompt, Provider, Request, names_model_in_path, writes_model
+from llmblast.models import Prompt, Request
+from llmblast.provider_contract import Provider, names_model_in_path, writes_model
 
 _DEPLOYMENT = r"/deployments/[^/{]+"
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from llmblast.models import Part, Prompt, UnsupportedError
+from llmblast.models import Part, Prompt
+from llmblast.provider_contract import UnsupportedError
 from llmblast.providers.chat_parts import PDF, data_url, is_text
 from llmblast.providers.rendering import SharedTail, unsupported_param
 from llmblast.providers.structured_outputs import with_schema

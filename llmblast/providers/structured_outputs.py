@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from llmblast.models import SchemaMember
+from llmblast.provider_contract import SchemaMember
 
 Schema = Mapping[str, object]
 _NAME: Final = "answer"

@@ -8,7 +8,8 @@ from typing import Final
 
 import orjson
 
-from llmblast.models import Prompt, UnsupportedError
+from llmblast.models import Prompt
+from llmblast.provider_contract import UnsupportedError
 from llmblast.providers.anthropic_messages import Messages
 from llmblast.providers.chat_parts import image_part
 from llmblast.providers.translated_replies import arguments_of

@@ -10,7 +10,8 @@ import re
 from collections.abc import Collection, Mapping
 from urllib.parse import quote, urlsplit
 
-from llmblast.models import MODEL_PLACE, Answer, Prompt, Reply, ReplyError, Request
+from llmblast.models import Answer, Prompt, Reply, ReplyError, Request
+from llmblast.provider_contract import MODEL_PLACE
 from llmblast.providers.anthropic import Anthropic
 from llmblast.providers.gemini import DIALECT, Gemini
 from llmblast.providers.rate_limit_headers import read_rate_limits

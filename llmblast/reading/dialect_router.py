@@ -5,15 +5,8 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from llmblast.models import (
-    PathProvider,
-    Prompt,
-    Provider,
-    RawBody,
-    Request,
-    SchemaMember,
-    names_model_in_path,
-)
+from llmblast.models import Prompt, RawBody, Request
+from llmblast.provider_contract import PathProvider, Provider, SchemaMember, names_model_in_path
 from llmblast.reading.fields import BadLine, max_tokens_of, model_of, needs_model
 from llmblast.reading.members import take_out
 

@@ -7,12 +7,13 @@ answers llmblast can read.
 
 from collections.abc import Mapping
 
+from llmblast.api_paths import API_PATHS
 from llmblast.models import Request
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import BadLine, compact_json, move_own_fields, without
 from llmblast.reading.paths import DIALECTS, PathFinder, fits, path_of_url
-from llmblast.settings import API_PATHS, Settings
+from llmblast.settings import Settings
 
 _ALLOWED = ", ".join(f"/{path}" if path.startswith("v2/") else f"/v1/{path}" for path in API_PATHS)
 _MEMBERS = frozenset({"custom_id", "method", "url", "body"})

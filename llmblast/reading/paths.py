@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from llmblast.settings import API_PATHS, Settings
+from llmblast.api_paths import API_PATHS
+from llmblast.settings import Settings
 
 _SEGMENT = r"[\w~+@=-][\w.~+@:=%-]*/"
 _KNOWN = "|".join(map(re.escape, sorted(API_PATHS, key=len, reverse=True)))

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from llmblast.input_paths import STDIN_NAME
-from llmblast.models import IMMEDIATE, Failure, Line, Provider, Request, Terms, UnsupportedError
+from llmblast.models import IMMEDIATE, Failure, Line, Request, Terms
+from llmblast.provider_contract import Provider, UnsupportedError
 from llmblast.reading.bad_row import BadRow
 from llmblast.reading.dialect_router import DialectRouter, SchemaMembers
 from llmblast.reading.fields import BadLine, parse_fields, without

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from llmblast.errors import UsageError
-from llmblast.models import Part, Prompt, Request, UnsupportedError, names_model_in_path, writes_model
+from llmblast.models import Part, Prompt, Request
+from llmblast.provider_contract import UnsupportedError, names_model_in_path, writes_model
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import MEDIA_KINDS, STREAM_REFUSAL, BadLine, max_tokens_of, own_id, without

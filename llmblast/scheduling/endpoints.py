@@ -2,6 +2,7 @@
 
 import math
 
+from llmblast.endpoint_settings import EndpointSettings, RateSettings
 from llmblast.fence import Fence
 from llmblast.models import Attempt, Request
 from llmblast.scheduling.flex_capacity import FlexCapacity
@@ -15,7 +16,6 @@ from llmblast.scheduling.refusals import RefusalBreaker
 from llmblast.scheduling.routing_stats import RoutingStats
 from llmblast.scheduling.schedule_delay import ScheduleDelay
 from llmblast.scheduling.traffic import Traffic
-from llmblast.settings import EndpointSettings, RateSettings
 
 PROBED_S = 0.1
 """How long an endpoint counts as blocked while a probe is under way."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from llmblast.endpoint_settings import EndpointSettings, RateSettings
 from llmblast.fence import Fence
 from llmblast.models import Answer, Attempt, RateLimitInfo, Request
 from llmblast.scheduling.adaptive_concurrency import AdaptiveConcurrency
@@ -19,7 +20,6 @@ from llmblast.scheduling.limit_set import limit_set
 from llmblast.scheduling.limits import Limit
 from llmblast.scheduling.tokens import TokenEstimator
 from llmblast.scheduling.traffic import Traffic
-from llmblast.settings import EndpointSettings, RateSettings
 
 _MIN_HEADERS_INTERVAL_S: Final = 0.005
 """Headers of two replies within less say nothing new, and reading them costs some microseconds."""

@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from llmblast.endpoint_settings import RateSettings
 from llmblast.models import Tokens
 from llmblast.scheduling.even_rate import EvenRate, is_even
 from llmblast.scheduling.limits import Concurrency, Limit, Rate, RollingQuota
 from llmblast.scheduling.request_rate import RequestRate
-from llmblast.settings import RateSettings
 
 _DAY_S = 24 * 3600.0
 NO_LIMIT: Final = Limit("no limit")

@@ -6,10 +6,10 @@ is the key, such as `x-api-key` at many gateways. Without the setting, the provi
 
 import re
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.hiding import HIDDEN, looks_like_key
-from llmblast.models import Provider
-from llmblast.settings import EndpointSettings
+from llmblast.provider_contract import Provider
 
 BEARER = "bearer"
 BEARER_HEADER = "Authorization"

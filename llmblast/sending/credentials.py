@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.hiding import HIDDEN, may_hold_key, shown_file, shown_variable
-from llmblast.models import Provider
-from llmblast.settings import EndpointSettings
+from llmblast.provider_contract import Provider
 
 COMMAND_TIMEOUT_S = 30.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")

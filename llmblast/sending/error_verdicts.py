@@ -30,7 +30,8 @@ OpenAI's and Anthropic's own clients obey `x-should-retry`: `_should_retry` in
 https://github.com/openai/openai-python/blob/main/src/openai/_base_client.py
 """
 
-from llmblast.models import Attempt, Provider, Reply, ReplyError
+from llmblast.models import Attempt, Reply, ReplyError
+from llmblast.provider_contract import Provider
 from llmblast.sending.error_hints import Hint, hints_in
 from llmblast.sending.retry_after import retry_after_s
 from llmblast.sending.signature import signature_of

@@ -11,7 +11,8 @@ judged here:
 | larger than the cap, as received or unpacked; headers without end | FAIL, may be billed |
 """
 
-from llmblast.models import Answer, Attempt, Cause, Provider, Reply
+from llmblast.models import Answer, Attempt, Cause, Reply
+from llmblast.provider_contract import Provider
 from llmblast.sending.verdict import Action, Verdict
 
 MAX_AMBIGUOUS_RETRIES = 1

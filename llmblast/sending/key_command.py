@@ -5,10 +5,10 @@ import os
 import signal
 from contextlib import suppress
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.sending import credentials
 from llmblast.sending.credentials import check_printed_key, command_failed, command_timed_out
-from llmblast.settings import EndpointSettings
 
 MAX_PRINTED_BYTES = 64 * 1024
 """No key is longer: servers take headers of 8 to 64 KiB."""

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
-from llmblast.models import Provider
+from llmblast.provider_contract import Provider
 from llmblast.sending.credentials import find_key, read_key_file
-from llmblast.settings import EndpointSettings
 
 
 @dataclass(slots=True, eq=False)

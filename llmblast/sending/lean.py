@@ -8,7 +8,8 @@ from typing import Final
 
 from yarl import URL
 
-from llmblast.models import Attempt, Cause, Reply, Signer
+from llmblast.models import Attempt, Cause, Reply
+from llmblast.provider_contract import Signer
 from llmblast.sending.connect_errors import place_of
 from llmblast.sending.connections import new_connector
 from llmblast.sending.exchange import MAX_REPLY_BYTES, Done, Exchange

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.sending.proxies import find_proxy, ignored_variable
-from llmblast.settings import EndpointSettings
 
 
 def connection_notes(

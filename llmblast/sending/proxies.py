@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from ipaddress import ip_address, ip_network
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.hiding import shown_url
-from llmblast.settings import EndpointSettings
 
 NO_PROXY = "none"
 DEFAULT_PORTS = {"http": 80, "https": 443}

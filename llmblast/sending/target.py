@@ -10,14 +10,13 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
-from llmblast.models import (
+from llmblast.models import RawBody, Rendering, Request
+from llmblast.provider_contract import (
     MODEL_PLACE,
     PathProvider,
     Provider,
-    RawBody,
-    Rendering,
-    Request,
     Signer,
     can_sign,
     has_flex,
@@ -26,7 +25,6 @@ from llmblast.models import (
 )
 from llmblast.sending.auth import BEARER_HEADER, DEFAULT_KEY_HEADERS, auth_header, check_auth
 from llmblast.sending.proxies import Proxy, find_proxy
-from llmblast.settings import EndpointSettings
 
 USER_AGENT = "llmblast/0.1"
 MOCK_MODEL = "mock"

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from os.path import isdir
 from pathlib import Path
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.hiding import shown_file
-from llmblast.settings import EndpointSettings
 
 _HTTPS = "https://"
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from llmblast.settings import DEFAULT_DISCOUNT, EndpointSettings, RateSettings
+from llmblast.endpoint_settings import DEFAULT_DISCOUNT, EndpointSettings, RateSettings
 
 BATCH: Final = "batch"
 FLEX: Final = "flex"

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from aiohttp import web
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.job.batch_endpoints import open_batch_endpoints
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 from tests.job.test_job_key_refresh import KeyChannel, a_key
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import ExitCode
 from llmblast.job.batch_folders import folder_of
 from llmblast.job.batch_journal import BatchEntry, BatchJournal, Step
 from llmblast.job.batch_overview import BatchOverview
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 
 
 @asynccontextmanager

@@ -7,11 +7,12 @@ from typing import Any
 import orjson
 import pytest
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.job.check import check
 from llmblast.job.earlier_runs import find_finished
 from llmblast.reading import key_of
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 
 LINES = [orjson.dumps({"input": f"prompt {number}"}) for number in range(10)]
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import ExitCode
 from llmblast.job.closing_words import next_command, next_when, output_files, say_finished, say_missing_keys
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 from llmblast.watching import Counters
 from tests.watching.watching_helpers import endpoint
 

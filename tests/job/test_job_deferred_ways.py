@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.job.deferred_ways import DeferredWays, prices_of_ways
 from llmblast.models import RawBody, Request, Terms
 from llmblast.providers import providers_of
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 from llmblast.watching import Counters
 
 NOW_S = 1_000_000.0

@@ -2,9 +2,9 @@
 
 import pytest
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.job.endpoint_findings import Finding, State, on_no_reply
 from llmblast.models import Cause, Reply
-from llmblast.settings import EndpointSettings
 
 BROKE = "the connection broke before a reply came"
 

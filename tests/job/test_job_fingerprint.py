@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from llmblast.endpoint_settings import CustomSettings, EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.job.fingerprint import check_settings, keep_settings
 from llmblast.mocking.server import ScriptedReply
-from llmblast.settings import CustomSettings, EndpointSettings, Settings
+from llmblast.settings import Settings
 from tests.conftest import RunLlmblast, StartMock, records, write_prompts
 
 GPU1 = EndpointSettings(url="http://gpu1/v1", name="gpu1")

@@ -10,6 +10,7 @@ from random import Random
 import pytest
 from tenacity import wait_random
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import ExitCode
 from llmblast.job.engine import Engine
 from llmblast.job.hedging import MAX_SAVED, MIN_SAMPLES, Hedging, Send
@@ -20,7 +21,6 @@ from llmblast.models import Attempt, Cause, Failure, Line, Outcome, Reply, Reque
 from llmblast.scheduling import Endpoint, Kind
 from llmblast.sending import NO_LISTENER, TRANSPORTS, Backoff, Channel, ChannelListener
 from llmblast.setting_loading import load
-from llmblast.settings import EndpointSettings
 from llmblast.watching import Counters, EndpointCounters
 from tests.openai_provider import make_target
 from tests.scheduling.scheduling_samples import end

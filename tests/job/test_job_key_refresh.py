@@ -4,8 +4,8 @@ import asyncio
 from itertools import count
 from pathlib import Path
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.job.key_refresh import refresh_regularly, renew_key
-from llmblast.settings import EndpointSettings
 from tests.openai_provider import EndpointKey
 from tests.task_channel import TaskChannel
 

@@ -11,6 +11,7 @@ import pytest
 from llmblast.caching import StoreError, StoreThread
 from llmblast.caching.answer_store import AnswerStore
 from llmblast.checking_answers import AnswerChecks, open_checks
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import ExitCode
 from llmblast.fence import Fence
 from llmblast.job import single_sends
@@ -18,7 +19,7 @@ from llmblast.job.batch_parser import Batch
 from llmblast.job.single_sends import SingleSends, request_keys
 from llmblast.models import Answer, Failure, Line, Outcome, Reply, Request, Success
 from llmblast.providers import providers_of
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 from llmblast.watching import Counters
 
 SETTINGS = Settings(endpoints=(EndpointSettings(url="http://h/v1", name="gpu1"),), model="m")

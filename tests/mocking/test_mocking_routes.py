@@ -8,9 +8,9 @@ import aiohttp
 import orjson
 import pytest
 
+from llmblast.api_paths import API_PATHS
 from llmblast.mocking.server import MockServer
 from llmblast.mocking.settings import MockSettings
-from llmblast.settings import API_PATHS
 
 BODY = orjson.dumps({"messages": [{"role": "user", "content": "Count the ships"}]})
 AT_ONCE = MockSettings(latency=0)

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast import sending
-from llmblast.models import Answer, Attempt, Part, Prompt, Reply, ReplyError, Request, UnsupportedError
+from llmblast.endpoint_settings import EndpointSettings
+from llmblast.models import Answer, Attempt, Part, Prompt, Reply, ReplyError, Request
+from llmblast.provider_contract import UnsupportedError
 from llmblast.providers.anthropic import Anthropic
 from llmblast.providers.anthropic_messages import DEFAULT_MAX_TOKENS
 from llmblast.sending import Action, Blame, Verdict
-from llmblast.settings import EndpointSettings
 
 PROVIDER = Anthropic()
 MESSAGE: dict[str, Any] = {

@@ -12,14 +12,15 @@ from botocore.credentials import Credentials, ReadOnlyCredentials
 from botocore.validate import ParamValidator
 
 from llmblast import sending
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.job.redacting_channel import RedactingChannel
-from llmblast.models import Answer, Attempt, Prompt, Reply, ReplyError, Request, UnsupportedError
+from llmblast.models import Answer, Attempt, Prompt, Reply, ReplyError, Request
+from llmblast.provider_contract import UnsupportedError
 from llmblast.providers import aws_signing
 from llmblast.providers.aws_signing import AwsSigner
 from llmblast.providers.bedrock import Bedrock
 from llmblast.sending import Action, Blame, Verdict
-from llmblast.settings import EndpointSettings
 from tests.media_parts import parts_of
 
 PROVIDER = Bedrock()

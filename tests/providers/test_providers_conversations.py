@@ -6,13 +6,15 @@ from typing import Any
 import orjson
 import pytest
 
-from llmblast.models import Prompt, Provider, Request
+from llmblast.endpoint_settings import CustomSettings, EndpointSettings
+from llmblast.models import Prompt, Request
+from llmblast.provider_contract import Provider
 from llmblast.providers import PROVIDERS, provider_of
 from llmblast.providers.conversations import ask_again, prompt_again
 from llmblast.providers.other_models import reason_against_model, with_model
 from llmblast.reading import RequestParser
 from llmblast.sending.target import make_target
-from llmblast.settings import CustomSettings, EndpointSettings, Settings
+from llmblast.settings import Settings
 
 REASON = "Your answer cannot be used: not JSON. Answer again, with a corrected answer and nothing else."
 CUSTOM = CustomSettings(body={"ask": "{prompt}", "with": "{model}"}, text="/said")

@@ -6,12 +6,12 @@ from typing import Any
 import orjson
 import pytest
 
+from llmblast.endpoint_settings import CustomSettings, EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.models import Answer, Prompt, Reply, ReplyError, Request
 from llmblast.providers import provider_of
 from llmblast.providers.json_pointers import JsonPointer
 from llmblast.sending import make_target
-from llmblast.settings import CustomSettings, EndpointSettings
 from tests.conftest import CANARY, RunLlmblast, StartMock, records, write_prompts
 from tests.media_parts import parts_of
 

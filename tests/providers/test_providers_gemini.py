@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast import sending
-from llmblast.models import Answer, Attempt, Prompt, Reply, ReplyError, Request, UnsupportedError
+from llmblast.models import Answer, Attempt, Prompt, Reply, ReplyError, Request
+from llmblast.provider_contract import UnsupportedError
 from llmblast.providers.gemini import Gemini
 from llmblast.sending import Action, Blame, Verdict
 from tests.media_parts import parts_of

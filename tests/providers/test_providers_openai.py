@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.models import Answer, Reply, ReplyError, Request
 from llmblast.providers import DEFAULT_PROVIDER
 from llmblast.providers.reply_errors import read_error
 from llmblast.sending import Target
-from llmblast.settings import EndpointSettings
 from tests.openai_provider import make_target
 
 read_answer = DEFAULT_PROVIDER.read_answer

@@ -5,9 +5,9 @@ from typing import Any
 import orjson
 import pytest
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.models import Answer, Reply, ReplyError, Request
 from llmblast.providers import DEFAULT_PROVIDER
-from llmblast.settings import EndpointSettings
 from tests.openai_provider import make_target
 
 read_answer = DEFAULT_PROVIDER.read_answer

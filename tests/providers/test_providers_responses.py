@@ -6,9 +6,10 @@ import orjson
 import pytest
 from openai.types.responses import Response
 
-from llmblast.models import Answer, Prompt, RawBody, Reply, Request, UnsupportedError
+from llmblast.endpoint_settings import EndpointSettings
+from llmblast.models import Answer, Prompt, RawBody, Reply, Request
+from llmblast.provider_contract import UnsupportedError
 from llmblast.providers import PROVIDERS, provider_of
-from llmblast.settings import EndpointSettings
 from tests.media_parts import parts_of
 
 RESPONSES = PROVIDERS["openai-responses"]

@@ -2,10 +2,10 @@
 
 import pytest
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.models import RawBody, Reply, ReplyError, Request
 from llmblast.providers import PROVIDERS, provider_of, provider_of_key
-from llmblast.settings import EndpointSettings
 
 
 @pytest.mark.parametrize(

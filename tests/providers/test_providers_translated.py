@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from llmblast.models import UnsupportedError
+from llmblast.provider_contract import UnsupportedError
 from llmblast.providers.translated_replies import make_chat, translate_reply
 from llmblast.providers.translated_requests import CHAT, MESSAGES, translate_request
 

@@ -6,13 +6,13 @@ import orjson
 import pytest
 
 from llmblast import sending
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.models import Answer, Attempt, Prompt, Reply, Request
 from llmblast.providers import PROVIDERS
 from llmblast.providers.azure import Azure
 from llmblast.providers.vertex import Vertex, VertexAnthropic
 from llmblast.sending import Action, Blame, Verdict, make_target
-from llmblast.settings import EndpointSettings
 
 PLACE = "https://europe-west1-aiplatform.googleapis.com/v1/projects/p/locations/europe-west1"
 AZURE = "https://r.openai.azure.com"

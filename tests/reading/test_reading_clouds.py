@@ -5,10 +5,11 @@ from typing import Any
 import orjson
 import pytest
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.models import Failure, Request
 from llmblast.providers import PROVIDERS
 from llmblast.reading import RequestParser
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 
 CONTENTS = [{"role": "user", "parts": [{"text": "Why?"}]}]
 MESSAGES = [{"role": "user", "content": [{"text": "Why?"}]}]

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.models import Request
 from llmblast.reading.image_tokens import FLAT_TOKENS, measure
 from llmblast.scheduling import TokenEstimator
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 from tests.openai_provider import RequestParser
 
 PADDING = bytes(3000)

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmblast.api_paths import API_PATHS
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.models import Failure, Request
 from llmblast.reading.members import take_out, take_out_id
-from llmblast.settings import API_PATHS, EndpointSettings, Settings
+from llmblast.settings import Settings
 from tests.openai_provider import RequestParser
 
 pytestmark = pytest.mark.no_cover  # long in itself, and coverage would make it four times as long

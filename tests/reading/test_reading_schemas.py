@@ -5,7 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from llmblast.models import Request, SchemaMember
+from llmblast.models import Request
+from llmblast.provider_contract import SchemaMember
 from llmblast.providers import PROVIDERS
 from llmblast.providers.structured_outputs import schema_members
 from llmblast.reading import RequestParser

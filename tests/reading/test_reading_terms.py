@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.models import IMMEDIATE, Failure, Request, Terms
 from llmblast.providers import PROVIDERS
 from llmblast.reading import RequestParser
 from llmblast.reading.terms import MAX_TENANTS, TENANT_GROUPS, LineTerms
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 
 NOW_S = 1_800_000_000.0
 DEFERRED = Terms(is_deferred=True)

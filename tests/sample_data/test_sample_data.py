@@ -8,11 +8,12 @@ from typing import Any
 import orjson
 import pytest
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.mocking.settings import MockSettings
 from llmblast.models import Failure, Request
 from llmblast.reading import LineSplitter, key_of
 from llmblast.setting_loading import load
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 from tests.openai_provider import RequestParser
 
 SAMPLES = Path(__file__).parents[2] / "sample_data"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Literal, TypedDict, Unpack
 
+from llmblast.endpoint_settings import EndpointSettings, RateSettings
 from llmblast.models import IMMEDIATE, NO_TOKENS, Answer, Attempt, Request, Terms, Tokens
 from llmblast.scheduling import (
     ANSWERED,
@@ -19,7 +20,6 @@ from llmblast.scheduling import (
     SendOutcome,
     limit_set,
 )
-from llmblast.settings import EndpointSettings, RateSettings
 
 
 class Levels(TypedDict, total=False):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.fence import Fence
 from llmblast.models import Answer, Attempt, RateLimitInfo, Request
 from llmblast.scheduling import (
@@ -25,7 +26,7 @@ from llmblast.scheduling.advertised_rate import AdvertisedRate
 from llmblast.scheduling.learned_rate import LearnedRate
 from llmblast.scheduling.routes import weighted
 from llmblast.scheduling.tokens import FIRST_OUTPUT_TOKENS, TokenEstimator
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.settings import Settings
 
 pytestmark = pytest.mark.pure
 TOKENS = (10.0, 4.0, 6.0)

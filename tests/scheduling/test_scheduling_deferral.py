@@ -8,12 +8,12 @@ from random import Random
 
 import pytest
 
+from llmblast.endpoint_settings import RateSettings
 from llmblast.fence import Fence
 from llmblast.models import Attempt, Terms
 from llmblast.scheduling import ROUTES, Scheduler, limit_set
 from llmblast.scheduling.even_rate import MARGIN
 from llmblast.scheduling.slot_reserve import SlotReserve, poisson_quantile
-from llmblast.settings import RateSettings
 from tests.scheduling.class_simulation import WALL_S, ClassSimulation, line, poisson
 from tests.scheduling.scheduling_samples import EndpointOptions, make_endpoint
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmblast.endpoint_settings import RateSettings
 from llmblast.models import NO_TOKENS
 from llmblast.scheduling import EvenRate, LimitSet, RequestRate, Scheduler, limit_set
 from llmblast.scheduling.even_rate import MAX_EVEN_PER_S
-from llmblast.settings import RateSettings
 from tests.scheduling.scheduling_samples import admit_all, make_scheduler, most_within
 
 RATES = (0.5, 1, 2, 7.3, 20, 50, 199, 200, 300)

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from llmblast.endpoint_settings import EndpointSettings, RateSettings
 from llmblast.models import NO_TOKENS
 from llmblast.scheduling import Breaker, Concurrency, Endpoint, LimitSet, Rate, RollingQuota, limit_set
-from llmblast.settings import EndpointSettings, RateSettings
 from tests.scheduling.scheduling_samples import make_endpoint, tokens_of
 
 DAY_S = 24 * 3600.0

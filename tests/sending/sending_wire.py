@@ -8,9 +8,9 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.models import Attempt, Request
 from llmblast.sending import Channel, Target
-from llmblast.settings import EndpointSettings
 from tests.openai_provider import make_target
 
 KEY = "sk-do-not-show-me"

@@ -2,8 +2,8 @@
 
 import pytest
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
-from llmblast.settings import EndpointSettings
 from tests.openai_provider import find_key, make_target
 from tests.sending.sending_wire import KEY
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
-from llmblast.settings import EndpointSettings
 from tests.openai_provider import find_key
 
 KEY = "sk-do-not-show-me"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.sending.key_command import MAX_PRINTED_BYTES
-from llmblast.settings import EndpointSettings
 from tests.openai_provider import EndpointKey
 from tests.processes import is_running
 from tests.sending.sending_wire import KEY, OpenChannel, Peer, Serve, a_reply, a_request, a_target, settle

@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.models import Cause, Reply
 from llmblast.sending import TRANSPORTS, Channel
 from llmblast.sending.proxies import find_proxy, ignored_variable, is_excluded
-from llmblast.settings import EndpointSettings
 from tests.openai_provider import make_target
 from tests.proxy_server import HttpProxy, SocksProxy
 from tests.sending.sending_wire import KEY, Peer, Serve, a_reply, a_request, says

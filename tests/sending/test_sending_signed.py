@@ -5,11 +5,12 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
-from llmblast.models import MODEL_PLACE, Attempt, RawBody, Request
+from llmblast.models import Attempt, RawBody, Request
+from llmblast.provider_contract import MODEL_PLACE
 from llmblast.providers.openai import OpenAI
 from llmblast.sending import TRANSPORTS, Target, make_target
-from llmblast.settings import EndpointSettings
 from tests.sending.sending_wire import Serve, a_reply, says
 
 PATH = f"models/{MODEL_PLACE}:answer"

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import trustme
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.models import Cause, Reply
 from llmblast.sending import TRANSPORTS, ChannelListener
 from llmblast.sending.tls import certificate_notes, new_tls_context
-from llmblast.settings import EndpointSettings
 from tests.openai_provider import make_target
 from tests.sending.sending_wire import KEY, OpenChannel, Peer, Serve, a_reply, a_request, says
 

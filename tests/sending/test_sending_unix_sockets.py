@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from llmblast.endpoint_settings import EndpointSettings
 from llmblast.errors import UsageError
 from llmblast.models import Cause
 from llmblast.sending import TRANSPORTS, Channel, goes_unprotected
 from llmblast.sending.proxies import find_proxy
 from llmblast.setting_loading import load
-from llmblast.settings import EndpointSettings
 from tests.sending.sending_wire import BODY, Script, Server, a_reply, a_request, a_target, says
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from llmblast.settings import EndpointSettings, Settings
+from llmblast.endpoint_settings import EndpointSettings
+from llmblast.settings import Settings
 from llmblast.watching import BATCH, FLEX, money, prices_of
 from llmblast.watching.costs import Used
 from llmblast.watching.counters import Counters, EndpointCounters
