@@ -64,6 +64,10 @@ class LineState:
     """The batch brought a reply that does not count: it is to be sent directly."""
 
 
+class _ResultsGone(BatchGone):
+    """The provider knows the batch and has no results of it any more: they are too old."""
+
+
 @dataclass(slots=True, eq=False)
 class BatchTask:
     """Carries one batch. `states` has a `LineState` for each line, from an earlier run or all outstanding."""
@@ -292,19 +296,18 @@ class BatchTask:
 
     async def _read_results(self, batch_id: str) -> None:
         """Hand all results to the run. A stream that breaks off is read again from its start."""
-        is_known = False
 
         async def read() -> None:
-            nonlocal is_known
-            is_known = False
             status = await self._api.status(batch_id)
-            is_known = True
-            await self._read_stream(status)
+            try:
+                await self._read_stream(status)
+            except BatchGone as error:
+                raise _ResultsGone(str(error)) from None
 
         try:
             await self._tries.until_known(read)
         except (BatchGone, LeaveToNextRun) as reason:
-            if isinstance(reason, LeaveToNextRun) and not (is_known and isinstance(reason.__cause__, BatchGone)):
+            if isinstance(reason, LeaveToNextRun) and not isinstance(reason.__cause__, _ResultsGone):
                 raise
             if str(reason) != self.entry.end:
                 self.run_side.say(str(reason))

@@ -29,7 +29,7 @@ from llmblast.reading.file_formats import forced_format
 from llmblast.scheduling import TokenEstimator
 from llmblast.settings import Settings
 from llmblast.units import DAY_S
-from llmblast.watching import Counters, TokenCounts, duration, money, prices_of, sanitize_text
+from llmblast.watching import BATCH, FLEX, Counters, TokenCounts, duration, money, prices_of, sanitize_text
 
 
 class Files:
@@ -100,6 +100,7 @@ class Estimate:
 
 NO_ENDPOINT = EndpointSettings(url="")
 """Stands for the endpoints of a check that names none."""
+WAYS = {BATCH: "by batch", FLEX: "in the flex tier"}
 Tell = Callable[[str], None]
 """Write a finding about a line, which names its place."""
 
@@ -262,8 +263,10 @@ def _summary(settings: Settings, estimate: Estimate) -> list[str]:
         )
         lines.append(f"longest   {estimate.longest_bytes:,} bytes")
         if (costs := _costs(settings, estimate)) is not None:
-            least, most = map(money, costs)
-            lines.append(f"cost      about {most if least == most else f'{least} to {most}'}, sent directly")
+            ways = "".join(
+                f"; {_range(*of_way)} {WAYS[way]}" for way, of_way in _costs_by_way(settings, estimate).items()
+            )
+            lines.append(f"cost      about {_range(*costs)}, sent directly{ways}")
     times = _times_at_limits(settings, estimate)
     waits = [f"{duration(seconds)} at {limit:,.12g} {name}" for name, limit, seconds in times]
     if waits:
@@ -271,17 +274,38 @@ def _summary(settings: Settings, estimate: Estimate) -> list[str]:
     return lines
 
 
-def _costs(settings: Settings, estimate: Estimate) -> tuple[float, float] | None:
-    """Return what the lines to send cost at the cheapest and at the dearest endpoint; None without prices."""
-    prices = [prices_of(endpoint, settings) for endpoint in settings.endpoints or (NO_ENDPOINT,)]
+def _costs(settings: Settings, estimate: Estimate, way: str | None = None) -> tuple[float, float] | None:
+    """Return what the lines to send cost at the cheapest and at the dearest endpoint, directly or by another way; None
+    where there are no prices or no endpoint goes that way.
+    """
     counts = TokenCounts(round(estimate.prompt_tokens), 0, round(estimate.answer_tokens))
-    costs = [each.of(counts) for each in prices if each is not None]
+    costs = [
+        prices.of(counts) * (1.0 if way is None else prices.shares[way])
+        for endpoint in settings.endpoints or (NO_ENDPOINT,)
+        if (prices := prices_of(endpoint, settings)) is not None and way in (None, endpoint.defer or settings.defer)
+    ]
     return (min(costs), max(costs)) if costs else None
 
 
-def _cost_json(settings: Settings, estimate: Estimate) -> dict[str, float] | None:
+def _costs_by_way(settings: Settings, estimate: Estimate) -> dict[str, tuple[float, float]]:
+    """Return the same by each way that lines may take, other than directly."""
+    costs = {way: _costs(settings, estimate, way) for way in WAYS}
+    return {way: of_way for way, of_way in costs.items() if of_way is not None}
+
+
+def _range(least: float, most: float) -> str:
+    return money(most) if money(least) == money(most) else f"{money(least)} to {money(most)}"
+
+
+def _cost_json(settings: Settings, estimate: Estimate) -> dict[str, object] | None:
+    def rounded(costs: tuple[float, float]) -> dict[str, object]:
+        return {"least": round(costs[0], 6), "most": round(costs[1], 6)}
+
     costs = _costs(settings, estimate)
-    return None if costs is None else {"least": round(costs[0], 6), "most": round(costs[1], 6)}
+    if costs is None:
+        return None
+    by_way = {way: rounded(of_way) for way, of_way in _costs_by_way(settings, estimate).items()}
+    return {**rounded(costs), **by_way}
 
 
 def _times_at_limits(settings: Settings, estimate: Estimate) -> list[tuple[str, float, float]]:

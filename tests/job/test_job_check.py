@@ -108,7 +108,27 @@ def test_the_costs_are_estimated_where_prices_are_known(
     assert both["cost"] == {"least": 0.0256, "most": 0.0512}
     assert unknown["cost"] is None
     asyncio.run(check(Settings(**paths, endpoints=endpoints, price_out=10.0)))
-    assert "cost      about $0.026 to $0.051, sent directly" in capsys.readouterr().out
+    assert "cost      about $0.026 to $0.051, sent directly\n" in capsys.readouterr().out
+
+
+def test_the_costs_of_other_ways_are_estimated_where_lines_may_take_them(
+    paths: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the endpoints that have this way, and at its share of their prices."""
+    url = "https://api.openai.com/v1"
+    endpoints = (
+        EndpointSettings(url=url, name="a", defer="batch", batch_price=0.25),
+        EndpointSettings(url=url, name="b", defer="flex"),
+    )
+    dear = (EndpointSettings(url=url, name="a"), EndpointSettings(url=url, name="b", price_out=20.0))
+
+    both = summary(capsys, **paths, endpoints=endpoints, price_out=10.0)
+    asyncio.run(check(Settings(**paths, endpoints=dear, price_out=10.0, defer="batch")))
+
+    assert both["cost"]["batch"] == {"least": 0.0064, "most": 0.0064}
+    assert both["cost"]["flex"] == {"least": 0.0128, "most": 0.0128}
+    told = capsys.readouterr().out
+    assert "cost      about $0.026 to $0.051, sent directly; $0.013 to $0.026 by batch\n" in told
 
 
 @pytest.mark.parametrize(
