@@ -78,4 +78,4 @@ class Departures:
         self._loop.call_soon(self._loop.call_soon, self._on_written, endpoint, is_fresh)
 
     def _on_written(self, endpoint: Endpoint, is_fresh: bool) -> None:
-        self._scheduler.leave(endpoint, self._clock() - WRITING_S, is_fresh=is_fresh)
+        self._scheduler.correct_departure(endpoint, self._clock() - WRITING_S, is_fresh=is_fresh)

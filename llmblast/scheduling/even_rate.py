@@ -5,10 +5,12 @@ ms after the request before it. So a late request moves those behind it. Latenes
 the schedule runs at `1 - MARGIN` of the rate; requests behind a late one may come closer together than that, but never
 closer than the rate's own interval.
 
-Other servers count requests, see `counted_requests`. With these no interval is kept: lateness is made up for at once.
+Other servers count requests, see `counted_requests`. With these no interval is kept: lateness is made up for at once,
+and the departures within the last second are counted here, too.
 """
 
 import math
+from collections import deque
 
 from llmblast.scheduling.limits import Rate
 
@@ -25,9 +27,11 @@ MIN_MARGIN = 0.001
 """Margin of an interval that is always left: a clock is read some microseconds before the bytes are written."""
 MAX_CATCH_UP_S = 0.004
 """Lateness that is made up for, in the course of some dozens of requests. What is later moves the schedule."""
-MAX_CATCH_UP_AT_ONCE_S = 0.002
-"""The same where no interval is kept. In any second, no more requests leave than the rate allows, and 5 ms are left for
-what happens on the way."""
+MAX_CATCH_UP_AT_ONCE_S = 0.01
+"""The same where no interval is kept."""
+GUARD_S = 0.004
+"""Then the request behind as many as the rate allows in a second leaves this much later: on the way it may come closer.
+"""
 
 
 def is_even(per_second: float, burst_s: float) -> bool:
@@ -50,6 +54,9 @@ class EvenRate(Rate):
         self._min_interval_s = (1.0 + max(MARGIN - FORGIVEN_S * per_second, MIN_MARGIN)) / per_second
         self._keeps_interval = True
         """Whether no two requests leave closer together than the rate's interval."""
+        self._window_s = max(1.0, 1.0 / per_second)
+        self._left: deque[float] = deque(maxlen=max(1, int(per_second * self._window_s)))
+        """When the last requests left, as many as the rate allows in a window of a second or more."""
         self.leaves_at = -math.inf
         """Moment from which the last departure lets another one follow."""
         self._admits_at = -math.inf
@@ -73,13 +80,22 @@ class EvenRate(Rate):
 
     def record_departure(self, now: float, *, is_fresh: bool = False) -> None:
         """Record a departure, on a connection that had to be opened for it if `is_fresh`."""
-        if not self._keeps_interval:
-            return
-        self.leaves_at = max(self.leaves_at, now + self._min_interval_s)
-        if not is_fresh:
-            self._admits_at = self.leaves_at
+        self._left.append(now)
+        self._hold_next(now, is_fresh)
+
+    def correct_departure(self, now: float, *, is_fresh: bool = False) -> None:
+        """Record that the request that left last was written at `now` only, if that is later."""
+        self._left[-1] = max(self._left[-1], now)
+        self._hold_next(now, is_fresh)
 
     def record_late_departure(self, sent_s: float, left_s: float, behind_s: float) -> None:
-        """Move the schedule, unless departures keep apart by themselves."""
-        if not self._keeps_interval:
-            super().record_late_departure(sent_s, left_s, behind_s)
+        """Leave the schedule as it is: departures keep apart by themselves, or are counted."""
+
+    def _hold_next(self, now: float, is_fresh: bool) -> None:
+        """Set when the next request may leave after one that leaves now."""
+        if self._keeps_interval:
+            self.leaves_at = max(self.leaves_at, now + self._min_interval_s)
+        elif len(self._left) == self._left.maxlen:
+            self.leaves_at = self._left[0] + self._window_s + GUARD_S
+        if not is_fresh:
+            self._admits_at = self.leaves_at

@@ -146,6 +146,11 @@ class LimitSet:
         for limit in self.even:
             limit.record_departure(now, is_fresh=is_fresh)
 
+    def correct_departure(self, now: float, *, is_fresh: bool = False) -> None:
+        """Record that the request that left last was written at `now` only."""
+        for limit in self.even:
+            limit.correct_departure(now, is_fresh=is_fresh)
+
     def acquire(self, tokens: Tokens, now: float) -> None:
         """Charge all limits."""
         limit = NO_LIMIT

@@ -225,6 +225,11 @@ class Scheduler:
         self.run_limits.record_departure(now, is_fresh=is_fresh)
         endpoint.limits.record_departure(now, is_fresh=is_fresh)
 
+    def correct_departure(self, endpoint: Endpoint, now: float, *, is_fresh: bool = False) -> None:
+        """Record that the request that left last was written at `now` only."""
+        self.run_limits.correct_departure(now, is_fresh=is_fresh)
+        endpoint.limits.correct_departure(now, is_fresh=is_fresh)
+
     def wait_for_output(self, now: float) -> None:
         """Count the present wait for the output files, not for a limit."""
         if self.queue and self._wait.holder is not self._wait.output:
