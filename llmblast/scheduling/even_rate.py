@@ -29,7 +29,7 @@ MAX_CATCH_UP_S = 0.004
 """Lateness that is made up for, in the course of some dozens of requests. What is later moves the schedule."""
 MAX_CATCH_UP_AT_ONCE_S = 0.01
 """The same where no interval is kept."""
-GUARD_S = 0.004
+GUARD_S = 0.0065
 """Then the request behind as many as the rate allows in a second leaves this much later: on the way it may come closer.
 """
 

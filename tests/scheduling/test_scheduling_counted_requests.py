@@ -38,11 +38,11 @@ def departures_at(per_second: float, lateness: Iterator[float], until_s: float) 
 @settings(deadline=None, max_examples=150)
 @given(ANY_RATE, LATENESS)
 def test_no_moving_second_holds_more_than_the_rate_allows(per_second: float, lateness: list[float]) -> None:
-    """Nor does one that a server sees as 3.9 ms shorter. Below one a second, the window is the time of one request."""
+    """Nor does one that a server sees as 6.4 ms shorter. Below one a second, the window is the time of one request."""
     sends = departures_at(per_second, cycle(lateness), until_s=max(3.0, 10 / per_second))
     window_s = max(1.0, 1 / per_second)
 
-    assert most_within(sends, window_s + 0.0039) <= math.ceil(per_second * window_s)
+    assert most_within(sends, window_s + 0.0064) <= math.ceil(per_second * window_s)
 
 
 @settings(deadline=None, max_examples=150)
@@ -60,7 +60,7 @@ def test_no_moving_second_holds_more_although_connections_have_to_be_opened(
         rate.record_departure(sends[-1], is_fresh=True)
     window_s = max(1.0, 1 / per_second)
 
-    assert most_within(sends[1:], window_s + 0.0039) <= math.ceil(per_second * window_s)
+    assert most_within(sends[1:], window_s + 0.0064) <= math.ceil(per_second * window_s)
 
 
 @pytest.mark.parametrize("per_second", [2, 20, 50, 200, 300])
