@@ -73,7 +73,8 @@ class ResponseHandler:
         """Handle the reply to a request in flight."""
         reply.latency_s = now - attempt.sent_s
         wall_now_s = self.wall_clock()
-        if endpoint.learned.should_read_headers(now) and reply.headers:
+        is_rejection = reply.status == _TOO_MANY_REQUESTS
+        if endpoint.learned.should_read_headers(now, is_rejection=is_rejection) and reply.headers:
             self._on_rate_limit_headers(attempt, endpoint, reply, wall_now_s, now)
         answer = judge(attempt, reply, wall_now_s, self.providers[endpoint.index])
         if isinstance(answer, Verdict):

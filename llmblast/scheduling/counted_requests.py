@@ -1,48 +1,70 @@
 """Counted requests: tell servers that count requests from those that look at the time between two of them.
 
 A reply whose headers say that several more requests may come shows that the server counts them, in a window or a
-bucket; one that looks at the time between two has no room for several at any moment. After a rejection, the interval
-is kept again, for the rest of the run.
+bucket; one that looks at the time between two has no room for several at any moment.
+
+A server whose replies were held up sees requests closer together than they left. So a rejection that says that none
+remains makes the spare time longer, a few times. After any other one, the interval is kept again, for the rest of the
+run.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from llmblast.models import RateLimitInfo
-from llmblast.scheduling.endpoints import Endpoint
-from llmblast.scheduling.even_rate import EvenRate
 from llmblast.scheduling.limit_set import LimitSet
-from llmblast.scheduling.traffic import NOT_COUNTED
 
 MIN_REMAINING = 2
 """A bucket without room for a burst has one left, when its last request has just left it."""
+SPARE_S = 0.0065
+"""Spare time in each second, at first: a request may be held up so much longer than one that comes a second later."""
+SPARE_GROWTH = 1.5
+"""Factor of a longer spare time. After one rejection, 99 % of the rate are used."""
+MAX_SPARE_S = 0.025
+"""With more, an even rate uses as much."""
+SPARED_S = 1.0
+"""Requests that were sent so soon after the spare time was made longer say nothing of it."""
 
 
-def learn_count(endpoint: Endpoint, infos: Sequence[RateLimitInfo]) -> bool:
-    """Learn from the headers of a reply how many requests the endpoint counts. Return whether that was unknown."""
-    if endpoint.traffic.counted != 0:
-        return False
-    told = [
-        info.limit
-        for info in infos
-        if info.kind == "requests" and info.limit is not None and (info.remaining or 0) >= MIN_REMAINING
-    ]
-    endpoint.traffic.counted = min(told, default=0)
-    return bool(told)
+@dataclass(slots=True, eq=False)
+class RequestCount:
+    """What is known of how one endpoint counts requests. Moments are monotonic seconds."""
+
+    limit: float = 0.0
+    """How many it counts in a window or a bucket; 0 where its headers have not said so, or it looks at the time."""
+    spare_s: float = SPARE_S
+    _is_refuted: bool = False
+    _longer_since_s: float = -math.inf
+    _none_left_s: float = -math.inf
+    """When the last request was sent whose reply said that none remains."""
+
+    def learn(self, infos: Sequence[RateLimitInfo], sent_s: float) -> bool:
+        """Learn from the headers of the reply to the request sent at `sent_s`. Return whether the limit was unknown."""
+        told = [info for info in infos if info.kind == "requests" and info.limit is not None]
+        if any(info.remaining == 0 for info in told):
+            self._none_left_s = sent_s
+        if self.limit or self._is_refuted:
+            return False
+        self.limit = min((info.limit or 0 for info in told if (info.remaining or 0) >= MIN_REMAINING), default=0.0)
+        return self.limit > 0
+
+    def on_rejected(self, sent_s: float) -> bool:
+        """Record a rate-limit reply to the request sent at `sent_s`, whose headers were learned. Return whether
+        anything changes.
+        """
+        if self._is_refuted or (self.limit and sent_s < self._longer_since_s + SPARED_S):
+            return False
+        longer_s = self.spare_s * SPARE_GROWTH
+        if self.limit and sent_s == self._none_left_s and longer_s <= MAX_SPARE_S:
+            self.spare_s, self._longer_since_s = longer_s, sent_s
+        else:
+            self.limit, self._is_refuted = 0.0, True
+        return True
 
 
-def forget_count(endpoint: Endpoint) -> bool:
-    """Forget that the endpoint counts, for good: it has rejected a request. Return whether that was not known yet."""
-    was_known, endpoint.traffic.counted = endpoint.traffic.counted == NOT_COUNTED, NOT_COUNTED
-    return not was_known
-
-
-def keep_intervals(run_limits: LimitSet, endpoints: Sequence[Endpoint]) -> None:
+def count_requests(limits: LimitSet, counts: Sequence[RequestCount]) -> None:
     """Keep the interval of each even rate, unless all servers behind it count, and as many as it allows in a second."""
-    for endpoint in endpoints:
-        _keep_intervals(endpoint.limits.even, endpoint.traffic.counted)
-    _keep_intervals(run_limits.even, min(endpoint.traffic.counted for endpoint in endpoints))
-
-
-def _keep_intervals(rates: Sequence[EvenRate], counted: float) -> None:
-    for rate in rates:
-        rate.keep_interval(counted < rate.per_second)
+    limit, spare_s = min(count.limit for count in counts), max(count.spare_s for count in counts)
+    for rate in limits.even:
+        rate.spare_time(spare_s if limit >= rate.per_second else None)

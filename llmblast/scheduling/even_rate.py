@@ -29,9 +29,6 @@ MAX_CATCH_UP_S = 0.004
 """Lateness that is made up for, in the course of some dozens of requests. What is later moves the schedule."""
 MAX_CATCH_UP_AT_ONCE_S = 0.01
 """The same where no interval is kept."""
-GUARD_S = 0.0065
-"""Then the request behind as many as the rate allows in a second leaves this much later: on the way it may come closer.
-"""
 
 
 def is_even(per_second: float, burst_s: float) -> bool:
@@ -52,8 +49,8 @@ class EvenRate(Rate):
         self._seconds_per_unit = 1.0 / (per_second * (1.0 - MARGIN))
         self._credit_s = self._max_credit_s = MAX_CATCH_UP_S
         self._min_interval_s = (1.0 + max(MARGIN - FORGIVEN_S * per_second, MIN_MARGIN)) / per_second
-        self._keeps_interval = True
-        """Whether no two requests leave closer together than the rate's interval."""
+        self._spare_s: float | None = None
+        """How much longer than a window as many requests take as the rate allows in it; None: the interval is kept."""
         self._window_s = max(1.0, 1.0 / per_second)
         self._left: deque[float] = deque(maxlen=max(1, int(per_second * self._window_s)))
         """When the last requests left, as many as the rate allows in a window of a second or more."""
@@ -68,15 +65,18 @@ class EvenRate(Rate):
     def acquire(self, cost: float, now: float) -> None:
         """Charge a request that is admitted now. The first one is not late."""
         self.used += cost
-        catch_up_s = MAX_CATCH_UP_S if self._keeps_interval else MAX_CATCH_UP_AT_ONCE_S
+        catch_up_s = MAX_CATCH_UP_S if self._spare_s is None else MAX_CATCH_UP_AT_ONCE_S
         start_s = now if self._next_s == -math.inf else max(self._next_s, now - catch_up_s)
         self._next_s = start_s + cost * self._seconds_per_unit
 
-    def keep_interval(self, keeps: bool) -> None:
-        """Keep the interval between two requests from now on, or do not."""
-        self._keeps_interval = keeps
-        if not keeps:
-            self.leaves_at = self._admits_at = -math.inf
+    def spare_time(self, spare_s: float | None) -> None:
+        """Keep no interval from now on, but count requests, with so much time to spare in each window; None keeps it.
+
+        On the way, requests may come closer together than they left: the spare time is for that.
+        """
+        self._spare_s = spare_s
+        if spare_s is not None:
+            self.leaves_at = self._admits_at = self._counted_until_s(spare_s)
 
     def record_departure(self, now: float, *, is_fresh: bool = False) -> None:
         """Record a departure, on a connection that had to be opened for it if `is_fresh`."""
@@ -93,9 +93,14 @@ class EvenRate(Rate):
 
     def _hold_next(self, now: float, is_fresh: bool) -> None:
         """Set when the next request may leave after one that leaves now."""
-        if self._keeps_interval:
+        if self._spare_s is None:
             self.leaves_at = max(self.leaves_at, now + self._min_interval_s)
-        elif len(self._left) == self._left.maxlen:
-            self.leaves_at = self._left[0] + self._window_s + GUARD_S
+        else:
+            self.leaves_at = self._counted_until_s(self._spare_s)
         if not is_fresh:
             self._admits_at = self.leaves_at
+
+    def _counted_until_s(self, spare_s: float) -> float:
+        """Return when the first of the last requests is counted no longer; the past if these are fewer than allowed."""
+        is_full = len(self._left) == self._left.maxlen
+        return self._left[0] + self._window_s + spare_s if is_full else -math.inf

@@ -113,9 +113,11 @@ class LearnedLimits:
             self.in_flight.start(self._traffic.in_flight)
             self.limits.add_slots(self.in_flight)
 
-    def should_read_headers(self, now: float) -> bool:
-        """Return whether the rate-limit headers of a reply are worth reading at this moment."""
-        return now >= self._headers_read_s + _MIN_HEADERS_INTERVAL_S
+    def should_read_headers(self, now: float, *, is_rejection: bool = False) -> bool:
+        """Return whether the rate-limit headers of a reply are worth reading at this moment; those of all rejections
+        are, unless headers are ignored.
+        """
+        return now >= self._headers_read_s + (0.0 if is_rejection else _MIN_HEADERS_INTERVAL_S)
 
     def on_rate_limit_headers(self, infos: Sequence[RateLimitInfo], sent_s: float, now: float) -> None:
         """Follow the rate-limit headers of the reply to the request sent at `sent_s`."""

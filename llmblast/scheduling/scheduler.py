@@ -13,7 +13,7 @@ from itertools import chain
 from llmblast.fence import Fence
 from llmblast.models import NO_TOKENS, Attempt, Prefix, RateLimitInfo, Request, Tokens
 from llmblast.scheduling.affinity import choose_for, record_send, should_wait
-from llmblast.scheduling.counted_requests import forget_count, keep_intervals, learn_count
+from llmblast.scheduling.counted_requests import count_requests
 from llmblast.scheduling.deferral import Deferral
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.even_rate import EvenRate
@@ -183,8 +183,8 @@ class Scheduler:
             self.queue.is_outage = all(other.health.outage.is_open for other in self.enabled)
         elif outcome.kind in (Kind.RATE_LIMITED, Kind.REFUSED):
             self._has_trouble = True
-            if outcome.kind is Kind.RATE_LIMITED and forget_count(endpoint):
-                keep_intervals(self.run_limits, self.endpoints)
+            if outcome.kind is Kind.RATE_LIMITED and endpoint.traffic.count.on_rejected(attempt.sent_s):
+                self._count_requests(endpoint)
         if finding is Finding.TOO_MANY_IN_FLIGHT:
             self.queue.recall_all(now + RECALLED_S)
         return finding
@@ -198,8 +198,8 @@ class Scheduler:
     ) -> None:
         """Follow the rate-limit headers of the reply to `attempt`."""
         endpoint.learned.on_rate_limit_headers(infos, attempt.sent_s, now)
-        if learn_count(endpoint, infos):
-            keep_intervals(self.run_limits, self.endpoints)
+        if endpoint.traffic.count.learn(infos, attempt.sent_s):
+            self._count_requests(endpoint)
         self.counts_tokens = self.counts_tokens or endpoint.limits.counts_tokens
 
     def on_delayed_send(self, attempt: Attempt, endpoint: Endpoint, left_s: float, *, is_fresh: bool = True) -> None:
@@ -307,6 +307,11 @@ class Scheduler:
         attempt.tokens_paid = tokens
         attempt.sent_s = now
         attempt.schedule_delay_s = endpoint.delay.total_s
+
+    def _count_requests(self, endpoint: Endpoint) -> None:
+        """Follow what has become known of how an endpoint counts requests."""
+        count_requests(endpoint.limits, [endpoint.traffic.count])
+        count_requests(self.run_limits, [other.traffic.count for other in self.endpoints])
 
     def _await_cold_start(self, endpoint: Endpoint) -> None:
         """Move the endpoint's schedules, and at the first request of all the run's, which may be all there is."""

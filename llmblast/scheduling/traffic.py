@@ -1,10 +1,9 @@
 """Traffic: what was sent to one endpoint and answered by it, in counts and moments."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-NOT_COUNTED = -1.0
-"""Stands for a count that is known to say nothing."""
+from llmblast.scheduling.counted_requests import RequestCount
 
 
 @dataclass(slots=True, eq=False)
@@ -19,6 +18,4 @@ class Traffic:
     last_sent_s: float = -math.inf
     last_answered_sent_s: float = -math.inf
     """When the latest request that was answered had been sent."""
-    counted: float = 0.0
-    """How many requests the server counts in its window or bucket, as its headers say; 0 where they have not said so,
-    `NOT_COUNTED` after a rejection."""
+    count: RequestCount = field(default_factory=RequestCount)

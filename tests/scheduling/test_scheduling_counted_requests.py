@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llmblast.models import RateLimitInfo
 from llmblast.scheduling import EvenRate, Kind, Scheduler, SendOutcome
+from llmblast.scheduling.counted_requests import MAX_SPARE_S, SPARE_GROWTH, SPARE_S
 from llmblast.scheduling.even_rate import MAX_EVEN_PER_S
 from tests.scheduling.scheduling_samples import make_attempt, make_scheduler, most_within
 
@@ -24,7 +25,7 @@ LATE_S = 0.0015
 def departures_at(per_second: float, lateness: Iterator[float], until_s: float) -> list[float]:
     """Moments at which requests leave for a server that counts them, when each wake-up is so late."""
     rate, now, left = EvenRate("rps", per_second), START_S, list[float]()
-    rate.keep_interval(False)
+    rate.spare_time(SPARE_S)
     while now < START_S + until_s:
         rate.acquire(1.0, now)
         rate.record_departure(now)
@@ -38,11 +39,13 @@ def departures_at(per_second: float, lateness: Iterator[float], until_s: float) 
 @settings(deadline=None, max_examples=150)
 @given(ANY_RATE, LATENESS)
 def test_no_moving_second_holds_more_than_the_rate_allows(per_second: float, lateness: list[float]) -> None:
-    """Nor does one that a server sees as 6.4 ms shorter. Below one a second, the window is the time of one request."""
+    """Nor does one that a server sees as shorter by the spare time. Below one a second, the window is the time of one
+    request.
+    """
     sends = departures_at(per_second, cycle(lateness), until_s=max(3.0, 10 / per_second))
     window_s = max(1.0, 1 / per_second)
 
-    assert most_within(sends, window_s + 0.0064) <= math.ceil(per_second * window_s)
+    assert most_within(sends, window_s + SPARE_S - 0.0001) <= math.ceil(per_second * window_s)
 
 
 @settings(deadline=None, max_examples=150)
@@ -52,7 +55,7 @@ def test_no_moving_second_holds_more_although_connections_have_to_be_opened(
 ) -> None:
     """Requests are admitted in time, and each leaves once its connection is open."""
     rate, now, sends = EvenRate("rps", per_second), START_S, [-math.inf]
-    rate.keep_interval(False)
+    rate.spare_time(SPARE_S)
     for delay_s, _ in zip(cycle(opening_s), range(max(10, int(3 * per_second))), strict=False):
         now = max(now, rate.ready_at(1.0, now))
         rate.acquire(1.0, now)
@@ -60,7 +63,7 @@ def test_no_moving_second_holds_more_although_connections_have_to_be_opened(
         rate.record_departure(sends[-1], is_fresh=True)
     window_s = max(1.0, 1 / per_second)
 
-    assert most_within(sends[1:], window_s + 0.0064) <= math.ceil(per_second * window_s)
+    assert most_within(sends[1:], window_s + SPARE_S - 0.0001) <= math.ceil(per_second * window_s)
 
 
 @pytest.mark.parametrize("per_second", [2, 20, 50, 200, 300])
@@ -99,12 +102,12 @@ def run_of(level: str, endpoints: int = 1) -> Scheduler:
     return limits if level == "run" else make_scheduler([{"rps": RPS}] * endpoints, 99)
 
 
-def tell(scheduler: Scheduler, infos: Sequence[RateLimitInfo], index: int = 0) -> None:
-    scheduler.on_rate_limit_headers(make_attempt(sent_s=START_S), scheduler.endpoints[index], infos, START_S)
+def tell(scheduler: Scheduler, infos: Sequence[RateLimitInfo], index: int = 0, sent_s: float = START_S) -> None:
+    scheduler.on_rate_limit_headers(make_attempt(sent_s=sent_s), scheduler.endpoints[index], infos, sent_s)
 
 
-def reject(scheduler: Scheduler, kind: Kind = Kind.RATE_LIMITED) -> None:
-    scheduler.on_outcome(make_attempt(sent_s=START_S), scheduler.endpoints[0], SendOutcome(kind), START_S)
+def reject(scheduler: Scheduler, kind: Kind = Kind.RATE_LIMITED, sent_s: float = START_S) -> None:
+    scheduler.on_outcome(make_attempt(sent_s=sent_s), scheduler.endpoints[0], SendOutcome(kind), sent_s)
 
 
 @pytest.mark.parametrize("level", ["run", "endpoint"])
@@ -134,14 +137,49 @@ def test_a_server_that_says_that_several_more_may_come_counts_requests(
 
 
 @pytest.mark.parametrize("level", ["run", "endpoint"])
-def test_the_interval_is_kept_again_after_a_rejection(level: str) -> None:
+@pytest.mark.parametrize("infos", [[], told(10, 1), told(10, 9)])
+def test_the_interval_is_kept_again_after_a_rejection_that_the_count_does_not_explain(
+    level: str, infos: list[RateLimitInfo]
+) -> None:
     """Whatever later replies say."""
     scheduler = run_of(level)
     tell(scheduler, told(10, 9))
-    reject(scheduler)
-    tell(scheduler, told(10, 9))
+    tell(scheduler, infos, sent_s=START_S + 1)
+    reject(scheduler, sent_s=START_S + 1)
+    tell(scheduler, told(10, 9), sent_s=START_S + 2)
 
     assert keeps_interval(scheduler)
+
+
+def reject_with_none_left(scheduler: Scheduler, sent_s: float) -> None:
+    tell(scheduler, told(10, 0), sent_s=sent_s)
+    reject(scheduler, sent_s=sent_s)
+
+
+def spare_time_of(scheduler: Scheduler, now: float = START_S) -> float:
+    """By how much longer than a second as many requests take as the rate allows in it; below 0: no second is counted,
+    but the interval is kept.
+    """
+    [rate] = (*scheduler.run_limits.even, *scheduler.endpoints[0].limits.even)
+    for _ in range(RPS):
+        rate.record_departure(now)
+    return rate.leaves_at - (now + 1.0)
+
+
+@pytest.mark.parametrize("level", ["run", "endpoint"])
+def test_a_rejection_with_none_left_makes_the_spare_time_longer(level: str) -> None:
+    """Once a second: those behind it were sent before it was known. After the fourth one the interval is kept."""
+    scheduler = run_of(level)
+    tell(scheduler, told(10, 9))
+    spare_times = [spare_time_of(scheduler)]
+    for second in range(4):
+        for part in (0.0, 0.1, 0.9):
+            reject_with_none_left(scheduler, START_S + 2 * second + part)
+        spare_times.append(spare_time_of(scheduler, START_S + 2 * second + 2))
+
+    assert spare_times[:4] == pytest.approx([SPARE_S * SPARE_GROWTH**times for times in range(4)])
+    assert spare_times[3] < MAX_SPARE_S
+    assert spare_times[4] < 0
 
 
 def test_an_error_is_no_rejection() -> None:
