@@ -3,6 +3,8 @@
 Source of the format: https://docs.anthropic.com/en/docs/build-with-claude/batch-processing
 """
 
+from typing import ClassVar
+
 from llmblast.models import Request
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_numbers
@@ -16,6 +18,8 @@ _OF_OTHERS = frozenset({"input", "prompt", "body", "messages", "model"})
 
 class AnthropicBatch:
     """Format of lines with `custom_id`, and `params` with messages; all other members are the user's own fields."""
+
+    members: ClassVar[frozenset[str]] = frozenset({"params"})
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         self._router = router

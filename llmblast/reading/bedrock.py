@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/bedrock/latest/userguide/batch-inference-data.html
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from llmblast.models import Request
 from llmblast.reading.cloud_body import CloudBodies
@@ -24,6 +25,7 @@ class ConverseBody:
     """Format of lines with `messages` in the form of the Converse API; `modelId` or `model` go into the URL."""
 
     dialect = DIALECT
+    members: ClassVar[frozenset[str]] = frozenset({"messages"})
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         self._bodies = CloudBodies(settings, router, DIALECT, "modelId", _LIMIT)
@@ -45,6 +47,7 @@ class BedrockBatch:
     """Format of lines with a `modelInput`, and mostly a `recordId`, which names the line."""
 
     dialect = DIALECT
+    members: ClassVar[frozenset[str]] = frozenset({"modelInput"})
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         self._bodies = CloudBodies(settings, router, DIALECT, "modelId", _LIMIT)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from llmblast.models import Request
 from llmblast.reading.anthropic_batch import AnthropicBatch
@@ -19,6 +19,9 @@ from llmblast.settings import Settings
 
 class Format(Protocol):
     """A way to write a request as a line."""
+
+    members: ClassVar[frozenset[str]]
+    """A line without any of these has another format. Empty where there are no such members."""
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None: ...
 
@@ -68,6 +71,11 @@ class Detector:
         self._formats = tuple(sorted(formats.values(), key=partial(_is_unheard_of, router)))
         self._forced = formats.get(settings.format)
         self._raw = formats["raw"]
+        self._simple = formats["simple"]
+        self._members_of_others = frozenset[str]().union(
+            *(other.members for other in formats.values() if other is not self._simple)
+        )
+        """Without any of these, a line can only be simple."""
         self._own_fields = frozenset(settings.own_fields)
 
     def take_columns(self, columns: Sequence[str], *, is_typed: bool) -> None:
@@ -81,6 +89,8 @@ class Detector:
             return self._forced
         if not self._own_fields.isdisjoint(fields):
             fields = without(self._own_fields, fields)
+        if self._members_of_others.isdisjoint(fields) and self._simple.claims(fields):
+            return self._simple
         for candidate in self._formats:
             if candidate.claims(fields):
                 return candidate

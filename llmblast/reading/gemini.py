@@ -5,6 +5,7 @@ https://ai.google.dev/gemini-api/docs/batch-api, https://cloud.google.com/vertex
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from llmblast.models import Request
 from llmblast.reading.cloud_body import CloudBodies
@@ -21,6 +22,7 @@ class GeminiBody:
     """Format of lines with `contents`; a `model` in them goes into the URL."""
 
     dialect = DIALECT
+    members: ClassVar[frozenset[str]] = frozenset({_CONTENTS})
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         self._bodies = CloudBodies(settings, router, DIALECT, "model", _LIMIT)
@@ -42,6 +44,7 @@ class GeminiBatch:
     """Format of lines with a `request`, and mostly a `key`, which names the line; all others are the user's fields."""
 
     dialect = DIALECT
+    members: ClassVar[frozenset[str]] = frozenset({"request"})
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         self._bodies = CloudBodies(settings, router, DIALECT, "model", _LIMIT)

@@ -6,6 +6,7 @@ answers llmblast can read.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from llmblast.api_paths import API_PATHS
 from llmblast.models import Request
@@ -21,6 +22,8 @@ _MEMBERS = frozenset({"custom_id", "method", "url", "body"})
 
 class OpenAIBatch:
     """Format of lines with `custom_id` and `body`; all other members of the line are the user's own fields."""
+
+    members: ClassVar[frozenset[str]] = frozenset({"body"})
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         self._paths = PathFinder(settings)

@@ -5,6 +5,7 @@ member, `{"model":"m",` and the bytes behind the first brace are the same object
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import orjson
 
@@ -34,6 +35,8 @@ class Raw:
     `id` and `custom_id` identify the line and are not sent, since many providers reject requests with them; nor are
     `deadline` and `tenant`, which are ours, and the fields that the setting `own_fields` names.
     """
+
+    members: ClassVar[frozenset[str]] = frozenset({"messages", "model"})
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         self._paths = PathFinder(settings)

@@ -5,9 +5,13 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmblast.errors import UsageError
 from llmblast.models import Failure, Request
+from llmblast.providers import DEFAULT_PROVIDER
+from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.formats import FORMATS
 from llmblast.setting_option import choices_of, options_of
 from llmblast.settings import FILE_FORMATS, Settings
@@ -332,3 +336,24 @@ def test_each_format_can_be_forced() -> None:
     entry, _ = options_of(Settings)["format"]
 
     assert set(choices_of(entry.type)) == {"auto", *FORMATS, *FILE_FORMATS}
+
+
+MESSAGE = {"role": "user", "content": [{"text": "Hi"}]}
+BODIES = [{"messages": [MESSAGE]}, {"contents": [{"parts": [{"text": "Hi"}]}]}, [MESSAGE], "Hi", 7, None]
+NAMES = [
+    "id",
+    "model",
+    "messages",
+    "input",
+    "system",
+    "answer",
+    *sorted(set().union(*(f.members for f in FORMATS.values()))),
+]
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.sampled_from(BODIES)), st.sampled_from([None, "Translate {id}"]))
+def test_a_line_without_the_members_of_a_format_is_not_of_it(fields: dict[str, object], prompt: str | None) -> None:
+    router = DialectRouter([DEFAULT_PROVIDER])
+    formats = [make(Settings(prompt=prompt), router) for make in FORMATS.values()]
+
+    assert all(not one.members or not one.members.isdisjoint(fields) for one in formats if one.claims(fields))
