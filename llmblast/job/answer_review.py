@@ -132,7 +132,6 @@ class AnswerReview:
         counters.invalid += 1
         counters.invalid_prompt_tokens += prompt_tokens
         counters.invalid_completion_tokens += completion_tokens
-        mine.tokens += prompt_tokens + completion_tokens
         counts = prompt_tokens, answer.cached_tokens, completion_tokens, answer.write_surcharge
         mine.used.all.add(*counts)
         if via:

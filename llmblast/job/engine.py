@@ -153,7 +153,7 @@ class Engine:
         attempt = Attempt(request)
         if self._handler.flex is not None:
             self._handler.flex.mark(attempt)
-        if self._warm is None:
+        if self._warm is None or len(request.body) < self._warm.least_bytes:
             self._scheduler.queue.add(attempt)
         else:
             self._warm.add(attempt, self._scheduler.in_flight)

@@ -39,19 +39,20 @@ class LineEnds:
     ) -> None:
         """Record and count the answer to a line."""
         attempt.attempts += 1
+        request, via = attempt.request, reply.via
         attempts, maybe_billed, invalid = attempt.attempts, attempt.ambiguous_sends, attempt.invalid
         if invalid is not None:
             attempts, maybe_billed = attempt.all_attempts, attempt.all_ambiguous_sends
-        self.sink.put(Success(attempt.request, answer, reply, endpoint.name, attempts, maybe_billed, parsed, invalid))
+        self.sink.put(Success(request, answer, reply, endpoint.name, attempts, maybe_billed, parsed, invalid))
         counters = self.counters
         counters.succeeded += 1
-        if attempt.request.terms is not IMMEDIATE and self.deadlines is not None:
-            self.deadlines.on_end(attempt.request.terms, is_answered=True)
+        if request.terms is not IMMEDIATE and self.deadlines is not None:
+            self.deadlines.on_end(request.terms, is_answered=True)
         if answer.finish_reason != "stop" and is_flagged(answer.finish_reason):
             counters.flagged += 1
         mine = counters.endpoints[endpoint.index]
         mine.succeeded += 1
-        if reply.via == BATCH:
+        if via == BATCH:
             counters.batched += 1
             mine.batched += 1
         else:
@@ -60,13 +61,10 @@ class LineEnds:
             except Exception as error:  # noqa: BLE001 -- advice
                 self.fence.switch_off("the latency statistics", error)
         if answer.prompt_tokens is not None and answer.completion_tokens is not None:
-            counters.prompt_tokens += answer.prompt_tokens
-            counters.completion_tokens += answer.completion_tokens
-            mine.tokens += answer.prompt_tokens + answer.completion_tokens
             used = mine.used.all
             used.prompt += answer.prompt_tokens
             used.completion += answer.completion_tokens
-            if answer.cached_tokens or reply.via or answer.write_surcharge:
+            if via or answer.cached_tokens or answer.write_surcharge:
                 self._count_special(mine, answer, answer.prompt_tokens, answer.completion_tokens, reply)
 
     def _count_special(

@@ -73,8 +73,7 @@ class ResponseHandler:
         """Handle the reply to a request in flight."""
         reply.latency_s = now - attempt.sent_s
         wall_now_s = self.wall_clock()
-        is_rejection = reply.status == _TOO_MANY_REQUESTS
-        if endpoint.learned.should_read_headers(now, is_rejection=is_rejection) and reply.headers:
+        if now >= endpoint.learned.headers_due_s and reply.headers:
             self._on_rate_limit_headers(attempt, endpoint, reply, wall_now_s, now)
         answer = judge(attempt, reply, wall_now_s, self.providers[endpoint.index])
         if isinstance(answer, Verdict):
@@ -88,7 +87,7 @@ class ResponseHandler:
             if self.review is not None:
                 decisions = (*decisions, *self.review.on_verdict(attempt, endpoint, reply, answer))
             return decisions
-        if attempt.flex_at & endpoint.bit:
+        if attempt.flex_at and attempt.flex_at & endpoint.bit:
             reply.via = FLEX
             if endpoint.flex is not None:
                 endpoint.flex.on_answer()
@@ -182,6 +181,8 @@ class ResponseHandler:
             self.notice(f"{place}: {endpoint.name}: {_in_words(verdict)}: {verdict.message}")
         if verdict.action is Action.REFUSED:
             return self._on_refusal(Suspect(attempt, endpoint, reply, verdict, now), outcome)
+        if verdict.action is Action.PUSH_BACK and reply.headers and endpoint.learned.reads_headers:
+            self._on_rate_limit_headers(attempt, endpoint, reply, self.wall_clock(), now)
         finding = self.scheduler.on_outcome(attempt, endpoint, outcome, now)
         if verdict.action is Action.PUSH_BACK:
             has_too_many_in_flight = finding is Finding.TOO_MANY_IN_FLIGHT

@@ -48,7 +48,6 @@ class LearnedLimits:
 
     __slots__ = (
         "_fence",
-        "_headers_read_s",
         "_name",
         "_set_per_s",
         "_tokens_learned_s",
@@ -56,6 +55,7 @@ class LearnedLimits:
         "advertised",
         "concurrency",
         "estimator",
+        "headers_due_s",
         "in_flight",
         "is_learning",
         "limits",
@@ -82,9 +82,10 @@ class LearnedLimits:
         """The number in flight that push-back has taught."""
         self.advertised: dict[str, AdvertisedRate] = {}
         """Rates that the rate-limit headers advertise, by kind of quota."""
-        self._headers_read_s = math.inf
+        self.headers_due_s = math.inf
+        """When the rate-limit headers of a reply are worth reading again; infinity: they are ignored."""
         if settings.adaptive is not False:
-            self._headers_read_s = -math.inf
+            self.headers_due_s = -math.inf
             set_per_s = min(settings.requests_per_s, run.requests_per_s)
             self.rate = LearnedRate(f"{name} learned rate", set_per_s, known.per_s)
             self.in_flight = LearnedConcurrency(f"{name} learned concurrency", known.slots)
@@ -113,25 +114,24 @@ class LearnedLimits:
             self.in_flight.start(self._traffic.in_flight)
             self.limits.add_slots(self.in_flight)
 
-    def should_read_headers(self, now: float, *, is_rejection: bool = False) -> bool:
-        """Return whether the rate-limit headers of a reply are worth reading at this moment; those of all rejections
-        are, unless headers are ignored.
-        """
-        return now >= self._headers_read_s + (0.0 if is_rejection else _MIN_HEADERS_INTERVAL_S)
+    @property
+    def reads_headers(self) -> bool:
+        """Return whether rate-limit headers are read at all."""
+        return self.headers_due_s < math.inf
 
     def on_rate_limit_headers(self, infos: Sequence[RateLimitInfo], sent_s: float, now: float) -> None:
         """Follow the rate-limit headers of the reply to the request sent at `sent_s`."""
-        self._headers_read_s = now
+        self.headers_due_s = now + _MIN_HEADERS_INTERVAL_S
         for info in infos:
             rate = self.advertised.get(info.kind)
             if rate is not None:
                 self.notify(rate, rate.on_rate_limit_headers, info, sent_s, now)
-            elif should_follow(info) and self._headers_read_s == now:
+            elif should_follow(info) and self.reads_headers:
                 self._follow(info.kind)
 
     def ignore_headers(self) -> None:
         """Follow no rate-limit headers any more."""
-        self._headers_read_s = math.inf
+        self.headers_due_s = math.inf
         for rate in self.advertised.values():
             self.limits.replace(rate, None)
         self.advertised.clear()

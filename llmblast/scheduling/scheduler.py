@@ -198,7 +198,8 @@ class Scheduler:
     ) -> None:
         """Follow the rate-limit headers of the reply to `attempt`."""
         endpoint.learned.on_rate_limit_headers(infos, attempt.sent_s, now)
-        if endpoint.traffic.count.learn(infos, attempt.sent_s):
+        is_even = endpoint.limits.is_even or self.run_limits.is_even
+        if is_even and endpoint.traffic.count.learn(infos, attempt.sent_s):
             self._count_requests(endpoint)
         self.counts_tokens = self.counts_tokens or endpoint.limits.counts_tokens
 
@@ -299,7 +300,7 @@ class Scheduler:
         if not endpoint.traffic.sends:
             self._await_cold_start(endpoint)
         endpoint.record_send(attempt, now)
-        if attempt.flex_at & endpoint.bit and endpoint.flex is not None:
+        if attempt.flex_at and attempt.flex_at & endpoint.bit and endpoint.flex is not None:
             endpoint.flex.on_send(now)
         if attempt.prefix is not None:
             record_send(attempt.prefix, endpoint, now)

@@ -49,7 +49,8 @@ class WarmPrefixes:
         cached_tokens: Callable[[], int] = lambda: 1,
     ) -> None:
         self._finder = finder
-        self._least_bytes = finder.least_bytes
+        self.least_bytes = finder.least_bytes
+        """Requests with less do not have to be added here: they share nothing."""
         self._queue = queue
         self._clock = clock
         self._wall_clock = wall_clock
@@ -64,7 +65,8 @@ class WarmPrefixes:
 
     def add(self, attempt: Attempt, in_flight: int) -> None:
         """Queue a request that was read, or hold it; so many are in flight."""
-        if len(attempt.request.body) < self._least_bytes or (shared := self._finder.find(attempt)) is None:
+        shared = self._finder.find(attempt)
+        if shared is None:
             self._queue.add(attempt)
             return
         now, leader = self._clock(), shared.leader

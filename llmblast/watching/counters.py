@@ -21,16 +21,19 @@ _BUCKET_COUNT: Final = 24 * _BUCKETS_PER_DOUBLING
 class Histogram:
     """Count latencies in buckets that grow by 4.4 %, from 0.1 ms to 28 minutes. Quantiles are exact to half of one."""
 
-    __slots__ = ("_buckets", "count", "total_s")
+    __slots__ = ("_buckets", "total_s")
 
     def __init__(self) -> None:
         self._buckets = [0] * (_BUCKET_COUNT + 1)
-        self.count = 0
         self.total_s = 0.0
+
+    @property
+    def count(self) -> int:
+        """Number of latencies."""
+        return sum(self._buckets)
 
     def add(self, latency_s: float) -> None:
         """Count one latency."""
-        self.count += 1
         self.total_s += latency_s
         if latency_s <= _MIN_LATENCY_S:
             self._buckets[0] += 1
@@ -40,15 +43,15 @@ class Histogram:
 
     def merge(self, other: "Histogram") -> None:
         """Add the latencies of another histogram."""
-        self.count += other.count
         self.total_s += other.total_s
         self._buckets = [mine + theirs for mine, theirs in zip(self._buckets, other._buckets, strict=True)]
 
     def quantile(self, share: float) -> float | None:
         """Return the seconds that `share` of the latencies did not exceed; None before the first one."""
-        if not self.count:
+        count = self.count
+        if not count:
             return None
-        rank, seen = math.ceil(share * self.count), 0
+        rank, seen = math.ceil(share * count), 0
         for index, bucket in enumerate(self._buckets):
             seen += bucket
             if seen >= rank and bucket:
@@ -57,10 +60,11 @@ class Histogram:
 
     def share_above(self, latency_s: float) -> float:
         """Return the share of longer latencies."""
-        if not self.count:
+        count = self.count
+        if not count:
             return 0.0
         index = int(math.log(max(latency_s, _MIN_LATENCY_S) / _MIN_LATENCY_S) * _BUCKETS_PER_E) + 1
-        return sum(self._buckets[index + 1 :]) / self.count
+        return sum(self._buckets[index + 1 :]) / count
 
 
 @dataclass(slots=True)
@@ -88,13 +92,17 @@ class EndpointCounters:
     errors: int = 0
     """Replies and broken sends that were no success, rate-limit replies not counted."""
     rate_limited: int = 0
-    tokens: int = 0
     used: Used = field(default_factory=Used)
-    """The same tokens by their kinds."""
+    """Tokens that its answers have taken."""
     prices: Prices | None = None
     state: str = ""
     """For a person: empty when all is well, else such as `paused 4 s by a rate limit` or `off: HTTP 401`."""
     latency: Histogram = field(default_factory=Histogram)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompts and answers, invalid ones too."""
+        return self.used.all.prompt + self.used.all.completion
 
 
 @dataclass(slots=True)
@@ -151,8 +159,6 @@ class Counters:
     rate_limited: int = 0
     flex_refusals: int = 0
     """Requests in a flex tier that had no capacity, or that there is none."""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
     cached_tokens: int = 0
     """Prompt tokens that providers had in their caches."""
     maybe_billed: int = 0
@@ -206,6 +212,16 @@ class Counters:
         for endpoint in self.endpoints:
             together.merge(endpoint.latency)
         return together
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompts of all answers but invalid ones."""
+        return sum(endpoint.used.all.prompt for endpoint in self.endpoints) - self.invalid_prompt_tokens
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of all answers but invalid ones."""
+        return sum(endpoint.used.all.completion for endpoint in self.endpoints) - self.invalid_completion_tokens
 
     @property
     def tokens(self) -> int:

@@ -299,12 +299,12 @@ def _add_billing_and_fields(record: dict[str, object], success: Success) -> None
     if success.invalid is not None:
         _add_repairs(record, success.invalid)
     request = success.request
-    has_way = request.batch or success.reply.via
-    if has_way:
+    our_names = OUR_NAMES if request.file is None else _OUR_NAMES_WITH_FILE
+    if request.batch or success.reply.via:
         _add_batch(record, request, success.reply)
-    if extra := request.extra:
-        our_names = OUR_NAMES if request.file is None else _OUR_NAMES_WITH_FILE
-        _add_fields(record, extra, our_names | _NAMES_OF_BATCHES if has_way else our_names)
+        our_names |= _NAMES_OF_BATCHES
+    if request.extra:
+        _add_fields(record, request.extra, our_names)
 
 
 def _add_repairs(record: dict[str, object], invalid: InvalidAnswers) -> None:

@@ -67,7 +67,8 @@ def test_limits_are_told_in_lines(limits: dict[str, float], per_s: float) -> Non
     """By the tokens and by the sends that a line took so far: 50 + 50 tokens, and each was sent twice."""
     scheduler = make_scheduler([{}], **limits)  # type: ignore[arg-type] # the names are those of Levels
     rows = [EndpointCounters("e0")]
-    counters = Counters(endpoints=rows, sent=20, succeeded=10, prompt_tokens=500, completion_tokens=500)
+    rows[0].used.all.add(500, 0, 500)
+    counters = Counters(endpoints=rows, sent=20, succeeded=10)
 
     assert allowed(scheduler, counters).lines_per_s == pytest.approx(per_s, rel=0.02)
 

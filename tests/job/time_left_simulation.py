@@ -116,10 +116,9 @@ class Run:
             return
         prompt, output = self._tokens(self._random)
         counters.succeeded += 1
-        counters.prompt_tokens += prompt
-        counters.completion_tokens += output
         mine = counters.endpoints[endpoint.index]
         mine.succeeded += 1
+        mine.used.all.add(prompt, 0, output)
         mine.latency.add(now - attempt.sent_s)
         answer = Answer(prompt_tokens=prompt, completion_tokens=output)
         self.scheduler.on_outcome(attempt, endpoint, ANSWERED, now)

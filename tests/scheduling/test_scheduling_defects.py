@@ -226,7 +226,7 @@ def test_an_advertised_rate_that_fails_is_left_out_for_good(break_method: Break,
 
     assert len(parts.names) == 1
     assert not endpoint.learned.advertised
-    assert not endpoint.learned.should_read_headers(1e9)
+    assert not endpoint.learned.reads_headers
     assert not endpoint.limits.counts_tokens
 
 

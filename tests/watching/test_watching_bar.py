@@ -74,7 +74,8 @@ def test_the_whole_run_is_told_in_figures() -> None:
     console = console_of(80)
     display = BarDisplay(counters, LIMITS, clock, console)
     clock.advance(4)
-    counters.sent, counters.succeeded, counters.prompt_tokens = 400, 387, 3000
+    counters.sent, counters.succeeded = 400, 387
+    counters.endpoints = [endpoint("only", tokens=(3000, 0))]
     counters.in_flight, counters.queued = 256, 1024
 
     console.print(*display.lines(), sep="\n")

@@ -113,8 +113,8 @@ def test_the_summary_says_what_the_run_cost_and_saved() -> None:
     """And which endpoints that leaves out."""
     one, two = EndpointCounters("one", prices=prices_of(EndpointSettings(url=URL), RUN)), EndpointCounters("two")
     one.used = used(1_000_000, 500_000, 100_000, batch=(1_000_000, 0, 100_000))
-    one.tokens, two.tokens = 2_200_000, 5
-    counters = Counters(endpoints=[one, two], prompt_tokens=2_000_000, completion_tokens=200_000, cached_tokens=500_000)
+    two.used = used(0, 0, 5)
+    counters = Counters(endpoints=[one, two], cached_tokens=500_000)
 
     text = summary_of(counters).as_text(100)
     told = summary_of(counters).as_json()
@@ -127,7 +127,7 @@ def test_the_summary_says_what_the_run_cost_and_saved() -> None:
 
 def test_without_prices_the_summary_says_nothing_of_costs() -> None:
     """Nor does its JSON."""
-    counters = Counters(endpoints=[EndpointCounters("one")], prompt_tokens=5, completion_tokens=5)
+    counters = Counters(endpoints=[EndpointCounters("one", used=used(5, 0, 5))])
 
     assert "cost" not in summary_of(counters).as_text()
     assert summary_of(counters).as_json()["cost"] is None

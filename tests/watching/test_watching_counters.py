@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmblast.watching.counters import MAX_ERROR_KINDS, Counters, Histogram
+from tests.watching.watching_helpers import endpoint
 
 LATENCIES = st.lists(st.floats(1e-4, 1600.0), min_size=1, max_size=300)
 
@@ -66,7 +67,7 @@ def test_kinds_of_errors_beyond_the_cap_share_one_entry() -> None:
 
 def test_done_counts_every_line_that_has_its_record() -> None:
     """Records of an earlier run are records too."""
-    counters = Counters(skipped=5, succeeded=3, failed=2, prompt_tokens=7, completion_tokens=8)
+    counters = Counters(skipped=5, succeeded=3, failed=2, endpoints=[endpoint("a", tokens=(7, 8))])
 
     assert counters.done == 10
     assert counters.tokens == 15

@@ -80,7 +80,7 @@ def test_quiet_shows_nothing_whatever_the_mode(mode: Mode) -> None:
 
 def test_the_plain_line_says_all_that_a_log_needs() -> None:
     """One line, with the estimate marked as such."""
-    counters = Counters(in_flight=256, retries=3, failed=1, prompt_tokens=1)
+    counters = Counters(in_flight=256, retries=3, failed=1, endpoints=[endpoint("a", tokens=(1, 0))])
     snapshot = Snapshot(10.0, 1234, TotalLines(10_000, False), 123.4, 120.0, 45_000.0, 71.0)
 
     line = status_line(snapshot, counters, LimitsView(tokens_per_minute_limit=200_000))

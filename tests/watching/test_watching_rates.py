@@ -109,10 +109,11 @@ def test_the_eta_counts_only_lines_that_this_run_finishes() -> None:
 def test_a_snapshot_tells_requests_per_second_and_tokens_per_minute() -> None:
     """Tokens are limited per minute, so they are shown per minute."""
     clock = FakeClock()
-    counters = Counters()
+    counters = Counters(endpoints=[endpoint("only")])
     pace = Pace(counters, clock)
     clock.advance(2)
-    counters.sent, counters.prompt_tokens, counters.completion_tokens = 100, 300, 700
+    counters.sent = 100
+    counters.endpoints[0].used.all.add(300, 0, 700)
 
     snapshot = pace.snapshot()
 

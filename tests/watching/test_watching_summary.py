@@ -13,9 +13,8 @@ from tests.watching.watching_helpers import busy_counters, endpoint
 def finished_run() -> Counters:
     """10 s of sending at 100/s."""
     counters = Counters(lines_read=1205, skipped=200, malformed=2, sent=1001, succeeded=990, flagged=3, failed=10)
-    counters.endpoints, counters.input_ended = [endpoint("only")], True
+    counters.endpoints, counters.input_ended = [endpoint("only", tokens=(20_000, 30_000))], True
     counters.retries, counters.rate_limited, counters.hedged, counters.maybe_billed = 1, 4, 5, 6
-    counters.prompt_tokens, counters.completion_tokens = 20_000, 30_000
     counters.first_sent_s, counters.last_sent_s = 50.0, 60.0
     for latency_s in (0.5, 1.0, 2.0):
         counters.endpoints[0].latency.add(latency_s)

@@ -12,7 +12,7 @@ import pytest
 
 from llmblast.errors import ExitCode, OutputBlockedError
 from llmblast.watching import Timeline
-from llmblast.watching.counters import Counters, EndpointCounters
+from llmblast.watching.counters import Counters
 from tests.watching.watching_helpers import FakeClock, busy_counters, endpoint
 
 NOON = 1_767_268_800.25
@@ -27,10 +27,10 @@ def make_timeline(path: Path | str, counters: Counters | None = None, clock: Fak
 
 def test_a_line_has_the_totals_and_those_of_each_endpoint(tmp_path: Path) -> None:
     """Every figure in its place, in the order that is promised."""
-    row = EndpointCounters("gpu1", sent=21, in_flight=4, succeeded=12, errors=3, rate_limited=2, tokens=140)
+    row = endpoint("gpu1", 21, 12, "cooling down", tokens=(100, 40))
+    row.in_flight, row.errors, row.rate_limited = 4, 3, 2
     counters = Counters(endpoints=[row], skipped=7, sent=21, succeeded=12, failed=1, retries=5, rate_limited=2)
-    counters.prompt_tokens, counters.completion_tokens, counters.in_flight, counters.queued = 100, 40, 4, 9
-    row.state, counters.hedged = "cooling down", 2
+    counters.in_flight, counters.queued, counters.hedged = 4, 9, 2
     clock, file = FakeClock(), tmp_path / "timeline.jsonl"
     timeline = make_timeline(file, counters, clock)
 
