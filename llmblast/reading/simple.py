@@ -50,7 +50,6 @@ class Simple:
         self._router = router if router.is_mixed else None
         self._keeps_prompt = router.is_mixed or writes_model(router.first)
         self._first = router.first
-        self._render = router.first.render
         try:
             router.render_first(Prompt("", settings.system, (), settings.params))
         except (BadLine, UnsupportedError) as error:
@@ -111,13 +110,11 @@ class Simple:
         if model is not None:
             reserved |= _MODEL
         caches_system = self._settings.cache_control
-        asks, render = Prompt(prompt, system, parts, params, model, self._schema, caches_system), self._render
-        kind, closed_to = self._first.kind, 0
-        provider = self._first
+        asks = Prompt(prompt, system, parts, params, model, self._schema, caches_system)
+        provider, closed_to = self._first, 0
         if self._router is not None:
             provider, closed_to = self._router.choose(asks)
-            render, kind = provider.render, provider.kind
-        path, body = render(asks)
+        path, body = provider.render(asks)
         if model is not None and names_model_in_path(provider):
             path = provider.path_for(path, model)
         image_bytes, image_tokens = 0, 0.0
@@ -136,7 +133,7 @@ class Simple:
             with_exact_numbers(text, extra) if extra else None,
             path=path,
             body=body,
-            kind=kind,
+            kind=provider.kind,
             content=asks if self._keeps_prompt else None,
             closed_to=closed_to,
             needs_model=True,

@@ -403,7 +403,7 @@ def test_text_from_outside_is_cleaned_in_both_forms() -> None:
 def test_the_values_say_what_the_text_says() -> None:
     """For scripts: plain numbers in named units."""
     counters = finished_run()
-    counters.endpoints = [endpoint("gpu1", 750, 740)]
+    counters.endpoints = [endpoint("gpu1", 750, 740, tokens=(20_000, 30_000))]
     counters.skipped_failed, counters.abandoned = 40, 7
     counters.count_error("bad_request", 17, "no such model")
     limits = LimitsView(waited=lambda: {"run rps": 1.23456}, used=lambda: {"run rps": 0.99371, "gpu1 tpm": 0.0})
