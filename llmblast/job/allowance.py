@@ -19,7 +19,7 @@ def allowance_of(
     scheduler: Scheduler, counters: Counters, finished_before: int, now: float, wall_now: Callable[[], float]
 ) -> Allowance:
     """Return what the limits of the run and of its endpoints allow from `now` on, in monotonic seconds."""
-    enabled = scheduler.enabled
+    enabled = scheduler.pool.enabled
     waits = [endpoint.blocked_until_s(now) - now for endpoint in enabled]
     usable = [endpoint for endpoint, wait_s in zip(enabled, waits, strict=True) if wait_s < MIN_BLOCKED_S] or enabled
     run_wait_s = max((quota.ready_at(1.0, now) - now for quota in scheduler.run_limits.quotas), default=0.0)
@@ -93,7 +93,7 @@ def _known(rates: Iterable[float | None]) -> list[float]:
 def _quota_wait_s(scheduler: Scheduler, now: float, sends: float) -> float:
     """Return the seconds until the quotas of the run and of its endpoints allow `sends` more requests."""
     free_at = [quota.free_at(sends, now) for quota in scheduler.run_limits.quotas]
-    quotas = [endpoint.limits.quotas for endpoint in scheduler.enabled]
+    quotas = [endpoint.limits.quotas for endpoint in scheduler.pool.enabled]
     if quotas and all(quotas):
         units = sum(mine[0].units for mine in quotas)
         free_at += [mine[0].free_at(sends * mine[0].units / units, now) for mine in quotas]

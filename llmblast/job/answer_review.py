@@ -107,7 +107,7 @@ class AnswerReview:
         following = self.rules.repairs.next_attempt(attempt, endpoint, answer, problem)
         if following is not None and following.invalid is not None:
             is_escalated = following.invalid.is_escalated
-            if not is_escalated or self.scheduler.can_go(following):
+            if not is_escalated or self.scheduler.pool.can_take(following):
                 self.counters.escalated += is_escalated
                 self.counters.repairs += not is_escalated
                 return (SendNext(following),)

@@ -140,7 +140,7 @@ class Engine:
     @property
     def has_endpoints(self) -> bool:
         """Some endpoint is left that may take requests."""
-        return not self._scheduler.is_exhausted
+        return not self._scheduler.pool.is_exhausted
 
     @property
     def is_draining(self) -> bool:
@@ -297,8 +297,9 @@ class Engine:
         return dispatch
 
     def _give_up_unsendable(self) -> None:
-        unsendable, self._scheduler.unsendable = self._scheduler.unsendable, []
-        for attempt in unsendable:
+        unsendable = self._scheduler.unsendable
+        while unsendable:
+            attempt = unsendable.popleft()
             self._carry_out(self._handler.line_ends.give_up_unsendable(attempt))
             if self._warm is not None:
                 self._warm.on_unsendable(attempt)

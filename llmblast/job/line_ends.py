@@ -126,8 +126,8 @@ class LineEnds:
         """
         self.scheduler.record_end(attempt)
         request = attempt.request
-        models = [(e.name, model) for e in self.scheduler.enabled if (model := e.models.get(request.model))]
-        waits = [f"{e.name}: {e.health.blocked}" for e in self.scheduler.usable_for(attempt)]
+        models = [(e.name, model) for e in self.scheduler.pool.enabled if (model := e.models.get(request.model))]
+        waits = [f"{e.name}: {e.health.blocked}" for e in self.scheduler.pool.usable_for(attempt)]
         waits += [f"the model {model.name} at {name}: {model.reason}" for name, model in models if model.until_s]
         open_to_it = [e for e in self.scheduler.endpoints if not request.closed_to & e.bit]
         if not waits and request.closed_to and all(e.health.disabled for e in open_to_it):

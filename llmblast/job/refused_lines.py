@@ -30,7 +30,7 @@ class RefusedLines:
         """Send a refused line elsewhere. Where no endpoint is left that has not refused it, it waits as a suspect."""
         attempt, endpoint, _, verdict, _ = suspect
         decisions: Decisions = ()
-        if verdict.blame is Blame.LINE or self._scheduler.can_go(attempt):
+        if verdict.blame is Blame.LINE or self._scheduler.pool.can_take(attempt):
             decisions = self._go_elsewhere_or_fail(suspect, verdict)
         elif not self._hedges.defers_to_peer(attempt):
             self.suspects.add(suspect)
@@ -73,7 +73,7 @@ class RefusedLines:
         is_unknown_path = verdict.is_not_found and attempt.request.model is None
         blames_endpoint = verdict.blame is Blame.ENDPOINT or is_unknown_path
         decisions: list[Decision] = []
-        for endpoint in self._scheduler.enabled:
+        for endpoint in self._scheduler.pool.enabled:
             breaker = endpoint.health.refusals
             is_blamed = blames_endpoint and endpoint is suspect.endpoint and not breaker.has_answered
             is_suspected = breaker.is_suspected and endpoint.traffic.last_answered_sent_s < attempt.sent_s
@@ -86,7 +86,7 @@ class RefusedLines:
     def _go_elsewhere_or_fail(self, suspect: Suspect, verdict: Verdict) -> Decisions:
         """Send a refused line to an endpoint that has not refused it; keep it where all are out; else it fails."""
         attempt, endpoint, reply, _, since_s = suspect
-        if self._scheduler.can_go(attempt) or self._scheduler.is_exhausted:
+        if self._scheduler.pool.can_take(attempt) or self._scheduler.pool.is_exhausted:
             return self._line_ends.retry(attempt, since_s)
         return self._line_ends.fail(attempt, endpoint, reply, verdict)
 
@@ -97,14 +97,14 @@ class RefusedLines:
         reason = endpoint.health.last_error
         if verdict.is_not_found and not endpoint.traffic.answers:
             reason += "; it has never answered: check its URL and its model"
-        self._scheduler.disable(endpoint, reason)
+        self._scheduler.pool.disable(endpoint, reason)
         decisions: list[Decision] = []
-        if self._scheduler.is_exhausted:
+        if self._scheduler.pool.is_exhausted:
             all_reasons = "; ".join(
                 f"{e.name}: {e.health.disabled}" for e in self._scheduler.endpoints if e.health.disabled
             )
             decisions.append(Stop(ExitCode.REFUSED, f"all endpoints rejected the requests: {all_reasons}"))
-        enabled = self._scheduler.enabled
+        enabled = self._scheduler.pool.enabled
         for suspect in self.suspects.take(lambda suspect: not any(map(suspect.was_refused_by, enabled))):
             decisions += self._line_ends.retry(suspect.attempt, suspect.since_s)
         return decisions

@@ -123,7 +123,7 @@ class ResponseHandler:
         self.counters.maybe_billed += answer.was_used
         attempt.unusable_replies += answer.was_used
         is_of_line = answer.action is Action.REFUSED and answer.blame is not Blame.ENDPOINT and not answer.is_not_found
-        others = [other for other in self.scheduler.usable_for(attempt) if other is not endpoint]
+        others = [other for other in self.scheduler.pool.usable_for(attempt) if other is not endpoint]
         if answer.action is not Action.FAIL and (not is_of_line or others):
             return None
         attempt.attempts += 1
@@ -226,7 +226,7 @@ class ResponseHandler:
         bound = math.ceil(math.log(CHANCE) / math.log(min(max(share, CHANCE), 0.9)))
         if self.backoff.gives_up(attempt.rejections) and attempt.rejections >= bound:
             return self.line_ends.fail(attempt, endpoint, reply, verdict)
-        if any(not attempt.failed_on & e.bit and not e.is_held for e in self.scheduler.usable_for(attempt)):
+        if any(not attempt.failed_on & e.bit and not e.is_held for e in self.scheduler.pool.usable_for(attempt)):
             wait_s = 0.0
         elif has_too_many_in_flight:
             wait_s = FIRST_WAIT_S
@@ -268,10 +268,10 @@ class ResponseHandler:
     def _check_reachable(self, endpoint: Endpoint, verdict: Verdict) -> Decisions:
         """Wait for endpoints that have answered before; stop the run where none ever did, so that a person looks."""
         breaker = endpoint.health.breaker
-        if endpoint in self.scheduler.reserve and breaker.is_open and not breaker.has_answered:
-            self.scheduler.disable(endpoint, verdict.message)  # the lines that only it can take stay pending
+        if endpoint in self.scheduler.pool.reserve and breaker.is_open and not breaker.has_answered:
+            self.scheduler.pool.disable(endpoint, verdict.message)  # the lines that only it can take stay pending
             return DONE
-        breakers = [endpoint.health.breaker for endpoint in self.scheduler.enabled]
+        breakers = [endpoint.health.breaker for endpoint in self.scheduler.pool.enabled]
         if all(breaker.is_open for breaker in breakers) and not any(breaker.has_answered for breaker in breakers):
             return (Stop(ExitCode.REFUSED, f"no endpoint can be reached: {verdict.message}"),)
         return DONE

@@ -42,7 +42,7 @@ def make_scheduler(settings: Settings, known: Sequence[KnownLimits] = (), fence:
     )
     for endpoint in endpoints:
         if endpoint.name == settings.escalate:
-            scheduler.keep_in_reserve(endpoint)
+            scheduler.pool.keep_in_reserve(endpoint)
     return scheduler
 
 

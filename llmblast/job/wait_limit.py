@@ -37,19 +37,19 @@ class WaitLimit:
         """Mark endpoints and models that are blocked for too long; stop the run where all endpoints are."""
         blocked = list[tuple[float, int]]()
         has_new = False
-        for endpoint in (*self.scheduler.enabled, *self.scheduler.reserve):
+        for endpoint in (*self.scheduler.pool.enabled, *self.scheduler.pool.reserve):
             health = endpoint.health
             until_s = self._blocked_until_s(endpoint.hold.push_back, endpoint.hold.rejections, now)
             has_new = has_new or bool(until_s and not health.blocked)
             health.blocked = self._in_words(until_s, now) if until_s else ""
-            if until_s and endpoint not in self.scheduler.reserve:
+            if until_s and endpoint not in self.scheduler.pool.reserve:
                 blocked.append((until_s, endpoint.index))
             for model in endpoint.models:
                 if not model.is_out and (until_s := self._blocked_until_s(model.push_back, model.rejections, now)):
                     model.until_s, model.reason = until_s, self._in_words(until_s, now)
                     self.scheduler.queue.recall(model.name, now)
                     has_new = True
-        if not blocked or len(blocked) < len(self.scheduler.enabled):
+        if not blocked or len(blocked) < len(self.scheduler.pool.enabled):
             return Blocked(has_new)
         first = self.scheduler.endpoints[min(blocked)[1]]
         return Blocked(has_new, [Stop(ExitCode.STOPPED, f"{first.name}: {first.health.blocked}")])

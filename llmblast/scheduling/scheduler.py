@@ -7,17 +7,18 @@ until `wake_at`, or until a slot, a settlement or new work changes the answer.
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from llmblast.fence import Fence
-from llmblast.models import NO_TOKENS, Attempt, Prefix, RateLimitInfo, Request, Tokens
-from llmblast.scheduling.affinity import choose_for, record_send, should_wait
+from llmblast.models import NO_TOKENS, Attempt, RateLimitInfo, Request, Tokens
+from llmblast.scheduling.affinity import choose_for, record_send
 from llmblast.scheduling.counted_requests import count_requests
 from llmblast.scheduling.deferral import Deferral
+from llmblast.scheduling.endpoint_pool import EndpointPool
 from llmblast.scheduling.endpoints import Endpoint
 from llmblast.scheduling.even_rate import EvenRate
-from llmblast.scheduling.flex_capacity import NEAR_S
 from llmblast.scheduling.head_wait import HeadWait, Holder
 from llmblast.scheduling.limit_set import LimitSet
 from llmblast.scheduling.limits import Limit
@@ -26,18 +27,12 @@ from llmblast.scheduling.request_queue import DEFAULT_FLOOR, NO_SHARES, RequestQ
 from llmblast.scheduling.request_rate import RequestRate
 from llmblast.scheduling.retry_budget import EARNED_PER_ANSWER
 from llmblast.scheduling.routes import Route
+from llmblast.scheduling.setting_aside import MAX_PARKED_S, SettingAside
 from llmblast.scheduling.slot_reserve import SlotReserve
 from llmblast.scheduling.tokens import max_tokens_of
 
 RECALLED_S = 0.05
 """How long rejected lines wait where a free slot is all that they need."""
-PARKED_S = 0.02
-MAX_PARKED_S = 1.0
-"""How long a line waits aside, at least and at most, while others go that its endpoints do not hold back."""
-CACHE_LOOK_S = 0.05
-"""How long a line waits aside for a reply that makes its prefix warm, until it is looked at again."""
-MIN_LEFT_S = 60.0
-"""A line with less time until its deadline waits for no warm prefix."""
 COLD_START_S = 0.02
 """Time by which the schedule moves after the first request to an endpoint. A server that has just started takes its
 first request 5 to 8 ms later than the next ones (measured with uvicorn; more where the machine is busy), which would
@@ -65,20 +60,16 @@ class Scheduler:
         fence: Fence | None = None,
     ) -> None:
         self.queue = RequestQueue(shares, deferred_floor, wall_clock)
-        self.endpoints = tuple(endpoints)
-        self.enabled = self.endpoints
-        """Those that are not disabled."""
-        self.reserve: tuple[Endpoint, ...] = ()
-        """The endpoint that gets only lines whose answers from the others did not fit, and those that only it can take,
-        unless it is disabled.
-        """
+        self.pool = EndpointPool(endpoints)
+        self.endpoints = self.pool.all
         self.run_limits = run_limits
         """The limits over all endpoints."""
         self.wake_at = math.inf
         """When the answer None may change by time alone; infinity: only an event changes it."""
         self.in_flight = 0
-        self.unsendable: list[Attempt] = []
-        """Requests that no endpoint accepts in this run any more."""
+        self.unsendable: deque[Attempt] = deque()
+        """Requests that no endpoint accepts in this run any more; the caller takes them."""
+        self._aside = SettingAside(self.queue, self.pool, self.unsendable)
         self.counts_tokens = any(limits.counts_tokens for limits in (run_limits, *(e.limits for e in endpoints)))
         self._route = route
         self._slots = run_limits.concurrency
@@ -88,11 +79,6 @@ class Scheduler:
 
     def __repr__(self) -> str:
         return f"Scheduler({len(self.queue)} queued, {self.in_flight} in flight, {self._wait})"
-
-    @property
-    def is_exhausted(self) -> bool:
-        """Every endpoint is disabled: nothing can be sent any more."""
-        return not self.enabled
 
     def next(self, now: float) -> tuple[Attempt, Endpoint] | None:
         """Return the request whose turn it is and its endpoint, with all limits paid; None where nothing may go at
@@ -115,13 +101,12 @@ class Scheduler:
                 return None
             endpoint = self._find_endpoint(attempt, tokens, now)
             if endpoint is None:
-                if self._is_put_aside(attempt, tokens, now):
+                if self._aside.take_out(attempt, tokens, now):
                     continue
                 self._wait_for_an_endpoint(attempt, tokens, now)
                 return None
-            if attempt.prefix is None or not self._waits_for_cache(attempt, attempt.prefix, endpoint, now):
+            if attempt.prefix is None or not self._aside.await_cache(attempt, attempt.prefix, endpoint, now):
                 break
-            self.queue.park(now + CACHE_LOOK_S, now)
         if self._wait.holder is not None:
             self._hold(None, now, now)
         self.queue.pop(now, tokens[0] if self.counts_tokens else 1.0)
@@ -129,10 +114,6 @@ class Scheduler:
         if self._slots is not None and self._slots.is_full and self.queue:
             self._wait.hold(self._slots, now)  # at full load nothing asks before a slot is free again
         return attempt, endpoint
-
-    def can_go(self, attempt: Attempt) -> bool:
-        """Return whether some endpoint has not refused the request and accepts its model."""
-        return bool(self.usable_for(attempt))
 
     def hedge(self, attempt: Attempt, endpoint: Endpoint, now: float) -> tuple[Attempt, Endpoint] | None:
         """Return a second attempt at a request that is in flight at `endpoint`, and another endpoint that can take it
@@ -142,13 +123,13 @@ class Scheduler:
         if not self.run_limits.is_ready(tokens, now):
             return None
         tried = attempt.failed_on | endpoint.bit
-        usable = [other for other in self.usable_for(attempt) if not tried & other.bit]
+        usable = [other for other in self.pool.usable_for(attempt) if not tried & other.bit]
         if attempt.request.terms.is_deferred:
             usable = list(self._spare(usable))
         ready = [other for other in usable if _is_ready(other, attempt, tokens, now)]
         if not ready:
             return None
-        hedge, other = attempt.hedge(), self._route(ready, attempt.request, self.enabled)
+        hedge, other = attempt.hedge(), self._route(ready, attempt.request, self.pool.enabled)
         self._pay(hedge, other, tokens, now)
         return hedge, other
 
@@ -180,7 +161,7 @@ class Scheduler:
                 self.queue.is_outage = endpoint.health.outage.is_open
             return finding
         if outcome.kind is Kind.FAILED:
-            self.queue.is_outage = all(other.health.outage.is_open for other in self.enabled)
+            self.queue.is_outage = all(other.health.outage.is_open for other in self.pool.enabled)
         elif outcome.kind in (Kind.RATE_LIMITED, Kind.REFUSED):
             self._has_trouble = True
             if outcome.kind is Kind.RATE_LIMITED and endpoint.traffic.count.on_rejected(attempt.sent_s):
@@ -241,19 +222,6 @@ class Scheduler:
         """Keep no slots for immediate lines any more: all of them were read."""
         self._deferral.expects_immediate = False
 
-    def disable(self, endpoint: Endpoint, reason: str) -> None:
-        """Send nothing to this endpoint any more."""
-        endpoint.health.disabled = reason
-        self.enabled = tuple(e for e in self.enabled if e is not endpoint)
-        self.reserve = tuple(e for e in self.reserve if e is not endpoint)
-
-    def keep_in_reserve(self, endpoint: Endpoint) -> None:
-        """Send only escalated lines to this endpoint, and those that no other can take. The run as a whole does not
-        depend on it.
-        """
-        self.enabled = tuple(e for e in self.enabled if e is not endpoint)
-        self.reserve = (endpoint,)
-
     def waited(self, now: float) -> Mapping[str, float]:
         """Return the seconds for which the head of the queue waited, by the name of the limit that held it, or of the
         output.
@@ -276,23 +244,6 @@ class Scheduler:
         in_span = (1 - 1 / sent) / span_s
         rates = chain(self.run_limits.used(), *(endpoint.limits.used() for endpoint in self.endpoints))
         return {rate.name: used * in_span / rate.per_second for rate, used in rates}
-
-    def usable_for(self, attempt: Attempt) -> Sequence[Endpoint]:
-        """Return the endpoints that speak the request's API, have not refused it and accept its model."""
-        usable, model = self.enabled, attempt.request.model
-        is_escalated = attempt.invalid is not None and attempt.invalid.in_reserve
-        if is_escalated or (self.reserve and self._only_reserve_takes(attempt.request)):
-            usable = self.reserve
-        if barred := attempt.refused_by | attempt.request.closed_to:
-            usable = tuple(endpoint for endpoint in usable if not barred & endpoint.bit)
-        if model is not None:
-            usable = tuple(endpoint for endpoint in usable if not endpoint.has_lost(model))
-        return usable
-
-    def _only_reserve_takes(self, request: Request) -> bool:
-        """Return whether a line is closed to all other endpoints: it may name that one."""
-        closed_to = request.closed_to
-        return closed_to != 0 and all(closed_to & e.bit for e in self.endpoints if e not in self.reserve)
 
     def _pay(self, attempt: Attempt, endpoint: Endpoint, tokens: Tokens, now: float) -> None:
         self.run_limits.acquire(tokens, now)
@@ -325,14 +276,14 @@ class Scheduler:
         return chain(*(each.all() for each in limits), (self._wait.output,))
 
     def _estimate(self, request: Request) -> Tokens:
-        if len(self.enabled) == 1:
-            return self.enabled[0].learned.estimator.estimate(request)
-        return max_tokens_of(endpoint.learned.estimator.estimate(request) for endpoint in self.enabled)
+        if len(self.pool.enabled) == 1:
+            return self.pool.enabled[0].learned.estimator.estimate(request)
+        return max_tokens_of(endpoint.learned.estimator.estimate(request) for endpoint in self.pool.enabled)
 
     def _find_endpoint(self, attempt: Attempt, tokens: Tokens, now: float) -> Endpoint | None:
         request = attempt.request
         is_plain = not (attempt.refused_by or request.closed_to) and request.model is None
-        usable = self.enabled if is_plain and self.queue.is_plain else self._candidates(attempt)
+        usable = self.pool.enabled if is_plain and self.queue.is_plain else self._candidates(attempt)
         if len(usable) == 1:
             (endpoint,) = usable
             return endpoint if _is_ready(endpoint, attempt, tokens, now) else None
@@ -342,12 +293,12 @@ class Scheduler:
         if attempt.failed_on:
             ready = [endpoint for endpoint in ready if not attempt.failed_on & endpoint.bit] or ready
         if attempt.prefix is not None:
-            return choose_for(attempt.prefix, request, ready, self.enabled, self._route)
-        return self._route(ready, attempt.request, self.enabled)
+            return choose_for(attempt.prefix, request, ready, self.pool.enabled, self._route)
+        return self._route(ready, attempt.request, self.pool.enabled)
 
     def _candidates(self, attempt: Attempt) -> Sequence[Endpoint]:
         """Return the endpoints that may take the head of the queue, which leaves room to others if it can wait."""
-        usable = self.usable_for(attempt)
+        usable = self.pool.usable_for(attempt)
         return self._spare(usable) if self.queue.is_spare else usable
 
     def _spare(self, usable: Sequence[Endpoint]) -> Sequence[Endpoint]:
@@ -364,7 +315,7 @@ class Scheduler:
         """
         if not (self.queue.is_spare and self._deferral.keeps_slots):
             return False
-        usable = self.usable_for(attempt)
+        usable = self.pool.usable_for(attempt)
         if not usable or self._deferral.spare_endpoints(usable):
             return False
         due_s = self.queue.next_due_s(now)
@@ -372,67 +323,15 @@ class Scheduler:
         self._hold(self._slots or usable[0].limits.concurrency, min(wake_at, due_s) if due_s > now else wake_at, now)
         return True
 
-    def _is_put_aside(self, attempt: Attempt, tokens: Tokens, now: float) -> bool:
-        """Take a line for which no endpoint is ready out of the way of others, where that is due to the line. Return
-        whether that was so.
-        """
-        request = attempt.request
-        if not (attempt.refused_by or request.closed_to or request.model is not None or attempt.flex_at):
-            return False
-        if attempt.flex_at and self._leaves_flex(attempt, now):
-            return True
-        if all(endpoint.health.blocked for endpoint in self.usable_for(attempt)):
-            self.unsendable.append(self.queue.pop(now))
-            return True
-        return self._park(attempt, tokens, now)
-
-    def _leaves_flex(self, attempt: Attempt, now: float) -> bool:
-        """Let a line go in the standard tier that has waited too long for a flex tier, or whose deadline is near.
-        Return whether that was so.
-        """
-        is_near = attempt.request.terms.deadline_s < self.queue.lateness.wall_s() + NEAR_S
-        for endpoint in self._candidates(attempt):
-            flex = endpoint.flex
-            if flex is not None and attempt.flex_at & endpoint.bit and (is_near or flex.is_given_up(now)):
-                attempt.flex_at &= ~endpoint.bit
-                return True
-        return False
-
-    def _waits_for_cache(self, attempt: Attempt, prefix: Prefix, endpoint: Endpoint, now: float) -> bool:
-        """Return whether a line should wait for an endpoint that has its prefix, while others go. Where there are
-        deferred lines, the immediate ones do not wait.
-        """
-        if not (self.queue.parked.may_wait_for_cache and should_wait(prefix, endpoint, self.enabled, now)):
-            return False
-        terms = attempt.request.terms
-        if terms.deadline_s < self.queue.lateness.wall_s() + MIN_LEFT_S:
-            return False
-        return terms.is_deferred or not self.queue.size_of(is_deferred=True)[0]
-
-    def _park(self, attempt: Attempt, tokens: Tokens, now: float) -> bool:
-        """Put a line aside that waits for its model, for a flex tier, or for the endpoints that have not refused it,
-        where others may go at this moment. Return whether that was so.
-        """
-        if not any(endpoint.limits.is_ready(tokens, now) for endpoint in self.enabled):
-            return False
-        due_s, full = math.inf, 0
-        for endpoint in self.usable_for(attempt):
-            ready_s = endpoint.limits.last_ready(tokens, now)[0]
-            full |= endpoint.bit if ready_s > now else 0
-            model_ready_s = endpoint.model_ready_at(attempt.request.model, now)
-            due_s = min(due_s, max(ready_s, model_ready_s, endpoint.flex_ready_at(attempt, now)))
-        self.queue.park(min(max(due_s, now + PARKED_S), now + MAX_PARKED_S), now, full)
-        return True
-
     def _look(self, now: float) -> None:
         """Bring up to date what the order in the queue depends on."""
         if not self.queue.is_plain and now >= self._deferral.next_look_s:
-            self._deferral.look(self.enabled, now)
+            self._deferral.look(self.pool.enabled, now)
         if self._has_trouble:
             self._look_at_trouble()
 
     def _look_at_trouble(self) -> None:
-        held = [endpoint.is_held for endpoint in self.enabled]
+        held = [endpoint.is_held for endpoint in self.pool.enabled]
         self._has_trouble = any(held)
         self.queue.is_probing = bool(held) and all(held)
 
@@ -453,7 +352,7 @@ class Scheduler:
         """Wait for a limit. Do not ask a pace that holds back every request before its moment: no event brings that
         forward.
         """
-        if isinstance(limit, EvenRate | RequestRate) and len(self.enabled) == 1 and not self.reserve:
+        if isinstance(limit, EvenRate | RequestRate) and len(self.pool.enabled) == 1 and not self.pool.reserve:
             self._wait.paced_until_s = at
             self._hold(limit, at, now)
         else:

@@ -157,9 +157,8 @@ class Run:
 
     def _next(self) -> tuple[Attempt, Endpoint] | None:
         dispatch = self.scheduler.next(self.now)
-        unsendable, self.scheduler.unsendable = self.scheduler.unsendable, []
-        for attempt in unsendable:
-            self._carry_out(self.line_ends.give_up_unsendable(attempt))
+        while self.scheduler.unsendable:
+            self._carry_out(self.line_ends.give_up_unsendable(self.scheduler.unsendable.popleft()))
         return dispatch
 
     def _land(self) -> None:

@@ -27,7 +27,7 @@ def test_endpoints_add_up_to_what_the_run_allows() -> None:
 def test_an_endpoint_that_is_off_or_down_allows_nothing() -> None:
     """It does not take its share of the lines."""
     scheduler = make_scheduler([{"rps": 3}, {"rps": 4}, {"rps": 5}])
-    scheduler.disable(scheduler.endpoints[0], "HTTP 401")
+    scheduler.pool.disable(scheduler.endpoints[0], "HTTP 401")
     for seconds in (0, 2, 6):  # so that the next try is some seconds ahead
         scheduler.endpoints[1].health.breaker.trip(NOW - 6 + seconds)
 

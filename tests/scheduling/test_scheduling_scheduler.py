@@ -313,12 +313,12 @@ def test_a_disabled_endpoint_gets_nothing() -> None:
     scheduler = make_scheduler([{"weight": 10}, {}], requests=20)
     admitted = scheduler.next(0.0)
     assert admitted is not None
-    scheduler.disable(scheduler.endpoints[0], "HTTP 401")
+    scheduler.pool.disable(scheduler.endpoints[0], "HTTP 401")
     scheduler.release(*admitted, tokens_real=NO_TOKENS, now=1.0)
 
     assert set(indices(scheduler, 1.0)) == {1}
     assert scheduler.endpoints[0].traffic.in_flight == 0
-    assert not scheduler.is_exhausted
+    assert not scheduler.pool.is_exhausted
 
 
 @pytest.mark.parametrize("tpm", [None, 1000])
@@ -326,9 +326,9 @@ def test_without_any_endpoint_nothing_can_be_sent(tpm: float | None) -> None:
     """No moment would change that."""
     scheduler = make_scheduler([{} if tpm is None else {"tpm": tpm}, {}], requests=1)
     for endpoint in scheduler.endpoints:
-        scheduler.disable(endpoint, "HTTP 401")
+        scheduler.pool.disable(endpoint, "HTTP 401")
 
-    assert scheduler.is_exhausted
+    assert scheduler.pool.is_exhausted
     assert scheduler.next(0.0) is None
     assert scheduler.wake_at == math.inf
     assert len(scheduler.queue) == 1
