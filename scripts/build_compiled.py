@@ -33,12 +33,12 @@ COMPILED = {
         request_parser simple terms
     """,
     "scheduling": """
-        adaptive_concurrency advertised_rate affinity answer_time breakers class_turns deadline_book deferral
-        deferred_floor endpoints even_rate fair_sharing flex_capacity head_wait health hill_climber idle_budget
-        immediate_arrivals latency_sample lateness learned_concurrency learned_limits learned_rate limit_set limits
-        outcomes own_models parked_lines push_back quota_hold recent refusals rejections request_queue request_rate
-        retry_budget routes routing_stats schedule_delay scheduler sequential_test shared_prefixes slot_reserve
-        tenant_lines tokens traffic waiting_worth warm_prefixes work_class
+        adaptive_concurrency advertised_rate affinity answer_time breakers class_turns counted_requests deadline_book
+        deferral deferred_floor endpoint_pool endpoints even_rate fair_sharing flex_capacity head_wait health
+        hill_climber idle_budget immediate_arrivals latency_sample lateness learned_concurrency learned_limits
+        learned_rate limit_set limits outcomes own_models parked_lines push_back quota_hold recent refusals rejections
+        request_queue request_rate retry_budget routes routing_stats schedule_delay scheduler sequential_test
+        setting_aside shared_prefixes slot_reserve tenant_lines tokens traffic waiting_worth warm_prefixes work_class
     """,
     "sending": """
         backoff codings complete_bodies exchange judging keep_alive lean listener pool reply_budget
