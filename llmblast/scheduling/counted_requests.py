@@ -53,10 +53,11 @@ class RequestCount:
         """Record a rate-limit reply to the request sent at `sent_s`, whose headers were learned. Return whether
         anything changes.
         """
-        if self._is_refuted or (self.limit and sent_s < self._longer_since_s + SPARED_S):
+        is_of_count = sent_s == self._none_left_s
+        if self._is_refuted or sent_s < self._longer_since_s + SPARED_S or (is_of_count and not self.limit):
             return False
         longer_s = self.spare_s * SPARE_GROWTH
-        if self.limit and sent_s == self._none_left_s and longer_s <= MAX_SPARE_S:
+        if is_of_count and longer_s <= MAX_SPARE_S:
             self.spare_s, self._longer_since_s = longer_s, sent_s
         else:
             self.limit, self._is_refuted = 0.0, True

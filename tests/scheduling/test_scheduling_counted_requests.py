@@ -182,6 +182,14 @@ def test_a_rejection_with_none_left_makes_the_spare_time_longer(level: str) -> N
     assert spare_times[4] < 0
 
 
+def test_a_quota_that_was_used_up_at_the_start_says_nothing() -> None:
+    scheduler = run_of("endpoint")
+    reject_with_none_left(scheduler, START_S)
+    tell(scheduler, told(10, 9), sent_s=START_S + 1)
+
+    assert spare_time_of(scheduler, START_S + 2) == pytest.approx(SPARE_S)
+
+
 def test_an_error_is_no_rejection() -> None:
     scheduler = run_of("endpoint")
     tell(scheduler, told(10, 9))
