@@ -210,7 +210,7 @@ class Rejected(BatchApiError):  # noqa: N818
 
 
 class MaybeStarted(BatchApiError):  # noqa: N818
-    """It is unknown whether the batch was started: look for its mark in the listing."""
+    """The batch may have been started: look for its mark in the listing."""
 
 
 class Unreachable(BatchApiError):  # noqa: N818

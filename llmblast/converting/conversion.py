@@ -38,8 +38,9 @@ _JSONL_ENDINGS = (".jsonl", ".ndjson")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """What to convert. `inputs` are files, patterns, URLs or `-`. `form` is one of FORMS, None for the form that the
-    rows have; `from_kind` and `to_kind` name the kinds of the files where their names and contents do not.
+    """Rows to convert, and their forms. `inputs` are files, patterns, URLs or `-`. `form` is one of FORMS, None for the
+    form that the rows have; `from_kind` and `to_kind` name the kinds of the files where their names and contents do
+    not.
     """
 
     inputs: Sequence[str]

@@ -61,7 +61,7 @@ class OpenedParts:
 
     @property
     def can_resume(self) -> bool:
-        """Whether the answers go to a file, so that the same command can go on."""
+        """Return whether the answers go to a file, so that the same command can go on."""
         return bool(self.outputs) and self.outputs[0].is_resumable
 
 

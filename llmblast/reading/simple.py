@@ -12,7 +12,7 @@ import orjson
 
 from llmblast.errors import UsageError
 from llmblast.models import Part, Prompt, Request
-from llmblast.provider_contract import UnsupportedError, names_model_in_path, writes_model
+from llmblast.provider_contract import Provider, UnsupportedError, names_model_in_path, writes_model
 from llmblast.reading.dialect_router import DialectRouter
 from llmblast.reading.exact_numbers import with_exact_integers, with_exact_numbers
 from llmblast.reading.fields import MEDIA_KINDS, STREAM_REFUSAL, BadLine, max_tokens_of, own_id, without
@@ -109,20 +109,14 @@ class Simple:
         model = self._model_of(asked) if "model" in asked else None
         if model is not None:
             reserved |= _MODEL
-        caches_system = self._settings.cache_control
-        asks = Prompt(prompt, system, parts, params, model, self._schema, caches_system)
+        asks = Prompt(prompt, system, parts, params, model, self._schema, self._settings.cache_control)
         provider, closed_to = self._first, 0
         if self._router is not None:
             provider, closed_to = self._router.choose(asks)
         path, body = provider.render(asks)
         if model is not None and names_model_in_path(provider):
             path = provider.path_for(path, model)
-        image_bytes, image_tokens = 0, 0.0
-        if parts:
-            from llmblast.reading.image_tokens import measure_parts  # noqa: PLC0415 -- 2 ms; most runs send no media
-
-            image_bytes, image_tokens = measure_parts(parts, model or self._settings.only_model, provider.dialects)
-
+        image_bytes, image_tokens = self._measure(parts, model, provider) if parts else (0, 0.0)
         extra = without(reserved, fields)
         return Request(
             number,
@@ -142,6 +136,12 @@ class Simple:
             image_bytes=image_bytes,
             image_tokens=image_tokens,
         )
+
+    def _measure(self, parts: Sequence[Part], model: str | None, provider: Provider) -> tuple[int, float]:
+        """Return the bytes of media as base64, and their tokens as far as these are known."""
+        from llmblast.reading.image_tokens import measure_parts  # noqa: PLC0415 -- 2 ms; most runs send no media
+
+        return measure_parts(parts, model or self._settings.only_model, provider.dialects)
 
     def _system_of(self, text: bytes, fields: dict[str, object], asked: dict[str, object]) -> str | None:
         """Return the system message of a line: its own, else that of the settings."""

@@ -29,7 +29,7 @@ SPARED_S = 1.0
 
 @dataclass(slots=True, eq=False)
 class RequestCount:
-    """What is known of how one endpoint counts requests. Moments are monotonic seconds."""
+    """Knowledge of how one endpoint counts requests. Moments are monotonic seconds."""
 
     limit: float = 0.0
     """How many it counts in a window or a bucket; 0 where its headers have not said so, or it looks at the time."""
