@@ -57,3 +57,5 @@ class Pipeline:
     """What goes by batch; None where nothing does."""
     failed_elsewhere: Callable[[], int]
     """Return how many records of the errors file belong to no line of this input, as far as it has been read."""
+    tell_unused: Callable[[], None]
+    """Tell of settings that no line has used, once all lines were read."""

@@ -21,7 +21,7 @@ from llmblast.job.flex_tier import FlexTier
 from llmblast.job.hedging import Hedging
 from llmblast.job.input_reader import deadline_of
 from llmblast.job.learned_limits import keep_limits
-from llmblast.job.line_prefixes import make_prefix_finder
+from llmblast.job.line_prefixes import FieldOfLines, make_prefix_finder
 from llmblast.job.messages import say
 from llmblast.job.opened_parts import OpenedParts, open_parts
 from llmblast.job.pipeline import Pipeline
@@ -29,8 +29,10 @@ from llmblast.job.result_queue import ResultQueue
 from llmblast.job.run_inputs import Prompts, make_parsers
 from llmblast.job.run_outputs import make_writer
 from llmblast.job.run_scheduler import gives_up, make_scheduler
+from llmblast.job.unused_settings import note_on_weights
 from llmblast.providers import providers_of
 from llmblast.reading import RequestParser, Source
+from llmblast.reading.terms import LineTerms
 from llmblast.sending import Backoff
 from llmblast.setting_loading import parse_hedge
 from llmblast.settings import Settings
@@ -101,10 +103,10 @@ class _Assembly:
         self._settings = settings
         self._opened = opened
         self._rules = rules
-        self._say = partial(say, opened.defects)
         self._providers = providers_of(settings.endpoints, settings.model)
         self._scheduler = make_scheduler(settings, opened.known, opened.defects.fence)
         self._deadlines = Deadlines(opened.counters)
+        self._prefix_field = FieldOfLines(settings.warm_prefix, self._say)
         self._writer: Writer | OrderedWriter | ResultQueue = opened.results or make_writer(
             settings, opened.outputs, opened.defects
         )
@@ -158,7 +160,17 @@ class _Assembly:
             has_files=bool(opened.outputs),
             batch_sends=self._batch_sends,
             failed_elsewhere=lambda: len(opened.failed),
+            tell_unused=partial(self._tell_unused, [parser.terms for parser in parsers]),
         )
+
+    def _say(self, text: str) -> None:
+        say(self._opened.defects, text)
+
+    def _tell_unused(self, terms: Sequence[LineTerms]) -> None:
+        self._prefix_field.tell_missing()
+        counters, note = self._opened.counters, note_on_weights(self._settings, terms)
+        if note is not None and counters.lines_read and not counters.skipped:
+            self._say(note)
 
     def _keep_limits(self) -> None:
         if self._opened.can_resume:
@@ -219,7 +231,7 @@ class _Assembly:
             fence=opened.defects.fence,
             report_defect=opened.defects.report,
             answer_rules=self._rules,
-            prefixes=make_prefix_finder(settings.warm_prefix),
+            prefixes=make_prefix_finder(settings.warm_prefix, self._prefix_field),
             flex=flex,
             deadlines=self._deadlines,
         )

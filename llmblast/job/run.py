@@ -309,6 +309,8 @@ class Job:
         self.refresh_counters()
         with self._fence.around("the timeline"):
             self._finish_timeline()
+        if self._pipeline.engine.end.exit_code is None and self._input_error is None:
+            self._pipeline.tell_unused()
         exit_code, verdict = self._judge()
         return Ending(exit_code, verdict, time.monotonic() - self._started_s, self._prompts_error)
 

@@ -87,6 +87,13 @@ def check_deferred(settings: Settings) -> None:
         raise UsageError("--ordered: two inputs that are read at the same time have no order: leave one of them out")
     if STDIN in settings.input and STDIN in settings.deferred:
         raise UsageError("standard input is named twice: it can be read only once: name INPUT, or another --deferred")
+    immediate = {realpath(path) for path in expand_inputs(settings.input, follow=settings.follow)}
+    for path in expand_inputs(settings.deferred):
+        if realpath(path) in immediate:
+            raise UsageError(
+                f"{path}: is an input and also named by --deferred, so its lines would be sent twice: leave it out of "
+                "one of both"
+            )
 
 
 def check_endpoints(settings: Settings) -> None:
@@ -97,6 +104,22 @@ def check_endpoints(settings: Settings) -> None:
         raise UsageError(
             f"--processes {settings.processes}: is not available in this version and returns with quotas that "
             "processes share: leave it out (one process uses one core)"
+        )
+    _check_reserve(settings)
+
+
+def _check_reserve(settings: Settings) -> None:
+    """Raise UsageError for a reserve that would leave no slot to deferred lines."""
+    limits = [endpoint.concurrency for endpoint in settings.endpoints]
+    of_endpoints = None if None in limits else sum(filter(None, limits))
+    if of_endpoints is None or settings.concurrency <= of_endpoints:
+        slots, whose, fix = settings.concurrency, "--concurrency", "raise --concurrency"
+    else:
+        slots, whose, fix = of_endpoints, "the endpoints' concurrency", "raise their concurrency"
+    if settings.reserve is not None and settings.reserve >= slots:
+        raise UsageError(
+            f"--reserve {settings.reserve:g}: must be less than the {slots:,} of {whose}, or deferred lines get no "
+            f"slot: write a smaller number or a share such as 10%, or {fix}"
         )
 
 

@@ -1,9 +1,12 @@
-"""Unused settings: tell once that lines with whole requests get no prompt template, system message and parameters."""
+"""Unused settings: tell once that lines with whole requests get no prompt template, system message and parameters, and
+at the end that no line is of a tenant with a weight.
+"""
 
 from collections.abc import Sequence
 
 from llmblast.job.batch_parser import Batch
 from llmblast.models import Request
+from llmblast.reading.terms import LineTerms
 from llmblast.settings import Settings
 
 
@@ -33,3 +36,13 @@ class UnusedSettings:
             f"{place}: is a whole request, as others may be: {options} not used for such lines: "
             "write what they need into them"
         )
+
+
+def note_on_weights(settings: Settings, terms: Sequence[LineTerms]) -> str | None:
+    """Return the message on weights of tenants none of which any line names; None where all is well. `terms` are those
+    of all inputs, which were read to their ends.
+    """
+    if not settings.share or any(each.has_read_weighted for each in terms):
+        return None
+    names = ", ".join(settings.share)
+    return f"--share: no line has the tenant {names}: write the names as the field tenant of your lines has them"

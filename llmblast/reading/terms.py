@@ -54,6 +54,9 @@ class LineTerms:
         self.defaults = defaults
         self.has_read_others = False
         """Some line had other terms than the defaults."""
+        self.has_read_weighted = False
+        """Some line was of a tenant with a weight."""
+        self._weighted = frozenset(weighted)
         self._now_s = now_s
         self._names = TERMS - frozenset(own_fields)
         self._tenants = {"", *weighted}
@@ -101,6 +104,8 @@ class LineTerms:
             is_deferred = priority == DEFERRED
         elif priority is not None:
             is_deferred, rank = is_deferred or priority < 0, priority
+        if tenant in self._weighted:
+            self.has_read_weighted = True
         deadline_s = defaults.deadline_s if deadline is None else self._moment(deadline)
         terms = Terms(is_deferred, rank, deadline_s, tenant)
         return defaults if terms == defaults else terms

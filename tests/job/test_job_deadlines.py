@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmblast.job.deadlines import Deadlines, Forecast, find_shortage
+from llmblast.job.deadlines import Deadlines, Forecast, Others, find_shortage
 from llmblast.models import Terms
 from llmblast.watching import Allowance, Counters, EndpointCounters
 
@@ -16,9 +16,12 @@ WALL_S = 1_800_000_000.0
 
 
 class Run:
-    """A run that finishes so many lines a second, on a clock that a test moves."""
+    """A run that finishes so many lines a second, on a clock that a test moves. Of these, `others_share` are lines
+    without a deadline.
+    """
 
-    def __init__(self, per_s: float, run_deadline_s: float = inf) -> None:
+    def __init__(self, per_s: float, run_deadline_s: float = inf, others_share: float = 0.0) -> None:
+        self.others_share = others_share
         self.now = WALL_S
         self.per_s = per_s
         self.told: list[str] = []
@@ -38,6 +41,7 @@ class Run:
         for _ in range(round(seconds * 4)):
             self.now += 0.25
             self.counters.sent = self.counters.succeeded = round((self.now - WALL_S) * self.per_s)
+            self.deadlines.finished = round(self.counters.succeeded * (1.0 - self.others_share))
             self.forecast.look()
 
 
@@ -60,6 +64,56 @@ def test_the_number_is_that_of_the_best_order(deadlines: list[int], per_s: float
 
     assert shortage.lines == moore(deadlines, per_s)
     assert (shortage.needed_per_s <= per_s) == (shortage.lines == 0)
+
+
+@pytest.mark.parametrize(
+    ("others", "lines", "needed_per_s", "done_s"),
+    [
+        (Others(), 0, 400 / 6, 4.0),
+        (Others(1000, 40.0), 40, 640 / 6, 400 / 60),
+        (Others(1000, 60.0), 100, 760 / 6, 8.0),
+        (Others(1000, 100.0), 100, 800 / 6, 8.0),
+        (Others(250, 90.0), 50, 650 / 6, 6.5),
+        (Others(100, 90.0), 0, 500 / 6, 5.0),
+    ],
+)
+def test_lines_without_a_deadline_take_their_part_and_at_most_half(
+    others: Others, lines: int, needed_per_s: float, done_s: float
+) -> None:
+    """Of 100 a second, beside 400 lines that are due in 6 s; no more than are left."""
+    shortage = find_shortage([(WALL_S + 6, 400)], 100.0, WALL_S, others)
+
+    assert shortage.lines == lines
+    assert shortage.needed_per_s == pytest.approx(needed_per_s)
+    assert shortage.done_s - WALL_S == pytest.approx(done_s)
+
+
+def test_lines_without_a_deadline_count_from_a_tenth_of_the_time_on() -> None:
+    """A burst of them at the start may end soon. 1,200 lines for 200 s have half of 10 a second beside others."""
+    run = Run(10.0, others_share=0.5)
+    run.deadlines.on_read(Terms(True, deadline_s=WALL_S + 200), lines=1200)
+
+    run.go_on(19)
+    early = list(run.told)
+    run.go_on(3)
+
+    assert early == []
+    assert len(run.told) == 1
+    assert " cannot be answered in time at 10.0/s, of which lines without a deadline take " in run.told[0]
+
+
+def test_lines_without_a_deadline_that_are_soon_through_are_no_reason() -> None:
+    """100 of them and 600 with a deadline are less than 10 a second."""
+    run = Run(10.0, others_share=0.5)
+    run.counters.lines_read, run.counters.input_ended = 700, True
+    run.deadlines.on_read(Terms(True, deadline_s=WALL_S + 100), lines=600)
+
+    for _ in range(20):
+        run.go_on(1)
+        for _ in range(5):
+            run.deadlines.on_end(Terms(True, deadline_s=WALL_S + 100), is_answered=True)
+
+    assert run.told == []
 
 
 def test_lines_that_cannot_be_in_time_are_told_once_with_what_would_help() -> None:

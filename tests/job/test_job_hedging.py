@@ -639,10 +639,10 @@ class Field:
 
 @asynccontextmanager
 async def mayhem(seed: int, transport: str) -> AsyncIterator[Field]:
-    """Three servers, where one request in five fails in one way or another, and half of all may have a hedge, since
-    answers take a few times the threshold or a part of it.
+    """Three servers, where one request in five fails in one way or another, and half of all may have a hedge. Answers
+    take up to 24 ms, so at least five of six take longer than the threshold, however fast the machine is.
     """
-    faults = "latency=0.004&jitter=1&errors=0.06&broken=0.05&malformed=0.04&rate_limited=0.05&retry_after=0"
+    faults = "latency=0.012&jitter=1&errors=0.06&broken=0.05&malformed=0.04&rate_limited=0.05&retry_after=0"
     hedging = Hedging(0.5, 0.5)
     hedging.learn(counters_of(*[Random(seed).uniform(0.001, 0.004)] * MIN_SAMPLES))
     async with AsyncExitStack() as stack:
@@ -668,7 +668,7 @@ async def test_every_line_is_told_once(seed: int, transport: str) -> None:
         await field.end()
 
         assert (len(field.sink.outcomes), field.most_told) == (LINES, 1)
-        assert field.counters.hedged > 0
+        assert field.counters.hedged > LINES // 4
         assert field.scheduler.queue.held_bytes == 0
         assert (field.in_flight, field.carriers, field.count_free_slots()) == (0, [], SLOTS)
 

@@ -107,3 +107,29 @@ def test_errors_that_pipes_share_are_not_asked_for_their_lock(folder: Path) -> N
         fcntl.flock(other, fcntl.LOCK_EX)
 
         run_preflight_checks(settings(save="-"))
+
+
+@pytest.mark.parametrize(
+    ("reserve", "of_endpoints", "message"),
+    [
+        (8, (None, 4), "--reserve 8: must be less than the 8 of --concurrency"),
+        (6, (2, 4), "--reserve 6: must be less than the 6 of the endpoints' concurrency"),
+        (5, (2, 4), None),
+        ("90%", (2, 4), None),
+    ],
+)
+def test_a_reserve_of_all_slots_is_an_error(
+    folder: Path, reserve: float | str, of_endpoints: tuple[int | None, ...], message: str | None
+) -> None:
+    """It would leave none to deferred lines."""
+    endpoints = [
+        {"url": f"http://127.0.0.1:{port}/v1", **({} if slots is None else {"concurrency": slots})}
+        for port, slots in enumerate(of_endpoints, 9)
+    ]
+    checked = settings(endpoints=endpoints, reserve=reserve, concurrency=8)
+
+    if message is None:
+        run_preflight_checks(checked)
+    else:
+        with pytest.raises(UsageError, match=message):
+            run_preflight_checks(checked)
