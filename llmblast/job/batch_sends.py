@@ -222,6 +222,11 @@ def _problem_of(task: BatchTask, folder: str) -> str:
             f"a batch that may have been started ({task.problem}): run the same command again with a key that may list "
             f"the batches; or look for {entry.mark} at the provider, and if there is no such batch, {give_up}"
         )
+    if task.breaks_off:
+        return (
+            f"batch {entry.id}, whose results end too early each time ({task.problem}): run the same command again to "
+            f"read the rest; if that never comes, remove {folder}, and the lines without an answer are sent again"
+        )
     return (
         f"batch {entry.id} ({task.problem}): run the same command again with the key, project and URL that it was "
         f"started with; if it is lost, {give_up}"
