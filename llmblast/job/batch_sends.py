@@ -101,6 +101,11 @@ class BatchSends:
         """End what still waits; the batches go on at their providers."""
         await self._pool.cancel()
 
+    @property
+    def lacks_endpoints(self) -> bool:
+        """Return whether batches are at endpoints that this run does not have: the same command cannot collect them."""
+        return bool(self._unknown)
+
     def words_at_stop(self) -> str:
         """Return, for the verdict of a run that was stopped, what becomes of the batches."""
         tasks = self._pool.under_way

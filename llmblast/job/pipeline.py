@@ -57,3 +57,8 @@ class Pipeline:
     """What goes by batch; None where nothing does."""
     failed_elsewhere: Callable[[], int]
     """Return how many records of the errors file belong to no line of this input, as far as it has been read."""
+
+    @property
+    def goes_on_by_same_command(self) -> bool:
+        """Return whether the same command can do what is left."""
+        return self.can_resume and not (self.batch_sends is not None and self.batch_sends.lacks_endpoints)
