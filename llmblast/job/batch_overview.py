@@ -16,10 +16,11 @@ from datetime import datetime
 import orjson
 
 from llmblast.batching.api import BatchApiError, BatchState, BatchStatus, NotNow, Unreachable, poll_interval_s
-from llmblast.errors import ExitCode, OutputBlockedError, UsageError
+from llmblast.errors import ExitCode, OutputBlockedError, OutputFailedError, UsageError
 from llmblast.job.batch_endpoints import BatchEndpoint, open_batch_endpoints
 from llmblast.job.batch_folders import folder_of
 from llmblast.job.batch_journal import BEFORE_START, BatchEntry, BatchJournal, Step
+from llmblast.job.batch_words import words_of_failure
 from llmblast.job.endpoint_channels import open_channels, start_mocks
 from llmblast.locks import check_unlocked
 from llmblast.providers import provider_of_key
@@ -83,7 +84,10 @@ class BatchOverview:
             if waits or cancels:
                 self._check_endpoints()
             if cancels:
-                await self._cancel()
+                try:
+                    await self._cancel()
+                except OSError as error:
+                    raise OutputFailedError(words_of_failure(self._journal.folder, error)) from None
             if waits:
                 await self._wait()
             rows = await self._rows()

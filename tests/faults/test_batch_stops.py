@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -35,10 +36,10 @@ class BatchRun:
         self._arguments = ("run", "prompts.jsonl", "-u", server.url, "--defer", "batch", "--disk-wait", "0")
         write_batch_lines(folder / "prompts.jsonl", LINES // 2, copies=2)
 
-    def start(self, *program: str) -> "subprocess.Popen[str]":
-        """Run it in a Python program."""
+    def start(self, *program: str, command: Sequence[str] = ()) -> "subprocess.Popen[str]":
+        """Run it, or another command, in a Python program."""
         return subprocess.Popen(
-            [sys.executable, *program, *self._arguments],
+            [sys.executable, *program, *(command or self._arguments)],
             cwd=self._folder,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -110,6 +111,29 @@ def test_files_of_a_batch_without_room_stop_the_run(batch_run: BatchRun, size_by
     assert process.returncode == 74, told
     assert "save.jsonl.batches: cannot be written: File too large: solve that and run it again" in told
     assert "Traceback" not in told
+    batch_run.assert_the_next_one_completes()
+
+
+def test_a_start_that_cannot_note_an_end_says_so(batch_run: BatchRun) -> None:
+    """All records were there when the run before was killed."""
+    batch_run.drive("before", NOTES)
+
+    process = batch_run.start("-c", _LITTLE_ROOM, "200")
+    _, told = process.communicate(timeout=60)
+
+    assert process.returncode == 73, told
+    assert "save.jsonl.batches: cannot be written: File too large: solve that and run it again" in told
+    batch_run.assert_the_next_one_completes()
+
+
+def test_a_batch_whose_cancellation_cannot_be_noted_goes_on(batch_run: BatchRun) -> None:
+    batch_run.drive("after", PACKED)
+
+    process = batch_run.start("-c", _LITTLE_ROOM, "200", command=("batches", "cancel"))
+    _, told = process.communicate(timeout=60)
+
+    assert process.returncode == 74, told
+    assert "save.jsonl.batches: cannot be written: File too large: solve that and run it again" in told
     batch_run.assert_the_next_one_completes()
 
 
