@@ -12,6 +12,7 @@ mark.
     |-- Rejected             refused for good: nothing was started, another try would be refused, too
     |-- MaybeStarted         the outcome of the start is unknown: look for the mark, do not start again
     |-- Unreachable          no usable answer in several tries; nothing was started
+    |-- BrokenOff            results that end too early, at the same place in several tries
     `-- BatchGone            the provider does not know this batch (any more), or its results are deleted
 """
 
@@ -215,6 +216,10 @@ class MaybeStarted(BatchApiError):  # noqa: N818
 
 class Unreachable(BatchApiError):  # noqa: N818
     """The API could not be reached, or gave no usable answer, in several tries."""
+
+
+class BrokenOff(BatchApiError):  # noqa: N818
+    """The download of results ended too early in several tries, at the same place."""
 
 
 class BatchGone(BatchApiError):  # noqa: N818

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ import orjson
 from llmblast.batching.api import (
     Access,
     BatchApiError,
+    BrokenOff,
     MaybeStarted,
     NotAllowed,
     NotHere,
@@ -30,6 +31,7 @@ from llmblast.batching.api import (
     Rejected,
     Unreachable,
 )
+from llmblast.batching.download import Download
 from llmblast.batching.members import Json
 from llmblast.hiding import hide_user
 from llmblast.http_time import agreed_time, bounded_wait_s, unix_time_of
@@ -165,20 +167,21 @@ class BatchHttp:
             raise MaybeStarted(str(error)) from error
 
     async def lines(self, request: HttpRequest) -> AsyncGenerator[bytes | TooLong, None]:
-        """Yield the lines of a file without keeping it. After a broken download it begins anew: lines come again."""
-        best, breaks = 0, 0
+        """Yield the lines of a file without keeping it. A broken download goes on behind its last whole line where the
+        server can do that; else it begins anew, and lines come again. Raises BrokenOff where it makes no progress.
+        """
+        download, best_bytes, breaks = Download(), 0, 0
         while True:
-            count = 0
             try:
-                async with aclosing(self._lines_of_one_try(request)) as lines:
+                async with aclosing(self._lines_of_one_try(request, download)) as lines:
                     async for line in lines:
-                        count += 1
                         yield line
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                breaks = breaks + 1 if count <= best else 1
-                best = max(best, count)
+                breaks = breaks + 1 if download.whole_bytes <= best_bytes else 1
+                best_bytes = max(best_bytes, download.whole_bytes)
                 if breaks >= MAX_TRIES:
-                    raise Unreachable(f"{self._place(request)}: {self.text_of(error)}") from error
+                    text = f"{self._place(request)}: {self.text_of(error)}"
+                    raise (BrokenOff(text) if download.is_open else Unreachable(text)) from error
                 wait_s = error.wait_s if isinstance(error, _NotReadyError) else None
                 await self._sleep(pause_s(breaks) if wait_s is None else min(wait_s, MAX_RETRY_AFTER_S))
             else:
@@ -219,7 +222,7 @@ class BatchHttp:
             number = error.os_error.errno or 0
             reason = os.strerror(number) if number > 0 else error.os_error.strerror or "the host has no address"
             return f"no connection to {error.host}:{error.port}: {reason}"
-        return self.shown(str(error)) or type(error).__name__
+        return self.shown(str(error).partition(": <")[0]) or type(error).__name__  # without the repr of another error
 
     def shown(self, text: str) -> str:
         """Return a text without secrets and control characters, cut to a readable length."""
@@ -248,14 +251,19 @@ class BatchHttp:
             self._note_clock(response.headers)
             return _Answer(response.status, response.headers, self._access.hide(bytes(body)))
 
-    async def _lines_of_one_try(self, request: HttpRequest) -> AsyncGenerator[bytes | TooLong, None]:
-        async with self._open(request, timeout_s=None) as response:
+    async def _lines_of_one_try(
+        self, request: HttpRequest, download: Download
+    ) -> AsyncGenerator[bytes | TooLong, None]:
+        headers = {**(request.headers or {}), **download.headers()}
+        async with self._open(replace(request, headers=headers), timeout_s=None) as response:
             if response.status in _TRY_AGAIN:
                 raise _NotReadyError(f"HTTP {response.status}", retry_after_s(response.headers))
+            download.check(response)
             if response.status >= 300:
                 body = await response.content.read(_PIECE_BYTES)
                 raise self._refusal(_Answer(response.status, response.headers, body), request)
-            async with aclosing(lines_of(response.content.iter_chunked(_PIECE_BYTES))) as lines:
+            pieces = download.count(response.content.iter_chunked(_PIECE_BYTES))
+            async with aclosing(lines_of(pieces)) as lines:
                 async for line in lines:
                     yield self._access.hide(line) if isinstance(line, bytes) else line
 

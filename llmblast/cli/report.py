@@ -72,7 +72,8 @@ class Report:
         exit_code, counters, pipeline = ending.exit_code, self._pipeline.counters, self._pipeline
         command = None
         if self._says_next is None or exit_code in self._says_next:
-            command = next_command(self._settings, counters, exit_code, self._command, can_resume=pipeline.can_resume)
+            can_resume = pipeline.goes_on_by_same_command
+            command = next_command(self._settings, counters, exit_code, self._command, can_resume=can_resume)
         return Summary(
             counters,
             ending.duration_s,

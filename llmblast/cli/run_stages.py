@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -137,6 +138,7 @@ class _ConsoleStages:
 
     def _report(self, endings: Sequence[Ending]) -> tuple[ExitCode, bytes]:
         exit_code = self._jobs.exit_code(endings)
+        endings = [self._ending_of(index, ending) for index, ending in enumerate(endings)]
         reports = [self._report_of(stage) for stage in self._stages]
         parts = list(zip(self._stages, reports, endings, strict=True))
         if not self._settings.quiet and exit_code is not ExitCode.READER_GONE:
@@ -145,7 +147,8 @@ class _ConsoleStages:
                     f"{self._heading(index)}\n{report.as_text(end)}" for index, (_, report, end) in enumerate(parts)
                 )
             )
-            if exit_code not in FINISHED and self._can_resume:
+            can_go_on = all(stage.pipeline.goes_on_by_same_command for stage in self._stages)
+            if exit_code not in FINISHED and self._can_resume and can_go_on:
                 write_to_stderr(f"\nnext: {command_to_continue(self._command)}")
         else:
             for stage, report, ending in parts:
@@ -162,6 +165,13 @@ class _ConsoleStages:
         says_next = FINISHED if is_last else (ExitCode.SOME_FAILED,)
         return Report(stage.settings, stage.pipeline, self._command, says_next)
 
+    def _ending_of(self, index: int, ending: Ending) -> Ending:
+        """Return the ending of a stage; one without lines has not finished while they wait in a stage before it."""
+        before = [stage.name for stage in self._stages[:index] if stage.pipeline.counters.left_pending]
+        if not before or ending.exit_code is not ExitCode.OK or self._stages[index].pipeline.counters.lines_read:
+            return ending
+        return replace(ending, verdict=f"there are no lines yet: they wait in stage {before[0]}")
+
     def _heading(self, index: int) -> str:
         """Return the name of a stage, with the number of lines that did not get there."""
         heading = f"stage {self._stages[index].name}"
@@ -169,6 +179,9 @@ class _ConsoleStages:
             return heading
         before = self._stages[index - 1]
         counters = before.pipeline.counters
+        if waiting := counters.left_pending:
+            lines = "1 line waits" if waiting == 1 else f"{waiting:,} lines wait"
+            heading += f": {lines} in stage {before.name}"
         failed = counters.failed + counters.skipped_failed
         if not failed:
             return heading

@@ -24,6 +24,7 @@ from llmblast.job.batch_lines import HEAD_BYTES, lines_in, places_in
 from llmblast.job.batch_run_side import RunSide
 from llmblast.job.batch_sends import BatchSends, EarlierBatch
 from llmblast.job.batch_task import LineState
+from llmblast.job.batch_words import words_of_failure
 from llmblast.job.deferred_ways import DeferredWays
 from llmblast.job.engine import Engine
 from llmblast.job.fingerprint import keep_settings
@@ -64,11 +65,14 @@ async def open_batches(
 ) -> OpenedBatches:
     """Open what batches need. The outputs are locked, and their records complete.
 
-    Raises OutputBlockedError for a journal that cannot be read, and UsageError for an unusable setting.
+    Raises OutputBlockedError for a journal that cannot be read or written, and UsageError for an unusable setting.
     """
     journal = BatchJournal(folder_of(settings.save))
     endpoints = open_batch_endpoints(settings, started, keys=keys, channels=channels, environ=environ, stack=stack)
-    earlier, left = await asyncio.to_thread(_find_earlier, journal, (settings.save, settings.errors_path))
+    try:
+        earlier, left = await asyncio.to_thread(_find_earlier, journal, (settings.save, settings.errors_path))
+    except OSError as error:
+        raise OutputBlockedError(words_of_failure(journal.folder, error)) from None
     return OpenedBatches(journal, endpoints, earlier, left)
 
 

@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
@@ -50,6 +51,9 @@ class Step(StrEnum):
 
 IN_PROGRESS: Final = frozenset({Step.STARTING, Step.STARTED, Step.CANCELLING})
 """The provider may be working on it."""
+
+BEFORE_START: Final = frozenset({Step.PACKED, Step.UPLOADING, Step.UPLOADED})
+"""Nothing was started, so nothing is paid for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -209,9 +213,7 @@ class BatchJournal:
         with self._lock:
             is_new = not isfile(self.path)
             with open_side_file(self.path, "ab") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
+                _append_line(file.fileno(), line)
             if is_new:
                 sync_directory_of(self.path)
             self._apply(note)
@@ -284,6 +286,19 @@ def discard_batches(save: str) -> None:
     for name in os.listdir(journal.folder):
         os.unlink(join(journal.folder, name))
     os.rmdir(journal.folder)
+
+
+def _append_line(descriptor: int, line: bytes) -> None:
+    """Append a line durably, or nothing: a note behind half a line would damage the journal. Raises OSError."""
+    size_bytes, written = os.fstat(descriptor).st_size, 0
+    try:
+        while written < len(line):
+            written += os.write(descriptor, line[written:])
+        os.fsync(descriptor)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(descriptor, size_bytes)
+        raise
 
 
 def _facts_of(entry: BatchEntry) -> dict[str, object]:

@@ -16,10 +16,11 @@ from datetime import datetime
 import orjson
 
 from llmblast.batching.api import BatchApiError, BatchState, BatchStatus, NotNow, Unreachable, poll_interval_s
-from llmblast.errors import ExitCode, OutputBlockedError, UsageError
+from llmblast.errors import ExitCode, OutputBlockedError, OutputFailedError, UsageError
 from llmblast.job.batch_endpoints import BatchEndpoint, open_batch_endpoints
 from llmblast.job.batch_folders import folder_of
-from llmblast.job.batch_journal import BatchEntry, BatchJournal, Step
+from llmblast.job.batch_journal import BEFORE_START, BatchEntry, BatchJournal, Step
+from llmblast.job.batch_words import words_of_failure
 from llmblast.job.endpoint_channels import open_channels, start_mocks
 from llmblast.locks import check_unlocked
 from llmblast.providers import provider_of_key
@@ -31,7 +32,6 @@ from llmblast.watching.tables import align
 LISTED_S = 3 * 24 * 3600.0
 """Maximum age of the batches that are listed by the provider."""
 MAX_LISTED = 1000
-_BEFORE_START = frozenset({Step.PACKED, Step.UPLOADING, Step.UPLOADED})
 
 
 @dataclass(slots=True)
@@ -84,7 +84,10 @@ class BatchOverview:
             if waits or cancels:
                 self._check_endpoints()
             if cancels:
-                await self._cancel()
+                try:
+                    await self._cancel()
+                except OSError as error:
+                    raise OutputFailedError(words_of_failure(self._journal.folder, error)) from None
             if waits:
                 await self._wait()
             rows = await self._rows()
@@ -126,7 +129,7 @@ class BatchOverview:
         """Ask for the end of all batches; the next run collects what they have, and sends the rest directly."""
         record = self._journal.record
         for entry in self._journal.open_entries:
-            if entry.step in _BEFORE_START:
+            if entry.step in BEFORE_START:
                 await asyncio.to_thread(record, entry, Step.ENDED, end=f"batch {entry.mark} was cancelled")
             elif entry.is_in_progress and entry.batch_id is None:
                 self._report(f"{entry.mark}: it is not known whether it was started: run the command first")

@@ -9,6 +9,7 @@ from llmblast.job.batch_endpoints import BatchEndpoint
 from llmblast.job.batch_journal import BatchEntry, BatchJournal, Step
 from llmblast.job.batch_run_side import RunSide
 from llmblast.job.batch_task import BatchTask
+from llmblast.job.batch_words import words_of_failure
 
 MAX_UPLOADS: Final = 2
 
@@ -33,6 +34,11 @@ class BatchPool:
         self._ended: list[BatchTask] = []
         self.collected: list[BatchTask] = []
         """Batches some of whose lines have to be sent directly; the caller takes them out."""
+
+    @property
+    def under_way(self) -> list[BatchTask]:
+        """Return the tasks that have not ended, or that were cancelled when the run stopped."""
+        return list(self._tasks.values())
 
     @property
     def entries(self) -> list[BatchEntry]:
@@ -94,11 +100,11 @@ class BatchPool:
     def _on_end(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             return  # it stays among those under way, for the verdict
-        batch, error = self._tasks.pop(task), task.exception()
-        if isinstance(error, OSError):
-            reason = f"{self._journal.folder}: cannot be written: {error.strerror}: solve that and run it again"
-            self._run.engine.stop(ExitCode.OUTPUT_FAILED, reason)
-        elif error is not None:
+        if isinstance(error := task.exception(), OSError):
+            self._run.engine.stop(ExitCode.OUTPUT_FAILED, words_of_failure(self._journal.folder, error))
+            return  # as above
+        batch = self._tasks.pop(task)
+        if error is not None:
             self._run.engine.fail_internal(error)
         else:
             self._ended.append(batch)

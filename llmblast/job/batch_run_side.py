@@ -17,6 +17,7 @@ from llmblast.writing import Writer
 from llmblast.writing.ordered_writer import OrderedWriter
 
 ROOM_INTERVAL_S: Final = 0.02
+FULL_DISK_INTERVAL_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,8 +55,11 @@ class RunSide:
             await asyncio.sleep(ROOM_INTERVAL_S)
 
     async def flush(self) -> bool:
-        """Wait until all records so far are durable; return whether they are."""
+        """Wait until all records so far are durable, for room on a full disk, too; return whether they are."""
         await self.writer.flush()
+        while self.writer.is_paused and self.writer.failure is None:
+            await asyncio.sleep(FULL_DISK_INTERVAL_S)
+            await self.writer.flush()
         return self.writer.failure is None
 
     def latest_wait_s(self, entry: BatchEntry) -> float:

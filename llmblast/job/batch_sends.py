@@ -11,8 +11,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
+from typing import TypeVar
 
 from llmblast.batching.api import BatchEnd
+from llmblast.errors import OutputFailedError
 from llmblast.job.batch_endpoints import BatchEndpoint
 from llmblast.job.batch_journal import BatchEntry, BatchJournal
 from llmblast.job.batch_packs import BatchPacks, Closed
@@ -20,9 +22,12 @@ from llmblast.job.batch_parser import Batch
 from llmblast.job.batch_pool import BatchPool
 from llmblast.job.batch_run_side import RunSide
 from llmblast.job.batch_task import CHUNK_LINES, BatchTask, LineState
+from llmblast.job.batch_words import words_at_stop, words_of_batches, words_of_failure
 from llmblast.job.deferred_ways import DeferredWays
 from llmblast.models import Failure, Request
 from llmblast.reading import RowForm
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +101,16 @@ class BatchSends:
         """End what still waits; the batches go on at their providers."""
         await self._pool.cancel()
 
+    @property
+    def lacks_endpoints(self) -> bool:
+        """Return whether batches are at endpoints that this run does not have: the same command cannot collect them."""
+        return bool(self._unknown)
+
     def words_at_stop(self) -> str:
         """Return, for the verdict of a run that was stopped, what becomes of the batches."""
-        entries = [entry for entry in self._pool.entries if entry.is_in_progress]
-        lines = sum(entry.lines for entry in entries)
-        go = "goes" if len(entries) == 1 else "go"
-        words = f"; {_in_words(entries)} with {lines:,} lines {go} on: the same command collects the answers"
-        return words if entries else ""
+        tasks = self._pool.under_way
+        lines = {task.entry.mark: task.states.count(LineState.OUTSTANDING) for task in tasks}
+        return words_at_stop([task.entry for task in tasks], lines)
 
     async def _without_deferred(
         self, parsed: AsyncIterator[Batch], form: Callable[[], RowForm | None]
@@ -130,7 +138,7 @@ class BatchSends:
                 direct.append(item)
         if to_pack:
             async with self._packing:
-                closed, rest = await asyncio.to_thread(self._packs.add, to_pack, form)
+                closed, rest = await self._in_folder(lambda: self._packs.add(to_pack, form))
             direct += rest
             self._start(closed)
             self._wake.set()
@@ -138,8 +146,15 @@ class BatchSends:
 
     async def _close_packs(self, close: Callable[[], list[Closed]]) -> None:
         async with self._packing:
-            closed = await asyncio.to_thread(close)
+            closed = await self._in_folder(close)
         self._start(closed)
+
+    async def _in_folder(self, pack: Callable[[], T]) -> T:
+        """Pack lines in a thread. Raises OutputFailedError: what is not packed is read again by the next run."""
+        try:
+            return await asyncio.to_thread(pack)
+        except OSError as error:
+            raise OutputFailedError(words_of_failure(self._journal.folder, error)) from None
 
     def _start(self, closed: Sequence[Closed]) -> None:
         for entry, endpoint in closed:
@@ -194,7 +209,7 @@ class BatchSends:
         left = self._pool.left
         reasons = []
         if going := [task.entry for task in left if not task.problem]:
-            reasons.append(f"{_in_words(going)}: run the same command again to collect the answers")
+            reasons.append(f"{words_of_batches(going)}: run the same command again to collect the answers")
         if self._unknown:
             names = ", ".join(sorted({earlier.entry.endpoint for earlier in self._unknown}))
             reasons.append(f"batches at {names}, which is none of the endpoints: name it again to collect them")
@@ -203,10 +218,6 @@ class BatchSends:
             states = [*(task.states for task in left), *(earlier.states for earlier in self._unknown)]
             lines = sum(len(each) - each.count(LineState.HANDLED) for each in states)
             self._run.engine.leave_pending(lines, "; and for ".join(reasons))
-
-
-def _in_words(entries: Sequence[BatchEntry]) -> str:
-    return "1 batch at the provider" if len(entries) == 1 else f"{len(entries):,} batches at the providers"
 
 
 def _problem_of(task: BatchTask, folder: str) -> str:
@@ -221,6 +232,11 @@ def _problem_of(task: BatchTask, folder: str) -> str:
         return (
             f"a batch that may have been started ({task.problem}): run the same command again with a key that may list "
             f"the batches; or look for {entry.mark} at the provider, and if there is no such batch, {give_up}"
+        )
+    if task.breaks_off:
+        return (
+            f"batch {entry.id}, whose results end too early each time ({task.problem}): run the same command again to "
+            f"read the rest; if that never comes, remove {folder}, and the lines without an answer are sent again"
         )
     return (
         f"batch {entry.id} ({task.problem}): run the same command again with the key, project and URL that it was "

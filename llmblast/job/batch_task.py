@@ -24,6 +24,7 @@ from llmblast.batching.api import (
     BatchResult,
     BatchState,
     BatchStatus,
+    BrokenOff,
     Found,
     LineError,
     MaybeStarted,
@@ -95,6 +96,8 @@ class BatchTask:
     """The batch goes on at the provider, and a later run collects it."""
     problem: str = ""
     """Why it is left, where a person has to solve that."""
+    breaks_off: bool = False
+    """It is left since the download of its results makes no progress."""
     _next_pause_s: float = FIRST_PAUSE_S
     _tries: BatchTries = field(init=False)
 
@@ -136,6 +139,7 @@ class BatchTask:
                 await self._note(Step.ENDED, end=str(reason))
             except LeaveToNextRun as reason:
                 self.is_left, self.problem = True, str(reason)
+                self.breaks_off = isinstance(reason.__cause__, BrokenOff)
 
     async def _upload(self) -> None:
         await self._note(Step.UPLOADING)
@@ -299,10 +303,15 @@ class BatchTask:
 
         async def read() -> None:
             status = await self._api.status(batch_id)
+            before = self.states.count(LineState.OUTSTANDING)
             try:
                 await self._read_stream(status)
             except BatchGone as error:
                 raise _ResultsGone(str(error)) from None
+            except BrokenOff as error:
+                if self.states.count(LineState.OUTSTANDING) < before:
+                    raise Unreachable(str(error)) from None
+                raise
 
         try:
             await self._tries.until_known(read)

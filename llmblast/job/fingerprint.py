@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import orjson
 
 from llmblast.errors import UsageError
-from llmblast.job.batch_folders import has_open_batches
+from llmblast.job.batch_folders import folder_of, has_batches, has_open_batches
 from llmblast.settings import FILE_FORMATS, Settings
 from llmblast.watching import sanitize_text
 from llmblast.writing.side_file import read_side_file, write_side_file
@@ -32,14 +32,21 @@ _COMMON_CHARACTERS = 10
 def check_settings(settings: Settings) -> None:
     """Compare the settings with those of the answers in the save file, whose lock is held, and of its batches. Blocks.
 
-    Raises UsageError if they differ and `changed_settings` does not allow this.
+    Raises UsageError if they differ and `changed_settings` does not allow this. While batches are open, nothing does:
+    their answers would get records with prompts that were never sent.
     """
-    kept, current = read_side_file(_path_of(settings)), _request_settings(settings)
-    if kept in (None, current) or settings.changed_settings == "ok":
+    kept, current, save = read_side_file(_path_of(settings)), _request_settings(settings), settings.save
+    if kept is None or kept == current:
         return
-    if not os.path.getsize(settings.save) and not has_open_batches(settings.save):
-        return
-    _compare(settings.save, kept, current)
+    if has_batches(save) and has_open_batches(save):
+        fix = f"restore these to collect the answers, or give the batches up by removing {folder_of(save)}"
+        _compare(f"{save}: its batches", kept, current, fix)
+    elif settings.changed_settings != "ok" and os.path.getsize(save):
+        fix = (
+            "restore these to go on, add --changed-settings ok to mix both kinds of answers, or --overwrite to start "
+            "over"
+        )
+        _compare(f"{save}: its answers", kept, current, fix)
 
 
 def keep_settings(settings: Settings) -> str | None:
@@ -81,17 +88,14 @@ def _request_settings(settings: Settings) -> dict[str, object]:
     return loaded
 
 
-def _compare(save: str, kept: Mapping[str, object], current: Mapping[str, object]) -> None:
+def _compare(what: str, kept: Mapping[str, object], current: Mapping[str, object], fix: str) -> None:
     changes = [
         _as_text(name, kept.get(name), current.get(name))
         for name in sorted(kept.keys() | current.keys())
         if kept.get(name) != current.get(name) and _is_comparable(name, kept, current)
     ]
     if changes:
-        raise UsageError(
-            f"{save}: its answers were made with other settings: {'; '.join(changes)}: restore these to go on, "
-            "add --changed-settings ok to mix both kinds of answers, or --overwrite to start over"
-        )
+        raise UsageError(f"{what} were made with other settings: {'; '.join(changes)}: {fix}")
 
 
 def _is_comparable(name: str, kept: Mapping[str, object], current: Mapping[str, object]) -> bool:

@@ -59,3 +59,8 @@ class Pipeline:
     """Return how many records of the errors file belong to no line of this input, as far as it has been read."""
     tell_unused: Callable[[], None]
     """Tell of settings that no line has used, once all lines were read."""
+
+    @property
+    def goes_on_by_same_command(self) -> bool:
+        """Return whether the same command can do what is left."""
+        return self.can_resume and not (self.batch_sends is not None and self.batch_sends.lacks_endpoints)

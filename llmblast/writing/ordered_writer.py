@@ -57,6 +57,11 @@ class OrderedWriter:
         """Return why an output has failed, if one has."""
         return self._writer.failure
 
+    @property
+    def is_paused(self) -> bool:
+        """No place takes the records of an output for now."""
+        return self._writer.is_paused
+
     def expect(self, line: Line) -> None:
         """Give the next place in the order to a line."""
         if not self._is_given_up:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import gzip
 import time
 import tracemalloc
 from base64 import b64encode
@@ -24,6 +25,7 @@ from llmblast.batching.api import (
     BatchGone,
     BatchState,
     BatchStatus,
+    BrokenOff,
     Found,
     Maybe,
     MaybeStarted,
@@ -415,10 +417,98 @@ async def test_a_download_that_never_ends_well_is_given_up() -> None:
         return response
 
     async with opened(answer) as client:
-        with pytest.raises(Unreachable, match="cannot read the results of batch b1"):
+        with pytest.raises(BrokenOff, match=r"read the results of batch b1: Response payload is not completed$"):
             [result async for result in client.results(ENDED)]
 
     assert tries == MAX_TRIES
+
+
+FILE = b"".join(result_line(number) for number in range(50))
+PIECE = 1000
+"""No multiple of a line."""
+
+
+@dataclass
+class BreakingFiles:
+    """Sends files of `FILE` that break off after some bytes each time; from any byte on, where `tag` names a version.
+
+    `ranges` are those asked for, with the version.
+    """
+
+    tag: str = ""
+    changes: bool = False
+    encoding: str = ""
+    ranges: list[str] = field(default_factory=list)
+
+    async def send(self, request: web.Request) -> web.StreamResponse:
+        asked, tag = request.headers.get("Range", ""), f'"{len(self.ranges)}"' if self.changes else self.tag
+        self.ranges.append(f"{asked} {request.headers.get('If-Range', '')}".strip())
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and request.headers["If-Range"] == tag else 0
+        headers = {"ETag": tag} if tag else {}
+        if self.encoding and "identity" not in request.headers["Accept-Encoding"]:
+            headers["Content-Encoding"] = self.encoding
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(FILE) - 1}/{len(FILE)}"
+        response = web.StreamResponse(status=206 if start else 200, headers=headers)
+        response.content_length = len(FILE) - start
+        await response.prepare(request)
+        data = FILE[start : start + PIECE]
+        await response.write(gzip.compress(data) if "Content-Encoding" in headers else data)
+        assert request.transport is not None
+        if start + PIECE < len(FILE):
+            request.transport.close()
+        return response
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+async def test_a_download_that_always_breaks_off_goes_on_behind_its_last_whole_line(encoding: str) -> None:
+    """A compressed one does so once it has come uncompressed, since its bytes were counted then."""
+    files = BreakingFiles(tag='"v1"', encoding=encoding)
+
+    async with opened(files.send) as client:
+        results = [result.custom_id async for result in client.results(ENDED)]
+
+    assert results == [f"m1-{number}" for number in range(50)]
+    size = len(result_line(1))
+    first = PIECE // size * size
+    assert files.ranges[2 if encoding else 1] == f'bytes={first}- "v1"'
+    assert len(files.ranges) > MAX_TRIES
+
+
+@pytest.mark.parametrize("name", ["no", "weak", "changing"])
+async def test_a_download_without_a_lasting_version_begins_anew(name: str) -> None:
+    """The rest of another version may lack lines that the first part lacked, too."""
+    files = BreakingFiles(tag='W/"v1"' if name == "weak" else "", changes=name == "changing")
+
+    async with opened(files.send) as client:
+        with pytest.raises(BrokenOff):
+            [result async for result in client.results(ENDED)]
+
+    assert len(files.ranges) == MAX_TRIES
+    assert any(files.ranges) == (name == "changing")
+
+
+async def test_a_server_that_sends_another_part_is_asked_for_the_whole_file() -> None:
+    """A part that is not known to join would lose lines."""
+    tries: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        tries.append(request.headers.get("Range", ""))
+        if tries[-1]:
+            return web.Response(status=206, body=FILE[500:], headers={"Content-Range": "bytes 500-1/1"})
+        response = web.StreamResponse(headers={"ETag": '"v1"', "Content-Length": str(len(FILE))})
+        await response.prepare(request)
+        await response.write(FILE[:PIECE] if len(tries) == 1 else FILE)
+        assert request.transport is not None
+        if len(tries) == 1:
+            request.transport.close()
+        return response
+
+    async with opened(answer) as client:
+        results = [result.custom_id async for result in client.results(ENDED)]
+
+    assert results == [f"m1-{number}" for number in range(50)]
+    assert [bool(asked) for asked in tries] == [False, True, False]
 
 
 async def test_a_download_that_is_refused_for_now_is_tried_again() -> None:

@@ -163,9 +163,64 @@ def test_a_detached_run_is_collected_from_a_copy_of_its_folder(
     collected = llmblast("run", "-", "-o", "there/save.jsonl", *arguments, stdin="")
 
     assert (other.returncode, collected.returncode) == (2, 0), collected.stderr
-    assert "system was not set, is 'Be brief.'" in other.stderr
+    assert "its batches were made with other settings: system was not set, is 'Be brief.'" in other.stderr
     assert complaints(tmp_path / "there", ledger) == []
     assert len(ledger_events(ledger, "batch_started")) == 1
+
+
+def test_open_batches_are_not_collected_with_other_settings(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """Their records would show prompts that were never sent, so no option allows it. Afterwards it is allowed."""
+    server = start_mock("latency=0&batch_delay=0.2")
+    write_prompts(tmp_path / "prompts.jsonl", 5)
+    arguments = ("run", "prompts.jsonl", "-u", server.url, "-m", "m", "--defer", "batch")
+    others = (*arguments, "--system", "Be brief.", "--changed-settings", "ok")
+    llmblast(*arguments, "--detach")
+
+    refused = llmblast(*others)
+    collected = llmblast(*arguments)
+    write_prompts(tmp_path / "prompts.jsonl", 6)
+    mixed = llmblast(*others)
+
+    assert (refused.returncode, collected.returncode, mixed.returncode) == (2, 0, 0), mixed.stderr
+    assert (
+        "restore these to collect the answers, or give the batches up by removing save.jsonl.batches" in refused.stderr
+    )
+    assert len(records(tmp_path / "save.jsonl")) == 6
+
+
+def test_batches_at_an_endpoint_that_is_not_named_lead_to_no_command(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    """The same command would end in the same way."""
+    server, other = start_mock("latency=0&batch_delay=30"), start_mock("latency=0")
+    write_prompts(tmp_path / "prompts.jsonl", 5)
+    arguments = ("run", "prompts.jsonl", "-m", "m", "--defer", "batch")
+    detached = llmblast(*arguments, "-u", server.url, "--detach")
+
+    done = llmblast(*arguments, "-u", other.url)
+
+    assert (detached.returncode, done.returncode) == (5, 5)
+    assert "which is none of the endpoints: name it again to collect them" in done.stderr
+    assert ("next:" in detached.stderr, "next:" in done.stderr) == (True, False)
+
+
+def test_a_later_stage_of_a_detached_run_tells_where_its_lines_are(
+    tmp_path: Path, start_mock: StartMock, llmblast: RunLlmblast
+) -> None:
+    server = start_mock("latency=0&batch_delay=0.5")
+    write_prompts(tmp_path / "prompts.jsonl", 5)
+    prompts = {"draft": "{input}", "judge": "{response}", "last": "{response}"}
+    stages = "".join(f'[[stage]]\nname = "{name}"\nprompt = "{text}"\n' for name, text in prompts.items())
+    endpoint = f'[[endpoints]]\nurl = "{server.url}"\n'
+    (tmp_path / "run.toml").write_text(f'model = "m"\ndefer = "batch"\n{endpoint}{stages}')
+
+    done = llmblast("run", "prompts.jsonl", "--config", "run.toml", "--detach")
+
+    assert done.returncode == 5, done.stderr
+    assert "stage judge: 5 lines wait in stage draft\nthere are no lines yet: they wait in stage draft\n" in done.stderr
+    assert "stage last\nthere are no lines yet: they wait in stage draft\n" in done.stderr
 
 
 def test_ctrl_c_leaves_the_batches_to_the_next_run(

@@ -18,6 +18,7 @@ from llmblast.batching.api import (
     BatchResult,
     BatchState,
     BatchStatus,
+    BrokenOff,
     Finding,
     Maybe,
     MaybeStarted,
@@ -228,6 +229,17 @@ async def test_results_before_a_break_are_kept(tmp_path: Path) -> None:
     await batch.run()
 
     assert (batch.is_left, run.answered, batch.outstanding) == (True, [1, 3], [1])
+
+
+async def test_a_download_that_always_breaks_off_is_left(tmp_path: Path) -> None:
+    """What has come counts; the next run reads the rest, since it is paid for."""
+    run, error = FakeRun(), BrokenOff("the download ended too early")
+    batch = open_batch(tmp_path / "b", FakeApi(results=[(0, 2)], breaks_off=error), run, step=Step.STARTED)
+
+    await batch.run()
+
+    assert (batch.is_left, batch.breaks_off, batch.entry.step) == (True, True, Step.ENDED)
+    assert (batch.problem, run.answered, batch.outstanding) == (str(error), [1, 3], [1])
 
 
 async def test_a_start_that_cannot_be_looked_for_is_left(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def test_lines_that_wait_for_a_batch_count_as_answers(tmp_path: Path) -> None:
     check(tmp_path, prompt="{a}")
     assert check(tmp_path, prompt="{b}") is None
     (tmp_path / "save.jsonl.batches").mkdir()
-    (tmp_path / "save.jsonl.batches" / "lb1.lines").touch()
+    for name in ("journal.jsonl", "lb1.lines"):
+        (tmp_path / "save.jsonl.batches" / name).touch()
 
     with pytest.raises(UsageError, match=r"prompt was '{b}', is '{c}'"):
         check(tmp_path, prompt="{c}")
