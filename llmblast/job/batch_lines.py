@@ -76,12 +76,6 @@ class PackWriter:
             file.close()
         sync_directory_of(os.path.join(self._folder, ""))
 
-    def discard(self) -> None:
-        """Close and remove both files: their lines are read again by another run."""
-        for file in (self._lines, self._requests):
-            file.close()
-            os.unlink(file.name)
-
     def _note_form(self, form: SavedForm) -> None:
         if form != self._form:
             self._form = form

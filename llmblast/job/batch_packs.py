@@ -101,12 +101,6 @@ class BatchPacks:
         """Close all packs: no more lines come."""
         return [self._close(key) for key in list(self._packs)]
 
-    def discard(self) -> None:
-        """Remove the packs that are open: their lines are read again by the next run."""
-        for pack in self._packs.values():
-            pack.writer.discard()
-        self._packs.clear()
-
     def next_close_s(self) -> float:
         """Return the wall time at which the next pack is closed; infinity without packs."""
         return min((pack.closes_at_s() for pack in self._packs.values()), default=inf)
