@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from llmblast.models import Request
 from llmblast.reading.anthropic_batch import AnthropicBatch
@@ -19,9 +19,6 @@ from llmblast.settings import Settings
 
 class Format(Protocol):
     """A way to write a request as a line."""
-
-    members: ClassVar[frozenset[str]]
-    """A line without any of these has another format. Empty where there are no such members."""
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None: ...
 
@@ -45,7 +42,8 @@ FORMATS: dict[str, type[Format]] = {
     "raw": Raw,
     "simple": Simple,
 }
-"""By the values of the setting `format`, in the order of detection. A format may have the `dialect` of its bodies."""
+"""By the values of the setting `format`, in the order of detection. A format may have the `dialect` of its bodies,
+and `members`: a line without any of these is not of that format, so that it need not be asked."""
 
 _FOREIGN = {
     ("modelInput",): "Bedrock InvokeModel batch",
@@ -72,10 +70,9 @@ class Detector:
         self._forced = formats.get(settings.format)
         self._raw = formats["raw"]
         self._simple = formats["simple"]
-        self._members_of_others = frozenset[str]().union(
-            *(other.members for other in formats.values() if other is not self._simple)
-        )
-        """Without any of these, a line can only be simple."""
+        members = [getattr(other, "members", None) for other in formats.values() if other is not self._simple]
+        self._members_of_others = None if None in members else frozenset[str]().union(*filter(None, members))
+        """A line without any of these can only be simple; None where some format has to be asked about each line."""
         self._own_fields = frozenset(settings.own_fields)
 
     def take_columns(self, columns: Sequence[str], *, is_typed: bool) -> None:
@@ -89,7 +86,8 @@ class Detector:
             return self._forced
         if not self._own_fields.isdisjoint(fields):
             fields = without(self._own_fields, fields)
-        if self._members_of_others.isdisjoint(fields) and self._simple.claims(fields):
+        members = self._members_of_others
+        if members is not None and members.isdisjoint(fields) and self._simple.claims(fields):
             return self._simple
         for candidate in self._formats:
             if candidate.claims(fields):

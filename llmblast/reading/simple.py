@@ -6,7 +6,7 @@ encodes them once: a plain line costs one encoded text.
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -35,8 +35,6 @@ class Simple:
 
     Raises UsageError where the template, system message, parameters or media root of the settings are invalid.
     """
-
-    members: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, settings: Settings, router: DialectRouter) -> None:
         refusal = _refusal(settings.params)
