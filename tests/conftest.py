@@ -26,6 +26,7 @@ from llmblast.mocking.settings import MockSettings
 ROOT = Path(__file__).parent.parent
 LLMBLAST = (sys.executable, "-m", "llmblast")
 CANARY = f"sk-canary-{secrets.token_hex(12)}"
+LONG_PLACES = {"faults", "end_to_end", "test_readme", "test_bench_pairs"}
 NOT_OURS = (".git", ".venv", ".mypy_cache", ".ruff_cache")
 
 StartMock = Callable[..., MockServer]
@@ -62,11 +63,22 @@ def _the_canary_is_found_nowhere(tmp_path_factory: pytest.TempPathFactory) -> It
     assert not _REPORTS_WITH_CANARY
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _processes_are_not_measured() -> Iterator[None]:
+    """Measure no coverage in the processes that tests start: their start would take twice the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+            patch.delenv(name)
+        yield
+
+
 _REPORTS_WITH_CANARY: list[str] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips tests that change classes of the program where these are compiled."""
+    """Puts long files first, and skips tests that change classes of the program where these are compiled."""
+    # All workers but one would wait for a long file that comes last.
+    items.sort(key=lambda item: LONG_PLACES.isdisjoint((item.path.parent.name, item.path.stem)))
     if (models.__file__ or "").endswith(".py"):
         return
     for item in items:
