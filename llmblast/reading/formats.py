@@ -86,8 +86,8 @@ class Detector:
             return self._forced
         if not self._own_fields.isdisjoint(fields):
             fields = without(self._own_fields, fields)
-        members = self._members_of_others
-        if members is not None and members.isdisjoint(fields) and self._simple.claims(fields):
+        of_others = self._members_of_others
+        if of_others is not None and of_others.isdisjoint(fields) and self._simple.claims(fields):
             return self._simple
         for candidate in self._formats:
             if candidate.claims(fields):
