@@ -64,12 +64,20 @@ def _the_canary_is_found_nowhere(tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _processes_are_not_measured() -> Iterator[None]:
-    """Measure no coverage in the processes that tests start: their start would take twice the time."""
+def _coverage_of_processes() -> Iterator[dict[str, str]]:
+    """Take what makes processes measure their coverage out of the environment: their start takes twice the time."""
+    settings = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+        for name in settings:
             patch.delenv(name)
-        yield
+        yield settings
+
+
+@pytest.fixture
+def _processes_are_measured(_coverage_of_processes: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure the coverage of the processes of a test."""
+    for name, value in _coverage_of_processes.items():
+        monkeypatch.setenv(name, value)
 
 
 _REPORTS_WITH_CANARY: list[str] = []
